@@ -1,0 +1,208 @@
+"""Every setting, read from the environment and validated in one place.
+
+A profile gives the defaults (`local`: the embedded stack; `gcp`: Google Cloud), each variable
+overrides its profile's value. Reading opens nothing; a wrong or missing value is one
+`SettingsError` that lists everything that is wanted, at the first use and not at import.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Literal, cast
+
+from taxi_assets.errors import SettingsError
+
+Profile = Literal["local", "gcp"]
+Layout = Literal["hive", "date"]
+
+SAMPLE = "sample"
+PLACEHOLDERS = ("{service}", "{year}", "{month}")
+POSTGRES_NAMES = ("HOST", "PORT", "DBNAME", "USER", "PASSWORD")
+# Names go into SQL and paths: quoted there all the same, but a name that needs quoting is a typo.
+IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
+
+
+@dataclass(frozen=True)
+class PostgresSettings:
+    """Where Postgres is. `host` None means the embedded server."""
+
+    host: str | None
+    port: int = 5432
+    dbname: str = ""
+    user: str = ""
+    password: str = field(default="", repr=False)
+    schema: str = "ny_taxi"
+    connect_timeout: int = 10
+    """Seconds."""
+
+
+@dataclass(frozen=True)
+class LakeSettings:
+    """Which bucket. `path` set means a folder on this machine."""
+
+    bucket: str
+    layout: Layout
+    path: Path | None
+    """The folder that is the bucket; None means `gs://<bucket>`."""
+
+
+@dataclass(frozen=True)
+class BigQuerySettings:
+    """Which dataset. `endpoint` set means an emulator, without credentials."""
+
+    project: str
+    dataset: str
+    location: str
+    endpoint: str | None
+    embedded: bool
+    """Whether the endpoint is that of the embedded stack, known once it is up."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The validated environment."""
+
+    profile: Profile
+    home: Path
+    source: str
+    postgres: PostgresSettings
+    lake: LakeSettings
+    bigquery: BigQuerySettings
+
+    @property
+    def needs_local_stack(self) -> bool:
+        """Whether any store is the embedded one."""
+        return self.postgres.host is None or self.bigquery.embedded
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
+        """Read the environment.
+
+        Raises:
+            SettingsError: naming every variable that is missing or wrong.
+        """
+        return _Reader(os.environ if env is None else env).settings()
+
+
+def start_date(env: Mapping[str, str] | None = None) -> date:
+    """First daily partition, `TAXI_START_DATE` (default 2021-01-01)."""
+    text = (os.environ if env is None else env).get("TAXI_START_DATE") or "2021-01-01"
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise SettingsError(f"TAXI_START_DATE={text!r}: write a date as 2021-01-01") from None
+
+
+def days_per_run(env: Mapping[str, str] | None = None) -> int:
+    """Most days in one run of a backfill, `TAXI_DAYS_PER_RUN` (default 31)."""
+    text = (os.environ if env is None else env).get("TAXI_DAYS_PER_RUN") or "31"
+    if not text.isdecimal() or int(text) < 1:
+        raise SettingsError(f"TAXI_DAYS_PER_RUN={text!r}: write a whole number from 1")
+    return int(text)
+
+
+class _Reader:
+    """Collects every complaint before it raises one error."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.env = env
+        self.wrong: list[str] = []
+
+    def settings(self) -> Settings:
+        profile = self.choice("TAXI_PROFILE", ("local", "gcp"), "local")
+        local = profile == "local"
+        settings = Settings(
+            profile=cast("Profile", profile),
+            home=Path(self.text("TAXI_HOME", ".taxi")).expanduser().absolute(),
+            source=self.source(local=local),
+            postgres=self.postgres(local=local),
+            lake=self.lake(local=local),
+            bigquery=self.bigquery(local=local),
+        )
+        if self.wrong:
+            raise SettingsError(
+                f"profile {profile}: "
+                + "; ".join(self.wrong)
+                + ". Set them in the environment or in .env (see .env.example)."
+            )
+        return settings
+
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self.env.get(name) or default
+        if value is None:
+            self.wrong.append(f"{name} is missing")
+            return ""
+        return value
+
+    def number(self, name: str, default: int) -> int:
+        text = self.text(name, str(default))
+        if not text.isdecimal():
+            self.wrong.append(f"{name}={text!r} is not a whole number")
+            return default
+        return int(text)
+
+    def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
+        value = self.text(name, default)
+        if value not in choices:
+            self.wrong.append(f"{name}={value!r} is none of {', '.join(choices)}")
+        return value
+
+    def matching(self, name: str, pattern: re.Pattern[str], default: str | None = None) -> str:
+        value = self.text(name, default)
+        if value and not pattern.fullmatch(value):
+            self.wrong.append(f"{name}={value!r} must match {pattern.pattern}")
+        return value
+
+    def source(self, *, local: bool) -> str:
+        template = self.text("TAXI_SOURCE", SAMPLE if local else None)
+        missing = [name for name in PLACEHOLDERS if name not in template]
+        if template and template != SAMPLE and missing:
+            self.wrong.append(
+                f"TAXI_SOURCE={template!r} is neither 'sample' nor a template with "
+                f"{', '.join(missing)}"
+            )
+        return template
+
+    def postgres(self, *, local: bool) -> PostgresSettings:
+        schema = self.matching("POSTGRES_SCHEMA", IDENTIFIER, "ny_taxi")
+        if local and not self.env.get("POSTGRES_HOST"):
+            return PostgresSettings(host=None, schema=schema)
+        return PostgresSettings(
+            host=self.text("POSTGRES_HOST"),
+            port=self.number("POSTGRES_PORT", 5432),
+            dbname=self.text("POSTGRES_DBNAME"),
+            user=self.text("POSTGRES_USER"),
+            password=self.text("POSTGRES_PASSWORD"),
+            schema=schema,
+            connect_timeout=self.number("POSTGRES_CONNECT_TIMEOUT", 10),
+        )
+
+    def lake(self, *, local: bool) -> LakeSettings:
+        layout = cast("Layout", self.choice("TAXI_LAKE_LAYOUT", ("hive", "date"), "hive"))
+        lake = self.env.get("TAXI_LAKE", "")
+        if lake.startswith("gs://"):
+            return LakeSettings(lake.removeprefix("gs://").rstrip("/"), layout, None)
+        if lake:
+            path = Path(lake).expanduser().absolute()
+            return LakeSettings(path.name, layout, path)
+        bucket = self.matching("GCS_BUCKET", BUCKET, "taxi" if local else None)
+        if not local:
+            return LakeSettings(bucket, layout, None)
+        home = Path(self.env.get("TAXI_HOME") or ".taxi").expanduser().absolute()
+        return LakeSettings(bucket, layout, home / "lake" / bucket)
+
+    def bigquery(self, *, local: bool) -> BigQuerySettings:
+        endpoint = self.env.get("BIGQUERY_ENDPOINT") or None
+        return BigQuerySettings(
+            project=self.text("GCP_PROJECT", "taxi-local" if local else None),
+            dataset=self.matching("BIGQUERY_DATASET", IDENTIFIER, "ny_taxi"),
+            location=self.text("BIGQUERY_LOCATION", "US"),
+            endpoint=endpoint,
+            embedded=local and endpoint is None,
+        )

@@ -1,0 +1,89 @@
+"""Half-open windows of days, and the months whose files they read.
+
+A window is the one way in which stages tell each other which days they mean; nobody passes
+two loose dates. Nothing here knows Dagster.
+"""
+
+from __future__ import annotations
+
+import calendar
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+ONE_DAY = timedelta(days=1)
+
+
+@dataclass(frozen=True, order=True)
+class Month:
+    """A calendar month: what one of TLC's files covers."""
+
+    year: int
+    month: int
+
+    def __str__(self) -> str:
+        return f"{self.year:04d}-{self.month:02d}"
+
+    @property
+    def window(self) -> Window:
+        """The month's days."""
+        days = calendar.monthrange(self.year, self.month)[1]
+        first = date(self.year, self.month, 1)
+        return Window(first, first + timedelta(days=days))
+
+    @classmethod
+    def of(cls, day: date) -> Month:
+        """The month whose file holds `day`."""
+        return cls(day.year, day.month)
+
+
+@dataclass(frozen=True, order=True)
+class Window:
+    """The days from `start` up to, not including, `end`, in New York wall time."""
+
+    start: date
+    end: date
+
+    def __post_init__(self) -> None:
+        if self.end <= self.start:
+            raise ValueError(f"a window must hold a day: [{self.start}, {self.end})")
+
+    def __str__(self) -> str:
+        last = self.end - ONE_DAY
+        return str(self.start) if last == self.start else f"{self.start} to {last}"
+
+    def __contains__(self, day: date) -> bool:
+        return self.start <= day < self.end
+
+    def __iter__(self) -> Iterator[date]:
+        day = self.start
+        while day < self.end:
+            yield day
+            day += ONE_DAY
+
+    def __len__(self) -> int:
+        return (self.end - self.start).days
+
+    @classmethod
+    def of_day(cls, day: date) -> Window:
+        """The window of one day."""
+        return cls(day, day + ONE_DAY)
+
+
+def tile(days: Iterable[date]) -> list[Window]:
+    """The fewest windows that hold exactly `days`, in order."""
+    windows: list[Window] = []
+    for day in sorted(set(days)):
+        if windows and windows[-1].end == day:
+            windows[-1] = Window(windows[-1].start, day + ONE_DAY)
+        else:
+            windows.append(Window.of_day(day))
+    return windows
+
+
+def by_month(days: Iterable[date]) -> dict[Month, list[date]]:
+    """The days of each month, both in order."""
+    months: dict[Month, list[date]] = {}
+    for day in sorted(set(days)):
+        months.setdefault(Month.of(day), []).append(day)
+    return months
