@@ -107,7 +107,7 @@ def write_month(
 ) -> SampleFacts:
     """Write a month of made-up trips of `service` to `path` as gzipped CSV.
 
-    `rows` defaults to a small month, of a hundred trips a day or more. `path` is written in place:
+    `rows` defaults to a small month, of about a hundred trips a day or more. `path` is written in place:
     a caller who wants the file whole or not at all gives a temporary name.
     """
     if rows is None:
@@ -129,7 +129,7 @@ def _habits(service: Service) -> tuple[int, float]:
     Where trips are dispatched and not only hailed, the fleet is smaller and reports less.
     """
     dispatched = any(column.name == TRIP_TYPE for column in service.columns)
-    return (115, 0.4) if dispatched else (200, 0.07)
+    return (135, 0.4) if dispatched else (200, 0.07)
 
 
 def _texts(

@@ -162,7 +162,7 @@ def test_days_have_enough_rows_and_a_rhythm(service: Service, tmp_path: Path) ->
     times = frame[service.pickup]
     inside = times[times.dt.to_period("M") == pd.Period("2021-01")]
     assert inside.dt.date.nunique() == 31
-    assert inside.dt.date.value_counts().min() >= 70
+    assert inside.dt.date.value_counts().min() >= 90
     hours = inside.dt.hour.value_counts()
     assert hours[17] > 5 * hours[3]
 
