@@ -107,7 +107,7 @@ def write_month(
 ) -> SampleFacts:
     """Write a month of made-up trips of `service` to `path` as gzipped CSV.
 
-    `rows` defaults to a small month, of about a hundred trips a day or more. `path` is written in place:
+    `rows` defaults to a small month, of some hundred trips a day. `path` is written in place:
     a caller who wants the file whole or not at all gives a temporary name.
     """
     if rows is None:
