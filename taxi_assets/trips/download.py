@@ -1,0 +1,350 @@
+"""One file over HTTP(S), resumed where it broke: requests, a partial file, and a note beside it.
+
+What the bytes mean is not known here; `source` looks at them. A partial file outlives a killed
+process: its note holds the ETag, Last-Modified and size that the server gave, so that the next
+attempt asks for the rest only, and only of the same version (RFC 9110, Range with If-Range).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import re
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any, Protocol, cast
+from urllib.parse import urlsplit, urlunsplit
+
+import requests
+import urllib3
+
+from taxi_assets.errors import SourceError
+
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 60.0
+"""Longest silence of the server, not longest download."""
+ATTEMPTS = 6
+BACKOFF_SECONDS = 1.0
+"""Pause before the second attempt; doubles with each further one, less up to half by chance."""
+RETRY_AFTER_SECONDS = 60.0
+"""Longest Retry-After that is waited for."""
+PROGRESS_SECONDS = 2.0
+CHUNK = 1 << 18
+"""Bytes a read; what a silent connection can lose."""
+EARLY_LOOK = 1 << 16
+"""Bytes after which the start of a file is looked at, so that a wrong 500 MB is not fetched."""
+MIB = 1 << 20
+
+TRANSIENT_STATUS = frozenset({408, 425, 429})
+REMEDIES = {
+    401: "give the user and password in TAXI_SOURCE or ~/.netrc",
+    403: "TLC's server says this of months not published yet; else check the URL's credentials",
+    404: "the month is not published there (TLC is about two months behind), or check TAXI_SOURCE",
+    410: "the server took the file away: set TAXI_SOURCE to where it is now",
+}
+UNASKABLE = (
+    requests.exceptions.InvalidSchema,  # also a redirect to file:// or ftp://
+    requests.exceptions.InvalidURL,
+    requests.exceptions.MissingSchema,
+    requests.TooManyRedirects,
+)
+Progress = Callable[[str], None]
+
+
+class Digest(Protocol):
+    """One of hashlib's objects, whose class has no public name."""
+
+    def update(self, chunk: bytes, /) -> None:
+        """Go on with `chunk`."""
+        ...
+
+    def hexdigest(self) -> str:
+        """Digest of what came so far."""
+        ...
+
+
+class SourceUnavailableError(Exception):
+    """The server did not deliver, in several attempts; what came is kept. Later may help."""
+
+
+class _BrokenOffError(Exception):
+    """One attempt ended before the file did. `wait`: seconds the server asked for."""
+
+    def __init__(self, why: str, wait: float | None = None) -> None:
+        super().__init__(why)
+        self.wait = wait
+
+
+def public_url(url: str) -> str:
+    """`url` without user, password, query and fragment, where credentials and signatures are."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(a URL that cannot be read)"
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a month's file comes from, and how messages speak of it."""
+
+    label: str
+    """Service and month: `yellow 2021-01`."""
+    public: str
+    """URL without credentials, or absolute path."""
+    url: str = field(default="", repr=False)
+    """What to ask the server for, credentials and all: for no message."""
+
+    def refusal(self, found: str, remedy: str) -> SourceError:
+        """One-line error of a file that is not there, not whole or not what it should be."""
+        return SourceError(f"{self.label}: {self.public}: {found}; {remedy}")
+
+
+@dataclass(frozen=True)
+class Version:
+    """What the server says of the file; None where it says nothing."""
+
+    etag: str | None = None
+    last_modified: str | None = None
+    total: int | None = None
+    """Bytes of the whole file."""
+
+    @property
+    def validator(self) -> str | None:
+        """What If-Range may carry: a strong ETag, else the time."""
+        strong = self.etag and not self.etag.startswith("W/")
+        return self.etag if strong else self.last_modified
+
+    def is_other_than(self, other: Version) -> bool:
+        """Whether both speak and disagree."""
+        stamps = [(self.last_modified, other.last_modified)]
+        if self.etag and other.etag:
+            stamps = [(self.etag, other.etag)]
+        pairs: list[tuple[object, object]] = [*stamps, (self.total, other.total)]
+        return any(None not in pair and pair[0] != pair[1] for pair in pairs)
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A file that came whole, as far as its length tells."""
+
+    size: int
+    sha256: str
+    version: Version
+    resumed: bool
+    """Whether its bytes are of more than one response."""
+
+
+@dataclass(frozen=True)
+class Partial:
+    """An unfinished file and the note of which version it is part of."""
+
+    path: Path
+
+    @property
+    def note(self) -> Path:
+        """JSON of the `Version`."""
+        return self.path.with_name(self.path.name + ".json")
+
+    def begin(self, version: Version) -> None:
+        """Start from zero: the note never describes bytes of another version."""
+        self.discard()
+        self.path.touch()
+        self.note.write_text(json.dumps(asdict(version)))
+
+    def discard(self) -> None:
+        """Leave nothing to resume."""
+        self.note.unlink(missing_ok=True)
+        self.path.unlink(missing_ok=True)
+
+    def kept(self) -> tuple[int, Version]:
+        """Bytes that can be gone on from, and their version; 0 where nothing can."""
+        try:
+            fields = cast("dict[str, Any]", json.loads(self.note.read_text()))
+            version = Version(**fields)
+            size = self.path.stat().st_size
+        except (OSError, ValueError, TypeError):
+            return 0, Version()
+        return (size, version) if version.validator else (0, Version())
+
+
+class Meter:
+    """Tells how far a download is, at most every `PROGRESS_SECONDS` and at the end."""
+
+    def __init__(self, label: str, progress: Progress) -> None:
+        self.label = label
+        self.progress = progress
+        self.told = time.monotonic()
+
+    def at(self, size: int, total: int | None, *, end: bool = False) -> None:
+        """`size` bytes are here."""
+        now = time.monotonic()
+        if not end and now - self.told < PROGRESS_SECONDS:
+            return
+        self.told = now
+        whole = f" of {total / MIB:.1f} MiB ({100 * size // total} %)" if total else " MiB"
+        self.progress(f"{self.label}: {size / MIB:.1f}{whole}")
+
+
+def download(
+    origin: Origin, part: Partial, progress: Progress, look: Callable[[], None]
+) -> Transfer:
+    """Bring `origin.url` to `part.path`, going on from what is there.
+
+    `look` is called once the first `EARLY_LOOK` bytes are there, and may raise.
+
+    Raises:
+        SourceError: the server refuses (4xx), or answers what no repetition makes better.
+        SourceUnavailableError: `ATTEMPTS` attempts failed; the partial file stays.
+
+    """
+    why = ""
+    with requests.Session() as session:
+        run = _Download(session, origin, part, Meter(origin.label, progress), look)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return run.attempt()
+            except _BrokenOffError as broken:
+                why, wait = str(broken), broken.wait
+            if attempt < ATTEMPTS:
+                pause = _pause(attempt, wait)
+                again = f"attempt {attempt + 1} of {ATTEMPTS} in {pause:.1f} s"
+                progress(f"{origin.label}: {why}; {again}")
+                time.sleep(pause)
+    raise SourceUnavailableError(
+        f"{origin.label}: {origin.public}: {why}, at the last of {ATTEMPTS} attempts; what came "
+        "is kept: run again later and it goes on from there"
+    )
+
+
+def _pause(attempt: int, wait: float | None) -> float:
+    backoff = BACKOFF_SECONDS * 2.0 ** (attempt - 1) * random.uniform(0.5, 1)  # noqa: S311
+    return max(backoff, min(wait or 0, RETRY_AFTER_SECONDS))
+
+
+@dataclass(frozen=True)
+class _Download:
+    """One file's attempts, which share a session and a partial file."""
+
+    session: requests.Session
+    origin: Origin
+    part: Partial
+    meter: Meter
+    look: Callable[[], None]
+
+    def attempt(self) -> Transfer:
+        size, version = self.part.kept()
+        if size and size == version.total:  # killed between the last byte and the rename
+            return Transfer(size, sha256_of(self.part.path).hexdigest(), version, resumed=True)
+        with self.get(size, version) as response:
+            start, now = _judge(response, self.origin)
+            resumed = response.status_code == HTTPStatus.PARTIAL_CONTENT and size > 0
+            if start != (size if resumed else 0) or (resumed and now.is_other_than(version)):
+                self.part.discard()
+                raise _BrokenOffError("the file changed on the server: again from the start")
+            if resumed:  # a 206 need not repeat what is known of the version
+                now = replace(version, total=now.total or version.total)
+            else:
+                self.part.begin(now)
+            digest = sha256_of(self.part.path)
+            end = self.receive(response, digest, start, now.total)
+        if now.total is not None and end != now.total:
+            raise _BrokenOffError(f"only {end} of {now.total} bytes came")
+        self.meter.at(end, now.total, end=True)
+        return Transfer(end, digest.hexdigest(), now, resumed)
+
+    def get(self, size: int, version: Version) -> requests.Response:
+        # identity: a .csv.gz must arrive as published, and a Range counts its bytes
+        headers = {"Accept-Encoding": "identity", "User-Agent": "taxi_assets"}
+        if size and version.validator:
+            headers |= {"Range": f"bytes={size}-", "If-Range": version.validator}
+        timeout = (CONNECT_SECONDS, READ_SECONDS)
+        try:
+            return self.session.get(self.origin.url, headers=headers, stream=True, timeout=timeout)
+        # Messages of requests hold the whole URL: only the names of its errors are passed on.
+        except UNASKABLE as error:
+            name = type(error).__name__
+            raise self.origin.refusal(
+                f"cannot be asked for, or redirects where it must not ({name})",
+                "check TAXI_SOURCE",
+            ) from None
+        except requests.RequestException as error:
+            raise _BrokenOffError(f"no answer ({_cause(error)})") from None
+
+    def receive(
+        self, response: requests.Response, digest: Digest, size: int, total: int | None
+    ) -> int:
+        """Append the body, as it is on the wire, to the `size` bytes; their number then."""
+        unseen = size < EARLY_LOOK
+        try:
+            with self.part.path.open("ab") as file:
+                for chunk in response.raw.stream(CHUNK, decode_content=False):
+                    file.write(chunk)
+                    file.flush()  # a kill loses nothing that came
+                    digest.update(chunk)
+                    size += len(chunk)
+                    self.meter.at(size, total)
+                    if unseen and size >= EARLY_LOOK:
+                        self.look()
+                        unseen = False
+        except urllib3.exceptions.HTTPError as error:
+            name = type(error).__name__
+            raise _BrokenOffError(f"the connection broke at {size} bytes ({name})") from None
+        return size
+
+
+def sha256_of(path: Path) -> Digest:
+    """SHA-256 of a file's bytes, to be read or gone on with."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256")
+
+
+def _cause(error: Exception) -> str:
+    """Name of the innermost error that requests and urllib3 wrapped, e.g. NameResolutionError."""
+    inner: object = error.args[0] if error.args else error
+    inner = getattr(inner, "reason", inner)
+    return type(inner if isinstance(inner, Exception) else error).__name__
+
+
+def _judge(response: requests.Response, origin: Origin) -> tuple[int, Version]:
+    """First byte that the body brings (-1: of no use), and the version it is of."""
+    status = response.status_code
+    if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
+        return -1, Version()
+    if status in TRANSIENT_STATUS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise _BrokenOffError(f"the server answered {status}", _retry_after(response))
+    if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+        remedy = REMEDIES.get(status, "check TAXI_SOURCE")
+        raise origin.refusal(f"the server answered {status}", remedy)
+    headers = response.headers
+    encoding = headers.get("Content-Encoding", "identity").lower()
+    if encoding != "identity" and not origin.public.lower().endswith(".gz"):
+        raise origin.refusal(
+            f"comes as Content-Encoding {encoding} though identity was asked for",
+            "download it by hand and set TAXI_SOURCE to its path",
+        )
+    start, total = _extent(status, headers.get("Content-Length"), headers.get("Content-Range"))
+    return start, Version(headers.get("ETag"), headers.get("Last-Modified"), total)
+
+
+def _extent(status: int, length: str | None, content_range: str | None) -> tuple[int, int | None]:
+    """First byte of the body and bytes of the whole file, where the headers tell."""
+    body = int(length) if length and length.isdecimal() else None
+    if status == HTTPStatus.OK:
+        return 0, body
+    found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", (content_range or "").strip())
+    if not found:
+        return -1, None
+    # of an unknown whole (`*`) the range asked for reaches to the end
+    return int(found[1]), int(found[2]) + 1 if found[3] == "*" else int(found[3])
+
+
+def _retry_after(response: requests.Response) -> float | None:
+    try:
+        return urllib3.Retry().get_retry_after(response.raw)
+    except urllib3.exceptions.InvalidHeader:
+        return None
