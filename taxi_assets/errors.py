@@ -1,8 +1,8 @@
 """What can go wrong, sorted by what helps: waiting, or a person.
 
-Everything here is terminal: trying again without changing anything gives the same answer, so a
-step that meets one stops at once. Anything else that a store or a server raises (time-outs, 429,
-5xx, lost connections) is left to the retry policy.
+A terminal error stops a step at once: trying again without changing anything gives the same
+answer. What a server raises in passing (time-outs, 429, 5xx, lost connections) is left to the
+retry policy. A bug of ours is terminal too.
 """
 
 from __future__ import annotations
@@ -26,3 +26,23 @@ class DayRefusedError(TerminalError):
 
 class StoreError(TerminalError):
     """A store refuses for a reason that waiting does not change (a type, a permission)."""
+
+
+# Modules of the libraries that speak to servers, whose errors may pass.
+SERVERS = ("adbc_driver_manager", "google", "requests", "urllib3")
+# Among those: the statement or the request itself is wrong.
+WRONG = ("ProgrammingError", "IntegrityError", "DataError", "BadRequest", "Forbidden", "NotFound")
+
+
+class UnavailableError(Exception):
+    """A server could not be reached or did not answer in time; it may later."""
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether trying again may help."""
+    kind = type(error)
+    if isinstance(error, UnavailableError | ConnectionError | TimeoutError):
+        return True
+    if isinstance(error, TerminalError) or kind.__name__ in WRONG:
+        return False
+    return kind.__module__.split(".")[0] in SERVERS or "Unavailable" in kind.__name__

@@ -1,0 +1,13 @@
+"""The embedded stack of profile `local`: Postgres, the BigQuery emulator and a lake folder.
+
+`use(home)` starts what is missing and says where it is. A keeper process owns the servers and
+stops them once nobody has used them for a while; `python -m taxi_assets.local up` keeps them up.
+Importing this package starts nothing and imports no server, client or Arrow.
+"""
+
+from __future__ import annotations
+
+from taxi_assets.local.home import LocalStackError, Stack
+from taxi_assets.local.stack import use
+
+__all__ = ["LocalStackError", "Stack", "use"]

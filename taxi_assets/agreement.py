@@ -1,0 +1,88 @@
+"""The check that needs every store: do Postgres, lake and BigQuery hold the same day?"""
+
+import warnings
+from collections.abc import Iterator, Mapping
+from datetime import date
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterEventType
+
+from taxi_assets import checks
+from taxi_assets.assets import Stage, daily_partitions, lake_totals
+from taxi_assets.io_managers import bigquery as bigquery_store
+from taxi_assets.io_managers import postgres as postgres_store
+from taxi_assets.record import CheckResult, days_of, record_checks
+from taxi_assets.resources.bigquery import BigQueryResource
+from taxi_assets.resources.lake import LakeResource
+from taxi_assets.resources.postgres import PostgresResource
+from taxi_assets.services import Service
+
+Totals = Mapping[date, tuple[int, float]]
+
+
+def stores_agree(service: Service) -> dg.AssetChecksDefinition:
+    """`stores_agree` on `bigquery_trips`: counts and sums of all stores that have the day."""
+    stage = Stage(service, daily_partitions())
+    stores = [stage.key(f"{name}_trips") for name in ("postgres", "gcs", "bigquery")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # partitioned checks are in preview in Dagster 1.13
+        spec = dg.AssetCheckSpec(
+            checks.AGREE,
+            asset=stores[-1],
+            additional_deps=stores[:-1],
+            partitions_def=stage.partitions,
+            description="ERROR: Postgres, lake and BigQuery hold the same rows and sum of "
+            "total_amount. A store without the day (left out of the run) is not compared.",
+        )
+
+        @dg.multi_asset_check(specs=[spec], name=f"{service.name}_stores_agree")
+        def check(
+            context: dg.AssetCheckExecutionContext,
+            postgres: PostgresResource,
+            lake: LakeResource,
+            bigquery: BigQueryResource,
+        ) -> Iterator[Any]:
+            days = days_of(context)
+            held = {key: _materialized(context, key, days) for key in stores}
+            found: dict[str, Totals] = {}
+            if held[stores[0]]:
+                with postgres.connect() as connection:
+                    found["postgres"] = postgres_store.read_back(
+                        connection, service, postgres.schema_name(), held[stores[0]]
+                    )
+            found["lake"] = {day: lake_totals(lake, service, day) for day in held[stores[1]]}
+            if held[stores[2]]:
+                with bigquery.client() as client:
+                    found["bigquery"] = bigquery_store.read_back(
+                        client, service, bigquery.dataset, held[stores[2]]
+                    )
+            names = dict(zip(stores, ("postgres", "lake", "bigquery"), strict=True))
+            results = {
+                day: [_compare({names[key]: found[names[key]].get(day, (0, 0.0)) for key in stores if day in held[key]})]
+                for day in days
+                if day in held[stores[-1]]
+            }
+            yield from record_checks(context, results, stores[-1])
+
+    return check
+
+
+def _compare(totals: Mapping[str, tuple[int, float]]) -> CheckResult:
+    first = next(iter(totals.values()))
+    metadata: dict[str, Any] = {}
+    for store, (rows, total) in totals.items():
+        metadata |= {f"{store}_rows": rows, f"{store}_total_amount": total}
+    return CheckResult(
+        checks.AGREE, all(checks.same(first, other) for other in totals.values()), metadata
+    )
+
+
+def _materialized(
+    context: dg.AssetCheckExecutionContext, key: dg.AssetKey, days: list[date]
+) -> list[date]:
+    """The days that have a materialization of an asset."""
+    ids = context.instance.event_log_storage.get_latest_storage_id_by_partition(
+        key, DagsterEventType.ASSET_MATERIALIZATION, {str(day) for day in days}
+    )
+    return [day for day in days if str(day) in ids]

@@ -1,0 +1,317 @@
+"""The five assets of a service, and the month file they come from.
+
+They hold no storage code: IO managers replace what a target holds of the run's days. One factory
+makes every service's.
+"""
+
+import warnings
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import dagster as dg
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from taxi_assets import checks
+from taxi_assets.days import Days
+from taxi_assets.errors import DayRefusedError, TerminalError
+from taxi_assets.io_managers import bigquery as bigquery_store
+from taxi_assets.io_managers import postgres as postgres_store
+from taxi_assets.io_managers.base import guarded
+from taxi_assets.record import CheckResult, days_of, is_last, record_checks, record_observation
+from taxi_assets.resources.bigquery import BigQueryResource
+from taxi_assets.resources.lake import LakeResource, trips_key
+from taxi_assets.resources.postgres import PostgresResource
+from taxi_assets.resources.source import SourceResource
+from taxi_assets.services import Service
+from taxi_assets.settings import days_per_run, start_date
+from taxi_assets.slices import CleanedDay, RawSlice, TripsSlice
+from taxi_assets.trips.clean import clean
+from taxi_assets.trips.month import RawMonth
+from taxi_assets.trips.source import MonthFile
+from taxi_assets.windows import by_month
+
+RETRIES = dg.RetryPolicy(
+    max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
+)
+"""For what may pass: time-outs, 429, 5xx, lost connections. What does not pass fails at once."""
+TIMEZONE = "America/New_York"
+DAYS = dg.DagsterType(
+    name="Days",
+    type_check_fn=lambda _, value: isinstance(value, Days),
+    description="The days of a run, each loaded when it is asked for.",
+)
+
+Events = Iterator[Any]
+
+
+def daily_partitions() -> dg.DailyPartitionsDefinition:
+    """One partition a day in New York, from TAXI_START_DATE to yesterday."""
+    return dg.DailyPartitionsDefinition(start_date=str(start_date()), timezone=TIMEZONE)
+
+
+def monthly_partitions() -> dg.MonthlyPartitionsDefinition:
+    """One partition a month file."""
+    first = start_date().replace(day=1)
+    return dg.MonthlyPartitionsDefinition(start_date=str(first), timezone=TIMEZONE)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the assets of one service share."""
+
+    service: Service
+    partitions: dg.DailyPartitionsDefinition
+
+    def key(self, name: str) -> dg.AssetKey:
+        """`<service>/<name>`."""
+        return dg.AssetKey([self.service.name, name])
+
+    def options(self, name: str, *kinds: str, **more: Any) -> dict[str, Any]:
+        """The arguments that all five assets are made with."""
+        return {
+            "key": self.key(name),
+            "group_name": self.service.name,
+            "kinds": set(kinds),
+            "partitions_def": self.partitions,
+            "backfill_policy": dg.BackfillPolicy.multi_run(days_per_run()),
+            "retry_policy": RETRIES,
+            "io_manager_key": name,
+            **more,
+        }
+
+    def specs(self, name: str, described: dict[str, str]) -> list[dg.AssetCheckSpec]:
+        """Check specs of one of the assets."""
+        return checks.specs(self.key(name), described, self.partitions)
+
+
+def service_assets(service: Service) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+    """Everything that one service has in the asset graph."""
+    stage = Stage(service, daily_partitions())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # backfill policies and partitioned checks are in preview
+        return [
+            _trip_file(stage),
+            _raw_trips(stage),
+            _cleaned_trips(stage),
+            _postgres_trips(stage),
+            _gcs_trips(stage),
+            _bigquery_trips(stage),
+        ]
+
+
+def _trip_file(stage: Stage) -> dg.AssetSpec:
+    return dg.AssetSpec(
+        stage.key("trip_file"),
+        group_name=stage.service.name,
+        kinds={"csv"},
+        partitions_def=monthly_partitions(),
+        description=f"TLC's month file of {stage.service.name} trips, as published. "
+        "Observed when a run reads it; never materialized.",
+    )
+
+
+def _raw_trips(stage: Stage) -> dg.AssetsDefinition:
+    service = stage.service
+
+    @dg.asset(
+        **stage.options("raw_trips", "csv"),
+        deps=[
+            dg.AssetDep(
+                stage.key("trip_file"), partition_mapping=dg.TimeWindowPartitionMapping()
+            )
+        ],
+        check_specs=stage.specs("raw_trips", checks.RAW_CHECKS),
+        code_version="1",
+        description="A day's rows as published: the month file's header and the lines whose "
+        "pickup lies in the day, byte for byte.",
+    )
+    def raw_trips(context: dg.AssetExecutionContext, source: SourceResource) -> Events:
+        days = days_of(context)
+        with guarded(context.asset_key, days):
+            _in_range(days, stage.partitions)
+            months: list[RawMonth] = []
+            for month, month_days in by_month(days).items():
+                file = source.month_file(service, month, context.log.info)
+                record_observation(
+                    context, stage.key("trip_file"), f"{month}-01", file.sha256, _facts(file)
+                )
+                months.append(RawMonth(file, month_days))
+            yield dg.Output(months)
+            results = {day: checks.check_raw(month) for month in months for day in month.days}
+            yield from record_checks(context, results, context.asset_key)
+
+    return raw_trips
+
+
+def _cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
+    service = stage.service
+
+    @dg.asset(
+        **stage.options("cleaned_trips", "pandas", "parquet"),
+        ins={"raw_trips": dg.AssetIn(stage.key("raw_trips"), dagster_type=DAYS)},
+        check_specs=stage.specs("cleaned_trips", checks.CLEANED_CHECKS),
+        code_version="1",
+        description="A day's trips as a typed pandas frame without empty rides: "
+        "rows with passenger_count > 0, null counted apart from zero.",
+    )
+    def cleaned_trips(context: dg.AssetExecutionContext, raw_trips: Days[RawSlice]) -> Events:
+        results: dict[date, list[CheckResult]] = {}
+
+        def clean_day(day: date, raw: RawSlice) -> CleanedDay:
+            done = clean(raw.lines, service)
+            cleaned = CleanedDay(
+                done.frame, done.raw_rows, done.dropped, list(map(str, done.unreadable)), raw.origin
+            )
+            results[day] = checks.check_cleaned(day, cleaned, raw.rows, service)
+            if bad := checks.failed(results[day]):
+                raise DayRefusedError(
+                    "; ".join(f"{one.check} failed {dict(one.metadata)}" for one in bad)
+                )
+            return cleaned
+
+        cleaned_days = raw_trips.map_days(clean_day)
+        with guarded(context.asset_key, days_of(context)):
+            yield dg.Output(cleaned_days)
+            yield from record_checks(context, dict(sorted(results.items())), context.asset_key)
+            good = [day for day in cleaned_days.days if day not in cleaned_days.refused]
+            _finish(context, good, cleaned_days)
+
+    return cleaned_trips
+
+
+def _postgres_trips(stage: Stage) -> dg.AssetsDefinition:
+    service = stage.service
+
+    @dg.asset(
+        **stage.options("postgres_trips", "postgres", pool="postgres"),
+        ins={"cleaned_trips": dg.AssetIn(stage.key("cleaned_trips"), dagster_type=DAYS)},
+        check_specs=stage.specs("postgres_trips", checks.STORE_CHECKS),
+        code_version="1",
+        description=f"The cleaned trips in Postgres, table `{service.table}`. A day is replaced "
+        "by delete and COPY in one transaction.",
+    )
+    def postgres_trips(
+        context: dg.AssetExecutionContext,
+        cleaned_trips: Days[TripsSlice],
+        postgres: PostgresResource,
+    ) -> Events:
+        with guarded(context.asset_key, days_of(context)):
+            slices = dict(cleaned_trips)
+            yield dg.Output(slices)
+            with postgres.connect() as connection:
+                found = postgres_store.read_back(
+                    connection, service, postgres.schema_name(), list(slices)
+                )
+            yield from record_checks(
+                context, checks.check_store(slices, found), context.asset_key
+            )
+            _finish(context, slices, cleaned_trips)
+
+    return postgres_trips
+
+
+def _gcs_trips(stage: Stage) -> dg.AssetsDefinition:
+    service = stage.service
+
+    @dg.asset(
+        **stage.options("gcs_trips", "gcs", "parquet"),
+        ins={"cleaned_trips": dg.AssetIn(stage.key("cleaned_trips"), dagster_type=DAYS)},
+        check_specs=stage.specs("gcs_trips", checks.STORE_CHECKS),
+        code_version="1",
+        description="The cleaned trips in the lake: one Parquet object a day, in folders that "
+        "pandas, DuckDB, Polars and Spark read as one table.",
+    )
+    def gcs_trips(
+        context: dg.AssetExecutionContext, cleaned_trips: Days[TripsSlice], lake: LakeResource
+    ) -> Events:
+        with guarded(context.asset_key, days_of(context)):
+            slices = dict(cleaned_trips)
+            yield dg.Output(slices)
+            found = {day: lake_totals(lake, service, day) for day in slices}
+            yield from record_checks(
+                context, checks.check_store(slices, found), context.asset_key
+            )
+            _finish(context, slices, cleaned_trips)
+
+    return gcs_trips
+
+
+def _bigquery_trips(stage: Stage) -> dg.AssetsDefinition:
+    service = stage.service
+
+    @dg.asset(
+        **stage.options("bigquery_trips", "bigquery", pool="bigquery"),
+        ins={"gcs_trips": dg.AssetIn(stage.key("gcs_trips"), dagster_type=DAYS)},
+        check_specs=stage.specs("bigquery_trips", checks.STORE_CHECKS),
+        code_version="1",
+        description=f"The trips in BigQuery, table `{service.table}`, partitioned by "
+        f"`{service.day_column}`, loaded from the lake's objects.",
+    )
+    def bigquery_trips(
+        context: dg.AssetExecutionContext, gcs_trips: Days[TripsSlice], bigquery: BigQueryResource
+    ) -> Events:
+        with guarded(context.asset_key, days_of(context)):
+            slices = dict(gcs_trips)
+            yield dg.Output(slices)
+            with bigquery.client() as client:
+                found = bigquery_store.read_back(client, service, bigquery.dataset, list(slices))
+            yield from record_checks(
+                context, checks.check_store(slices, found), context.asset_key
+            )
+            _finish(context, slices, gcs_trips)
+
+    return bigquery_trips
+
+
+def lake_totals(resource: LakeResource, service: Service, day: date) -> tuple[int, float]:
+    """Rows and sum of `total_amount` (dollars) of a day, as the lake's object has them."""
+    lake = resource.lake
+    with lake.filesystem.open_input_file(
+        f"{lake.root}/{trips_key(service, day, lake.layout)}"
+    ) as stream:
+        table = pq.ParquetFile(stream).read(columns=["total_amount"], use_threads=False)
+    return table.num_rows, float(pc.sum(table["total_amount"]).as_py() or 0.0)
+
+
+def _in_range(days: list[date], partitions: dg.DailyPartitionsDefinition) -> None:
+    known = set(partitions.get_partition_keys())
+    unknown = [str(day) for day in days if str(day) not in known]
+    if unknown:
+        raise TerminalError(
+            f"{', '.join(unknown[:3])} is outside the partitions {min(known)} to {max(known)}: "
+            "ask for a day among them, or set TAXI_START_DATE to an earlier one"
+        )
+
+
+def _facts(file: MonthFile) -> dict[str, Any]:
+    return {
+        "dagster/uri": file.url,
+        "bytes": file.size,
+        "sha256": file.sha256,
+        "etag": file.etag or "",
+        "last_modified": file.last_modified or "",
+        "synthetic sample": file.synthetic,
+    }
+
+
+def _finish(context: dg.AssetExecutionContext, stored: Collection[date], days: Days[Any]) -> None:
+    """Fail the run's last steps when a day was left out, so that nobody overlooks it.
+
+    Good days go on to the stores first: a step in the middle fails only when nothing is left.
+    """
+    asked = days_of(context)
+    missing = [day for day in asked if day not in stored]
+    if not missing or (stored and not is_last(context)):
+        return
+    upstream = "refused upstream, see its failed checks"
+    reasons = [f"{day}: {days.refused.get(day, upstream)}" for day in missing]
+    others = f"; the other {len(asked) - len(missing)} are stored" if stored else ""
+    raise dg.Failure(
+        f"{context.asset_key.to_user_string()}: {len(missing)} of {len(asked)} days not stored"
+        f"{others}. {'; '.join(reasons[:5])}. Mend the cause, then materialize "
+        f"{'that day' if len(missing) == 1 else 'those days'} alone",
+        allow_retries=False,
+    )

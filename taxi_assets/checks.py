@@ -1,0 +1,167 @@
+"""Asset checks: what the old pipelines' block tests became.
+
+ERROR checks on the cleaned frame are evaluated before the day is stored; a day that fails one is
+recorded as failed and goes no further. Every check is evaluated for each day on its own.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from datetime import date
+from functools import cache
+
+import dagster as dg
+from dagster import AssetCheckSeverity
+from dagster_pandas import PandasColumn, create_dagster_pandas_dataframe_type
+from dagster_pandas.constraints import ColumnDTypeInSetConstraint, StrictColumnsConstraint
+
+from taxi_assets.record import CheckResult
+from taxi_assets.services import Service
+from taxi_assets.slices import CleanedDay, TripsSlice
+from taxi_assets.trips.clean import outside
+from taxi_assets.trips.month import RawMonth
+from taxi_assets.trips.split import OUTSIDE
+
+WARN, ERROR = AssetCheckSeverity.WARN, AssetCheckSeverity.ERROR
+
+RAW_CHECKS = {
+    "rows_outside_month": "WARN: no row of the month's file has its pickup in another month.",
+    "rows_readable": "WARN: every line of the month's file has all fields and a pickup time.",
+}
+CLEANED_CHECKS = {
+    "no_zero_passengers": "ERROR: every cleaned row has passenger_count > 0.",
+    "schema_matches": "ERROR: the frame has the published columns with their nullable types.",
+    "rows_accounted_for": "ERROR: raw rows = cleaned rows + dropped rows by reason.",
+    "no_rows_outside_day": "ERROR: every pickup lies in [day 00:00, next day 00:00).",
+    "not_empty": "WARN: the day has rows.",
+    "negative_totals": "WARN: no row has a total below zero (voids and refunds).",
+    "values_readable": "WARN: every value is of its column's type.",
+}
+STORE_CHECKS = {
+    "matches_cleaned": "ERROR: rows and sum of total_amount, read back, are those of the cleaned day."
+}
+AGREE = "stores_agree"
+
+
+def specs(
+    asset: dg.AssetKey, checks: Mapping[str, str], partitions: dg.PartitionsDefinition[str]
+) -> list[dg.AssetCheckSpec]:
+    """Check specs of an asset, partitioned as it is."""
+    with warnings.catch_warnings():
+        # Partitioned checks are in preview in Dagster 1.13; ours are pinned by tests.
+        warnings.simplefilter("ignore")
+        return [
+            dg.AssetCheckSpec(
+                name, asset=asset, description=description, partitions_def=partitions
+            )
+            for name, description in checks.items()
+        ]
+
+
+def check_raw(month: RawMonth) -> list[CheckResult]:
+    """What each of the month's days is told of its file."""
+    outside_rows, unreadable = month.rows[OUTSIDE], len(month.unreadable)
+    shown = [f"line {one.line}: {one.reason}" for one in month.unreadable[:10]]
+    return [
+        CheckResult(
+            "rows_outside_month",
+            outside_rows == 0,
+            {"rows": outside_rows, "month_file_rows": month.file_rows},
+            WARN,
+        ),
+        CheckResult(
+            "rows_readable",
+            unreadable == 0,
+            {"rows": unreadable, "month_file_rows": month.file_rows, "first": "; ".join(shown)},
+            WARN,
+        ),
+    ]
+
+
+def check_cleaned(
+    day: date, cleaned: CleanedDay, published_rows: int, service: Service
+) -> list[CheckResult]:
+    """All checks of a cleaned day, before it is stored."""
+    frame = cleaned.frame
+    typed = frame_type(service).type_check(None, frame)  # type: ignore[arg-type]  # reads no context
+    counted = len(frame) + sum(cleaned.dropped.values())
+    zero = 0
+    if service.passengers is not None:
+        zero = int((~(frame[service.passengers] > 0).fillna(value=False)).sum())
+    strays = outside(frame, day, service)
+    negative = int((frame["total_amount"] < 0).sum())
+    unreadable = cleaned.dropped.get("unreadable", 0)
+    return [
+        CheckResult("no_zero_passengers", zero == 0, {"rows": zero}),
+        CheckResult("schema_matches", typed.success, {}, ERROR, typed.description),
+        CheckResult(
+            "rows_accounted_for",
+            published_rows == cleaned.raw_rows == counted,
+            {"raw_rows": published_rows, "cleaned_rows": len(frame), **dropped_metadata(cleaned)},
+        ),
+        CheckResult("no_rows_outside_day", strays == 0, {"rows": strays}),
+        CheckResult("not_empty", len(frame) > 0, {"rows": len(frame)}, WARN),
+        CheckResult("negative_totals", negative == 0, {"rows": negative}, WARN),
+        CheckResult(
+            "values_readable",
+            unreadable == 0,
+            {"rows": unreadable, "first": "; ".join(cleaned.unreadable[:10])},
+            WARN,
+        ),
+    ]
+
+
+def dropped_metadata(cleaned: CleanedDay) -> dict[str, int]:
+    """Dropped rows by reason, as metadata."""
+    return {f"dropped_{reason}": rows for reason, rows in cleaned.dropped.items()}
+
+
+def failed(results: Sequence[CheckResult]) -> list[CheckResult]:
+    """The failed checks of severity ERROR."""
+    return [result for result in results if not result.passed and result.severity == ERROR]
+
+
+def check_store(
+    slices: Mapping[date, TripsSlice], found: Mapping[date, tuple[int, float]]
+) -> dict[date, list[CheckResult]]:
+    """Compare what a store gives back with the cleaned days."""
+    return {
+        day: [
+            CheckResult(
+                "matches_cleaned",
+                same((trips.rows, trips.total_amount), found.get(day, (0, 0.0))),
+                {
+                    "rows": found.get(day, (0, 0.0))[0],
+                    "total_amount": found.get(day, (0, 0.0))[1],
+                    "cleaned_rows": trips.rows,
+                    "cleaned_total_amount": trips.total_amount,
+                },
+            )
+        ]
+        for day, trips in slices.items()
+    }
+
+
+def same(one: tuple[int, float], other: tuple[int, float]) -> bool:
+    """Equal counts, and sums equal to the cent: stores add floats up in another order."""
+    return one[0] == other[0] and math.isclose(one[1], other[1], rel_tol=1e-9, abs_tol=0.005)
+
+
+@cache
+def frame_type(service: Service) -> dg.DagsterType:
+    """The dagster-pandas type of a service's cleaned frame, from its columns."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # dagster-pandas marks its own constraints as beta
+        return create_dagster_pandas_dataframe_type(
+            name=f"{service.name.capitalize()}CleanedTrips",
+            description=f"Cleaned {service.name} trips, one row a trip.",
+            columns=[
+                PandasColumn(name, constraints=[ColumnDTypeInSetConstraint({dtype})])
+                for name, dtype in service.pandas_types.items()
+            ],
+            dataframe_constraints=[
+                StrictColumnsConstraint(list(service.pandas_types), enforce_ordering=True)
+            ],
+        )

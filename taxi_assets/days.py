@@ -1,0 +1,80 @@
+"""What assets and IO managers exchange: a window's days, each computed when it is asked for.
+
+A run covers one day or a month; either way at most a handful of days is in memory at once. A
+stage maps a function over the days of the stage before; the store at the end pulls them through,
+in order, a few ahead in threads (Arrow, zstd and Parquet release the GIL).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Generic, TypeVar
+
+from taxi_assets.errors import DayRefusedError
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+WORKERS = 2
+AHEAD = 2
+"""Items computed beyond the one in hand: enough to keep the workers busy, few enough to hold."""
+
+
+def bounded_map(function: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
+    """Map in threads and in order, holding at most `WORKERS + AHEAD` results."""
+    pending: deque[Future[U]] = deque()
+    with ThreadPoolExecutor(WORKERS, "days") as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(function, item))
+                if len(pending) >= WORKERS + AHEAD:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+@dataclass
+class Days(Generic[T]):
+    """The days of a run and how to compute each; days that must not land are put aside.
+
+    `refused` fills while the days are pulled: what is in it afterwards was not handed on.
+    """
+
+    days: Sequence[date]
+    compute: Callable[[date], T]
+    refused: dict[date, DayRefusedError] = field(default_factory=dict[date, DayRefusedError])
+
+    def map(self, function: Callable[[T], U]) -> Days[U]:
+        """The same days after one more stage; they share `refused`."""
+        compute = self.compute
+        return Days(self.days, lambda day: function(compute(day)), self.refused)
+
+    def map_days(self, function: Callable[[date, T], U]) -> Days[U]:
+        """As `map`, for a stage that must know which day it is."""
+        compute = self.compute
+        return Days(self.days, lambda day: function(day, compute(day)), self.refused)
+
+    def __iter__(self) -> Iterator[tuple[date, T]]:
+        """Each day that was not refused, in order.
+
+        Raises:
+            Exception: whatever a stage raises for a day, other than `DayRefusedError`.
+        """
+        for day, outcome in zip(self.days, bounded_map(self._attempt, self.days), strict=True):
+            if isinstance(outcome, DayRefusedError):
+                self.refused[day] = outcome
+            else:
+                yield day, outcome
+
+    def _attempt(self, day: date) -> T | DayRefusedError:
+        try:
+            return self.compute(day)
+        except DayRefusedError as error:
+            return error

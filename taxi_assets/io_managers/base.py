@@ -1,0 +1,89 @@
+"""What every storage target has in common: days in, days out, a record for each."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import date
+from typing import Any, Generic, TypeVar
+
+import dagster as dg
+
+from taxi_assets.days import Days
+from taxi_assets.errors import DayRefusedError, TerminalError, is_transient
+from taxi_assets.record import DayRecord, days_of, landed_days, record_days
+from taxi_assets.services import Service
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class DaysIOManager(dg.IOManager, Generic[In, Out]):
+    """Stores the days of a run in one target and hands them to the next stage."""
+
+    def __init__(self, services: Mapping[str, Service]) -> None:
+        self.services = services
+
+    @abstractmethod
+    def store(
+        self, service: Service, value: In, log: dg.DagsterLogManager
+    ) -> dict[date, DayRecord]:
+        """Replace what the target holds of the days; returns what landed."""
+
+    @abstractmethod
+    def open_day(self, service: Service, day: date) -> Out | None:
+        """A stored day; None where the target has none."""
+
+    @abstractmethod
+    def place(self, service: Service) -> str:
+        """Where the target keeps a service's days, for messages."""
+
+    def handle_output(self, context: dg.OutputContext, obj: In) -> None:
+        """Store the days and log one materialization for each that landed."""
+        with guarded(context.asset_key, days_of(context)):
+            record_days(context, self.store(self._service(context.asset_key), obj, context.log))
+
+    def load_input(self, context: dg.InputContext) -> Days[Out]:
+        """The upstream's days that this run may use; a day that is not stored is refused."""
+        service = self._service(context.asset_key)
+
+        def load(day: date) -> Out:
+            found = self.open_day(service, day)
+            if found is None:
+                raise DayRefusedError(
+                    f"{day} is not in {self.place(service)}: materialize "
+                    f"{context.asset_key.to_user_string()} for that day first"
+                )
+            return found
+
+        return Days(landed_days(context), load)
+
+    def _service(self, key: dg.AssetKey) -> Service:
+        return self.services[key.path[0]]
+
+
+@contextmanager
+def guarded(key: dg.AssetKey, days: Sequence[date]) -> Iterator[None]:
+    """Name asset and days in whatever goes wrong; only what may pass is tried again."""
+    try:
+        yield
+    except (dg.Failure, GeneratorExit):
+        raise
+    except Exception as error:
+        span = str(days[0]) if len(days) == 1 else f"{days[0]} to {days[-1]}"
+        text = str(error) if isinstance(error, TerminalError) else f"{type(error).__name__}: {error}"
+        raise dg.Failure(
+            f"{key.to_user_string()} {span}: {text}", allow_retries=is_transient(error)
+        ) from error
+
+
+def origin_metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What a day's record says of the file its rows came from."""
+    metadata: dict[str, Any] = {
+        "source": facts["url"],
+        "source_sha256": facts["sha256"],
+    }
+    if facts["synthetic"]:
+        metadata["synthetic sample"] = True
+    return metadata

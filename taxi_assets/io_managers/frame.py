@@ -1,0 +1,57 @@
+"""Cleaned slices: a day's pandas frame as Parquet beside the raw slice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+
+import dagster as dg
+
+from taxi_assets.days import Days
+from taxi_assets.io_managers.base import DaysIOManager, origin_metadata
+from taxi_assets.record import DayRecord
+from taxi_assets.resources.lake import LakeResource, cleaned_key
+from taxi_assets.services import Service
+from taxi_assets.slices import CleanedDay, TripsSlice, encode, open_trips, total_of
+from taxi_assets.trips.clean import to_table
+
+
+class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
+    """One Parquet object a day, typed by the service's schema."""
+
+    def __init__(self, services: Mapping[str, Service], lake: LakeResource) -> None:
+        super().__init__(services)
+        self.lake = lake
+
+    def store(
+        self, service: Service, value: Days[CleanedDay], log: dg.DagsterLogManager
+    ) -> dict[date, DayRecord]:
+        """Replace the days' slices."""
+
+        def put(day: date, cleaned: CleanedDay) -> DayRecord:
+            table = to_table(cleaned.frame, service)
+            total = total_of(table)
+            facts = {**cleaned.origin.facts(), "total_amount": total}
+            key = cleaned_key(service, day)
+            stored = self.lake.lake.put(key, encode(table, facts))
+            metadata = {
+                "dagster/partition_row_count": table.num_rows,
+                "rows": table.num_rows,
+                "raw_rows": cleaned.raw_rows,
+                **{f"dropped_{reason}": rows for reason, rows in cleaned.dropped.items()},
+                "total_amount": total,
+                "bytes": stored,
+                "dagster/uri": self.lake.lake.path(key),
+                **origin_metadata(cleaned.origin.facts()),
+            }
+            return DayRecord(metadata)
+
+        return dict(value.map_days(put))
+
+    def open_day(self, service: Service, day: date) -> TripsSlice | None:
+        """The day's slice, by its footer."""
+        return open_trips(self.lake.lake, cleaned_key(service, day))
+
+    def place(self, service: Service) -> str:
+        """Folder of the cleaned slices."""
+        return self.lake.lake.path(f"_cleaned/{service.name}")

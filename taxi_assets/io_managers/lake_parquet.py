@@ -1,0 +1,54 @@
+"""The lake: one Parquet object a day under the folder that people read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date
+
+import dagster as dg
+
+from taxi_assets.days import bounded_map
+from taxi_assets.io_managers.base import DaysIOManager, origin_metadata
+from taxi_assets.record import DayRecord
+from taxi_assets.resources.lake import LakeResource, trips_key
+from taxi_assets.services import Service
+from taxi_assets.slices import TripsSlice, open_trips
+
+
+class LakeParquetIOManager(DaysIOManager[Mapping[date, TripsSlice], TripsSlice]):
+    """Puts a day's cleaned object into the lake by a copy that stays in the bucket."""
+
+    def __init__(self, services: Mapping[str, Service], lake: LakeResource) -> None:
+        super().__init__(services)
+        self.lake = lake
+
+    def store(
+        self, service: Service, value: Mapping[date, TripsSlice], log: dg.DagsterLogManager
+    ) -> dict[date, DayRecord]:
+        """Replace the days' objects."""
+        lake = self.lake.lake
+
+        def put(day: date) -> DayRecord:
+            trips = value[day]
+            key = trips_key(service, day, lake.layout)
+            lake.copy(trips.key, key)
+            metadata = {
+                "dagster/partition_row_count": trips.rows,
+                "rows": trips.rows,
+                "total_amount": trips.total_amount,
+                "bytes": lake.size(key),
+                "dagster/uri": lake.path(key),
+                **origin_metadata(trips.origin.facts()),
+            }
+            return DayRecord(metadata)
+
+        return dict(zip(value, bounded_map(put, value), strict=True))
+
+    def open_day(self, service: Service, day: date) -> TripsSlice | None:
+        """The day's object, by its footer."""
+        lake = self.lake.lake
+        return open_trips(lake, trips_key(service, day, lake.layout))
+
+    def place(self, service: Service) -> str:
+        """Folder of the service's days."""
+        return self.lake.lake.path(service.name)

@@ -1,0 +1,339 @@
+"""Postgres: one table a service, range-partitioned by month, days replaced in one transaction.
+
+Why partitions by month: the delete of a day prunes to its month, a first load fills a table that
+no reader sees and attaches it whole, and sixteen years are 200 partitions and not 6,000. Inside a
+month a BRIN index on the pickup time leads the delete to its day; a B-tree would cost a third more
+load time. Rewriting leaves dead rows: they are vacuumed at once, and where they were a large part
+of the month the partition is compacted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import date
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
+
+from taxi_assets.days import Days
+from taxi_assets.errors import StoreError
+from taxi_assets.io_managers.base import DaysIOManager, origin_metadata
+from taxi_assets.record import DayRecord
+from taxi_assets.resources.postgres import PostgresResource
+from taxi_assets.services import Service
+from taxi_assets.slices import TripsSlice
+from taxi_assets.trips.clean import to_frame
+from taxi_assets.windows import Month, Window, by_month, tile
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Connection, Cursor
+
+# "named" leaves a literal percent sign alone, psycopg's style doubles it.
+DIALECT = postgresql.dialect(paramstyle="named")
+QUOTE = DIALECT.identifier_preparer.quote
+TYPES: dict[str, Any] = {
+    "BIGINT": sa.BigInteger(),
+    "DOUBLE PRECISION": postgresql.DOUBLE_PRECISION(),
+    "TIMESTAMP WITHOUT TIME ZONE": postgresql.TIMESTAMP(timezone=False),
+    "TEXT": sa.Text(),
+}
+BLOAT = 1.25
+"""A partition this many times larger than its rows is compacted after a rewrite."""
+LOCK_TIMEOUT = "3s"
+"""Compaction waits no longer than this for readers; the next rewrite tries again."""
+
+
+def trips_table(service: Service, schema: str) -> sa.Table:
+    """The service's table, from its columns."""
+    columns = [
+        sa.Column(
+            column.name,
+            TYPES[column.postgres],
+            nullable=column.name != service.pickup_column,
+            comment=f"{column.description} ({column.unit})" if column.unit else column.description,
+        )
+        for column in service.columns
+    ]
+    return sa.Table(
+        service.table,
+        sa.MetaData(schema=schema),
+        *columns,
+        postgresql_partition_by=f"RANGE ({QUOTE(service.pickup_column)})",
+    )
+
+
+def partition_name(service: Service, month: Month) -> str:
+    """Name of the table that holds a month."""
+    return f"{service.table}_{month.year:04d}_{month.month:02d}"
+
+
+def sql(statement: Any) -> str:
+    """A composed statement as text, its values as quoted literals."""
+    return str(statement.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True}))
+
+
+def delete_window(table: sa.Table, service: Service, window: Window) -> sa.Delete:
+    """The delete of a window, by the requested days and not by the rows at hand."""
+    return sa.delete(table).where(in_window(table, service, window))
+
+
+def in_window(table: sa.Table, service: Service, window: Window) -> sa.ColumnElement[bool]:
+    """Whether a row's pickup lies in a window."""
+    pickup = table.c[service.pickup_column]
+    return (pickup >= _midnight(window.start)) & (pickup < _midnight(window.end))
+
+
+class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
+    """Replaces days by DELETE and binary COPY in one transaction a month."""
+
+    def __init__(self, services: Mapping[str, Service], postgres: PostgresResource) -> None:
+        super().__init__(services)
+        self.postgres = postgres
+
+    def store(
+        self, service: Service, value: Mapping[date, TripsSlice], log: dg.DagsterLogManager
+    ) -> dict[date, DayRecord]:
+        """Replace the days; a month's days appear together or not at all."""
+        if not value:
+            return {}
+        table = trips_table(service, self.postgres.schema_name())
+        with self.postgres.connect() as connection, connection.cursor() as cursor:
+            _ensure_table(cursor, table, service)
+            connection.commit()
+        records: dict[date, DayRecord] = {}
+        for month, days in by_month(value).items():
+            month_slices = {day: value[day] for day in days}
+            records |= self._replace_month(table, service, month, month_slices)
+            log.info(f"{service.name} {month}: {len(days)} days in {table.fullname}")
+        return records
+
+    def open_day(self, service: Service, day: date) -> pd.DataFrame | None:
+        """The day's rows as a frame."""
+        table = trips_table(service, self.postgres.schema_name())
+        query = sa.select(table).where(in_window(table, service, Window.of_day(day)))
+        with self.postgres.connect() as connection, connection.cursor() as cursor:
+            cursor.execute(sql(query))
+            return to_frame(cursor.fetch_arrow_table())
+
+    def place(self, service: Service) -> str:
+        """Schema and table."""
+        return f"{self.postgres.schema_name()}.{service.table}"
+
+    def _replace_month(
+        self, table: sa.Table, service: Service, month: Month, slices: Mapping[date, TripsSlice]
+    ) -> dict[date, DayRecord]:
+        name = partition_name(service, month)
+        with self.postgres.connect() as connection, connection.cursor() as cursor:
+            _lock(cursor, f"{table.fullname} {month}")
+            fresh = not _exists(cursor, table.schema, name)
+            deleted = 0
+            if fresh:
+                _create_partition(cursor, table, service, name)
+            else:
+                deleted = _delete(cursor, table, service, list(slices))
+            _copy(cursor, service, table.schema, name, slices)
+            if fresh:
+                _attach(cursor, table, name, month)
+            connection.commit()
+        self._tidy(table, service, name, deleted=deleted)
+        address = self.postgres.address()
+        return {
+            day: DayRecord(
+                {
+                    "dagster/partition_row_count": trips.rows,
+                    "rows": trips.rows,
+                    "total_amount": trips.total_amount,
+                    "dagster/table_name": f"{address.rpartition('/')[2]}.{table.fullname}",
+                    "dagster/uri": f"postgresql://{address}",
+                    **origin_metadata(trips.origin.facts()),
+                }
+            )
+            for day, trips in slices.items()
+        }
+
+    def _tidy(self, table: sa.Table, service: Service, name: str, *, deleted: int) -> None:
+        """After the commit: summarize the index, and give back what dead rows took."""
+        partition = _qualified(table.schema, name)
+        with self.postgres.connect(autocommit=True) as connection, connection.cursor() as cursor:
+            if not deleted:
+                index = _literal(_qualified(table.schema, _index_name(name)))
+                cursor.execute(f"SELECT brin_summarize_new_values({index}::regclass)")
+                return
+            cursor.execute(f"VACUUM (ANALYZE) {partition}")
+            if _bloat(cursor, partition) > BLOAT:
+                with _tolerating_locks(cursor):
+                    cursor.execute(f"VACUUM (FULL, ANALYZE) {partition}")
+
+
+def _ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
+    """Make schema and table where they lack; refuse a table of other types.
+
+    Raises:
+        StoreError: a column of the table has another type, or the table is not partitioned.
+    """
+    if not _exists(cursor, table.schema, table.name):
+        _lock(cursor, table.fullname)
+        cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {QUOTE(str(table.schema))}")
+        cursor.execute(str(CreateTable(table, if_not_exists=True).compile(dialect=DIALECT)))
+        for column in table.columns:
+            target = f"{_qualified(table.schema, table.name)}.{QUOTE(column.name)}"
+            cursor.execute(f"COMMENT ON COLUMN {target} IS {_literal(column.comment)}")
+        return
+    cursor.execute(
+        "SELECT column_name, data_type FROM information_schema.columns"
+        f" WHERE table_schema = {_literal(table.schema)} AND table_name = {_literal(table.name)}"
+    )
+    found = dict(cursor.fetchall())
+    for column in service.columns:
+        there = str(found.get(column.name, "missing"))
+        if there != column.postgres.lower():
+            raise StoreError(
+                f"{table.fullname}.{column.name} is {there} and must be "
+                f"{column.postgres.lower()}: alter or drop the table, then run again"
+            )
+    cursor.execute(f"SELECT relkind FROM pg_class WHERE oid = {_regclass(table.schema, table.name)}")
+    if cursor.fetchone() != ("p",):
+        raise StoreError(
+            f"{table.fullname} is not partitioned (made by another tool?): rename it, "
+            "run again, and copy its rows where they are wanted"
+        )
+
+
+def _create_partition(cursor: Cursor, table: sa.Table, service: Service, name: str) -> None:
+    """A table of its own, seen by nobody until it is attached.
+
+    Being new in this transaction it needs no WAL where `wal_level` is minimal.
+    """
+    partition = _qualified(table.schema, name)
+    parent = _qualified(table.schema, table.name)
+    cursor.execute(f"CREATE TABLE {partition} (LIKE {parent} INCLUDING COMMENTS)")
+    cursor.execute(
+        f"CREATE INDEX {QUOTE(_index_name(name))} ON {partition}"
+        f" USING brin ({QUOTE(service.pickup_column)}) WITH (pages_per_range = 16)"
+    )
+
+
+def _attach(cursor: Cursor, table: sa.Table, name: str, month: Month) -> None:
+    window = month.window
+    cursor.execute(
+        f"ALTER TABLE {_qualified(table.schema, table.name)} ATTACH PARTITION"
+        f" {_qualified(table.schema, name)}"
+        f" FOR VALUES FROM ({_literal(window.start)}) TO ({_literal(window.end)})"
+    )
+
+
+def _delete(cursor: Cursor, table: sa.Table, service: Service, days: list[date]) -> int:
+    """Delete exactly these days; returns how many rows there were."""
+    deleted = 0
+    for window in tile(days):
+        gone = delete_window(table, service, window).returning(sa.literal_column("1")).cte("gone")
+        cursor.execute(sql(sa.select(sa.func.count()).select_from(gone)))
+        row = cursor.fetchone()
+        deleted += int(row[0]) if row else 0
+    return deleted
+
+
+def _copy(
+    cursor: Cursor,
+    service: Service,
+    schema: str | None,
+    name: str,
+    slices: Mapping[date, TripsSlice],
+) -> None:
+    """Binary COPY of all days in one stream, the next day decoded while one is sent."""
+    days = Days(list(slices), lambda day: slices[day].table())
+
+    def batches() -> Iterator[pa.RecordBatch]:
+        for _, table in days:
+            yield from table.select(service.arrow_schema.names).cast(
+                service.arrow_schema
+            ).to_batches()
+
+    reader = pa.RecordBatchReader.from_batches(service.arrow_schema, batches())
+    copied = cursor.adbc_ingest(name, reader, mode="append", db_schema_name=schema)
+    expected = sum(trips.rows for trips in slices.values())
+    if days.refused or copied not in (expected, -1):
+        raise StoreError(f"{copied} of {expected} rows arrived in {schema}.{name}: rolled back")
+
+
+def _lock(cursor: Cursor, what: str) -> None:
+    """Serialize writers of one thing until the transaction ends; readers are not kept waiting."""
+    cursor.execute(f"SELECT pg_advisory_xact_lock(hashtextextended({_literal(what)}, 0))")
+    cursor.fetchall()
+
+
+def _exists(cursor: Cursor, schema: str | None, name: str) -> bool:
+    cursor.execute(f"SELECT to_regclass({_literal(_qualified(schema, name))}) IS NOT NULL")
+    return cursor.fetchone() == (True,)
+
+
+def _bloat(cursor: Cursor, partition: str) -> float:
+    """How many times larger the partition is than its rows need."""
+    cursor.execute(
+        f"SELECT pg_relation_size({_literal(partition)}::regclass), reltuples,"
+        f" (SELECT avg(pg_column_size(t.*)) FROM (SELECT * FROM {partition} LIMIT 1000) t)"
+        f" FROM pg_class WHERE oid = {_literal(partition)}::regclass"
+    )
+    size, rows, width = cursor.fetchone() or (0, 0, 0)
+    # A tuple is aligned to 8 bytes, has a line pointer of 4, and shares a page of 8,192 with a
+    # header of 24 (PostgreSQL, "Database Page Layout"); a composite's header is the tuple's.
+    page = 8192
+    needed = max(float(rows), 0) * (-(-float(width or 0) // 8) * 8 + 4) * page / (page - 24)
+    return float(size) / max(needed, page)
+
+
+@contextmanager
+def _tolerating_locks(cursor: Cursor) -> Iterator[None]:
+    from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - heavy at import
+
+    cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+    try:
+        yield
+    except dbapi.Error as error:
+        if "lock timeout" not in str(error):
+            raise
+
+
+def _midnight(day: date) -> sa.ColumnElement[Any]:
+    return sa.literal(pd.Timestamp(day).to_pydatetime(), postgresql.TIMESTAMP())
+
+
+def _literal(value: object) -> str:
+    return sql(sa.literal(str(value), sa.String()))
+
+
+def _qualified(schema: str | None, name: str) -> str:
+    return f"{QUOTE(str(schema))}.{QUOTE(name)}"
+
+
+def _regclass(schema: str | None, name: str) -> str:
+    return f"{_literal(_qualified(schema, name))}::regclass"
+
+
+def _index_name(partition: str) -> str:
+    return f"{partition}_pickup"
+
+
+def read_back(
+    connection: Connection, service: Service, schema: str, days: list[date]
+) -> dict[date, tuple[int, float]]:
+    """Rows and sum of `total_amount` (dollars) of each day, as the table has them."""
+    table = trips_table(service, schema)
+    found: dict[date, tuple[int, float]] = {}
+    day = sa.cast(table.c[service.pickup_column], sa.Date()).label("day")
+    with connection.cursor() as cursor:
+        for window in tile(days):
+            query = (
+                sa.select(day, sa.func.count(), sa.func.sum(table.c.total_amount))
+                .where(in_window(table, service, window))
+                .group_by(sa.text("1"))
+            )
+            cursor.execute(sql(query))
+            found |= {row[0]: (int(row[1]), float(row[2] or 0)) for row in cursor.fetchall()}
+    return found

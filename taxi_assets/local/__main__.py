@@ -1,0 +1,166 @@
+"""`python -m taxi_assets.local up | down | status | env`: the embedded stack from a shell."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from taxi_assets.errors import TerminalError
+from taxi_assets.local.home import LOCAL_HOST, Home, LocalStackError, Record, locked
+from taxi_assets.local.keeper import stop_left_over
+from taxi_assets.local.process import until
+from taxi_assets.local.stack import use
+from taxi_assets.settings import Settings
+
+STOP_SECONDS = 60
+
+
+def up(home: Home) -> None:
+    """Start what is missing and keep it up until `down`, also with nobody using it."""
+    use(home.path)
+    # This process's lease holds the servers until it ends, after the pin is there.
+    home.pin.touch(mode=0o600)
+
+
+def down(home: Home) -> None:
+    """Stop the servers, however they were started and whoever uses them; nothing to do is fine.
+
+    Raises:
+        LocalStackError: they don't end within a minute.
+    """
+    if not home.local.is_dir():
+        return
+    with locked(home.start):
+        if home.keeper_lives():
+            # The first moments of a keeper have no process id yet.
+            until(lambda: _keeper(home) > 0 or not home.keeper_lives(), 5)
+            if home.keeper_lives():
+                os.kill(_keeper(home), signal.SIGTERM)
+            if not until(lambda: not home.keeper_lives(), STOP_SECONDS):
+                raise LocalStackError(
+                    f"the embedded stack did not stop within {STOP_SECONDS} s: see "
+                    f"{home.keeper_log}, keeper is process {_keeper(home)}"
+                )
+        stop_left_over(home)
+        home.pin.unlink(missing_ok=True)
+
+
+def _keeper(home: Home) -> int:
+    record = home.record()
+    return record.keeper if record else 0
+
+
+def status(home: Home) -> dict[str, Any]:
+    """Tell each server's state, address and folder; no secret is in it."""
+    lives = home.local.is_dir() and home.keeper_lives()
+    record = (home.record() if lives else None) or Record(keeper=0)
+    state = "running" if record.ready else "starting" if lives else "stopped"
+
+    def address(name: str, scheme: str) -> str | None:
+        return f"{scheme}://{LOCAL_HOST}:{record.ports[name]}" if record.ready else None
+
+    database = Path(_postgres_folder(home)) / "data"
+    return {
+        "home": str(home.path),
+        "keeps_running": lives and home.pin.exists(),
+        "postgres": {
+            "state": state,
+            "address": address("postgres", "postgresql"),
+            "folder": str(database),
+        },
+        "bigquery": {
+            "state": state,
+            "address": address("bigquery", "http"),
+            "folder": str(home.bigquery),
+        },
+        "lake": {
+            "state": "present" if home.lake.is_dir() else "absent",
+            "address": home.lake.as_uri(),
+            "folder": str(home.lake),
+        },
+    }
+
+
+def _postgres_folder(home: Home) -> str:
+    chosen = home.config().postgres_folder if home.local.is_dir() else ""
+    return chosen or str(home.path / "postgres")
+
+
+def env(home: Home, settings: Settings) -> dict[str, str]:
+    """Name what a client needs, the password among it.
+
+    Raises:
+        LocalStackError: the stack is not up; servers started here would end with this process.
+    """
+    record = home.record() if home.local.is_dir() and home.keeper_lives() else None
+    if record is None or not record.ready:
+        raise LocalStackError(
+            f"the embedded stack under {home.path} is not up: run python -m taxi_assets.local up"
+        )
+    stack = home.stack(record)
+    return {
+        "POSTGRES_HOST": stack.postgres_host,
+        "POSTGRES_PORT": str(stack.postgres_port),
+        "POSTGRES_DBNAME": stack.postgres_dbname,
+        "POSTGRES_USER": stack.postgres_user,
+        "POSTGRES_PASSWORD": stack.postgres_password,
+        "TAXI_LAKE": str(settings.lake.path or f"gs://{settings.lake.bucket}"),
+        "BIGQUERY_ENDPOINT": stack.bigquery_endpoint,
+        "GCP_PROJECT": settings.bigquery.project,
+    }
+
+
+def _shown(home: Home) -> str:
+    found = status(home)
+    stays = "until down" if found["keeps_running"] else "while in use"
+    lines = [f"home      {found['home']} (up {stays})"]
+    for name in ("postgres", "bigquery", "lake"):
+        it = found[name]
+        lines.append(f"{name:9} {it['state']:8} {it['address'] or '-':28} {it['folder']}")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 1 with one line on standard error when it can't be done."""
+    parser = argparse.ArgumentParser("python -m taxi_assets.local", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", help="start the servers and keep them up")
+    commands.add_parser("down", help="stop the servers")
+    shown = commands.add_parser("status", help="tell state, address and folder of each server")
+    shown.add_argument("--json", action="store_true", help="as one JSON object")
+    commands.add_parser("env", help="print KEY=value lines for a shell, with the password")
+    asked = parser.parse_args(arguments)
+    try:
+        settings = Settings.from_env()
+        if settings.profile != "local":
+            raise LocalStackError(
+                f"TAXI_PROFILE={settings.profile}: the local stack is for profile local, unset it"
+            )
+        for line in _answer(asked, Home(settings.home), settings):
+            print(line)  # noqa: T201
+    except TerminalError as error:
+        print(error, file=sys.stderr)  # noqa: T201
+        return 1
+    return 0
+
+
+def _answer(asked: argparse.Namespace, home: Home, settings: Settings) -> list[str]:
+    if asked.command == "env":
+        return [f"{name}={shlex.quote(value)}" for name, value in env(home, settings).items()]
+    if asked.command == "status":
+        return [json.dumps(status(home), indent=2) if asked.json else _shown(home)]
+    if asked.command == "up":
+        up(home)
+    else:
+        down(home)
+    return [_shown(home)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

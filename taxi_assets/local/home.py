@@ -1,0 +1,184 @@
+"""What lies in `<home>/local`: locks, the keeper's record, what the next start remembers."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from taxi_assets.errors import TerminalError
+from taxi_assets.local.process import Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+LOCAL_HOST = "127.0.0.1"
+DBNAME = "ny_taxi"
+USER = "taxi"
+
+
+class LocalStackError(TerminalError):
+    """The embedded stack can't start or stop; the message names the log and the remedy."""
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Where the running servers are."""
+
+    postgres_host: str
+    postgres_port: int
+    postgres_dbname: str
+    postgres_user: str
+    postgres_password: str = field(repr=False)
+    bigquery_endpoint: str
+    """`http://127.0.0.1:<port>`."""
+    lake_root: Path
+    """The folder that holds the buckets: `gs://<bucket>/…` is `<lake_root>/<bucket>/…`."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the keeper tells the others, in `stack.json`."""
+
+    keeper: int
+    """Process id; meaningful only while `keeper.lock` is held."""
+    ready: bool = False
+    error: str = ""
+    servers: dict[str, Identity] = field(default_factory=dict[str, Identity])
+    ports: dict[str, int] = field(default_factory=dict[str, int])
+    password: str = field(default="", repr=False)
+    postgres_folder: str = ""
+
+
+@dataclass(frozen=True)
+class Config:
+    """What one start leaves for the next, in `config.json`."""
+
+    password: str = field(default="", repr=False)
+    ports: dict[str, int] = field(default_factory=dict[str, int])
+    postgres_folder: str = ""
+
+
+class Home:
+    """The folder `TAXI_HOME`, as the embedded stack sees it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        self.local = self.path / "local"
+        self.lake = self.path / "lake"
+        self.bigquery = self.path / "bigquery"
+        self.lease = self.local / "lease.lock"
+        self.start = self.local / "start.lock"
+        self.keeper = self.local / "keeper.lock"
+        self.pin = self.local / "up"
+        self.keeper_log = self.local / "keeper.log"
+        self.postgres_log = self.local / "postgres.log"
+        self.bigquery_log = self.local / "bigquery.log"
+        self._record = self.local / "stack.json"
+        self._config = self.local / "config.json"
+
+    def make(self) -> None:
+        """Make the folders; `local` holds the password and is closed to everybody else."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        self.local.mkdir(mode=0o700, exist_ok=True)
+        self.lake.mkdir(exist_ok=True)
+        self.bigquery.mkdir(exist_ok=True)
+
+    def keeper_lives(self) -> bool:
+        """Tell whether a keeper runs: it holds its lock, and the kernel frees a dead one's."""
+        try:
+            handle = os.open(self.keeper, os.O_RDWR | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        else:
+            return False
+        finally:
+            os.close(handle)
+
+    def record(self) -> Record | None:
+        """Read the keeper's record; it may be a dead keeper's."""
+        found = _read(self._record)
+        if found is None:
+            return None
+        servers: dict[str, dict[str, Any]] = found.pop("servers")
+        return Record(**found, servers={name: Identity(**it) for name, it in servers.items()})
+
+    def write_record(self, record: Record) -> None:
+        """Replace the keeper's record in one step."""
+        _write(self._record, dataclasses.asdict(record))
+
+    def config(self) -> Config:
+        """Read what the last start left, empty at the first."""
+        return Config(**(_read(self._config) or {}))
+
+    def write_config(self, config: Config) -> None:
+        """Replace what the next start will find."""
+        _write(self._config, dataclasses.asdict(config))
+
+    def stack(self, record: Record) -> Stack:
+        """Say where the servers of a ready record are."""
+        return Stack(
+            postgres_host=LOCAL_HOST,
+            postgres_port=record.ports["postgres"],
+            postgres_dbname=DBNAME,
+            postgres_user=USER,
+            postgres_password=record.password,
+            bigquery_endpoint=f"http://{LOCAL_HOST}:{record.ports['bigquery']}",
+            lake_root=self.lake,
+        )
+
+
+def open_lock(path: Path) -> int:
+    """Open a lock file, made when missing; children don't inherit the descriptor over an exec."""
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
+def lock_exclusively(handle: int, seconds: float) -> bool:
+    """Lock for us alone; False when somebody else still holds it after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                return False
+            time.sleep(0.01)
+        else:
+            return True
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Generator[None]:
+    """Hold a lock file exclusively, waiting as long as it takes."""
+    handle = open_lock(path)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def _write(path: Path, content: dict[str, Any]) -> None:
+    unfinished = path.with_suffix(".new")
+    unfinished.unlink(missing_ok=True)
+    handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        json.dump(content, file)
+    unfinished.replace(path)

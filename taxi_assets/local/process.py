@@ -1,0 +1,112 @@
+"""Processes told apart with certainty, stopped in order, and tied to the life of their parent."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable, Iterator
+
+PR_SET_PDEATHSIG = 1
+LINUX = sys.platform == "linux"
+
+
+@dataclass(frozen=True)
+class Identity:
+    """One process: pids are used again, a pid with its start time is not."""
+
+    pid: int
+    started: str
+
+    @classmethod
+    def of(cls, pid: int) -> Identity | None:
+        """Return the identity of a living process, None when there is none (or only a zombie)."""
+        started = _start_time(pid)
+        return None if started is None else cls(pid, started)
+
+    def alive(self) -> bool:
+        """Tell whether this very process still runs."""
+        return _start_time(self.pid) == self.started
+
+
+def _start_time(pid: int) -> str | None:
+    if LINUX:
+        try:
+            # The command name, in parentheses, may itself hold spaces and parentheses.
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        except (OSError, ValueError):
+            return None
+        return None if fields[0] in "ZX" else f"{boot}/{fields[19]}"
+    return _ps(pid, "lstart=")
+
+
+def command(pid: int) -> list[str]:
+    """Return a process's arguments, empty when it is gone or hidden from us."""
+    if LINUX:
+        try:
+            return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
+        except (OSError, ValueError):
+            return []
+    return (_ps(pid, "command=") or "").split()
+
+
+def _ps(pid: int, column: str) -> str | None:
+    shown = subprocess.run(  # noqa: S603  a number and one of our own column names
+        ["/bin/ps", "-o", column, "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return shown.stdout.strip() or None
+
+
+def stop(target: Identity, signals: tuple[signal.Signals, ...], seconds_each: float) -> bool:
+    """Send the signals one after the other until the process ends; tell whether it did."""
+    for number in signals:
+        if not target.alive():
+            return True
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(target.pid, number)
+        if until(lambda: not target.alive(), seconds_each):
+            return True
+    return not target.alive()
+
+
+def until(condition: Callable[[], bool], seconds: float, every: float = 0.02) -> bool:
+    """Poll until the condition holds; False once `seconds` are over."""
+    return any(condition() for _ in ticks(seconds, every))
+
+
+def ticks(seconds: float, every: float = 0.02) -> Iterator[None]:
+    """Yield at once and then every `every` seconds, until `seconds` are over."""
+    deadline = time.monotonic() + seconds
+    yield
+    while time.monotonic() < deadline:
+        time.sleep(every)
+        yield
+
+
+def die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+    """Return a `preexec_fn` after which the kernel sends `number` when the parent dies.
+
+    Tied to the parent's *thread*: spawn from the main one. None where the kernel can't (macOS);
+    there a killed keeper leaves its servers to the next one, which knows them by `Identity`.
+    """
+    if not LINUX:
+        return None
+    prctl = ctypes.CDLL(None).prctl  # looked up here: after the fork it is no place for imports
+    parent = os.getpid()
+
+    def tie() -> None:
+        prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return tie

@@ -1,0 +1,79 @@
+"""Clients of BigQuery: Google's, or an emulator's endpoint without credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from taxi_assets import local
+from taxi_assets.errors import StoreError
+from taxi_assets.settings import BigQuerySettings, Settings
+
+if TYPE_CHECKING:
+    from google.cloud.bigquery import Client
+
+
+class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
+    """BigQuery as the environment names it (GCP_PROJECT, BIGQUERY_*), or the embedded one."""
+
+    @cached_property
+    def settings(self) -> BigQuerySettings:
+        """Project, dataset, location and endpoint."""
+        return Settings.from_env().bigquery
+
+    @property
+    def dataset(self) -> str:
+        """`project.dataset`."""
+        return f"{self.settings.project}.{self.settings.dataset}"
+
+    @contextmanager
+    def client(self) -> Iterator[Client]:
+        """A client, closed at the end.
+
+        Raises:
+            StoreError: there are no credentials for Google Cloud.
+        """
+        endpoint = self.settings.endpoint
+        if self.settings.embedded:
+            endpoint = local.use(Settings.from_env().home).bigquery_endpoint
+        if endpoint is None:
+            with self._google() as client:
+                yield client
+            return
+        client = emulator_client(self.settings.project, endpoint)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    @contextmanager
+    def _google(self) -> Iterator[Client]:
+        from dagster_gcp import BigQueryResource as GoogleBigQuery  # noqa: PLC0415 - heavy
+        from google.auth.exceptions import DefaultCredentialsError  # noqa: PLC0415
+
+        google = GoogleBigQuery(project=self.settings.project, location=self.settings.location)
+        try:
+            with google.get_client() as client:
+                yield client
+        except DefaultCredentialsError as error:
+            raise StoreError(
+                "no credentials for Google Cloud: set GOOGLE_APPLICATION_CREDENTIALS to a key "
+                "file, or run `gcloud auth application-default login`"
+            ) from error
+
+
+def emulator_client(project: str, endpoint: str) -> Client:
+    """A client of an emulator at an endpoint, with anonymous credentials."""
+    from google.api_core.client_options import ClientOptions  # noqa: PLC0415 - heavy
+    from google.auth.credentials import AnonymousCredentials  # noqa: PLC0415
+    from google.cloud import bigquery  # noqa: PLC0415
+
+    return bigquery.Client(
+        project=project,
+        credentials=AnonymousCredentials(),
+        client_options=ClientOptions(api_endpoint=endpoint),
+    )

@@ -1,0 +1,193 @@
+"""The lake: a bucket on GCS, or a folder on this machine, with the same keys.
+
+An object is put whole or not at all, so a rewrite replaces it atomically and a reader never sees
+half a day.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import struct
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.fs as pa_fs
+
+from taxi_assets.errors import StoreError
+from taxi_assets.services import Service
+from taxi_assets.settings import LakeSettings, Layout, Settings
+from taxi_assets.windows import Month
+
+TEMPORARY = "_tmp"
+STALE = 3600
+"""Seconds after which a temporary file was left by a process that died."""
+
+
+def raw_key(service: Service, day: date) -> str:
+    """Key of a day's raw slice."""
+    return f"_raw/{service.name}/{day:%Y/%m/%d}/trips.csv.zst"
+
+
+def outside_key(service: Service, month: Month) -> str:
+    """Key of a month's rows whose pickup lies in another month."""
+    return f"_raw/{service.name}/{month.year:04d}/{month.month:02d}/outside_month.csv.zst"
+
+
+def unreadable_key(service: Service, month: Month) -> str:
+    """Key of a month's lines that cannot be read; `.reasons.csv` beside it says why."""
+    return f"_raw/{service.name}/{month.year:04d}/{month.month:02d}/unreadable.csv.zst"
+
+
+def cleaned_key(service: Service, day: date) -> str:
+    """Key of a day's cleaned slice."""
+    return f"_cleaned/{service.name}/{day:%Y/%m/%d}/trips.parquet"
+
+
+def trips_key(service: Service, day: date, layout: Layout) -> str:
+    """Key of a day's trips in the lake."""
+    if layout == "date":
+        return f"{service.name}/{day:%Y/%m/%d}/daily-trips.parquet"
+    return f"{service.name}/{service.day_column}={day}/trips.parquet"
+
+
+# A zstd skippable frame: every decoder passes over it, so a slice carries what is known of it and
+# still unpacks to the published bytes (RFC 8878, section 3.1.2).
+SKIPPABLE = 0x184D2A50
+
+
+def with_facts(facts: Mapping[str, Any], packed: bytes) -> bytes:
+    """A zstd object with facts about it in front."""
+    text = json.dumps(facts, sort_keys=True).encode()
+    return struct.pack("<II", SKIPPABLE, len(text)) + text + packed
+
+
+def facts_of(packed: pa.Buffer) -> dict[str, Any]:
+    """The facts in front of a zstd object; empty where there are none."""
+    if packed.size < struct.calcsize("<II"):
+        return {}
+    magic, size = struct.unpack("<II", packed[:8].to_pybytes())
+    if magic != SKIPPABLE:
+        return {}
+    return cast("dict[str, Any]", json.loads(packed[8 : 8 + size].to_pybytes()))
+
+
+@dataclass
+class Lake:
+    """An open bucket."""
+
+    filesystem: pa_fs.FileSystem
+    root: str
+    """The bucket in terms of the file system: a folder, or the bucket's name."""
+    bucket: str
+    layout: Layout
+
+    @property
+    def local(self) -> bool:
+        """Whether the bucket is a folder on this machine."""
+        return isinstance(self.filesystem, pa_fs.LocalFileSystem)
+
+    def path(self, key: str) -> str:
+        """Where a person finds the object: a path, or a `gs://` URI."""
+        return f"{self.root}/{key}" if self.local else self.uri(key)
+
+    def uri(self, key: str) -> str:
+        """The `gs://` URI under which BigQuery finds the object."""
+        return f"gs://{self.bucket}/{key}"
+
+    def put(self, key: str, content: bytes | pa.Buffer) -> int:
+        """Replace an object; returns its size in bytes."""
+        size = len(content)
+        if self.local:
+            self._put_local(key, content)
+        else:
+            with self.filesystem.open_output_stream(f"{self.root}/{key}") as stream:
+                stream.write(content)
+        return size
+
+    def get(self, key: str) -> pa.Buffer | None:
+        """An object's content; None where there is no such object."""
+        try:
+            with self.filesystem.open_input_file(f"{self.root}/{key}") as stream:
+                return stream.read_buffer()
+        except FileNotFoundError:
+            return None
+
+    def size(self, key: str) -> int | None:
+        """An object's size in bytes; None where there is no such object."""
+        return self.filesystem.get_file_info(f"{self.root}/{key}").size
+
+    def copy(self, source: str, target: str) -> None:
+        """Replace `target` by a copy of `source`; on GCS it never leaves the server."""
+        if not self.local:
+            self.filesystem.copy_file(f"{self.root}/{source}", f"{self.root}/{target}")
+            return
+        self._put_local(target, Path(self.root, source).read_bytes())
+
+    def delete(self, key: str) -> None:
+        """Remove an object if it is there."""
+        if self.size(key) is not None:
+            self.filesystem.delete_file(f"{self.root}/{key}")
+
+    def _put_local(self, key: str, content: bytes | pa.Buffer) -> None:
+        target = Path(self.root, key)
+        temporary = Path(self.root, TEMPORARY, uuid.uuid4().hex)
+        try:
+            temporary.parent.mkdir(parents=True, exist_ok=True)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        except OSError as error:
+            temporary.unlink(missing_ok=True)
+            raise StoreError(f"cannot write {target}: {error.strerror}") from error
+
+
+class LakeResource(dg.ConfigurableResource[Lake]):
+    """Opens the bucket that the environment names (GCS_BUCKET, TAXI_LAKE, TAXI_LAKE_LAYOUT)."""
+
+    @cached_property
+    def lake(self) -> Lake:
+        """The bucket, opened at first use."""
+        return open_lake(Settings.from_env().lake)
+
+
+def open_lake(settings: LakeSettings) -> Lake:
+    """Open a bucket.
+
+    A folder is made where it lacks. On GCS `STORAGE_EMULATOR_HOST` (Google's own variable) leads
+    to an emulator, without credentials.
+    """
+    if settings.path is not None:
+        settings.path.mkdir(parents=True, exist_ok=True)
+        _sweep(settings.path / TEMPORARY)
+        return Lake(pa_fs.LocalFileSystem(), str(settings.path), settings.bucket, settings.layout)
+    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+    if emulator:
+        address = urlsplit(emulator if "://" in emulator else f"http://{emulator}")
+        filesystem = pa_fs.GcsFileSystem(
+            anonymous=True, scheme=address.scheme, endpoint_override=address.netloc
+        )
+    else:
+        filesystem = pa_fs.GcsFileSystem()
+    return Lake(filesystem, settings.bucket, settings.bucket, settings.layout)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what killed writers left."""
+    if not folder.is_dir():
+        return
+    for file in folder.iterdir():
+        if time.time() - file.stat().st_mtime > STALE:
+            file.unlink(missing_ok=True)

@@ -1,0 +1,85 @@
+"""Connections to Postgres by ADBC, to the embedded server or to the one the environment names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlencode
+
+import dagster as dg
+
+from taxi_assets import local
+from taxi_assets.errors import StoreError
+from taxi_assets.settings import PostgresSettings, Settings
+
+if TYPE_CHECKING:
+    from adbc_driver_postgresql.dbapi import Connection
+
+# libpq's words for what waiting does not mend (it gives no SQLSTATE for a failed connection).
+REFUSALS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "permission denied")
+
+
+class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
+    """Postgres as the environment names it (POSTGRES_*), or the embedded one."""
+
+    def schema_name(self) -> str:
+        """Schema that holds the tables (POSTGRES_SCHEMA)."""
+        return Settings.from_env().postgres.schema
+
+    def address(self) -> str:
+        """Host, port and database, for messages."""
+        settings = _resolved()
+        return f"{settings.host}:{settings.port}/{settings.dbname}"
+
+    @contextmanager
+    def connect(self, *, autocommit: bool = False) -> Iterator[Connection]:
+        """A connection; without autocommit, what is not committed is rolled back at the end.
+
+        Raises:
+            StoreError: the server refuses these credentials or this database.
+            adbc_driver_manager.OperationalError: it cannot be reached now.
+        """
+        from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - heavy at import
+
+        settings = _resolved()
+        try:
+            connection = dbapi.connect(_uri(settings), autocommit=autocommit)
+        except dbapi.Error as error:
+            if any(words in str(error) for words in REFUSALS):
+                raise StoreError(
+                    f"Postgres at {self.address()} refuses user {settings.user!r} "
+                    f"({_one_line(error)}): check POSTGRES_USER, POSTGRES_PASSWORD and "
+                    "POSTGRES_DBNAME"
+                ) from error
+            raise
+        with connection:
+            yield connection
+
+
+def _resolved() -> PostgresSettings:
+    settings = Settings.from_env()
+    if settings.postgres.host is not None:
+        return settings.postgres
+    stack = local.use(settings.home)
+    return PostgresSettings(
+        host=stack.postgres_host,
+        port=stack.postgres_port,
+        dbname=stack.postgres_dbname,
+        user=stack.postgres_user,
+        password=stack.postgres_password,
+        schema=settings.postgres.schema,
+    )
+
+
+def _uri(settings: PostgresSettings) -> str:
+    user = f"{quote(settings.user, safe='')}:{quote(settings.password, safe='')}"
+    options = urlencode(
+        {"connect_timeout": settings.connect_timeout, "application_name": "taxi_assets"}
+    )
+    host = f"{settings.host}:{settings.port}"
+    return f"postgresql://{user}@{host}/{quote(settings.dbname, safe='')}?{options}"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

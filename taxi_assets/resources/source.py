@@ -1,0 +1,27 @@
+"""The source of month files, as the environment names it (TAXI_SOURCE, TAXI_HOME)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import dagster as dg
+
+from taxi_assets.services import Service
+from taxi_assets.settings import Settings
+from taxi_assets.trips.source import MonthFile, fetch
+from taxi_assets.windows import Month
+
+
+class SourceResource(dg.ConfigurableResource["SourceResource"]):
+    """Fetches a month's file once and keeps it under TAXI_HOME."""
+
+    def month_file(
+        self, service: Service, month: Month, progress: Callable[[str], None]
+    ) -> MonthFile:
+        """The month's file on this machine, whole and checked.
+
+        Raises:
+            SourceError: it is not there, or not what it should be.
+        """
+        settings = Settings.from_env()
+        return fetch(settings.source, service, month, settings.home, progress)

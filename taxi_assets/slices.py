@@ -1,0 +1,115 @@
+"""A stored day as the next stage gets it: what is known of it, and its content when asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from taxi_assets.errors import DayRefusedError
+from taxi_assets.resources.lake import Lake
+
+FACTS = b"taxi_assets"
+"""Key under which a Parquet object carries its facts."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Which month file a day's rows came from."""
+
+    url: str
+    sha256: str
+    synthetic: bool
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Origin:
+        """From the facts that a stored slice carries."""
+        return cls(
+            url=str(facts.get("url", "")),
+            sha256=str(facts.get("sha256", "")),
+            synthetic=bool(facts.get("synthetic", False)),
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What a slice carries."""
+        return {"url": self.url, "sha256": self.sha256, "synthetic": self.synthetic}
+
+
+@dataclass(frozen=True)
+class RawSlice:
+    """A day's published lines: header and lines, byte for byte."""
+
+    day: date
+    lines: pa.Buffer
+    rows: int
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class CleanedDay:
+    """A day's cleaned frame on its way to its first store."""
+
+    frame: pd.DataFrame
+    raw_rows: int
+    dropped: Mapping[str, int]
+    """Rows by reason."""
+    unreadable: list[str]
+    """The lines with a value that is not of its column's type: where, and what."""
+    origin: Origin
+
+
+@dataclass(frozen=True)
+class TripsSlice:
+    """A day's cleaned trips as a Parquet object in the lake."""
+
+    lake: Lake
+    key: str
+    rows: int
+    total_amount: float
+    """Sum of `total_amount`, dollars."""
+    origin: Origin
+
+    def table(self) -> pa.Table:
+        """The rows."""
+        content = self.lake.get(self.key)
+        if content is None:
+            raise DayRefusedError(f"{self.lake.path(self.key)} was deleted meanwhile: run again")
+        return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+
+
+def encode(table: pa.Table, facts: Mapping[str, Any]) -> pa.Buffer:
+    """A Parquet object that carries facts about itself, one row group a day.
+
+    zstd level 1 is as quick as snappy here and a third smaller (1.24M rows: 19 MB, 0.5 s).
+    """
+    metadata = {**(table.schema.metadata or {}), FACTS: json.dumps(facts, sort_keys=True).encode()}
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table.replace_schema_metadata(metadata), sink, compression="zstd", compression_level=1
+    )
+    return sink.getvalue()
+
+
+def open_trips(lake: Lake, key: str) -> TripsSlice | None:
+    """A stored day by its footer; None where there is no such object."""
+    try:
+        with lake.filesystem.open_input_file(f"{lake.root}/{key}") as stream:
+            footer = pq.read_metadata(stream)
+    except FileNotFoundError:
+        return None
+    facts: dict[str, Any] = json.loads((footer.metadata or {}).get(FACTS, b"{}"))
+    return TripsSlice(
+        lake, key, footer.num_rows, float(facts.get("total_amount", 0)), Origin.of(facts)
+    )
+
+
+def total_of(table: pa.Table) -> float:
+    """Sum of `total_amount`, dollars."""
+    return float(pc.sum(table["total_amount"]).as_py() or 0.0)

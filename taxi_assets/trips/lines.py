@@ -1,0 +1,180 @@
+"""A CSV month as blocks of whole lines, byte for byte."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from queue import Queue
+from threading import Event, Thread
+from typing import IO, TypeVar, cast
+
+from taxi_assets.errors import SourceError
+from taxi_assets.trips.source import MonthFile
+
+BLOCK = 4 << 20
+"""Bytes read at a time. 4 MiB: larger blocks cost page faults, smaller ones Python calls."""
+LONGEST_LINE = 16 << 20
+"""Bytes. TLC's lines have about 100; a longer one means that this is no CSV of trips."""
+MOST_BYTES = 64 << 30
+"""Bytes a month may have unpacked; the largest published CSV has 2.9 GB. Stops gzip bombs."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole lines as they stand in the file, terminators included."""
+
+    first_line: int
+    """Number of the block's first line; the header is line 1."""
+    data: bytes
+    read: int
+    """Bytes of the file that had been read when this block was whole."""
+
+
+@dataclass(frozen=True)
+class CsvMonth:
+    """A CSV month that was opened and whose header is the service's."""
+
+    file: MonthFile
+    header: bytes
+    """The header line as published, terminator included."""
+    blocks: Iterator[Block]
+
+
+def open_csv(file: MonthFile) -> CsvMonth:
+    """Open a `.csv` or `.csv.gz` month and check its header.
+
+    Raises:
+        SourceError: the header is not the service's; while reading: the file is cut short.
+    """
+    blocks = _blocks(file)
+    first = next(blocks, None)
+    if first is None:
+        raise SourceError(f"{_what(file)} is empty: fetch it again")
+    header, data = _cut_header(first.data)
+    check_header(header, file)
+    rest = Block(2, data, first.read)
+
+    def all_blocks() -> Iterator[Block]:
+        if rest.data:
+            yield rest
+        yield from _renumbered(blocks, rest)
+
+    return CsvMonth(file, header, prefetch(all_blocks))
+
+
+def check_header(header: bytes, file: MonthFile) -> None:
+    """Compare a header line with the service's columns.
+
+    Raises:
+        SourceError: naming the columns that are missing, unknown or in another place.
+    """
+    found = [name.strip().strip('"') for name in _text(header).split(",")]
+    expected = list(file.service.header)
+    if found == expected:
+        return
+    missing = [name for name in expected if name not in found]
+    unknown = [name for name in found if name not in expected]
+    differs = [
+        f"missing {', '.join(missing)}" if missing else "",
+        f"unknown {', '.join(repr(name[:40]) for name in unknown[:5])}" if unknown else "",
+        "" if missing or unknown else "the columns are in another order",
+    ]
+    raise SourceError(
+        f"{_what(file)} has a wrong header ({'; '.join(part for part in differs if part)}): "
+        f"expected {','.join(expected)}. Is this a {file.service.name} month of 2019 or later?"
+    )
+
+
+def prefetch(iterate: Callable[[], Iterator[T]], ahead: int = 2) -> Iterator[T]:
+    """Run an iterator in a thread, a few items ahead of its reader."""
+    queue: Queue[tuple[T | None, BaseException | None]] = Queue(ahead)
+    stop = Event()
+
+    def work() -> None:
+        error: BaseException | None = None
+        try:
+            for item in iterate():
+                queue.put((item, None))
+                if stop.is_set():
+                    return
+        except BaseException as raised:  # noqa: BLE001 - handed to the reader, who raises it
+            error = raised
+        queue.put((None, error or StopIteration()))
+
+    thread = Thread(target=work, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = queue.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield cast("T", item)
+    finally:
+        stop.set()
+        while thread.is_alive():
+            while not queue.empty():
+                queue.get_nowait()
+            thread.join(0.01)
+
+
+def _what(file: MonthFile) -> str:
+    return f"{file.service.name} {file.month}: {file.url}"
+
+
+def _text(line: bytes) -> str:
+    return line.decode("utf-8-sig", "replace").rstrip("\r\n")
+
+
+def _cut_header(data: bytes) -> tuple[bytes, bytes]:
+    end = data.find(b"\n") + 1 or len(data)
+    return data[:end], data[end:]
+
+
+def _renumbered(blocks: Iterator[Block], previous: Block) -> Iterator[Block]:
+    line = previous.first_line + previous.data.count(b"\n")
+    for block in blocks:
+        yield Block(line, block.data, block.read)
+        line += block.data.count(b"\n")
+
+
+def _blocks(file: MonthFile) -> Iterator[Block]:
+    """Blocks that end at a line's end; the last may lack its terminator."""
+    carry = b""
+    total = 0
+    with file.path.open("rb") as raw:
+        stream = cast("IO[bytes]", gzip.open(raw)) if file.path.name.endswith(".gz") else raw
+        while chunk := _read(stream, file):
+            total += len(chunk)
+            if total > MOST_BYTES:
+                raise SourceError(f"{_what(file)} unpacks to over {MOST_BYTES >> 30} GiB: refused")
+            end = chunk.rfind(b"\n") + 1
+            if not end:
+                carry += chunk
+                if len(carry) > LONGEST_LINE:
+                    raise SourceError(
+                        f"{_what(file)} has a line of over {LONGEST_LINE >> 20} MiB: "
+                        "this is no CSV of trips"
+                    )
+                continue
+            yield Block(0, carry + chunk[:end], raw.tell())
+            carry = chunk[end:]
+    if carry:
+        yield Block(0, carry, file.size)
+
+
+def _read(stream: IO[bytes], file: MonthFile) -> bytes:
+    try:
+        return stream.read(BLOCK)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise SourceError(
+            f"{_what(file)} is cut short or damaged ({error}): fetch it again "
+            f"(delete {file.path} if it was downloaded)"
+        ) from error
+
+

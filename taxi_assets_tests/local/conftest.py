@@ -1,0 +1,73 @@
+"""Homes that the unprivileged database user can reach, and that leave nothing behind."""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from taxi_assets.local import Stack, use
+from taxi_assets.local.__main__ import down
+from taxi_assets.local.home import Home
+
+GRACE = 0.5
+
+
+def servers_of(home: Path) -> list[psutil.Process]:
+    """Every process that names the home, our own commands and zombies left out."""
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        try:
+            words = process.cmdline()
+        except psutil.Error:
+            continue
+        if any(word.startswith(str(home)) for word in words[1:]):
+            found.append(process)
+    return found
+
+
+@pytest.fixture(autouse=True, scope="session")
+def grace() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [
+            name for name in os.environ if name.startswith(("TAXI_", "POSTGRES_", "BIGQ"))
+        ]:
+            patch.delenv(name)
+        patch.setenv("TAXI_LOCAL_GRACE", str(GRACE))
+        yield
+
+
+def _home() -> Iterator[Path]:
+    # pytest's own tmp_path is 0700: as root, Postgres would have to live elsewhere.
+    folder = Path(tempfile.mkdtemp(prefix="taxi-home-"))
+    folder.chmod(0o755)
+    try:
+        yield folder / "home"
+        down(Home(folder / "home"))
+        assert servers_of(folder) == []
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    yield from _home()
+
+
+@pytest.fixture(scope="session")
+def shared_home() -> Iterator[Path]:
+    yield from _home()
+
+
+@pytest.fixture(scope="session")
+def stack(shared_home: Path) -> Stack:
+    """One running stack for the tests that only look at servers."""
+    return use(shared_home)
+
+
+def python(*words: str) -> list[str]:
+    return [sys.executable, *words]

@@ -1,0 +1,144 @@
+"""The emulator with our changes: atomic loads and transactions, a folder that stays small."""
+
+import threading
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from google.api_core.exceptions import GoogleAPICallError
+from google.cloud import bigquery
+
+from taxi_assets.local import Stack
+from taxi_assets_tests.local.clients import bigquery_client
+
+DATASET = "taxi-local.spare"
+SCHEMA = [
+    bigquery.SchemaField("pickup", "DATETIME"),
+    bigquery.SchemaField("amount", "FLOAT64"),
+    bigquery.SchemaField("pickup_date", "DATE"),
+]
+
+
+@pytest.fixture(scope="module")
+def client(stack: Stack) -> Iterator[bigquery.Client]:
+    with bigquery_client(stack) as client:
+        client.create_dataset(DATASET)
+        yield client
+
+
+@pytest.fixture
+def table(client: bigquery.Client, request: pytest.FixtureRequest) -> Iterator[str]:
+    name = f"{DATASET}.{request.node.name}"
+    partitioned = bigquery.Table(name, schema=SCHEMA)
+    partitioned.time_partitioning = bigquery.TimePartitioning(field="pickup_date")
+    client.create_table(partitioned)
+    yield name
+    client.delete_table(name)
+
+
+def put_day(stack: Stack, table: str, day: int, rows: int = 3) -> str:
+    key = f"{table}/pickup_date=2021-01-{day:02}/trips.parquet"
+    path = stack.lake_root / "taxi" / key
+    path.parent.mkdir(parents=True)
+    # The other way round than in the table: BigQuery goes by name.
+    columns = {"amount": [1.5] * rows, "pickup": [datetime(2021, 1, day)] * rows}  # noqa: DTZ001
+    types = pa.schema([("amount", pa.float64()), ("pickup", pa.timestamp("us"))])
+    pq.write_table(pa.table(columns, schema=types), path)
+    return f"gs://taxi/{key}"
+
+
+def load(client: bigquery.Client, uris: list[str], table: str, disposition: str) -> int:
+    config = bigquery.LoadJobConfig(
+        schema=SCHEMA, source_format="PARQUET", write_disposition=disposition
+    )
+    job = client.load_table_from_uri(uris, table, job_config=config)
+    job.result()
+    return job.output_rows or 0
+
+
+def rows_of(client: bigquery.Client, sql: str) -> list[tuple[object, ...]]:
+    return [row.values() for row in client.query(sql).result()]
+
+
+def test_load_then_one_transaction(stack: Stack, client: bigquery.Client, table: str) -> None:
+    uris = [put_day(stack, table, day) for day in (1, 2)]
+    staging = f"{table}_staging"
+    assert load(client, uris, staging, "WRITE_TRUNCATE") == 6
+    assert rows_of(client, f"SELECT DISTINCT pickup_date FROM `{staging}`") == [(None,)]
+    for _ in range(2):
+        client.query(
+            f"BEGIN TRANSACTION; DELETE FROM `{table}` WHERE pickup_date >= DATE '2021-01-01';"
+            f"INSERT INTO `{table}` (pickup, amount, pickup_date)"
+            f" SELECT pickup, amount, DATE(pickup) FROM `{staging}`; COMMIT TRANSACTION;"
+        ).result()
+    client.delete_table(staging)
+    days = rows_of(
+        client,
+        f"SELECT EXTRACT(DAY FROM pickup_date), COUNT(*), SUM(amount) FROM `{table}`"
+        " GROUP BY 1 ORDER BY 1",
+    )
+    assert days == [(1, 3, 4.5), (2, 3, 4.5)]
+
+
+def test_failed_load_leaves_the_table(stack: Stack, client: bigquery.Client, table: str) -> None:
+    uri = put_day(stack, table, 1)
+    load(client, [uri], table, "WRITE_TRUNCATE")
+    missing = uri.replace("trips", "lost")
+    with pytest.raises(GoogleAPICallError):
+        load(client, [uri, missing], table, "WRITE_TRUNCATE")
+    assert rows_of(client, f"SELECT COUNT(*) FROM `{table}`") == [(3,)]
+    assert load(client, [uri], table, "WRITE_APPEND") == 6
+
+
+def test_failed_script_rolls_back(stack: Stack, client: bigquery.Client, table: str) -> None:
+    load(client, [put_day(stack, table, 1)], table, "WRITE_TRUNCATE")
+    for end in ("SELECT ERROR('stop')", "ROLLBACK TRANSACTION"):
+        script = f"BEGIN TRANSACTION; DELETE FROM `{table}` WHERE TRUE; {end};"
+        if "ERROR" in end:
+            with pytest.raises(GoogleAPICallError):
+                client.query(script).result()
+        else:
+            client.query(script).result()
+        assert rows_of(client, f"SELECT COUNT(*) FROM `{table}`") == [(3,)]
+
+
+def test_rewrites_do_not_grow_the_folder(
+    stack: Stack, client: bigquery.Client, table: str, shared_home: Path
+) -> None:
+    uri = put_day(stack, table, 1, rows=200_000)
+    sizes: list[int] = []
+    for _ in range(8):
+        load(client, [uri], table, "WRITE_TRUNCATE")
+        client.query(f"DELETE FROM `{table}` WHERE amount < 0").result()
+        sizes.append(sum(path.stat().st_size for path in (shared_home / "bigquery").iterdir()))
+    assert sizes[-1] <= 1.5 * max(sizes[:3]), sizes
+
+
+def test_readers_beside_a_writer_get_their_own_answers(
+    stack: Stack, client: bigquery.Client, table: str
+) -> None:
+    uri = put_day(stack, table, 1)
+    load(client, [uri], table, "WRITE_TRUNCATE")
+    done = threading.Event()
+    wrong: list[object] = []
+
+    def read() -> None:
+        with bigquery_client(stack) as own:
+            while not done.is_set():
+                counts = rows_of(own, f"SELECT COUNT(*) FROM `{table}`")
+                listed = len(list(own.list_rows(table)))
+                if counts != [(3,)] or listed != 3:
+                    wrong.append((counts, listed))
+
+    readers = [threading.Thread(target=read) for _ in range(2)]
+    for reader in readers:
+        reader.start()
+    for _ in range(20):
+        load(client, [uri], table, "WRITE_TRUNCATE")
+    done.set()
+    for reader in readers:
+        reader.join()
+    assert wrong == []

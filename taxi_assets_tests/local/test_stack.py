@@ -1,0 +1,185 @@
+"""Who starts the servers, who shares them, and when they end."""
+
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from taxi_assets.local import LocalStackError, Stack, use
+from taxi_assets.local import stack as stack_module
+from taxi_assets.local.__main__ import down
+from taxi_assets.local.home import Home
+from taxi_assets.local.postgres import OUTSIDE
+from taxi_assets.local.process import until
+from taxi_assets_tests.local.clients import bigquery_client, postgres_rows, postgres_uri
+from taxi_assets_tests.local.conftest import python, servers_of
+
+USER = """
+import sys, time, pathlib, taxi_assets.local
+stack = taxi_assets.local.use(pathlib.Path(sys.argv[1]))
+print(stack, flush=True)
+sys.stdin.read()
+"""
+HEAVY = {"duckdb", "bqemulator", "pyarrow", "adbc_driver_postgresql", "google.cloud.bigquery"}
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="is about what root must do")
+
+
+def other_user(home: Path) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        python("-c", USER, str(home)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def keeper_of(home: Path) -> int:
+    record = Home(home).record()
+    assert record
+    return record.keeper
+
+
+def test_import_is_light() -> None:
+    code = "import sys, taxi_assets.local, taxi_assets.local.keeper; print(*sys.modules)"
+    loaded = subprocess.run(python("-c", code), capture_output=True, text=True, check=True)
+    assert not HEAVY & set(loaded.stdout.split())
+
+
+def test_addresses_secrets_and_loopback(stack: Stack, shared_home: Path) -> None:
+    assert (stack.postgres_dbname, stack.postgres_user) == ("ny_taxi", "taxi")
+    assert stack.lake_root == shared_home / "lake"
+    assert stack.postgres_password not in repr(stack)
+    assert stat.S_IMODE((shared_home / "local").stat().st_mode) == 0o700
+    assert stat.S_IMODE((shared_home / "local" / "stack.json").stat().st_mode) == 0o600
+    listening: set[str] = set()
+    for process in servers_of(shared_home):
+        assert stack.postgres_password not in " ".join(process.cmdline())
+        for link in process.net_connections():
+            if link.status == psutil.CONN_LISTEN:
+                listening.add(link.laddr.ip)
+    assert listening == {"127.0.0.1"}
+    for log in (shared_home / "local").glob("*.log"):
+        assert stack.postgres_password not in log.read_text()
+
+
+def test_postgres_wants_the_password_and_is_durable(stack: Stack) -> None:
+    import adbc_driver_postgresql.dbapi as postgres  # noqa: PLC0415
+
+    with pytest.raises(postgres.Error, match="password authentication failed"):
+        postgres.connect(postgres_uri(stack, "wrong"))
+    names = ("fsync", "wal_level", "server_encoding", "shared_buffers", "max_wal_senders")
+    shown = [postgres_rows(stack, f"SHOW {name}")[0][0] for name in names]
+    assert shown == ["on", "minimal", "UTF8", "128MB", "0"]
+
+
+def test_second_use_is_cheap_also_after_a_fork(stack: Stack, shared_home: Path) -> None:
+    started = time.perf_counter()
+    assert use(shared_home) == stack
+    assert time.perf_counter() - started < 0.02
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if use(shared_home) == stack else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_processes_at_once_share_one_stack_that_ends_with_the_last(home: Path) -> None:
+    users = [other_user(home) for _ in range(4)]
+    seen = {user.stdout.readline() for user in users if user.stdout}
+    assert len(seen) == 1
+    assert "Stack(" in seen.pop()
+    *early, last = users
+    for user in early:
+        user.communicate()
+    keeper = keeper_of(home)
+    time.sleep(1)
+    assert psutil.pid_exists(keeper)
+    last.kill()
+    last.communicate()
+    assert until(lambda: not Home(home).keeper_lives(), 10)
+    assert servers_of(home) == []
+
+
+def test_data_and_ports_outlive_kills_and_stops(home: Path) -> None:
+    first = use(home)
+    postgres_rows(first, "CREATE TABLE kept AS SELECT 1 AS n", "SELECT 1")
+    with bigquery_client(first) as client:
+        client.create_dataset("taxi-local.kept")
+    keeper = keeper_of(home)
+
+    # The keeper is killed: the next start finds (and stops) what it left.
+    os.kill(keeper, signal.SIGKILL)
+    assert until(lambda: not Home(home).keeper_lives(), 5)
+    assert use(home) == first
+    assert keeper_of(home) != keeper
+
+    # The database crashes: the keeper ends, the next start recovers.
+    record = Home(home).record()
+    assert record
+    os.kill(record.servers["postgres"].pid, signal.SIGKILL)
+    assert until(lambda: not Home(home).keeper_lives(), 10)
+    assert use(home) == first
+
+    # A stop in order, while somebody else has taken a port.
+    down(Home(home))
+    with socket.create_server(("127.0.0.1", first.postgres_port)):
+        second = use(home)
+    assert second.postgres_port != first.postgres_port
+    assert second.bigquery_endpoint == first.bigquery_endpoint
+    assert postgres_rows(second, "SELECT n FROM kept") == [(1,)]
+    with bigquery_client(second) as client:
+        assert [it.dataset_id for it in client.list_datasets()] == ["kept"]
+
+
+@as_root
+def test_works_as_an_ordinary_user(home: Path) -> None:
+    home.mkdir()
+    os.chown(home, 65534, 65534)
+    code = USER.replace("print(stack", "print(stack.postgres_port")
+    found = subprocess.run(
+        python("-c", code, str(home)),
+        input="",
+        capture_output=True,
+        text=True,
+        check=False,
+        user=65534,
+        group=65534,
+        extra_groups=[],
+    )
+    if "Permission denied" in found.stderr and sys.prefix in found.stderr:
+        pytest.skip("the interpreter is out of an ordinary user's reach")
+    assert found.stdout.strip().isdecimal(), found.stderr
+    assert (home / "postgres" / "data").stat().st_uid == 65534
+
+
+@as_root
+def test_home_that_the_database_user_cannot_reach(home: Path) -> None:
+    home.parent.chmod(0o700)
+    stack = use(home)
+    assert postgres_rows(stack, "SELECT 1") == [(1,)]
+    outside = Path(Home(home).config().postgres_folder)
+    assert outside.parent == OUTSIDE
+    down(Home(home))
+    assert (outside / "data").is_dir()
+    use(home)
+    # The home is removed under the servers: they end and take their folder outside along.
+    home.rename(home.with_name("gone"))
+    assert until(lambda: not outside.exists(), 10)
+    assert until(lambda: not servers_of(home) and not servers_of(outside), 10)
+
+
+def test_data_of_another_major_version(home: Path) -> None:
+    database = home / "postgres" / "data"
+    database.mkdir(parents=True)
+    (database / "PG_VERSION").write_text("17\n")
+    with pytest.raises(LocalStackError, match=r"is of PostgreSQL 17, this is 18.*keeper\.log"):
+        use(home)
+
+
+def test_a_wheel_is_missing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(stack_module.WHEELS, "no_such_module", "no-such-wheel")
+    with pytest.raises(LocalStackError, match=r"needs no-such-wheel.*TAXI_PROFILE=gcp"):
+        use(home)
