@@ -28,6 +28,7 @@ from taxi_assets.local.home import (
     lock_exclusively,
     open_lock,
 )
+from taxi_assets.local.postgres_place import OUTSIDE
 from taxi_assets.local.process import Identity, stop
 
 if TYPE_CHECKING:
@@ -50,9 +51,9 @@ class _StopAskedError(BaseException):
 class Keeper:
     """Starts both servers, watches them and whoever uses them, stops them."""
 
-    def __init__(self, home: Home, grace: float) -> None:
+    def __init__(self, home: Home) -> None:
         self.home = home
-        self.grace = grace
+        self.grace = DEFAULT_GRACE
         self.record = Record(keeper=os.getpid())
         self.servers: list[Server] = []
         self.lease = open_lock(home.lease)
@@ -75,6 +76,7 @@ class Keeper:
             self._stop()
 
     def _start(self) -> None:
+        self.grace = _grace()
         self._note()
         stop_left_over(self.home)
         self.home.pin.unlink(missing_ok=True)
@@ -156,8 +158,10 @@ class Keeper:
             server.finish(STOP_SECONDS)
         if self._folder_gone():
             outside = Path(self.record.postgres_folder or self.home.path)
-            if postgres.OUTSIDE in outside.parents:
+            if outside.parent == OUTSIDE:
                 shutil.rmtree(outside, ignore_errors=True)
+                with contextlib.suppress(OSError):
+                    OUTSIDE.rmdir()  # Only when it is empty.
             return
         self.home.pin.unlink(missing_ok=True)
         self._note(ready=False, servers={})
@@ -215,7 +219,7 @@ def main(arguments: list[str]) -> int:
     if os.fork():
         return 0
     _take_signals()
-    Keeper(home, _grace()).run()
+    Keeper(home).run()
     return 0
 
 

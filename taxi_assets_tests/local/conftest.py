@@ -14,7 +14,7 @@ from taxi_assets.local import Stack, use
 from taxi_assets.local.__main__ import down
 from taxi_assets.local.home import Home
 
-GRACE = 0.5
+GRACE = 0.3
 
 
 def servers_of(home: Path) -> list[psutil.Process]:

@@ -1,7 +1,8 @@
 """The emulator with our changes: atomic loads and transactions, a folder that stays small."""
 
+import random
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
 
@@ -39,12 +40,12 @@ def table(client: bigquery.Client, request: pytest.FixtureRequest) -> Iterator[s
     client.delete_table(name)
 
 
-def put_day(stack: Stack, table: str, day: int, rows: int = 3) -> str:
+def put_day(stack: Stack, table: str, day: int, amounts: Sequence[float] = (1.5,) * 3) -> str:
     key = f"{table}/pickup_date=2021-01-{day:02}/trips.parquet"
     path = stack.lake_root / "taxi" / key
     path.parent.mkdir(parents=True)
     # The other way round than in the table: BigQuery goes by name.
-    columns = {"amount": [1.5] * rows, "pickup": [datetime(2021, 1, day)] * rows}  # noqa: DTZ001
+    columns = {"amount": amounts, "pickup": [datetime(2021, 1, day)] * len(amounts)}  # noqa: DTZ001
     types = pa.schema([("amount", pa.float64()), ("pickup", pa.timestamp("us"))])
     pq.write_table(pa.table(columns, schema=types), path)
     return f"gs://taxi/{key}"
@@ -108,13 +109,14 @@ def test_failed_script_rolls_back(stack: Stack, client: bigquery.Client, table: 
 def test_rewrites_do_not_grow_the_folder(
     stack: Stack, client: bigquery.Client, table: str, shared_home: Path
 ) -> None:
-    uri = put_day(stack, table, 1, rows=200_000)
+    chance = random.Random(0)  # noqa: S311  so that the column does not compress: 2.4 MB a write
+    uri = put_day(stack, table, 1, [chance.random() for _ in range(300_000)])
     sizes: list[int] = []
-    for _ in range(8):
+    for _ in range(16):
         load(client, [uri], table, "WRITE_TRUNCATE")
-        client.query(f"DELETE FROM `{table}` WHERE amount < 0").result()
         sizes.append(sum(path.stat().st_size for path in (shared_home / "bigquery").iterdir()))
-    assert sizes[-1] <= 1.5 * max(sizes[:3]), sizes
+    # Up to 16 MB lie in DuckDB's log before a checkpoint; a copy per write would double it.
+    assert max(sizes[8:]) <= 1.5 * max(sizes[:8]), sizes
 
 
 def test_readers_beside_a_writer_get_their_own_answers(
