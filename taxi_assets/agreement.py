@@ -59,7 +59,15 @@ def stores_agree(service: Service) -> dg.AssetChecksDefinition:
                     )
             names = dict(zip(stores, ("postgres", "lake", "bigquery"), strict=True))
             results = {
-                day: [_compare({names[key]: found[names[key]].get(day, (0, 0.0)) for key in stores if day in held[key]})]
+                day: [
+                    _compare(
+                        {
+                            names[key]: found[names[key]].get(day, (0, 0.0))
+                            for key in stores
+                            if day in held[key]
+                        }
+                    )
+                ]
                 for day in days
                 if day in held[stores[-1]]
             }

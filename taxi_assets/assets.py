@@ -119,9 +119,7 @@ def _raw_trips(stage: Stage) -> dg.AssetsDefinition:
     @dg.asset(
         **stage.options("raw_trips", "csv"),
         deps=[
-            dg.AssetDep(
-                stage.key("trip_file"), partition_mapping=dg.TimeWindowPartitionMapping()
-            )
+            dg.AssetDep(stage.key("trip_file"), partition_mapping=dg.TimeWindowPartitionMapping())
         ],
         check_specs=stage.specs("raw_trips", checks.RAW_CHECKS),
         code_version="1",
@@ -205,9 +203,7 @@ def _postgres_trips(stage: Stage) -> dg.AssetsDefinition:
                 found = postgres_store.read_back(
                     connection, service, postgres.schema_name(), list(slices)
                 )
-            yield from record_checks(
-                context, checks.check_store(slices, found), context.asset_key
-            )
+            yield from record_checks(context, checks.check_store(slices, found), context.asset_key)
             _finish(context, slices, cleaned_trips)
 
     return postgres_trips
@@ -231,9 +227,7 @@ def _gcs_trips(stage: Stage) -> dg.AssetsDefinition:
             slices = dict(cleaned_trips)
             yield dg.Output(slices)
             found = {day: lake_totals(lake, service, day) for day in slices}
-            yield from record_checks(
-                context, checks.check_store(slices, found), context.asset_key
-            )
+            yield from record_checks(context, checks.check_store(slices, found), context.asset_key)
             _finish(context, slices, cleaned_trips)
 
     return gcs_trips
@@ -258,9 +252,7 @@ def _bigquery_trips(stage: Stage) -> dg.AssetsDefinition:
             yield dg.Output(slices)
             with bigquery.client() as client:
                 found = bigquery_store.read_back(client, service, bigquery.dataset, list(slices))
-            yield from record_checks(
-                context, checks.check_store(slices, found), context.asset_key
-            )
+            yield from record_checks(context, checks.check_store(slices, found), context.asset_key)
             _finish(context, slices, gcs_trips)
 
     return bigquery_trips

@@ -53,9 +53,7 @@ def specs(
         # Partitioned checks are in preview in Dagster 1.13; ours are pinned by tests.
         warnings.simplefilter("ignore")
         return [
-            dg.AssetCheckSpec(
-                name, asset=asset, description=description, partitions_def=partitions
-            )
+            dg.AssetCheckSpec(name, asset=asset, description=description, partitions_def=partitions)
             for name, description in checks.items()
         ]
 

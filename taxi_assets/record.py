@@ -35,6 +35,7 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.storage.tags import BACKFILL_ID_TAG
 
+from taxi_assets.event_log import one_transaction
 
 Metadata = Mapping[str, Any]
 
@@ -89,15 +90,16 @@ def record_days(context: dg.OutputContext, records: Mapping[date, DayRecord]) ->
     """Log one materialization a day, in place of those that Dagster would derive."""
     key = context.asset_key
     provenance = _Provenance(context, [str(day) for day in records])
-    for day, record in records.items():
-        context.log_event(
-            dg.AssetMaterialization(
-                key,
-                partition=str(day),
-                metadata=dict(record.metadata),
-                tags=provenance.tags(str(day), record.data_version),
+    with one_transaction(context.step_context.instance, context.run_id):
+        for day, record in records.items():
+            context.log_event(
+                dg.AssetMaterialization(
+                    key,
+                    partition=str(day),
+                    metadata=dict(record.metadata),
+                    tags=provenance.tags(str(day), record.data_version),
+                )
             )
-        )
     context._asset_key = None  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
@@ -128,23 +130,23 @@ def record_checks(
     stored = context.instance.event_log_storage.get_latest_storage_id_by_partition(
         key, DagsterEventType.ASSET_MATERIALIZATION, {str(day) for day in results}
     )
-    for day, day_results in results.items():
-        target = None
-        if str(day) in stored:
-            target = Target(
-                storage_id=stored[str(day)], run_id=context.run.run_id, timestamp=time.time()
-            )
-        for result in day_results:
-            yield AssetCheckEvaluation(
-                asset_key=key,
-                check_name=result.check,
-                passed=result.passed,
-                metadata=dict(result.metadata),
-                target_materialization_data=target,
-                severity=result.severity,
-                description=result.description,
-                partition=str(day),
-            )
+    run_id = context.run.run_id
+    with one_transaction(context.instance, run_id):
+        for day, day_results in results.items():
+            target = None
+            if str(day) in stored:
+                target = Target(storage_id=stored[str(day)], run_id=run_id, timestamp=time.time())
+            for result in day_results:
+                yield AssetCheckEvaluation(
+                    asset_key=key,
+                    check_name=result.check,
+                    passed=result.passed,
+                    metadata=dict(result.metadata),
+                    target_materialization_data=target,
+                    severity=result.severity,
+                    description=result.description,
+                    partition=str(day),
+                )
     layer = context.job_def.asset_layer
     for check in context.selected_asset_check_keys:
         yield dg.Output(None, output_name=str(layer.get_op_output_name(check)))

@@ -72,7 +72,9 @@ def guarded(key: dg.AssetKey, days: Sequence[date]) -> Iterator[None]:
         raise
     except Exception as error:
         span = str(days[0]) if len(days) == 1 else f"{days[0]} to {days[-1]}"
-        text = str(error) if isinstance(error, TerminalError) else f"{type(error).__name__}: {error}"
+        text = (
+            str(error) if isinstance(error, TerminalError) else f"{type(error).__name__}: {error}"
+        )
         raise dg.Failure(
             f"{key.to_user_string()} {span}: {text}", allow_retries=is_transient(error)
         ) from error

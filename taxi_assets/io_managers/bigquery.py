@@ -223,5 +223,3 @@ def read_back(
     )
     rows: list[Any] = list(job.result())
     return {row[0]: (int(row[1]), float(row[2] or 0)) for row in rows}
-
-

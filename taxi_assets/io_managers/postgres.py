@@ -197,7 +197,9 @@ def _ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
                 f"{table.fullname}.{column.name} is {there} and must be "
                 f"{column.postgres.lower()}: alter or drop the table, then run again"
             )
-    cursor.execute(f"SELECT relkind FROM pg_class WHERE oid = {_regclass(table.schema, table.name)}")
+    cursor.execute(
+        f"SELECT relkind FROM pg_class WHERE oid = {_regclass(table.schema, table.name)}"
+    )
     if cursor.fetchone() != ("p",):
         raise StoreError(
             f"{table.fullname} is not partitioned (made by another tool?): rename it, "
@@ -251,9 +253,9 @@ def _copy(
 
     def batches() -> Iterator[pa.RecordBatch]:
         for _, table in days:
-            yield from table.select(service.arrow_schema.names).cast(
-                service.arrow_schema
-            ).to_batches()
+            yield from (
+                table.select(service.arrow_schema.names).cast(service.arrow_schema).to_batches()
+            )
 
     reader = pa.RecordBatchReader.from_batches(service.arrow_schema, batches())
     copied = cursor.adbc_ingest(name, reader, mode="append", db_schema_name=schema)

@@ -16,13 +16,15 @@ Measured with 31 Parquet files of 1.24 million rows on two cores (seconds):
 4. Requests that the emulator answers in other threads (a table's rows, its size) read through a
    connection of their own. On the shared one they took away the results of queries under way
    (4 of 100 counts came back empty beside two writers), and saw uncommitted rows.
-5. The `spatial` extension is loaded from its wheel: no network, nothing in the user's home.
+5. The `spatial` extension comes from its wheel, with the first statement about geography: no network,
+   nothing in the user's home, and a start in 1.3 s instead of 1.7 s.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 import threading
 from importlib.util import find_spec
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 DEFAULT_PROJECT = "taxi-local"
 SPATIAL = "extensions/*/spatial.duckdb_extension"
+GEOGRAPHY = re.compile(r"\bST_|\bGEO", re.IGNORECASE)
 # Parallel over files; their order does not matter to a table. 0.6 s against 1.0 s in order.
 UNORDERED = "SET preserve_insertion_order = false"
 ORDERED = "RESET preserve_insertion_order"
@@ -58,6 +61,8 @@ INSERT_PARQUET = (
 class Engine(DuckDBEngine):
     """DuckDB without downloads, and with a connection of its own for each reading thread."""
 
+    _spatial = False
+
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
         """The one connection of the server's event loop; in any other thread a new one."""
@@ -68,12 +73,19 @@ class Engine(DuckDBEngine):
         own.execute("SET TimeZone = 'UTC'")
         return own
 
+    def execute(self, sql: str, parameters: list[Any] | None = None) -> duckdb.DuckDBPyConnection:
+        """Execute one statement, with the spatial extension loaded if it is about geography."""
+        if not self._spatial and GEOGRAPHY.search(sql):
+            wheel = find_spec("duckdb_extension_spatial")
+            places = (wheel and wheel.submodule_search_locations) or ()
+            (extension,) = (it for place in places for it in Path(place).glob(SPATIAL))
+            self.connection.execute(f"LOAD '{_quoted(extension)}'")
+            self._spatial = True
+        return super().execute(sql, parameters)
+
     def _load_spatial(self) -> None:
-        wheel = find_spec("duckdb_extension_spatial")
-        places = (wheel and wheel.submodule_search_locations) or ()
-        (extension,) = (it for place in places for it in Path(place).glob(SPATIAL))
-        self.execute("SET autoinstall_known_extensions = false")
-        self.execute(f"LOAD '{_quoted(extension)}'")
+        """Take the place of the download and the load at the start."""
+        self.connection.execute("SET autoinstall_known_extensions = false")
 
 
 class NoAutomaticSnapshots(SnapshotManager):

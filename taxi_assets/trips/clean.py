@@ -134,9 +134,7 @@ def _longest_line(lines: pa.Buffer) -> int:
 def _spans(lines: pa.Buffer) -> bool:
     view = memoryview(lines)
     step = PARSE_BLOCK // 2
-    return any(
-        b"\n" not in bytes(view[at : at + step]) for at in range(0, lines.size - step, step)
-    )
+    return any(b"\n" not in bytes(view[at : at + step]) for at in range(0, lines.size - step, step))
 
 
 def _named(table: pa.Table, service: Service) -> pa.Table:

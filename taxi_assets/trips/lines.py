@@ -176,5 +176,3 @@ def _read(stream: IO[bytes], file: MonthFile) -> bytes:
             f"{_what(file)} is cut short or damaged ({error}): fetch it again "
             f"(delete {file.path} if it was downloaded)"
         ) from error
-
-

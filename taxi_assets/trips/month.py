@@ -73,7 +73,9 @@ class RawMonth:
         def work(block: Block) -> tuple[SplitBlock, list[PackedLines]]:
             split = split_block(block, self.file.service, self.file.month)
             return split, [
-                PackedLines(group.key, group.lines, CODEC.compress(group.lines, asbytes=True), group.rows)
+                PackedLines(
+                    group.key, group.lines, CODEC.compress(group.lines, asbytes=True), group.rows
+                )
                 for group in split.groups
                 if group.key in wanted
             ]
