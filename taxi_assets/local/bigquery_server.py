@@ -16,8 +16,8 @@ Measured with 31 Parquet files of 1.24 million rows on two cores (seconds):
 4. Requests that the emulator answers in other threads (a table's rows, its size) read through a
    connection of their own. On the shared one they took away the results of queries under way
    (4 of 100 counts came back empty beside two writers), and saw uncommitted rows.
-5. The `spatial` extension comes from its wheel, with the first statement about geography: no network,
-   nothing in the user's home, and a start in 1.3 s instead of 1.7 s.
+5. The `spatial` extension comes from its wheel, with the first statement about geography: no
+   network, nothing in the user's home, and a start in 1.3 s instead of 1.7 s.
 """
 
 from __future__ import annotations

@@ -147,4 +147,4 @@ def test_readers_beside_a_writer_get_their_own_answers(
 
 
 def test_geography_without_a_network(client: bigquery.Client) -> None:
-    assert rows_of(client, "SELECT ST_ASTEXT(ST_GEOGPOINT(-74, 40.7))") == [("POINT(-74 40.7)",)]
+    assert rows_of(client, "SELECT ST_ASTEXT(ST_GEOGPOINT(-74, 40.7))") == [("POINT (-74 40.7)",)]
