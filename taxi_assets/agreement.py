@@ -9,9 +9,10 @@ import dagster as dg
 from dagster import DagsterEventType
 
 from taxi_assets import checks
-from taxi_assets.assets import Stage, daily_partitions, lake_totals
+from taxi_assets.assets import Stage, lake_totals
 from taxi_assets.io_managers import bigquery as bigquery_store
 from taxi_assets.io_managers import postgres as postgres_store
+from taxi_assets.partitions import daily_partitions
 from taxi_assets.record import CheckResult, days_of, record_checks
 from taxi_assets.resources.bigquery import BigQueryResource
 from taxi_assets.resources.lake import LakeResource

@@ -16,17 +16,18 @@ import pyarrow.parquet as pq
 
 from taxi_assets import checks
 from taxi_assets.days import Days
-from taxi_assets.errors import DayRefusedError, TerminalError
+from taxi_assets.errors import DayRefusedError
 from taxi_assets.io_managers import bigquery as bigquery_store
 from taxi_assets.io_managers import postgres as postgres_store
 from taxi_assets.io_managers.base import guarded
+from taxi_assets.partitions import daily_partitions, monthly_partitions
 from taxi_assets.record import CheckResult, days_of, is_last, record_checks, record_observation
 from taxi_assets.resources.bigquery import BigQueryResource
 from taxi_assets.resources.lake import LakeResource, trips_key
 from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.resources.source import SourceResource
 from taxi_assets.services import Service
-from taxi_assets.settings import days_per_run, start_date
+from taxi_assets.settings import days_per_run
 from taxi_assets.slices import CleanedDay, RawSlice, TripsSlice
 from taxi_assets.trips.clean import clean
 from taxi_assets.trips.month import RawMonth
@@ -37,7 +38,6 @@ RETRIES = dg.RetryPolicy(
     max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
 )
 """For what may pass: time-outs, 429, 5xx, lost connections. What does not pass fails at once."""
-TIMEZONE = "America/New_York"
 DAYS = dg.DagsterType(
     name="Days",
     type_check_fn=lambda _, value: isinstance(value, Days),
@@ -45,17 +45,6 @@ DAYS = dg.DagsterType(
 )
 
 Events = Iterator[Any]
-
-
-def daily_partitions() -> dg.DailyPartitionsDefinition:
-    """One partition a day in New York, from TAXI_START_DATE to yesterday."""
-    return dg.DailyPartitionsDefinition(start_date=str(start_date()), timezone=TIMEZONE)
-
-
-def monthly_partitions() -> dg.MonthlyPartitionsDefinition:
-    """One partition a month file."""
-    first = start_date().replace(day=1)
-    return dg.MonthlyPartitionsDefinition(start_date=str(first), timezone=TIMEZONE)
 
 
 @dataclass(frozen=True)
@@ -129,7 +118,6 @@ def _raw_trips(stage: Stage) -> dg.AssetsDefinition:
     def raw_trips(context: dg.AssetExecutionContext, source: SourceResource) -> Events:
         days = days_of(context)
         with guarded(context.asset_key, days):
-            _in_range(days, stage.partitions)
             months: list[RawMonth] = []
             for month, month_days in by_month(days).items():
                 file = source.month_file(service, month, context.log.info)
@@ -266,16 +254,6 @@ def lake_totals(resource: LakeResource, service: Service, day: date) -> tuple[in
     ) as stream:
         table = pq.ParquetFile(stream).read(columns=["total_amount"], use_threads=False)
     return table.num_rows, float(pc.sum(table["total_amount"]).as_py() or 0.0)
-
-
-def _in_range(days: list[date], partitions: dg.DailyPartitionsDefinition) -> None:
-    known = set(partitions.get_partition_keys())
-    unknown = [str(day) for day in days if str(day) not in known]
-    if unknown:
-        raise TerminalError(
-            f"{', '.join(unknown[:3])} is outside the partitions {min(known)} to {max(known)}: "
-            "ask for a day among them, or set TAXI_START_DATE to an earlier one"
-        )
 
 
 def _facts(file: MonthFile) -> dict[str, Any]:

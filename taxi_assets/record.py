@@ -36,6 +36,7 @@ from dagster._core.definitions.data_version import (
 from dagster._core.storage.tags import BACKFILL_ID_TAG
 
 from taxi_assets.event_log import one_transaction
+from taxi_assets.partitions import days_of_run
 
 Metadata = Mapping[str, Any]
 
@@ -66,24 +67,10 @@ AnyContext = (
 
 
 def days_of(context: AnyContext) -> list[date]:
-    """The days that the run is asked for.
-
-    Raises:
-        Failure: the run has no partition.
-    """
-    if isinstance(context, dg.AssetExecutionContext | dg.AssetCheckExecutionContext):
-        step = context.op_execution_context
-        asked = step.has_partition_key or step.has_partition_key_range
-        keys: Sequence[str] = step.partition_keys if asked else []
-    else:
-        keys = context.asset_partition_keys if context.has_asset_partitions else []
-    if not keys:
-        raise dg.Failure(
-            "the run names no day: give it a partition, as --tags "
-            '\'{"dagster/partition": "2021-01-05"}\'',
-            allow_retries=False,
-        )
-    return [date.fromisoformat(key) for key in keys]
+    """The days that the run is asked for."""
+    if isinstance(context, dg.OutputContext | dg.InputContext):
+        return days_of_run(context.step_context.dagster_run.tags)
+    return days_of_run(context.run.tags)
 
 
 def record_days(context: dg.OutputContext, records: Mapping[date, DayRecord]) -> None:

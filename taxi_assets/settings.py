@@ -7,6 +7,7 @@ overrides its profile's value. Reading opens nothing; a wrong or missing value i
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -25,7 +26,10 @@ PLACEHOLDERS = ("{service}", "{year}", "{month}")
 POSTGRES_NAMES = ("HOST", "PORT", "DBNAME", "USER", "PASSWORD")
 # Names go into SQL and paths: quoted there all the same, but a name that needs quoting is a typo.
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
+PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
+
+LARGEST_PORT = 65535
 
 
 @dataclass(frozen=True)
@@ -70,10 +74,13 @@ class Settings:
 
     profile: Profile
     home: Path
-    source: str
+    source: str = field(repr=False)
+    """`sample`, or a template, which may hold a password."""
     postgres: PostgresSettings
     lake: LakeSettings
     bigquery: BigQuerySettings
+    most_unreadable: float = 0.01
+    """Share of a month's rows that may be unreadable before the month is refused."""
 
     @property
     def needs_local_stack(self) -> bool:
@@ -116,7 +123,7 @@ class _Reader:
 
     def settings(self) -> Settings:
         profile = self.choice("TAXI_PROFILE", ("local", "gcp"), "local")
-        local = profile == "local"
+        local = profile != "gcp"
         settings = Settings(
             profile=cast("Profile", profile),
             home=Path(self.text("TAXI_HOME", ".taxi")).expanduser().absolute(),
@@ -124,6 +131,7 @@ class _Reader:
             postgres=self.postgres(local=local),
             lake=self.lake(local=local),
             bigquery=self.bigquery(local=local),
+            most_unreadable=self.share("TAXI_MOST_UNREADABLE", 0.01),
         )
         if self.wrong:
             raise SettingsError(
@@ -140,12 +148,22 @@ class _Reader:
             return ""
         return value
 
-    def number(self, name: str, default: int) -> int:
+    def number(self, name: str, default: int, largest: int) -> int:
         text = self.text(name, str(default))
-        if not text.isdecimal():
-            self.wrong.append(f"{name}={text!r} is not a whole number")
+        if not text.isdecimal() or not 1 <= int(text) <= largest:
+            self.wrong.append(f"{name}={text!r} is not a whole number from 1 to {largest}")
             return default
         return int(text)
+
+    def share(self, name: str, default: float) -> float:
+        text = self.text(name, str(default))
+        try:
+            share = float(text)
+        except ValueError:
+            share = math.nan
+        if not 0 <= share <= 1:
+            self.wrong.append(f"{name}={text!r} is not a number from 0 to 1")
+        return share
 
     def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
         value = self.text(name, default)
@@ -164,8 +182,8 @@ class _Reader:
         missing = [name for name in PLACEHOLDERS if name not in template]
         if template and template != SAMPLE and missing:
             self.wrong.append(
-                f"TAXI_SOURCE={template!r} is neither 'sample' nor a template with "
-                f"{', '.join(missing)}"
+                # Not shown: a URL may hold a password.
+                f"TAXI_SOURCE is neither 'sample' nor a template with {', '.join(missing)}"
             )
         return template
 
@@ -175,19 +193,22 @@ class _Reader:
             return PostgresSettings(host=None, schema=schema)
         return PostgresSettings(
             host=self.text("POSTGRES_HOST"),
-            port=self.number("POSTGRES_PORT", 5432),
+            port=self.number("POSTGRES_PORT", 5432, LARGEST_PORT),
             dbname=self.text("POSTGRES_DBNAME"),
             user=self.text("POSTGRES_USER"),
             password=self.text("POSTGRES_PASSWORD"),
             schema=schema,
-            connect_timeout=self.number("POSTGRES_CONNECT_TIMEOUT", 10),
+            connect_timeout=self.number("POSTGRES_CONNECT_TIMEOUT", 10, 3600),
         )
 
     def lake(self, *, local: bool) -> LakeSettings:
         layout = cast("Layout", self.choice("TAXI_LAKE_LAYOUT", ("hive", "date"), "hive"))
         lake = self.env.get("TAXI_LAKE", "")
         if lake.startswith("gs://"):
-            return LakeSettings(lake.removeprefix("gs://").rstrip("/"), layout, None)
+            bucket = lake.removeprefix("gs://").rstrip("/")
+            if not BUCKET.fullmatch(bucket):
+                self.wrong.append(f"TAXI_LAKE={lake!r} is no gs://<bucket>")
+            return LakeSettings(bucket, layout, None)
         if lake:
             path = Path(lake).expanduser().absolute()
             return LakeSettings(path.name, layout, path)
@@ -199,8 +220,10 @@ class _Reader:
 
     def bigquery(self, *, local: bool) -> BigQuerySettings:
         endpoint = self.env.get("BIGQUERY_ENDPOINT") or None
+        if endpoint and not endpoint.startswith(("http://", "https://")):
+            self.wrong.append(f"BIGQUERY_ENDPOINT={endpoint!r} is no http:// or https:// URL")
         return BigQuerySettings(
-            project=self.text("GCP_PROJECT", "taxi-local" if local else None),
+            project=self.matching("GCP_PROJECT", PROJECT, "taxi-local" if local else None),
             dataset=self.matching("BIGQUERY_DATASET", IDENTIFIER, "ny_taxi"),
             location=self.text("BIGQUERY_LOCATION", "US"),
             endpoint=endpoint,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import date
 from typing import Any, Generic, TypeVar
@@ -14,6 +14,7 @@ from taxi_assets.days import Days
 from taxi_assets.errors import DayRefusedError, TerminalError, is_transient
 from taxi_assets.record import DayRecord, days_of, landed_days, record_days
 from taxi_assets.services import Service
+from taxi_assets.slices import TripsSlice
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -89,3 +90,9 @@ def origin_metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
     if facts["synthetic"]:
         metadata["synthetic sample"] = True
     return metadata
+
+
+def last_written(slices: Iterable[TripsSlice]) -> str:
+    """Comment for a table: where its last rows came from (a sample is called synthetic)."""
+    origins = sorted({trips.origin.url for trips in slices})
+    return f"Last written from {', '.join(origins)}"

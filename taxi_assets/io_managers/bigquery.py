@@ -15,7 +15,7 @@ import dagster as dg
 import pandas as pd
 
 from taxi_assets.errors import StoreError
-from taxi_assets.io_managers.base import DaysIOManager, origin_metadata
+from taxi_assets.io_managers.base import DaysIOManager, last_written, origin_metadata
 from taxi_assets.record import DayRecord
 from taxi_assets.resources.bigquery import BigQueryResource
 from taxi_assets.services import Service
@@ -24,7 +24,7 @@ from taxi_assets.trips.clean import to_frame
 from taxi_assets.windows import tile
 
 if TYPE_CHECKING:
-    from google.cloud.bigquery import Client, SchemaField
+    from google.cloud.bigquery import Client, SchemaField, Table
 
 STAGING_LIFE = timedelta(hours=6)
 """After this BigQuery drops a staging table that a killed run left."""
@@ -87,10 +87,12 @@ class BigQueryIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
         target = f"{self.bigquery.dataset}.{service.table}"
         staging = f"{self.bigquery.dataset}._staging_{service.name}_{uuid4().hex[:12]}"
         with self.bigquery.client() as client:
-            _ensure_table(client, service, target, self.bigquery)
+            table = _ensure_table(client, service, target, self.bigquery)
             try:
                 rows = _load(client, service, staging, list(value.values()))
                 _replace(client, service, target, staging, list(value))
+                table.description = last_written(value.values())
+                client.update_table(table, ["description"])
             finally:
                 client.delete_table(staging, not_found_ok=True)
         log.info(f"{service.name}: {len(value)} days, {rows:,} rows in {target}")
@@ -124,7 +126,7 @@ class BigQueryIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
 
 def _ensure_table(
     client: Client, service: Service, target: str, resource: BigQueryResource
-) -> None:
+) -> Table:
     """Make dataset and table where they lack; refuse a table of other types."""
     from google.api_core.exceptions import NotFound  # noqa: PLC0415 - heavy at import
     from google.cloud import bigquery  # noqa: PLC0415
@@ -141,8 +143,7 @@ def _ensure_table(
             type_=bigquery.TimePartitioningType.DAY, field=service.day_column
         )
         table.clustering_fields = ["pulocationid"]
-        client.create_table(table, exists_ok=True)
-        return
+        return client.create_table(table, exists_ok=True)
     types = {field.name: _type(field.field_type) for field in found.schema}
     for field in schema:
         if types.get(field.name) != _type(field.field_type):
@@ -150,6 +151,7 @@ def _ensure_table(
                 f"{target}.{field.name} is {types.get(field.name, 'missing')} and must be "
                 f"{field.field_type}: alter or drop the table, then run again"
             )
+    return found
 
 
 def _type(name: str) -> str:

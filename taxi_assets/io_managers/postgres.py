@@ -23,7 +23,7 @@ from sqlalchemy.schema import CreateTable
 
 from taxi_assets.days import Days
 from taxi_assets.errors import StoreError
-from taxi_assets.io_managers.base import DaysIOManager, origin_metadata
+from taxi_assets.io_managers.base import DaysIOManager, last_written, origin_metadata
 from taxi_assets.record import DayRecord
 from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.services import Service
@@ -138,6 +138,8 @@ class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
             else:
                 deleted = _delete(cursor, table, service, list(slices))
             _copy(cursor, service, table.schema, name, slices)
+            comment = _literal(last_written(slices.values()))
+            cursor.execute(f"COMMENT ON TABLE {_qualified(table.schema, name)} IS {comment}")
             if fresh:
                 _attach(cursor, table, name, month)
             connection.commit()

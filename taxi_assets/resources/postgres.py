@@ -10,7 +10,7 @@ from urllib.parse import quote, urlencode
 import dagster as dg
 
 from taxi_assets import local
-from taxi_assets.errors import StoreError
+from taxi_assets.errors import StoreError, UnavailableError
 from taxi_assets.settings import PostgresSettings, Settings
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
 
         Raises:
             StoreError: the server refuses these credentials or this database.
-            adbc_driver_manager.OperationalError: it cannot be reached now.
+            UnavailableError: it cannot be reached now.
         """
         from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - heavy at import
 
@@ -52,7 +52,10 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
                     f"({_one_line(error)}): check POSTGRES_USER, POSTGRES_PASSWORD and "
                     "POSTGRES_DBNAME"
                 ) from error
-            raise
+            raise UnavailableError(
+                f"Postgres at {self.address()} cannot be reached ({_one_line(error)}): start it, "
+                "or check POSTGRES_HOST and POSTGRES_PORT"
+            ) from error
         with connection:
             yield connection
 

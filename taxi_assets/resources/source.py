@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import dagster as dg
 
+from taxi_assets.partitions import refuse_unknown_days
 from taxi_assets.services import Service
 from taxi_assets.settings import Settings
 from taxi_assets.trips.source import MonthFile, fetch
@@ -14,6 +15,11 @@ from taxi_assets.windows import Month
 
 class SourceResource(dg.ConfigurableResource["SourceResource"]):
     """Fetches a month's file once and keeps it under TAXI_HOME."""
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Look at the run's days before any step starts."""
+        if context.run is not None:
+            refuse_unknown_days(context.run.tags)
 
     def month_file(
         self, service: Service, month: Month, progress: Callable[[str], None]

@@ -6,16 +6,19 @@ above 0, and is counted apart from zero.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from taxi_assets.services import Service
+from taxi_assets.services import ARROW_TYPES, Kind, Service
 from taxi_assets.windows import Window
 
 PARSE_BLOCK = 1 << 20
@@ -57,13 +60,23 @@ class Cleaned:
 
 
 def parse(lines: pa.Buffer, service: Service) -> Parsed:
-    """Read a slice (header and lines) into the service's columns and types."""
-    try:
-        return Parsed(_named(_read(lines, service, service.published_schema), service), [])
-    except pa.ArrowInvalid:
-        # Some value is not of its type: read text, then convert column by column.
-        text = pa.schema([(name, pa.string()) for name in service.header])
-        return _convert(_read(lines, service, text), service)
+    """Read a slice (header and lines) into the service's columns and types.
+
+    Which values are of their type is said by `_by_value`. The fast way reads the same values as
+    the same, or leaves the slice to `_by_value`: a value must not depend on its neighbours.
+    """
+    rows = lines.to_pybytes().partition(b"\n")[2]
+    if not rows:
+        return Parsed(service.arrow_schema.empty_table(), [])
+    if not any(mark in rows for mark in LENIENT):
+        try:
+            table = _at_once(lines, service)
+        except pa.ArrowInvalid:
+            pass  # some value is not of its type
+        else:
+            if _is_strict(table, rows, service):
+                return Parsed(table, [])
+    return _by_value(lines, service)
 
 
 def clean(lines: pa.Buffer, service: Service) -> Cleaned:
@@ -95,7 +108,8 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
         pa.int64(): pd.Int64Dtype(),
         pa.string(): pd.StringDtype("pyarrow"),
     }
-    return table.to_pandas(types_mapper=types.get, split_blocks=True)
+    frame: pd.DataFrame = table.to_pandas(types_mapper=types.get, split_blocks=True)
+    return frame
 
 
 def to_table(frame: pd.DataFrame, service: Service) -> pa.Table:
@@ -111,63 +125,110 @@ def outside(frame: pd.DataFrame, day: date, service: Service) -> int:
     return int((~inside).sum())
 
 
-def _read(lines: pa.Buffer, service: Service, schema: pa.Schema) -> pa.Table:
+# Marks of values that pyarrow takes for numbers (0x10, and a tab around any) or times (an ISO T),
+# and that are none here.
+LENIENT = (b"x", b"X", b"\t", b"T")
+STAMP = pa.binary(19)
+"""Type that times are read as: a value of another length is refused, and it is faster, too."""
+FIRST_TIME = pa.scalar(datetime(1, 1, 1), pa.timestamp("us"))  # noqa: DTZ001 - New York wall time
+FORMAT = "%Y-%m-%d %H:%M:%S"
+WHOLE = r"^-?\d+(\.0*)?$"
+"""Whole numbers are also written "1.0"."""
+DECIMAL = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+LARGEST = Decimal(2**63 - 1)
+
+
+def _read(lines: pa.Buffer, service: Service, types: Mapping[Kind, pa.DataType]) -> pa.Table:
     return pa_csv.read_csv(
         pa.BufferReader(lines),
         read_options=pa_csv.ReadOptions(
-            column_names=list(service.header),
+            column_names=[column.name for column in service.columns],
             skip_rows=1,
-            block_size=max(PARSE_BLOCK, _longest_line(lines)),
+            block_size=PARSE_BLOCK,
             use_threads=False,
         ),
         convert_options=pa_csv.ConvertOptions(
-            column_types=schema, strings_can_be_null=True, null_values=[""]
+            column_types={column.name: types[column.kind] for column in service.columns},
+            strings_can_be_null=True,
+            null_values=[""],
         ),
     )
 
 
-def _longest_line(lines: pa.Buffer) -> int:
-    # pyarrow refuses a line that spans more than two blocks; only a huge slice line can.
-    return 0 if lines.size < 2 * PARSE_BLOCK else lines.size if _spans(lines) else 0
+def _at_once(lines: pa.Buffer, service: Service) -> pa.Table:
+    """Everything at once, as pyarrow reads it.
+
+    Raises:
+        pa.ArrowInvalid: some value is not of its type.
+    """
+    table = _read(lines, service, {**ARROW_TYPES, "time": STAMP})
+    for at, column in enumerate(service.columns):
+        if column.kind == "time":
+            times = table[column.name].cast(pa.string()).cast(column.arrow)
+            table = table.set_column(at, column.name, times)
+    return table
 
 
-def _spans(lines: pa.Buffer) -> bool:
-    view = memoryview(lines)
-    step = PARSE_BLOCK // 2
-    return any(b"\n" not in bytes(view[at : at + step]) for at in range(0, lines.size - step, step))
+def _is_strict(table: pa.Table, rows: bytes, service: Service) -> bool:
+    """Whether pyarrow took nothing for a value that is none: ' 1', 'nan', the year 0."""
+    times = [table[column.name] for column in service.columns if column.kind == "time"]
+    amounts = [table[column.name] for column in service.columns if column.kind == "amount"]
+    return (
+        rows.count(b" ") == sum(len(column) - column.null_count for column in times)
+        and not any(pc.any(pc.less(column, FIRST_TIME)).as_py() for column in times)
+        and all(pc.all(pc.is_finite(column)).as_py() is not False for column in amounts)
+    )
 
 
-def _named(table: pa.Table, service: Service) -> pa.Table:
-    return table.rename_columns([column.name for column in service.columns])
-
-
-# Text that is a value of the kind: whole numbers are also written "1.0".
-PATTERNS = {
-    "id": r"^[+-]?\d{1,18}(\.0*)?$",
-    "amount": r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$",
-    "time": r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d$",
-    "text": r"(?s)^.*$",
-}
-
-
-def _convert(text: pa.Table, service: Service) -> Parsed:
-    """Convert column by column; a line with a value that does not fit is put aside."""
+def _by_value(lines: pa.Buffer, service: Service) -> Parsed:
+    """Convert text column by column; a line with a value that does not fit is put aside."""
+    text = _read(lines, service, dict.fromkeys(ARROW_TYPES, pa.string()))
     columns: list[Any] = []
     bad: dict[int, UnreadableValue] = {}
     for column in service.columns:
-        values = text[column.published].combine_chunks()
-        fits = pc.fill_null(pc.match_substring_regex(values, PATTERNS[column.kind]), True)
-        if column.kind == "time":
-            parsed = pc.strptime(values, "%Y-%m-%d %H:%M:%S", "us", error_is_null=True)
-            fits = pc.and_(fits, pc.equal(pc.is_null(parsed), pc.is_null(values)))
-        for at in pc.indices_nonzero(pc.invert(fits)).to_pylist():
+        values = text[column.name].combine_chunks()
+        converted = CONVERSIONS[column.kind](values)
+        misfits = pc.and_(pc.is_valid(values), pc.is_null(converted))
+        for at in pc.indices_nonzero(misfits).to_pylist():
             bad.setdefault(at, UnreadableValue(at + 2, column.published, values[at].as_py()))
-        usable = pc.if_else(fits, values, None)
-        if column.kind == "id":
-            usable = pc.replace_substring_regex(usable, r"\.0*$", "")
-        columns.append(usable.cast(column.arrow))
+        columns.append(converted)
     table = pa.table(columns, schema=service.arrow_schema)
     if bad:
-        keep = [at not in bad for at in range(table.num_rows)]
+        keep = np.ones(table.num_rows, np.bool_)
+        keep[list(bad)] = False
         table = table.filter(pa.array(keep))
     return Parsed(table, [bad[at] for at in sorted(bad)])
+
+
+def _matching(values: pa.Array, pattern: str) -> pa.Array:
+    return pc.if_else(pc.match_substring_regex(values, pattern), values, None)
+
+
+def _to_ids(values: pa.Array) -> pa.Array:
+    digits = pc.replace_substring_regex(_matching(values, WHOLE), r"\.0*$", "")
+    digits = pc.replace_substring_regex(digits, r"^(-?)0+(\d)", r"\1\2")
+    numbers = _matching(digits, r"^-?\d{1,19}$").cast(pa.decimal128(38, 0))
+    fits = pc.and_(pc.less_equal(numbers, LARGEST), pc.greater_equal(numbers, -LARGEST - 1))
+    return pc.if_else(fits, numbers, None).cast(pa.int64())
+
+
+def _to_amounts(values: pa.Array) -> pa.Array:
+    numbers = _matching(values, DECIMAL).cast(pa.float64())
+    return pc.if_else(pc.is_finite(numbers), numbers, None)
+
+
+def _to_times(values: pa.Array) -> pa.Array:
+    times = pc.strptime(values, FORMAT, "s", error_is_null=True)
+    # strptime reads February 30 as March 2, and a day of one digit.
+    same = pc.equal(times.cast(pa.string()), values)
+    return pc.if_else(pc.and_(same, pc.greater_equal(times, FIRST_TIME)), times, None).cast(
+        "timestamp[us]"
+    )
+
+
+CONVERSIONS: dict[Kind, Callable[[pa.Array], pa.Array]] = {
+    "id": _to_ids,
+    "amount": _to_amounts,
+    "time": _to_times,
+    "text": lambda values: values,
+}

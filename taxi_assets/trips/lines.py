@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from queue import Queue
 from threading import Event, Thread
@@ -41,7 +41,8 @@ class CsvMonth:
     file: MonthFile
     header: bytes
     """The header line as published, terminator included."""
-    blocks: Iterator[Block]
+    blocks: Generator[Block]
+    """Close it to stop the reading early."""
 
 
 def open_csv(file: MonthFile) -> CsvMonth:
@@ -72,24 +73,38 @@ def check_header(header: bytes, file: MonthFile) -> None:
     Raises:
         SourceError: naming the columns that are missing, unknown or in another place.
     """
-    found = [name.strip().strip('"') for name in _text(header).split(",")]
+    text = _text(header)
+    found = [name.strip().strip('"') for name in text.split(",")]
     expected = list(file.service.header)
-    if found == expected:
-        return
+    if found != expected:
+        raise SourceError(
+            f"{_what(file)} has a wrong header ({_difference(text, found, expected)}): expected "
+            f"{','.join(expected)}. Is this a {file.service.name} month of 2019 or later?"
+        )
+
+
+def _difference(text: str, found: list[str], expected: list[str]) -> str:
+    if "\r" in text:
+        return "its lines end in CR alone, not LF or CRLF"
     missing = [name for name in expected if name not in found]
-    unknown = [name for name in found if name not in expected]
+    unknown = [repr(name[:40]) for name in found if name and name not in expected]
+    nameless = [str(at) for at, name in enumerate(found, 1) if not name]
+    twice = [name for name in expected if found.count(name) > 1]
     differs = [
         f"missing {', '.join(missing)}" if missing else "",
-        f"unknown {', '.join(repr(name[:40]) for name in unknown[:5])}" if unknown else "",
-        "" if missing or unknown else "the columns are in another order",
+        f"unknown {', '.join(unknown[:5])}" if unknown else "",
+        f"no name in column {', '.join(nameless[:5])}, as pandas writes an index"
+        if nameless
+        else "",
+        f"twice {', '.join(twice)}" if twice else "",
     ]
-    raise SourceError(
-        f"{_what(file)} has a wrong header ({'; '.join(part for part in differs if part)}): "
-        f"expected {','.join(expected)}. Is this a {file.service.name} month of 2019 or later?"
-    )
+    if any(differs):
+        return "; ".join(part for part in differs if part)
+    at = next(at for at, name in enumerate(found) if name != expected[at])
+    return f"in another order: column {at + 1} is {found[at]} instead of {expected[at]}"
 
 
-def prefetch(iterate: Callable[[], Iterator[T]], ahead: int = 2) -> Iterator[T]:
+def prefetch(iterate: Callable[[], Iterator[T]], ahead: int = 2) -> Generator[T]:
     """Run an iterator in a thread, a few items ahead of its reader."""
     queue: Queue[tuple[T | None, BaseException | None]] = Queue(ahead)
     stop = Event()
@@ -148,18 +163,22 @@ def _blocks(file: MonthFile) -> Iterator[Block]:
     carry = b""
     total = 0
     with file.path.open("rb") as raw:
-        stream = cast("IO[bytes]", gzip.open(raw)) if file.path.name.endswith(".gz") else raw
+        packed = file.path.name.lower().endswith(".gz")
+        stream = cast("IO[bytes]", gzip.open(raw)) if packed else raw  # noqa: SIM115 - raw is closed
         while chunk := _read(stream, file):
             total += len(chunk)
             if total > MOST_BYTES:
-                raise SourceError(f"{_what(file)} unpacks to over {MOST_BYTES >> 30} GiB: refused")
+                raise SourceError(
+                    f"{_what(file)} unpacks to over {MOST_BYTES:,} bytes: "
+                    "no month has as many; get the file again from where it is published"
+                )
             end = chunk.rfind(b"\n") + 1
             if not end:
                 carry += chunk
                 if len(carry) > LONGEST_LINE:
                     raise SourceError(
                         f"{_what(file)} has a line of over {LONGEST_LINE >> 20} MiB: "
-                        "this is no CSV of trips"
+                        "this is no CSV of trips, or its lines end in CR alone"
                     )
                 continue
             yield Block(0, carry + chunk[:end], raw.tell())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -17,6 +18,7 @@ from taxi_assets.trips.split import (
     BLANK,
     OUTSIDE,
     UNREADABLE,
+    Group,
     SplitBlock,
     Unreadable,
     day_of,
@@ -27,6 +29,9 @@ CODEC = pa.Codec("zstd", 1)
 """125 MB of lines pack to 27 MB in 0.3 s; gzip level 1 takes six times as long."""
 MOST_UNREADABLE = 0.01
 """Share of a month's rows that may be unreadable before the month is refused."""
+
+ALL_WRONG = 1000
+"""Rows of which none is usable that are no accident but another format or another month."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class PackedLines:
 class RawMonth:
     """A month file and the days of it that a run wants.
 
-    `rows`, `unreadable` and `read` grow during the pass and are whole at its end.
+    `rows` and `unreadable` grow during the pass and are whole at its end.
     """
 
     file: MonthFile
@@ -63,8 +68,11 @@ class RawMonth:
         """Every line that the run keeps, packed, in file order within its place.
 
         Raises:
-            SourceError: the file is cut short, or too many of its lines cannot be read.
+            SourceError: the file is cut short, too many of its lines cannot be read, or none of
+                them is of the month.
         """
+        self.rows.clear()
+        self.unreadable.clear()
         csv = open_csv(self.file)
         self.header = csv.header
         wanted = {day.day for day in self.days} | {OUTSIDE, UNREADABLE, BLANK}
@@ -72,28 +80,33 @@ class RawMonth:
 
         def work(block: Block) -> tuple[SplitBlock, list[PackedLines]]:
             split = split_block(block, self.file.service, self.file.month)
-            return split, [
-                PackedLines(
-                    group.key, group.lines, CODEC.compress(group.lines, asbytes=True), group.rows
-                )
-                for group in split.groups
-                if group.key in wanted
-            ]
+            return split, [_pack(group) for group in split.groups if group.key in wanted]
 
-        for split, packed in bounded_map(work, csv.blocks):
-            for group in split.groups:
-                self.rows[group.key] += group.rows
-            self.unreadable += split.unreadable
-            yield from packed
-            share = split.read * 10 // max(self.file.size, 1)
-            if share > reported:
-                reported = share
-                progress(
-                    f"{self.file.service.name} {self.file.month}: {self.file_rows:,} rows, "
-                    f"{split.read / 2**20:.1f} of {self.file.size / 2**20:.1f} MiB "
-                    f"({min(share * 10, 100)} %)"
-                )
+        with closing(csv.blocks) as blocks:
+            for split, packed in bounded_map(work, blocks):
+                for group in split.groups:
+                    self.rows[group.key] += group.rows
+                self.unreadable += split.unreadable
+                if self._is_hopeless():
+                    break
+                yield from packed
+                share = split.read * 10 // max(self.file.size, 1)
+                if share > reported:
+                    reported = share
+                    progress(self._progress(split.read))
         self._refuse_unreadable()
+        self._refuse_other_month()
+
+    def _progress(self, read: int) -> str:
+        share = read * 10 // max(self.file.size, 1)
+        return (
+            f"{self._label}: {self.file_rows:,} rows, {read / 2**20:.1f} of "
+            f"{self.file.size / 2**20:.1f} MiB ({min(share * 10, 100)} %)"
+        )
+
+    @property
+    def _label(self) -> str:
+        return f"{self.file.service.name} {self.file.month}"
 
     def _refuse_unreadable(self) -> None:
         bad = len(self.unreadable)
@@ -101,15 +114,33 @@ class RawMonth:
             return
         first = self.unreadable[0]
         raise SourceError(
-            f"{self.file.service.name} {self.file.month}: {bad:,} of {self.file_rows:,} rows of "
-            f"{self.file.url} cannot be read, first line {first.line}: {first.reason}. Nothing was "
-            f"stored; mend the file, or allow more with TAXI_MOST_UNREADABLE "
-            f"(now {self.most_unreadable:g})"
+            f"{self._label}: {bad:,} of {self.file_rows:,} rows read of {self.file.url} cannot be "
+            f"used, first line {first.line}: {first.reason}. Nothing was stored; mend the file, "
+            f"or allow more with TAXI_MOST_UNREADABLE (now {self.most_unreadable:g})"
         )
+
+    def _refuse_other_month(self) -> None:
+        outside = self.rows[OUTSIDE]
+        if outside >= ALL_WRONG and outside == self.file_rows - len(self.unreadable):
+            raise SourceError(
+                f"{self._label}: none of {self.file_rows:,} rows of {self.file.url} has its pickup "
+                f"in {self.file.month}. Nothing was stored; is it another month's file? Check "
+                "TAXI_SOURCE"
+            )
+
+    def _is_hopeless(self) -> bool:
+        """Whether no row could be read, of so many that the rest need not be noted one by one."""
+        return self.most_unreadable < 1 and len(self.unreadable) == self.file_rows >= ALL_WRONG
 
     def day_rows(self, day: date) -> int:
         """Raw rows of a day, after the pass."""
         return self.rows[day.day]
+
+
+def _pack(group: Group) -> PackedLines:
+    return PackedLines(
+        group.key, group.lines, CODEC.compress(group.lines, asbytes=True), group.rows
+    )
 
 
 __all__ = ["BLANK", "OUTSIDE", "UNREADABLE", "PackedLines", "RawMonth", "day_of"]

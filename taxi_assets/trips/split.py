@@ -6,8 +6,7 @@ and never rewritten. A month of 1.37 million lines takes about 0.6 s of one core
 
 from __future__ import annotations
 
-import calendar
-import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
@@ -33,9 +32,15 @@ STAMP = 19
 SEPARATORS = {4: b"-", 7: b"-", 10: b" ", 13: b":", 16: b":"}
 # Days of months 1 to 12; none of month 0 and of NO_MONTH.
 NO_MONTH = 13
-MONTH_LENGTHS = np.array([0, *calendar.mdays[1:], 0], np.int32)
+MONTH_LENGTHS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31, 0], np.int32)
 FEBRUARY = 2
-COMMA, QUOTE, NEWLINE, RETURN = b',"\n\r'
+COMMA, QUOTE, NEWLINE, RETURN, NUL = b',"\n\r\0'
+ASCII = 127
+CRLF = 2
+LONGEST_ROW = 64 << 10
+"""Bytes. TLC's rows have about 100; pyarrow reads none longer than its block."""
+# What a message shows of a pickup time.
+STAMP_LIKE = re.compile(rb'[^,"\r\n]{0,30}')
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,7 @@ class Group:
     rows: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Unreadable:
     """Where a line that cannot be read stands, and why it cannot."""
 
@@ -67,20 +72,21 @@ class SplitBlock:
 
 def split_block(block: Block, service: Service, month: Month) -> SplitBlock:
     """Sort a block's lines by pickup day, stably."""
-    buffer = np.frombuffer(block.data, np.uint8)
-    ends = np.flatnonzero(buffer == NEWLINE) + 1
-    if not len(ends) or ends[-1] != len(buffer):
-        ends = np.append(ends, len(buffer))
-    starts = np.append(0, ends[:-1])
-    fields, pickups = _fields(buffer, block.data, starts, ends, service)
-    keys = _keys(buffer, pickups, month)
+    lines = _Lines.of(block.data)
+    flaws = lines.flaws()
+    fields, pickups = _fields(lines, service.pickup_index, flaws)
+    keys = _keys(lines.buffer, pickups, month)
     keys[fields != len(service.header)] = UNREADABLE
-    keys[_blank(buffer, starts, ends)] = BLANK
+    keys[list(flaws)] = UNREADABLE
+    keys[lines.blank()] = BLANK
     unreadable = [
-        Unreadable(block.first_line + int(at), _reason(int(fields[at]), service))
-        for at in np.flatnonzero(keys == UNREADABLE)
+        Unreadable(
+            block.first_line + at,
+            flaws.get(at) or _reason(block.data, int(fields[at]), int(pickups[at]), service),
+        )
+        for at in np.flatnonzero(keys == UNREADABLE).tolist()
     ]
-    return SplitBlock(list(_groups(block.data, starts, keys)), unreadable, block.read)
+    return SplitBlock(list(_groups(block.data, lines.starts, keys)), unreadable, block.read)
 
 
 def day_of(key: int, month: Month) -> date:
@@ -88,36 +94,99 @@ def day_of(key: int, month: Month) -> date:
     return date(month.year, month.month, key)
 
 
-def _fields(
-    buffer: Bytes, data: bytes, starts: Ints, ends: Ints, service: Service
-) -> tuple[Ints, Ints]:
+@dataclass(frozen=True)
+class _Lines:
+    """A block's bytes, and where its lines start and end (terminators included)."""
+
+    data: bytes
+    buffer: Bytes
+    starts: Ints
+    ends: Ints
+
+    @classmethod
+    def of(cls, data: bytes) -> _Lines:
+        buffer = np.frombuffer(data, np.uint8)
+        ends = np.flatnonzero(buffer == NEWLINE) + 1
+        if not len(ends) or ends[-1] != len(buffer):
+            ends = np.append(ends, len(buffer))
+        return cls(data, buffer, np.append(0, ends[:-1]), ends)
+
+    def at(self, places: Ints) -> Ints:
+        """Number, in the block, of the line that holds each byte."""
+        return np.searchsorted(self.ends, places, "right")
+
+    def blank(self) -> Bools:
+        """Lines of nothing but their terminator."""
+        length = self.ends - self.starts
+        first, last = self.buffer[self.starts], self.buffer[self.ends - 1]
+        terminator = (last == NEWLINE) | (last == RETURN)
+        blank: Bools = terminator & ((length == 1) | ((length == CRLF) & (first == RETURN)))
+        return blank
+
+    def flaws(self) -> dict[int, str]:
+        """Lines that CSV readers would read differently from each other, or not at all."""
+        flaws: dict[int, str] = {}
+        for at in np.flatnonzero(self.ends - self.starts > LONGEST_ROW).tolist():
+            flaws[at] = f"{self.ends[at] - self.starts[at]:,} bytes long"
+        if NUL in self.data:
+            self._note(flaws, np.flatnonzero(self.buffer == NUL), "a NUL byte")
+        if not self.data.isascii():
+            self._note_undecodable(flaws)
+        if RETURN in self.data:
+            after = np.append(self.buffer[1:], NEWLINE)
+            alone = np.flatnonzero((self.buffer == RETURN) & (after != NEWLINE))
+            self._note(flaws, alone, "a carriage return inside the line")
+        return flaws
+
+    def _note(self, flaws: dict[int, str], places: Ints, why: str) -> None:
+        for at in np.unique(self.at(places)).tolist():
+            flaws.setdefault(at, why)
+
+    def _note_undecodable(self, flaws: dict[int, str]) -> None:
+        for at in np.unique(self.at(np.flatnonzero(self.buffer > ASCII))).tolist():
+            try:
+                self.data[self.starts[at] : self.ends[at]].decode()
+            except UnicodeDecodeError:
+                flaws.setdefault(at, "not UTF-8")
+
+
+def _fields(lines: _Lines, nth: int, flaws: dict[int, str]) -> tuple[Ints, Ints]:
     """Field count of each line, and where its pickup time begins (-1 where it has none)."""
-    commas = np.flatnonzero(buffer == COMMA)
-    before = np.searchsorted(commas, np.append(starts, len(buffer)))
+    commas = np.flatnonzero(lines.buffer == COMMA)
+    if QUOTE in lines.data:
+        commas = _unquoted(lines, commas, flaws)
+    before = np.searchsorted(commas, np.append(lines.starts, len(lines.buffer)))
     counts = np.diff(before) + 1
-    nth = service.pickup_index
     if nth == 0:
-        pickups = starts.copy()
+        pickups = lines.starts.copy()
     else:
         at = np.minimum(before[:-1] + nth - 1, max(len(commas) - 1, 0))
         pickups = np.where(counts > nth, commas[at] + 1 if len(commas) else 0, -1)
-    if QUOTE in data:
-        _requote(data, starts, ends, counts, pickups, nth)
+    if QUOTE in lines.data:
+        last = len(lines.buffer) - 1
+        pickups += (pickups >= 0) & (lines.buffer[np.clip(pickups, 0, last)] == QUOTE)
     return counts, pickups
 
 
-def _requote(  # noqa: PLR0913 - the line table's columns
-    data: bytes, starts: Ints, ends: Ints, counts: Ints, pickups: Ints, nth: int
-) -> None:
-    """Correct the lines that hold quotes, one by one: TLC's trips have none."""
-    for at, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
-        line = data[start:end]
-        if QUOTE not in line:
-            continue
-        row = next(csv.reader([line.decode("latin-1").rstrip("\r\n")]), [])
-        counts[at] = len(row)
-        found = line.find(row[nth].encode("latin-1")) if len(row) > nth and row[nth] else -1
-        pickups[at] = start + found if found >= 0 else -1
+def _unquoted(lines: _Lines, commas: Ints, flaws: dict[int, str]) -> Ints:
+    """Commas that part fields; a line whose quotes do not enclose whole fields is put aside.
+
+    A quoted field that goes on in the next line is two broken lines: TLC's trips have none.
+    """
+    quotes = np.flatnonzero(lines.buffer == QUOTE)
+    first = np.searchsorted(quotes, lines.starts)
+    of_quote, of_comma = lines.at(quotes), lines.at(commas)
+    opening = (np.arange(len(quotes)) - first[of_quote]) % 2 == 0
+    neighbour = lines.buffer[np.clip(quotes + np.where(opening, -1, 1), 0, len(lines.buffer) - 1)]
+    fits = np.isin(neighbour, np.frombuffer(b',"\r\n', np.uint8))
+    fits |= opening & (quotes == lines.starts[of_quote])
+    fits |= ~opening & (quotes + 1 == len(lines.buffer))
+    count = np.diff(np.append(first, len(quotes)))
+    for at in np.union1d(of_quote[~fits], np.flatnonzero(count % 2)).tolist():
+        flaws.setdefault(at, "broken quotes")
+    inside = (np.searchsorted(quotes, commas) - first[of_comma]) % 2 == 1
+    kept: Ints = commas[~inside]
+    return kept
 
 
 def _keys(buffer: Bytes, pickups: Ints, month: Month) -> npt.NDArray[np.int8]:
@@ -156,14 +225,6 @@ def _days_in(year: Any, month: Any) -> Any:
     return MONTH_LENGTHS[np.minimum(month, NO_MONTH)] + ((month == FEBRUARY) & leap)
 
 
-def _blank(buffer: Bytes, starts: Ints, ends: Ints) -> Bools:
-    """Lines of nothing but their terminator."""
-    length = ends - starts
-    first = buffer[starts]
-    empty = (length == 1) & ((first == NEWLINE) | (first == RETURN))
-    return empty | ((length == len(b"\r\n")) & (first == RETURN))
-
-
 def _groups(data: bytes, starts: Ints, keys: npt.NDArray[np.int8]) -> Iterator[Group]:
     order = np.argsort(keys, kind="stable")
     offsets = np.append(starts, len(data)).astype(np.int32)
@@ -180,7 +241,9 @@ def _groups(data: bytes, starts: Ints, keys: npt.NDArray[np.int8]) -> Iterator[G
         yield Group(int(sorted_keys[first]), values.slice(begin, end - begin), last - first)
 
 
-def _reason(fields: int, service: Service) -> str:
+def _reason(data: bytes, fields: int, pickup: int, service: Service) -> str:
     if fields != len(service.header):
         return f"{fields} fields instead of {len(service.header)}"
-    return f"{service.pickup} is not a time as 2021-01-05 00:31:19"
+    found = STAMP_LIKE.match(data, pickup)
+    text = found[0].decode(errors="replace") if found else ""
+    return f"{service.pickup}={text!r} is not a time as 2021-01-05 00:31:19"

@@ -1,0 +1,1 @@
+"""How long a month takes, measured beside its floor: `python -m benchmarks`."""

@@ -1,0 +1,229 @@
+"""The place of a benchmark: month files, a local stack, a DAGSTER_HOME, and commands run in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from benchmarks import steps
+from benchmarks.measure import BenchmarkError, Sample, run
+
+CHECKOUT = Path(__file__).parents[1]
+SERVICE = "yellow"
+ROWS = 1_369_765
+"""As many as TLC published for yellow in January 2021."""
+FIRST_MONTH = date(2021, 1, 1)
+OURS = ("TAXI_", "POSTGRES_", "BIGQUERY_", "GCP_", "GCS_", "GOOGLE_", "DAGSTER_", "STORAGE_")
+"""What names our variables begin with; a user's own must not reach the measured runs."""
+PACKAGES = "taxi_assets.definitions"
+OUTSIDE_HOME = Path("/var/lib/taxi_assets")
+"""Where the embedded Postgres of root keeps its data when its user cannot reach the home."""
+
+
+@dataclass(frozen=True)
+class Days:
+    """The days of a run, both ends in it."""
+
+    first: date
+    last: date
+
+    @classmethod
+    def months(cls, count: int) -> Days:
+        """Whole months from the first one on."""
+        return cls(FIRST_MONTH, month_start(count) - timedelta(days=1))
+
+    def __len__(self) -> int:
+        return (self.last - self.first).days + 1
+
+    @property
+    def tags(self) -> str:
+        """As Dagster's run tags."""
+        if self.first == self.last:
+            return json.dumps({"dagster/partition": str(self.first)})
+        start, end = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+        return json.dumps({start: str(self.first), end: str(self.last)})
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A run with what its own clock says."""
+
+    sample: Sample
+    stages: dict[str, float]
+    """Seconds by stage, in order."""
+
+
+def month_start(index: int) -> date:
+    """First day of the month `index` months after the first one."""
+    year, month = divmod(FIRST_MONTH.month - 1 + index, 12)
+    return date(FIRST_MONTH.year + year, month + 1, 1)
+
+
+class Bench:
+    """Everything that the measured commands share; a context that starts and stops the stack."""
+
+    def __init__(self, work: Path, rows: int) -> None:
+        self.work = work.absolute()
+        self.rows = rows
+        self.home = self.work / "home"
+        self.dagster_home = self.work / "dagster_home"
+        self.logs = self.work / "logs"
+        self.months = self.work / f"months-{rows}"
+        self.dagster = Path(sys.executable).parent / "dagster"
+        inherited = {name: it for name, it in os.environ.items() if not name.startswith(OURS)}
+        source = self.months / "{service}_tripdata_{year}-{month}.csv.gz"
+        self.env = inherited | {
+            "PYTHONPATH": str(CHECKOUT),
+            "TAXI_HOME": str(self.home),
+            "TAXI_SOURCE": str(source),
+            "DAGSTER_HOME": str(self.dagster_home),
+        }
+        self.stores: dict[str, str] = {}
+        self.servers: list[int] = []
+
+    def __enter__(self) -> Self:
+        self.clean()
+        for folder in (self.home, self.dagster_home, self.logs, self.months):
+            folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(CHECKOUT / "dagster.yaml", self.dagster_home)
+        self._python("-m", "taxi_assets.local", "up")
+        lines = self._python("-m", "taxi_assets.local", "env").splitlines()
+        named = (line.split("=", 1) for line in lines)
+        self.stores = {name: shlex.split(value)[0] if value else "" for name, value in named}
+        self.servers = self._servers()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._python("-m", "taxi_assets.local", "down")
+
+    def clean(self) -> None:
+        """Remove what an earlier benchmark left, its servers with it; months and logs stay."""
+        if self.home.is_dir():
+            self._python("-m", "taxi_assets.local", "down")
+            found = json.loads(self._python("-m", "taxi_assets.local", "status", "--json"))
+            database = Path(found["postgres"]["folder"]).parent
+            if OUTSIDE_HOME in database.parents:
+                shutil.rmtree(database)
+            shutil.rmtree(self.home)
+        shutil.rmtree(self.dagster_home, ignore_errors=True)
+
+    def month_file(self, index: int) -> Path:
+        """The file of a month, made when it is not there yet."""
+        month = f"{month_start(index):%Y-%m}"
+        path = self.months / f"{SERVICE}_tripdata_{month}.csv.gz"
+        if not path.exists():
+            self._python("-m", "benchmarks.months", SERVICE, month, str(path), str(self.rows))
+        return path
+
+    def empty(self) -> None:
+        """Remove the service from all stores, the floor's too, and settle."""
+        self._python("-m", "benchmarks.stores", "empty", SERVICE, env=self._env("floor"))
+        self._python("-m", "benchmarks.stores", "empty", SERVICE, env=self._env("ny_taxi"))
+
+    def floor(self) -> Measured:
+        """The straight-line script over the first month."""
+        self._settle()
+        command = ["-m", "benchmarks.floor", SERVICE, f"{FIRST_MONTH:%Y-%m}", self.month_file(0)]
+        log = self.logs / "floor.log"
+        sample = run([sys.executable, *command], self._env("floor"), log, self.servers)
+        return Measured(sample, json.loads(log.read_text().splitlines()[-1]))
+
+    def job(self, days: Days, name: str) -> Measured:
+        """The service's job over the days."""
+        job = ("-m", PACKAGES, "-j", f"{SERVICE}_daily", "--tags", days.tags)
+        return self._execute(job, name)
+
+    def noop(self) -> Measured:
+        """A job with one empty asset among the same definitions."""
+        return self._execute(("-m", "benchmarks.noop", "-j", "nothing_job"), "noop")
+
+    def job_command(self, days: Days) -> list[str]:
+        """The command of `job`, for a profiler."""
+        job = ["-m", PACKAGES, "-j", f"{SERVICE}_daily", "--tags", days.tags]
+        return [str(self.dagster), "job", "execute", *job]
+
+    def verify(self, days: Days, stores: str = "ny_taxi") -> int:
+        """Rows that all stores hold.
+
+        Raises:
+            BenchmarkError: a store holds other rows than the month files say.
+        """
+        months = (days.last.year - FIRST_MONTH.year) * 12 + days.last.month
+        files = [str(self.month_file(index)) for index in range(months)]
+        words = ("-m", "benchmarks.verify", SERVICE, str(days.first), str(days.last), *files)
+        found = json.loads(self._python(*words, env=self._env(stores)))
+        if len(set(found.values())) != 1:
+            raise BenchmarkError(f"{days.first} to {days.last}: the stores differ: {found}")
+        return int(found["files"].split(":")[0])
+
+    def _execute(self, job: Sequence[str], name: str) -> Measured:
+        self._settle()
+        log = self.logs / f"{name}.log"
+        began = time.time()
+        sample = run([self.dagster, "job", "execute", *job], self.env, log, self.servers)
+        stages = steps.durations(self.dagster_home, began, began + sample.wall)
+        return Measured(sample, stages)
+
+    def _settle(self) -> None:
+        self._python("-m", "benchmarks.stores", "settle", env=self._env("ny_taxi"))
+
+    def _env(self, stores: str) -> dict[str, str]:
+        """The stores' addresses, with tables and a bucket of their own for the floor."""
+        names = {"POSTGRES_SCHEMA": stores, "BIGQUERY_DATASET": stores}
+        bucket = Path(self.stores["TAXI_LAKE"])
+        if stores != "ny_taxi":
+            names["TAXI_LAKE"] = str(bucket.with_name(stores))
+        return self.env | self.stores | names
+
+    def _servers(self) -> list[int]:
+        """Process ids of Postgres and the emulator: whoever listens at their addresses."""
+        ports = {
+            int(self.stores["POSTGRES_PORT"]),
+            int(self.stores["BIGQUERY_ENDPOINT"].rpartition(":")[2]),
+        }
+        listening = {
+            one.laddr.port: one.pid
+            for one in psutil.net_connections("tcp")
+            if one.status == psutil.CONN_LISTEN and one.laddr.port in ports and one.pid
+        }
+        if set(listening) != ports:
+            raise BenchmarkError(f"found only {listening} listening at {ports}")
+        return list(listening.values())
+
+    def _python(self, *words: str, env: dict[str, str] | None = None) -> str:
+        """Run one of our modules unmeasured; returns its output."""
+        done = subprocess.run(
+            [sys.executable, *words],
+            env=env or self.env,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise BenchmarkError(f"{' '.join(words)} failed:\n{done.stderr[-2000:]}")
+        return done.stdout
+
+
+def facts() -> dict[str, Any]:
+    """What the numbers depend on."""
+    from importlib.metadata import version  # noqa: PLC0415 - only here
+
+    names = ("dagster", "pandas", "pyarrow", "adbc-driver-postgresql", "duckdb", "bqemulator")
+    return {
+        "cores": os.cpu_count(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30),
+        "python": sys.version.split()[0],
+        **{name: version(name) for name in names},
+    }

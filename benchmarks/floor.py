@@ -1,0 +1,191 @@
+"""The floor: the same outputs by one straight-line script, without Dagster, records or checks.
+
+`python -m benchmarks.floor SERVICE YYYY-MM FILE` prints the seconds of each stage as JSON. Rows go
+from stage to stage in memory, pyarrow uses its own threads, every store is written once and as a
+first load. A day's Parquet object counts once: the run's second copy of it (cleaned slice and
+lake) is the price of being able to go on on another machine.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from datetime import date, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from benchmarks import stores
+from taxi_assets.services import SERVICES, Service
+
+if TYPE_CHECKING:
+    from google.cloud.bigquery import Client
+
+DATE = len("2021-01-05")
+CODEC = pa.Codec("zstd", 1)
+
+
+class Clock:
+    """Seconds of each stage, in order."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, float] = {}
+        self.last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """End a stage."""
+        now = time.perf_counter()
+        self.stages[stage] = now - self.last
+        self.last = now
+
+
+def decompress(path: Path) -> pa.Buffer:
+    """The whole CSV."""
+    with pa.input_stream(str(path), compression="gzip") as stream:
+        return stream.read_buffer()
+
+
+def write_raw_days(lines: pa.Buffer, service: Service, month: str) -> None:
+    """Each day's lines byte for byte, zstd-packed; lines of other days are left out.
+
+    The first field is at most one digit long, which finds the pickup time without a CSV parser.
+    """
+    if service.pickup_index != 1:
+        raise ValueError(f"{service.name}: the pickup time is not the second field")
+    text = np.frombuffer(lines, np.uint8)
+    starts = np.flatnonzero(text == ord("\n")) + 1
+    starts, offsets = starts[:-1], starts.astype(np.int32)
+    header = lines.slice(0, int(starts[0]))
+    pickups = starts + np.where(text[starts] == ord(","), 1, 2)
+    stamps = text[pickups[:, None] + np.arange(DATE)]
+    inside = (stamps[:, : len(month)] == np.frombuffer(month.encode(), np.uint8)).all(axis=1)
+    digits = stamps[:, -2:].astype(np.int8) - ord("0")
+    days = np.where(inside, digits[:, 0] * 10 + digits[:, 1], 0)
+    order = np.argsort(days, kind="stable")
+    rows = pa.Array.from_buffers(pa.binary(), len(days), [None, pa.py_buffer(offsets), lines]).take(
+        pa.array(order)
+    )
+    _, moved, values = rows.buffers()
+    bounds = np.append(np.searchsorted(days[order], np.arange(1, days.max() + 1)), len(days))
+    at = np.frombuffer(moved, np.int32)[bounds]
+    for day, (begin, end) in enumerate(zip(at[:-1].tolist(), at[1:].tolist(), strict=True), 1):
+        target = stores.lake() / "_raw" / service.name / month / f"{day:02d}.csv.zst"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        packed = CODEC.compress(values.slice(begin, end - begin), asbytes=True)
+        target.write_bytes(CODEC.compress(header, asbytes=True) + packed)
+
+
+def parse(lines: pa.Buffer, service: Service) -> pa.Table:
+    """Typed rows."""
+    table = pa_csv.read_csv(
+        pa.BufferReader(lines),
+        convert_options=pa_csv.ConvertOptions(
+            column_types=service.published_schema, strings_can_be_null=True, null_values=[""]
+        ),
+    )
+    return table.rename_columns(service.arrow_schema.names)
+
+
+def keep(table: pa.Table, service: Service, first: date, end: date) -> pa.Table:
+    """The month's rows with passengers."""
+    pickup = table[service.pickup_column]
+    inside = pc.and_(
+        pc.greater_equal(pickup, pa.scalar(first).cast(pickup.type)),
+        pc.less(pickup, pa.scalar(end).cast(pickup.type)),
+    )
+    if service.passengers:
+        inside = pc.and_(inside, pc.greater(table[service.passengers], 0))
+    return table.filter(inside)
+
+
+def write_parquet_days(table: pa.Table, service: Service) -> list[str]:
+    """One object a day in the lake; returns their URIs."""
+    days = table[service.pickup_column].cast(pa.date32())
+    order = pc.sort_indices(days)
+    table, runs = table.take(order), pc.run_end_encode(days.take(order).combine_chunks())
+    begin, uris = 0, list[str]()
+    for day, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+        key = f"{service.name}/{service.day_column}={day}/trips.parquet"
+        target = stores.lake() / key
+        target.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(
+            table.slice(begin, end - begin), target, compression="zstd", compression_level=1
+        )
+        uris.append(f"gs://{stores.lake().name}/{key}")
+        begin = end
+    return uris
+
+
+def copy_to_postgres(table: pa.Table, service: Service) -> None:
+    """Binary COPY into a fresh table, in one transaction."""
+    with stores.postgres(autocommit=False) as connection, connection.cursor() as cursor:
+        schema = stores.postgres_table(service).split(".")[0].strip('"')
+        cursor.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
+        cursor.adbc_ingest(service.table, table, mode="create", db_schema_name=schema)
+        connection.commit()
+
+
+def load_bigquery(uris: list[str], service: Service, first: date, end: date) -> None:
+    """A load job into a staging table, one transaction into a fresh target."""
+    from google.cloud import bigquery as google  # noqa: PLC0415 - heavy at import
+
+    client, dataset = stores.bigquery(), stores.bigquery_dataset()
+    client.create_dataset(dataset, exists_ok=True)
+    target, staging = f"{dataset}.{service.table}", f"{dataset}.staging_{service.name}"
+    schema = [google.SchemaField(column.name, column.bigquery) for column in service.columns]
+    table = google.Table(target, [*schema, google.SchemaField(service.day_column, "DATE")])
+    table.time_partitioning = google.TimePartitioning(field=service.day_column)
+    client.create_table(table)
+    client.delete_table(staging, not_found_ok=True)
+    client.create_table(google.Table(staging, schema))
+    _load(client, uris, staging, schema)
+    names = ", ".join(f"`{column.name}`" for column in service.columns)
+    client.query(
+        "BEGIN TRANSACTION;\n"
+        f"DELETE FROM `{target}` WHERE {service.day_column} >= DATE '{first}'"
+        f" AND {service.day_column} < DATE '{end}';\n"
+        f"INSERT INTO `{target}` ({names}, {service.day_column})"
+        f" SELECT {names}, DATE({service.pickup_column}) FROM `{staging}`;\n"
+        "COMMIT TRANSACTION;"
+    ).result()
+    client.delete_table(staging)
+    client.close()
+
+
+def _load(client: Client, uris: list[str], staging: str, schema: list[Any]) -> None:
+    from google.cloud import bigquery as google  # noqa: PLC0415 - heavy at import
+
+    config = google.LoadJobConfig(source_format=google.SourceFormat.PARQUET, schema=schema)
+    client.load_table_from_uri(uris, staging, job_config=config).result()
+
+
+def main(service: Service, month: str, path: Path) -> dict[str, float]:
+    """Everything once; seconds by stage."""
+    first = date.fromisoformat(f"{month}-01")
+    end = (first + timedelta(days=31)).replace(day=1)
+    clock = Clock()
+    lines = decompress(path)
+    clock.lap("decompress")
+    write_raw_days(lines, service, month)
+    clock.lap("split and pack raw days")
+    table = parse(lines, service)
+    clock.lap("parse")
+    table = keep(table, service, first, end)
+    clock.lap("filter")
+    uris = write_parquet_days(table, service)
+    clock.lap("Parquet a day")
+    copy_to_postgres(table, service)
+    clock.lap("COPY to Postgres")
+    load_bigquery(uris, service, first, end)
+    clock.lap("load BigQuery")
+    return clock.stages
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(SERVICES[sys.argv[1]], sys.argv[2], Path(sys.argv[3]))))

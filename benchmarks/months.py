@@ -1,0 +1,21 @@
+"""`python -m benchmarks.months SERVICE YYYY-MM FILE ROWS`: a month of the package's own sample."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from taxi_assets.services import SERVICES
+from taxi_assets.trips.sample import write_month
+from taxi_assets.windows import Month
+
+
+def main(service: str, month: str, path: Path, rows: int) -> None:
+    """Write the file whole or not at all."""
+    part = path.with_suffix(".part")
+    write_month(SERVICES[service], Month(int(month[:4]), int(month[5:])), part, rows)
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))

@@ -1,0 +1,82 @@
+"""The three stores, as the environment names them: connect, empty, settle.
+
+`python -m benchmarks.stores settle` and `... empty SERVICE` are run before measured commands.
+The variables are those that `python -m taxi_assets.local env` prints, with POSTGRES_SCHEMA and
+BIGQUERY_DATASET beside them, so that the floor can have tables of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from taxi_assets.services import SERVICES, Service
+
+if TYPE_CHECKING:
+    from google.cloud.bigquery import Client
+
+
+def postgres(*, autocommit: bool = True) -> Any:
+    """An ADBC connection."""
+    from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - heavy at import
+
+    env = os.environ
+    user, password = quote(env["POSTGRES_USER"], safe=""), quote(env["POSTGRES_PASSWORD"], safe="")
+    place = f"{env['POSTGRES_HOST']}:{env['POSTGRES_PORT']}/{env['POSTGRES_DBNAME']}"
+    return dbapi.connect(f"postgresql://{user}:{password}@{place}", autocommit=autocommit)
+
+
+def postgres_table(service: Service) -> str:
+    """The service's table, with its schema."""
+    return f'"{os.environ["POSTGRES_SCHEMA"]}"."{service.table}"'
+
+
+def bigquery() -> Client:
+    """A client of the emulator."""
+    from google.api_core.client_options import ClientOptions  # noqa: PLC0415 - heavy at import
+    from google.auth.credentials import AnonymousCredentials  # noqa: PLC0415
+    from google.cloud import bigquery as google  # noqa: PLC0415
+
+    return google.Client(
+        project=os.environ["GCP_PROJECT"],
+        credentials=AnonymousCredentials(),
+        client_options=ClientOptions(api_endpoint=os.environ["BIGQUERY_ENDPOINT"]),
+    )
+
+
+def bigquery_dataset() -> str:
+    """`project.dataset`."""
+    return f"{os.environ['GCP_PROJECT']}.{os.environ['BIGQUERY_DATASET']}"
+
+
+def lake() -> Path:
+    """The folder that is the bucket."""
+    return Path(os.environ["TAXI_LAKE"])
+
+
+def empty(service: Service) -> None:
+    """Remove everything of a service from all stores: what a first load finds."""
+    with postgres() as connection, connection.cursor() as cursor:
+        cursor.execute(f"DROP TABLE IF EXISTS {postgres_table(service)} CASCADE")
+    client = bigquery()
+    client.delete_table(f"{bigquery_dataset()}.{service.table}", not_found_ok=True)
+    client.close()
+    for folder in ("", "_raw", "_cleaned"):
+        shutil.rmtree(lake() / folder / service.name, ignore_errors=True)
+
+
+def settle() -> None:
+    """Write out what earlier runs left in memory, so that it is not written during the next one."""
+    with postgres() as connection, connection.cursor() as cursor:
+        cursor.execute("CHECKPOINT")
+    os.sync()
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "empty":
+        empty(SERVICES[sys.argv[2]])
+    settle()

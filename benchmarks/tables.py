@@ -1,0 +1,105 @@
+"""The printed tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import median
+
+from benchmarks.bench import Measured
+from benchmarks.measure import Spread
+
+MIB = 2**20
+
+
+def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table with aligned columns, the first to the left."""
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[at]) for line in lines) for at in range(len(header))]
+
+    def shown(cells: Sequence[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        aligned = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
+        return "| " + " | ".join(aligned) + " |"
+
+    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
+    return "\n".join([shown(lines[0]), shown(rule), *map(shown, lines[1:])])
+
+
+def spread(runs: Sequence[Measured], figure: str) -> Spread:
+    """One figure over the repeats."""
+    return Spread.of([getattr(run.sample, figure) for run in runs])
+
+
+def costs(found: Mapping[str, Sequence[Measured]], file_rows: Mapping[str, int]) -> str:
+    """What every measured command cost, beside the floor and less the no-op."""
+    header = (
+        "run", "wall s", "x floor", "data work s", "x floor's", "CPU s", "servers' CPU s",
+        "peak RSS MiB", "rows/s", "others, cores",
+    )  # fmt: skip
+    floor = _middle(found, "floor")
+    noop = _middle(found, "noop")
+    floor_stages = median([sum(run.stages.values()) for run in found["floor"]]) if floor else 0.0
+    rows: list[list[str]] = []
+    for name, runs in found.items():
+        wall = spread(runs, "wall")
+        work = floor_stages if name == "floor" else max(0.0, wall.middle - noop)
+        whole = name in file_rows
+        rows.append(
+            [
+                name,
+                wall.text(),
+                f"{wall.middle / floor:.2f}" if floor and whole else "-",
+                f"{work:.2f}" if (noop or name == "floor") and name != "noop" else "-",
+                f"{work / floor_stages:.2f}" if floor and noop and whole else "-",
+                spread(runs, "cpu").text(),
+                spread(runs, "servers").text(),
+                f"{spread(runs, 'rss').middle / MIB:,.0f}",
+                f"{file_rows[name] / wall.middle:,.0f}" if whole else "-",
+                spread(runs, "others").text(),
+            ]
+        )
+    return markdown(header, rows)
+
+
+def stages(found: Mapping[str, Sequence[Measured]]) -> str:
+    """Seconds of each stage, one column a measured command."""
+    names = list(dict.fromkeys(stage for runs in found.values() for stage in runs[0].stages))
+    rows = [
+        [
+            stage,
+            *(
+                Spread.of([run.stages[stage] for run in runs]).text()
+                if stage in runs[0].stages
+                else "-"
+                for runs in found.values()
+            ),
+        ]
+        for stage in names
+    ]
+    return markdown(("stage, s", *found), rows)
+
+
+def growth(found: Mapping[int, Sequence[Measured]], noop: float, rows: int) -> str:
+    """How a run grows with its months."""
+    header = (
+        "months in one run", "wall s", "data work s a month", "rows/s", "CPU s",
+        "servers' CPU s", "peak RSS MiB", "others, cores",
+    )  # fmt: skip
+    lines = [
+        [
+            str(months),
+            spread(runs, "wall").text(),
+            f"{(spread(runs, 'wall').middle - noop) / months:.2f}",
+            f"{rows * months / spread(runs, 'wall').middle:,.0f}",
+            spread(runs, "cpu").text(),
+            spread(runs, "servers").text(),
+            f"{spread(runs, 'rss').middle / MIB:,.0f}",
+            spread(runs, "others").text(),
+        ]
+        for months, runs in found.items()
+    ]
+    return markdown(header, lines)
+
+
+def _middle(found: Mapping[str, Sequence[Measured]], name: str) -> float:
+    return spread(found[name], "wall").middle if found.get(name) else 0.0

@@ -1,0 +1,130 @@
+"""Do the stores hold the right rows? Counts and an order-free hash of each, and of the month file.
+
+Every store writes each row as the same text (whole numbers, amounts in hundredths, times to the
+second), takes its MD5, and adds up the first two halves of 64 bits: an order-free hash that each
+computes by itself in SQL. DuckDB reads the month files a second way, without the package's code.
+
+`python -m benchmarks.verify SERVICE FIRST LAST FILE...` prints what it found as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from datetime import date, timedelta
+from typing import Any
+
+from benchmarks import stores
+from taxi_assets.services import SERVICES, Column, Service
+
+Digest = tuple[int, int, int]
+"""Rows, and the sums of both halves of their hashes."""
+
+# How each dialect writes a value as text; {0} is the quoted column.
+DUCKDB = {
+    "id": "CAST({0} AS VARCHAR)",
+    "amount": "CAST(CAST(round({0} * 100) AS BIGINT) AS VARCHAR)",
+    "time": "CAST(CAST({0} AS TIMESTAMP) AS VARCHAR)",
+    "text": "{0}",
+}
+POSTGRES = {
+    "id": "{0}::text",
+    "amount": "round({0} * 100)::bigint::text",
+    "time": "to_char({0}, 'YYYY-MM-DD HH24:MI:SS')",
+    "text": "{0}",
+}
+BIGQUERY = {
+    "id": "CAST({0} AS STRING)",
+    "amount": "CAST(CAST(ROUND({0} * 100) AS INT64) AS STRING)",
+    "time": "FORMAT_DATETIME('%Y-%m-%d %H:%M:%S', {0})",
+    "text": "{0}",
+}
+
+
+def row_text(service: Service, dialect: dict[str, str], name: Callable[[Column], str]) -> str:
+    """Expression of a row as one text, a missing value being empty."""
+    values = (dialect[column.kind].format(name(column)) for column in service.columns)
+    return " || '|' || ".join(f"COALESCE({value}, '')" for value in values)
+
+
+def of_duckdb(service: Service, source: str, name: Callable[[Column], str], kept: str) -> Digest:
+    """Digest of what DuckDB reads from `source`."""
+    import duckdb  # noqa: PLC0415 - not needed to read this module
+
+    halves = ", ".join(f"sum(('0x' || h[{at}:{at + 7}])::BIGINT)" for at in (1, 9))
+    query = (
+        f"SELECT count(*), {halves} FROM (SELECT md5({row_text(service, DUCKDB, name)}) AS h"
+        f" FROM {source} WHERE {kept})"
+    )
+    return _digest(duckdb.sql(query).fetchone())
+
+
+def of_files(service: Service, first: date, last: date, files: list[str]) -> Digest:
+    """What should be there: the month files' rows with passengers and a pickup in the days."""
+    types = {"id": "BIGINT", "amount": "DOUBLE", "time": "TIMESTAMP", "text": "VARCHAR"}
+    columns = {column.published: types[column.kind] for column in service.columns}
+    source = f"read_csv({files!r}, header = true, columns = {columns!r})"
+    end = last + timedelta(days=1)
+    kept = f"\"{service.pickup}\" >= '{first}' AND \"{service.pickup}\" < '{end}'"
+    if service.passengers:
+        kept += f" AND {service.passengers} > 0"
+    return of_duckdb(service, source, lambda column: f'"{column.published}"', kept)
+
+
+def of_lake(service: Service) -> Digest:
+    """Digest of the Parquet objects that people read."""
+    source = f"read_parquet('{stores.lake()}/{service.name}/**/*.parquet', hive_partitioning=false)"
+    return of_duckdb(service, source, lambda column: f'"{column.name}"', "true")
+
+
+def of_postgres(service: Service) -> Digest:
+    """Digest of the Postgres table."""
+    text = row_text(service, POSTGRES, lambda column: f'"{column.name}"')
+    halves = ", ".join(
+        f"sum(('x' || substr(h, {at}, 8))::bit(32)::bigint)::bigint" for at in (1, 9)
+    )
+    query = (
+        f"SELECT count(*), {halves} FROM"
+        f" (SELECT md5({text}) AS h FROM {stores.postgres_table(service)} OFFSET 0) t"
+    )
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute(query)
+        return _digest(cursor.fetchone())
+
+
+def of_bigquery(service: Service) -> Digest:
+    """Digest of the BigQuery table."""
+    text = row_text(service, BIGQUERY, lambda column: f"`{column.name}`")
+    halves = ", ".join(f"SUM(CAST(CONCAT('0x', SUBSTR(h, {at}, 8)) AS INT64))" for at in (1, 9))
+    query = (
+        f"SELECT COUNT(*), {halves} FROM (SELECT TO_HEX(MD5({text})) AS h"
+        f" FROM `{stores.bigquery_dataset()}.{service.table}`)"
+    )
+    client = stores.bigquery()
+    try:
+        (row,) = client.query(query).result()
+        return _digest(tuple(row))
+    finally:
+        client.close()
+
+
+def _digest(row: Any) -> Digest:
+    rows, one, other = row
+    return int(rows), int(one or 0), int(other or 0)
+
+
+def main(service: Service, first: date, last: date, files: list[str]) -> dict[str, str]:
+    """All digests by name, as `rows:hash`."""
+    found = {
+        "files": of_files(service, first, last, files),
+        "postgres": of_postgres(service),
+        "lake": of_lake(service),
+        "bigquery": of_bigquery(service),
+    }
+    return {name: f"{rows}:{one:x}-{other:x}" for name, (rows, one, other) in found.items()}
+
+
+if __name__ == "__main__":
+    days = date.fromisoformat(sys.argv[2]), date.fromisoformat(sys.argv[3])
+    print(json.dumps(main(SERVICES[sys.argv[1]], *days, sys.argv[4:])))

@@ -1,0 +1,79 @@
+"""A real local stack for the whole test session, and runs of the real jobs on it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+REAL_ROWS = REPOSITORY.parent / "shared" / "data" / "tlc"
+
+# Of the person who runs the tests: none of it may reach them.
+FOREIGN = ("TAXI_", "POSTGRES_", "BIGQUERY_", "GCP_", "GCS_", "GOOGLE_", "DAGSTER_", "STORAGE_")
+
+
+@pytest.fixture(scope="session")
+def session_env() -> Iterator[pytest.MonkeyPatch]:
+    """The environment without settings of the person who runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(FOREIGN):
+                patch.delenv(name)
+        yield patch
+
+
+@pytest.fixture(autouse=True)
+def _own_settings(session_env: pytest.MonkeyPatch) -> None:
+    """Every test starts from there."""
+
+
+@pytest.fixture(scope="session")
+def home(session_env: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A TAXI_HOME with its stack up, and a DAGSTER_HOME with the repository's settings."""
+    folder = Path(tempfile.mkdtemp(prefix="taxi-"))
+    folder.chmod(0o755)
+    session_env.setenv("TAXI_HOME", str(folder / "taxi"))
+    session_env.setenv("TAXI_START_DATE", "2020-10-01")
+    session_env.setenv("DAGSTER_HOME", str(folder / "dagster"))
+    (folder / "dagster").mkdir()
+    shutil.copy(REPOSITORY / "dagster.yaml", folder / "dagster")
+    local = [sys.executable, "-m", "taxi_assets.local"]
+    subprocess.run([*local, "up"], check=True, capture_output=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run([*local, "down"], check=True, capture_output=True)
+        shutil.rmtree(folder)
+
+
+@dataclass
+class RealRows:
+    """Real rows of TLC, where they are."""
+
+    folder: Path
+
+    @property
+    def template(self) -> str:
+        """TAXI_SOURCE of the whole green months."""
+        name = "{service}_tripdata_{year}-{month}.csv.gz"
+        return str(self.folder / "{service}" / name)
+
+    def path(self, service: str, month: str) -> Path:
+        """A whole month's file."""
+        return self.folder / service / f"{service}_tripdata_{month}.csv.gz"
+
+
+@pytest.fixture(scope="session")
+def real_rows() -> RealRows:
+    """Real rows, or the test is skipped: they are no part of this repository."""
+    if not REAL_ROWS.is_dir():
+        pytest.skip(f"no real rows in {REAL_ROWS}")
+    return RealRows(REAL_ROWS)

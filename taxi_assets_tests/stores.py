@@ -1,0 +1,163 @@
+"""Runs of the real jobs, and what the stores hold, read with clients that are not ours."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pandas as pd
+from adbc_driver_postgresql import dbapi
+from dagster import DagsterEventType, DagsterInstance
+
+from taxi_assets import local
+from taxi_assets.definitions import build_defs
+from taxi_assets.resources.bigquery import emulator_client
+from taxi_assets.services import SERVICES, Service
+
+Totals = dict[date, tuple[int, float]]
+
+
+@dataclass
+class Runs:
+    """Runs jobs in this process on an instance with the repository's settings."""
+
+    services: Mapping[str, Service] = field(default_factory=lambda: SERVICES)
+    instance: DagsterInstance = field(default_factory=DagsterInstance.get)
+
+    def run(self, service: str, first: str, last: str | None = None, **more: object):
+        """`<service>_daily` for a day or for a range of days; it may fail."""
+        job = build_defs(self.services).resolve_job_def(f"{service}_daily")
+        if last is None:
+            return job.execute_in_process(
+                partition_key=first, instance=self.instance, raise_on_error=False, **more
+            )
+        tags = {
+            "dagster/asset_partition_range_start": first,
+            "dagster/asset_partition_range_end": last,
+        }
+        return job.execute_in_process(
+            tags=tags, instance=self.instance, raise_on_error=False, **more
+        )
+
+    def materializations(self, run_id: str) -> dict[tuple[str, str], dg.AssetMaterialization]:
+        """By asset and day."""
+        records = self.instance.get_records_for_run(
+            run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION
+        ).records
+        found = {}
+        for record in records:
+            event = record.event_log_entry.asset_materialization
+            key = (event.asset_key.to_user_string(), event.partition)
+            assert key not in found, f"{key} was recorded twice"
+            found[key] = event
+        return found
+
+    def evaluations(self, run_id: str) -> dict[tuple[str, str, str], dg.AssetCheckEvaluation]:
+        """By asset, check and day."""
+        records = self.instance.get_records_for_run(
+            run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION
+        ).records
+        found = {}
+        for record in records:
+            event = record.event_log_entry.asset_check_evaluation
+            key = (event.asset_key.to_user_string(), event.check_name, event.partition)
+            assert key not in found, f"{key} was evaluated twice"
+            found[key] = event
+        return found
+
+
+def failure(result: dg.ExecuteInProcessResult) -> str:
+    """The message of a run's first failed step."""
+    event = next(event for event in result.all_events if event.is_step_failure)
+    error = event.step_failure_data.error
+    return f"{error.message} {error.cause.message if error.cause else ''}"
+
+
+def _stack() -> local.Stack:
+    return local.use(Path(os.environ["TAXI_HOME"]))
+
+
+def postgres():
+    """A connection to the embedded Postgres."""
+    stack = _stack()
+    return dbapi.connect(
+        f"postgresql://{stack.postgres_user}:{stack.postgres_password}@{stack.postgres_host}"
+        f":{stack.postgres_port}/{stack.postgres_dbname}",
+        autocommit=True,
+    )
+
+
+def bigquery():
+    """A client of the emulator."""
+    return emulator_client("taxi-local", _stack().bigquery_endpoint)
+
+
+def lake() -> Path:
+    """The bucket's folder."""
+    return _stack().lake_root / os.environ.get("GCS_BUCKET", "taxi")
+
+
+def pandas_totals(path: Path, service: Service) -> Totals:
+    """What must land, counted by pandas on the month's file."""
+    frame = pd.read_csv(path, low_memory=False, parse_dates=[service.pickup])
+    frame = frame[frame["passenger_count"] > 0]
+    month = path.name.split("_")[-1][:7]
+    frame = frame[frame[service.pickup].dt.strftime("%Y-%m") == month]
+    days = frame.groupby(frame[service.pickup].dt.date)["total_amount"].agg(["size", "sum"])
+    return {day: (int(row["size"]), round(row["sum"], 2)) for day, row in days.iterrows()}
+
+
+def _rounded(rows: list[tuple]) -> Totals:
+    return {
+        pd.Timestamp(day).date(): (int(count), round(float(total or 0), 2))
+        for day, count, total in rows
+    }
+
+
+def store_totals(service: Service) -> dict[str, Totals]:
+    """Rows and sum of total_amount of each day, by store."""
+    with postgres() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            f"SELECT {service.pickup_column}::date, count(*), sum(total_amount)"
+            f" FROM ny_taxi.{service.table} GROUP BY 1"
+        )
+        in_postgres = _rounded(cursor.fetchall())
+    in_lake = _rounded(
+        duckdb.sql(
+            f"SELECT {service.day_column}, count(*), sum(total_amount)"
+            f" FROM '{lake()}/{service.name}/*/*.parquet' GROUP BY 1"
+        ).fetchall()
+    )
+    rows = bigquery().query(
+        f"SELECT {service.day_column}, COUNT(*), SUM(total_amount)"
+        f" FROM ny_taxi.{service.table} GROUP BY 1"
+    )
+    in_bigquery = _rounded([tuple(row) for row in rows.result()])
+    return {"postgres": in_postgres, "lake": in_lake, "bigquery": in_bigquery}
+
+
+def store_rows(service: Service) -> dict[str, pd.DataFrame]:
+    """All rows of a service, in one order, by store."""
+    columns = [column.name for column in service.columns]
+    listed = ", ".join(columns)
+    with postgres() as connection, connection.cursor() as cursor:
+        cursor.execute(f"SELECT {listed} FROM ny_taxi.{service.table}")
+        in_postgres = cursor.fetch_arrow_table().to_pandas()
+    in_lake = (
+        duckdb.sql(f"SELECT {listed} FROM '{lake()}/{service.name}/*/*.parquet'")
+        .arrow()
+        .read_all()
+        .to_pandas()
+    )
+    query = bigquery().query(f"SELECT {listed} FROM ny_taxi.{service.table}")
+    in_bigquery = query.result().to_arrow(create_bqstorage_client=False).to_pandas()
+    stores = {"postgres": in_postgres, "lake": in_lake, "bigquery": in_bigquery}
+    return {
+        name: frame.sort_values(columns, na_position="first").reset_index(drop=True)
+        for name, frame in stores.items()
+    }

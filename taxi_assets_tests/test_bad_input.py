@@ -1,0 +1,182 @@
+"""Bad input: an error that says what, where and what to do, and no store touched."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from taxi_assets.services import SERVICES
+from taxi_assets_tests import stores
+from taxi_assets_tests.stores import Runs
+from taxi_assets_tests.test_jobs import DAGSTER, trip, write_month
+
+pytestmark = pytest.mark.usefixtures("home")
+GREEN = SERVICES["green"]
+DAY = "2020-11-05"
+
+
+def _whole(folder: Path) -> Path:
+    lines = [trip(DAY, total) for total in range(2000)]
+    write_month(folder, GREEN, "2020-11", lines)
+    return folder / "green_tripdata_2020-11.csv.gz"
+
+
+def missing(folder: Path) -> None:
+    _whole(folder).unlink()
+
+
+def cut_short(folder: Path) -> None:
+    path = _whole(folder)
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def html(folder: Path) -> None:
+    _whole(folder).write_text("<!DOCTYPE html><html><body>Not found</body></html>")
+
+
+def lfs_pointer(folder: Path) -> None:
+    _whole(folder).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+
+
+def wrong_header(folder: Path) -> None:
+    path = _whole(folder)
+    text = gzip.decompress(path.read_bytes()).replace(b"PULocationID", b"PickupZone")
+    path.write_bytes(gzip.compress(text))
+
+
+def wrong_order(folder: Path) -> None:
+    path = _whole(folder)
+    text = gzip.decompress(path.read_bytes())
+    header, rest = text.split(b"\n", 1)
+    names = header.split(b",")
+    names[0], names[1] = names[1], names[0]
+    path.write_bytes(gzip.compress(b",".join(names) + b"\n" + rest))
+
+
+def other_dates(folder: Path) -> None:
+    path = _whole(folder)
+    text = gzip.decompress(path.read_bytes()).replace(b"2020-11-05", b"05/11/2020")
+    path.write_bytes(gzip.compress(text))
+
+
+def empty(folder: Path) -> None:
+    _whole(folder).write_bytes(b"")
+
+
+CASES: dict[Callable[[Path], None], str] = {
+    missing: "no such file",
+    cut_short: "cut short or damaged",
+    html: "HTML",
+    lfs_pointer: "LFS",
+    wrong_header: "missing PULocationID; unknown 'PickupZone'",
+    wrong_order: "in another order",
+    other_dates: "is not a time as 2021-01-05 00:31:19",
+    empty: "empty",
+}
+
+
+@pytest.fixture
+def before(home: Path) -> dict[str, object]:
+    """What the stores hold; there is something in each."""
+    assert Runs().run("green", "2021-01-05").success
+    return stores.store_totals(GREEN)
+
+
+@pytest.mark.parametrize("spoil", CASES, ids=lambda case: case.__name__)
+def test_a_bad_month_file_is_refused(
+    spoil: Callable[[Path], None],
+    before: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / "{service}_tripdata_{year}-{month}.csv.gz"))
+    spoil(tmp_path)
+    runs = Runs()
+    result = runs.run("green", DAY)
+    assert not result.success
+    message = stores.failure(result)
+    assert CASES[spoil].lower() in message.lower(), message
+    for part in ("green/raw_trips", DAY, str(tmp_path / "green_tripdata_2020-11.csv.gz")):
+        assert part in message, message
+    assert not any(event.is_step_up_for_retry for event in result.all_events)
+    assert runs.materializations(result.run_id) == {}
+    assert stores.store_totals(GREEN) == before
+
+
+def test_a_partition_outside_the_range_is_refused(before: dict[str, object]) -> None:
+    done = subprocess.run(
+        [DAGSTER, "job", "execute", "-m", "taxi_assets.definitions", "-j", "green_daily"]
+        + ["--tags", json.dumps({"dagster/partition": "2019-12-31"})],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert "2019-12-31 is outside the partitions 2020-10-01" in said
+    assert "set TAXI_START_DATE" in said
+    assert "STEP_UP_FOR_RETRY" not in said
+    assert stores.store_totals(GREEN) == before
+
+
+def test_wrong_settings_are_one_error(
+    before: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAXI_PROFILE", "gcp")
+    monkeypatch.setenv("POSTGRES_PORT", "five")
+    result = Runs().run("green", DAY)
+    assert not result.success
+    message = stores.failure(result)
+    for name in (
+        "GCP_PROJECT",
+        "GCS_BUCKET",
+        "TAXI_SOURCE",
+        "POSTGRES_HOST",
+        "POSTGRES_PORT='five'",
+    ):
+        assert name in message, message
+    assert stores.store_totals(GREEN) == before
+
+
+def test_postgres_down_stops_postgres_alone_and_says_where(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taxi_assets.assets.RETRIES", None)
+    for name, value in {
+        "HOST": "127.0.0.1",
+        "PORT": "1",
+        "DBNAME": "ny_taxi",
+        "USER": "taxi",
+        "PASSWORD": "planted-secret",
+    }.items():
+        monkeypatch.setenv(f"POSTGRES_{name}", value)
+    result = Runs().run("green", "2021-01-05")
+    assert not result.success
+    message = stores.failure(result)
+    assert "green/postgres_trips 2021-01-05" in message
+    assert "127.0.0.1:1/ny_taxi" in message
+    assert "planted-secret" not in message
+
+
+def test_a_wrong_password_is_not_tried_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from taxi_assets import local  # noqa: PLC0415
+
+    stack = local.use(home / "taxi")
+    for name, value in {
+        "HOST": stack.postgres_host,
+        "PORT": str(stack.postgres_port),
+        "DBNAME": stack.postgres_dbname,
+        "USER": stack.postgres_user,
+        "PASSWORD": "planted-secret",
+    }.items():
+        monkeypatch.setenv(f"POSTGRES_{name}", value)
+    result = Runs().run("green", "2021-01-05")
+    message = stores.failure(result)
+    assert "check POSTGRES_USER, POSTGRES_PASSWORD" in message
+    assert "planted-secret" not in message
+    assert not any(event.is_step_up_for_retry for event in result.all_events)

@@ -1,0 +1,219 @@
+"""What a value is, and the cleaning rule."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import date, datetime
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from taxi_assets.services import SERVICES, Kind
+from taxi_assets.trips.clean import clean, drop, outside, parse, to_frame, to_table
+from taxi_assets_tests.trips.files import HEADER, PICKUP, YELLOW, row, slice_of
+
+OF_KIND: dict[Kind, str] = {
+    "id": "passenger_count",
+    "amount": "total_amount",
+    "time": "tpep_dropoff_datetime",
+    "text": "store_and_fwd_flag",
+}
+NO_NEIGHBOUR: tuple[bytes, ...] = ()
+# One whose values can only be read one by one, so that its neighbours' are as well.
+ODD_NEIGHBOUR = (row(VendorID="what"),)
+
+
+def value_of(kind: Kind, text: str, *neighbours: bytes) -> Any:
+    """What `text` is read as in a column of the kind; the text itself in a list if unreadable."""
+    name = OF_KIND[kind]
+    parsed = parse(slice_of(row(**{name: text}), *neighbours), YELLOW)
+    mine = [bad for bad in parsed.unreadable if bad.row == 2]
+    if mine:
+        assert mine[0].column == name
+        return [mine[0].value]
+    return parsed.table[name][0].as_py()
+
+
+READABLE: list[tuple[Kind, str, Any]] = [
+    ("id", "", None),
+    ("id", "1", 1),
+    ("id", "007", 7),
+    ("id", "-1", -1),
+    ("id", "1.0", 1),
+    ("id", "1.", 1),
+    ("id", '"1"', 1),
+    ("id", '""', None),
+    ("id", "9223372036854775807", 2**63 - 1),
+    ("id", "-9223372036854775808", -(2**63)),
+    ("id", "0" * 60 + "5", 5),
+    ("amount", "", None),
+    ("amount", ".50", 0.5),
+    ("amount", "8", 8.0),
+    ("amount", "8.", 8.0),
+    ("amount", "-52.80", -52.8),
+    ("amount", "+1.5", 1.5),
+    ("amount", "1e3", 1000.0),
+    ("time", "", None),
+    ("time", "2021-02-03 23:59:59", datetime(2021, 2, 3, 23, 59, 59)),  # noqa: DTZ001
+    ("time", "2020-02-29 00:00:00", datetime(2020, 2, 29)),  # noqa: DTZ001
+    ("time", "0001-01-01 00:00:00", datetime(1, 1, 1)),  # noqa: DTZ001
+    ("time", "9999-12-31 23:59:59", datetime(9999, 12, 31, 23, 59, 59)),  # noqa: DTZ001
+    ("text", "", None),
+    ("text", "N", "N"),
+    ("text", " N", " N"),
+    ("text", "nan", "nan"),
+    ("text", "NA", "NA"),
+    ("text", "Taxi x", "Taxi x"),
+    ("text", '"N,Y"', "N,Y"),
+    ("text", '"a ""b"""', 'a "b"'),
+    ("text", "é", "é"),
+]
+UNREADABLE: list[tuple[Kind, str]] = [
+    *[("id", text) for text in (" 1", "1 ", "\t1", "+1", "0x10", "0X1", "1e3", "1.5", "1_0", "-")],
+    *[("id", text) for text in ("nan", "N", "inf", "one", "9223372036854775808", "1" * 50, "--1")],
+    *[("id", text) for text in ("-9223372036854775809", "true", "1.0.0", "٣")],
+    *[("amount", text) for text in (" 1.5", "1.5 ", "\t1", "nan", "NaN", "inf", "-Infinity", ".")],
+    *[("amount", text) for text in ("1e400", "9" * 400, "0x10", "1.2.3", "$8", "1e", "5-")],
+    *[("time", text) for text in ("2021-02-03", "2021-02-03 04:05", "2021-02-03T04:05:06")],
+    *[("time", text) for text in ("2021-02-03 04:05:06.5", "2021-02-03 04:05:06.000")],
+    *[("time", text) for text in ("2021-02-03 04:05:06Z", "2021-02-03 04:05:06-05:00")],
+    *[("time", text) for text in ("2021-02-03 04:05-05", "03/02/2021 04:05:06", "1612324800")],
+    *[("time", text) for text in ("2021-02-30 00:00:00", "2021-02-29 00:00:00")],
+    *[("time", text) for text in ("1900-02-29 00:00:00", "2021-04-31 00:00:00")],
+    *[
+        ("time", text)
+        for text in ("0000-01-01 00:00:00", "2021-2-3 4:05:06", "2021-13-01 00:00:00")
+    ],
+    *[("time", text) for text in ("2021-02-03 24:00:00", "2021-02-03 23:59:60", "now")],
+    *[
+        ("time", text)
+        for text in (" 2021-02-03 04:05:06", "2021-02-03 04:05:06 ", "2021-02-03  4:05:06")
+    ],
+]
+
+
+@pytest.mark.parametrize("neighbours", [NO_NEIGHBOUR, ODD_NEIGHBOUR], ids=["alone", "beside odd"])
+@pytest.mark.parametrize(("kind", "text", "value"), READABLE)
+def test_a_value_of_its_type_is_read(
+    kind: Kind, text: str, value: Any, neighbours: tuple[bytes, ...]
+) -> None:
+    assert value_of(kind, text, *neighbours) == value
+
+
+@pytest.mark.parametrize("neighbours", [NO_NEIGHBOUR, ODD_NEIGHBOUR], ids=["alone", "beside odd"])
+@pytest.mark.parametrize(("kind", "text"), UNREADABLE)
+def test_a_value_of_another_type_puts_its_line_aside(
+    kind: Kind, text: str, neighbours: tuple[bytes, ...]
+) -> None:
+    assert value_of(kind, text, *neighbours) == [text]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    kind=st.sampled_from(list(OF_KIND)),
+    text=st.text("0159.-+:eExXnaifNT \t", max_size=22)
+    | st.from_regex(
+        r"[012]\d{3}-[01]\d-[0-3]\d[ T][0-2]\d:[0-6]\d(:[0-6]\d(\.0)?)?", fullmatch=True
+    )
+    | st.from_regex(r"-?0{0,30}[0-9]{1,21}(\.0)?", fullmatch=True),
+)
+@example("time", "2021-02-29 00:00:00")
+def test_a_value_does_not_depend_on_its_neighbours(kind: Kind, text: str) -> None:
+    assert value_of(kind, text) == value_of(kind, text, *ODD_NEIGHBOUR)
+
+
+passengers = st.sampled_from(
+    ["", "0", "1", "6", "1.0", "0.0", "-1", " 1", "nan", "x", "0x1", "1e0"]
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.tuples(passengers, st.sampled_from(["1.5", "", "oops"])), max_size=12))
+def test_each_raw_row_is_kept_or_dropped_for_one_reason(values: list[tuple[str, str]]) -> None:
+    lines = [row(passenger_count=count, tip_amount=tip) for count, tip in values]
+    done = clean(slice_of(*lines), YELLOW)
+
+    readable = [count for count, tip in values if tip != "oops"]
+    expected = {
+        "null_passengers": readable.count(""),
+        "zero_passengers": sum(readable.count(text) for text in ("0", "0.0", "-1")),
+    }
+    kept = sum(readable.count(text) for text in ("1", "6", "1.0"))
+    expected["unreadable"] = len(values) - kept - sum(expected.values())
+    assert done.dropped == expected
+    assert len(done.frame) == kept
+    assert done.raw_rows == len(values) == len(done.frame) + sum(done.dropped.values())
+    assert len(done.unreadable) == expected["unreadable"]
+    assert all(values[bad.row - 2] not in [("1", "1.5")] for bad in done.unreadable)
+    assert (done.frame["passenger_count"] > 0).all()
+
+    again, dropped = drop(to_table(done.frame, YELLOW), YELLOW)
+    assert dropped == {"zero_passengers": 0, "null_passengers": 0}
+    pd.testing.assert_frame_equal(to_frame(again), done.frame)
+
+
+def test_the_first_bad_value_of_a_line_is_named_with_its_line() -> None:
+    done = parse(slice_of(row(), row(VendorID="A", extra="B"), row(), row(extra="C" * 99)), YELLOW)
+    assert list(map(str, done.unreadable)) == [
+        "line 3: VendorID='A'",
+        f"line 5: extra='{'C' * 40}'",
+    ]
+    assert done.table.num_rows == 2
+
+
+@pytest.mark.parametrize("header", [HEADER, HEADER.rstrip(), b"\xef\xbb\xbf" + HEADER])
+def test_a_day_without_rows_is_an_empty_frame_of_the_schema(header: bytes) -> None:
+    done = clean(pa.py_buffer(header), YELLOW)
+    assert (len(done.frame), done.raw_rows, done.unreadable) == (0, 0, [])
+    assert done.frame.dtypes.astype(str).to_dict() == YELLOW.pandas_types
+    assert done.dropped == {"zero_passengers": 0, "null_passengers": 0, "unreadable": 0}
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
+@pytest.mark.parametrize("neighbours", [NO_NEIGHBOUR, ODD_NEIGHBOUR], ids=["alone", "beside odd"])
+def test_types_names_and_values_of_the_frame(neighbours: tuple[bytes, ...], end: bytes) -> None:
+    lines = [*neighbours, row(VendorID="", store_and_fwd_flag="")]
+    frame = clean(pa.py_buffer(HEADER + b"\r\n".join(lines) + end), YELLOW).frame
+    assert frame.dtypes.astype(str).to_dict() == YELLOW.pandas_types
+    first = frame.iloc[0]
+    assert first["vendorid"] is pd.NA
+    assert first["store_and_fwd_flag"] is pd.NA
+    assert first["tpep_pickup_datetime"] == pd.Timestamp(PICKUP)
+    assert first["trip_distance"] == 0.5
+    table = to_table(frame, YELLOW)
+    assert table.schema.remove_metadata() == YELLOW.arrow_schema
+    pd.testing.assert_frame_equal(to_frame(table), frame)
+
+
+def test_a_slice_of_several_blocks_is_read_in_order() -> None:
+    lines = [row(VendorID=str(at)) for at in range(20_000)]
+    for found in (parse(slice_of(*lines), YELLOW), parse(slice_of(*lines, *ODD_NEIGHBOUR), YELLOW)):
+        assert found.table["vendorid"].to_pylist() == list(range(20_000))
+
+
+def test_rows_outside_the_day_are_counted() -> None:
+    pickups = ["2021-02-02 23:59:59", "2021-02-03 00:00:00", "2021-02-03 23:59:59"]
+    frame = clean(slice_of(*map(row, [*pickups, "2021-02-04 00:00:00"])), YELLOW).frame
+    assert outside(frame, date(2021, 2, 3), YELLOW) == 2
+
+
+def test_a_service_without_passengers_keeps_every_row() -> None:
+    service = dataclasses.replace(YELLOW, passengers=None)
+    done = clean(slice_of(row(passenger_count="0"), row(passenger_count="")), service)
+    assert len(done.frame) == 2
+    assert done.dropped == {"unreadable": 0}
+
+
+def test_green_is_read_by_its_own_columns() -> None:
+    green = SERVICES["green"]
+    times = {"lpep_pickup_datetime": PICKUP, "lpep_dropoff_datetime": PICKUP, "ehail_fee": ""}
+    trip = {**dict.fromkeys(green.header, "2"), **times}
+    lines = ",".join(green.header) + "\r\n" + ",".join(trip.values()) + "\r\n"
+    frame = clean(pa.py_buffer(lines.encode()), green).frame
+    assert list(frame.columns) == [name.lower() for name in green.header]
+    assert frame["trip_type"].tolist() == [2]
+    assert frame["ehail_fee"].isna().all()

@@ -1,0 +1,215 @@
+"""Conservation: every line of a month file comes out once, in one place, byte for byte."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from unittest.mock import patch
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taxi_assets.errors import SourceError
+from taxi_assets.trips import lines as lines_module
+from taxi_assets.trips.lines import prefetch
+from taxi_assets.trips.month import ALL_WRONG, BLANK, OUTSIDE, UNREADABLE
+from taxi_assets_tests.trips.files import HEADER, PICKUP, passed_over, raw_month, row
+from taxi_assets_tests.trips.test_split import UNREADABLE_LINES
+
+Line = tuple[bytes, int]
+BOM = b"\xef\xbb\xbf"
+
+clock = st.times().map(lambda time: time.strftime("%H:%M:%S"))
+flag = st.sampled_from(["", "N", "Y", '"N"', '"N,Y"', '"a ""b"""', "é", '""'])
+
+
+@st.composite
+def good(draw: st.DrawFn) -> Line:
+    day = draw(st.integers(1, 28))
+    quote = draw(st.sampled_from(["", '"']))
+    pickup = f"{quote}2021-02-{day:02d} {draw(clock)}{quote}"
+    vendor = draw(st.sampled_from(["", "1", '"1,5"', f'"{PICKUP}"']))
+    return row(pickup, VendorID=vendor, store_and_fwd_flag=draw(flag)), day
+
+
+@st.composite
+def outside(draw: st.DrawFn) -> Line:
+    days = st.dates().filter(lambda day: (day.year, day.month) != (2021, 2))
+    return row(f"{draw(days)} {draw(clock)}", store_and_fwd_flag=draw(flag)), OUTSIDE
+
+
+# A huge line is a case of its own below, and a CR before CRLF depends on the line's end.
+unreadable = st.sampled_from(
+    [(line, UNREADABLE) for line, why in UNREADABLE_LINES.values() if len(line) < 1000]
+)
+blank = st.just((b"", BLANK))
+ends = st.sampled_from([b"\n", b"\r\n"])
+
+
+@st.composite
+def month_lines(draw: st.DrawFn) -> list[Line]:
+    """Lines with their terminators, and where they belong."""
+    several = st.lists(st.tuples(good() | outside() | unreadable | blank, ends), max_size=30)
+    drawn = draw(several)
+    found = [(line + (b"\r\n" if line.endswith(b"\r") else end), key) for (line, key), end in drawn]
+    # Without its LF, a line that ends in CR CR LF can be read.
+    if found and not found[-1][0].endswith(b"\r\r\n") and draw(st.booleans()):
+        last, key = found.pop()
+        bare = last.rstrip(b"\r\n")
+        found += [(bare, key)] if bare else []
+    return found
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    lines=month_lines(),
+    block=st.integers(1, 500),
+    header=st.sampled_from([HEADER, HEADER.replace(b"\n", b"\r\n"), BOM + HEADER]),
+    packed=st.booleans(),
+)
+def test_every_line_is_in_one_place_in_file_order(
+    tmp_path_factory: pytest.TempPathFactory,
+    lines: list[Line],
+    block: int,
+    header: bytes,
+    packed: bool,
+) -> None:
+    path = tmp_path_factory.getbasetemp() / ("conserved.csv" + ".gz" * packed)
+    whole = header + b"".join(line for line, _ in lines)
+    path.write_bytes(gzip.compress(whole, 1) if packed else whole)
+    expected: defaultdict[int, list[bytes]] = defaultdict(list)
+    for line, key in lines:
+        expected[key].append(line)
+
+    month = raw_month(path)
+    with patch.object(lines_module, "BLOCK", block):
+        parts = passed_over(month)
+
+    assert month.header == header
+    assert parts == {key: b"".join(found) for key, found in expected.items()}
+    assert month.rows == {key: len(found) for key, found in expected.items()}
+    days = sum(month.day_rows(day) for day in month.days)
+    assert month.file_rows == days + month.rows[OUTSIDE] + month.rows[UNREADABLE]
+    assert month.file_rows + month.rows[BLANK] == len(lines)
+    numbers = [at for at, (_, key) in enumerate(lines, 2) if key == UNREADABLE]
+    assert [one.line for one in month.unreadable] == numbers
+    assert all(one.reason for one in month.unreadable)
+
+
+def write(path: Path, *lines: bytes) -> Path:
+    path.write_bytes(HEADER + b"".join(line + b"\n" for line in lines))
+    return path
+
+
+def test_only_the_wanted_days_are_handed_on_and_all_are_counted(tmp_path: Path) -> None:
+    lines = [row(f"2021-02-{day:02d} 00:00:00") for day in range(1, 29)]
+    path = write(tmp_path / "m.csv", *lines, row("2021-03-01 00:00:00"))
+    month = raw_month(path, days=[date(2021, 2, 5)])
+    assert set(passed_over(month)) == {5, OUTSIDE}
+    assert month.file_rows == 29
+    assert month.day_rows(date(2021, 2, 28)) == 1
+
+
+def test_a_second_pass_counts_afresh(tmp_path: Path) -> None:
+    month = raw_month(write(tmp_path / "m.csv", row(), b"x"))
+    assert passed_over(month) == passed_over(month)
+    assert (month.file_rows, len(month.unreadable)) == (2, 1)
+
+
+def test_a_line_of_10_mb_is_kept_whole(tmp_path: Path) -> None:
+    huge = row(store_and_fwd_flag="N" * (10 << 20))
+    month = raw_month(write(tmp_path / "m.csv", row(), huge, row()))
+    assert passed_over(month) == {3: (row() + b"\n") * 2, UNREADABLE: huge + b"\n"}
+    assert month.unreadable[0].line == 3
+
+
+@pytest.mark.parametrize(("share", "bad"), [(0.0, 0), (0.01, 2), (0.5, 100), (1.0, 200)])
+def test_unreadable_lines_up_to_the_share_are_put_aside(
+    tmp_path: Path, share: float, bad: int
+) -> None:
+    lines = [b"bad"] * bad + [row()] * (200 - bad)
+    month = raw_month(write(tmp_path / "m.csv", *lines), most_unreadable=share)
+    assert passed_over(month).get(UNREADABLE, b"") == b"bad\n" * bad
+
+
+@pytest.mark.parametrize(("share", "bad"), [(0.0, 1), (0.01, 3), (0.5, 101), (0.99, 200)])
+def test_past_the_share_the_month_is_refused(tmp_path: Path, share: float, bad: int) -> None:
+    lines = [row()] * (200 - bad) + [b"bad"] * bad
+    month = raw_month(write(tmp_path / "m.csv", *lines), most_unreadable=share)
+    said = (
+        f"yellow 2021-02: {bad} of 200 rows read of {tmp_path}/m.csv cannot be used, first line "
+        f"{202 - bad}: 1 fields instead of 18. "
+    )
+    with pytest.raises(SourceError, match=re.escape(said)):
+        passed_over(month)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (row("03/02/2021 04:05:06"), "tpep_pickup_datetime='03/02/2021 04:05:06' is not a time"),
+        (b"0," + row(), "19 fields instead of 18"),
+        (row().replace(b",", b";"), "1 fields instead of 18"),
+        (row("2021-03-01 00:00:00"), "has its pickup in 2021-02. .* another month's file"),
+    ],
+)
+def test_a_file_whose_rows_are_all_wrong_in_one_way_is_refused(
+    tmp_path: Path, line: bytes, said: str
+) -> None:
+    month = raw_month(write(tmp_path / "m.csv", *[line] * ALL_WRONG), most_unreadable=0.01)
+    with pytest.raises(SourceError, match=said):
+        passed_over(month)
+
+
+def test_a_hopeless_file_is_not_read_to_its_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.csv", *[b"x"] * 20 * ALL_WRONG)
+    month = raw_month(path, most_unreadable=0.5)
+    with (
+        patch.object(lines_module, "BLOCK", ALL_WRONG),
+        pytest.raises(SourceError, match="cannot be used"),
+    ):
+        passed_over(month)
+    assert ALL_WRONG <= month.file_rows < 2 * ALL_WRONG
+
+
+def test_some_rows_of_another_month_are_put_aside(tmp_path: Path) -> None:
+    strays = [row("2021-03-01 00:00:00")] * ALL_WRONG
+    assert set(passed_over(raw_month(write(tmp_path / "m.csv", *strays, row())))) == {3, OUTSIDE}
+    few = write(tmp_path / "m.csv", *strays[1:])
+    assert set(passed_over(raw_month(few))) == {OUTSIDE}
+
+
+def test_progress_is_told_in_tenths(tmp_path: Path) -> None:
+    told: list[str] = []
+    month = raw_month(write(tmp_path / "m.csv", *[row()] * 100))
+    with patch.object(lines_module, "BLOCK", 300):
+        list(month.pass_over(told.append))
+    assert len(told) == 10
+    assert told[-1].startswith("yellow 2021-02: 100 rows, 0.0 of 0.0 MiB (100 %)")
+
+
+def test_an_abandoned_pass_ends_its_threads(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.csv", *[row()] * 1000)
+    before = threading.active_count()
+    with patch.object(lines_module, "BLOCK", 300):
+        parts = raw_month(path).pass_over(lambda _: None)
+        next(parts)
+        parts.close()
+    assert threading.active_count() == before
+
+
+def test_an_error_in_the_prefetching_thread_reaches_the_reader() -> None:
+    def broken() -> Iterator[int]:
+        yield 1
+        raise OSError("gone")
+
+    items = prefetch(broken)
+    assert next(items) == 1
+    with pytest.raises(OSError, match="gone"):
+        next(items)
