@@ -112,7 +112,7 @@ def test_a_value_of_another_type_puts_its_line_aside(
     assert value_of(kind, text, *neighbours) == [text]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(
     kind=st.sampled_from(list(OF_KIND)),
     text=st.text("0159.-+:eExXnaifNT \t", max_size=22)
@@ -131,7 +131,7 @@ passengers = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(passengers, st.sampled_from(["1.5", "", "oops"])), max_size=12))
 def test_each_raw_row_is_kept_or_dropped_for_one_reason(values: list[tuple[str, str]]) -> None:
     lines = [row(passenger_count=count, tip_amount=tip) for count, tip in values]
@@ -148,7 +148,7 @@ def test_each_raw_row_is_kept_or_dropped_for_one_reason(values: list[tuple[str, 
     assert len(done.frame) == kept
     assert done.raw_rows == len(values) == len(done.frame) + sum(done.dropped.values())
     assert len(done.unreadable) == expected["unreadable"]
-    assert all(values[bad.row - 2] not in [("1", "1.5")] for bad in done.unreadable)
+    assert all(values[bad.row - 2] != ("1", "1.5") for bad in done.unreadable)
     assert (done.frame["passenger_count"] > 0).all()
 
     again, dropped = drop(to_table(done.frame, YELLOW), YELLOW)
