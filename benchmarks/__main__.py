@@ -25,8 +25,8 @@ NAMES = ("noop", "floor", "first", "rewrite", "day", "growth")
 SINGLE_DAYS = 5
 MONTH = Days.months(1)
 NOTE = (
-    "`first load` begins with emptied stores: table dropped in Postgres and deleted in "
-    "BigQuery, lake folders removed. Data work: wall less that of `noop`; the floor's is the sum of its "
+    "`first load` begins with emptied stores: table dropped in Postgres and deleted in BigQuery, "
+    "lake folders removed. Data work: wall less that of `noop`; the floor's is the sum of its "
     "stages, without imports. RSS is the process's, not the servers'. Dirty pages are written out "
     "before each run, rows are verified after it."
 )

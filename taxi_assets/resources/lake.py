@@ -110,7 +110,9 @@ class Lake:
         if self.local:
             self._put_local(key, content)
         else:
-            with self.filesystem.open_output_stream(f"{self.root}/{key}") as stream:
+            # By default pyarrow would compress what is named .zst once more.
+            path = f"{self.root}/{key}"
+            with self.filesystem.open_output_stream(path, compression=None) as stream:
                 stream.write(content)
         return size
 

