@@ -1,0 +1,238 @@
+"""Settings: every profile, every wrong value, one error for all of them, no secret in it."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from taxi_assets.errors import SettingsError
+from taxi_assets.settings import (
+    BigQuerySettings,
+    LakeSettings,
+    PostgresSettings,
+    Settings,
+    days_per_run,
+    start_date,
+)
+
+POSTGRES = {
+    "POSTGRES_HOST": "db",
+    "POSTGRES_DBNAME": "trips",
+    "POSTGRES_USER": "loader",
+    "POSTGRES_PASSWORD": "hunter2",
+}
+TEMPLATE = "/data/{service}/{service}_tripdata_{year}-{month}.csv.gz"
+GCP = {
+    "TAXI_PROFILE": "gcp",
+    "TAXI_SOURCE": TEMPLATE,
+    "GCP_PROJECT": "my-project",
+    "GCS_BUCKET": "my-bucket",
+    **POSTGRES,
+}
+
+
+def test_local_needs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    home = tmp_path / ".taxi"
+    assert Settings.from_env({}) == Settings(
+        profile="local",
+        home=home,
+        source="sample",
+        postgres=PostgresSettings(host=None),
+        lake=LakeSettings("taxi", "hive", home / "lake" / "taxi"),
+        bigquery=BigQuerySettings("taxi-local", "ny_taxi", "US", None, embedded=True),
+        most_unreadable=0.01,
+    )
+    assert Settings.from_env({}).needs_local_stack
+
+
+def test_gcp_takes_what_it_is_given(tmp_path: Path) -> None:
+    settings = Settings.from_env({**GCP, "TAXI_HOME": str(tmp_path)})
+    assert settings == Settings(
+        profile="gcp",
+        home=tmp_path,
+        source=TEMPLATE,
+        postgres=PostgresSettings("db", 5432, "trips", "loader", "hunter2", "ny_taxi", 10),
+        lake=LakeSettings("my-bucket", "hive", None),
+        bigquery=BigQuerySettings("my-project", "ny_taxi", "US", None, embedded=False),
+    )
+    assert not settings.needs_local_stack
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "path"),
+    [
+        ("TAXI_HOME", "/srv/taxi", "home"),
+        ("TAXI_SOURCE", TEMPLATE, "source"),
+        ("TAXI_MOST_UNREADABLE", "0.25", "most_unreadable"),
+        ("POSTGRES_HOST", "other", "postgres.host"),
+        ("POSTGRES_PORT", "6543", "postgres.port"),
+        ("POSTGRES_DBNAME", "other", "postgres.dbname"),
+        ("POSTGRES_USER", "other", "postgres.user"),
+        ("POSTGRES_PASSWORD", "other", "postgres.password"),
+        ("POSTGRES_SCHEMA", "other", "postgres.schema"),
+        ("POSTGRES_CONNECT_TIMEOUT", "3", "postgres.connect_timeout"),
+        ("TAXI_LAKE_LAYOUT", "date", "lake.layout"),
+        ("GCS_BUCKET", "other", "lake.bucket"),
+        ("GCP_PROJECT", "example.com:other", "bigquery.project"),
+        ("BIGQUERY_DATASET", "other", "bigquery.dataset"),
+        ("BIGQUERY_LOCATION", "EU", "bigquery.location"),
+        ("BIGQUERY_ENDPOINT", "http://127.0.0.1:9050", "bigquery.endpoint"),
+    ],
+)
+@pytest.mark.parametrize("profile", ["local", "gcp"])
+def test_a_variable_overrides_its_profile(profile: str, name: str, value: str, path: str) -> None:
+    found: object = Settings.from_env({**GCP, "TAXI_PROFILE": profile, name: value})
+    for part in path.split("."):
+        found = getattr(found, part)
+    assert str(found) == value
+
+
+@pytest.mark.parametrize("text", ["", "0", "0.0", "1", "1e-3", ".5"])
+def test_the_share_of_unreadable_rows(text: str) -> None:
+    settings = Settings.from_env({"TAXI_MOST_UNREADABLE": text})
+    assert settings.most_unreadable == float(text or 0.01)
+
+
+def test_an_empty_variable_is_not_set() -> None:
+    assert Settings.from_env({**dict.fromkeys(GCP, ""), "TAXI_HOME": "/h"}) == Settings.from_env(
+        {"TAXI_HOME": "/h"}
+    )
+
+
+@pytest.mark.parametrize(
+    ("lake", "expected"),
+    [
+        ("gs://other", LakeSettings("other", "hive", None)),
+        ("gs://other/", LakeSettings("other", "hive", None)),
+        ("/srv/lake", LakeSettings("lake", "hive", Path("/srv/lake"))),
+    ],
+)
+@pytest.mark.parametrize("env", [{}, GCP], ids=["local", "gcp"])
+def test_the_lake_is_a_bucket_or_a_folder(
+    env: dict[str, str], lake: str, expected: LakeSettings
+) -> None:
+    assert Settings.from_env({**env, "TAXI_LAKE": lake}).lake == expected
+
+
+def test_the_local_bucket_is_a_folder_under_home() -> None:
+    lake = Settings.from_env({"TAXI_HOME": "/srv/taxi", "GCS_BUCKET": "own"}).lake
+    assert lake == LakeSettings("own", "hive", Path("/srv/taxi/lake/own"))
+
+
+def test_local_may_use_another_postgres_or_bigquery() -> None:
+    assert Settings.from_env(POSTGRES).needs_local_stack
+    both = {**POSTGRES, "BIGQUERY_ENDPOINT": "http://127.0.0.1:9050"}
+    assert not Settings.from_env(both).needs_local_stack
+
+
+WRONG = [
+    ("TAXI_PROFILE", "aws", "TAXI_PROFILE='aws' is none of local, gcp"),
+    ("TAXI_LAKE_LAYOUT", "flat", "TAXI_LAKE_LAYOUT='flat' is none of hive, date"),
+    ("TAXI_LAKE", "gs://", "TAXI_LAKE='gs://' is no gs://<bucket>"),
+    ("TAXI_LAKE", "gs://bucket/prefix", "TAXI_LAKE='gs://bucket/prefix' is no gs://<bucket>"),
+    ("TAXI_SOURCE", "/data/{service}.csv", "with {year}, {month}"),
+    ("TAXI_SOURCE", "samples", "neither 'sample' nor a template with {service}, {year}, {month}"),
+    ("POSTGRES_SCHEMA", 'x"; DROP', "POSTGRES_SCHEMA='x\"; DROP' must match"),
+    ("POSTGRES_SCHEMA", "a" * 64, "must match"),
+    ("BIGQUERY_DATASET", "my-set", "BIGQUERY_DATASET='my-set' must match"),
+    ("BIGQUERY_ENDPOINT", "localhost:9050", "BIGQUERY_ENDPOINT='localhost:9050' is no http://"),
+    ("GCS_BUCKET", "Bucket", "GCS_BUCKET='Bucket' must match"),
+    ("GCS_BUCKET", "gs://bucket", "must match"),
+    ("GCP_PROJECT", "my`project", "GCP_PROJECT='my`project' must match"),
+    *[
+        ("POSTGRES_PORT", text, f"POSTGRES_PORT={text!r} is not a whole number from 1 to 65535")
+        for text in ("five", "0", "-1", "70000", "5432.0", " 5432")
+    ],
+    *[
+        ("POSTGRES_CONNECT_TIMEOUT", text, "is not a whole number from 1 to 3600")
+        for text in ("0", "1.5", "soon")
+    ],
+    *[
+        ("TAXI_MOST_UNREADABLE", text, f"TAXI_MOST_UNREADABLE={text!r} is not a number from 0 to 1")
+        for text in ("-0.1", "1.1", "nan", "inf", "0,01", "1 %", "few")
+    ],
+]
+
+
+@pytest.mark.parametrize(("name", "value", "said"), WRONG)
+def test_a_wrong_value_is_named(name: str, value: str, said: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({**POSTGRES, name: value})
+    message = str(refused.value)
+    assert said in message
+    assert message.count(";") == message.count(value) * value.count(";")  # the only complaint
+    assert message.endswith("Set them in the environment or in .env (see .env.example).")
+
+
+@pytest.mark.parametrize("name", sorted(set(GCP) - {"TAXI_PROFILE"}))
+def test_gcp_names_what_is_missing(name: str) -> None:
+    for env in ({**GCP, name: ""}, {key: GCP[key] for key in GCP if key != name}):
+        with pytest.raises(SettingsError, match=rf"^profile gcp: {name} is missing\. Set"):
+            Settings.from_env(env)
+
+
+def test_one_error_lists_everything() -> None:
+    env = {"TAXI_PROFILE": "gcp", "POSTGRES_PORT": "five", "TAXI_MOST_UNREADABLE": "2"}
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({**env, "TAXI_LAKE_LAYOUT": "flat", "POSTGRES_SCHEMA": "a b"})
+    for name in [*set(GCP) - {"TAXI_PROFILE"}, *env, "TAXI_LAKE_LAYOUT", "POSTGRES_SCHEMA"]:
+        assert name in str(refused.value).replace("profile gcp", "TAXI_PROFILE")
+
+
+def test_a_half_given_postgres_is_named_in_full() -> None:
+    with pytest.raises(
+        SettingsError, match=r"POSTGRES_DBNAME is missing; POSTGRES_USER is missing"
+    ):
+        Settings.from_env({"POSTGRES_HOST": "db", "POSTGRES_PASSWORD": "hunter2"})
+
+
+SECRET_SOURCE = "https://me:hunter2@host/{service}/{year}-{month}.csv?sig=hunter2"  # noqa: S105 - made up
+
+
+def test_no_password_is_shown() -> None:
+    settings = Settings.from_env({**GCP, "TAXI_SOURCE": SECRET_SOURCE})
+    assert settings.postgres.password == POSTGRES["POSTGRES_PASSWORD"]
+    assert "hunter2" in settings.source
+    for shown in (repr(settings), str(settings), repr(settings.postgres)):
+        assert "hunter2" not in shown
+    with pytest.raises(SettingsError) as refused:
+        Settings.from_env({**GCP, "TAXI_SOURCE": SECRET_SOURCE[9:-22], "POSTGRES_PORT": "x"})
+    assert "TAXI_SOURCE is neither" in str(refused.value)
+    assert "hunter2" not in str(refused.value)
+
+
+def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("POSTGRES_SCHEMA", "own")
+    monkeypatch.setenv("TAXI_START_DATE", "2020-05-01")
+    monkeypatch.setenv("TAXI_DAYS_PER_RUN", "7")
+    assert Settings.from_env().postgres.schema == "own"
+    assert (start_date(), days_per_run()) == (date(2020, 5, 1), 7)
+
+
+@pytest.mark.parametrize(("text", "day"), [("", "2021-01-01"), ("2019-07-01", "2019-07-01")])
+def test_the_first_partition(text: str, day: str) -> None:
+    assert str(start_date({"TAXI_START_DATE": text})) == day
+    assert str(start_date({})) == "2021-01-01"
+
+
+@pytest.mark.parametrize("text", ["2021-1-1", "2021-02-30", "01/02/2021", "now", "2021-01"])
+def test_a_first_partition_that_is_no_date_is_refused(text: str) -> None:
+    with pytest.raises(
+        SettingsError, match=f"TAXI_START_DATE='{text}': write a date as 2021-01-01"
+    ):
+        start_date({"TAXI_START_DATE": text})
+
+
+@pytest.mark.parametrize(("text", "days"), [("", 31), ("1", 1), ("366", 366)])
+def test_days_of_a_run(text: str, days: int) -> None:
+    assert days_per_run({"TAXI_DAYS_PER_RUN": text}) == days
+    assert days_per_run({}) == 31
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "all"])
+def test_days_of_a_run_must_be_a_number(text: str) -> None:
+    with pytest.raises(SettingsError, match=f"TAXI_DAYS_PER_RUN='{text}': write a whole number"):
+        days_per_run({"TAXI_DAYS_PER_RUN": text})
