@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from datetime import date, timedelta
 
 import pytest
@@ -24,10 +25,11 @@ def test_results_come_in_order(items: list[int]) -> None:
 def test_only_a_few_are_computed_ahead() -> None:
     taken = 0
 
-    def items() -> object:
+    def items() -> Iterator[int]:
         nonlocal taken
-        for taken in range(1, 51):  # noqa: B007 - counted outside
-            yield taken
+        for item in range(1, 51):
+            taken = item
+            yield item
 
     most = 0
     for result in bounded_map(lambda item: item, items()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -22,9 +23,7 @@ some_days = st.lists(days, max_size=40) | st.builds(
 def test_tiles_hold_exactly_the_days_and_never_touch(asked: list[date]) -> None:
     windows = tile(asked)
     assert [day for window in windows for day in window] == sorted(set(asked))
-    assert all(
-        before.end < after.start for before, after in zip(windows, windows[1:], strict=False)
-    )
+    assert all(before.end < after.start for before, after in pairwise(windows))
 
 
 @given(some_days)
