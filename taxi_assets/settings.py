@@ -30,6 +30,7 @@ PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 
 LARGEST_PORT = 65535
+MOST_UNREADABLE = 0.01
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Settings:
     postgres: PostgresSettings
     lake: LakeSettings
     bigquery: BigQuerySettings
-    most_unreadable: float = 0.01
+    most_unreadable: float = MOST_UNREADABLE
     """Share of a month's rows that may be unreadable before the month is refused."""
 
     @property
@@ -131,7 +132,7 @@ class _Reader:
             postgres=self.postgres(local=local),
             lake=self.lake(local=local),
             bigquery=self.bigquery(local=local),
-            most_unreadable=self.share("TAXI_MOST_UNREADABLE", 0.01),
+            most_unreadable=self.share("TAXI_MOST_UNREADABLE", MOST_UNREADABLE),
         )
         if self.wrong:
             raise SettingsError(

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from taxi_assets.days import bounded_map
 from taxi_assets.errors import SourceError
+from taxi_assets.settings import MOST_UNREADABLE
 from taxi_assets.trips.lines import Block, open_csv
 from taxi_assets.trips.source import MonthFile
 from taxi_assets.trips.split import (
@@ -27,8 +28,6 @@ from taxi_assets.trips.split import (
 
 CODEC = pa.Codec("zstd", 1)
 """125 MB of lines pack to 27 MB in 0.3 s; gzip level 1 takes six times as long."""
-MOST_UNREADABLE = 0.01
-"""Share of a month's rows that may be unreadable before the month is refused."""
 
 ALL_WRONG = 1000
 """Rows of which none is usable that are no accident but another format or another month."""

@@ -25,7 +25,9 @@ Bools = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 
 # Keys of the groups beside the days of the month, which are 1 to 31.
-OUTSIDE, UNREADABLE, BLANK = 32, 33, 34
+# Blank lines sort before unreadable ones, which they are kept with: the file's last line may
+# lack its terminator.
+OUTSIDE, BLANK, UNREADABLE = 32, 33, 34
 
 # "2020-10-05 00:31:19": where its digits and its separators stand.
 STAMP = 19
@@ -177,10 +179,9 @@ def _unquoted(lines: _Lines, commas: Ints, flaws: dict[int, str]) -> Ints:
     first = np.searchsorted(quotes, lines.starts)
     of_quote, of_comma = lines.at(quotes), lines.at(commas)
     opening = (np.arange(len(quotes)) - first[of_quote]) % 2 == 0
+    # Beyond the block's ends it is the quote itself, and a doubled quote is one of the field's.
     neighbour = lines.buffer[np.clip(quotes + np.where(opening, -1, 1), 0, len(lines.buffer) - 1)]
     fits = np.isin(neighbour, np.frombuffer(b',"\r\n', np.uint8))
-    fits |= opening & (quotes == lines.starts[of_quote])
-    fits |= ~opening & (quotes + 1 == len(lines.buffer))
     count = np.diff(np.append(first, len(quotes)))
     for at in np.union1d(of_quote[~fits], np.flatnonzero(count % 2)).tolist():
         flaws.setdefault(at, "broken quotes")

@@ -112,6 +112,12 @@ def test_a_value_of_another_type_puts_its_line_aside(
     assert value_of(kind, text, *neighbours) == [text]
 
 
+@pytest.mark.parametrize("neighbours", [NO_NEIGHBOUR, ODD_NEIGHBOUR], ids=["alone", "beside odd"])
+def test_a_decimal_comma_is_no_number(neighbours: tuple[bytes, ...]) -> None:
+    for kind in ("id", "amount"):
+        assert value_of(kind, '"1,5"', *neighbours) == ["1,5"]
+
+
 @settings(max_examples=80, deadline=None)
 @given(
     kind=st.sampled_from(list(OF_KIND)),

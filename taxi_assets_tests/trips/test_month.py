@@ -122,6 +122,13 @@ def test_a_second_pass_counts_afresh(tmp_path: Path) -> None:
     assert (month.file_rows, len(month.unreadable)) == (2, 1)
 
 
+def test_blank_lines_come_before_an_unreadable_last_line(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(HEADER + b"\n" + row() + b"\nlast")
+    parts = [(part.key, bytes(part.lines)) for part in raw_month(path).pass_over(lambda _: None)]
+    assert parts == [(3, row() + b"\n"), (BLANK, b"\n"), (UNREADABLE, b"last")]
+
+
 def test_a_line_of_10_mb_is_kept_whole(tmp_path: Path) -> None:
     huge = row(store_and_fwd_flag="N" * (10 << 20))
     month = raw_month(write(tmp_path / "m.csv", row(), huge, row()))

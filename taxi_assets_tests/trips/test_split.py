@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+import csv
+import io
 
-from taxi_assets.services import SERVICES
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taxi_assets.services import SERVICES, Column, Service
 from taxi_assets.trips.lines import Block
 from taxi_assets.trips.split import (
     BLANK,
@@ -84,6 +91,7 @@ UNREADABLE_LINES = {
     "spaces": (b"   ", "1 fields instead of 18"),
     "unclosed quote": (row(store_and_fwd_flag='"N'), "broken quotes"),
     "quote in a field": (row(store_and_fwd_flag='N"Y'), "broken quotes"),
+    "text before a quote": (row(store_and_fwd_flag='N"Y"'), "broken quotes"),
     "text after a quote": (row(store_and_fwd_flag='"N"Y'), "broken quotes"),
     "two quotes in a field": (row(store_and_fwd_flag='N""Y'), "broken quotes"),
     "quote at the end": (GOOD + b'"', "broken quotes"),
@@ -111,6 +119,31 @@ def test_a_line_that_cannot_be_read_is_kept_with_its_reason_and_shifts_nothing(
     assert groups == {1: before, 2: after, UNREADABLE: line + end}
     assert [one.line for one in done.unreadable] == [3]
     assert reason in done.unreadable[0].reason
+
+
+THREE = Service("x", "when", tuple(Column(n, "text", n) for n in ("a", "when", "b")), None)
+WHEN = b"2021-02-03 00:00:00"
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.tuples(*[st.text('x,"\r', max_size=6).map(str.encode)] * 2), min_size=1, max_size=4)
+)
+def test_what_goes_to_a_day_all_readers_read_alike(sides: list[tuple[bytes, bytes]]) -> None:
+    lines = [b"".join((a, b",", WHEN, b",", b)) for a, b in sides]
+    data = b"\n".join(lines) + b"\n"
+    done = split_block(Block(1, data, 0), THREE, FEBRUARY)
+    kept = b"".join(bytes(group.lines) for group in done.groups if group.key == 3)
+    read = list(csv.reader(io.StringIO(kept.decode(), newline=""), strict=True))
+    assert all(len(fields) == 3 for fields in read)
+    assert [fields[1] for fields in read] == [WHEN.decode()] * kept.count(b"\n")
+    if kept:
+        options = pa_csv.ReadOptions(column_names=["a", "when", "b"])
+        as_text = pa_csv.ConvertOptions(column_types=dict.fromkeys(["a", "when", "b"], pa.string()))
+        table = pa_csv.read_csv(pa.py_buffer(kept), options, convert_options=as_text)
+        assert [list(one.values()) for one in table.to_pylist()] == read
+    simple = [a for a, b in sides if not (set(a) | set(b)) & set(b',"\r')]
+    assert kept.count(b"\n") >= len(simple)
 
 
 def test_a_quoted_line_end_is_two_broken_lines() -> None:
