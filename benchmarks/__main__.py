@@ -111,8 +111,8 @@ def report(found: Found, repeats: int, rows: int) -> str:
     at = f"{datetime.now(tz=UTC):%Y-%m-%d}"
     known = ", ".join(f"{name} {value}" for name, value in facts().items())
     title = (
-        f"One month of yellow: {rows:,} rows in the file, {found.stored_rows:,} stored, "
-        f"{len(MONTH)} days; median (min..max) of {repeats}; {at}; {known}"
+        f"A month of yellow: {rows:,} rows in the file"
+        f"{f', {found.stored_rows:,} stored' if found.stored_rows else ''}; median (min..max) of {repeats}; {at}; {known}"
     )
     costs = tables.costs(found.runs, {name: rows for name in found.runs if whole_month(name)})
     text = [title, "", costs, "", NOTE]
@@ -171,6 +171,7 @@ def main() -> int:
     asked = options()
     only, months = set(asked.only), sorted(map(int, asked.months.split(",")))
     bench, found = Bench(asked.work, asked.rows), Found()
+    error: BenchmarkError | None = None
     try:
         with bench:
             bench.month_file(0)
@@ -184,16 +185,18 @@ def main() -> int:
                 day_runs(bench, found)
             if "growth" in only:
                 growth_runs(bench, months, found)
-    except BenchmarkError as error:
-        print(error, file=sys.stderr)
-        return 1
+    except BenchmarkError as raised:
+        error = raised
     finally:
         if found.runs:
             (bench.work / "results.json").write_text(found.as_json())
         if not asked.keep:
             bench.clean()
-    print(report(found, asked.repeats, asked.rows))
-    return 0
+    if found.runs:
+        print(report(found, asked.repeats, asked.rows))
+    if error:
+        print(f"stopped early: {error}", file=sys.stderr)
+    return 1 if error else 0
 
 
 if __name__ == "__main__":

@@ -63,7 +63,8 @@ def costs(found: Mapping[str, Sequence[Measured]], file_rows: Mapping[str, int])
 
 def stages(found: Mapping[str, Sequence[Measured]]) -> str:
     """Seconds of each stage, one column a measured command."""
-    names = list(dict.fromkeys(stage for runs in found.values() for stage in runs[0].stages))
+    longest_first = sorted(found.values(), key=lambda runs: -len(runs[0].stages))
+    names = list(dict.fromkeys(stage for runs in longest_first for stage in runs[0].stages))
     rows = [
         [
             stage,

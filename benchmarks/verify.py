@@ -61,11 +61,25 @@ def of_duckdb(service: Service, source: str, name: Callable[[Column], str], kept
 
 
 def of_files(service: Service, first: date, last: date, files: list[str]) -> Digest:
-    """What should be there: the month files' rows with passengers and a pickup in the days."""
+    """What should be there: of each month's file the rows with passengers and a pickup in the days.
+
+    `files` are those of the days' months, in order; a file's rows of other months count nowhere.
+    """
+    total = [0, 0, 0]
+    begin = first
+    for file in files:
+        next_month = (begin.replace(day=1) + timedelta(days=31)).replace(day=1)
+        found = of_file(service, begin, min(next_month, last + timedelta(days=1)), file)
+        total = [one + other for one, other in zip(total, found, strict=True)]
+        begin = next_month
+    return _digest(total)
+
+
+def of_file(service: Service, first: date, end: date, file: str) -> Digest:
+    """Rows with passengers whose pickup lies in [first, end)."""
     types = {"id": "BIGINT", "amount": "DOUBLE", "time": "TIMESTAMP", "text": "VARCHAR"}
     columns = {column.published: types[column.kind] for column in service.columns}
-    source = f"read_csv({files!r}, header = true, columns = {columns!r})"
-    end = last + timedelta(days=1)
+    source = f"read_csv({file!r}, header = true, columns = {columns!r})"
     kept = f"\"{service.pickup}\" >= '{first}' AND \"{service.pickup}\" < '{end}'"
     if service.passengers:
         kept += f" AND {service.passengers} > 0"
