@@ -25,9 +25,7 @@ Bools = npt.NDArray[np.bool_]
 Bytes = npt.NDArray[np.uint8]
 
 # Keys of the groups beside the days of the month, which are 1 to 31.
-# Blank lines sort before unreadable ones, which they are kept with: the file's last line may
-# lack its terminator.
-OUTSIDE, BLANK, UNREADABLE = 32, 33, 34
+OUTSIDE, UNREADABLE, BLANK = 32, 33, 34
 
 # "2020-10-05 00:31:19": where its digits and its separators stand.
 STAMP = 19

@@ -122,7 +122,7 @@ def test_a_second_pass_counts_afresh(tmp_path: Path) -> None:
     assert (month.file_rows, len(month.unreadable)) == (2, 1)
 
 
-def test_blank_lines_come_before_an_unreadable_last_line(tmp_path: Path) -> None:
+def test_a_last_line_without_end_is_handed_on_last(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_bytes(HEADER + b"\n" + row() + b"\nlast")
     parts = [(part.key, bytes(part.lines)) for part in raw_month(path).pass_over(lambda _: None)]
