@@ -110,9 +110,10 @@ def report(found: Found, repeats: int, rows: int) -> str:
     """All tables."""
     at = f"{datetime.now(tz=UTC):%Y-%m-%d}"
     known = ", ".join(f"{name} {value}" for name, value in facts().items())
+    stored = f", {found.stored_rows:,} stored" if found.stored_rows else ""
     title = (
         f"A month of yellow: {rows:,} rows in the file"
-        f"{f', {found.stored_rows:,} stored' if found.stored_rows else ''}; median (min..max) of {repeats}; {at}; {known}"
+        f"{stored}; median (min..max) of {repeats}; {at}; {known}"
     )
     costs = tables.costs(found.runs, {name: rows for name in found.runs if whole_month(name)})
     text = [title, "", costs, "", NOTE]

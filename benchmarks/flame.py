@@ -30,6 +30,8 @@ def profile(bench: Bench, what: str, days: Days) -> str:
     if what == "noop":
         command = [*command[:3], "-m", "benchmarks.noop", "-j", "nothing_job"]
     bench.empty()
+    if what == "rewrite":
+        bench.job(days, "first")
     staged = {what: [bench.noop() if what == "noop" else bench.job(days, what)]}
     shown = [tables.stages(staged)]
     py_spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{bench.env['PATH']}")
@@ -71,7 +73,7 @@ def busiest(path: Path) -> list[str]:
 
 
 def _without_line(frame: str) -> str:
-    return frame.rpartition(":")[0] + ")" if ":" in frame else frame
+    return frame.rpartition(":")[0] + ")" if ":" in frame else frame or "(no Python frame)"
 
 
 def _empty_for(bench: Bench, what: str) -> None:
