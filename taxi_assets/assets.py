@@ -124,7 +124,7 @@ def _raw_trips(stage: Stage) -> dg.AssetsDefinition:
                 record_observation(
                     context, stage.key("trip_file"), f"{month}-01", file.sha256, _facts(file)
                 )
-                months.append(RawMonth(file, month_days))
+                months.append(RawMonth(file, month_days, source.most_unreadable()))
             yield dg.Output(months)
             results = {day: checks.check_raw(month) for month in months for day in month.days}
             yield from record_checks(context, results, context.asset_key)
@@ -143,15 +143,18 @@ def _cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
         description="A day's trips as a typed pandas frame without empty rides: "
         "rows with passenger_count > 0, null counted apart from zero.",
     )
-    def cleaned_trips(context: dg.AssetExecutionContext, raw_trips: Days[RawSlice]) -> Events:
+    def cleaned_trips(
+        context: dg.AssetExecutionContext, raw_trips: Days[RawSlice], source: SourceResource
+    ) -> Events:
         results: dict[date, list[CheckResult]] = {}
+        share = source.most_unreadable()
 
         def clean_day(day: date, raw: RawSlice) -> CleanedDay:
             done = clean(raw.lines, service)
             cleaned = CleanedDay(
                 done.frame, done.raw_rows, done.dropped, list(map(str, done.unreadable)), raw.origin
             )
-            results[day] = checks.check_cleaned(day, cleaned, raw.rows, service)
+            results[day] = checks.check_cleaned(day, cleaned, raw.rows, service, share)
             if bad := checks.failed(results[day]):
                 raise DayRefusedError(
                     "; ".join(f"{one.check} failed {dict(one.metadata)}" for one in bad)

@@ -19,6 +19,7 @@ from dagster_pandas.constraints import ColumnDTypeInSetConstraint, StrictColumns
 
 from taxi_assets.record import CheckResult
 from taxi_assets.services import Service
+from taxi_assets.settings import MOST_UNREADABLE
 from taxi_assets.slices import CleanedDay, TripsSlice
 from taxi_assets.trips.clean import outside
 from taxi_assets.trips.month import RawMonth
@@ -37,7 +38,8 @@ CLEANED_CHECKS = {
     "no_rows_outside_day": "ERROR: every pickup lies in [day 00:00, next day 00:00).",
     "not_empty": "WARN: the day has rows.",
     "negative_totals": "WARN: no row has a total below zero (voids and refunds).",
-    "values_readable": "WARN: every value is of its column's type.",
+    "values_readable": "WARN: every value is of its column's type. ERROR past TAXI_MOST_UNREADABLE "
+    "of the day's rows.",
 }
 STORE_CHECKS = {
     "matches_cleaned": "ERROR: rows and sum of total_amount, read back, are those of the cleaned day."
@@ -79,9 +81,17 @@ def check_raw(month: RawMonth) -> list[CheckResult]:
 
 
 def check_cleaned(
-    day: date, cleaned: CleanedDay, published_rows: int, service: Service
+    day: date,
+    cleaned: CleanedDay,
+    published_rows: int,
+    service: Service,
+    most_unreadable: float = MOST_UNREADABLE,
 ) -> list[CheckResult]:
-    """All checks of a cleaned day, before it is stored."""
+    """All checks of a cleaned day, before it is stored.
+
+    `published_rows` is what the raw slice was stored with; `most_unreadable` the share of a day's
+    rows that may have an unreadable value before the day is refused.
+    """
     frame = cleaned.frame
     typed = frame_type(service).type_check(None, frame)  # type: ignore[arg-type]  # reads no context
     counted = len(frame) + sum(cleaned.dropped.values())
@@ -106,7 +116,7 @@ def check_cleaned(
             "values_readable",
             unreadable == 0,
             {"rows": unreadable, "first": "; ".join(cleaned.unreadable[:10])},
-            WARN,
+            ERROR if unreadable > most_unreadable * cleaned.raw_rows else WARN,
         ),
     ]
 

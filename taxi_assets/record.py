@@ -14,7 +14,7 @@ of its own to ours.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
@@ -73,12 +73,15 @@ def days_of(context: AnyContext) -> list[date]:
     return days_of_run(context.run.tags)
 
 
-def record_days(context: dg.OutputContext, records: Mapping[date, DayRecord]) -> None:
-    """Log one materialization a day, in place of those that Dagster would derive."""
+def record_days(context: dg.OutputContext, records: Iterable[tuple[date, DayRecord]]) -> None:
+    """Log one materialization a day, in place of those that Dagster would derive.
+
+    A day is logged as `records` yields it, while the next ones are still on their way.
+    """
     key = context.asset_key
-    provenance = _Provenance(context, [str(day) for day in records])
+    provenance = _Provenance(context, [str(day) for day in days_of(context)])
     with one_transaction(context.step_context.instance, context.run_id):
-        for day, record in records.items():
+        for day, record in records:
             context.log_event(
                 dg.AssetMaterialization(
                     key,

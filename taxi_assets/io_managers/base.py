@@ -16,6 +16,7 @@ from taxi_assets.record import DayRecord, days_of, landed_days, record_days
 from taxi_assets.services import Service
 from taxi_assets.slices import TripsSlice
 
+Records = Iterable[tuple[date, DayRecord]]
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -27,10 +28,8 @@ class DaysIOManager(dg.IOManager, Generic[In, Out]):
         self.services = services
 
     @abstractmethod
-    def store(
-        self, service: Service, value: In, log: dg.DagsterLogManager
-    ) -> dict[date, DayRecord]:
-        """Replace what the target holds of the days; returns what landed."""
+    def store(self, service: Service, value: In, log: dg.DagsterLogManager) -> Records:
+        """Replace what the target holds of the days; yields each day once it has landed."""
 
     @abstractmethod
     def open_day(self, service: Service, day: date) -> Out | None:

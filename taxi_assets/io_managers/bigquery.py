@@ -15,7 +15,7 @@ import dagster as dg
 import pandas as pd
 
 from taxi_assets.errors import StoreError
-from taxi_assets.io_managers.base import DaysIOManager, last_written, origin_metadata
+from taxi_assets.io_managers.base import DaysIOManager, Records, last_written, origin_metadata
 from taxi_assets.record import DayRecord
 from taxi_assets.resources.bigquery import BigQueryResource
 from taxi_assets.services import Service
@@ -80,10 +80,10 @@ class BigQueryIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
 
     def store(
         self, service: Service, value: Mapping[date, TripsSlice], log: dg.DagsterLogManager
-    ) -> dict[date, DayRecord]:
+    ) -> Records:
         """Replace the days, all together or not at all."""
         if not value:
-            return {}
+            return
         target = f"{self.bigquery.dataset}.{service.table}"
         staging = f"{self.bigquery.dataset}._staging_{service.name}_{uuid4().hex[:12]}"
         with self.bigquery.client() as client:
@@ -96,19 +96,16 @@ class BigQueryIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
             finally:
                 client.delete_table(staging, not_found_ok=True)
         log.info(f"{service.name}: {len(value)} days, {rows:,} rows in {target}")
-        return {
-            day: DayRecord(
-                {
-                    "dagster/partition_row_count": trips.rows,
-                    "rows": trips.rows,
-                    "total_amount": trips.total_amount,
-                    "dagster/table_name": target,
-                    "dagster/uri": _console(self.bigquery, service),
-                    **origin_metadata(trips.origin.facts()),
-                }
-            )
-            for day, trips in value.items()
-        }
+        for day, trips in value.items():
+            metadata = {
+                "dagster/partition_row_count": trips.rows,
+                "rows": trips.rows,
+                "total_amount": trips.total_amount,
+                "dagster/table_name": target,
+                "dagster/uri": _console(self.bigquery, service),
+                **origin_metadata(trips.origin.facts()),
+            }
+            yield day, DayRecord(metadata)
 
     def open_day(self, service: Service, day: date) -> pd.DataFrame | None:
         """The day's rows as a frame."""

@@ -8,7 +8,7 @@ from datetime import date
 import dagster as dg
 
 from taxi_assets.days import Days
-from taxi_assets.io_managers.base import DaysIOManager, origin_metadata
+from taxi_assets.io_managers.base import DaysIOManager, Records, origin_metadata
 from taxi_assets.record import DayRecord
 from taxi_assets.resources.lake import LakeResource, cleaned_key
 from taxi_assets.services import Service
@@ -25,12 +25,12 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
 
     def store(
         self, service: Service, value: Days[CleanedDay], log: dg.DagsterLogManager
-    ) -> dict[date, DayRecord]:
+    ) -> Records:
         """Replace the days' slices."""
 
         def put(day: date, cleaned: CleanedDay) -> DayRecord:
             table = to_table(cleaned.frame, service)
-            total = total_of(table)
+            total = round(total_of(table), 2)
             facts = {**cleaned.origin.facts(), "total_amount": total}
             key = cleaned_key(service, day)
             stored = self.lake.lake.put(key, encode(table, facts))
@@ -46,7 +46,7 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
             }
             return DayRecord(metadata)
 
-        return dict(value.map_days(put))
+        yield from value.map_days(put)
 
     def open_day(self, service: Service, day: date) -> TripsSlice | None:
         """The day's slice, by its footer."""

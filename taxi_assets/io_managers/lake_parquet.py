@@ -8,7 +8,7 @@ from datetime import date
 import dagster as dg
 
 from taxi_assets.days import bounded_map
-from taxi_assets.io_managers.base import DaysIOManager, origin_metadata
+from taxi_assets.io_managers.base import DaysIOManager, Records, origin_metadata
 from taxi_assets.record import DayRecord
 from taxi_assets.resources.lake import LakeResource, trips_key
 from taxi_assets.services import Service
@@ -24,7 +24,7 @@ class LakeParquetIOManager(DaysIOManager[Mapping[date, TripsSlice], TripsSlice])
 
     def store(
         self, service: Service, value: Mapping[date, TripsSlice], log: dg.DagsterLogManager
-    ) -> dict[date, DayRecord]:
+    ) -> Records:
         """Replace the days' objects."""
         lake = self.lake.lake
 
@@ -42,7 +42,7 @@ class LakeParquetIOManager(DaysIOManager[Mapping[date, TripsSlice], TripsSlice])
             }
             return DayRecord(metadata)
 
-        return dict(zip(value, bounded_map(put, value), strict=True))
+        yield from zip(value, bounded_map(put, value), strict=True)
 
     def open_day(self, service: Service, day: date) -> TripsSlice | None:
         """The day's object, by its footer."""

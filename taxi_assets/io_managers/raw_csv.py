@@ -15,7 +15,7 @@ import dagster as dg
 import pyarrow as pa
 
 from taxi_assets.days import bounded_map
-from taxi_assets.io_managers.base import DaysIOManager, origin_metadata
+from taxi_assets.io_managers.base import DaysIOManager, Records, origin_metadata
 from taxi_assets.record import DayRecord
 from taxi_assets.resources.lake import (
     Lake,
@@ -60,12 +60,9 @@ class RawCsvIOManager(DaysIOManager[list[RawMonth], RawSlice]):
         super().__init__(services)
         self.lake = lake
 
-    def store(
-        self, service: Service, value: list[RawMonth], log: dg.DagsterLogManager
-    ) -> dict[date, DayRecord]:
+    def store(self, service: Service, value: list[RawMonth], log: dg.DagsterLogManager) -> Records:
         """Pass over each month file once; nothing is put before the file was read to its end."""
         lake = self.lake.lake
-        records: dict[date, DayRecord] = {}
         for month in value:
             spools = {day.day: Spool() for day in month.days}
             spools |= {key: Spool() for key in (OUTSIDE, UNREADABLE)}
@@ -75,8 +72,7 @@ class RawCsvIOManager(DaysIOManager[list[RawMonth], RawSlice]):
                 spool.add(part.lines, part.packed)
             _put_rest(lake, month, spools)
             put = bounded_map(lambda day: _put_day(lake, month, day, spools[day.day]), month.days)  # noqa: B023 - consumed here
-            records |= dict(zip(month.days, put, strict=True))
-        return records
+            yield from zip(month.days, put, strict=True)
 
     def open_day(self, service: Service, day: date) -> RawSlice | None:
         """The day's lines under the header they were published with."""

@@ -158,7 +158,9 @@ def _initialize(cluster: Cluster, password: str) -> None:
         cluster.run(
             "initdb",
             *("-D", str(unfinished), "-U", USER, "--auth=scram-sha-256", "--no-sync"),
-            *(f"--pwfile={password_file}", "--encoding=UTF8", "--locale=C"),
+            # With checksums the first read after a load logs every page again (hint bits):
+            # 0.9 s instead of 0.35 s for a month.
+            *(f"--pwfile={password_file}", "--encoding=UTF8", "--locale=C", "--no-data-checksums"),
         )
     finally:
         password_file.unlink()

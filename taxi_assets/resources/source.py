@@ -31,3 +31,7 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
         """
         settings = Settings.from_env()
         return fetch(settings.source, service, month, settings.home, progress)
+
+    def most_unreadable(self) -> float:
+        """Share of rows that may be unreadable (TAXI_MOST_UNREADABLE)."""
+        return Settings.from_env().most_unreadable
