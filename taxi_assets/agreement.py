@@ -1,4 +1,4 @@
-"""The check that needs every store: do Postgres, lake and BigQuery hold the same day?"""
+"""The check that needs every store: that Postgres, lake and BigQuery hold the same day."""
 
 import warnings
 from collections.abc import Iterator, Mapping

@@ -42,7 +42,7 @@ CLEANED_CHECKS = {
     "of the day's rows.",
 }
 STORE_CHECKS = {
-    "matches_cleaned": "ERROR: rows and sum of total_amount, read back, are those of the cleaned day."
+    "matches_cleaned": "ERROR: rows and sum of total_amount, read back, are the cleaned day's."
 }
 AGREE = "stores_agree"
 

@@ -20,10 +20,8 @@ import dagster as dg
 import sqlalchemy as sa
 from dagster import Field, StringSource
 from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import (
-    INDEX_SHARD_NAME,
-    SQLITE_BUSY_TIMEOUT_SECONDS,
-)
+from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
+from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy.pool import NullPool
 
@@ -57,7 +55,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         return cls(folder, inst_data)
 
     @cached_property
-    def supports_asset_checks(self) -> bool:  # type: ignore[override]
+    def supports_asset_checks(self) -> bool:
         """Whether the files have the table; asked of them once, not for every check."""
         return bool(super().supports_asset_checks)
 

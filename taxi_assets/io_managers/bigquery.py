@@ -1,4 +1,4 @@
-"""BigQuery: one load job from the lake's URIs into a staging table, one transaction into the target.
+"""BigQuery: one load job from the lake's URIs into staging, one transaction into the target.
 
 One path for a day and for a chunk. It is atomic, keeps the data off the worker, and spends one
 load job a run where a load per partition would meet the limit of 1,500 a table and day.
@@ -95,7 +95,7 @@ class BigQueryIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
                 client.update_table(table, ["description"])
             finally:
                 client.delete_table(staging, not_found_ok=True)
-        log.info(f"{service.name}: {len(value)} days, {rows:,} rows in {target}")
+        log.info("%s: %d days, %d rows in %s", service.name, len(value), rows, target)
         for day, trips in value.items():
             metadata = {
                 "dagster/partition_row_count": trips.rows,

@@ -27,6 +27,7 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
         self, service: Service, value: Days[CleanedDay], log: dg.DagsterLogManager
     ) -> Records:
         """Replace the days' slices."""
+        del log
 
         def put(day: date, cleaned: CleanedDay) -> DayRecord:
             table = to_table(cleaned.frame, service)

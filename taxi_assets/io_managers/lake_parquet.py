@@ -26,6 +26,7 @@ class LakeParquetIOManager(DaysIOManager[Mapping[date, TripsSlice], TripsSlice])
         self, service: Service, value: Mapping[date, TripsSlice], log: dg.DagsterLogManager
     ) -> Records:
         """Replace the days' objects."""
+        del log
         lake = self.lake.lake
 
         def put(day: date) -> DayRecord:

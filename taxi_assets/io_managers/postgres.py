@@ -109,7 +109,7 @@ class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
             for month, days in by_month(value).items():
                 slices = {day: value[day] for day in days}
                 _replace_month(connection, table, service, month, slices)
-                log.info(f"{service.name} {month}: {len(days)} days in {table.fullname}")
+                log.info("%s %s: %d days in %s", service.name, month, len(days), table.fullname)
                 for day, trips in slices.items():
                     yield day, self._record(table, trips)
 
@@ -189,9 +189,9 @@ def _ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
         _lock(cursor, table.fullname)
         cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {QUOTE(str(table.schema))}")
         cursor.execute(str(CreateTable(table, if_not_exists=True).compile(dialect=DIALECT)))
-        for column in table.columns:
-            target = f"{_qualified(table.schema, table.name)}.{QUOTE(column.name)}"
-            cursor.execute(f"COMMENT ON COLUMN {target} IS {_literal(column.comment)}")
+        for made in table.columns:
+            target = f"{_qualified(table.schema, table.name)}.{QUOTE(made.name)}"
+            cursor.execute(f"COMMENT ON COLUMN {target} IS {_literal(made.comment)}")
         return
     cursor.execute(
         "SELECT column_name, data_type FROM information_schema.columns"
@@ -206,7 +206,7 @@ def _ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
                 f"{column.postgres.lower()}: alter or drop the table, then run again"
             )
     cursor.execute(
-        f"SELECT relkind FROM pg_class WHERE oid = {_regclass(table.schema, table.name)}"
+        f"SELECT relkind FROM pg_class WHERE oid = {_regclass(table.schema, table.name)}"  # noqa: S608 - quoted names
     )
     if cursor.fetchone() != ("p",):
         raise StoreError(

@@ -62,6 +62,7 @@ class RawCsvIOManager(DaysIOManager[list[RawMonth], RawSlice]):
 
     def store(self, service: Service, value: list[RawMonth], log: dg.DagsterLogManager) -> Records:
         """Pass over each month file once; nothing is put before the file was read to its end."""
+        del service
         lake = self.lake.lake
         for month in value:
             spools = {day.day: Spool() for day in month.days}

@@ -17,7 +17,7 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taxi_assets.errors import TerminalError
 from taxi_assets.local import bigquery, postgres
@@ -101,7 +101,7 @@ class Keeper:
         identities = {it.name: Identity.of(it.process.pid) for it in self.servers}
         self._note(servers={name: it for name, it in identities.items() if it})
 
-    def _note(self, **changes: object) -> None:
+    def _note(self, **changes: Any) -> None:
         self.record = dataclasses.replace(self.record, **changes)
         self.home.write_record(self.record)
 

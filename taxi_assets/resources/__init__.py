@@ -1,0 +1,1 @@
+"""Typed access to the source, Postgres, the lake and BigQuery, as the environment names them."""
