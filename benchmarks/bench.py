@@ -135,7 +135,8 @@ class Bench:
     def floor(self) -> Measured:
         """The straight-line script over the first month."""
         self._settle()
-        command = ["-m", "benchmarks.floor", SERVICE, f"{FIRST_MONTH:%Y-%m}", self.month_file(0)]
+        month, path = f"{FIRST_MONTH:%Y-%m}", str(self.month_file(0))
+        command = ["-m", "benchmarks.floor", SERVICE, month, path]
         log = self.logs / "floor.log"
         sample = run([sys.executable, *command], self._env("floor"), log, self.servers)
         return Measured(sample, json.loads(log.read_text().splitlines()[-1]))
