@@ -92,6 +92,18 @@ def postgres():
     )
 
 
+def postgres_arguments() -> dict[str, str | int]:
+    """Where it is, for libpq's other clients."""
+    stack = _stack()
+    return {
+        "host": stack.postgres_host,
+        "port": stack.postgres_port,
+        "dbname": stack.postgres_dbname,
+        "user": stack.postgres_user,
+        "password": stack.postgres_password,
+    }
+
+
 def bigquery():
     """A client of the emulator."""
     return emulator_client("taxi-local", _stack().bigquery_endpoint)

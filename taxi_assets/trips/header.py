@@ -1,0 +1,147 @@
+"""The columns of a month file: which of the service's columns each published name is.
+
+A file is of the era whose names its own match best. The names of an era may come with others,
+known or new; one that is missing beside a new one is a renamed column, and refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+from taxi_assets.services import Column, Era, Service, name_key
+
+# What pandas calls a column that has no name.
+NAMELESS = re.compile(r"(unnamed: \d+)?")
+
+
+class HeaderError(ValueError):
+    """What is wrong with a header, as part of a sentence."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The columns of a file, in its order."""
+
+    service: Service
+    names: tuple[str, ...]
+    """As published, without blanks around them."""
+    era: Era
+
+    @cached_property
+    def columns(self) -> tuple[Column | None, ...]:
+        """The service's column of each name; None for what stays in raw."""
+        return tuple(self.service.by_name.get(name_key(name)) for name in self.names)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Position of each of the service's columns that the file has."""
+        return {column.name: at for at, column in enumerate(self.columns) if column}
+
+    @cached_property
+    def pickup_index(self) -> int:
+        """Position of the pickup time."""
+        return self.places[self.service.pickup_column]
+
+    @cached_property
+    def words(self) -> dict[str, dict[str, str]]:
+        """By column that is published in words: the word in capitals, and its value."""
+        if not self.era.words:
+            return {}
+        return {column.name: dict(column.words) for column in self.columns if column and column.words}
+
+    @cached_property
+    def raw_only(self) -> tuple[str, ...]:
+        """Known columns that the schema has no place for."""
+        known = set(map(name_key, self.service.elsewhere))
+        return tuple(name for name in self.names if name_key(name) in known)
+
+    @cached_property
+    def unknown(self) -> tuple[str, ...]:
+        """Columns never seen before; they are kept in raw."""
+        pairs = zip(self.names, self.columns, strict=True)
+        return tuple(name for name, column in pairs if not column and name not in self.raw_only)
+
+    @cached_property
+    def absent(self) -> tuple[str, ...]:
+        """The service's columns that the file lacks: null in the stores."""
+        return tuple(one.name for one in self.service.columns if one.name not in self.places)
+
+
+def header_of_line(line: bytes, service: Service) -> Header:
+    """The columns that a CSV header line names.
+
+    Raises:
+        HeaderError: naming the columns that are missing, unknown or in another place.
+    """
+    text = line.decode("utf-8-sig", "replace").rstrip("\r\n")
+    if "\r" in text:
+        raise HeaderError("its lines end in CR alone, not LF or CRLF")
+    return header_of(tuple(text.split(",")), service)
+
+
+@lru_cache(maxsize=64)
+def header_of(published: Sequence[str], service: Service, *, by_name: bool = False) -> Header:
+    """The columns of a file.
+
+    Args:
+        published: their names, in order.
+        service: whose trips.
+        by_name: readers find columns by name (Parquet), so that their order tells nothing and
+            one that is not there is null.
+
+    Raises:
+        HeaderError: naming the columns that are missing, unknown or in another place.
+    """
+    names = tuple(name.strip().strip('"').strip() for name in published)
+    header = Header(service, names, _nearest(names, service))
+    expected = {_identity(name, service): name.strip() for name in header.era.header}
+    found = [_identity(name, service) for name in names]
+    missing = [name for identity, name in expected.items() if identity not in found]
+    nameless = [str(at) for at, name in enumerate(names, 1) if NAMELESS.fullmatch(name.lower())]
+    twice = list(dict.fromkeys(name for name in expected if found.count(name) > 1))
+    unknown = [repr(name[:40]) for name in header.unknown if name]
+    lacks = any(name not in header.places for name in service.required)
+    if lacks or nameless or twice or (missing and (unknown or not by_name)):
+        differs = (
+            f"missing {', '.join(missing)}" if missing else "",
+            f"unknown {', '.join(unknown[:5])}" if unknown else "",
+            f"no name in column {', '.join(nameless[:5])}, as pandas writes an index"
+            if nameless
+            else "",
+            f"twice {', '.join(expected[name] for name in twice)}" if twice else "",
+        )
+        raise HeaderError("; ".join(part for part in differs if part))
+    if not by_name:
+        _check_order(names, [one in expected for one in found], header.era, service)
+    return header
+
+
+def _identity(name: str, service: Service) -> str:
+    """What a name and its aliases share."""
+    column = service.by_name.get(name_key(name))
+    return column.name if column else name_key(name)
+
+
+def _nearest(names: Sequence[str], service: Service) -> Era:
+    """The era with most of the names and fewest others; of equals the newest of CSV files."""
+    found = {_identity(name, service) for name in names}
+    spelled = set(map(name_key, names))
+
+    def closeness(era: Era) -> tuple[int, int, bool]:
+        expected = {_identity(name, service) for name in era.header}
+        same = len(spelled & set(map(name_key, era.header)))
+        return len(expected & found) - len(expected - found), same, not era.parquet
+
+    return max(reversed(service.all_eras), key=closeness)
+
+
+def _check_order(names: Sequence[str], of_era: Sequence[bool], era: Era, service: Service) -> None:
+    kept = [(at, name) for at, (name, known) in enumerate(zip(names, of_era, strict=True), 1) if known]
+    for (at, name), expected in zip(kept, era.header, strict=True):
+        if _identity(name, service) != _identity(expected, service):
+            raise HeaderError(
+                f"in another order: column {at} is {name} instead of {expected.strip()}"
+            )

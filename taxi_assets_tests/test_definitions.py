@@ -1,0 +1,111 @@
+"""The definitions: what is in them, how fast they load, that Dagster's own tools accept them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from taxi_assets.definitions import build_defs
+from taxi_assets_tests.conftest import REPOSITORY
+
+BIN = Path(sys.executable).parent
+ASSETS = {"trip_file", "raw_trips", "cleaned_trips", "postgres_trips", "gcs_trips"} | {
+    "bigquery_trips"
+}
+EDGES = {
+    ("trip_file", "raw_trips"),
+    ("raw_trips", "cleaned_trips"),
+    ("cleaned_trips", "postgres_trips"),
+    ("cleaned_trips", "gcs_trips"),
+    ("gcs_trips", "bigquery_trips"),
+}
+CHECKS = {
+    "raw_trips": {"rows_outside_month", "rows_readable"},
+    "cleaned_trips": {"no_zero_passengers", "schema_matches", "rows_accounted_for"}
+    | {"no_rows_outside_day", "not_empty", "negative_totals", "values_readable"},
+    "postgres_trips": {"matches_cleaned"},
+    "gcs_trips": {"matches_cleaned"},
+    "bigquery_trips": {"matches_cleaned", "stores_agree"},
+}
+
+
+@pytest.mark.parametrize("service", ["yellow", "green"])
+def test_assets_edges_checks_and_jobs_of_a_service(service: str) -> None:
+    defs = build_defs()
+    graph = defs.resolve_asset_graph()
+    keys = [key for key in graph.get_all_asset_keys() if key.path[0] == service]
+    assert {key.path[1] for key in keys} == ASSETS
+    edges = {(up.path[1], key.path[1]) for key in keys for up in graph.get(key).parent_keys}
+    assert edges == EDGES
+    found: dict[str, set[str]] = {}
+    for check in graph.asset_check_keys:
+        if check.asset_key.path[0] == service:
+            found.setdefault(check.asset_key.path[1], set()).add(check.name)
+            assert graph.get(check).partitions_def is not None
+    assert found == CHECKS
+    job = defs.resolve_job_def(f"{service}_daily")
+    assert {key.path[1] for key in job.asset_layer.executable_asset_keys} == ASSETS - {"trip_file"}
+    for key in keys:
+        node = graph.get(key)
+        assert node.group_name == service
+        if node.is_executable:
+            assert node.backfill_policy.max_partitions_per_run == 31
+
+
+def test_the_size_of_a_chunk_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAXI_DAYS_PER_RUN", "7")
+    graph = build_defs().resolve_asset_graph()
+    policies = {graph.get(key).backfill_policy for key in graph.executable_asset_keys}
+    assert {policy.max_partitions_per_run for policy in policies} == {7}
+
+
+def test_loading_opens_nothing_and_imports_no_client(tmp_path: Path) -> None:
+    script = """
+import sys
+def audit(event, arguments):
+    if event in ("socket.connect", "socket.bind", "subprocess.Popen", "os.mkdir"):
+        raise RuntimeError(f"{event} {arguments} at import")
+sys.addaudithook(audit)
+import taxi_assets.definitions
+taxi_assets.definitions.defs.resolve_all_job_defs()
+clients = {"google.cloud.bigquery", "adbc_driver_postgresql", "duckdb", "bqemulator", "dagster_gcp"}
+print(sorted(clients & set(sys.modules)))
+"""
+    env = {
+        "HOME": str(tmp_path),
+        "TAXI_HOME": str(tmp_path / "taxi"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env=env,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "[]\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["dagster", "definitions", "validate", "-w", "workspace.yaml"],
+        ["dg", "check", "defs"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_dagsters_own_checks_pass(command: list[str], home: Path) -> None:
+    done = subprocess.run(
+        [str(BIN / command[0]), *command[1:]],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -1,0 +1,120 @@
+"""Dagster's real webserver and daemon on the workspace: a backfill over GraphQL."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from taxi_assets.services import SERVICES
+from taxi_assets_tests import stores
+from taxi_assets_tests.conftest import REPOSITORY
+
+DAGSTER = str(Path(sys.executable).with_name("dagster"))
+GREEN = SERVICES["green"]
+DAYS = ["2021-08-30", "2021-08-31", "2021-09-01"]
+ASSETS = [["green", f"{name}_trips"] for name in ("raw", "cleaned", "postgres", "gcs", "bigquery")]
+
+LAUNCH = """mutation ($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}"""
+STATUS = """query ($id: String!) {
+  partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } }
+}"""
+RUNS = """query ($id: String!) {
+  runsOrError(filter: {tags: [{key: "dagster/backfill", value: $id}]}) {
+    ... on Runs { results { status tags { key value } } }
+  }
+}"""
+
+
+def until(ready: Callable[[], Any], seconds: float) -> Any:
+    """What `ready` says as soon as it says anything."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if answer := ready():
+                return answer
+        except requests.RequestException:
+            pass
+        time.sleep(0.5)
+    raise TimeoutError(f"not within {seconds} s")
+
+
+@pytest.fixture
+def server(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """`dagster dev` on a free port, with a DAGSTER_HOME of its own; its GraphQL address."""
+    shutil.copy(REPOSITORY / "dagster.yaml", tmp_path)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("GCS_BUCKET", "served")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with (tmp_path / "dev.log").open("w") as log:
+        process = subprocess.Popen(
+            [DAGSTER, "dev", "-p", str(port)],
+            cwd=REPOSITORY,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        address = f"http://127.0.0.1:{port}"
+        try:
+            until(lambda: requests.get(f"{address}/server_info", timeout=5).ok, 60)
+            yield f"{address}/graphql"
+        finally:
+            process.send_signal(signal.SIGINT)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+
+
+def ask(address: str, query: str, **variables: Any) -> dict[str, Any]:
+    answer = requests.post(
+        address, json={"query": query, "variables": variables}, timeout=60
+    ).json()
+    assert "errors" not in answer, answer
+    return answer["data"]
+
+
+def test_a_backfill_over_graphql_runs_as_one_chunk_with_a_record_for_each_day(server: str) -> None:
+    params = {"partitionNames": DAYS, "assetSelection": [{"path": path} for path in ASSETS]}
+    launched = ask(server, LAUNCH, params=params)["launchPartitionBackfill"]
+    assert launched["__typename"] == "LaunchBackfillSuccess", launched
+    backfill = launched["backfillId"]
+
+    def ended() -> str | None:
+        status = ask(server, STATUS, id=backfill)["partitionBackfillOrError"]["status"]
+        return None if status in ("REQUESTED", "CANCELING", "FAILING") else status
+
+    assert until(ended, 180) == "COMPLETED_SUCCESS"
+    runs = ask(server, RUNS, id=backfill)["runsOrError"]["results"]
+    assert [run["status"] for run in runs] == ["SUCCESS"]
+    tags = {tag["key"]: tag["value"] for tag in runs[0]["tags"]}
+    assert tags["dagster/asset_partition_range_start"] == DAYS[0]
+    assert tags["dagster/asset_partition_range_end"] == DAYS[-1]
+
+    partitions = """query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) {
+      ... on AssetNode { partitionStats { numMaterialized numFailed } } } }"""
+    for path in ASSETS:
+        stats = ask(server, partitions, key={"path": path})["assetNodeOrError"]["partitionStats"]
+        assert stats == {"numMaterialized": len(DAYS), "numFailed": 0}
+    landed = stores.store_totals(GREEN)["bigquery"]
+    assert {date.fromisoformat(day) for day in DAYS} <= set(landed)
