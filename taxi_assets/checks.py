@@ -13,12 +13,13 @@ from datetime import date
 from functools import cache
 
 import dagster as dg
+import pandas as pd
 from dagster import AssetCheckSeverity
 from dagster_pandas import PandasColumn, create_dagster_pandas_dataframe_type
 from dagster_pandas.constraints import ColumnDTypeInSetConstraint, StrictColumnsConstraint
 
 from taxi_assets.record import CheckResult
-from taxi_assets.services import Service
+from taxi_assets.services import TOTAL_AMOUNT, Service
 from taxi_assets.settings import MOST_UNREADABLE
 from taxi_assets.slices import CleanedDay, TripsSlice
 from taxi_assets.trips.clean import outside
@@ -29,17 +30,19 @@ WARN, ERROR = AssetCheckSeverity.WARN, AssetCheckSeverity.ERROR
 
 RAW_CHECKS = {
     "rows_outside_month": "WARN: no row of the month's file has its pickup in another month.",
-    "rows_readable": "WARN: every line of the month's file has all fields and a pickup time.",
+    "rows_readable": "WARN: every row of the month's file has all fields and a pickup time.",
+    "known_columns": "WARN: the month's file has no column that was never published before.",
 }
 CLEANED_CHECKS = {
-    "no_zero_passengers": "ERROR: every cleaned row has passenger_count > 0.",
-    "schema_matches": "ERROR: the frame has the published columns with their nullable types.",
+    "no_zero_passengers": "ERROR: no row is left that a passenger rule of TAXI_DROP drops.",
+    "schema_matches": "ERROR: the frame has the schema's columns with their nullable types.",
     "rows_accounted_for": "ERROR: raw rows = cleaned rows + dropped rows by reason.",
     "no_rows_outside_day": "ERROR: every pickup lies in [day 00:00, next day 00:00).",
     "not_empty": "WARN: the day has rows.",
     "negative_totals": "WARN: no row has a total below zero (voids and refunds).",
     "values_readable": "WARN: every value is of its column's type. ERROR past TAXI_MOST_UNREADABLE "
     "of the day's rows.",
+    "known_words": "WARN: every word that stands for a code is in TLC's dictionary.",
 }
 STORE_CHECKS = {
     "matches_cleaned": "ERROR: rows and sum of total_amount, read back, are the cleaned day's."
@@ -63,7 +66,10 @@ def specs(
 def check_raw(month: RawMonth) -> list[CheckResult]:
     """What each of the month's days is told of its file."""
     outside_rows, unreadable = month.rows[OUTSIDE], len(month.unreadable)
-    shown = [f"line {one.line}: {one.reason}" for one in month.unreadable[:10]]
+    unit = "row" if month.is_parquet else "line"
+    shown = [f"{unit} {one.line}: {one.reason}" for one in month.unreadable[:10]]
+    header = month.header
+    new = header.unknown if header else ()
     return [
         CheckResult(
             "rows_outside_month",
@@ -76,6 +82,16 @@ def check_raw(month: RawMonth) -> list[CheckResult]:
             unreadable == 0,
             {"rows": unreadable, "month_file_rows": month.file_rows, "first": "; ".join(shown)},
             WARN,
+        ),
+        CheckResult(
+            "known_columns",
+            not new,
+            {
+                "unknown": ", ".join(new),
+                "only_in_raw": ", ".join(header.raw_only if header else ()),
+            },
+            WARN,
+            f"{', '.join(new)}: kept in the raw slices, in no store" if new else None,
         ),
     ]
 
@@ -95,11 +111,10 @@ def check_cleaned(
     frame = cleaned.frame
     typed = frame_type(service).type_check(None, frame)  # type: ignore[arg-type]  # reads no context
     counted = len(frame) + sum(cleaned.dropped.values())
-    zero = 0
-    if service.passengers is not None:
-        zero = int((~(frame[service.passengers] > 0).fillna(value=False)).sum())
+    zero = _left_by_passenger_rules(frame, service, cleaned.rules)
     strays = outside(frame, day, service)
-    negative = int((frame["total_amount"] < 0).sum())
+    negative = int((frame[TOTAL_AMOUNT] < 0).sum()) if TOTAL_AMOUNT in frame else 0
+    words = cleaned.unknown_words
     unreadable = cleaned.dropped.get("unreadable", 0)
     return [
         CheckResult("no_zero_passengers", zero == 0, {"rows": zero}),
@@ -118,7 +133,26 @@ def check_cleaned(
             {"rows": unreadable, "first": "; ".join(cleaned.unreadable[:10])},
             ERROR if unreadable > most_unreadable * cleaned.raw_rows else WARN,
         ),
+        CheckResult(
+            "known_words",
+            not words,
+            {"rows": sum(words.values()), "words": dict(words)},
+            WARN,
+        ),
     ]
+
+
+def _left_by_passenger_rules(frame: pd.DataFrame, service: Service, rules: Sequence[str]) -> int:
+    """Rows that a rule of passengers should have dropped."""
+    if service.passengers_column is None:
+        return 0
+    passengers = frame[service.passengers_column]
+    left = 0
+    if "zero_passengers" in rules:
+        left += int((passengers < 1).fillna(value=False).sum())
+    if "null_passengers" in rules:
+        left += int(passengers.isna().sum())
+    return left
 
 
 def dropped_metadata(cleaned: CleanedDay) -> dict[str, int]:

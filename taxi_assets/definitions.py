@@ -15,7 +15,7 @@ from taxi_assets.io_managers.bigquery import BigQueryIOManager
 from taxi_assets.io_managers.frame import FrameIOManager
 from taxi_assets.io_managers.lake_parquet import LakeParquetIOManager
 from taxi_assets.io_managers.postgres import PostgresIOManager
-from taxi_assets.io_managers.raw_csv import RawCsvIOManager
+from taxi_assets.io_managers.raw_trips import RawTripsIOManager
 from taxi_assets.resources.bigquery import BigQueryResource
 from taxi_assets.resources.lake import LakeResource
 from taxi_assets.resources.postgres import PostgresResource
@@ -43,7 +43,7 @@ def build_defs(
             "lake": lake,
             "postgres": postgres,
             "bigquery": bigquery,
-            "raw_trips": RawCsvIOManager(services, lake),
+            "raw_trips": RawTripsIOManager(services, lake),
             "cleaned_trips": FrameIOManager(services, lake),
             "postgres_trips": PostgresIOManager(services, postgres),
             "gcs_trips": LakeParquetIOManager(services, lake),

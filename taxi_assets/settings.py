@@ -31,6 +31,7 @@ BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 
 LARGEST_PORT = 65535
 MOST_UNREADABLE = 0.01
+DEFAULT_RULES = ("zero_passengers", "null_passengers")
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,8 @@ class Settings:
     bigquery: BigQuerySettings
     most_unreadable: float = MOST_UNREADABLE
     """Share of a month's rows that may be unreadable before the month is refused."""
+    drop: tuple[str, ...] = DEFAULT_RULES
+    """Names of the cleaning rules."""
 
     @property
     def needs_local_stack(self) -> bool:
@@ -115,6 +118,18 @@ def days_per_run(env: Mapping[str, str] | None = None) -> int:
     return int(text)
 
 
+def drop_rules(env: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Names of the cleaning rules, in order, `TAXI_DROP` (default those of passengers).
+
+    `none` is no rule. The names are checked where the rules are used, by `Settings.from_env`.
+    """
+    text = (os.environ if env is None else env).get("TAXI_DROP")
+    if text is None or not text.strip():
+        return DEFAULT_RULES
+    names = (name.strip().lower() for name in text.split(","))
+    return tuple(dict.fromkeys(name for name in names if name and name != "none"))
+
+
 class _Reader:
     """Collects every complaint before it raises one error."""
 
@@ -133,6 +148,7 @@ class _Reader:
             lake=self.lake(local=local),
             bigquery=self.bigquery(local=local),
             most_unreadable=self.share("TAXI_MOST_UNREADABLE", MOST_UNREADABLE),
+            drop=self.drop(),
         )
         if self.wrong:
             raise SettingsError(
@@ -155,6 +171,18 @@ class _Reader:
             self.wrong.append(f"{name}={text!r} is not a whole number from 1 to {largest}")
             return default
         return int(text)
+
+    def drop(self) -> tuple[str, ...]:
+        from taxi_assets.trips.rules import RULES  # noqa: PLC0415 - Arrow, which few commands need
+
+        names = drop_rules(self.env)
+        unknown = [name for name in names if name not in RULES]
+        if unknown:
+            self.wrong.append(
+                f"TAXI_DROP names {', '.join(map(repr, unknown))}: the rules are "
+                f"{', '.join(RULES)}; none leaves every row in"
+            )
+        return names
 
     def share(self, name: str, default: float) -> float:
         text = self.text(name, str(default))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from taxi_assets.errors import DayRefusedError
 from taxi_assets.resources.lake import Lake
+from taxi_assets.settings import DEFAULT_RULES
 
 FACTS = b"taxi_assets"
 """Key under which a Parquet object carries its facts."""
@@ -44,10 +45,11 @@ class Origin:
 
 @dataclass(frozen=True)
 class RawSlice:
-    """A day's published lines: header and lines, byte for byte."""
+    """A day's rows as published."""
 
     day: date
-    lines: pa.Buffer
+    content: pa.Buffer | pa.Table
+    """Of a CSV month header and lines, byte for byte; of a Parquet month its columns and types."""
     rows: int
     origin: Origin
 
@@ -59,10 +61,14 @@ class CleanedDay:
     frame: pd.DataFrame
     raw_rows: int
     dropped: Mapping[str, int]
-    """Rows by reason."""
+    """Rows by rule, and unreadable ones."""
     unreadable: list[str]
-    """The lines with a value that is not of its column's type: where, and what."""
+    """The rows with a value that is not of its column's type: where, and what."""
     origin: Origin
+    unknown_words: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Rows by `column=word` that TLC's dictionary lacks; null in the frame."""
+    rules: Sequence[str] = DEFAULT_RULES
+    """Names of the rules it was cleaned by."""
 
 
 @dataclass(frozen=True)

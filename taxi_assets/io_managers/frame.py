@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import date
+from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 
 from taxi_assets.days import Days
 from taxi_assets.io_managers.base import DaysIOManager, Records, origin_metadata
@@ -14,6 +16,7 @@ from taxi_assets.resources.lake import LakeResource, cleaned_key
 from taxi_assets.services import Service
 from taxi_assets.slices import CleanedDay, TripsSlice, encode, open_trips, total_of
 from taxi_assets.trips.clean import to_table
+from taxi_assets.trips.digest import ContentHash
 
 
 class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
@@ -41,11 +44,12 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
                 "raw_rows": cleaned.raw_rows,
                 **{f"dropped_{reason}": rows for reason, rows in cleaned.dropped.items()},
                 "total_amount": total,
+                **_words(cleaned),
                 "bytes": stored,
                 "dagster/uri": self.lake.lake.path(key),
                 **origin_metadata(cleaned.origin.facts()),
             }
-            return DayRecord(metadata)
+            return DayRecord(metadata, _data_version(table))
 
         yield from value.map_days(put)
 
@@ -56,3 +60,16 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
     def place(self, service: Service) -> str:
         """Folder of the cleaned slices."""
         return self.lake.lake.path(f"_cleaned/{service.name}")
+
+
+def _words(cleaned: CleanedDay) -> dict[str, Any]:
+    """Words that TLC's dictionary lacks, where there are any."""
+    return {"unknown_words": dict(cleaned.unknown_words)} if cleaned.unknown_words else {}
+
+
+def _data_version(table: pa.Table) -> str:
+    """Hash of the rows: a rule or a file that changed none of them makes nothing stale."""
+    content = ContentHash()
+    for batch in table.combine_chunks().to_batches():
+        content.update(batch)
+    return content.hexdigest(table.schema.remove_metadata())[:32]

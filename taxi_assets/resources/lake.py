@@ -33,19 +33,23 @@ STALE = 3600
 """Seconds after which a temporary file was left by a process that died."""
 
 
-def raw_key(service: Service, day: date) -> str:
+LINES, ROWS = "csv.zst", "parquet"
+"""Endings of raw slices: lines of a CSV month, rows of a Parquet month."""
+
+
+def raw_key(service: Service, day: date, kind: str = LINES) -> str:
     """Key of a day's raw slice."""
-    return f"_raw/{service.name}/{day:%Y/%m/%d}/trips.csv.zst"
+    return f"_raw/{service.name}/{day:%Y/%m/%d}/trips.{kind}"
 
 
-def outside_key(service: Service, month: Month) -> str:
+def outside_key(service: Service, month: Month, kind: str = LINES) -> str:
     """Key of a month's rows whose pickup lies in another month."""
-    return f"_raw/{service.name}/{month.year:04d}/{month.month:02d}/outside_month.csv.zst"
+    return f"_raw/{service.name}/{month.year:04d}/{month.month:02d}/outside_month.{kind}"
 
 
-def unreadable_key(service: Service, month: Month) -> str:
-    """Key of a month's lines that cannot be read; `.reasons.csv` beside it says why."""
-    return f"_raw/{service.name}/{month.year:04d}/{month.month:02d}/unreadable.csv.zst"
+def unreadable_key(service: Service, month: Month, kind: str = LINES) -> str:
+    """Key of a month's rows that cannot be read; `.reasons.csv` beside it says why."""
+    return f"_raw/{service.name}/{month.year:04d}/{month.month:02d}/unreadable.{kind}"
 
 
 def cleaned_key(service: Service, day: date) -> str:

@@ -35,3 +35,7 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
     def most_unreadable(self) -> float:
         """Share of rows that may be unreadable (TAXI_MOST_UNREADABLE)."""
         return Settings.from_env().most_unreadable
+
+    def drop_rules(self) -> tuple[str, ...]:
+        """Names of the cleaning rules (TAXI_DROP)."""
+        return Settings.from_env().drop

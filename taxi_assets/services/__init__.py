@@ -5,7 +5,15 @@ frame's checks and the tables' definitions are all derived from `Column`. A furt
 more entry in `SERVICES`.
 """
 
-from taxi_assets.services.schema import ARROW_TYPES, Column, Era, Kind, Service, name_key
+from taxi_assets.services.schema import (
+    ARROW_TYPES,
+    TOTAL_AMOUNT,
+    Column,
+    Era,
+    Kind,
+    Service,
+    name_key,
+)
 from taxi_assets.services.tlc import (
     CONGESTION,
     DISTANCE,
@@ -47,6 +55,7 @@ __all__ = [
     "TIP",
     "TOLLS",
     "TOTAL",
+    "TOTAL_AMOUNT",
     "VENDOR",
     "YELLOW",
     "Column",

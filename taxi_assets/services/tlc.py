@@ -49,7 +49,6 @@ PAYMENT = Column(
         *((word, "3") for word in ("NO CHARGE", "NOC", "NO")),
         *((word, "4") for word in ("DISPUTE", "DIS")),
         *((word, "5") for word in ("UNKNOWN", "UNK", "NA")),
-        *((word, "6") for word in ("VOIDED TRIP", "VOID")),
     ),
 )
 FARE = Column("fare_amount", "amount", "Time-and-distance fare", "dollars", aliases=("fare_amt",))

@@ -50,7 +50,9 @@ class Header:
         """By column that is published in words: the word in capitals, and its value."""
         if not self.era.words:
             return {}
-        return {column.name: dict(column.words) for column in self.columns if column and column.words}
+        return {
+            column.name: dict(column.words) for column in self.columns if column and column.words
+        }
 
     @cached_property
     def raw_only(self) -> tuple[str, ...]:
@@ -101,7 +103,7 @@ def header_of(published: Sequence[str], service: Service, *, by_name: bool = Fal
     found = [_identity(name, service) for name in names]
     missing = [name for identity, name in expected.items() if identity not in found]
     nameless = [str(at) for at, name in enumerate(names, 1) if NAMELESS.fullmatch(name.lower())]
-    twice = list(dict.fromkeys(name for name in expected if found.count(name) > 1))
+    twice = list(dict.fromkeys(name for name in found if name and found.count(name) > 1))
     unknown = [repr(name[:40]) for name in header.unknown if name]
     lacks = any(name not in header.places for name in service.required)
     if lacks or nameless or twice or (missing and (unknown or not by_name)):
@@ -111,7 +113,7 @@ def header_of(published: Sequence[str], service: Service, *, by_name: bool = Fal
             f"no name in column {', '.join(nameless[:5])}, as pandas writes an index"
             if nameless
             else "",
-            f"twice {', '.join(expected[name] for name in twice)}" if twice else "",
+            f"twice {', '.join(expected.get(name, name) for name in twice)}" if twice else "",
         )
         raise HeaderError("; ".join(part for part in differs if part))
     if not by_name:
@@ -126,20 +128,28 @@ def _identity(name: str, service: Service) -> str:
 
 
 def _nearest(names: Sequence[str], service: Service) -> Era:
-    """The era with most of the names and fewest others; of equals the newest of CSV files."""
+    """The era with most of the names and fewest others; of equals the newest of CSV files.
+
+    An unknown name beside one that a CSV era has more is taken for its renamed column.
+    """
     found = {_identity(name, service) for name in names}
     spelled = set(map(name_key, names))
+    known = {*service.by_name, *map(name_key, service.elsewhere)}
+    unknown = len(spelled - known)
 
     def closeness(era: Era) -> tuple[int, int, bool]:
         expected = {_identity(name, service) for name in era.header}
         same = len(spelled & set(map(name_key, era.header)))
-        return len(expected & found) - len(expected - found), same, not era.parquet
+        missing = len(expected - found) - (0 if era.parquet else unknown)
+        return len(expected & found) - max(missing, 0), same, not era.parquet
 
     return max(reversed(service.all_eras), key=closeness)
 
 
 def _check_order(names: Sequence[str], of_era: Sequence[bool], era: Era, service: Service) -> None:
-    kept = [(at, name) for at, (name, known) in enumerate(zip(names, of_era, strict=True), 1) if known]
+    kept = [
+        (at, name) for at, (name, known) in enumerate(zip(names, of_era, strict=True), 1) if known
+    ]
     for (at, name), expected in zip(kept, era.header, strict=True):
         if _identity(name, service) != _identity(expected, service):
             raise HeaderError(

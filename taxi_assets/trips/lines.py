@@ -11,6 +11,7 @@ from threading import Event, Thread
 from typing import IO, TypeVar, cast
 
 from taxi_assets.errors import SourceError
+from taxi_assets.trips.header import Header, HeaderError, header_of_line
 from taxi_assets.trips.source import MonthFile
 
 BLOCK = 4 << 20
@@ -36,11 +37,12 @@ class Block:
 
 @dataclass(frozen=True)
 class CsvMonth:
-    """A CSV month that was opened and whose header is the service's."""
+    """A CSV month that was opened and whose header is one of the service's."""
 
     file: MonthFile
-    header: bytes
+    line: bytes
     """The header line as published, terminator included."""
+    header: Header
     blocks: Generator[Block]
     """Close it to stop the reading early."""
 
@@ -55,8 +57,8 @@ def open_csv(file: MonthFile) -> CsvMonth:
     first = next(blocks, None)
     if first is None:
         raise SourceError(f"{_what(file)} is empty: fetch it again")
-    header, data = _cut_header(first.data)
-    check_header(header, file)
+    line, data = _cut_header(first.data)
+    header = check_header(line, file)
     rest = Block(2, data, first.read)
 
     def all_blocks() -> Iterator[Block]:
@@ -64,44 +66,27 @@ def open_csv(file: MonthFile) -> CsvMonth:
             yield rest
         yield from _renumbered(blocks, rest)
 
-    return CsvMonth(file, header, prefetch(all_blocks))
+    return CsvMonth(file, line, header, prefetch(all_blocks))
 
 
-def check_header(header: bytes, file: MonthFile) -> None:
-    """Compare a header line with the service's columns.
+def check_header(line: bytes, file: MonthFile) -> Header:
+    """The columns that a header line names.
 
     Raises:
         SourceError: naming the columns that are missing, unknown or in another place.
     """
-    text = _text(header)
-    found = [name.strip().strip('"') for name in text.split(",")]
-    expected = list(file.service.header)
-    if found != expected:
-        raise SourceError(
-            f"{_what(file)} has a wrong header ({_difference(text, found, expected)}): expected "
-            f"{','.join(expected)}. Is this a {file.service.name} month of 2019 or later?"
-        )
+    try:
+        return header_of_line(line, file.service)
+    except HeaderError as error:
+        raise wrong_header(error, file) from None
 
 
-def _difference(text: str, found: list[str], expected: list[str]) -> str:
-    if "\r" in text:
-        return "its lines end in CR alone, not LF or CRLF"
-    missing = [name for name in expected if name not in found]
-    unknown = [repr(name[:40]) for name in found if name and name not in expected]
-    nameless = [str(at) for at, name in enumerate(found, 1) if not name]
-    twice = [name for name in expected if found.count(name) > 1]
-    differs = [
-        f"missing {', '.join(missing)}" if missing else "",
-        f"unknown {', '.join(unknown[:5])}" if unknown else "",
-        f"no name in column {', '.join(nameless[:5])}, as pandas writes an index"
-        if nameless
-        else "",
-        f"twice {', '.join(twice)}" if twice else "",
-    ]
-    if any(differs):
-        return "; ".join(part for part in differs if part)
-    at = next(at for at, name in enumerate(found) if name != expected[at])
-    return f"in another order: column {at + 1} is {found[at]} instead of {expected[at]}"
+def wrong_header(error: HeaderError, file: MonthFile) -> SourceError:
+    """What is said of a file that has not the service's columns."""
+    return SourceError(
+        f"{_what(file)} has a wrong header ({error}): expected {','.join(file.service.header)}, "
+        f"or the names of another year. Is this a {file.service.name} month as published?"
+    )
 
 
 def prefetch(iterate: Callable[[], Iterator[T]], ahead: int = 2) -> Generator[T]:
@@ -140,10 +125,6 @@ def prefetch(iterate: Callable[[], Iterator[T]], ahead: int = 2) -> Generator[T]
 
 def _what(file: MonthFile) -> str:
     return f"{file.service.name} {file.month}: {file.url}"
-
-
-def _text(line: bytes) -> str:
-    return line.decode("utf-8-sig", "replace").rstrip("\r\n")
 
 
 def _cut_header(data: bytes) -> tuple[bytes, bytes]:

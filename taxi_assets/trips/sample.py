@@ -128,7 +128,7 @@ def _habits(service: Service) -> tuple[int, float]:
 
     Where trips are dispatched and not only hailed, the fleet is smaller and reports less.
     """
-    dispatched = any(column.name == TRIP_TYPE for column in service.columns)
+    dispatched = any(column.name == TRIP_TYPE for column in service.header_columns)
     return (135, 0.4) if dispatched else (200, 0.07)
 
 
@@ -147,7 +147,7 @@ def _texts(
         for at in range(0, n, BLOCK):
             trips = _trips(rng, service, pickups[at : at + BLOCK])
             _count(tally, service, month, trips, blanks)
-            columns = [_spell(column, trips[column.name], blanks) for column in service.columns]
+            columns = [_spell(column, trips[column.name], blanks) for column in service.header_columns]
             yield "\n".join(map(",".join, zip(*columns, strict=True))) + "\n"
 
 
@@ -192,7 +192,7 @@ def _trips(rng: Generator, service: Service, pickups: Ints) -> Trips:
         tlc.PAYMENT.name: np.where(void, DISPUTE, _draw(rng, PAYMENTS, n)),
         **_fares(rng, pickups, rates, miles, seconds),
     }
-    for column in service.columns:
+    for column in service.header_columns:
         if column.name not in trips:
             trips[column.name] = _plausible(rng, column, pickups + seconds, miles)
     _settle(rng, service, trips, void)
@@ -230,7 +230,7 @@ def _fares(rng: Generator, pickups: Ints, rates: Ints, miles: Ints, seconds: Int
 
 def _settle(rng: Generator, service: Service, trips: Trips, void: NDArray[np.bool_]) -> None:
     """Add the tip, turn the voids negative and sum up what the service publishes."""
-    published = {column.name for column in service.columns if column.unit == tlc.FARE.unit}
+    published = {column.name for column in service.header_columns if column.unit == tlc.FARE.unit}
     parts = sorted(published - NEVER_FILLED - {tlc.TIP.name, tlc.TOTAL.name})
     before_tip = sum((trips[part] for part in parts), np.zeros(len(void), np.int64))
     tipped = (trips[tlc.PAYMENT.name] == CARD) & (tlc.TIP.name in published)
@@ -243,7 +243,7 @@ def _settle(rng: Generator, service: Service, trips: Trips, void: NDArray[np.boo
 
 def _passengers(service: Service) -> str | None:
     """Name of the passenger column, where the service publishes one."""
-    names = (c.name for c in service.columns if service.passengers in (c.published, c.name))
+    names = (c.name for c in service.header_columns if service.passengers in (c.published, c.name))
     return next(names, None)
 
 

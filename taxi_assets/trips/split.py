@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from taxi_assets.services import Service
+from taxi_assets.trips.header import Header
 from taxi_assets.trips.lines import Block
 from taxi_assets.windows import Month
 
@@ -70,19 +70,23 @@ class SplitBlock:
     read: int
 
 
-def split_block(block: Block, service: Service, month: Month) -> SplitBlock:
-    """Sort a block's lines by pickup day, stably."""
+def split_block(block: Block, header: Header, month: Month) -> SplitBlock:
+    """Sort a block's lines by pickup day, stably.
+
+    A line may be longer than the header by empty fields, as all of yellow 2016-07 to 2016-12 and
+    green 2013-08 to 2014-12 are.
+    """
     lines = _Lines.of(block.data)
     flaws = lines.flaws()
-    fields, pickups = _fields(lines, service.pickup_index, flaws)
+    fields, pickups = _fields(lines, header, flaws)
     keys = _keys(lines.buffer, pickups, month)
-    keys[fields != len(service.header)] = UNREADABLE
+    keys[fields != len(header.names)] = UNREADABLE
     keys[list(flaws)] = UNREADABLE
     keys[lines.blank()] = BLANK
     unreadable = [
         Unreadable(
             block.first_line + at,
-            flaws.get(at) or _reason(block.data, int(fields[at]), int(pickups[at]), service),
+            flaws.get(at) or _reason(block.data, int(fields[at]), int(pickups[at]), header),
         )
         for at in np.flatnonzero(keys == UNREADABLE).tolist()
     ]
@@ -123,6 +127,13 @@ class _Lines:
         blank: Bools = terminator & ((length == 1) | ((length == CRLF) & (first == RETURN)))
         return blank
 
+    def without_terminator(self, which: Ints) -> Ints:
+        """Where the content of some lines ends."""
+        ends = self.ends[which].copy()
+        for mark in (NEWLINE, RETURN):
+            ends -= self.buffer[ends - 1] == mark
+        return ends
+
     def flaws(self) -> dict[int, str]:
         """Lines that CSV readers would read differently from each other, or not at all."""
         flaws: dict[int, str] = {}
@@ -150,8 +161,12 @@ class _Lines:
                 flaws.setdefault(at, "not UTF-8")
 
 
-def _fields(lines: _Lines, nth: int, flaws: dict[int, str]) -> tuple[Ints, Ints]:
-    """Field count of each line, and where its pickup time begins (-1 where it has none)."""
+def _fields(lines: _Lines, header: Header, flaws: dict[int, str]) -> tuple[Ints, Ints]:
+    """Field count of each line, and where its pickup time begins (-1 where it has none).
+
+    Empty fields beyond the header's are not counted.
+    """
+    nth = header.pickup_index
     commas = np.flatnonzero(lines.buffer == COMMA)
     if QUOTE in lines.data:
         commas = _unquoted(lines, commas, flaws)
@@ -165,6 +180,13 @@ def _fields(lines: _Lines, nth: int, flaws: dict[int, str]) -> tuple[Ints, Ints]
     if QUOTE in lines.data:
         last = len(lines.buffer) - 1
         pickups += (pickups >= 0) & (lines.buffer[np.clip(pickups, 0, last)] == QUOTE)
+    expected = len(header.names)
+    longer = np.flatnonzero(counts > expected)
+    if len(longer):
+        surplus = counts[longer] - expected
+        first = commas[before[longer] + expected - 1]
+        empty = first + surplus == lines.without_terminator(longer)
+        counts[longer[empty]] = expected
     return counts, pickups
 
 
@@ -240,9 +262,9 @@ def _groups(data: bytes, starts: Ints, keys: npt.NDArray[np.int8]) -> Iterator[G
         yield Group(int(sorted_keys[first]), values.slice(begin, end - begin), last - first)
 
 
-def _reason(data: bytes, fields: int, pickup: int, service: Service) -> str:
-    if fields != len(service.header):
-        return f"{fields} fields instead of {len(service.header)}"
+def _reason(data: bytes, fields: int, pickup: int, header: Header) -> str:
+    if fields != len(header.names):
+        return f"{fields} fields instead of {len(header.names)}"
     found = STAMP_LIKE.match(data, pickup)
     text = found[0].decode(errors="replace") if found else ""
-    return f"{service.pickup}={text!r} is not a time as 2021-01-05 00:31:19"
+    return f"{header.names[header.pickup_index]}={text!r} is not a time as 2021-01-05 00:31:19"

@@ -13,7 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.services import SERVICES, Kind
-from taxi_assets.trips.clean import clean, drop, outside, parse, to_frame, to_table
+from taxi_assets.trips.clean import clean, outside, to_frame, to_table
+from taxi_assets.trips.parse import parse
+from taxi_assets.trips.rules import drop
 from taxi_assets_tests.trips.files import HEADER, PICKUP, YELLOW, row, slice_of
 
 OF_KIND: dict[Kind, str] = {
@@ -220,6 +222,6 @@ def test_green_is_read_by_its_own_columns() -> None:
     trip = {**dict.fromkeys(green.header, "2"), **times}
     lines = ",".join(green.header) + "\r\n" + ",".join(trip.values()) + "\r\n"
     frame = clean(pa.py_buffer(lines.encode()), green).frame
-    assert list(frame.columns) == [name.lower() for name in green.header]
+    assert list(frame.columns) == [*(name.lower() for name in green.header), "cbd_congestion_fee"]
     assert frame["trip_type"].tolist() == [2]
     assert frame["ehail_fee"].isna().all()

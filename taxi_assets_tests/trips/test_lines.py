@@ -22,7 +22,7 @@ NAMES = list(YELLOW.header)
 def read(path: Path) -> tuple[bytes, bytes]:
     """Header and all blocks."""
     csv = open_csv(month_file(path))
-    return csv.header, b"".join(block.data for block in csv.blocks)
+    return csv.line, b"".join(block.data for block in csv.blocks)
 
 
 def header_of(*names: str) -> bytes:
@@ -87,9 +87,11 @@ def test_a_header_alone_is_a_month_without_rows(tmp_path: Path, header: bytes) -
         (b"", "is empty: fetch it again"),
         (b"\n", "missing VendorID, tpep_pickup_datetime"),
         (BODY, "missing VendorID"),
-        (header_of(*NAMES[:-1]), "missing congestion_surcharge)"),
-        (header_of(*NAMES, "airport_fee"), "unknown 'airport_fee')"),
-        (header_of(*(name.lower() for name in NAMES)), "unknown 'vendorid'"),
+        (header_of(*NAMES[:4], *NAMES[5:]), "missing trip_distance)"),
+        (header_of(*NAMES[:-2], NAMES[-1]), "missing total_amount)"),
+        (header_of(*NAMES[:-1], "surge"), "missing congestion_surcharge; unknown 'surge')"),
+        (header_of(*NAMES, "vendor_id"), "twice VendorID)"),
+        (header_of(*NAMES, "Airport_fee", "airport_fee"), "twice airport_fee)"),
         (header_of("", *NAMES), "no name in column 1, as pandas writes an index"),
         (header_of("Unnamed: 0", *NAMES), "unknown 'Unnamed: 0'"),
         (header_of(*NAMES, NAMES[3]), "twice passenger_count)"),

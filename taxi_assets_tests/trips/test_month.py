@@ -91,7 +91,7 @@ def test_every_line_is_in_one_place_in_file_order(
     with patch.object(lines_module, "BLOCK", block):
         parts = passed_over(month)
 
-    assert month.header == header
+    assert month.line == header
     assert parts == {key: b"".join(found) for key, found in expected.items()}
     assert month.rows == {key: len(found) for key, found in expected.items()}
     days = sum(month.day_rows(day) for day in month.days)

@@ -69,7 +69,7 @@ def read(name: str) -> Read:
     month = raw_month(path, service, Month(int(match[2]), int(match[3])), most_unreadable=0)
     slices = passed_over(month)
     cleaned = {
-        key: clean(pa.py_buffer(month.header + lines), service)
+        key: clean(pa.py_buffer(month.line + lines), service)
         for key, lines in slices.items()
         if key != BLANK
     }
@@ -142,7 +142,7 @@ def test_slices_are_the_published_lines_byte_for_byte(name: str) -> None:
         pickup = line.split(b",")[1] if line.strip() else b""
         key = int(pickup[8:10]) if pickup[:7] == month else OUTSIDE
         expected[key if pickup else BLANK].append(line)
-    assert done.month.header == header
+    assert done.month.line == header
     assert done.slices == {key: b"".join(found) for key, found in expected.items()}
 
 

@@ -39,8 +39,8 @@ every_service = pytest.mark.parametrize(
 
 
 def read(service: Service, path: Path) -> pd.DataFrame:
-    times = [c.published for c in service.columns if c.kind == "time"]
-    types = {c.published: c.pandas for c in service.columns if c.kind != "time"}
+    times = [c.published for c in service.header_columns if c.kind == "time"]
+    types = {c.published: c.pandas for c in service.header_columns if c.kind != "time"}
     return pd.read_csv(path, dtype=types, parse_dates=times, date_format="%Y-%m-%d %H:%M:%S")
 
 
@@ -105,9 +105,11 @@ def test_facts_are_what_pandas_counts(service: Service, tmp_path: Path) -> None:
 @every_service
 def test_dtypes(service: Service, tmp_path: Path) -> None:
     _, frame = written(service, tmp_path)
-    found = {c.name: str(frame[c.published].dtype) for c in service.columns if c.kind != "time"}
+    found = {
+        c.name: str(frame[c.published].dtype) for c in service.header_columns if c.kind != "time"
+    }
     assert found.items() <= service.pandas_types.items()
-    for column in service.columns:
+    for column in service.header_columns:
         if column.kind == "time":
             assert frame[column.published].dtype.kind == "M"
 
@@ -151,7 +153,7 @@ def test_only_the_meter_tells(tmp_path: Path) -> None:
 @every_service
 def test_totals_are_the_sum_of_their_parts(service: Service, tmp_path: Path) -> None:
     _, frame = written(service, tmp_path)
-    parts = [c.published for c in service.columns if c.unit == "dollars" and c is not TOTAL]
+    parts = [c.published for c in service.header_columns if c.unit == "dollars" and c is not TOTAL]
     difference = frame[parts].fillna(0).sum(axis=1) - frame["total_amount"]
     assert difference.abs().max() < 0.001
 
@@ -173,7 +175,7 @@ def test_numbers_are_spelled_as_tlc_does(tmp_path: Path) -> None:
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     assert frame["trip_distance"].str.fullmatch(r"([1-9]\d*)?\.\d\d").all()
     money = r"0|-?(0\.(\d?[1-9])|[1-9]\d*(\.\d?[1-9])?)"
-    dollars = [c.published for c in SERVICES["yellow"].columns if c.unit == "dollars"]
+    dollars = [c.published for c in SERVICES["yellow"].header_columns if c.unit == "dollars"]
     for name in dollars:
         assert frame[name].str.fullmatch(money).all(), name
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.services import SERVICES, Column, Service
+from taxi_assets.trips.header import header_of
 from taxi_assets.trips.lines import Block
 from taxi_assets.trips.split import (
     BLANK,
@@ -26,10 +27,11 @@ from taxi_assets.windows import Month
 from taxi_assets_tests.trips.files import FEBRUARY, PICKUP, YELLOW, row
 
 GOOD = row()
+COLUMNS = header_of(YELLOW.header, YELLOW)
 
 
 def split(data: bytes, month: Month = FEBRUARY) -> SplitBlock:
-    return split_block(Block(2, data, len(data)), YELLOW, month)
+    return split_block(Block(2, data, len(data)), COLUMNS, month)
 
 
 def keys(data: bytes, month: Month = FEBRUARY) -> dict[int, bytes]:
@@ -58,6 +60,9 @@ def keys(data: bytes, month: Month = FEBRUARY) -> dict[int, bytes]:
         (row(congestion_surcharge='"2.5"'), 3),
         (row(store_and_fwd_flag="é"), 3),
         (row(VendorID="", passenger_count="", store_and_fwd_flag=""), 3),
+        (GOOD + b",", 3),
+        (GOOD + b",,,", 3),
+        (row(store_and_fwd_flag='"N,Y"', congestion_surcharge="") + b",,", 3),
     ],
 )
 def test_a_line_that_can_be_read_goes_to_its_day(line: bytes, key: int, end: bytes) -> None:
@@ -85,7 +90,9 @@ UNREADABLE_LINES = {
     "slash after minute": (row("2021-02-03 04:0/:06"), "is not a time"),
     "empty": (row(""), "tpep_pickup_datetime='' is not a time as 2021-01-05 00:31:19"),
     "header again": (",".join(YELLOW.header).encode(), "'tpep_pickup_datetime' is not a time"),
-    "one field more": (GOOD + b",", "19 fields instead of 18"),
+    "one field more": (GOOD + b",1", "19 fields instead of 18"),
+    "two fields more": (GOOD + b",1,", "20 fields instead of 18"),
+    "an empty one, then another": (GOOD + b",,1", "20 fields instead of 18"),
     "one field less": (GOOD.rpartition(b",")[0], "17 fields instead of 18"),
     "no comma": (b"x", "1 fields instead of 18"),
     "spaces": (b"   ", "1 fields instead of 18"),
@@ -132,12 +139,12 @@ WHEN = b"2021-02-03 00:00:00"
 def test_what_goes_to_a_day_all_readers_read_alike(sides: list[tuple[bytes, bytes]]) -> None:
     lines = [b"".join((a, b",", WHEN, b",", b)) for a, b in sides]
     data = b"\n".join(lines) + b"\n"
-    done = split_block(Block(1, data, 0), THREE, FEBRUARY)
+    done = split_block(Block(1, data, 0), header_of(THREE.header, THREE), FEBRUARY)
     kept = b"".join(bytes(group.lines) for group in done.groups if group.key == 3)
     read = list(csv.reader(io.StringIO(kept.decode(), newline=""), strict=True))
-    assert all(len(fields) == 3 for fields in read)
+    assert all(len(fields) >= 3 and not any(fields[3:]) for fields in read)
     assert [fields[1] for fields in read] == [WHEN.decode()] * kept.count(b"\n")
-    if kept:
+    if kept and all(len(fields) == 3 for fields in read):
         options = pa_csv.ReadOptions(column_names=["a", "when", "b"])
         as_text = pa_csv.ConvertOptions(column_types=dict.fromkeys(["a", "when", "b"], pa.string()))
         table = pa_csv.read_csv(pa.py_buffer(kept), options, convert_options=as_text)
@@ -183,4 +190,5 @@ def test_each_service_is_split_by_its_own_pickup() -> None:
     fields = ["1"] * len(green.header)
     fields[green.pickup_index] = "2021-02-07 00:00:00"
     line = ",".join(fields).encode()
-    assert [g.key for g in split_block(Block(2, line, 0), green, FEBRUARY).groups] == [7]
+    columns = header_of(green.header, green)
+    assert [g.key for g in split_block(Block(2, line, 0), columns, FEBRUARY).groups] == [7]

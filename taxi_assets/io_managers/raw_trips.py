@@ -1,0 +1,146 @@
+"""Raw slices in the lake: a day's rows as published.
+
+A CSV month's are its header and the day's lines, byte for byte, zstd-packed; a Parquet month's are
+Parquet of the published columns and types.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from datetime import date
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from taxi_assets.days import bounded_map
+from taxi_assets.io_managers.base import DaysIOManager, Records, origin_metadata
+from taxi_assets.io_managers.spool import Spool, spool_of
+from taxi_assets.record import DayRecord
+from taxi_assets.resources.lake import (
+    LINES,
+    ROWS,
+    Lake,
+    LakeResource,
+    facts_of,
+    outside_key,
+    raw_key,
+    unreadable_key,
+)
+from taxi_assets.services import Service
+from taxi_assets.slices import FACTS, Origin, RawSlice
+from taxi_assets.trips.month import BLANK, OUTSIDE, UNREADABLE, RawMonth
+
+
+class RawTripsIOManager(DaysIOManager[list[RawMonth], RawSlice]):
+    """One object a day; beside them a month's outside and unreadable rows."""
+
+    def __init__(self, services: Mapping[str, Service], lake: LakeResource) -> None:
+        super().__init__(services)
+        self.lake = lake
+
+    def store(self, service: Service, value: list[RawMonth], log: dg.DagsterLogManager) -> Records:
+        """Pass over each month file once; nothing is put before the file was read to its end."""
+        del service
+        lake = self.lake.lake
+        for month in value:
+            places = (*(day.day for day in month.days), OUTSIDE, UNREADABLE)
+            spools = {key: spool_of(month) for key in places}
+            for part in month.pass_over(log.info):
+                # Blank lines are the file's too: they are kept with the unreadable ones.
+                spools[UNREADABLE if part.key == BLANK else part.key].add(part)
+            _put_rest(lake, month, spools)
+            put = bounded_map(lambda day: _put_day(lake, month, day, spools[day.day]), month.days)  # noqa: B023 - consumed here
+            yield from zip(month.days, put, strict=True)
+
+    def open_day(self, service: Service, day: date) -> RawSlice | None:
+        """The day's lines under the header they were published with, or its rows."""
+        lake = self.lake.lake
+        packed = lake.get(raw_key(service, day, LINES))
+        if packed is not None:
+            facts = facts_of(packed)
+            with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as stream:
+                return RawSlice(day, stream.read_buffer(), int(facts["rows"]), Origin.of(facts))
+        stored = lake.get(raw_key(service, day, ROWS))
+        if stored is None:
+            return None
+        with pq.ParquetFile(pa.BufferReader(stored)) as parquet:
+            facts = json.loads(parquet.metadata.metadata[FACTS])
+            rows = parquet.read(use_threads=False)
+        return RawSlice(day, rows, int(facts["rows"]), Origin.of(facts))
+
+    def place(self, service: Service) -> str:
+        """Folder of the raw slices."""
+        return self.lake.lake.path(f"_raw/{service.name}")
+
+
+def _put_day(lake: Lake, month: RawMonth, day: date, spool: Spool) -> DayRecord:
+    file = month.file
+    origin = Origin(file.url, file.sha256, file.synthetic).facts()
+    rows = month.day_rows(day)
+    data_version = spool.data_version()
+    key = raw_key(file.service, day, _kind(month))
+    stored = lake.put(key, spool.content({**origin, "rows": rows}))
+    lake.delete(raw_key(file.service, day, _other(month)))
+    metadata = {
+        "dagster/partition_row_count": rows,
+        "rows": rows,
+        "bytes": spool.size + len(month.line),
+        "stored_bytes": stored,
+        "dagster/uri": lake.path(key),
+        "month_file_rows": month.file_rows,
+        "rows_outside_month": month.rows[OUTSIDE],
+        "rows_unreadable": month.rows[UNREADABLE],
+        **_columns(month),
+        **origin_metadata(origin),
+        "source_bytes": file.size,
+        "source_etag": file.etag or "",
+        "source_last_modified": file.last_modified or "",
+    }
+    return DayRecord(metadata, data_version)
+
+
+def _kind(month: RawMonth) -> str:
+    return ROWS if month.is_parquet else LINES
+
+
+def _other(month: RawMonth) -> str:
+    """What an earlier run may have left, of the same month published the other way."""
+    return LINES if month.is_parquet else ROWS
+
+
+def _columns(month: RawMonth) -> dict[str, str]:
+    """Columns in which the file and the schema differ."""
+    if month.header is None:
+        return {}
+    return {
+        "columns_only_in_raw": ", ".join((*month.header.raw_only, *month.header.unknown)),
+        "columns_absent": ", ".join(month.header.absent),
+    }
+
+
+def _put_rest(lake: Lake, month: RawMonth, spools: Mapping[int, Spool]) -> None:
+    """Rows of the month that belong to none of its days, each once, with the reasons."""
+    service, which = month.file.service, month.file.month
+    origin = Origin(month.file.url, month.file.sha256, month.file.synthetic).facts()
+    for key, place in ((outside_key, OUTSIDE), (unreadable_key, UNREADABLE)):
+        facts = {**origin, "rows": month.rows[place]}
+        lake.put(key(service, which, _kind(month)), spools[place].content(facts))
+        lake.delete(key(service, which, _other(month)))
+    lake.delete(_reasons(month, _other(month)))
+    reasons = _reasons(month, _kind(month))
+    if not month.unreadable:
+        lake.delete(reasons)
+        return
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["row" if month.is_parquet else "line", "reason"])
+    writer.writerows((one.line, one.reason) for one in month.unreadable)
+    lake.put(reasons, text.getvalue().encode())
+
+
+def _reasons(month: RawMonth, kind: str) -> str:
+    return unreadable_key(month.file.service, month.file.month, kind) + ".reasons.csv"

@@ -1,0 +1,258 @@
+"""A day's raw slice in the service's columns and types: CSV lines, or rows of a Parquet month."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+
+from taxi_assets.errors import DayRefusedError
+from taxi_assets.services import ARROW_TYPES, Kind, Service
+from taxi_assets.trips.header import Header, HeaderError, header_of, header_of_line
+from taxi_assets.trips.values import (
+    FIRST_TIME,
+    OF_TEXT,
+    converted,
+    is_text,
+    of_words,
+    without_blanks,
+)
+
+PARSE_BLOCK = 1 << 20
+"""Bytes pyarrow parses at a time: with 1 MiB the buffers are reused, a month parses in 0.7 s of
+one core; with 8 MiB every block faults in fresh pages and it takes 1.5 s."""
+
+# Marks of values that pyarrow takes for numbers (0x10, and a tab around any) or times (an ISO T),
+# and that are none here.
+LENIENT = (b"x", b"X", b"\t", b"T")
+STAMP = pa.binary(19)
+"""Type that times are read as: a value of another length is refused, and it is faster, too."""
+DATE = 10
+"""Characters before the blank in a time."""
+
+
+@dataclass(frozen=True)
+class UnreadableValue:
+    """A value that is not of its column's type."""
+
+    row: int
+    """Number of the line in the day's slice, whose header is line 1; of a table the row, from 1."""
+    column: str
+    value: str
+    unit: str = "line"
+
+    def __str__(self) -> str:
+        return f"{self.unit} {self.row}: {self.column}={self.value[:40]!r}"
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A day's rows in the service's types, and what could not be read."""
+
+    table: pa.Table
+    unreadable: list[UnreadableValue]
+    """One entry a row, its first bad value."""
+    unknown_words: Counter[str] = field(default_factory=Counter[str])
+    """Rows by `column=word` that TLC's dictionary lacks; null in the table."""
+
+
+def parse(content: pa.Buffer | pa.Table, service: Service) -> Parsed:
+    """Read a slice into the service's columns and types; what its file lacked is null.
+
+    Raises:
+        DayRefusedError: the slice's columns are not the service's.
+    """
+    try:
+        if isinstance(content, pa.Table):
+            names = tuple(content.schema.names)
+            return _of_table(content, header_of(names, service, by_name=True))
+        line, _, rows = content.to_pybytes().partition(b"\n")
+        return _of_lines(content, rows, header_of_line(line, service))
+    except HeaderError as error:
+        raise DayRefusedError(
+            f"the raw slice has {error}: materialize {service.name}/raw_trips again"
+        ) from None
+
+
+def _of_lines(lines: pa.Buffer, rows: bytes, header: Header) -> Parsed:
+    """Read CSV lines.
+
+    Which values are of their type is said by `_by_value`. The fast way reads the same values as
+    the same, or leaves the slice to `_by_value`: a value must not depend on its neighbours.
+    """
+    if not rows:
+        return Parsed(header.service.arrow_schema.empty_table(), [])
+    marks = LENIENT[:-1] if header.words else LENIENT
+    if not any(mark in rows for mark in marks):
+        try:
+            text = _read(lines, header, {**ARROW_TYPES, "time": STAMP}, _surplus(rows, header))
+            parsed = _at_once(text, rows, header)
+        except pa.ArrowInvalid:
+            parsed = None  # some value is not of its type
+        if parsed:
+            return parsed
+    return _by_value(lines, rows, header)
+
+
+def _surplus(rows: bytes, header: Header) -> int:
+    """Empty fields of the first row beyond the header's; most files have the same in all rows."""
+    first = rows[: rows.find(b"\n") + 1 or len(rows)]
+    if b'"' in first:
+        return len(next(csv.reader([first.decode()]))) - len(header.names)
+    return first.count(b",") + 1 - len(header.names)
+
+
+def _read(
+    lines: pa.Buffer, header: Header, kinds: Mapping[Kind, pa.DataType], surplus: int
+) -> pa.Table:
+    names = [one.name if one else f"raw {at}" for at, one in enumerate(header.columns)]
+    columns = {column.name: column for column in header.columns if column}
+    return pa_csv.read_csv(
+        pa.BufferReader(lines),
+        read_options=pa_csv.ReadOptions(
+            column_names=[*names, *(f"surplus {at}" for at in range(surplus))],
+            skip_rows=1,
+            block_size=PARSE_BLOCK,
+            use_threads=False,
+        ),
+        convert_options=pa_csv.ConvertOptions(
+            column_types={
+                name: pa.string() if name in header.words else kinds[column.kind]
+                for name, column in columns.items()
+            },
+            include_columns=list(columns),
+            strings_can_be_null=True,
+            null_values=[""],
+        ),
+    )
+
+
+def _at_once(text: pa.Table, rows: bytes, header: Header) -> Parsed | None:
+    """Everything at once, as pyarrow reads it; None where that may be too lenient.
+
+    Raises:
+        pa.ArrowInvalid: some value is not of its type.
+    """
+    unknown = Counter[str]()
+    arrays: dict[str, Any] = {}
+    blanks = 0
+    for name in text.schema.names:
+        column = header.service.by_name[name]
+        values = text[name]
+        if column.kind == "time":
+            stamps = values.cast(pa.string())
+            if header.words and _has_iso_mark(stamps):
+                return None
+            values = stamps.cast(column.arrow)
+            blanks += len(values) - values.null_count
+        elif name in header.words:
+            values = values.combine_chunks()
+            blanks += pc.sum(pc.count_substring(values, " ")).as_py() or 0
+            words = of_words(values, column, header.words[name], unknown)
+            values = converted(words, column)
+            if values.null_count != words.null_count:
+                return None
+        arrays[name] = values
+    table = _complete(arrays, text.num_rows, header.service)
+    return Parsed(table, [], unknown) if _is_strict(table, rows, blanks, header) else None
+
+
+def _has_iso_mark(stamps: pa.ChunkedArray) -> bool:
+    marks = pc.utf8_slice_codeunits(stamps, DATE, DATE + 1)
+    return pc.all(pc.equal(marks, " ")).as_py() is False
+
+
+def _is_strict(table: pa.Table, rows: bytes, blanks: int, header: Header) -> bool:
+    """Whether pyarrow took nothing for a value that is none: ' 1', 'nan', the year 0."""
+    columns = [column for column in header.columns if column]
+    times = [table[column.name] for column in columns if column.kind == "time"]
+    amounts = [table[column.name] for column in columns if column.kind == "amount"]
+    return (
+        rows.count(b" ") == blanks
+        and not any(pc.any(pc.less(column, FIRST_TIME)).as_py() for column in times)
+        and all(pc.all(pc.is_finite(column)).as_py() is not False for column in amounts)
+    )
+
+
+def _by_value(lines: pa.Buffer, rows: bytes, header: Header) -> Parsed:
+    """Convert text column by column; a line with a value that does not fit is put aside."""
+    as_text = dict.fromkeys(ARROW_TYPES, pa.string())
+    try:
+        text = _read(lines, header, as_text, _surplus(rows, header))
+    except pa.ArrowInvalid:  # rows of different lengths
+        even = b"".join([b"\n", *(_cut(line, header) for line in rows.splitlines(keepends=True))])
+        text = _read(pa.py_buffer(even), header, as_text, 0)
+    unknown = Counter[str]()
+    arrays: dict[str, Any] = {}
+    bad: dict[int, UnreadableValue] = {}
+    for name in text.schema.names:
+        column = header.service.by_name[name]
+        values = text[name].combine_chunks()
+        if name in header.words:
+            values = of_words(values, column, header.words[name], unknown)
+        arrays[name] = OF_TEXT[column.kind](values)
+        for at in _misfits(values, arrays[name]):
+            published = header.names[header.places[name]]
+            bad.setdefault(at, UnreadableValue(at + 2, published, values[at].as_py()))
+    table = _complete(arrays, text.num_rows, header.service)
+    return _without(table, bad, unknown)
+
+
+def _cut(line: bytes, header: Header) -> bytes:
+    """A line without the empty fields beyond the header's."""
+    content = line.rstrip(b"\r\n")
+    while _surplus(content, header) > 0:
+        content = content[:-1]
+    return content + line[len(line.rstrip(b"\r\n")) :]
+
+
+def _of_table(table: pa.Table, header: Header) -> Parsed:
+    """Convert the columns of a Parquet month's slice."""
+    unknown = Counter[str]()
+    arrays: dict[str, Any] = {}
+    bad: dict[int, UnreadableValue] = {}
+    for name, place in header.places.items():
+        column = header.service.by_name[name]
+        values = without_blanks(table.column(place).combine_chunks())
+        in_words = name in header.words and is_text(values.type)
+        if in_words:
+            values = of_words(values, column, header.words[name], unknown)
+        result = converted(values, column)
+        for at in _misfits(values, result):
+            value = str(values[at].as_py())
+            bad.setdefault(at, UnreadableValue(at + 1, header.names[place], value, "row"))
+        if name in header.words and column.kind == "text" and not in_words:
+            result = of_words(result, column, header.words[name], unknown)
+        arrays[name] = result
+    return _without(_complete(arrays, table.num_rows, header.service), bad, unknown)
+
+
+def _misfits(values: pa.Array, result: pa.Array) -> list[int]:
+    if values.null_count == result.null_count:
+        return []
+    misfits = pc.and_(pc.is_valid(values), pc.is_null(result))
+    return list(pc.indices_nonzero(misfits).to_pylist())
+
+
+def _complete(arrays: Mapping[str, Any], rows: int, service: Service) -> pa.Table:
+    """The service's table; columns that the file lacks are null."""
+    columns = [
+        arrays[column.name] if column.name in arrays else pa.nulls(rows, column.arrow)
+        for column in service.columns
+    ]
+    return pa.Table.from_arrays(columns, schema=service.arrow_schema)
+
+
+def _without(table: pa.Table, bad: Mapping[int, UnreadableValue], words: Counter[str]) -> Parsed:
+    if bad:
+        keep = np.ones(table.num_rows, np.bool_)
+        keep[list(bad)] = False
+        table = table.filter(pa.array(keep))
+    return Parsed(table, [bad[at] for at in sorted(bad)], words)

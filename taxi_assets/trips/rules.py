@@ -1,0 +1,78 @@
+"""Cleaning rules by name: which rows of a day are left out, and under which name they count.
+
+The default is what the old transformers had: keep `passenger_count > 0`. Null is not above 0, and
+is counted apart from zero. A rule whose column a service lacks drops nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from taxi_assets.services import Service
+from taxi_assets.settings import DEFAULT_RULES
+
+FARES = (0, 500)
+"""Dollars. The fare to Newark with hours of traffic stays below; typing errors are far above."""
+
+
+def _passengers(service: Service) -> str | None:
+    return service.passengers_column
+
+
+def _column(name: str) -> Callable[[Service], str | None]:
+    return lambda service: name if name in service.arrow_schema.names else None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A reason to leave a row out."""
+
+    description: str
+    column: Callable[[Service], str | None]
+    """Name of the column it looks at; None where the service has none."""
+    drops: Callable[[pa.ChunkedArray], Any]
+    """Whether each value of the column has its row left out; null counts as no."""
+
+
+RULES: dict[str, Rule] = {
+    "zero_passengers": Rule("passengers are 0 or fewer", _passengers, lambda v: pc.less(v, 1)),
+    "null_passengers": Rule("passengers are null", _passengers, pc.is_null),
+    "zero_distance": Rule(
+        "the distance is 0 miles or less",
+        _column("trip_distance"),
+        lambda values: pc.less_equal(values, 0.0),
+    ),
+    "negative_total": Rule(
+        "the total is below 0 dollars (voids and refunds)",
+        _column("total_amount"),
+        lambda values: pc.less(values, 0.0),
+    ),
+    "outside_fare": Rule(
+        f"the fare is below {FARES[0]} or above {FARES[1]} dollars",
+        _column("fare_amount"),
+        lambda values: pc.or_kleene(pc.less(values, FARES[0]), pc.greater(values, FARES[1])),
+    ),
+    "null_vendor": Rule("the vendor is null", _column("vendorid"), pc.is_null),
+}
+
+
+def drop(
+    table: pa.Table, service: Service, rules: Sequence[str] = DEFAULT_RULES
+) -> tuple[pa.Table, dict[str, int]]:
+    """Rows that stay, and the number of others under the first rule that drops them."""
+    dropped: dict[str, int] = {}
+    gone: Any = None
+    for name in rules:
+        column = RULES[name].column(service)
+        if column is None:
+            continue
+        drops = pc.fill_null(RULES[name].drops(table[column]), False)
+        before = sum(dropped.values())
+        gone = drops if gone is None else pc.or_(gone, drops)
+        dropped[name] = int(pc.sum(gone).as_py() or 0) - before
+    return (table if gone is None else table.filter(pc.invert(gone))), dropped

@@ -1,0 +1,177 @@
+"""What a published value is in the service's types: text of a CSV, or an Arrow array of any type.
+
+A value that is not of its type becomes null here, and whoever asks compares and names it. Nothing
+is rounded, cut or guessed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import types
+
+from taxi_assets.services import ARROW_TYPES, Column, Kind
+
+FIRST_TIME = pa.scalar(datetime(1, 1, 1), pa.timestamp("us"))  # noqa: DTZ001 - New York wall time
+LAST_TIME = pa.scalar(datetime.max, pa.timestamp("us"))  # noqa: DTZ901
+FORMAT = "%Y-%m-%d %H:%M:%S"
+WHOLE = r"^-?\d+(\.0*)?$"
+"""Whole numbers are also written "1.0"."""
+DECIMAL = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
+LARGEST = Decimal(2**63 - 1)
+
+
+def _matching(values: pa.Array, pattern: str) -> pa.Array:
+    return pc.if_else(pc.match_substring_regex(values, pattern), values, None)
+
+
+def _to_ids(values: pa.Array) -> pa.Array:
+    digits = pc.replace_substring_regex(_matching(values, WHOLE), r"\.0*$", "")
+    digits = pc.replace_substring_regex(digits, r"^(-?)0+(\d)", r"\1\2")
+    numbers = _matching(digits, r"^-?\d{1,19}$").cast(pa.decimal128(38, 0))
+    fits = pc.and_(pc.less_equal(numbers, LARGEST), pc.greater_equal(numbers, -LARGEST - 1))
+    return pc.if_else(fits, numbers, None).cast(pa.int64())
+
+
+def _to_amounts(values: pa.Array) -> pa.Array:
+    numbers = _matching(values, DECIMAL).cast(pa.float64())
+    return pc.if_else(pc.is_finite(numbers), numbers, None)
+
+
+def to_times(values: pa.Array) -> pa.Array:
+    """Times of texts as TLC writes them; null where one is not."""
+    times = pc.strptime(values, FORMAT, "s", error_is_null=True)
+    # strptime reads February 30 as March 2, and a day of one digit.
+    same = pc.equal(times.cast(pa.string()), values)
+    return pc.if_else(pc.and_(same, pc.greater_equal(times, FIRST_TIME)), times, None).cast(
+        "timestamp[us]"
+    )
+
+
+OF_TEXT: dict[Kind, Callable[[pa.Array], pa.Array]] = {
+    "id": _to_ids,
+    "amount": _to_amounts,
+    "time": to_times,
+    "text": lambda values: values,
+}
+
+
+def of_words(
+    values: pa.Array, column: Column, words: Mapping[str, str], unknown: Counter[str]
+) -> pa.Array:
+    """Texts in which words are replaced by the values they stood for.
+
+    A word that is not in TLC's dictionary is null in an id column and counted in `unknown`, as
+    `column=word`; in a text column it stays what it is.
+    """
+    capitals = pc.utf8_upper(pc.utf8_trim_whitespace(values))
+    at = pc.index_in(capitals, value_set=pa.array(list(words), pa.string()))
+    mapped = pa.array(list(words.values()), pa.string()).take(at)
+    if column.kind == "text":
+        return pc.coalesce(mapped, values)
+    found = pc.coalesce(mapped, _matching(values, WHOLE))
+    left = values.filter(pc.and_(pc.is_valid(values), pc.is_null(found)))
+    for one in left.value_counts().to_pylist():
+        unknown[f"{column.name}={one['values'][:40]}"] += one["counts"]
+    return found
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Whether an Arrow type holds texts."""
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def accepts(column: Column, found: pa.DataType, *, words: bool) -> bool:
+    """Whether values of an Arrow type can be those of a column at all."""
+    if types.is_dictionary(found):
+        found = found.value_type
+    if types.is_null(found) or is_text(found):
+        return True
+    number = types.is_integer(found) or types.is_floating(found) or types.is_decimal(found)
+    match column.kind:
+        case "time":
+            # A time with a zone is no New York wall time; it is never converted.
+            return types.is_timestamp(found) and found.tz is None
+        case "text":
+            return words and number
+        case "id" | "amount":
+            return number
+
+
+def without_blanks(values: pa.Array) -> pa.Array:
+    """Nulls where a writer had its own mark for nothing: pandas' NaN, an empty text."""
+    if types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    if is_text(values.type):
+        values = values.cast(pa.string())
+        blank = pc.equal(values, "")
+    elif types.is_floating(values.type):
+        blank = pc.is_nan(values)
+    else:
+        return values
+    if not pc.any(blank).as_py():
+        return values
+    return pc.if_else(blank, pa.scalar(None, values.type), values)
+
+
+def converted(values: pa.Array, column: Column) -> pa.Array:
+    """Values in a column's type; null where one has no equal there."""
+    if types.is_null(values.type):
+        return pa.nulls(len(values), column.arrow)
+    if is_text(values.type):
+        return OF_TEXT[column.kind](values)
+    return OF_ARROW[column.kind](values)
+
+
+def _ids_of_numbers(values: pa.Array) -> pa.Array:
+    try:
+        return values.cast(pa.int64())
+    except pa.ArrowInvalid:
+        pass
+    if not types.is_floating(values.type):
+        return _to_ids(values.cast(pa.string()))
+    numbers = values.cast(pa.float64())
+    whole = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), 2.0**63))
+    return pc.if_else(whole, numbers, None).cast(pa.int64())
+
+
+def _amounts_of_numbers(values: pa.Array) -> pa.Array:
+    try:
+        numbers = values.cast(pa.float64())
+    except pa.ArrowInvalid:  # an integer that no double equals
+        numbers = values.cast(pa.float64(), safe=False)
+        numbers = pc.if_else(pc.less_equal(pc.abs(numbers), 2.0**53), numbers, None)
+    if pc.all(pc.is_finite(numbers)).as_py() is False:
+        numbers = pc.if_else(pc.is_finite(numbers), numbers, None)
+    return numbers
+
+
+def _times_of_timestamps(values: pa.Array) -> pa.Array:
+    wanted = ARROW_TYPES["time"]
+    try:
+        times = values.cast(wanted)
+    except pa.ArrowInvalid:  # nanoseconds that are no microseconds
+        times = values.cast(wanted, safe=False)
+        same = pc.equal(times.cast(values.type, safe=False), values)
+        times = pc.if_else(same, times, None)
+    bounds: Any = pc.min_max(times)
+    if bounds["min"].is_valid and (
+        bounds["min"].value < FIRST_TIME.value or bounds["max"].value > LAST_TIME.value
+    ):
+        inside = pc.and_(pc.greater_equal(times, FIRST_TIME), pc.less_equal(times, LAST_TIME))
+        times = pc.if_else(inside, times, None)
+    return times
+
+
+OF_ARROW: dict[Kind, Callable[[pa.Array], pa.Array]] = {
+    "id": _ids_of_numbers,
+    "amount": _amounts_of_numbers,
+    "time": _times_of_timestamps,
+    "text": lambda values: _ids_of_numbers(values).cast(pa.string()),
+}
