@@ -19,9 +19,7 @@ from taxi_assets.resources.lake import with_facts
 from taxi_assets.slices import FACTS
 from taxi_assets.trips.digest import ContentHash
 from taxi_assets.trips.month import CODEC, PackedLines, RawMonth, RowsOfDay
-
-LEAST_ROWS = 1 << 14
-"""Rows of a row group in a raw slice, unless the day has fewer."""
+from taxi_assets.trips.parquet import LEAST_VIEW
 
 
 class Spool(Protocol):
@@ -90,7 +88,7 @@ class RowSpool:
         self.size += part.batch.nbytes
         self._pending.append(part.batch)
         self._rows += part.rows
-        if self._rows >= LEAST_ROWS:
+        if self._rows >= LEAST_VIEW:
             self._flush()
 
     def content(self, facts: Mapping[str, Any]) -> bytes:
@@ -110,7 +108,7 @@ class RowSpool:
         schema = self.month.schema
         if self._writer is None:
             self._writer = pq.ParquetWriter(
-                self.file, schema, compression="zstd", compression_level=1
+                self.file, schema, compression="zstd", compression_level=1, write_statistics=False
             )
         if self._pending:
             batches = [batch.replace_schema_metadata(None) for batch in self._pending]

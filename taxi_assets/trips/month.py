@@ -133,10 +133,8 @@ class RawMonth:
             self.rows[SKIPPED] = parquet.skipped
 
         def work(batch: Batch) -> _Part:
-            groups, unreadable = split_batch(batch, parquet.header, self.file.month)
-            rows = {group.key: group.rows for group in groups}
-            kept = [group for group in groups if group.key in wanted]
-            return _Part(kept, rows, unreadable, batch.read)
+            split = split_batch(batch, parquet.header, self.file.month, wanted)
+            return _Part(split.groups, split.rows, split.unreadable, batch.read)
 
         with closing(parquet.batches) as batches:
             yield from bounded_map(work, batches)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,8 +23,11 @@ from taxi_assets.trips.split import OUTSIDE, UNREADABLE, Unreadable
 from taxi_assets.trips.values import accepts, is_text, to_times
 from taxi_assets.windows import Month
 
-ROWS = 1 << 17
-"""Rows of a batch: 20 MB; TLC's row groups have a million and more."""
+ROWS = 1 << 16
+"""Rows of a batch: 10 MB; TLC's row groups have a million and more."""
+LEAST_VIEW = 1 << 14
+"""Rows that are handed on as a view of their batch: fewer may wait for others, and the whole batch
+would wait with them."""
 BUFFER = 1 << 20
 """Bytes of a column read at a time."""
 PER_DAY = {
@@ -54,6 +58,16 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class SplitRows:
+    """A batch's rows by where they go."""
+
+    groups: list[RowsOfDay]
+    rows: dict[int, int]
+    """Number of rows of each place."""
+    unreadable: list[Unreadable]
+
+
+@dataclass(frozen=True)
 class ParquetMonth:
     """A Parquet month that was opened and whose columns are the service's."""
 
@@ -66,7 +80,7 @@ class ParquetMonth:
     """Close it to stop the reading early."""
 
 
-def open_parquet(file: MonthFile, days: set[int]) -> ParquetMonth:
+def open_parquet(file: MonthFile, days: AbstractSet[int]) -> ParquetMonth:
     """Open a `.parquet` month and look at its footer.
 
     Args:
@@ -121,10 +135,8 @@ def check_types(file: MonthFile, header: Header, schema: pa.Schema) -> None:
             )
 
 
-def split_batch(
-    batch: Batch, header: Header, month: Month
-) -> tuple[list[RowsOfDay], list[Unreadable]]:
-    """Sort a batch's rows by pickup day, stably."""
+def split_batch(batch: Batch, header: Header, month: Month, wanted: AbstractSet[int]) -> SplitRows:
+    """Sort a batch's rows by pickup day, stably; rows of places not `wanted` are only counted."""
     pickups = batch.data.column(header.pickup_index)
     keys = _keys(pickups, month)
     unreadable = [
@@ -134,17 +146,21 @@ def split_batch(
         )
         for at in np.flatnonzero(keys == UNREADABLE).tolist()
     ]
-    order = np.argsort(keys, kind="stable")
-    moved = batch.data
-    if len(keys) and keys.min() != keys.max():
-        moved = batch.data.take(pa.array(order))
-    places, firsts = np.unique(keys[order], return_index=True)
-    bounds = [*firsts.tolist(), len(keys)]
+    places, counts = np.unique(keys, return_counts=True)
     groups = [
-        RowsOfDay(key, moved.slice(first, last - first), last - first)
-        for key, first, last in zip(places.tolist(), bounds, bounds[1:], strict=False)
+        RowsOfDay(key, batch.data if rows == len(keys) else _where(batch.data, keys == key), rows)
+        for key, rows in zip(places.tolist(), counts.tolist(), strict=True)
+        if key in wanted
     ]
-    return groups, unreadable
+    return SplitRows(groups, dict(zip(places.tolist(), counts.tolist(), strict=True)), unreadable)
+
+
+def _where(rows: pa.RecordBatch, which: npt.NDArray[np.bool_]) -> pa.RecordBatch:
+    """The rows of one place; a run of them is a view, and others are copied."""
+    at = np.flatnonzero(which)
+    if len(at) >= LEAST_VIEW and at[-1] - at[0] + 1 == len(at):
+        return rows.slice(int(at[0]), len(at))
+    return rows.take(pa.array(at))
 
 
 def _keys(pickups: pa.Array, month: Month) -> npt.NDArray[np.int8]:
@@ -180,7 +196,7 @@ def _leaf(footer: pq.FileMetaData, name: str) -> int:
     return paths.index(name) if name in paths else -1
 
 
-def _is_elsewhere(row_group: Any, place: int, month: Month, days: set[int]) -> bool:
+def _is_elsewhere(row_group: Any, place: int, month: Month, days: AbstractSet[int]) -> bool:
     """Whether the statistics prove that all rows are of other days of the month."""
     statistics = row_group.column(place).statistics if place >= 0 else None
     if statistics is None or not (statistics.has_min_max and statistics.has_null_count):
