@@ -61,6 +61,9 @@ class DayRecord:
     """Hash of the day's content; None derives it from code and inputs, as Dagster does."""
 
 
+PROGRESS = 2.0
+"""Seconds between two lines about how far a long step is."""
+
 AnyContext = (
     dg.AssetExecutionContext | dg.AssetCheckExecutionContext | dg.OutputContext | dg.InputContext
 )
@@ -79,7 +82,10 @@ def record_days(context: dg.OutputContext, records: Iterable[tuple[date, DayReco
     A day is logged as `records` yields it, while the next ones are still on their way.
     """
     key = context.asset_key
-    provenance = _Provenance(context, [str(day) for day in days_of(context)])
+    days = days_of(context)
+    provenance = _Provenance(context, [str(day) for day in days])
+    recorded: set[str] = set()
+    told, rows = time.monotonic(), 0
     with one_transaction(context.step_context.instance, context.run_id):
         for day, record in records:
             context.log_event(
@@ -90,7 +96,17 @@ def record_days(context: dg.OutputContext, records: Iterable[tuple[date, DayReco
                     tags=provenance.tags(str(day), record.data_version),
                 )
             )
-    context._asset_key = None  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+            recorded.add(str(day))
+            rows += int(record.metadata.get("rows", 0))
+            if time.monotonic() - told > PROGRESS:
+                told = time.monotonic()
+                share = 100 * len(recorded) // len(days)
+                context.log.info(
+                    f"{key.to_user_string()}: {len(recorded)} of {len(days)} days, "
+                    f"{rows:,} rows ({share} %)"
+                )
+    _RECORDED[context.run_id, key] = recorded
+    context._asset_key = None  # noqa: SLF001 - no events of Dagster's own
 
 
 def record_observation(
@@ -160,6 +176,8 @@ def is_last(context: dg.AssetExecutionContext) -> bool:
 
 def _landed(instance: dg.DagsterInstance, run_id: str, key: dg.AssetKey) -> set[str]:
     """Partitions of an asset that a run has materialized so far."""
+    if (run_id, key) in _RECORDED:
+        return _RECORDED[run_id, key]
     records = instance.get_records_for_run(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION)
     return {
         event.partition
@@ -168,6 +186,11 @@ def _landed(instance: dg.DagsterInstance, run_id: str, key: dg.AssetKey) -> set[
         and event.asset_key == key
         and event.partition
     }
+
+
+_RECORDED: dict[tuple[str, dg.AssetKey], set[str]] = {}
+"""What this process recorded, so that it need not read 150 events again for every step; another
+process (a step alone, a run taken up again) asks the event log."""
 
 
 class _Provenance:

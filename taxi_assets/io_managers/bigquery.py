@@ -6,7 +6,7 @@ load job a run where a load per partition would meet the limit of 1,500 a table 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
 
 STAGING_LIFE = timedelta(hours=6)
 """After this BigQuery drops a staging table that a killed run left."""
-MOST_URIS = 10_000
-"""URIs that one load job takes (BigQuery quotas, "Load jobs")."""
 
 
 def schema_of(service: Service) -> list[SchemaField]:
@@ -95,7 +93,7 @@ class BigQueryIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
                 client.update_table(table, ["description"])
             finally:
                 client.delete_table(staging, not_found_ok=True)
-        log.info("%s: %d days, %d rows in %s", service.name, len(value), rows, target)
+        log.info(f"{service.name}: {len(value)} days, {rows:,} rows in {target}")
         for day, trips in value.items():
             metadata = {
                 "dagster/partition_row_count": trips.rows,
@@ -139,15 +137,20 @@ def _ensure_table(
         table.time_partitioning = bigquery.TimePartitioning(
             type_=bigquery.TimePartitioningType.DAY, field=service.day_column
         )
-        table.clustering_fields = ["pulocationid"]
+        if "pulocationid" in service.arrow_schema.names:
+            table.clustering_fields = ["pulocationid"]
         return client.create_table(table, exists_ok=True)
     types = {field.name: _type(field.field_type) for field in found.schema}
+    new = [field for field in schema_of(service) if field.name not in types]
     for field in schema:
-        if types.get(field.name) != _type(field.field_type):
+        if field not in new and types.get(field.name) != _type(field.field_type):
             raise StoreError(
                 f"{target}.{field.name} is {types.get(field.name, 'missing')} and must be "
                 f"{field.field_type}: alter or drop the table, then run again"
             )
+    if new:  # null in all rows; no row is rewritten
+        found.schema = [*found.schema, *new]
+        found = client.update_table(found, ["schema"])
     return found
 
 
@@ -169,19 +172,21 @@ def _load(client: Client, service: Service, staging: str, slices: list[TripsSlic
     table = bigquery.Table(staging, schema=schema)
     table.expires = datetime.now(UTC) + STAGING_LIFE
     client.create_table(table)
-    rows = 0
-    for first in range(0, len(slices), MOST_URIS):
-        job = client.load_table_from_uri(
-            [lake.uri(trips.key) for trips in slices[first : first + MOST_URIS]],
-            staging,
-            job_config=bigquery.LoadJobConfig(
-                source_format=bigquery.SourceFormat.PARQUET,
-                schema=schema,
-                write_disposition=bigquery.WriteDisposition.WRITE_APPEND,
-            ),
-        )
-        job.result()
-        rows = int(job.output_rows or 0)
+    config = bigquery.LoadJobConfig(
+        source_format=bigquery.SourceFormat.PARQUET,
+        schema=schema,
+        write_disposition=bigquery.WriteDisposition.WRITE_EMPTY,
+    )
+    # Every URI by name: files matched by a wildcard must not even differ in column order. A job
+    # takes 10,000, which are 27 years of days.
+    uris = [lake.uri(trips.key) for trips in slices]
+    job = _once(
+        client,
+        f"{staging.rpartition('.')[2]}_load",
+        lambda job_id: client.load_table_from_uri(uris, staging, job_id=job_id, job_config=config),
+    )
+    job.result()
+    rows = int(job.output_rows or 0)
     expected = sum(trips.rows for trips in slices)
     if rows != expected:
         raise StoreError(f"{rows} of {expected} rows arrived in {staging}: nothing was replaced")
@@ -194,12 +199,26 @@ def _replace(client: Client, service: Service, target: str, staging: str, days: 
     day, pickup = identifier(service.day_column), identifier(service.pickup_column)
     into, source = identifier(target), identifier(staging)
     script = (
-        "BEGIN TRANSACTION;\n"
+        "BEGIN TRANSACTION;\n"  # noqa: S608 - quoted names
         f"DELETE FROM {into} WHERE {in_days(service, days)};\n"
         f"INSERT INTO {into} ({columns}, {day}) SELECT {columns}, DATE({pickup}) FROM {source};\n"
         "COMMIT TRANSACTION;"
     )
-    client.query(script).result()
+    job_id = f"{staging.rpartition('.')[2]}_replace"
+    _once(
+        client, job_id, lambda job_id: client.query(script, job_id=job_id, job_retry=None)
+    ).result()
+
+
+def _once(client: Client, job_id: str, start: Callable[[str], Any]) -> Any:
+    """Start a job under an id of its own; if it was accepted and the answer lost, pick it up."""
+    from google.api_core.exceptions import Conflict  # noqa: PLC0415 - heavy at import
+
+    job_id = f"taxi{job_id}"
+    try:
+        return start(job_id)
+    except Conflict:
+        return client.get_job(job_id)
 
 
 def _console(resource: BigQueryResource, service: Service) -> str:
@@ -216,8 +235,9 @@ def read_back(
 ) -> dict[date, tuple[int, float]]:
     """Rows and sum of `total_amount` (dollars) of each day, as the table has them."""
     day, table = identifier(service.day_column), identifier(f"{dataset}.{service.table}")
+    total = f"SUM({identifier(service.total)})" if service.total else "0"
     job = client.query(
-        f"SELECT {day}, COUNT(*), SUM(total_amount) FROM {table}"  # noqa: S608 - quoted names
+        f"SELECT {day}, COUNT(*), {total} FROM {table}"  # noqa: S608 - quoted names
         f" WHERE {in_days(service, days)} GROUP BY 1"
     )
     rows: list[Any] = list(job.result())

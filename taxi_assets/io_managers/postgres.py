@@ -9,7 +9,7 @@ of the month the partition is compacted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
@@ -25,8 +25,8 @@ from taxi_assets.errors import StoreError
 from taxi_assets.io_managers.base import DaysIOManager, Records, last_written, origin_metadata
 from taxi_assets.record import DayRecord
 from taxi_assets.resources.postgres import PostgresResource
-from taxi_assets.services import Service
-from taxi_assets.slices import TripsSlice
+from taxi_assets.services import Column, Service
+from taxi_assets.slices import TripsSlice, completed
 from taxi_assets.trips.clean import to_frame
 from taxi_assets.windows import Month, Window, by_month, tile
 
@@ -108,8 +108,10 @@ class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
             connection.commit()
             for month, days in by_month(value).items():
                 slices = {day: value[day] for day in days}
+                rows = sum(trips.rows for trips in slices.values())
+                what = f"{service.name} {month}: {len(days)} days, {rows:,} rows"
+                log.info(f"{what} on their way to {table.fullname}")
                 _replace_month(connection, table, service, month, slices)
-                log.info("%s %s: %d days in %s", service.name, month, len(days), table.fullname)
                 for day, trips in slices.items():
                     yield day, self._record(table, trips)
 
@@ -194,13 +196,14 @@ def _ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
             cursor.execute(f"COMMENT ON COLUMN {target} IS {_literal(made.comment)}")
         return
     cursor.execute(
-        "SELECT column_name, data_type FROM information_schema.columns"
+        "SELECT column_name, data_type FROM information_schema.columns"  # noqa: S608 - literals
         f" WHERE table_schema = {_literal(table.schema)} AND table_name = {_literal(table.name)}"
     )
     found = dict(cursor.fetchall())
     for column in service.columns:
         there = str(found.get(column.name, "missing"))
-        if there != column.postgres.lower():
+        new = there == "missing" and column.name != service.pickup_column
+        if there != column.postgres.lower() and not new:
             raise StoreError(
                 f"{table.fullname}.{column.name} is {there} and must be "
                 f"{column.postgres.lower()}: alter or drop the table, then run again"
@@ -213,6 +216,20 @@ def _ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
             f"{table.fullname} is not partitioned (made by another tool?): rename it, "
             "run again, and copy its rows where they are wanted"
         )
+    _grow(cursor, table, [column for column in service.columns if column.name not in found])
+
+
+def _grow(cursor: Cursor, table: sa.Table, new: Sequence[Column]) -> None:
+    """Add columns that the schema got since, null in all rows: no row is rewritten."""
+    if not new:
+        return
+    _lock(cursor, table.fullname)
+    name = _qualified(table.schema, table.name)
+    for column in new:
+        added = f"{QUOTE(column.name)} {column.postgres}"
+        cursor.execute(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {added}")
+        comment = _literal(table.columns[column.name].comment)
+        cursor.execute(f"COMMENT ON COLUMN {name}.{QUOTE(column.name)} IS {comment}")
 
 
 def _create_partition(cursor: Cursor, table: sa.Table, name: str) -> None:
@@ -265,9 +282,7 @@ def _copy(
 
     def batches() -> Iterator[pa.RecordBatch]:
         for _, table in days:
-            yield from (
-                table.select(service.arrow_schema.names).cast(service.arrow_schema).to_batches()
-            )
+            yield from completed(table, service.arrow_schema).to_batches()
 
     reader = pa.RecordBatchReader.from_batches(service.arrow_schema, batches())
     copied = cursor.adbc_ingest(name, reader, mode="append", db_schema_name=schema)
@@ -290,7 +305,7 @@ def _exists(cursor: Cursor, schema: str | None, name: str) -> bool:
 def _bloat(cursor: Cursor, partition: str) -> float:
     """How many times larger the partition is than its rows need."""
     cursor.execute(
-        f"SELECT pg_relation_size({_literal(partition)}::regclass), reltuples,"
+        f"SELECT pg_relation_size({_literal(partition)}::regclass), reltuples,"  # noqa: S608 - quoted
         f" (SELECT avg(pg_column_size(t.*)) FROM (SELECT * FROM {partition} LIMIT 1000) t)"
         f" FROM pg_class WHERE oid = {_literal(partition)}::regclass"
     )
@@ -343,10 +358,11 @@ def read_back(
     table = trips_table(service, schema)
     found: dict[date, tuple[int, float]] = {}
     day = sa.cast(table.c[service.pickup_column], sa.Date()).label("day")
+    total = sa.func.sum(table.c[service.total]) if service.total else sa.literal(0)
     with connection.cursor() as cursor:
         for window in tile(days):
             query = (
-                sa.select(day, sa.func.count(), sa.func.sum(table.c.total_amount))
+                sa.select(day, sa.func.count(), total)
                 .where(in_window(table, service, window))
                 .group_by(sa.text("1"))
             )
