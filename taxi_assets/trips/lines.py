@@ -10,6 +10,8 @@ from queue import Queue
 from threading import Event, Thread
 from typing import IO, TypeVar, cast
 
+from isal import igzip, isal_zlib
+
 from taxi_assets.errors import SourceError
 from taxi_assets.trips.header import Header, HeaderError, header_of_line
 from taxi_assets.trips.source import MonthFile
@@ -20,6 +22,14 @@ LONGEST_LINE = 16 << 20
 """Bytes. TLC's lines have about 100; a longer one means that this is no CSV of trips."""
 MOST_BYTES = 64 << 30
 """Bytes a month may have unpacked; the largest published CSV has 2.9 GB. Stops gzip bombs."""
+
+DAMAGED: tuple[type[Exception], ...] = (
+    EOFError,
+    gzip.BadGzipFile,
+    zlib.error,
+    cast("type[Exception]", isal_zlib.error),
+)
+"""What unpacking raises when the file is cut short or was changed."""
 
 T = TypeVar("T")
 
@@ -145,7 +155,7 @@ def _blocks(file: MonthFile) -> Iterator[Block]:
     total = 0
     with file.path.open("rb") as raw:
         packed = file.path.name.lower().endswith(".gz")
-        stream = cast("IO[bytes]", gzip.open(raw)) if packed else raw  # noqa: SIM115 - raw is closed
+        stream = cast("IO[bytes]", igzip.open(raw)) if packed else raw  # noqa: SIM115 - raw is closed
         while chunk := _read(stream, file):
             total += len(chunk)
             if total > MOST_BYTES:
@@ -171,7 +181,7 @@ def _blocks(file: MonthFile) -> Iterator[Block]:
 def _read(stream: IO[bytes], file: MonthFile) -> bytes:
     try:
         return stream.read(BLOCK)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+    except DAMAGED as error:
         raise SourceError(
             f"{_what(file)} is cut short or damaged ({error}): fetch it again "
             f"(delete {file.path} if it was downloaded)"
