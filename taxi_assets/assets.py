@@ -11,7 +11,6 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from taxi_assets import checks
@@ -28,7 +27,7 @@ from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.resources.source import SourceResource
 from taxi_assets.services import Service
 from taxi_assets.settings import days_per_run, drop_rules
-from taxi_assets.slices import CleanedDay, RawSlice, TripsSlice
+from taxi_assets.slices import CleanedDay, RawSlice, TripsSlice, total_of
 from taxi_assets.trips.clean import clean
 from taxi_assets.trips.month import RawMonth
 from taxi_assets.trips.rules import RULES
@@ -263,8 +262,10 @@ def lake_totals(resource: LakeResource, service: Service, day: date) -> tuple[in
     with lake.filesystem.open_input_file(
         f"{lake.root}/{trips_key(service, day, lake.layout)}"
     ) as stream:
-        table = pq.ParquetFile(stream).read(columns=["total_amount"], use_threads=False)
-    return table.num_rows, float(pc.sum(table["total_amount"]).as_py() or 0.0)
+        parquet = pq.ParquetFile(stream)
+        if service.total is None:
+            return parquet.metadata.num_rows, 0.0
+        return parquet.metadata.num_rows, total_of(parquet.read([service.total], use_threads=False))
 
 
 def _rules() -> str:

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from taxi_assets.errors import DayRefusedError
 from taxi_assets.resources.lake import Lake
+from taxi_assets.services import TOTAL_AMOUNT
 from taxi_assets.settings import DEFAULT_RULES
 
 FACTS = b"taxi_assets"
@@ -118,4 +119,15 @@ def open_trips(lake: Lake, key: str) -> TripsSlice | None:
 
 def total_of(table: pa.Table) -> float:
     """Sum of `total_amount`, dollars."""
-    return float(pc.sum(table["total_amount"]).as_py() or 0.0)
+    if TOTAL_AMOUNT not in table.schema.names:
+        return 0.0
+    return float(pc.sum(table[TOTAL_AMOUNT]).as_py() or 0.0)
+
+
+def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """The rows in a schema that has grown since they were stored: new columns are null."""
+    columns = [
+        table[one.name] if one.name in table.schema.names else pa.nulls(table.num_rows, one.type)
+        for one in schema
+    ]
+    return pa.Table.from_arrays(columns, names=schema.names).cast(schema)

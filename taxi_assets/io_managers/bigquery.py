@@ -141,17 +141,31 @@ def _ensure_table(
             table.clustering_fields = ["pulocationid"]
         return client.create_table(table, exists_ok=True)
     types = {field.name: _type(field.field_type) for field in found.schema}
-    new = [field for field in schema_of(service) if field.name not in types]
+    new = [
+        field
+        for field in schema_of(service)
+        if field.name not in types and field.name != service.pickup_column
+    ]
     for field in schema:
         if field not in new and types.get(field.name) != _type(field.field_type):
             raise StoreError(
                 f"{target}.{field.name} is {types.get(field.name, 'missing')} and must be "
                 f"{field.field_type}: alter or drop the table, then run again"
             )
-    if new:  # null in all rows; no row is rewritten
-        found.schema = [*found.schema, *new]
-        found = client.update_table(found, ["schema"])
-    return found
+    return _grow(client, target, new) if new else found
+
+
+def _grow(client: Client, target: str, new: list[SchemaField]) -> Table:
+    """Add columns that the schema got since, null in all rows: no row is rewritten."""
+    added = ", ".join(
+        f"ADD COLUMN IF NOT EXISTS {identifier(field.name)} {field.field_type}" for field in new
+    )
+    client.query(f"ALTER TABLE {identifier(target)} {added}").result()
+    found = client.get_table(target)
+    # Their descriptions; and the emulator lists them only since.
+    names = {field.name for field in new}
+    found.schema = [*(field for field in found.schema if field.name not in names), *new]
+    return client.update_table(found, ["schema"])
 
 
 def _type(name: str) -> str:

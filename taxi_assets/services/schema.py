@@ -160,10 +160,15 @@ class Service:
         return self.by_name[name_key(self.passengers)].name if self.passengers else None
 
     @cached_property
+    def total(self) -> str | None:
+        """Name of the column that checks add up, if there is one."""
+        names = [column.name for column in self.columns]
+        return TOTAL_AMOUNT if TOTAL_AMOUNT in names else None
+
+    @cached_property
     def required(self) -> tuple[str, ...]:
         """Columns that no month may lack: the pickup time and what checks add up."""
-        names = [column.name for column in self.columns]
-        return (self.pickup_column, *(name for name in (TOTAL_AMOUNT,) if name in names))
+        return (self.pickup_column, *([self.total] if self.total else []))
 
     @cached_property
     def day_column(self) -> str:

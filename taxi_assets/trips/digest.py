@@ -18,28 +18,30 @@ class ContentHash:
 
     def __init__(self) -> None:
         self.rows = 0
-        self._columns: list[tuple[Any, Any]] = []
+        self._columns: list[tuple[Any, Any, Any]] = []
 
     def update(self, batch: pa.RecordBatch) -> None:
         """Add rows."""
         if not self._columns:
-            self._columns = [(hashlib.sha256(), hashlib.sha256()) for _ in batch.columns]
-        for (values, nulls), array in zip(self._columns, batch.columns, strict=True):
+            sha = hashlib.sha256
+            self._columns = [(sha(), sha(), sha()) for _ in batch.columns]
+        for (values, lengths, nulls), array in zip(self._columns, batch.columns, strict=True):
             if array.null_count and not types.is_null(array.type):
                 places = np.flatnonzero(array.is_null().to_numpy(zero_copy_only=False))
                 nulls.update((places + self.rows).astype("<i8"))
-            _add(values, array)
+            _add(values, lengths, array)
         self.rows += batch.num_rows
 
     def hexdigest(self, schema: pa.Schema | None) -> str:
         """The hash of all rows so far."""
         whole = hashlib.sha256(f"{self.rows} {schema}".encode())
-        for values, nulls in self._columns if self.rows else ():
-            whole.update(values.digest() + nulls.digest())
+        for parts in self._columns if self.rows else ():
+            whole.update(b"".join(part.digest() for part in parts))
         return whole.hexdigest()
 
 
-def _add(values: Any, array: pa.Array) -> None:
+def _add(values: Any, lengths: Any, array: pa.Array) -> None:
+    """Add a column; each hash gets what it would get of all batches at once."""
     kind = array.type
     if types.is_null(kind):
         return
@@ -52,7 +54,7 @@ def _add(values: Any, array: pa.Array) -> None:
         texts = (pc.fill_null(array, "") if is_text(kind) else pc.fill_null(array, b"")).cast(
             pa.large_binary()
         )
-        values.update(pc.binary_length(texts).to_numpy())
+        lengths.update(pc.binary_length(texts).to_numpy())
         values.update(b"".join(texts.to_pylist()))
     else:
         values.update("".join(f"{value!r}\n" for value in array.to_pylist()).encode())
