@@ -89,7 +89,10 @@ def parse(lines: pa.Buffer, service: Service) -> pa.Table:
             column_types=service.published_schema, strings_can_be_null=True, null_values=[""]
         ),
     )
-    return table.rename_columns(service.arrow_schema.names)
+    table = table.rename_columns([column.name for column in service.header_columns])
+    for column in service.columns[len(service.header) :]:  # newer than the file
+        table = table.append_column(column.name, pa.nulls(table.num_rows, column.arrow))
+    return table
 
 
 def keep(table: pa.Table, service: Service, first: date, end: date) -> pa.Table:

@@ -78,12 +78,16 @@ def of_files(service: Service, first: date, last: date, files: list[str]) -> Dig
 def of_file(service: Service, first: date, end: date, file: str) -> Digest:
     """Rows with passengers whose pickup lies in [first, end)."""
     types = {"id": "BIGINT", "amount": "DOUBLE", "time": "TIMESTAMP", "text": "VARCHAR"}
-    columns = {column.published: types[column.kind] for column in service.columns}
+    columns = {column.published: types[column.kind] for column in service.header_columns}
     source = f"read_csv({file!r}, header = true, columns = {columns!r})"
     kept = f"\"{service.pickup}\" >= '{first}' AND \"{service.pickup}\" < '{end}'"
     if service.passengers:
         kept += f" AND {service.passengers} > 0"
-    return of_duckdb(service, source, lambda column: f'"{column.published}"', kept)
+
+    def name(column: Column) -> str:
+        return f'"{column.published}"' if column.published in columns else "NULL"
+
+    return of_duckdb(service, source, name, kept)
 
 
 def of_lake(service: Service) -> Digest:

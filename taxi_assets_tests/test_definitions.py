@@ -23,9 +23,9 @@ EDGES = {
     ("gcs_trips", "bigquery_trips"),
 }
 CHECKS = {
-    "raw_trips": {"rows_outside_month", "rows_readable"},
+    "raw_trips": {"rows_outside_month", "rows_readable", "known_columns"},
     "cleaned_trips": {"no_zero_passengers", "schema_matches", "rows_accounted_for"}
-    | {"no_rows_outside_day", "not_empty", "negative_totals", "values_readable"},
+    | {"no_rows_outside_day", "not_empty", "negative_totals", "values_readable", "known_words"},
     "postgres_trips": {"matches_cleaned"},
     "gcs_trips": {"matches_cleaned"},
     "bigquery_trips": {"matches_cleaned", "stores_agree"},

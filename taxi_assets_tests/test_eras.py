@@ -256,7 +256,7 @@ def test_stores_grow_by_new_columns_without_a_rewrite() -> None:
     assert run_part(now, ["postgres_trips", "gcs_trips", "bigquery_trips"], ["2021-01-05"]).success
     assert stores.store_totals(GREEN) == after
     listed = duckdb.sql(
-        f"SELECT count(*) FROM read_parquet('{stores.lake()}/green/*/*.parquet', union_by_name=true)"
-        " WHERE cbd_congestion_fee IS NULL"
+        f"SELECT count(*) FROM read_parquet('{stores.lake()}/green/*/*.parquet',"
+        " union_by_name=true) WHERE cbd_congestion_fee IS NULL"
     )
     assert listed.fetchone() == (sum(rows for rows, _ in after["lake"].values()),)

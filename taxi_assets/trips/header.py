@@ -130,18 +130,22 @@ def _identity(name: str, service: Service) -> str:
 def _nearest(names: Sequence[str], service: Service) -> Era:
     """The era with most of the names and fewest others; of equals the newest of CSV files.
 
-    An unknown name beside one that a CSV era has more is taken for its renamed column.
+    An unknown name at the place of a column that a CSV era has more is taken for that column.
     """
     found = {_identity(name, service) for name in names}
     spelled = set(map(name_key, names))
     known = {*service.by_name, *map(name_key, service.elsewhere)}
-    unknown = len(spelled - known)
+    unknown = {at for at, name in enumerate(names) if name_key(name) not in known}
 
     def closeness(era: Era) -> tuple[int, int, bool]:
         expected = {_identity(name, service) for name in era.header}
         same = len(spelled & set(map(name_key, era.header)))
-        missing = len(expected - found) - (0 if era.parquet else unknown)
-        return len(expected & found) - max(missing, 0), same, not era.parquet
+        renamed = 0
+        if not era.parquet:
+            places = enumerate(era.header)
+            renamed = sum(at in unknown and _identity(n, service) not in found for at, n in places)
+        missing = len(expected - found) - renamed
+        return len(expected & found) - missing, same, not era.parquet
 
     return max(reversed(service.all_eras), key=closeness)
 

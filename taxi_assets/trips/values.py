@@ -146,7 +146,9 @@ def _amounts_of_numbers(values: pa.Array) -> pa.Array:
         numbers = values.cast(pa.float64())
     except pa.ArrowInvalid:  # an integer that no double equals
         numbers = values.cast(pa.float64(), safe=False)
-        numbers = pc.if_else(pc.less_equal(pc.abs(numbers), 2.0**53), numbers, None)
+        same = pc.equal(numbers.cast(values.type, safe=False), values)
+        exact = pc.and_(same, pc.less_equal(pc.abs(numbers), 2.0**53))
+        numbers = pc.if_else(exact, numbers, None)
     if pc.all(pc.is_finite(numbers)).as_py() is False:
         numbers = pc.if_else(pc.is_finite(numbers), numbers, None)
     return numbers

@@ -1,0 +1,126 @@
+"""Which column a published name is, in every era."""
+
+from __future__ import annotations
+
+import pytest
+
+from taxi_assets.services import GREEN, SERVICES, YELLOW, Column, Era, Service
+from taxi_assets.trips.header import Header, HeaderError, header_of, header_of_line
+
+ERAS = [(service, era) for service in SERVICES.values() for era in service.eras]
+each_era = pytest.mark.parametrize(
+    ("service", "era"), ERAS, ids=[f"{service.name} {era.months}" for service, era in ERAS]
+)
+
+
+def columns_of(header: Header) -> list[str]:
+    return [column.name for column in header.columns if column]
+
+
+@each_era
+def test_the_header_of_an_era_is_known_by_itself(service: Service, era: Era) -> None:
+    header = header_of(era.header, service)
+    assert header.era.months == era.months or header.era.header == era.header
+    assert header.unknown == ()
+    assert len(header.raw_only) in (0, 4)
+    assert set(service.required) <= set(columns_of(header))
+    assert sorted([*columns_of(header), *header.absent]) == sorted(service.arrow_schema.names)
+
+
+@each_era
+def test_blanks_case_and_quotes_of_names_tell_nothing(service: Service, era: Era) -> None:
+    plain = header_of(era.header, service)
+    for spelled in (
+        ", ".join(era.header),
+        ",".join(name.upper() for name in era.header),
+        ",".join(f'"{name.strip()}"' for name in era.header),
+    ):
+        line = b"\xef\xbb\xbf" + spelled.encode() + b"\r\n"
+        found = header_of_line(line, service)
+        assert (columns_of(found), found.words) == (columns_of(plain), plain.words)
+
+
+@each_era
+def test_a_renamed_column_is_refused_naming_both(service: Service, era: Era) -> None:
+    for at, name in enumerate(era.header):
+        renamed = (*era.header[:at], "renamed", *era.header[at + 1 :])
+        column = service.by_name.get(name.strip().lower())
+        if era.parquet and column is service.columns[-1]:
+            continue  # of that one nobody can tell that it is not another new column
+        if name.strip().lower() == "airport_fee":
+            continue
+        for by_name in (False, True):
+            with pytest.raises(HeaderError, match=rf"missing {name.strip()}.*; unknown 'renamed'"):
+                header_of(renamed, service, by_name=by_name)
+
+
+@each_era
+def test_a_column_that_csv_lacks_is_refused_and_one_that_parquet_lacks_is_null(
+    service: Service, era: Era
+) -> None:
+    extra = era.header.index(next(n for n in era.header if n.lower().startswith("mta")))
+    less = (*era.header[:extra], *era.header[extra + 1 :])
+    with pytest.raises(HeaderError, match=r"(?i)missing mta_tax"):
+        header_of(less, service)
+    assert "mta_tax" in header_of(less, service, by_name=True).absent
+    for required in service.required:
+        kept = tuple(
+            name
+            for name in era.header
+            if service.by_name.get(name.strip().lower()) is None
+            or service.by_name[name.strip().lower()].name != required
+        )
+        with pytest.raises(HeaderError, match="missing"):
+            header_of(kept, service, by_name=True)
+
+
+@each_era
+def test_order_tells_only_where_columns_have_no_names(service: Service, era: Era) -> None:
+    turned = (*era.header[1:], era.header[0])
+    with pytest.raises(HeaderError, match="in another order: column 1 is"):
+        header_of(turned, service)
+    assert sorted(columns_of(header_of(turned, service, by_name=True))) == sorted(
+        columns_of(header_of(era.header, service))
+    )
+
+
+@pytest.mark.parametrize("at", [0, 5, 18])
+def test_a_column_never_seen_before_is_unknown_wherever_it_stands(at: int) -> None:
+    names = [*YELLOW.header]
+    names.insert(at, "surge_fee")
+    header = header_of(tuple(names), YELLOW)
+    assert header.unknown == ("surge_fee",)
+    assert header.pickup_index == names.index("tpep_pickup_datetime")
+    assert columns_of(header) == [column.name for column in YELLOW.header_columns]
+
+
+def test_places_before_zones_stay_in_raw() -> None:
+    header = header_of(YELLOW.eras[0].header, YELLOW)
+    assert header.raw_only == ("Start_Lon", "Start_Lat", "End_Lon", "End_Lat")
+    assert {"pulocationid", "dolocationid"} <= set(header.absent)
+
+
+def test_words_are_those_of_yellow_until_2014() -> None:
+    words = {era.months: set(header_of(era.header, YELLOW).words) for era in YELLOW.eras}
+    spoken = {"vendorid", "payment_type", "store_and_fwd_flag"}
+    assert [months for months, found in words.items() if found == spoken] == [
+        "2009-01 to 2009-12",
+        "2010-01 to 2014-12",
+    ]
+    assert sum(map(len, words.values())) == 6
+
+
+def test_every_column_says_what_it_is_and_since_when() -> None:
+    for service in SERVICES.values():
+        for column in service.columns:
+            assert column.description
+            assert service.since(column) >= service.first_month >= "2009-01"
+    assert YELLOW.since(YELLOW.by_name["cbd_congestion_fee"]) == "2025-01"
+    assert GREEN.since(GREEN.by_name["vendorid"]) == "2013-08"
+
+
+def test_a_service_without_eras_has_the_columns_of_its_entry() -> None:
+    service = Service("x", "When", (Column("a", "id", "a"), Column("When", "time", "w")), None)
+    assert header_of(("A", "when"), service).absent == ()
+    with pytest.raises(HeaderError, match="missing a"):
+        header_of(("When",), service)

@@ -1,0 +1,67 @@
+"""Which rows the rules leave out, and under which name they count."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pyarrow as pa
+import pytest
+
+from taxi_assets.services import GREEN, YELLOW, Service
+from taxi_assets.trips.rules import FARES, RULES, drop
+
+DROPPED: dict[str, tuple[str, list[float | None], list[float | None]]] = {
+    "zero_passengers": ("passenger_count", [0, -1], [1, 9, None]),
+    "null_passengers": ("passenger_count", [None], [0, 1]),
+    "zero_distance": ("trip_distance", [0.0, -0.1], [0.01, None]),
+    "negative_total": ("total_amount", [-0.01], [0.0, 5.0, None]),
+    "outside_fare": ("fare_amount", [-1.0, FARES[1] + 0.01], [0.0, 500.0, None]),
+    "null_vendor": ("vendorid", [None], [1]),
+}
+
+
+def rows(service: Service = YELLOW, **columns: list[float | None]) -> pa.Table:
+    number = len(next(iter(columns.values())))
+    return pa.table(
+        {one.name: columns.get(one.name, [None] * number) for one in service.columns},
+        schema=service.arrow_schema,
+    )
+
+
+def test_every_rule_is_described_and_tested() -> None:
+    assert set(DROPPED) == set(RULES)
+    assert all(rule.description for rule in RULES.values())
+
+
+@pytest.mark.parametrize("name", DROPPED)
+def test_what_a_rule_drops(name: str) -> None:
+    column, gone, kept = DROPPED[name]
+    left, dropped = drop(rows(**{column: [*gone, *kept]}), YELLOW, [name])
+    assert dropped == {name: len(gone)}
+    assert left[column].to_pylist() == kept
+
+
+def test_a_row_counts_under_the_first_rule_that_drops_it() -> None:
+    table = rows(passenger_count=[0, 1, None, 0], trip_distance=[0.0, 0.0, 0.0, 1.0])
+    for names, counts in (
+        (["zero_passengers", "null_passengers", "zero_distance"], [2, 1, 1]),
+        (["zero_distance", "null_passengers", "zero_passengers"], [3, 0, 1]),
+        (["zero_distance"], [3]),
+    ):
+        left, dropped = drop(table, YELLOW, names)
+        assert list(dropped.items()) == list(zip(names, counts, strict=True))
+        assert left.num_rows == 4 - sum(counts)
+
+
+def test_no_rule_leaves_everything_in() -> None:
+    table = rows(passenger_count=[0, None])
+    assert drop(table, YELLOW, []) == (table, {})
+
+
+def test_a_rule_whose_column_the_service_lacks_drops_nothing() -> None:
+    columns = tuple(one for one in GREEN.columns if one.name not in ("passenger_count", "extra"))
+    service = dataclasses.replace(GREEN, columns=columns, passengers=None, eras=())
+    table = rows(service, total_amount=[-1.0, 1.0])
+    left, dropped = drop(table, service, list(RULES))
+    assert (left.num_rows, dropped["negative_total"], sum(dropped.values())) == (0, 1, 2)
+    assert not {"zero_passengers", "null_passengers"} & set(dropped)
