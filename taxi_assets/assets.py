@@ -30,7 +30,7 @@ from taxi_assets.settings import days_per_run, drop_rules
 from taxi_assets.slices import CleanedDay, RawSlice, TripsSlice, total_of
 from taxi_assets.trips.clean import clean
 from taxi_assets.trips.month import RawMonth
-from taxi_assets.trips.rules import RULES
+from taxi_assets.trips.rules import described
 from taxi_assets.trips.source import MonthFile
 from taxi_assets.windows import by_month
 
@@ -142,7 +142,7 @@ def _cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
         # Other rules are other code: the UI then shows the days as stale.
         code_version=f"2 drop {','.join(drop_rules())}",
         description="A day's trips as a typed pandas frame in the service's one schema, without "
-        f"the rows that TAXI_DROP names: {_rules()}.",
+        f"the rows that TAXI_DROP names: {described(drop_rules())}.",
     )
     def cleaned_trips(
         context: dg.AssetExecutionContext, raw_trips: Days[RawSlice], source: SourceResource
@@ -266,11 +266,6 @@ def lake_totals(resource: LakeResource, service: Service, day: date) -> tuple[in
         if service.total is None:
             return parquet.metadata.num_rows, 0.0
         return parquet.metadata.num_rows, total_of(parquet.read([service.total], use_threads=False))
-
-
-def _rules() -> str:
-    names = drop_rules()
-    return "; ".join(f"{one}: {RULES[one].description}" for one in names if one in RULES) or "none"
 
 
 def _facts(file: MonthFile) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from taxi_assets.settings import (
     PostgresSettings,
     Settings,
     days_per_run,
+    drop_rules,
     start_date,
 )
+from taxi_assets.trips.rules import RULES
 
 POSTGRES = {
     "POSTGRES_HOST": "db",
@@ -236,3 +238,27 @@ def test_days_of_a_run(text: str, days: int) -> None:
 def test_days_of_a_run_must_be_a_number(text: str) -> None:
     with pytest.raises(SettingsError, match=f"TAXI_DAYS_PER_RUN='{text}': write a whole number"):
         days_per_run({"TAXI_DAYS_PER_RUN": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "rules"),
+    [
+        (None, ("zero_passengers", "null_passengers")),
+        ("", ("zero_passengers", "null_passengers")),
+        ("none", ()),
+        ("zero_distance", ("zero_distance",)),
+        (" Zero_Distance , null_vendor,zero_distance", ("zero_distance", "null_vendor")),
+    ],
+)
+def test_rules_by_name(text: str | None, rules: tuple[str, ...]) -> None:
+    env = {} if text is None else {"TAXI_DROP": text}
+    assert drop_rules(env) == Settings.from_env(env).drop == rules
+
+
+def test_an_unknown_rule_is_refused_and_the_known_ones_named() -> None:
+    with pytest.raises(
+        SettingsError, match="TAXI_DROP names 'typo': the rules are zero_pass"
+    ) as no:
+        Settings.from_env({"TAXI_DROP": "zero_distance,typo"})
+    for name in RULES:
+        assert name in str(no.value)

@@ -61,6 +61,11 @@ RULES: dict[str, Rule] = {
 }
 
 
+def described(names: Sequence[str]) -> str:
+    """What rules drop, for people; a name that is no rule is left out."""
+    return "; ".join(f"{one}: {RULES[one].description}" for one in names if one in RULES) or "none"
+
+
 def drop(
     table: pa.Table, service: Service, rules: Sequence[str] = DEFAULT_RULES
 ) -> tuple[pa.Table, dict[str, int]]:

@@ -147,10 +147,8 @@ def _texts(
         for at in range(0, n, BLOCK):
             trips = _trips(rng, service, pickups[at : at + BLOCK])
             _count(tally, service, month, trips, blanks)
-            columns = [
-                _spell(column, trips[column.name], blanks) for column in service.header_columns
-            ]
-            yield "\n".join(map(",".join, zip(*columns, strict=True))) + "\n"
+            texts = [_spell(one, trips[one.name], blanks) for one in service.header_columns]
+            yield "\n".join(map(",".join, zip(*texts, strict=True))) + "\n"
 
 
 def _seconds(day: date) -> int:
