@@ -155,7 +155,7 @@ def _blocks(file: MonthFile) -> Iterator[Block]:
     total = 0
     with file.path.open("rb") as raw:
         packed = file.path.name.lower().endswith(".gz")
-        stream = cast("IO[bytes]", igzip.open(raw)) if packed else raw  # noqa: SIM115 - raw is closed
+        stream = cast("IO[bytes]", igzip.open(raw)) if packed else raw
         while chunk := _read(stream, file):
             total += len(chunk)
             if total > MOST_BYTES:

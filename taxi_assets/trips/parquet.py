@@ -28,8 +28,8 @@ ROWS = 1 << 16
 LEAST_VIEW = 1 << 14
 """Rows that are handed on as a view of their batch: fewer may wait for others, and the whole batch
 would wait with them."""
-BUFFER = 1 << 20
-"""Bytes of a column read at a time."""
+BUFFER = 1 << 18
+"""Bytes of a column read at a time; with pre_buffer a row group would be read whole."""
 PER_DAY = {
     unit: 86_400 * scale
     for unit, scale in zip(["s", "ms", "us", "ns"], (1, 10**3, 10**6, 10**9), strict=True)
@@ -92,7 +92,7 @@ def open_parquet(file: MonthFile, days: AbstractSet[int]) -> ParquetMonth:
             reading: it is damaged.
     """
     try:
-        with pq.ParquetFile(file.path, buffer_size=BUFFER) as parquet:
+        with pq.ParquetFile(file.path, buffer_size=BUFFER, pre_buffer=False) as parquet:
             footer, schema = parquet.metadata, parquet.schema_arrow.remove_metadata()
         header = header_of(tuple(schema.names), file.service, by_name=True)
     except HeaderError as error:
@@ -220,7 +220,7 @@ def _naive(value: object) -> datetime | None:
 def _batches(file: MonthFile, footer: pq.FileMetaData, skip: set[int]) -> Iterator[Batch]:
     first, read = 1, 0
     try:
-        with closing(pq.ParquetFile(file.path, buffer_size=BUFFER)) as parquet:
+        with closing(pq.ParquetFile(file.path, buffer_size=BUFFER, pre_buffer=False)) as parquet:
             for at in range(footer.num_row_groups):
                 rows = footer.row_group(at).num_rows
                 share = file.size * (first - 1 + rows) // max(footer.num_rows, 1)

@@ -15,10 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.errors import SourceError
+from taxi_assets.io_managers.spool import spool_of
 from taxi_assets.services import YELLOW
 from taxi_assets.trips import parquet as parquet_module
 from taxi_assets.trips.digest import ContentHash
 from taxi_assets.trips.month import ALL_WRONG, OUTSIDE, SKIPPED, UNREADABLE, RawMonth
+from taxi_assets.trips.parse import parse
 from taxi_assets_tests.trips.files import raw_month
 
 START = datetime(2021, 2, 1)  # noqa: DTZ001
@@ -225,3 +227,23 @@ def test_too_many_rows_without_a_pickup_refuse_the_month(tmp_path: Path) -> None
     other = write(tmp_path / "o.parquet", trips([datetime(2020, 2, 1)] * ALL_WRONG))  # noqa: DTZ001
     with pytest.raises(SourceError, match="is it another month's file"):
         parts_of(raw_month(other))
+
+
+def test_categories_and_a_month_without_rows(tmp_path: Path) -> None:
+    flags = pa.array([("N", "Y", None)[at % 3] for at in range(500)]).dictionary_encode()
+    pickups: list[datetime | None] = [START + timedelta(hours=at % 600) for at in range(500)]
+    table = trips(pickups)
+    at = table.schema.get_field_index("store_and_fwd_flag")
+    table = table.set_column(at, "store_and_fwd_flag", flags)
+    for rows in (table, table[:0]):
+        month = raw_month(write(tmp_path / "m.parquet", rows, row_group_size=70))
+        spools = {day: spool_of(month) for day in range(1, 29)}
+        for part in month.pass_over(lambda _: None):
+            spools[part.key].add(part)
+        assert month.file_rows == len(rows)
+        found = [pq.ParquetFile(pa.BufferReader(one.content({}))).read() for one in spools.values()]
+        assert {one.schema.remove_metadata() for one in found} == {table.schema}
+        read = pa.concat_tables(parse(one, YELLOW).table for one in found)
+        assert read.sort_by("passenger_count")["store_and_fwd_flag"].to_pylist() == (
+            rows["store_and_fwd_flag"].to_pylist()
+        )
