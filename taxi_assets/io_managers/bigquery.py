@@ -14,7 +14,7 @@ from uuid import uuid4
 import dagster as dg
 import pandas as pd
 
-from taxi_assets.errors import StoreError
+from taxi_assets.errors import StoreError, UnavailableError
 from taxi_assets.io_managers.base import DaysIOManager, Records, last_written, origin_metadata
 from taxi_assets.record import DayRecord
 from taxi_assets.resources.bigquery import BigQueryResource
@@ -208,7 +208,13 @@ def _load(client: Client, service: Service, staging: str, slices: list[TripsSlic
 
 
 def _replace(client: Client, service: Service, target: str, staging: str, days: list[date]) -> None:
-    """Swap the days' rows in one transaction."""
+    """Swap the days' rows in one transaction.
+
+    Raises:
+        UnavailableError: another transaction on the table won.
+    """
+    from google.api_core.exceptions import BadRequest  # noqa: PLC0415 - heavy at import
+
     columns = ", ".join(identifier(column.name) for column in service.columns)
     day, pickup = identifier(service.day_column), identifier(service.pickup_column)
     into, source = identifier(target), identifier(staging)
