@@ -225,9 +225,15 @@ def _replace(client: Client, service: Service, target: str, staging: str, days: 
         "COMMIT TRANSACTION;"
     )
     job_id = f"{staging.rpartition('.')[2]}_replace"
-    _once(
-        client, job_id, lambda job_id: client.query(script, job_id=job_id, job_retry=None)
-    ).result()
+    job = _once(client, job_id, lambda job_id: client.query(script, job_id=job_id, job_retry=None))
+    try:
+        job.result()
+    except BadRequest as error:
+        if "concurrent update" not in str(error):
+            raise
+        raise UnavailableError(
+            f"{target} was written by somebody else at the same time: BigQuery rolled back"
+        ) from error
 
 
 def _once(client: Client, job_id: str, start: Callable[[str], Any]) -> Any:
