@@ -31,11 +31,15 @@ CSV = "{service}_tripdata_{year}-{month}.csv.gz"
 
 
 @pytest.fixture(autouse=True)
-def _own_stores(
-    home: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> Iterator[None]:
-    monkeypatch.setenv("GCS_BUCKET", f"eras-{abs(hash(request.node.name)) % 10**9}")
+def _own_stores(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Each test begins with empty stores, and leaves none behind."""
+    monkeypatch.setenv("GCS_BUCKET", f"eras-{tmp_path.name.strip('_').replace('_', '-')}"[:60])
+    _empty()
     yield
+    _empty()
+
+
+def _empty() -> None:
     with stores.postgres() as connection, connection.cursor() as cursor:
         cursor.execute("DROP SCHEMA IF EXISTS ny_taxi CASCADE")
     client = stores.bigquery()
