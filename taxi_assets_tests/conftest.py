@@ -7,11 +7,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from taxi_assets_tests import stores
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL_ROWS = REPOSITORY.parent / "shared" / "data" / "tlc"
@@ -77,3 +80,12 @@ def real_rows() -> RealRows:
     if not REAL_ROWS.is_dir():
         pytest.skip(f"no real rows in {REAL_ROWS}")
     return RealRows(REAL_ROWS)
+
+
+@pytest.fixture
+def empty_stores(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lake bucket of the test's own, and neither tables in Postgres nor in BigQuery."""
+    monkeypatch.setenv("GCS_BUCKET", f"test-{uuid.uuid4().hex[:8]}")
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute("DROP SCHEMA IF EXISTS ny_taxi CASCADE")
+    stores.bigquery().delete_dataset("ny_taxi", delete_contents=True, not_found_ok=True)

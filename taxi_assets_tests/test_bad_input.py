@@ -80,7 +80,7 @@ CASES: dict[Callable[[Path], None], str] = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def before(home: Path) -> dict[str, object]:
     """What the stores hold; there is something in each."""
     assert Runs().run("green", "2021-01-05").success

@@ -17,7 +17,7 @@ from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import RealRows
 from taxi_assets_tests.stores import Runs
 
-pytestmark = pytest.mark.usefixtures("home")
+pytestmark = pytest.mark.usefixtures("empty_stores")
 
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
 GREEN = SERVICES["green"]
@@ -29,14 +29,6 @@ GREEN_MONTHS = {
     "2020-11": (88_605, 2, 192, 40_114),
     "2020-12": (83_130, 3, 210, 36_838),
 }
-
-
-@pytest.fixture(autouse=True)
-def _empty_stores(home: Path) -> None:
-    with stores.postgres() as connection, connection.cursor() as cursor:
-        cursor.execute("DROP SCHEMA IF EXISTS ny_taxi CASCADE")
-    client = stores.bigquery()
-    client.delete_dataset("ny_taxi", delete_contents=True, not_found_ok=True)
 
 
 def write_month(folder: Path, service: Service, month: str, lines: list[str]) -> str:
@@ -150,7 +142,6 @@ def test_a_day_that_became_empty_ends_empty(
     monkeypatch.setenv(
         "TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-03", list(map(trip, days)))
     )
-    monkeypatch.setenv("GCS_BUCKET", "emptied")
     runs = Runs()
     assert runs.run("green", days[0], days[-1]).success
     write_month(tmp_path, GREEN, "2021-03", [trip(days[0]), trip(days[2])])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import sys
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
@@ -224,3 +225,26 @@ def test_the_raw_slices_of_a_month_hold_its_lines_each_once(
     assert sorted(kept) == sorted(rest)
     reasons = stores.lake() / "_raw/green/2021/07/unreadable.csv.zst.reasons.csv"
     assert reasons.read_text().splitlines() == ["line,reason", "206,2 fields instead of 20"]
+
+
+def test_a_chunk_opens_its_month_file_as_often_as_a_day_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = [f"2021-09-{day:02d}" for day in range(1, 11)]
+    monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-09", [*map(trip, days)]))
+    opened: list[str] = []
+
+    def audit(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and str(arguments[0]).endswith("green_tripdata_2021-09.csv.gz"):
+            opened.append(str(arguments[0]))
+
+    sys.addaudithook(audit)
+    runs = Runs()
+    # The first run also hashes the file, once for all.
+    assert runs.run("green", days[0]).success
+    opened.clear()
+    assert runs.run("green", days[1]).success
+    for_a_day = len(opened)
+    opened.clear()
+    assert runs.run("green", days[0], days[-1]).success
+    assert len(opened) == for_a_day > 0
