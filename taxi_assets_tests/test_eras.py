@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any
@@ -30,20 +29,7 @@ PARQUET = "{service}_tripdata_{year}-{month}.parquet"
 CSV = "{service}_tripdata_{year}-{month}.csv.gz"
 
 
-@pytest.fixture(autouse=True)
-def _own_stores(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Each test begins with empty stores, and leaves none behind."""
-    monkeypatch.setenv("GCS_BUCKET", f"eras-{tmp_path.name.strip('_').replace('_', '-')}"[:60])
-    _empty()
-    yield
-    _empty()
-
-
-def _empty() -> None:
-    with stores.postgres() as connection, connection.cursor() as cursor:
-        cursor.execute("DROP SCHEMA IF EXISTS ny_taxi CASCADE")
-    client = stores.bigquery()
-    client.delete_dataset("ny_taxi", delete_contents=True, not_found_ok=True)
+pytestmark = pytest.mark.usefixtures("empty_stores")
 
 
 def trips(days: dict[str, float], **columns: Any) -> pa.Table:

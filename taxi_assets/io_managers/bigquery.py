@@ -6,6 +6,7 @@ load job a run where a load per partition would meet the limit of 1,500 a table 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -26,8 +27,11 @@ from taxi_assets.windows import tile
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client, SchemaField, Table
 
+STAGING = "_staging_"
+"""Prefix of staging tables; the second of their making follows."""
 STAGING_LIFE = timedelta(hours=6)
-"""After this BigQuery drops a staging table that a killed run left."""
+"""After this a staging table that a killed run left is dropped: by BigQuery itself, and by the
+next run, since the emulator knows no expiry."""
 
 
 def schema_of(service: Service) -> list[SchemaField]:
@@ -83,7 +87,8 @@ class BigQueryIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
         if not value:
             return
         target = f"{self.bigquery.dataset}.{service.table}"
-        staging = f"{self.bigquery.dataset}._staging_{service.name}_{uuid4().hex[:12]}"
+        name = f"{STAGING}{int(time.time())}_{service.name}_{uuid4().hex[:8]}"
+        staging = f"{self.bigquery.dataset}.{name}"
         with self.bigquery.client() as client:
             table = _ensure_table(client, service, target, self.bigquery)
             try:
@@ -93,6 +98,7 @@ class BigQueryIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
                 client.update_table(table, ["description"])
             finally:
                 client.delete_table(staging, not_found_ok=True)
+                _sweep(client, self.bigquery.dataset)
         log.info(f"{service.name}: {len(value)} days, {rows:,} rows in {target}")
         for day, trips in value.items():
             metadata = {
@@ -234,6 +240,16 @@ def _replace(client: Client, service: Service, target: str, staging: str, days: 
         raise UnavailableError(
             f"{target} was written by somebody else at the same time: BigQuery rolled back"
         ) from error
+
+
+def _sweep(client: Client, dataset: str) -> None:
+    """Drop staging tables past their life."""
+    for table in client.list_tables(dataset):
+        made = table.table_id.removeprefix(STAGING).partition("_")[0]
+        if table.table_id.startswith(STAGING) and made.isdecimal():
+            age = timedelta(seconds=time.time() - int(made))
+            if age > STAGING_LIFE:
+                client.delete_table(table, not_found_ok=True)
 
 
 def _once(client: Client, job_id: str, start: Callable[[str], Any]) -> Any:
