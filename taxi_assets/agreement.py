@@ -1,7 +1,7 @@
 """The check that needs every store: that Postgres, lake and BigQuery hold the same day."""
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 from typing import Any
 
@@ -13,7 +13,7 @@ from taxi_assets.assets import Stage, lake_totals
 from taxi_assets.io_managers import bigquery as bigquery_store
 from taxi_assets.io_managers import postgres as postgres_store
 from taxi_assets.partitions import daily_partitions
-from taxi_assets.record import CheckResult, days_of, record_checks
+from taxi_assets.record import CheckResult, checked_here, days_of, record_checks
 from taxi_assets.resources.bigquery import BigQueryResource
 from taxi_assets.resources.lake import LakeResource
 from taxi_assets.resources.postgres import PostgresResource
@@ -45,36 +45,52 @@ def stores_agree(service: Service) -> dg.AssetChecksDefinition:
             bigquery: BigQueryResource,
         ) -> Iterator[Any]:
             days = days_of(context)
-            held = {key: _materialized(context, key, days) for key in stores}
-            found: dict[str, Totals] = {}
-            if held[stores[0]]:
-                with postgres.connect() as connection:
-                    found["postgres"] = postgres_store.read_back(
-                        connection, service, postgres.schema_name(), held[stores[0]]
-                    )
-            found["lake"] = {day: lake_totals(lake, service, day) for day in held[stores[1]]}
-            if held[stores[2]]:
-                with bigquery.client() as client:
-                    found["bigquery"] = bigquery_store.read_back(
-                        client, service, bigquery.dataset, held[stores[2]]
-                    )
-            names = dict(zip(stores, ("postgres", "lake", "bigquery"), strict=True))
+            readers: dict[dg.AssetKey, Callable[[list[date]], Totals]] = dict(
+                zip(
+                    stores,
+                    (
+                        lambda asked: _in_postgres(postgres, service, asked),
+                        lambda asked: {day: lake_totals(lake, service, day) for day in asked},
+                        lambda asked: _in_bigquery(bigquery, service, asked),
+                    ),
+                    strict=True,
+                )
+            )
+            totals: dict[date, dict[str, tuple[int, float]]] = {day: {} for day in days}
+            for key, read in readers.items():
+                held = _materialized(context, key, days)
+                found = _just_read(context.run.run_id, key, held) or (read(held) if held else {})
+                for day in held:
+                    totals[day][key.path[-1]] = found.get(day, (0, 0.0))
             results = {
-                day: [
-                    _compare(
-                        {
-                            names[key]: found[names[key]].get(day, (0, 0.0))
-                            for key in stores
-                            if day in held[key]
-                        }
-                    )
-                ]
-                for day in days
-                if day in held[stores[-1]]
+                day: [_compare(of_day)]
+                for day, of_day in totals.items()
+                if stores[-1].path[-1] in of_day
             }
             yield from record_checks(context, results, stores[-1])
 
     return check
+
+
+def _just_read(run_id: str, key: dg.AssetKey, held: list[date]) -> Totals:
+    """What `matches_cleaned` read back from a store a moment ago, if it did for all the days."""
+    results = checked_here(run_id, key, "matches_cleaned")
+    if not set(held) <= set(results):
+        return {}
+    return {
+        day: (int(results[day].metadata["rows"]), float(results[day].metadata["total_amount"]))
+        for day in held
+    }
+
+
+def _in_postgres(postgres: PostgresResource, service: Service, days: list[date]) -> Totals:
+    with postgres.connect() as connection:
+        return postgres_store.read_back(connection, service, postgres.schema_name(), days)
+
+
+def _in_bigquery(bigquery: BigQueryResource, service: Service, days: list[date]) -> Totals:
+    with bigquery.client() as client:
+        return bigquery_store.read_back(client, service, bigquery.dataset, days)
 
 
 def _compare(totals: Mapping[str, tuple[int, float]]) -> CheckResult:

@@ -137,6 +137,7 @@ def record_checks(
         key, DagsterEventType.ASSET_MATERIALIZATION, {str(day) for day in results}
     )
     run_id = context.run.run_id
+    _CHECKED[run_id, key] = results
     with one_transaction(context.instance, run_id):
         for day, day_results in results.items():
             target = None
@@ -156,6 +157,16 @@ def record_checks(
     layer = context.job_def.asset_layer
     for check in context.selected_asset_check_keys:
         yield dg.Output(None, output_name=str(layer.get_op_output_name(check)))
+
+
+def checked_here(run_id: str, key: dg.AssetKey, check: str) -> dict[date, CheckResult]:
+    """What a check of an asset said in this process's part of a run, by day."""
+    return {
+        day: result
+        for day, results in _CHECKED.get((run_id, key), {}).items()
+        for result in results
+        if result.check == check
+    }
 
 
 def landed_days(context: dg.InputContext) -> list[date]:
@@ -191,6 +202,10 @@ def _landed(instance: dg.DagsterInstance, run_id: str, key: dg.AssetKey) -> set[
 _RECORDED: dict[tuple[str, dg.AssetKey], set[str]] = {}
 """What this process recorded, so that it need not read 150 events again for every step; another
 process (a step alone, a run taken up again) asks the event log."""
+
+
+_CHECKED: dict[tuple[str, dg.AssetKey], Mapping[date, Sequence[CheckResult]]] = {}
+"""Likewise, what the checks said."""
 
 
 class _Provenance:
