@@ -1,8 +1,14 @@
 """Where everything meets: services, assets, checks, IO managers, jobs."""
 
+# ruff: noqa: E402 - the collector is off before the imports begin
 from __future__ import annotations
 
 import gc
+
+# What imports and definitions make lives as long as the process. Left to the collector it is
+# walked over and over while it grows (0.3 s), and once more at exit (0.7 s).
+gc.disable()
+
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,6 +63,5 @@ def build_defs(
 
 defs = build_defs()
 
-# What imports and definitions made lives as long as the process. Left to the collector it is
-# walked in every full collection, and at exit for 0.7 s.
 gc.freeze()
+gc.enable()
