@@ -115,9 +115,15 @@ def _raw_trips(stage: Stage) -> dg.AssetsDefinition:
         description="A day's rows as published: of a CSV month the header and the lines whose "
         "pickup lies in the day, byte for byte; of a Parquet month its columns and types.",
     )
-    def raw_trips(context: dg.AssetExecutionContext, source: SourceResource) -> Events:
+    def raw_trips(
+        context: dg.AssetExecutionContext, source: SourceResource, postgres: PostgresResource
+    ) -> Events:
         days = days_of(context)
         with guarded(context.asset_key, days):
+            # A Postgres that is down stops the run here, before the other stores get the days.
+            if stage.key("postgres_trips") in context.job_def.asset_layer.executable_asset_keys:
+                with postgres.connect():
+                    context.log.debug(f"Postgres at {postgres.address()} answers")
             months: list[RawMonth] = []
             for month, month_days in by_month(days).items():
                 file = source.month_file(service, month, context.log.info)

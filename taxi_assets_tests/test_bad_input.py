@@ -143,24 +143,29 @@ def test_wrong_settings_are_one_error(
     assert stores.store_totals(GREEN) == before
 
 
-def test_postgres_down_stops_postgres_alone_and_says_where(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+def test_postgres_down_is_named_and_no_store_is_touched(
+    before: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taxi_assets.assets.RETRIES", None)
-    for name, value in {
+    set_to = {
         "HOST": "127.0.0.1",
         "PORT": "1",
         "DBNAME": "ny_taxi",
         "USER": "taxi",
         "PASSWORD": "planted-secret",
-    }.items():
-        monkeypatch.setenv(f"POSTGRES_{name}", value)
-    result = Runs().run("green", "2021-01-05")
+    }
+    runs = Runs()
+    with monkeypatch.context() as down:
+        for name, value in set_to.items():
+            down.setenv(f"POSTGRES_{name}", value)
+        result = runs.run("green", DAY)
     assert not result.success
     message = stores.failure(result)
-    assert "green/postgres_trips 2021-01-05" in message
+    assert f"green/raw_trips {DAY}" in message
     assert "127.0.0.1:1/ny_taxi" in message
     assert "planted-secret" not in message
+    assert runs.materializations(result.run_id) == {}
+    assert stores.store_totals(GREEN) == before
 
 
 def test_a_wrong_password_is_not_tried_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
