@@ -7,7 +7,6 @@ overrides its profile's value. Reading opens nothing; a wrong or missing value i
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from taxi_assets.errors import SettingsError
+from taxi_assets.variables import Variables
 
 Profile = Literal["local", "gcp"]
 Layout = Literal["hive", "date"]
@@ -130,12 +130,8 @@ def drop_rules(env: Mapping[str, str] | None = None) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in names if name and name != "none"))
 
 
-class _Reader:
+class _Reader(Variables):
     """Collects every complaint before it raises one error."""
-
-    def __init__(self, env: Mapping[str, str]) -> None:
-        self.env = env
-        self.wrong: list[str] = []
 
     def settings(self) -> Settings:
         profile = self.choice("TAXI_PROFILE", ("local", "gcp"), "local")
@@ -158,20 +154,6 @@ class _Reader:
             )
         return settings
 
-    def text(self, name: str, default: str | None = None) -> str:
-        value = self.env.get(name) or default
-        if value is None:
-            self.wrong.append(f"{name} is missing")
-            return ""
-        return value
-
-    def number(self, name: str, default: int, largest: int) -> int:
-        text = self.text(name, str(default))
-        if not text.isdecimal() or not 1 <= int(text) <= largest:
-            self.wrong.append(f"{name}={text!r} is not a whole number from 1 to {largest}")
-            return default
-        return int(text)
-
     def drop(self) -> tuple[str, ...]:
         from taxi_assets.trips.rules import RULES  # noqa: PLC0415 - Arrow, which few commands need
 
@@ -183,28 +165,6 @@ class _Reader:
                 f"{', '.join(RULES)}; none leaves every row in"
             )
         return names
-
-    def share(self, name: str, default: float) -> float:
-        text = self.text(name, str(default))
-        try:
-            share = float(text)
-        except ValueError:
-            share = math.nan
-        if not 0 <= share <= 1:
-            self.wrong.append(f"{name}={text!r} is not a number from 0 to 1")
-        return share
-
-    def choice(self, name: str, choices: tuple[str, ...], default: str) -> str:
-        value = self.text(name, default)
-        if value not in choices:
-            self.wrong.append(f"{name}={value!r} is none of {', '.join(choices)}")
-        return value
-
-    def matching(self, name: str, pattern: re.Pattern[str], default: str | None = None) -> str:
-        value = self.text(name, default)
-        if value and not pattern.fullmatch(value):
-            self.wrong.append(f"{name}={value!r} must match {pattern.pattern}")
-        return value
 
     def source(self, *, local: bool) -> str:
         template = self.text("TAXI_SOURCE", SAMPLE if local else None)
