@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from taxi_assets_tests import stores
+from taxi_assets_tests.site import Site, serving
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL_ROWS = REPOSITORY.parent / "shared" / "data" / "tlc"
@@ -89,3 +90,10 @@ def empty_stores(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with stores.postgres() as connection, connection.cursor() as cursor:
         cursor.execute("DROP SCHEMA IF EXISTS ny_taxi CASCADE")
     stores.bigquery().delete_dataset("ny_taxi", delete_contents=True, not_found_ok=True)
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    """A server of month files."""
+    with serving() as here:
+        yield here

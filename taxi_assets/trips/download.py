@@ -123,7 +123,8 @@ class Version:
         """Whether both speak and disagree."""
         stamps = [(self.last_modified, other.last_modified)]
         if self.etag and other.etag:
-            stamps = [(self.etag, other.etag)]
+            # weakly: one server may mark an ETag as weak in one answer and not in the next
+            stamps = [(self.etag.removeprefix("W/"), other.etag.removeprefix("W/"))]
         pairs: list[tuple[object, object]] = [*stamps, (self.total, other.total)]
         return any(None not in pair and pair[0] != pair[1] for pair in pairs)
 
@@ -273,7 +274,7 @@ class _Download:
                 "check TAXI_SOURCE",
             ) from None
         except requests.RequestException as error:
-            raise _BrokenOffError(f"no answer ({_cause(error)})") from None
+            raise _BrokenOffError(f"no answer ({cause_of(error)})") from None
 
     def receive(
         self, response: requests.Response, digest: Digest, size: int, total: int | None
@@ -303,7 +304,7 @@ def sha256_of(path: Path) -> Digest:
         return hashlib.file_digest(file, "sha256")
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
     """Name of the innermost error that requests and urllib3 wrapped, e.g. NameResolutionError."""
     inner: object = error.args[0] if error.args else error
     inner = getattr(inner, "reason", inner)

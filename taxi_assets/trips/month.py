@@ -93,7 +93,9 @@ class RawMonth:
         Raises:
             SourceError: the file is cut short, its columns are not the service's, too many of its
                 rows cannot be read, or none of them is of the month.
+            UnavailableError: the file was replaced meanwhile.
         """
+        self.file.refuse_replaced()
         self.rows.clear()
         self.unreadable.clear()
         wanted = {day.day for day in self.days} | {OUTSIDE, UNREADABLE, BLANK}
@@ -110,6 +112,7 @@ class RawMonth:
                 if share > reported:
                     reported = share
                     progress(self._progress(part.read))
+        self.file.refuse_replaced()
         self._refuse_unreadable()
         self._refuse_other_month()
 

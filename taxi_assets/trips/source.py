@@ -1,25 +1,19 @@
 """Where a month's file comes from, and how it is kept once under `TAXI_HOME`.
 
 A template names it: `sample`, a local path, or an HTTP(S) URL. What is downloaded or made up is
-kept in `<home>/downloads` and never fetched again; delete it there to get a republished month.
-Local files are read in place. What is no month file is refused here, before anybody reads rows.
+kept in `<home>/downloads`. Each use asks the server once (HEAD) whether it has another version by
+now, and then fetches that; a server that does not answer leaves the kept file in use. Local files
+are read in place. What is no month file is refused here, before anybody reads rows.
 """
 
 from __future__ import annotations
 
-import fcntl
-import gzip
 import hashlib
-import json
-import os
 import re
-import zlib
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from taxi_assets.errors import SourceError
@@ -29,52 +23,35 @@ from taxi_assets.trips.download import (
     Origin,
     Partial,
     Progress,
+    SourceUnavailableError,
     Transfer,
+    Version,
     download,
     public_url,
     sha256_of,
 )
+from taxi_assets.trips.kept import MonthFile, keep, locked, read_note, remembered_sha256
+from taxi_assets.trips.look import look_at, modified_at, stat_of
 from taxi_assets.trips.sample import LABEL, write_month
+from taxi_assets.trips.whole import check_start, check_whole
 from taxi_assets.windows import Month
 
-__all__ = ["MonthFile", "fetch", "public_url"]
+__all__ = ["MonthFile", "fetch", "look", "public_url"]
 
 SUFFIXES = (".csv.gz", ".csv", ".parquet")
-GZIP = b"\x1f\x8b"
-PARQUET = b"PAR1"
-PARQUET_LEAST = 12
-"""Bytes of the two magic numbers and the footer's length."""
-LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
-MARKUP = (b"<!doctype", b"<html", b"<?xml")
-NEITHER = "neither gzip nor Parquet"
-HEAD = 1 << 10
-CHUNK = 1 << 20
 NAMES_SHOWN = 4
 
 
-@dataclass(frozen=True)
-class MonthFile:
-    """A month's file on this machine, whole and checked (a local one: as far as its ends tell)."""
-
-    service: Service
-    month: Month
-    path: Path
-    url: str
-    """URL or absolute path it came from, without credentials."""
-    size: int
-    """Bytes."""
-    sha256: str
-    """Of the file's bytes, hexadecimal."""
-    etag: str | None
-    last_modified: str | None
-    """As the server said it; of a file on this machine its mtime, ISO, UTC."""
-    synthetic: bool
-
-
-def fetch(
-    template: str, service: Service, month: Month, home: Path, progress: Callable[[str], None]
+def fetch(  # noqa: PLR0913 - one call from one place
+    template: str,
+    service: Service,
+    month: Month,
+    home: Path,
+    progress: Callable[[str], None],
+    *,
+    must_confirm: bool = False,
 ) -> MonthFile:
-    """Bring the file of `month` to this machine, if it is not here yet.
+    """Bring the file of `month` to this machine, if it is not here yet or was restated since.
 
     Safe in several processes and threads at once: one brings the file, the others wait for it.
 
@@ -85,26 +62,55 @@ def fetch(
         month: which.
         home: `TAXI_HOME`; what is kept goes to `downloads` in it.
         progress: gets lines to show a person: how far a download is, why it waits.
+        must_confirm: whether a kept file is of no use when the server does not confirm it.
 
     Raises:
         SourceError: the file is not there, not whole, or not a month file. Terminal.
         SourceUnavailableError: the server did not deliver in several attempts. Later may help.
 
     """
-    job = _Job(service, month, home.absolute() / "downloads", progress)
+    job = _Job(service, month, home.absolute() / "downloads", progress, must_confirm)
     if template == SAMPLE:
         return job.sample()
     address = job.render(template)
+    if _is_http(address, job.label):
+        return job.http(template, address)
+    return job.local(_path_of(address, job.label))
+
+
+def look(template: str, service: Service, month: Month) -> Version | None:
+    """What the source has of `month`, by one HEAD or stat; None where it is not published.
+
+    Of the sample, which has every month and never changes, nothing is said.
+
+    Raises:
+        SourceError: the source refuses, or the template is wrong. Terminal.
+        SourceUnavailableError: the server does not answer now.
+    """
+    if template == SAMPLE:
+        return Version()
+    job = _Job(service, month, Path(), lambda _: None)
+    address = job.render(template)
+    if _is_http(address, job.label):
+        return look_at(Origin(job.label, public_url(address), address))
+    path = _path_of(address, job.label)
+    try:
+        return stat_of(path)
+    except PermissionError as error:
+        raise Origin(job.label, str(path)).refusal(
+            f"{error.strerror}", "give this user access"
+        ) from None
+
+
+def _is_http(address: str, label: str) -> bool:
+    """Whether a month's address is a URL to ask a server for, and not a path."""
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", address)
-    match scheme[1].lower() if scheme else "file":
-        case "http" | "https":
-            return job.http(template, address)
-        case "file":
-            return job.local(_path_of(address, job.label))
-        case other:
-            raise Origin(job.label, public_url(address)).refusal(
-                f"{other}:// is not supported", "set TAXI_SOURCE to an https:// URL or a path"
-            )
+    name = scheme[1].lower() if scheme else "file"
+    if name not in ("http", "https", "file"):
+        raise Origin(label, public_url(address)).refusal(
+            f"{name}:// is not supported", "set TAXI_SOURCE to an https:// URL or a path"
+        )
+    return name != "file"
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,7 @@ class _Job:
     month: Month
     downloads: Path
     progress: Progress
+    must_confirm: bool = False
 
     @property
     def label(self) -> str:
@@ -129,14 +136,14 @@ class _Job:
     def sample(self) -> MonthFile:
         name = f"{self.service.name}_tripdata_{self.month}.csv.gz"
         path = self.downloads / "sample" / name
-        with _locked(path, self.label, self.progress):
+        with locked(path, self.label, self.progress):
             kept = self.kept(path, synthetic=True)
             if kept:
                 return kept
             part = path.with_name(f"part-{name}")
             write_month(self.service, self.month, part)
             made = self.file_at(part, f"{LABEL} {self.label}", sha256_of(part).hexdigest())
-            return _keep(part, replace(made, path=path, synthetic=True))
+            return keep(part, replace(made, path=path, synthetic=True))
 
     def local(self, path: Path) -> MonthFile:
         origin = Origin(self.label, str(path))
@@ -144,12 +151,12 @@ class _Job:
         try:
             if not path.is_file():
                 raise origin.refusal(*_absence(path))
-            _check_start(path, suffix, origin)
+            check_start(path, suffix, origin)
             if suffix == ".parquet":
-                _check_whole(path, suffix, origin)
+                check_whole(path, suffix, origin)
             memory = self.downloads / "local" / f"{path.name}-{_short_hash(str(path))}"
-            with _locked(memory, self.label, self.progress):
-                sha256 = _remembered_sha256(path, memory, origin)
+            with locked(memory, self.label, self.progress):
+                sha256 = remembered_sha256(path, memory, origin)
             return self.file_at(path, str(path), sha256)
         except PermissionError as error:
             found = f"{error.strerror} ({error.filename})"
@@ -163,20 +170,38 @@ class _Job:
             raise origin.refusal(f"not a URL ({error})", "check TAXI_SOURCE") from None
         folder = self.downloads / self.service.name / _folder_of(parts)
         path = folder / self.name_of(PurePosixPath(parts.path).name, origin)
-        with _locked(path, self.label, self.progress):
+        with locked(path, self.label, self.progress):
             kept = self.kept(path)
-            if kept:
+            if kept and not self.is_restated(kept, origin):
                 return kept
             part = Partial(path.with_name(f"{path.name}.part"))
             came = self.obtain(origin, part, _suffix(path.name, origin))
             version = came.version
             stamps = (came.size, came.sha256, version.etag, version.last_modified)
+            written = part.path.stat().st_mtime_ns
             whole = MonthFile(
-                self.service, self.month, path, origin.public, *stamps, synthetic=False
+                self.service, self.month, path, origin.public, *stamps, False, written
             )
-            _keep(part.path, whole)
+            keep(part.path, whole)
             part.discard()
             return whole
+
+    def is_restated(self, kept: MonthFile, origin: Origin) -> bool:
+        """Whether the server has another version than the kept one."""
+        try:
+            now = look_at(origin)
+            if now is None:
+                raise origin.refusal("the server has it no more", "check TAXI_SOURCE")
+        except (SourceError, SourceUnavailableError) as error:
+            if self.must_confirm:
+                raise
+            self.progress(f"{error}; the file kept here is used as it is")
+            return False
+        restated = now.is_other_than(Version(kept.etag, kept.last_modified, kept.size))
+        if restated:
+            when = f", {now.last_modified}" if now.last_modified else ""
+            self.progress(f"{self.label}: {origin.public} was restated{when}: it is fetched anew")
+        return restated
 
     def name_of(self, pattern: str, origin: Origin) -> str:
         """File name that no other month of the template has."""
@@ -190,12 +215,12 @@ class _Job:
 
         def refuse_early() -> None:
             with _discarding(part):
-                _check_start(part.path, suffix, origin)
+                check_start(part.path, suffix, origin)
 
         def attempt() -> Transfer:
             transfer = download(origin, part, self.progress, refuse_early)
             with _discarding(part):
-                _check_whole(part.path, suffix, origin)
+                check_whole(part.path, suffix, origin)
             return transfer
 
         mended = part.kept()[0] > 0
@@ -210,16 +235,18 @@ class _Job:
     def file_at(self, path: Path, url: str, sha256: str) -> MonthFile:
         """File whose origin is this machine, not a server."""
         stat = path.stat()
-        modified = datetime.fromtimestamp(int(stat.st_mtime), UTC).isoformat()
-        stamps = (stat.st_size, sha256, None, modified)
-        return MonthFile(self.service, self.month, path, url, *stamps, synthetic=False)
+        stamps = (stat.st_size, sha256, None, modified_at(stat.st_mtime))
+        return MonthFile(
+            self.service, self.month, path, url, *stamps, False, mtime_ns=stat.st_mtime_ns
+        )
 
     def kept(self, path: Path, *, synthetic: bool = False) -> MonthFile | None:
         """File that an earlier run kept, if it is there in the size noted."""
         try:
-            note = _read_note(path)
-            if path.stat().st_size == note["size"]:
-                return MonthFile(self.service, self.month, path, synthetic=synthetic, **note)
+            note, stat = read_note(path), path.stat()
+            if stat.st_size == note["size"]:
+                kept = MonthFile(self.service, self.month, path, synthetic=synthetic, **note)
+                return replace(kept, mtime_ns=stat.st_mtime_ns)
         except (OSError, KeyError, TypeError):
             pass
         return None
@@ -272,129 +299,9 @@ def _absence(path: Path) -> tuple[str, str]:
 
 
 @contextmanager
-def _locked(path: Path, label: str, progress: Progress) -> Generator[None]:
-    """Hold the lock file beside `path`; it dies with the process that holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            progress(f"{label}: another run is bringing {path.name}; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def _note_of(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
-
-
-def _read_note(path: Path) -> dict[str, Any]:
-    """Read what is noted of `path`; empty where nothing readable is."""
-    try:
-        note: object = json.loads(_note_of(path).read_text())
-    except (OSError, ValueError):
-        return {}
-    return cast("dict[str, Any]", note) if isinstance(note, dict) else {}
-
-
-def _write_note(path: Path, note: Mapping[str, object]) -> None:
-    part = path.with_name(f"{path.name}.json.part")
-    part.write_text(json.dumps(note, indent=1))
-    part.replace(_note_of(path))
-
-
-def _keep(part: Path, file: MonthFile) -> MonthFile:
-    """Give the finished `part` its name. The note comes first: a named file always has one."""
-    names = ("url", "size", "sha256", "etag", "last_modified")
-    _write_note(file.path, {name: getattr(file, name) for name in names})
-    _sync(part)
-    part.replace(file.path)
-    _sync(file.path.parent)
-    return file
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _remembered_sha256(path: Path, memory: Path, origin: Origin) -> str:
-    """SHA-256 of a local file, computed once for a path, size and mtime (500 MB take a second)."""
-
-    def state() -> dict[str, object]:
-        stat = path.stat()
-        return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
-
-    before = state()
-    note = _read_note(memory)
-    if {**note, **before} == note:
-        return str(note["sha256"])
-    sha256 = sha256_of(path).hexdigest()
-    if state() != before:
-        raise origin.refusal("changed while it was read", "run again when it is written")
-    _write_note(memory, {**before, "sha256": sha256})
-    return sha256
-
-
-@contextmanager
 def _discarding(part: Partial) -> Generator[None]:
     try:
         yield
     except SourceError:
         part.discard()
         raise
-
-
-def _check_start(path: Path, suffix: str, origin: Origin) -> None:
-    """Refuse what its first bytes, in gzip the first that come out, show to be no month file."""
-    with path.open("rb") as file:
-        head = file.read(HEAD)
-    starts, found = head[:8], NEITHER
-    if head.startswith(PARQUET):
-        found = "Parquet"
-    elif head.startswith(GZIP):
-        found = "gzip"
-        try:
-            with gzip.open(path) as file:
-                head = file.read(HEAD)
-        except (EOFError, OSError, zlib.error) as error:
-            raise _damaged(error, origin) from None
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    inside = "inside the gzip " if found == "gzip" else ""
-    if not text:
-        raise origin.refusal(f"{inside}empty", "get it again from where it is published")
-    if text.startswith(LFS_POINTER):
-        raise origin.refusal(f"{inside}a Git LFS pointer, not the file", "run git lfs pull there")
-    if text.startswith(MARKUP):
-        raise origin.refusal(f"{inside}an HTML or XML page, not trips", "open it to see why")
-    if found != {".csv.gz": "gzip", ".parquet": "Parquet"}.get(suffix, NEITHER):
-        raise origin.refusal(
-            f"{found} (starts with {starts!r}), though its name says {suffix}",
-            "name it by what it is, or get it again",
-        )
-
-
-def _check_whole(path: Path, suffix: str, origin: Origin) -> None:
-    """`_check_start`, and the end: all of a gzip's members with CRC and length, Parquet's magic."""
-    _check_start(path, suffix, origin)
-    if suffix == ".csv.gz":
-        try:
-            with gzip.open(path) as file:
-                while file.read(CHUNK):
-                    pass
-        except (EOFError, OSError, zlib.error) as error:
-            raise _damaged(error, origin) from None
-    if suffix == ".parquet":
-        with path.open("rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(-min(size, len(PARQUET)), os.SEEK_END)
-            if size < PARQUET_LEAST or file.read() != PARQUET:
-                raise origin.refusal(f"Parquet cut short at {size} bytes", "get it again")
-
-
-def _damaged(error: Exception, origin: Origin) -> SourceError:
-    found = "gzip cut short" if isinstance(error, EOFError) else f"damaged gzip ({error})"
-    return origin.refusal(found, "get it again from where it is published")

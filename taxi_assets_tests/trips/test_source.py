@@ -10,14 +10,11 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pyarrow as pa
@@ -27,138 +24,27 @@ import pytest
 from taxi_assets.errors import SourceError
 from taxi_assets.services import GREEN, YELLOW
 from taxi_assets.settings import SAMPLE
-from taxi_assets.trips import download, source
+from taxi_assets.trips import download, kept
 from taxi_assets.trips.source import MonthFile, fetch, public_url
 from taxi_assets.windows import Month
+from taxi_assets_tests.site import (
+    NAME,
+    PACKED,
+    PLAIN,
+    Act,
+    Handler,
+    Site,
+    answer,
+    changed,
+    cut,
+    other_range,
+    stall,
+)
 
 JANUARY = Month(2021, 1)
-NAME = "{service}_tripdata_{year}-{month}.csv.gz"
-PLAIN = b"VendorID,tpep_pickup_datetime\n" + hashlib.shake_256(b"trips").hexdigest(600_000).encode()
-PACKED = gzip.compress(PLAIN, 1, mtime=0)
 PAGE = b"\n  <!DOCTYPE html><title>Sign in</title>"
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
 SECRETS = ("s3cret", "t0ken", "S1gn")
-
-Act = Callable[["Handler"], None]
-
-
-@dataclass
-class Site:
-    """What the server has and does; `acts` are used up one a request, then it behaves."""
-
-    address: str = ""
-    body: bytes = PACKED
-    etag: str | None = '"one"'
-    modified: str | None = None
-    acts: list[Act] = field(default_factory=list)
-    asked: list[dict[str, str]] = field(default_factory=list)
-    go_on: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def template(self) -> str:
-        return f"{self.address}/{{service}}/{NAME}"
-
-    @property
-    def ranges(self) -> list[str | None]:
-        return [headers.get("Range") for headers in self.asked]
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    site: Site
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-    def do_GET(self) -> None:
-        self.site.asked.append({**self.headers, "path": self.path})
-        act = self.site.acts.pop(0) if self.site.acts else serve
-        act(self)
-
-    def start(self, status: int, length: int | None, **headers: str) -> None:
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        if self.site.etag:
-            self.send_header("ETag", self.site.etag)
-        if self.site.modified:
-            self.send_header("Last-Modified", self.site.modified)
-        self.send_header("Connection", "close")
-        if length is not None:
-            self.send_header("Content-Length", str(length))
-        self.end_headers()
-        self.close_connection = True
-
-    def first_byte(self) -> int:
-        """Where the body starts: 0 unless Range and If-Range ask for the rest of this version."""
-        wanted = self.headers.get("Range")
-        same = self.headers.get("If-Range") in (self.site.etag, self.site.modified)
-        return int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and same else 0
-
-    def begin(self) -> bytes:
-        """Send the headers of the body or its rest, which is returned."""
-        first, size = self.first_byte(), len(self.site.body)
-        rest = self.site.body[first:]
-        if first:
-            self.start(206, len(rest), Content_Range=f"bytes {first}-{size - 1}/{size}")
-        else:
-            self.start(200, len(rest))
-        return rest
-
-
-def serve(handler: Handler) -> None:
-    handler.wfile.write(handler.begin())
-
-
-def cut(handler: Handler) -> None:
-    rest = handler.begin()
-    handler.wfile.write(rest[: len(rest) // 2])
-
-
-def stall(handler: Handler) -> None:
-    """Send 2 of the client's chunks, then nothing until told to go on."""
-    rest = handler.begin()
-    handler.wfile.write(rest[: 2 * download.CHUNK])
-    handler.wfile.flush()
-    handler.site.go_on.wait(20)
-    with suppress(OSError):  # the client may have gone, as it should
-        handler.wfile.write(rest[2 * download.CHUNK :])
-
-
-def answer(status: int, **headers: str) -> Act:
-    return lambda handler: handler.start(status, 0, **headers)
-
-
-def changed(handler: Handler) -> None:
-    """Another version from now on; this request is served."""
-    handler.site.etag = '"two"'
-    handler.site.body = gzip.compress(PLAIN[::-1], 1, mtime=0)
-    serve(handler)
-
-
-def other_range(handler: Handler) -> None:
-    """Ignore If-Range: a range of another version."""
-    handler.site.etag = '"two"'
-    body = handler.site.body = gzip.compress(PLAIN + b"more", 1, mtime=0)
-    first = int(handler.headers["Range"].removeprefix("bytes=").rstrip("-"))
-    handler.start(
-        206, len(body) - first, Content_Range=f"bytes {first}-{len(body) - 1}/{len(body)}"
-    )
-    handler.wfile.write(body[first:])
-
-
-@pytest.fixture
-def site() -> Iterator[Site]:
-    here = Site()
-    handler = type("SiteHandler", (Handler,), {"site": here})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        here.address = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-        thread.start()
-        yield here
-        here.go_on.set()
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
@@ -623,7 +509,7 @@ def test_digest_of_a_local_file_is_computed_once(
         hashed.append(path)
         return download.sha256_of(path)
 
-    monkeypatch.setattr(source, "sha256_of", counting)
+    monkeypatch.setattr(kept, "sha256_of", counting)
     files = [desk.fetch(f"{shelf}/{NAME}") for _ in range(3)]
     assert len(hashed) == 1
     assert len(set(files)) == 1
@@ -640,7 +526,7 @@ def test_local_file_that_changes_while_it_is_read(
             file.write(b"more")
         return download.sha256_of(path)
 
-    monkeypatch.setattr(source, "sha256_of", meddling)
+    monkeypatch.setattr(kept, "sha256_of", meddling)
     assert "changed while it was read" in desk.refused(f"{shelf}/{NAME}")
 
 

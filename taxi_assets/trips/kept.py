@@ -1,0 +1,126 @@
+"""A month's file as it is kept on this machine: its note, its lock, its name."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from taxi_assets.errors import UnavailableError
+from taxi_assets.services import Service
+from taxi_assets.trips.download import Origin, Progress, sha256_of
+from taxi_assets.windows import Month
+
+
+@dataclass(frozen=True)
+class MonthFile:
+    """A month's file on this machine, whole and checked (a local one: as far as its ends tell)."""
+
+    service: Service
+    month: Month
+    path: Path
+    url: str
+    """URL or absolute path it came from, without credentials."""
+    size: int
+    """Bytes."""
+    sha256: str
+    """Of the file's bytes, hexadecimal."""
+    etag: str | None
+    last_modified: str | None
+    """As the server said it; of a file on this machine its mtime, ISO, UTC."""
+    synthetic: bool
+    mtime_ns: int | None = None
+    """When it was written here."""
+
+    def refuse_replaced(self) -> None:
+        """Look whether the file on this machine still is the one that was checked.
+
+        Raises:
+            UnavailableError: another run fetched a restated month meanwhile, or it was deleted.
+        """
+        try:
+            now: int | None = self.path.stat().st_mtime_ns
+        except FileNotFoundError:
+            now = None
+        if self.mtime_ns not in (None, now):
+            raise UnavailableError(
+                f"{self.service.name} {self.month}: {self.path} was replaced while it was read: "
+                "again, with the new one"
+            )
+
+
+@contextmanager
+def locked(path: Path, label: str, progress: Progress) -> Generator[None]:
+    """Hold the lock file beside `path`; it dies with the process that holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_name(f"{path.name}.lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress(f"{label}: another run is bringing {path.name}; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _note_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.json")
+
+
+def read_note(path: Path) -> dict[str, Any]:
+    """Read what is noted of `path`; empty where nothing readable is."""
+    try:
+        note: object = json.loads(_note_of(path).read_text())
+    except (OSError, ValueError):
+        return {}
+    return cast("dict[str, Any]", note) if isinstance(note, dict) else {}
+
+
+def _write_note(path: Path, note: Mapping[str, object]) -> None:
+    part = path.with_name(f"{path.name}.json.part")
+    part.write_text(json.dumps(note, indent=1))
+    part.replace(_note_of(path))
+
+
+def keep(part: Path, file: MonthFile) -> MonthFile:
+    """Give the finished `part` its name. The note comes first: a named file always has its own.
+
+    A restated month's old file goes before, or a crash could leave it under the new one's note.
+    """
+    file.path.unlink(missing_ok=True)
+    names = ("url", "size", "sha256", "etag", "last_modified")
+    _write_note(file.path, {name: getattr(file, name) for name in names})
+    _sync(part)
+    part.replace(file.path)
+    _sync(file.path.parent)
+    return file
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remembered_sha256(path: Path, memory: Path, origin: Origin) -> str:
+    """SHA-256 of a local file, computed once for a path, size and mtime (500 MB take a second)."""
+
+    def state() -> dict[str, object]:
+        stat = path.stat()
+        return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+
+    before = state()
+    note = read_note(memory)
+    if {**note, **before} == note:
+        return str(note["sha256"])
+    sha256 = sha256_of(path).hexdigest()
+    if state() != before:
+        raise origin.refusal("changed while it was read", "run again when it is written")
+    _write_note(memory, {**before, "sha256": sha256})
+    return sha256
