@@ -16,6 +16,7 @@ import dagster as dg
 
 from taxi_assets.agreement import stores_agree
 from taxi_assets.assets import service_assets
+from taxi_assets.automation.alerts import alert_sensors
 from taxi_assets.automation.jobs import daily_job
 from taxi_assets.io_managers.bigquery import BigQueryIOManager
 from taxi_assets.io_managers.frame import FrameIOManager
@@ -44,6 +45,7 @@ def build_defs(
         assets=assets,
         asset_checks=[stores_agree(service) for service in services.values()],
         jobs=jobs,
+        sensors=alert_sensors(),
         resources={
             "source": SourceResource(),
             "lake": lake,

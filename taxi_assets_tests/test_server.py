@@ -1,7 +1,8 @@
-"""Dagster's real webserver and daemon on the workspace: a backfill over GraphQL."""
+"""Dagster's real webserver and daemon on the workspace: a backfill over GraphQL, an alert."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -19,6 +20,7 @@ import requests
 
 from taxi_assets.services import SERVICES
 from taxi_assets_tests import stores
+from taxi_assets_tests.automation.receivers import Receiver, http_receiver
 from taxi_assets_tests.conftest import REPOSITORY
 
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
@@ -40,6 +42,14 @@ RUNS = """query ($id: String!) {
   runsOrError(filter: {tags: [{key: "dagster/backfill", value: $id}]}) {
     ... on Runs { results { status tags { key value } } }
   }
+}"""
+
+
+TICKS = """query ($name: String!) {
+  sensorOrError(sensorSelector: {
+    repositoryName: "__repository__", repositoryLocationName: "taxi_assets.definitions",
+    sensorName: $name
+  }) { ... on Sensor { sensorState { status ticks { status } } } }
 }"""
 
 
@@ -118,3 +128,34 @@ def test_a_backfill_over_graphql_runs_as_one_chunk_with_a_record_for_each_day(se
         assert stats == {"numMaterialized": len(DAYS), "numFailed": 0}
     landed = stores.store_totals(GREEN)["bigquery"]
     assert {date.fromisoformat(day) for day in DAYS} <= set(landed)
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Receiver]:
+    """A webhook that the server is to tell, and a source without any month."""
+    monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / "{service}_{year}-{month}.csv"))
+    with http_receiver() as found:
+        monkeypatch.setenv("TAXI_ALERT_WEBHOOK", found.url)
+        yield found
+
+
+def test_the_daemon_tells_of_a_failed_run(receiver: Receiver, server: str) -> None:
+    def ticks() -> list[str]:
+        state = ask(server, TICKS, name="run_failure_alert")["sensorOrError"]["sensorState"]
+        assert state["status"] == "RUNNING"
+        return [tick["status"] for tick in state["ticks"] if tick["status"] != "STARTED"]
+
+    # Its first tick sets the cursor: what failed before is not told.
+    until(ticks, 60)
+    failed = subprocess.run(
+        [DAGSTER, "job", "execute", "-m", "taxi_assets.definitions", "-j", "green_daily"]
+        + ["--tags", json.dumps({"dagster/partition": DAYS[0]})],
+        capture_output=True,
+        check=False,
+    )
+    assert failed.returncode != 0
+    until(lambda: receiver.bodies, 60)
+    until(lambda: ticks()[0] == "SUCCESS", 60)
+    (body,) = receiver.bodies
+    assert body["title"] == f"green_daily failed: green/raw_trips {DAYS[0]}"
+    assert "no such file" in body["cause"]

@@ -1,0 +1,154 @@
+"""What an alert says of a run: job, asset, days, the cause in one line, a link."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import dagster as dg
+from dagster import AssetCheckSeverity, DagsterEvent, DagsterEventType
+from dagster._core.storage.tags import WILL_RETRY_TAG
+from dagster_shared.error import SerializableErrorInfo
+
+from taxi_assets.partitions import PARTITION, RANGE
+
+LONGEST_CAUSE = 500
+"""Characters."""
+LISTED = 5
+"""Items of a list before `and 12 more`."""
+# `package.module.SomeError: text`, as Dagster writes an error down.
+QUALIFIED = re.compile(r"^(?:\w+\.)+(\w+): ")
+
+
+@dataclass(frozen=True)
+class Alert:
+    """One message about one run."""
+
+    run_id: str
+    job: str
+    failed: bool
+    """False: the run succeeded, but checks did not."""
+    assets: tuple[str, ...]
+    """Those whose steps failed; of an op job the steps."""
+    days: str
+    """As `2021-01-05` or `2021-01-01 to 2021-01-31`; empty for a run without partitions."""
+    cause: str
+    checks: tuple[str, ...]
+    """Each failed check with its days."""
+    link: str
+
+    @property
+    def title(self) -> str:
+        """The message in a line."""
+        what = "failed" if self.failed else "has failed checks"
+        where = " ".join(part for part in (listed(self.assets), self.days) if part)
+        return f"{self.job} {what}: {where}" if where else f"{self.job} {what}"
+
+    @property
+    def lines(self) -> list[str]:
+        """What follows the title, without the link."""
+        checks = [f"Failed checks: {listed(self.checks, '; ')}"] if self.checks else []
+        return [line for line in [self.cause, *checks] if line]
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """The message for programs."""
+        return {"title": self.title, **asdict(self)}
+
+
+def listed(items: Sequence[str], separator: str = ", ") -> str:
+    """The first few of a list, and how many more there are."""
+    shown = separator.join(items[:LISTED])
+    return f"{shown} and {len(items) - LISTED} more" if len(items) > LISTED else shown
+
+
+def alert_of(
+    instance: dg.DagsterInstance,
+    run: dg.DagsterRun,
+    event: DagsterEvent,
+    ui_url: str,
+    *,
+    warn: bool,
+) -> Alert:
+    """What there is to say of a finished run.
+
+    `event` is the one that ended it; `warn` names failed checks of severity WARN too.
+    """
+    failures = [
+        record.event_log_entry.get_dagster_event()
+        for record in instance.get_records_for_run(
+            run.run_id, of_type=DagsterEventType.STEP_FAILURE
+        ).records
+    ]
+    assets = tuple(_asset(failure.step_key or "") for failure in failures)
+    days = _days(run)
+    cause = ""
+    if event.is_failure:
+        cause = _cause(failures[0] if failures else event).removeprefix(
+            f"{assets[0]} {days}: " if assets else ""
+        )
+        if run.tags.get(WILL_RETRY_TAG) == "true":
+            cause += " (Dagster starts the run again)"
+    return Alert(
+        run_id=run.run_id,
+        # Dagster's own name for what is materialized from the asset graph.
+        job="materialization" if run.job_name.startswith("__") else run.job_name,
+        failed=event.is_failure,
+        assets=assets,
+        days=days,
+        cause=cause,
+        checks=_failed_checks(instance, run, warn=warn),
+        link=f"{ui_url}/runs/{run.run_id}",
+    )
+
+
+def _asset(step: str) -> str:
+    """An asset's step is named by its key, joined by two underscores."""
+    return step.replace("__", "/")
+
+
+def _days(run: dg.DagsterRun) -> str:
+    first = run.tags.get(RANGE[0]) or run.tags.get(PARTITION) or ""
+    last = run.tags.get(RANGE[1]) or first
+    return first if first == last else f"{first} to {last}"
+
+
+def _cause(event: DagsterEvent) -> str:
+    """The innermost reason, in one line."""
+    text = event.message or ""
+    error: SerializableErrorInfo | None
+    if event.is_step_failure:
+        data = event.step_failure_data
+        error = data.error
+        if data.user_failure_data and data.user_failure_data.description:
+            return _one_line(data.user_failure_data.description)
+    else:
+        error = event.job_failure_data.error
+    while error is not None:
+        text, error = error.message, error.cause
+    return _one_line(QUALIFIED.sub(r"\1: ", text))
+
+
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST_CAUSE else f"{line[:LONGEST_CAUSE]}..."
+
+
+def _failed_checks(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, *, warn: bool
+) -> tuple[str, ...]:
+    """`asset.check (its days)` of each failed check of the run."""
+    days: dict[str, list[str]] = {}
+    for record in instance.get_records_for_run(
+        run.run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION
+    ).records:
+        found = record.event_log_entry.asset_check_evaluation
+        if found and not found.passed and (warn or found.severity == AssetCheckSeverity.ERROR):
+            name = f"{found.asset_key.to_user_string()}.{found.check_name}"
+            days.setdefault(f"{found.severity.value} {name}", []).append(found.partition or "")
+    return tuple(
+        f"{name} ({listed(sorted(failed))})" if any(failed) else name
+        for name, failed in days.items()
+    )

@@ -1,0 +1,112 @@
+"""What takes alerts: HTTP receivers and SMTP servers on loopback."""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email import message_from_bytes
+from email.message import EmailMessage, Message
+from email.policy import default
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+from typing import Any
+
+from aiosmtpd import handlers
+from aiosmtpd.controller import Controller
+from aiosmtpd.smtp import AuthResult, LoginPassword
+
+USER, PASSWORD = "taxi", "planted-secret"
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@dataclass
+class Receiver:
+    """An HTTP receiver; answers `statuses` in turn, then 200; None hangs."""
+
+    url: str
+    statuses: list[int | None]
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+
+
+@contextmanager
+def http_receiver(*statuses: int | None) -> Iterator[Receiver]:
+    receiver = Receiver("", list(statuses))
+    over = Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert self.headers["Content-Type"] == "application/json"
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            receiver.bodies.append(json.loads(body))
+            status = receiver.statuses.pop(0) if receiver.statuses else 200
+            if status is None:
+                over.wait(30)
+                return
+            self.send_response(status)
+            self.send_header("Location", receiver.url)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    receiver.url = f"http://127.0.0.1:{server.server_port}/hook/planted-secret"
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield receiver
+    finally:
+        over.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class Inbox(handlers.Message):
+    """Keeps messages; answers `replies` to RCPT in turn, then takes them."""
+
+    def __init__(self, *replies: str) -> None:
+        super().__init__()
+        self.replies = list(replies)
+        self.messages: list[EmailMessage] = []
+
+    def handle_message(self, message: Message) -> None:
+        self.messages.append(message_from_bytes(bytes(message), policy=default))
+
+    async def handle_RCPT(self, server, session, envelope, address, rcpt_options):  # noqa: ANN001, ARG002, N802
+        if self.replies:
+            return self.replies.pop(0)
+        envelope.rcpt_tos.append(address)
+        return "250 OK"
+
+
+@contextmanager
+def smtp_server(inbox: Inbox, tls: ssl.SSLContext | None = None, **options: Any) -> Iterator[int]:
+    """An SMTP server, with TLS from the start where a context is given; its port."""
+
+    def authenticate(server, session, envelope, mechanism, data) -> AuthResult:  # noqa: ANN001
+        known = LoginPassword(USER.encode(), PASSWORD.encode())
+        return AuthResult(success=data == known, handled=False)
+
+    controller = Controller(
+        inbox,
+        hostname="127.0.0.1",
+        port=free_port(),
+        ssl_context=tls,
+        authenticator=authenticate,
+        **options,
+    )
+    controller.start()
+    try:
+        yield controller.port
+    finally:
+        controller.stop()
