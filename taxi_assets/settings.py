@@ -28,6 +28,7 @@ POSTGRES_NAMES = ("HOST", "PORT", "DBNAME", "USER", "PASSWORD")
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
+ENDPOINT = re.compile(r"https?://[^/@?#\s]+/?")
 
 LARGEST_PORT = 65535
 MOST_UNREADABLE = 0.01
@@ -209,8 +210,11 @@ class _Reader(Variables):
 
     def bigquery(self, *, local: bool) -> BigQuerySettings:
         endpoint = self.env.get("BIGQUERY_ENDPOINT") or None
-        if endpoint and not endpoint.startswith(("http://", "https://")):
-            self.wrong.append(f"BIGQUERY_ENDPOINT={endpoint!r} is no http:// or https:// URL")
+        if endpoint and not ENDPOINT.fullmatch(endpoint):
+            self.wrong.append(
+                # Not shown: it may hold a password. Client errors would show it, too.
+                "BIGQUERY_ENDPOINT is no http://host:port or https:// URL without user and password"
+            )
         return BigQuerySettings(
             project=self.matching("GCP_PROJECT", PROJECT, "taxi-local" if local else None),
             dataset=self.matching("BIGQUERY_DATASET", IDENTIFIER, "ny_taxi"),

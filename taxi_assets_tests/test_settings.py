@@ -140,7 +140,7 @@ WRONG = [
     ("POSTGRES_SCHEMA", 'x"; DROP', "POSTGRES_SCHEMA='x\"; DROP' must match"),
     ("POSTGRES_SCHEMA", "a" * 64, "must match"),
     ("BIGQUERY_DATASET", "my-set", "BIGQUERY_DATASET='my-set' must match"),
-    ("BIGQUERY_ENDPOINT", "localhost:9050", "BIGQUERY_ENDPOINT='localhost:9050' is no http://"),
+    ("BIGQUERY_ENDPOINT", "localhost:9050", "BIGQUERY_ENDPOINT is no http://"),
     ("GCS_BUCKET", "Bucket", "GCS_BUCKET='Bucket' must match"),
     ("GCS_BUCKET", "gs://bucket", "must match"),
     ("GCP_PROJECT", "my`project", "GCP_PROJECT='my`project' must match"),

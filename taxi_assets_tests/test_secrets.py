@@ -1,0 +1,262 @@
+"""Secrets planted in every setting that can hold one, looked for wherever a run leaves a word."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from taxi_assets.local.__main__ import main
+from taxi_assets.services import SERVICES
+from taxi_assets.trips import download
+from taxi_assets_tests import stores
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.stores import Runs
+from taxi_assets_tests.test_jobs import trip
+
+PLANTED = "pl4nted"
+"""Part of every secret; the other characters are those that URLs and shells stumble over."""
+SECRET = f"{PLANTED}/p@ss:w%rd?x=1#y"
+IN_URL = f"me:{PLANTED}@"
+SIGNATURE = f"?X-Goog-Signature={PLANTED}&token={PLANTED}#{PLANTED}"
+GREEN = SERVICES["green"]
+DAY = "2020-11-05"
+NAME = "green_tripdata_2020-11.csv.gz"
+Set = Callable[[str, str], None]
+
+
+@dataclass
+class Site:
+    """A server that gives one month file, and other answers under other folders."""
+
+    address: str = ""
+    body: bytes = b""
+    asked: list[str] = field(default_factory=list)
+
+    def template(self, folder: str) -> str:
+        """TAXI_SOURCE with user, password and a signature in it."""
+        place = self.address.replace("//", f"//{IN_URL}")
+        return f"{place}/{folder}/{{service}}_tripdata_{{year}}-{{month}}.csv.gz{SIGNATURE}"
+
+    def answer(self, folder: str) -> tuple[int, bytes, dict[str, str]]:
+        """Status, body and headers."""
+        if folder == "elsewhere":
+            place = self.address.replace("//", f"//{IN_URL}")
+            return 302, b"", {"Location": f"{place}/404/{NAME}{SIGNATURE}"}
+        if folder == "html":
+            return 200, f"<!DOCTYPE html>{PLANTED}".encode(), {}
+        if folder == "cut":
+            return 200, self.body[:-100], {}
+        return (200, self.body, {}) if folder == "good" else (int(folder), b"", {})
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    here = Site()
+    lines = [",".join(GREEN.header), *(trip(DAY, total) for total in range(200))]
+    here.body = gzip.compress("\n".join([*lines, ""]).encode())
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_GET(self) -> None:
+            here.asked.append(self.path)
+            status, body, headers = here.answer(self.path.split("/")[1])
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_HEAD = do_POST = do_GET
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        here.address = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield here
+        server.shutdown()
+        thread.join()
+
+
+def wrong_password(set_to: Set, site: Site, folder: Path) -> str:
+    del site, folder
+    for name, value in stores.postgres_arguments().items():
+        set_to(f"POSTGRES_{name.upper()}", str(value))
+    set_to("POSTGRES_PASSWORD", SECRET)
+    return "refuses user"
+
+
+def postgres_away(set_to: Set, site: Site, folder: Path) -> str:
+    wrong_password(set_to, site, folder)
+    set_to("POSTGRES_PORT", "9")
+    return "cannot be reached"
+
+
+def no_month(set_to: Set, site: Site, folder: Path) -> str:
+    del folder
+    set_to("TAXI_SOURCE", site.template("404"))
+    return "404"
+
+
+def no_access(set_to: Set, site: Site, folder: Path) -> str:
+    del folder
+    set_to("TAXI_SOURCE", site.template("401"))
+    return "401"
+
+
+def server_error(set_to: Set, site: Site, folder: Path) -> str:
+    del folder
+    set_to("TAXI_SOURCE", site.template("500"))
+    return "500"
+
+
+def redirected(set_to: Set, site: Site, folder: Path) -> str:
+    del folder
+    set_to("TAXI_SOURCE", site.template("elsewhere"))
+    return "404"
+
+
+def sign_in_page(set_to: Set, site: Site, folder: Path) -> str:
+    del folder
+    set_to("TAXI_SOURCE", site.template("html"))
+    return "HTML"
+
+
+def cut_file(set_to: Set, site: Site, folder: Path) -> str:
+    del folder
+    set_to("TAXI_SOURCE", site.template("cut"))
+    return "cut short"
+
+
+def wrong_template(set_to: Set, site: Site, folder: Path) -> str:
+    del folder
+    set_to("TAXI_SOURCE", site.template("good").replace("{month}", "11"))
+    return "template"
+
+
+def endpoint_with_password(set_to: Set, site: Site, folder: Path) -> str:
+    del folder
+    set_to("BIGQUERY_ENDPOINT", site.address.replace("//", f"//{IN_URL}"))
+    return "BIGQUERY_ENDPOINT"
+
+
+def broken_key(set_to: Set, site: Site, folder: Path) -> str:
+    """A key file that is none, for a BigQuery that is not embedded."""
+    del site
+    key = folder / "key.json"
+    key.write_text(
+        json.dumps(
+            {
+                "type": "service_account",
+                "project_id": "some-project",
+                "private_key_id": PLANTED,
+                "private_key": f"-----BEGIN PRIVATE KEY-----\n{PLANTED}\n-----END PRIVATE KEY-----",
+                "client_email": "me@some-project.iam.gserviceaccount.com",
+                "client_id": "1",
+                "token_uri": f"http://127.0.0.1:9/{PLANTED}",
+            }
+        )
+    )
+    for name, value in stores.postgres_arguments().items():
+        set_to(f"POSTGRES_{name.upper()}", str(value))
+    set_to("TAXI_PROFILE", "gcp")
+    set_to("GCP_PROJECT", "some-project")
+    set_to("TAXI_LAKE", str(folder / "lake"))
+    set_to("TAXI_SOURCE", "sample")
+    set_to("GOOGLE_APPLICATION_CREDENTIALS", str(key))
+    return "GOOGLE_APPLICATION_CREDENTIALS"
+
+
+FAILURES = [
+    wrong_password,
+    postgres_away,
+    no_month,
+    no_access,
+    server_error,
+    redirected,
+    sign_in_page,
+    cut_file,
+    wrong_template,
+    endpoint_with_password,
+    broken_key,
+]
+
+
+def found_in(folder: Path) -> list[str]:
+    """Files with the planted word in them, or in their name."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [
+        str(path) for path in files if PLANTED in path.name or PLANTED.encode() in path.read_bytes()
+    ]
+
+
+@pytest.fixture(scope="module")
+def dagster_home(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A DAGSTER_HOME of these tests' own, on the session's stack."""
+    del home
+    folder = tmp_path_factory.mktemp("dagster")
+    shutil.copy(REPOSITORY / "dagster.yaml", folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAGSTER_HOME", str(folder))
+        patch.setattr("taxi_assets.assets.RETRIES", None)
+        patch.setattr(download, "BACKOFF_SECONDS", 0.001)
+        yield folder
+
+
+@pytest.mark.parametrize("fail", FAILURES, ids=lambda fail: fail.__name__)
+def test_no_secret_is_left_by_a_failed_run(
+    fail: Callable[[Set, Site, Path], str],
+    home: Path,
+    dagster_home: Path,
+    site: Site,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TAXI_SOURCE", site.template("good"))
+    keys = tmp_path / "keys"
+    keys.mkdir()
+    reason = fail(monkeypatch.setenv, site, keys)
+    result = Runs().run("green", DAY)
+    assert not result.success
+    assert reason in stores.failure(result)
+    said = "".join(capfd.readouterr())
+    assert "RUN_FAILURE" in said
+    assert PLANTED not in said
+    assert found_in(dagster_home) == []
+    assert found_in(home / "taxi" / "downloads") == []
+    assert not [log for log in home.glob("taxi/local/*.log") if PLANTED in log.read_text()]
+
+
+def test_no_secret_is_left_by_a_good_run(
+    home: Path,
+    dagster_home: Path,
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("TAXI_SOURCE", site.template("good"))
+    assert Runs().run("green", DAY).success
+    assert any(PLANTED in path for path in site.asked)
+    monkeypatch.setenv("POSTGRES_PASSWORD", SECRET)
+    main(["status", "--json"])
+    main(["status"])
+    password = str(stores.postgres_arguments()["password"])
+    said = "".join(capfd.readouterr())
+    assert "green__bigquery_trips" in said
+    assert PLANTED not in said
+    assert password not in said
+    for folder in (dagster_home, home / "taxi" / "downloads", stores.lake()):
+        assert found_in(folder) == []
+    files = [path for path in dagster_home.rglob("*") if path.is_file()]
+    assert files
+    assert not [path for path in files if password.encode() in path.read_bytes()]
