@@ -76,7 +76,8 @@ def site() -> Iterator[Site]:
             self.end_headers()
             self.wfile.write(body)
 
-        do_HEAD = do_POST = do_GET
+        def do_HEAD(self) -> None:
+            self.do_GET()
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         here.address = f"http://127.0.0.1:{server.server_port}"
@@ -212,20 +213,18 @@ def dagster_home(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield folder
 
 
-@pytest.mark.parametrize("fail", FAILURES, ids=lambda fail: fail.__name__)
-def test_no_secret_is_left_by_a_failed_run(
-    fail: Callable[[Set, Site, Path], str],
-    home: Path,
-    dagster_home: Path,
-    site: Site,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+@pytest.fixture(params=FAILURES, ids=lambda fail: fail.__name__)
+def reason(
+    request: pytest.FixtureRequest, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """Settings with which a run fails, and what it must say then."""
     monkeypatch.setenv("TAXI_SOURCE", site.template("good"))
-    keys = tmp_path / "keys"
-    keys.mkdir()
-    reason = fail(monkeypatch.setenv, site, keys)
+    return request.param(monkeypatch.setenv, site, tmp_path)
+
+
+def test_no_secret_is_left_by_a_failed_run(
+    home: Path, dagster_home: Path, reason: str, capfd: pytest.CaptureFixture[str]
+) -> None:
     result = Runs().run("green", DAY)
     assert not result.success
     assert reason in stores.failure(result)
