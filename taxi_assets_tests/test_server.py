@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -66,16 +67,15 @@ def until(ready: Callable[[], Any], seconds: float) -> Any:
     raise TimeoutError(f"not within {seconds} s")
 
 
-@pytest.fixture
-def server(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """`dagster dev` on a free port, with a DAGSTER_HOME of its own; its GraphQL address."""
-    shutil.copy(REPOSITORY / "dagster.yaml", tmp_path)
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
-    monkeypatch.setenv("GCS_BUCKET", "served")
+@contextmanager
+def dagster_dev(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
+    """`dagster dev` on a free port, with `folder` as its DAGSTER_HOME; its address."""
+    shutil.copy(REPOSITORY / "dagster.yaml", folder)
+    patch.setenv("DAGSTER_HOME", str(folder))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    with (tmp_path / "dev.log").open("w") as log:
+    with (folder / "dev.log").open("w") as log:
         process = subprocess.Popen(
             [DAGSTER, "dev", "-p", str(port)],
             cwd=REPOSITORY,
@@ -86,7 +86,7 @@ def server(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         address = f"http://127.0.0.1:{port}"
         try:
             until(lambda: requests.get(f"{address}/server_info", timeout=5).ok, 60)
-            yield f"{address}/graphql"
+            yield address
         finally:
             process.send_signal(signal.SIGINT)
             try:
@@ -94,6 +94,14 @@ def server(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
+
+
+@pytest.fixture
+def server(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server of the test's own; its GraphQL address."""
+    monkeypatch.setenv("GCS_BUCKET", "served")
+    with dagster_dev(tmp_path, monkeypatch) as address:
+        yield f"{address}/graphql"
 
 
 def ask(address: str, query: str, **variables: Any) -> dict[str, Any]:
