@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Literal, cast
 
@@ -31,6 +31,8 @@ BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 ENDPOINT = re.compile(r"https?://[^/@?#\s]+/?")
 
 LARGEST_PORT = 65535
+FOR_EVER = "forever"
+MOST_DAYS = range(1, 36_501)
 MOST_UNREADABLE = 0.01
 DEFAULT_RULES = ("zero_passengers", "null_passengers")
 
@@ -72,6 +74,16 @@ class BigQuerySettings:
 
 
 @dataclass(frozen=True)
+class KeepSettings:
+    """How long what nobody uses any more is kept."""
+
+    downloads: timedelta | None = timedelta(days=90)
+    """Since a run last asked for the month; None means for ever."""
+    temporary: timedelta = timedelta(hours=6)
+    """Since it was made; a run is over by then, or it was killed."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """The validated environment."""
 
@@ -86,6 +98,7 @@ class Settings:
     """Share of a month's rows that may be unreadable before the month is refused."""
     drop: tuple[str, ...] = DEFAULT_RULES
     """Names of the cleaning rules."""
+    keep: KeepSettings = KeepSettings()
 
     @property
     def needs_local_stack(self) -> bool:
@@ -146,6 +159,7 @@ class _Reader(Variables):
             bigquery=self.bigquery(local=local),
             most_unreadable=self.share("TAXI_MOST_UNREADABLE", MOST_UNREADABLE),
             drop=self.drop(),
+            keep=self.keep(),
         )
         if self.wrong:
             raise SettingsError(
@@ -166,6 +180,19 @@ class _Reader(Variables):
                 f"{', '.join(RULES)}; none leaves every row in"
             )
         return names
+
+    def keep(self) -> KeepSettings:
+        days = self.text("TAXI_KEEP_DOWNLOADS_DAYS", "90").lower()
+        if days != FOR_EVER and not (days.isdecimal() and int(days) in MOST_DAYS):
+            self.wrong.append(
+                f"TAXI_KEEP_DOWNLOADS_DAYS={days!r} is neither {FOR_EVER!r} nor a whole number "
+                f"from 1 to {MOST_DAYS[-1]}"
+            )
+            days = FOR_EVER
+        return KeepSettings(
+            downloads=None if days == FOR_EVER else timedelta(days=int(days)),
+            temporary=timedelta(hours=self.number("TAXI_KEEP_TEMPORARY_HOURS", 6, 8760)),
+        )
 
     def source(self, *, local: bool) -> str:
         template = self.text("TAXI_SOURCE", SAMPLE if local else None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -98,6 +98,20 @@ def test_the_share_of_unreadable_rows(text: str) -> None:
     assert settings.most_unreadable == float(text or 0.01)
 
 
+@pytest.mark.parametrize(
+    ("days", "downloads"), [("", 90), ("1", 1), ("365", 365), ("forever", None), ("Forever", None)]
+)
+def test_how_long_downloads_are_kept(days: str, downloads: int | None) -> None:
+    keep = Settings.from_env({"TAXI_KEEP_DOWNLOADS_DAYS": days}).keep
+    assert keep.downloads == (timedelta(days=downloads) if downloads else None)
+
+
+@pytest.mark.parametrize(("hours", "temporary"), [("", 6), ("1", 1), ("48", 48)])
+def test_how_long_temporary_files_are_kept(hours: str, temporary: int) -> None:
+    keep = Settings.from_env({"TAXI_KEEP_TEMPORARY_HOURS": hours}).keep
+    assert keep.temporary == timedelta(hours=temporary)
+
+
 def test_an_empty_variable_is_not_set() -> None:
     assert Settings.from_env({**dict.fromkeys(GCP, ""), "TAXI_HOME": "/h"}) == Settings.from_env(
         {"TAXI_HOME": "/h"}
@@ -155,6 +169,14 @@ WRONG = [
     *[
         ("TAXI_MOST_UNREADABLE", text, f"TAXI_MOST_UNREADABLE={text!r} is not a number from 0 to 1")
         for text in ("-0.1", "1.1", "nan", "inf", "0,01", "1 %", "few")
+    ],
+    *[
+        ("TAXI_KEEP_DOWNLOADS_DAYS", text, f"={text!r} is neither 'forever' nor a whole number")
+        for text in ("0", "-1", "1.5", "never", "36501")
+    ],
+    *[
+        ("TAXI_KEEP_TEMPORARY_HOURS", text, "is not a whole number from 1 to 8760")
+        for text in ("0", "-1", "0.5", "forever")
     ],
 ]
 

@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
 STAGING = "_staging_"
 """Prefix of staging tables; the second of their making follows."""
-STAGING_LIFE = timedelta(hours=6)
-"""After this a staging table that a killed run left is dropped: by BigQuery itself, and by the
-next run, since the emulator knows no expiry."""
 
 
 def schema_of(service: Service) -> list[SchemaField]:
@@ -92,13 +89,14 @@ class BigQueryIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
         with self.bigquery.client() as client:
             table = _ensure_table(client, service, target, self.bigquery)
             try:
-                rows = _load(client, service, staging, list(value.values()))
+                expires = datetime.now(UTC) + self.bigquery.keep_temporary
+                rows = _load(client, service, staging, list(value.values()), expires)
                 _replace(client, service, target, staging, list(value))
                 table.description = last_written(value.values())
                 client.update_table(table, ["description"])
             finally:
                 client.delete_table(staging, not_found_ok=True)
-                _sweep(client, self.bigquery.dataset)
+                _sweep(client, self.bigquery.dataset, self.bigquery.keep_temporary)
         log.info(f"{service.name}: {len(value)} days, {rows:,} rows in {target}")
         for day, trips in value.items():
             metadata = {
@@ -179,7 +177,13 @@ def _type(name: str) -> str:
     return {"INTEGER": "INT64", "FLOAT": "FLOAT64"}.get(name, name)
 
 
-def _load(client: Client, service: Service, staging: str, slices: list[TripsSlice]) -> int:
+def _load(
+    client: Client,
+    service: Service,
+    staging: str,
+    slices: list[TripsSlice],
+    expires: datetime,
+) -> int:
     """Load the objects into a staging table that expires by itself; returns its rows."""
     from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
 
@@ -190,7 +194,7 @@ def _load(client: Client, service: Service, staging: str, slices: list[TripsSlic
         # BigQuery leaves it null.
         schema.append(bigquery.SchemaField(service.day_column, "DATE"))
     table = bigquery.Table(staging, schema=schema)
-    table.expires = datetime.now(UTC) + STAGING_LIFE
+    table.expires = expires
     client.create_table(table)
     config = bigquery.LoadJobConfig(
         source_format=bigquery.SourceFormat.PARQUET,
@@ -242,13 +246,13 @@ def _replace(client: Client, service: Service, target: str, staging: str, days: 
         ) from error
 
 
-def _sweep(client: Client, dataset: str) -> None:
-    """Drop staging tables past their life."""
+def _sweep(client: Client, dataset: str, keep: timedelta) -> None:
+    """Drop staging tables past their life, as BigQuery does by itself and the emulator does not."""
     for table in client.list_tables(dataset):
         made = table.table_id.removeprefix(STAGING).partition("_")[0]
         if table.table_id.startswith(STAGING) and made.isdecimal():
             age = timedelta(seconds=time.time() - int(made))
-            if age > STAGING_LIFE:
+            if age > keep:
                 client.delete_table(table, not_found_ok=True)
 
 

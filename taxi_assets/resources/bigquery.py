@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from functools import cached_property
 from importlib import import_module
 from threading import Thread
@@ -36,6 +37,11 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
     def dataset(self) -> str:
         """`project.dataset`."""
         return f"{self.settings.project}.{self.settings.dataset}"
+
+    @cached_property
+    def keep_temporary(self) -> timedelta:
+        """How long a staging table is kept that a killed run left (TAXI_KEEP_TEMPORARY_HOURS)."""
+        return Settings.from_env().keep.temporary
 
     @contextmanager
     def client(self) -> Iterator[Client]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import stat
 import struct
 import time
 import uuid
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -25,12 +28,11 @@ import pyarrow.fs as pa_fs
 
 from taxi_assets.errors import StoreError
 from taxi_assets.services import Service
-from taxi_assets.settings import LakeSettings, Layout, Settings
+from taxi_assets.settings import KeepSettings, LakeSettings, Layout, Settings
 from taxi_assets.windows import Month
 
 TEMPORARY = "_tmp"
-STALE = 3600
-"""Seconds after which a temporary file was left by a process that died."""
+TEMPORARY_NAME = re.compile(r"[0-9a-f]{32}")
 
 
 LINES, ROWS = "csv.zst", "parquet"
@@ -166,18 +168,19 @@ class LakeResource(dg.ConfigurableResource[Lake]):
     @cached_property
     def lake(self) -> Lake:
         """The bucket, opened at first use."""
-        return open_lake(Settings.from_env().lake)
+        settings = Settings.from_env()
+        return open_lake(settings.lake, settings.keep.temporary)
 
 
-def open_lake(settings: LakeSettings) -> Lake:
-    """Open a bucket.
+def open_lake(settings: LakeSettings, keep: timedelta = KeepSettings.temporary) -> Lake:
+    """Open a bucket; of a folder, what killed writers left longer than `keep` ago is removed.
 
     A folder is made where it lacks. On GCS `STORAGE_EMULATOR_HOST` (Google's own variable) leads
     to an emulator, without credentials.
     """
     if settings.path is not None:
         settings.path.mkdir(parents=True, exist_ok=True)
-        _sweep(settings.path / TEMPORARY)
+        _sweep(settings.path / TEMPORARY, keep)
         return Lake(pa_fs.LocalFileSystem(), str(settings.path), settings.bucket, settings.layout)
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")
     if emulator:
@@ -190,10 +193,14 @@ def open_lake(settings: LakeSettings) -> Lake:
     return Lake(filesystem, settings.bucket, settings.bucket, settings.layout)
 
 
-def _sweep(folder: Path) -> None:
-    """Remove what killed writers left."""
-    if not folder.is_dir():
+def _sweep(folder: Path, keep: timedelta) -> None:
+    """Remove our own temporary files that are older, and nothing that a link leads to."""
+    if folder.is_symlink() or not folder.is_dir():
         return
     for file in folder.iterdir():
-        if time.time() - file.stat().st_mtime > STALE:
-            file.unlink(missing_ok=True)
+        # Another run may be sweeping too.
+        with suppress(FileNotFoundError):
+            found = file.lstat()
+            ours = TEMPORARY_NAME.fullmatch(file.name) and stat.S_ISREG(found.st_mode)
+            if ours and time.time() - found.st_mtime > keep.total_seconds():
+                file.unlink()

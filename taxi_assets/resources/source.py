@@ -9,12 +9,13 @@ import dagster as dg
 from taxi_assets.partitions import refuse_unknown_days
 from taxi_assets.services import Service
 from taxi_assets.settings import Settings
+from taxi_assets.trips.kept import forget_unused
 from taxi_assets.trips.source import MonthFile, fetch
 from taxi_assets.windows import Month
 
 
 class SourceResource(dg.ConfigurableResource["SourceResource"]):
-    """Fetches a month's file once and keeps it under TAXI_HOME."""
+    """Fetches a month's file once and keeps it under TAXI_HOME (TAXI_KEEP_DOWNLOADS_DAYS)."""
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Look at the run's days before any step starts."""
@@ -30,6 +31,7 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
             SourceError: it is not there, or not what it should be.
         """
         settings = Settings.from_env()
+        forget_unused(settings.home / "downloads", settings.keep.downloads)
         return fetch(settings.source, service, month, settings.home, progress)
 
     def most_unreadable(self) -> float:

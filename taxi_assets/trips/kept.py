@@ -5,9 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,6 +17,10 @@ from taxi_assets.errors import UnavailableError
 from taxi_assets.services import Service
 from taxi_assets.trips.download import Origin, Progress, sha256_of
 from taxi_assets.windows import Month
+
+LOCK = ".lock"
+BESIDE = ("{}", "{}.json", "{}.json.part", "{}.part", "{}.part.json", "part-{}")
+"""What there may be of a month: the file, notes, and what a killed run left of either."""
 
 
 @dataclass(frozen=True)
@@ -58,13 +64,38 @@ class MonthFile:
 def locked(path: Path, label: str, progress: Progress) -> Generator[None]:
     """Hold the lock file beside `path`; it dies with the process that holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_name(f"{path.name}.lock").open("w") as file:
+    with path.with_name(f"{path.name}{LOCK}").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             progress(f"{label}: another run is bringing {path.name}; waiting for it")
             fcntl.flock(file, fcntl.LOCK_EX)
+        os.utime(file.fileno())
         yield
+
+
+def forget_unused(downloads: Path, keep: timedelta | None) -> None:
+    """Remove what no run asked for since: the lock file beside each month tells when it was.
+
+    What another run holds is left alone, and so is what a link leads to.
+    """
+    if keep is None or downloads.is_symlink():
+        return
+    oldest = time.time() - keep.total_seconds()
+    for folder, _, names in os.walk(downloads):
+        for name in names:
+            path = Path(folder, name.removesuffix(LOCK))
+            if name.endswith(LOCK) and Path(folder, name).lstat().st_mtime < oldest:
+                _forget(path, oldest)
+
+
+def _forget(path: Path, oldest: float) -> None:
+    """Remove a month's file and what lies beside it, but the lock that others may wait for."""
+    with path.with_name(f"{path.name}{LOCK}").open("rb+") as file, suppress(BlockingIOError):
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(file.fileno()).st_mtime < oldest:
+            for pattern in BESIDE:
+                path.with_name(pattern.format(path.name)).unlink(missing_ok=True)
 
 
 def _note_of(path: Path) -> Path:
