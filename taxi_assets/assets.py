@@ -22,6 +22,7 @@ from taxi_assets.io_managers.base import guarded
 from taxi_assets.partitions import daily_partitions, monthly_partitions
 from taxi_assets.record import CheckResult, days_of, is_last, record_checks, record_observation
 from taxi_assets.resources.bigquery import BigQueryResource
+from taxi_assets.resources.cleaning import CleaningResource, cleaning_version
 from taxi_assets.resources.lake import LakeResource, trips_key
 from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.resources.source import SourceResource
@@ -146,18 +147,21 @@ def _cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
         ins={"raw_trips": dg.AssetIn(stage.key("raw_trips"), dagster_type=DAYS)},
         check_specs=stage.specs("cleaned_trips", checks.CLEANED_CHECKS),
         # Other rules are other code: the UI then shows the days as stale.
-        code_version=f"2 drop {','.join(drop_rules())}",
+        code_version=cleaning_version(drop_rules()),
         description="A day's trips as a typed pandas frame in the service's one schema, without "
         f"the rows that TAXI_DROP names: {described(drop_rules())}.",
     )
     def cleaned_trips(
-        context: dg.AssetExecutionContext, raw_trips: Days[RawSlice], source: SourceResource
+        context: dg.AssetExecutionContext,
+        raw_trips: Days[RawSlice],
+        source: SourceResource,
+        cleaning: CleaningResource,
     ) -> Events:
         results: dict[date, list[CheckResult]] = {}
-        share, rules = source.most_unreadable(), source.drop_rules()
+        share, rules = source.most_unreadable(), cleaning.rules()
 
         def clean_day(day: date, raw: RawSlice) -> CleanedDay:
-            done = clean(raw.content, service, rules)
+            done = clean(raw.content, service, rules, cleaning.row_limit)
             cleaned = CleanedDay(
                 done.frame,
                 done.raw_rows,
@@ -166,6 +170,7 @@ def _cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
                 raw.origin,
                 done.unknown_words,
                 rules,
+                cleaning.row_limit,
             )
             results[day] = checks.check_cleaned(day, cleaned, raw.rows, service, share)
             if bad := checks.failed(results[day]):

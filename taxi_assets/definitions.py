@@ -9,7 +9,7 @@ import gc
 # walked over and over while it grows (0.3 s), and once more at exit (0.7 s).
 gc.disable()
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import dagster as dg
@@ -24,6 +24,7 @@ from taxi_assets.io_managers.lake_parquet import LakeParquetIOManager
 from taxi_assets.io_managers.postgres import PostgresIOManager
 from taxi_assets.io_managers.raw_trips import RawTripsIOManager
 from taxi_assets.resources.bigquery import BigQueryResource
+from taxi_assets.resources.cleaning import CleaningResource
 from taxi_assets.resources.lake import LakeResource
 from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.resources.source import SourceResource
@@ -34,7 +35,6 @@ def build_defs(
     services: Mapping[str, Service] = SERVICES, overrides: Mapping[str, Any] | None = None
 ) -> dg.Definitions:
     """The definitions of `services`; `overrides` replaces resources by their key."""
-    lake, postgres, bigquery = LakeResource(), PostgresResource(), BigQueryResource()
     assets = [asset for service in services.values() for asset in service_assets(service)]
     executable = [asset for asset in assets if isinstance(asset, dg.AssetsDefinition)]
     jobs = [
@@ -48,18 +48,31 @@ def build_defs(
         sensors=alert_sensors(),
         resources={
             "source": SourceResource(),
-            "lake": lake,
-            "postgres": postgres,
-            "bigquery": bigquery,
-            "raw_trips": RawTripsIOManager(services, lake),
-            "cleaned_trips": FrameIOManager(services, lake),
-            "postgres_trips": PostgresIOManager(services, postgres),
-            "gcs_trips": LakeParquetIOManager(services, lake),
-            "bigquery_trips": BigQueryIOManager(services, bigquery),
+            "cleaning": CleaningResource(),
+            "lake": LakeResource(),
+            "postgres": PostgresResource(),
+            "bigquery": BigQueryResource(),
+            "raw_trips": _io_manager(RawTripsIOManager, services, "lake"),
+            "cleaned_trips": _io_manager(FrameIOManager, services, "lake"),
+            "postgres_trips": _io_manager(PostgresIOManager, services, "postgres"),
+            "gcs_trips": _io_manager(LakeParquetIOManager, services, "lake"),
+            "bigquery_trips": _io_manager(BigQueryIOManager, services, "bigquery"),
             **(overrides or {}),
         },
         # For this work it is 4 to 8 times faster than a process a step.
         executor=dg.in_process_executor,
+    )
+
+
+def _io_manager(
+    make: Callable[[Mapping[str, Service], Any], dg.IOManager],
+    services: Mapping[str, Service],
+    resource: str,
+) -> dg.IOManagerDefinition:
+    """An IO manager on a run's own resource, which the run's config has reached."""
+    return dg.IOManagerDefinition(
+        lambda context: make(services, getattr(context.resources, resource)),
+        required_resource_keys={resource},
     )
 
 

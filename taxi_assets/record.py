@@ -59,6 +59,8 @@ class DayRecord:
     metadata: Metadata
     data_version: str | None = None
     """Hash of the day's content; None derives it from code and inputs, as Dagster does."""
+    code_version: str | None = None
+    """Of the code that made the day, where a run's config made it another than the asset's."""
 
 
 PROGRESS = 2.0
@@ -93,7 +95,7 @@ def record_days(context: dg.OutputContext, records: Iterable[tuple[date, DayReco
                     key,
                     partition=str(day),
                     metadata=dict(record.metadata),
-                    tags=provenance.tags(str(day), record.data_version),
+                    tags=provenance.tags(str(day), record),
                 )
             )
             recorded.add(str(day))
@@ -237,20 +239,21 @@ class _Provenance:
                 if name in ids
             }
 
-    def tags(self, day: str, data_version: str | None) -> dict[str, str]:
+    def tags(self, day: str, record: DayRecord) -> dict[str, str]:
         """Dagster's provenance tags for one day's event."""
-        tags = {CODE_VERSION_TAG: self.code_version}
+        code_version = record.code_version or self.code_version
+        tags = {CODE_VERSION_TAG: code_version}
         versions: dict[dg.AssetKey, dg.DataVersion] = {}
         for parent, days in self.inputs.items():
             version, pointer = days.get(day, ("INITIAL", None))
             versions[parent] = dg.DataVersion(version)
             tags[get_input_data_version_tag(parent)] = version
             tags[get_input_event_pointer_tag(parent)] = str(pointer or NULL_EVENT_POINTER)
-        if data_version is None:
-            derived = compute_logical_data_version(self.code_version, versions)
+        if record.data_version is None:
+            derived = compute_logical_data_version(code_version, versions)
             tags[DATA_VERSION_TAG] = derived.value
         else:
-            tags[DATA_VERSION_TAG] = data_version
+            tags[DATA_VERSION_TAG] = record.data_version
             tags[DATA_VERSION_IS_USER_PROVIDED_TAG] = "true"
         if self.backfill_id:
             tags[BACKFILL_ID_TAG] = self.backfill_id

@@ -70,6 +70,8 @@ class CleanedDay:
     """Rows by `column=word` that TLC's dictionary lacks; null in the frame."""
     rules: Sequence[str] = DEFAULT_RULES
     """Names of the rules it was cleaned by."""
+    row_limit: int | None = None
+    """Most rows that were kept."""
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from taxi_assets.days import Days
 from taxi_assets.io_managers.base import DaysIOManager, Records, origin_metadata
 from taxi_assets.record import DayRecord
+from taxi_assets.resources.cleaning import cleaning_version
 from taxi_assets.resources.lake import LakeResource, cleaned_key
 from taxi_assets.services import Service
 from taxi_assets.slices import CleanedDay, TripsSlice, encode, open_trips, total_of
@@ -44,12 +45,14 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
                 "raw_rows": cleaned.raw_rows,
                 **{f"dropped_{reason}": rows for reason, rows in cleaned.dropped.items()},
                 "total_amount": total,
+                "rules": ", ".join(cleaned.rules) or "none",
                 **_words(cleaned),
                 "bytes": stored,
                 "dagster/uri": self.lake.lake.path(key),
                 **origin_metadata(cleaned.origin.facts()),
             }
-            return DayRecord(metadata, _data_version(table))
+            version = cleaning_version(cleaned.rules, cleaned.row_limit)
+            return DayRecord(metadata, _data_version(table), version)
 
         yield from value.map_days(put)
 

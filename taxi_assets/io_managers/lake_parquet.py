@@ -33,6 +33,8 @@ class LakeParquetIOManager(DaysIOManager[Mapping[date, TripsSlice], TripsSlice])
             trips = value[day]
             key = trips_key(service, day, lake.layout)
             lake.copy(trips.key, key)
+            # A day is in the folder once, also when another run wrote it in the other layout.
+            lake.delete(trips_key(service, day, "date" if lake.layout == "hive" else "hive"))
             metadata = {
                 "dagster/partition_row_count": trips.rows,
                 "rows": trips.rows,

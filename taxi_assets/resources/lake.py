@@ -15,8 +15,9 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
+from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -25,6 +26,7 @@ from urllib.parse import urlsplit
 import dagster as dg
 import pyarrow as pa
 import pyarrow.fs as pa_fs
+from pydantic import Field
 
 from taxi_assets.errors import StoreError
 from taxi_assets.services import Service
@@ -162,14 +164,31 @@ class Lake:
             raise StoreError(f"cannot write {target}: {error.strerror}") from error
 
 
+class LayoutName(StrEnum):
+    """The layouts, to choose from."""
+
+    hive = "hive"
+    date = "date"
+
+
 class LakeResource(dg.ConfigurableResource[Lake]):
     """Opens the bucket that the environment names (GCS_BUCKET, TAXI_LAKE, TAXI_LAKE_LAYOUT)."""
+
+    layout: LayoutName | None = Field(
+        default=None,
+        description="Layout of the days' objects, in place of TAXI_LAKE_LAYOUT for this run: "
+        "hive (<service>/tpep_pickup_date=2021-01-05/trips.parquet) or date "
+        "(<service>/2021/01/05/daily-trips.parquet).",
+    )
 
     @cached_property
     def lake(self) -> Lake:
         """The bucket, opened at first use."""
         settings = Settings.from_env()
-        return open_lake(settings.lake, settings.keep.temporary)
+        lake = settings.lake
+        if self.layout is not None:
+            lake = replace(lake, layout=self.layout.value)
+        return open_lake(lake, settings.keep.temporary)
 
 
 def open_lake(settings: LakeSettings, keep: timedelta = KeepSettings.temporary) -> Lake:

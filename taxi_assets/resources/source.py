@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import dagster as dg
+from pydantic import Field
 
 from taxi_assets.partitions import refuse_unknown_days
 from taxi_assets.services import Service
@@ -15,7 +16,16 @@ from taxi_assets.windows import Month
 
 
 class SourceResource(dg.ConfigurableResource["SourceResource"]):
-    """Fetches a month's file once and keeps it under TAXI_HOME (TAXI_KEEP_DOWNLOADS_DAYS)."""
+    """Fetches a month's file once, and a restated one again.
+
+    It is kept under TAXI_HOME (TAXI_KEEP_DOWNLOADS_DAYS).
+    """
+
+    must_confirm: bool = Field(
+        default=False,
+        description="Fail rather than use a kept month file that the server does not confirm to "
+        "be its current one.",
+    )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Look at the run's days before any step starts."""
@@ -32,12 +42,10 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
         """
         settings = Settings.from_env()
         forget_unused(settings.home / "downloads", settings.keep.downloads)
-        return fetch(settings.source, service, month, settings.home, progress)
+        return fetch(
+            settings.source, service, month, settings.home, progress, must_confirm=self.must_confirm
+        )
 
     def most_unreadable(self) -> float:
         """Share of rows that may be unreadable (TAXI_MOST_UNREADABLE)."""
         return Settings.from_env().most_unreadable
-
-    def drop_rules(self) -> tuple[str, ...]:
-        """Names of the cleaning rules (TAXI_DROP)."""
-        return Settings.from_env().drop

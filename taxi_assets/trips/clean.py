@@ -30,10 +30,19 @@ class Cleaned:
     """Rows by `column=word` that TLC's dictionary lacks."""
 
 
+ROW_LIMIT = "row_limit"
+"""Name under which rows past a limit count as dropped."""
+
+
 def clean(
-    content: pa.Buffer | pa.Table, service: Service, rules: Sequence[str] = DEFAULT_RULES
+    content: pa.Buffer | pa.Table,
+    service: Service,
+    rules: Sequence[str] = DEFAULT_RULES,
+    row_limit: int | None = None,
 ) -> Cleaned:
     """Read a day's slice (CSV lines under their header, or a table) and apply the rules.
+
+    Of what they leave, the first `row_limit` rows stay.
 
     Raises:
         DayRefusedError: the slice's columns are not the service's.
@@ -41,6 +50,9 @@ def clean(
     parsed = parse(content, service)
     table, dropped = drop(parsed.table, service, rules)
     dropped["unreadable"] = len(parsed.unreadable)
+    if row_limit is not None:
+        dropped[ROW_LIMIT] = max(table.num_rows - row_limit, 0)
+        table = table.slice(0, row_limit)
     raw_rows = parsed.table.num_rows + len(parsed.unreadable)
     return Cleaned(to_frame(table), raw_rows, dropped, parsed.unreadable, parsed.unknown_words)
 

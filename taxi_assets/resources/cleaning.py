@@ -1,0 +1,40 @@
+"""How a day's rows are cleaned: as the environment says (TAXI_DROP), or as a run's config does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import dagster as dg
+from pydantic import Field
+
+from taxi_assets.settings import Settings
+from taxi_assets.trips.rules import RuleName
+
+
+class CleaningResource(dg.ConfigurableResource["CleaningResource"]):
+    """The cleaning rules, and a limit of rows for a trial."""
+
+    drop: list[RuleName] | None = Field(
+        default=None,
+        description="Rules by name whose rows are left out, in place of TAXI_DROP for this run; "
+        "an empty list leaves every row in.",
+    )
+    row_limit: int | None = Field(
+        default=None,
+        ge=1,
+        description="For a trial: most rows of a day that are kept after the rules. The others "
+        "count as dropped_row_limit. The raw slices stay whole, so that a run without a limit "
+        "makes the day whole again.",
+    )
+
+    def rules(self) -> tuple[str, ...]:
+        """Names of the rules of this run."""
+        if self.drop is None:
+            return Settings.from_env().drop
+        return tuple(dict.fromkeys(rule.value for rule in self.drop))
+
+
+def cleaning_version(rules: Sequence[str], row_limit: int | None = None) -> str:
+    """Code version of days cleaned so: other rules are other code, and the UI says stale."""
+    limit = "" if row_limit is None else f" limit {row_limit}"
+    return f"2 drop {','.join(rules)}{limit}"
