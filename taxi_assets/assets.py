@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from taxi_assets import checks
 from taxi_assets.days import Days
 from taxi_assets.errors import DayRefusedError
+from taxi_assets.freshness import lately_stored
 from taxi_assets.io_managers import bigquery as bigquery_store
 from taxi_assets.io_managers import postgres as postgres_store
 from taxi_assets.io_managers.base import guarded
@@ -247,6 +248,7 @@ def _bigquery_trips(stage: Stage) -> dg.AssetsDefinition:
 
     @dg.asset(
         **stage.options("bigquery_trips", "bigquery", pool="bigquery"),
+        freshness_policy=lately_stored(),
         ins={"gcs_trips": dg.AssetIn(stage.key("gcs_trips"), dagster_type=DAYS)},
         check_specs=stage.specs("bigquery_trips", checks.STORE_CHECKS),
         code_version="1",

@@ -18,6 +18,9 @@ from taxi_assets.agreement import stores_agree
 from taxi_assets.assets import service_assets
 from taxi_assets.automation.alerts import alert_sensors
 from taxi_assets.automation.jobs import daily_job
+from taxi_assets.automation.schedules import daily_schedule
+from taxi_assets.automation.sensors import new_month_sensor
+from taxi_assets.automation_settings import AutomationSettings
 from taxi_assets.io_managers.bigquery import BigQueryIOManager
 from taxi_assets.io_managers.frame import FrameIOManager
 from taxi_assets.io_managers.lake_parquet import LakeParquetIOManager
@@ -41,11 +44,16 @@ def build_defs(
         daily_job(service, [asset.key for asset in executable if asset.key.path[0] == name])
         for name, service in services.items()
     ]
+    automation = AutomationSettings.from_env()
     return dg.Definitions(
         assets=assets,
         asset_checks=[stores_agree(service) for service in services.values()],
         jobs=jobs,
-        sensors=alert_sensors(),
+        schedules=[daily_schedule(service, automation) for service in services.values()],
+        sensors=[
+            *(new_month_sensor(service, automation) for service in services.values()),
+            *alert_sensors(),
+        ],
         resources={
             "source": SourceResource(),
             "cleaning": CleaningResource(),

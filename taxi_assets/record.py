@@ -119,13 +119,18 @@ def record_observation(
     metadata: Metadata,
 ) -> None:
     """Log what was found of an external asset's partition."""
-    context.log_event(
-        dg.AssetObservation(
-            key,
-            partition=partition,
-            metadata=dict(metadata),
-            tags={DATA_VERSION_TAG: data_version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"},
-        )
+    context.log_event(observation(key, partition, data_version, metadata))
+
+
+def observation(
+    key: dg.AssetKey, partition: str, data_version: str, metadata: Metadata
+) -> dg.AssetObservation:
+    """What was found of an external asset's partition."""
+    return dg.AssetObservation(
+        key,
+        partition=partition,
+        metadata=dict(metadata),
+        tags={DATA_VERSION_TAG: data_version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"},
     )
 
 

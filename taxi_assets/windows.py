@@ -70,6 +70,12 @@ class Window:
         return cls(day, day + ONE_DAY)
 
 
+def chunks(window: Window, most: int) -> list[Window]:
+    """The window in pieces of at most `most` days, always the same ones, in order."""
+    starts = list(window)[::most]
+    return [Window(start, min(start + most * ONE_DAY, window.end)) for start in starts]
+
+
 def tile(days: Iterable[date]) -> list[Window]:
     """The fewest windows that hold exactly `days`, in order."""
     windows: list[Window] = []

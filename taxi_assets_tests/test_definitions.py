@@ -53,6 +53,10 @@ def test_assets_edges_checks_and_jobs_of_a_service(service: str) -> None:
         assert node.group_name == service
         if node.is_executable:
             assert node.backfill_policy.max_partitions_per_run == 31
+    assert defs.resolve_schedule_def(f"{service}_daily_schedule").job_name == job.name
+    assert defs.resolve_sensor_def(f"{service}_new_month_sensor").job_name == job.name
+    fresh = {key.path[1] for key in keys if graph.get(key).freshness_policy is not None}
+    assert fresh == {"bigquery_trips"}
 
 
 def test_the_size_of_a_chunk_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,7 +36,7 @@ from taxi_assets.trips.sample import LABEL, write_month
 from taxi_assets.trips.whole import check_start, check_whole
 from taxi_assets.windows import Month
 
-__all__ = ["MonthFile", "fetch", "look", "public_url"]
+__all__ = ["MonthFile", "fetch", "look", "place", "public_url"]
 
 SUFFIXES = (".csv.gz", ".csv", ".parquet")
 NAMES_SHOWN = 4
@@ -100,6 +100,14 @@ def look(template: str, service: Service, month: Month) -> Version | None:
         raise Origin(job.label, str(path)).refusal(
             f"{error.strerror}", "give this user access"
         ) from None
+
+
+def place(template: str, service: Service, month: Month) -> str:
+    """URL without credentials, or path, of a month's file."""
+    job = _Job(service, month, Path(), lambda _: None)
+    address = job.render(template)
+    is_http = _is_http(address, job.label)
+    return public_url(address) if is_http else str(_path_of(address, job.label))
 
 
 def _is_http(address: str, label: str) -> bool:

@@ -1,0 +1,49 @@
+"""What schedules and sensors go by: defaults that follow the source, one error for all."""
+
+from __future__ import annotations
+
+import pytest
+
+from taxi_assets.automation_settings import AutomationSettings
+from taxi_assets.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("env", "days"),
+    [
+        ({}, 1),
+        ({"TAXI_SOURCE": "sample"}, 1),
+        ({"TAXI_PROFILE": "gcp"}, 100),
+        ({"TAXI_SOURCE": "/data/{service}/{year}/{month}.csv"}, 100),
+        ({"TAXI_SCHEDULE_LAG_DAYS": "7"}, 7),
+    ],
+)
+def test_the_lag_follows_the_source(env: dict[str, str], days: int) -> None:
+    assert AutomationSettings.from_env(env) == AutomationSettings(
+        running=False, lag_days=days, months_per_tick=3, look_seconds=3600
+    )
+
+
+def test_every_one_is_a_setting() -> None:
+    env = {
+        "TAXI_AUTOMATION": "running",
+        "TAXI_SCHEDULE_LAG_DAYS": "95",
+        "TAXI_MONTHS_PER_TICK": "12",
+        "TAXI_LOOK_SECONDS": "600",
+    }
+    assert AutomationSettings.from_env(env) == AutomationSettings(
+        running=True, lag_days=95, months_per_tick=12, look_seconds=600
+    )
+
+
+def test_wrong_ones_are_named_together() -> None:
+    env = {
+        "TAXI_AUTOMATION": "on",
+        "TAXI_SCHEDULE_LAG_DAYS": "0",
+        "TAXI_MONTHS_PER_TICK": "x",
+        "TAXI_LOOK_SECONDS": "-1",
+    }
+    with pytest.raises(SettingsError, match=r"^automation: ") as refused:
+        AutomationSettings.from_env(env)
+    for name in env:
+        assert name in str(refused.value)
