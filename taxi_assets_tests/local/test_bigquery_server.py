@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from google.api_core.exceptions import GoogleAPICallError
+from google.api_core.exceptions import Conflict, GoogleAPICallError
 from google.cloud import bigquery
 
 from taxi_assets.local import Stack
@@ -144,6 +144,16 @@ def test_readers_beside_a_writer_get_their_own_answers(
     for reader in readers:
         reader.join()
     assert wrong == []
+
+
+def test_a_job_id_is_used_once(client: bigquery.Client, table: str) -> None:
+    insert, own = f"INSERT INTO `{table}` (amount) SELECT 1.0", table.rpartition(".")[2]
+    client.query(insert, job_id=own, job_retry=None).result()
+    with pytest.raises(Conflict, match="Already Exists"):
+        client.query(insert, job_id=own, job_retry=None)
+    with pytest.raises(Conflict):
+        client.load_table_from_uri(["gs://taxi/none"], table, job_id=own)
+    assert rows_of(client, f"SELECT COUNT(*) FROM `{table}`") == [(1,)]
 
 
 def test_geography_without_a_network(client: bigquery.Client) -> None:
