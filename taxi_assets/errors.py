@@ -7,6 +7,11 @@ retry policy. A bug of ours is terminal too.
 
 from __future__ import annotations
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
 
 class TerminalError(Exception):
     """Trying again will not help. The message is one line: what, where, found, remedy."""
@@ -31,7 +36,16 @@ class StoreError(TerminalError):
 # Modules of the libraries that speak to servers, whose errors may pass.
 SERVERS = ("adbc_driver_manager", "google", "requests", "urllib3")
 # Among those: the statement or the request itself is wrong.
-WRONG = ("ProgrammingError", "IntegrityError", "DataError", "BadRequest", "Forbidden", "NotFound")
+WRONG = (
+    *("ProgrammingError", "IntegrityError", "DataError", "BadRequest"),
+    *("Unauthorized", "Forbidden", "NotFound"),
+)
+# pyarrow gives what Google's C++ client says of GCS as an OSError, with words for its kind.
+GCS, GCS_WRONG = "google::cloud::Status(", "Permanent error"
+# EFBIG is a limit on the size of files (ulimit -f).
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL = "53100"
+"""PostgreSQL's SQLSTATE."""
 
 
 class UnavailableError(Exception):
@@ -45,4 +59,48 @@ def is_transient(error: BaseException) -> bool:
         return True
     if isinstance(error, TerminalError) or kind.__name__ in WRONG:
         return False
+    if getattr(error, "sqlstate", None) == DISK_FULL:
+        return False
+    if kind.__module__ == "google.auth.exceptions" and kind.__name__ != "TransportError":
+        return bool(getattr(error, "retryable", False))
+    if isinstance(error, OSError) and GCS in str(error):
+        return GCS_WRONG not in str(error)
     return kind.__module__.split(".")[0] in SERVERS or "Unavailable" in kind.__name__
+
+
+@contextmanager
+def room_in(folder: Path, setting: str = "TAXI_HOME") -> Iterator[None]:
+    """Say what to do when what is written under `folder` finds no room.
+
+    Raises:
+        StoreError: the disk, a quota or a limit on the size of files is full.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            raise
+        raise StoreError(
+            f"no room in {folder} ({error.strerror}): free some, or set {setting} to a folder with "
+            "more, then run again; what is stored is whole"
+        ) from error
+
+
+REMEDIES = {
+    DISK_FULL: "free some room where Postgres keeps its data",
+    "PermissionError": "give this account Storage Object Admin on the bucket",
+    "FileNotFoundError": "make the bucket, or check GCS_BUCKET and TAXI_LAKE",
+    **dict.fromkeys(
+        ("Unauthorized", "RefreshError", "InvalidOperation"), "check GOOGLE_APPLICATION_CREDENTIALS"
+    ),
+    "Forbidden": "give this account BigQuery Data Editor and Job User on GCP_PROJECT",
+}
+"""By SQLSTATE, or by the name of an error of Google's."""
+
+
+def remedy(error: BaseException) -> str:
+    """What to do about a server's refusal; empty where nothing more is known."""
+    if is_transient(error) or (isinstance(error, OSError) and GCS not in str(error)):
+        return ""
+    found = REMEDIES.get(getattr(error, "sqlstate", None) or type(error).__name__, "")
+    return f"; {found}, then run again" if found else ""

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import dagster as dg
 
 from taxi_assets.days import Days
-from taxi_assets.errors import DayRefusedError, TerminalError, is_transient
+from taxi_assets.errors import DayRefusedError, TerminalError, is_transient, remedy
 from taxi_assets.record import DayRecord, days_of, landed_days, record_days
 from taxi_assets.services import Service
 from taxi_assets.slices import TripsSlice
@@ -73,7 +73,9 @@ def guarded(key: dg.AssetKey, days: Sequence[date]) -> Iterator[None]:
     except Exception as error:
         span = str(days[0]) if len(days) == 1 else f"{days[0]} to {days[-1]}"
         text = (
-            str(error) if isinstance(error, TerminalError) else f"{type(error).__name__}: {error}"
+            str(error)
+            if isinstance(error, TerminalError)
+            else f"{type(error).__name__}: {error}{remedy(error)}"
         )
         raise dg.Failure(
             f"{key.to_user_string()} {span}: {text}", allow_retries=is_transient(error)

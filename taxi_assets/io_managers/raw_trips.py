@@ -9,14 +9,17 @@ from __future__ import annotations
 import csv
 import io
 import json
+import tempfile
 from collections.abc import Mapping
 from datetime import date
+from pathlib import Path
 
 import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from taxi_assets.days import bounded_map
+from taxi_assets.errors import room_in
 from taxi_assets.io_managers.base import DaysIOManager, Records, origin_metadata
 from taxi_assets.io_managers.spool import Spool, spool_of
 from taxi_assets.record import DayRecord
@@ -49,9 +52,10 @@ class RawTripsIOManager(DaysIOManager[list[RawMonth], RawSlice]):
         for month in value:
             places = (*(day.day for day in month.days), OUTSIDE, UNREADABLE)
             spools = {key: spool_of(month) for key in places}
-            for part in month.pass_over(log.info):
-                # Blank lines are the file's too: they are kept with the unreadable ones.
-                spools[UNREADABLE if part.key == BLANK else part.key].add(part)
+            with room_in(Path(tempfile.gettempdir()), "TMPDIR"):
+                for part in month.pass_over(log.info):
+                    # Blank lines are the file's too: they are kept with the unreadable ones.
+                    spools[UNREADABLE if part.key == BLANK else part.key].add(part)
             _put_rest(lake, month, spools)
             put = bounded_map(lambda day: _put_day(lake, month, day, spools[day.day]), month.days)  # noqa: B023 - consumed here
             yield from zip(month.days, put, strict=True)

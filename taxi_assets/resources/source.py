@@ -7,6 +7,7 @@ from collections.abc import Callable
 import dagster as dg
 from pydantic import Field
 
+from taxi_assets.errors import room_in
 from taxi_assets.partitions import refuse_unknown_days
 from taxi_assets.services import Service
 from taxi_assets.settings import Settings
@@ -39,12 +40,19 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
 
         Raises:
             SourceError: it is not there, or not what it should be.
+            StoreError: the disk under TAXI_HOME is full.
         """
         settings = Settings.from_env()
         forget_unused(settings.home / "downloads", settings.keep.downloads)
-        return fetch(
-            settings.source, service, month, settings.home, progress, must_confirm=self.must_confirm
-        )
+        with room_in(settings.home):
+            return fetch(
+                settings.source,
+                service,
+                month,
+                settings.home,
+                progress,
+                must_confirm=self.must_confirm,
+            )
 
     def most_unreadable(self) -> float:
         """Share of rows that may be unreadable (TAXI_MOST_UNREADABLE)."""

@@ -1,0 +1,85 @@
+"""Which errors are tried again, by errors as the libraries make them."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+import requests
+from google.api_core import exceptions as google
+from google.auth import exceptions as auth
+
+from taxi_assets.errors import (
+    DayRefusedError,
+    StoreError,
+    UnavailableError,
+    is_transient,
+    remedy,
+    room_in,
+)
+
+GCS = "google::cloud::Status({}: {}, with a last message of something)"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        UnavailableError("down"),
+        ConnectionResetError(errno.ECONNRESET, "reset"),
+        TimeoutError(),
+        google.ServiceUnavailable("503"),
+        google.TooManyRequests("429"),
+        google.InternalServerError("500"),
+        google.RetryError("Timeout of 600.0s exceeded", None),
+        requests.exceptions.ReadTimeout(),
+        auth.TransportError("no answer"),
+        auth.RefreshError("later", retryable=True),
+        OSError(GCS.format("UNAVAILABLE", "Retry policy exhausted")),
+    ],
+    ids=repr,
+)
+def test_what_may_pass_is_tried_again(error: Exception) -> None:
+    assert is_transient(error)
+    assert remedy(error) == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "remedied"),
+    [
+        (StoreError("a type"), ""),
+        (DayRefusedError("a check"), ""),
+        (ValueError("a bug"), ""),
+        (PermissionError(errno.EACCES, "a local file"), ""),
+        (google.BadRequest("400"), ""),
+        (google.Forbidden("403"), "BigQuery Data Editor"),
+        (google.Unauthorized("401"), "GOOGLE_APPLICATION_CREDENTIALS"),
+        (auth.RefreshError("invalid_grant"), "GOOGLE_APPLICATION_CREDENTIALS"),
+        (OSError(GCS.format("FAILED_PRECONDITION", "Permanent error")), ""),
+        (
+            PermissionError(errno.EACCES, GCS.format("PERMISSION_DENIED", "Permanent error")),
+            "Storage Object Admin",
+        ),
+        (
+            FileNotFoundError(errno.ENOENT, GCS.format("NOT_FOUND", "Permanent error")),
+            "check GCS_BUCKET",
+        ),
+    ],
+    ids=repr,
+)
+def test_what_stays_is_not_tried_again(error: Exception, remedied: str) -> None:
+    assert not is_transient(error)
+    assert remedied in remedy(error)
+    assert bool(remedied) == bool(remedy(error))
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_named(number: int) -> None:
+    said = r"no room in /srv/taxi \(full\): free some, or set TAXI_HOME"
+    with pytest.raises(StoreError, match=said), room_in(Path("/srv/taxi")):
+        raise OSError(number, "full")
+
+
+def test_another_error_of_a_disk_is_left_as_it_is() -> None:
+    with pytest.raises(PermissionError), room_in(Path("/srv/taxi")):
+        raise PermissionError(errno.EACCES, "not yours")
