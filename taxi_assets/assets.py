@@ -28,7 +28,7 @@ from taxi_assets.resources.lake import LakeResource, trips_key
 from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.resources.source import SourceResource
 from taxi_assets.services import Service
-from taxi_assets.settings import days_per_run, drop_rules
+from taxi_assets.settings import days_per_run, drop_rules, retry_delay
 from taxi_assets.slices import CleanedDay, RawSlice, TripsSlice, total_of
 from taxi_assets.trips.clean import clean
 from taxi_assets.trips.month import RawMonth
@@ -36,10 +36,6 @@ from taxi_assets.trips.rules import described
 from taxi_assets.trips.source import MonthFile
 from taxi_assets.windows import by_month
 
-RETRIES = dg.RetryPolicy(
-    max_retries=3, delay=2, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS
-)
-"""For what may pass: time-outs, 429, 5xx, lost connections. What does not pass fails at once."""
 DAYS = dg.DagsterType(
     name="Days",
     type_check_fn=lambda _, value: isinstance(value, Days),
@@ -68,7 +64,7 @@ class Stage:
             "kinds": set(kinds),
             "partitions_def": self.partitions,
             "backfill_policy": dg.BackfillPolicy.multi_run(days_per_run()),
-            "retry_policy": RETRIES,
+            "retry_policy": _retries(),
             "io_manager_key": name,
             **more,
         }
@@ -91,6 +87,16 @@ def service_assets(service: Service) -> list[dg.AssetsDefinition | dg.AssetSpec]
             _gcs_trips(stage),
             _bigquery_trips(stage),
         ]
+
+
+def _retries() -> dg.RetryPolicy:
+    """For what may pass: time-outs, 429, 5xx, lost connections. What does not fails at once."""
+    return dg.RetryPolicy(
+        max_retries=3,
+        delay=retry_delay(),
+        backoff=dg.Backoff.EXPONENTIAL,
+        jitter=dg.Jitter.PLUS_MINUS,
+    )
 
 
 def _trip_file(stage: Stage) -> dg.AssetSpec:

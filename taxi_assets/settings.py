@@ -7,6 +7,7 @@ overrides its profile's value. Reading opens nothing; a wrong or missing value i
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -33,6 +34,7 @@ ENDPOINT = re.compile(r"https?://[^/@?#\s]+/?")
 LARGEST_PORT = 65535
 FOR_EVER = "forever"
 MOST_DAYS = range(1, 36_501)
+LONGEST_DELAY = 3600
 MOST_UNREADABLE = 0.01
 DEFAULT_RULES = ("zero_passengers", "null_passengers")
 
@@ -59,6 +61,8 @@ class LakeSettings:
     layout: Layout
     path: Path | None
     """The folder that is the bucket; None means `gs://<bucket>`."""
+    retry_seconds: int = 120
+    """How long GCS is asked again within one attempt."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class BigQuerySettings:
     endpoint: str | None
     embedded: bool
     """Whether the endpoint is that of the embedded stack, known once it is up."""
+    timeout: int = 120
+    """Seconds that a call may stay without an answer; how long a job runs is not bounded."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +136,20 @@ def days_per_run(env: Mapping[str, str] | None = None) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise SettingsError(f"TAXI_DAYS_PER_RUN={text!r}: write a whole number from 1")
     return int(text)
+
+
+def retry_delay(env: Mapping[str, str] | None = None) -> float:
+    """Seconds before a step's first retry, `TAXI_RETRY_DELAY` (default 2); doubles each time."""
+    text = (os.environ if env is None else env).get("TAXI_RETRY_DELAY") or "2"
+    try:
+        delay = float(text)
+    except ValueError:
+        delay = math.nan
+    if not 0 < delay <= LONGEST_DELAY:
+        raise SettingsError(
+            f"TAXI_RETRY_DELAY={text!r}: write seconds, over 0 and at most {LONGEST_DELAY}"
+        )
+    return delay
 
 
 def drop_rules(env: Mapping[str, str] | None = None) -> tuple[str, ...]:
@@ -220,20 +240,21 @@ class _Reader(Variables):
 
     def lake(self, *, local: bool) -> LakeSettings:
         layout = cast("Layout", self.choice("TAXI_LAKE_LAYOUT", ("hive", "date"), "hive"))
+        seconds = self.number("GCS_RETRY_SECONDS", 120, LONGEST_DELAY)
         lake = self.env.get("TAXI_LAKE", "")
         if lake.startswith("gs://"):
             bucket = lake.removeprefix("gs://").rstrip("/")
             if not BUCKET.fullmatch(bucket):
                 self.wrong.append(f"TAXI_LAKE={lake!r} is no gs://<bucket>")
-            return LakeSettings(bucket, layout, None)
+            return LakeSettings(bucket, layout, None, seconds)
         if lake:
             path = Path(lake).expanduser().absolute()
-            return LakeSettings(path.name, layout, path)
+            return LakeSettings(path.name, layout, path, seconds)
         bucket = self.matching("GCS_BUCKET", BUCKET, "taxi" if local else None)
         if not local:
-            return LakeSettings(bucket, layout, None)
+            return LakeSettings(bucket, layout, None, seconds)
         home = Path(self.env.get("TAXI_HOME") or ".taxi").expanduser().absolute()
-        return LakeSettings(bucket, layout, home / "lake" / bucket)
+        return LakeSettings(bucket, layout, home / "lake" / bucket, seconds)
 
     def bigquery(self, *, local: bool) -> BigQuerySettings:
         endpoint = self.env.get("BIGQUERY_ENDPOINT") or None
@@ -248,4 +269,5 @@ class _Reader(Variables):
             location=self.text("BIGQUERY_LOCATION", "US"),
             endpoint=endpoint,
             embedded=local and endpoint is None,
+            timeout=self.number("BIGQUERY_TIMEOUT", 120, LONGEST_DELAY),
         )

@@ -87,9 +87,7 @@ def real_rows() -> RealRows:
 def empty_stores(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A lake bucket of the test's own, and neither tables in Postgres nor in BigQuery."""
     monkeypatch.setenv("GCS_BUCKET", f"test-{uuid.uuid4().hex[:8]}")
-    with stores.postgres() as connection, connection.cursor() as cursor:
-        cursor.execute("DROP SCHEMA IF EXISTS ny_taxi CASCADE")
-    stores.bigquery().delete_dataset("ny_taxi", delete_contents=True, not_found_ok=True)
+    stores.drop_tables()
 
 
 @pytest.fixture

@@ -78,40 +78,48 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
     return f"{error.message} {error.cause.message if error.cause else ''}"
 
 
-def _stack() -> local.Stack:
+def stack() -> local.Stack:
+    """Where the servers of TAXI_HOME are."""
     return local.use(Path(os.environ["TAXI_HOME"]))
 
 
 def postgres():
     """A connection to the embedded Postgres."""
-    stack = _stack()
+    here = stack()
     return dbapi.connect(
-        f"postgresql://{stack.postgres_user}:{stack.postgres_password}@{stack.postgres_host}"
-        f":{stack.postgres_port}/{stack.postgres_dbname}",
+        f"postgresql://{here.postgres_user}:{here.postgres_password}@{here.postgres_host}"
+        f":{here.postgres_port}/{here.postgres_dbname}",
         autocommit=True,
     )
 
 
 def postgres_arguments() -> dict[str, str | int]:
     """Where it is, for libpq's other clients."""
-    stack = _stack()
+    here = stack()
     return {
-        "host": stack.postgres_host,
-        "port": stack.postgres_port,
-        "dbname": stack.postgres_dbname,
-        "user": stack.postgres_user,
-        "password": stack.postgres_password,
+        "host": here.postgres_host,
+        "port": here.postgres_port,
+        "dbname": here.postgres_dbname,
+        "user": here.postgres_user,
+        "password": here.postgres_password,
     }
 
 
 def bigquery():
     """A client of the emulator."""
-    return emulator_client("taxi-local", _stack().bigquery_endpoint)
+    return emulator_client("taxi-local", stack().bigquery_endpoint)
+
+
+def drop_tables() -> None:
+    """Leave no table in Postgres and none in BigQuery."""
+    with postgres() as connection, connection.cursor() as cursor:
+        cursor.execute("DROP SCHEMA IF EXISTS ny_taxi CASCADE")
+    bigquery().delete_dataset("ny_taxi", delete_contents=True, not_found_ok=True)
 
 
 def lake() -> Path:
     """The bucket's folder."""
-    return _stack().lake_root / os.environ.get("GCS_BUCKET", "taxi")
+    return stack().lake_root / os.environ.get("GCS_BUCKET", "taxi")
 
 
 def pandas_totals(path: Path, service: Service) -> Totals:

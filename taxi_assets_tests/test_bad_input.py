@@ -146,7 +146,7 @@ def test_wrong_settings_are_one_error(
 def test_postgres_down_is_named_and_no_store_is_touched(
     before: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taxi_assets.assets.RETRIES", None)
+    monkeypatch.setenv("TAXI_RETRY_DELAY", "0.05")
     set_to = {
         "HOST": "127.0.0.1",
         "PORT": "1",

@@ -15,6 +15,7 @@ from taxi_assets.settings import (
     Settings,
     days_per_run,
     drop_rules,
+    retry_delay,
     start_date,
 )
 from taxi_assets.trips.rules import RULES
@@ -82,6 +83,8 @@ def test_gcp_takes_what_it_is_given(tmp_path: Path) -> None:
         ("BIGQUERY_DATASET", "other", "bigquery.dataset"),
         ("BIGQUERY_LOCATION", "EU", "bigquery.location"),
         ("BIGQUERY_ENDPOINT", "http://127.0.0.1:9050", "bigquery.endpoint"),
+        ("BIGQUERY_TIMEOUT", "5", "bigquery.timeout"),
+        ("GCS_RETRY_SECONDS", "5", "lake.retry_seconds"),
     ],
 )
 @pytest.mark.parametrize("profile", ["local", "gcp"])
@@ -110,6 +113,17 @@ def test_how_long_downloads_are_kept(days: str, downloads: int | None) -> None:
 def test_how_long_temporary_files_are_kept(hours: str, temporary: int) -> None:
     keep = Settings.from_env({"TAXI_KEEP_TEMPORARY_HOURS": hours}).keep
     assert keep.temporary == timedelta(hours=temporary)
+
+
+@pytest.mark.parametrize("text", ["", "2", "0.05", "3600"])
+def test_the_delay_before_a_retry(text: str) -> None:
+    assert retry_delay({"TAXI_RETRY_DELAY": text}) == float(text or 2)
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "3601"])
+def test_a_wrong_delay_before_a_retry(text: str) -> None:
+    with pytest.raises(SettingsError, match="write seconds, over 0 and at most 3600"):
+        retry_delay({"TAXI_RETRY_DELAY": text})
 
 
 def test_an_empty_variable_is_not_set() -> None:
@@ -163,7 +177,8 @@ WRONG = [
         for text in ("five", "0", "-1", "70000", "5432.0", " 5432")
     ],
     *[
-        ("POSTGRES_CONNECT_TIMEOUT", text, "is not a whole number from 1 to 3600")
+        (name, text, "is not a whole number from 1 to 3600")
+        for name in ("POSTGRES_CONNECT_TIMEOUT", "BIGQUERY_TIMEOUT", "GCS_RETRY_SECONDS")
         for text in ("0", "1.5", "soon")
     ],
     *[

@@ -195,7 +195,7 @@ def _load(
         schema.append(bigquery.SchemaField(service.day_column, "DATE"))
     table = bigquery.Table(staging, schema=schema)
     table.expires = expires
-    client.create_table(table)
+    client.create_table(table, exists_ok=True)  # ours even so: the answer was lost
     config = bigquery.LoadJobConfig(
         source_format=bigquery.SourceFormat.PARQUET,
         schema=schema,
@@ -258,13 +258,16 @@ def _sweep(client: Client, dataset: str, keep: timedelta) -> None:
 
 def _once(client: Client, job_id: str, start: Callable[[str], Any]) -> Any:
     """Start a job under an id of its own; if it was accepted and the answer lost, pick it up."""
-    from google.api_core.exceptions import Conflict  # noqa: PLC0415 - heavy at import
+    from google.api_core.exceptions import Conflict, NotFound  # noqa: PLC0415 - heavy at import
+    from google.cloud.bigquery import DEFAULT_RETRY  # noqa: PLC0415
 
     job_id = f"taxi{job_id}"
     try:
         return start(job_id)
     except Conflict:
-        return client.get_job(job_id)
+        # For a while the id is taken and the job not found (googleapis/python-bigquery 2134).
+        missing = DEFAULT_RETRY.with_predicate(lambda error: isinstance(error, NotFound))
+        return missing(client.get_job)(job_id)
 
 
 def _console(resource: BigQueryResource, service: Service) -> str:

@@ -8,7 +8,7 @@ from datetime import timedelta
 from functools import cached_property
 from importlib import import_module
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -18,6 +18,7 @@ from taxi_assets.settings import BigQuerySettings, Settings
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client
+    from requests import Response
 
 
 class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
@@ -55,9 +56,9 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
             endpoint = local.use(Settings.from_env().home).bigquery_endpoint
         if endpoint is None:
             with self._google() as client:
-                yield client
+                yield _impatient(client, self.settings.timeout)
             return
-        client = emulator_client(self.settings.project, endpoint)
+        client = _impatient(emulator_client(self.settings.project, endpoint), self.settings.timeout)
         try:
             yield client
         finally:
@@ -77,6 +78,24 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
                 "no credentials for Google Cloud: set GOOGLE_APPLICATION_CREDENTIALS to a key "
                 "file, or run `gcloud auth application-default login`"
             ) from error
+
+
+def _impatient(client: Client, seconds: float) -> Client:
+    """Bound the wait for each answer.
+
+    Google's client waits for ever by default, and its `timeout` arguments bound either no call
+    inside `result()` or the length of the job as well.
+    """
+    from requests.adapters import HTTPAdapter  # noqa: PLC0415 - heavy at import
+
+    class Impatient(HTTPAdapter):
+        def send(self, *arguments: Any, **options: Any) -> Response:
+            options["timeout"] = options.get("timeout") or seconds
+            return super().send(*arguments, **options)
+
+    for scheme in ("http://", "https://"):
+        client._http.mount(scheme, Impatient())  # noqa: SLF001 - no public way to its session
+    return client
 
 
 def emulator_client(project: str, endpoint: str) -> Client:

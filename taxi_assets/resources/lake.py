@@ -28,7 +28,7 @@ import pyarrow as pa
 import pyarrow.fs as pa_fs
 from pydantic import Field
 
-from taxi_assets.errors import StoreError
+from taxi_assets.errors import StoreError, room_in
 from taxi_assets.services import Service
 from taxi_assets.settings import KeepSettings, LakeSettings, Layout, Settings
 from taxi_assets.windows import Month
@@ -152,16 +152,18 @@ class Lake:
         target = Path(self.root, key)
         temporary = Path(self.root, TEMPORARY, uuid.uuid4().hex)
         try:
-            temporary.parent.mkdir(parents=True, exist_ok=True)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(target)
+            with room_in(Path(self.root)):
+                temporary.parent.mkdir(parents=True, exist_ok=True)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with temporary.open("wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+                temporary.replace(target)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
             raise StoreError(f"cannot write {target}: {error.strerror}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 class LayoutName(StrEnum):
@@ -201,14 +203,18 @@ def open_lake(settings: LakeSettings, keep: timedelta = KeepSettings.temporary) 
         settings.path.mkdir(parents=True, exist_ok=True)
         _sweep(settings.path / TEMPORARY, keep)
         return Lake(pa_fs.LocalFileSystem(), str(settings.path), settings.bucket, settings.layout)
+    retries = timedelta(seconds=settings.retry_seconds)
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")
     if emulator:
         address = urlsplit(emulator if "://" in emulator else f"http://{emulator}")
         filesystem = pa_fs.GcsFileSystem(
-            anonymous=True, scheme=address.scheme, endpoint_override=address.netloc
+            anonymous=True,
+            scheme=address.scheme,
+            endpoint_override=address.netloc,
+            retry_time_limit=retries,
         )
     else:
-        filesystem = pa_fs.GcsFileSystem()
+        filesystem = pa_fs.GcsFileSystem(retry_time_limit=retries)
     return Lake(filesystem, settings.bucket, settings.bucket, settings.layout)
 
 

@@ -1,0 +1,131 @@
+"""BigQuery that fails in passing, for good, or after it did what was asked."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from datetime import date
+
+import pandas as pd
+import pytest
+
+from taxi_assets.io_managers.bigquery import BigQueryIOManager, read_back
+from taxi_assets.resources.bigquery import BigQueryResource
+from taxi_assets.resources.lake import cleaned_key, open_lake
+from taxi_assets.settings import Settings
+from taxi_assets.slices import open_trips
+from taxi_assets_tests import stores
+from taxi_assets_tests.fault_proxy import HttpProxy, http_proxy
+from taxi_assets_tests.faults.conftest import DAY, YELLOW, Log, Steps, assert_left
+
+CALLS = {
+    "tables.get": r"^GET \S+/tables/",
+    "datasets.insert": r"^POST \S+/datasets\?",
+    "tables.insert": r"^POST \S+/tables\b",
+    "jobs.insert load": r'^POST \S+/jobs\b.*"load"',
+    "jobs.insert script": r"^POST \S+/jobs\b.*BEGIN TRANSACTION",
+    "jobs.insert query": r'^POST \S+/jobs\b.*"query": "SELECT',
+    "getQueryResults": r"^GET \S+/queries/",
+    "tables.patch": r"^PATCH \S+/tables/",
+    "tables.delete": r"^DELETE \S+/tables/",
+    "tables.list": r"^GET \S+/tables\?",
+}
+JOBS_GET = r"^GET \S+/jobs/"
+JOBS = re.compile(r"^(\d+) POST \S+/jobs\b")
+Rows = Mapping[str, pd.DataFrame]
+
+
+@pytest.fixture
+def endpoint(home: object) -> str:
+    """The emulator's own address."""
+    return stores.stack().bigquery_endpoint
+
+
+@pytest.fixture
+def proxy(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpProxy]:
+    """What the project takes for BigQuery."""
+    monkeypatch.setenv("BIGQUERY_TIMEOUT", "1")
+    with http_proxy(endpoint) as proxy:
+        monkeypatch.setenv("BIGQUERY_ENDPOINT", proxy.address)
+        yield proxy
+
+
+def inserted(proxy: HttpProxy) -> list[int]:
+    """What BigQuery answered to each jobs.insert."""
+    return [int(found[1]) for line in proxy.answered if (found := JOBS.match(line))]
+
+
+def test_each_kind_of_call_is_asked_again(
+    endpoint: str, undisturbed: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = date.fromisoformat(DAY)
+    trips = open_trips(open_lake(Settings.from_env().lake), cleaned_key(YELLOW, day))
+    assert trips
+
+    def store(resource: BigQueryResource) -> dict[date, tuple[int, float]]:
+        list(BigQueryIOManager({"yellow": YELLOW}, resource).store(YELLOW, {day: trips}, Log()))
+        with resource.client() as client:
+            found = read_back(client, YELLOW, resource.dataset, [day])
+            tables = [table.table_id for table in client.list_tables(resource.dataset)]
+        assert tables == [YELLOW.table]
+        return found
+
+    with ExitStack() as stack, ThreadPoolExecutor() as pool:
+        proxies, resources = [], []
+        for status in (503, 429, 500, None):
+            proxy = stack.enter_context(http_proxy(endpoint))
+            for on in CALLS.values():
+                proxy.add(on, "answer" if status else "reset", status=status or 0)
+            monkeypatch.setenv("BIGQUERY_DATASET", f"behind_{status or 'reset'}")
+            monkeypatch.setenv("BIGQUERY_ENDPOINT", proxy.address)
+            resource = BigQueryResource()
+            assert resource.settings.endpoint == proxy.address
+            proxies.append(proxy)
+            resources.append(resource)
+        found = list(pool.map(store, resources))
+        assert [proxy.left for proxy in proxies] == [0] * 4
+    rows = undisturbed["bigquery"]
+    assert found == [{day: (len(rows), pytest.approx(rows["total_amount"].sum()))}] * 4
+
+
+def test_jobs_whose_answers_were_lost_run_once(proxy: HttpProxy, undisturbed: Rows) -> None:
+    for kind in ("load", "script", "query"):
+        proxy.add(CALLS[f"jobs.insert {kind}"], "lose_answer")
+    # Found by its id not at once, and not without trouble.
+    proxy.answer(JOBS_GET, 404, 503, 429)
+    assert Steps().succeeds("bigquery_trips") == 0
+    assert proxy.left == 0
+    assert inserted(proxy) == [200, 409, 200, 409, 200, 409]
+    assert_left(undisturbed)
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(
+    proxy: HttpProxy, undisturbed: Rows
+) -> None:
+    hanging = ("tables.get", "jobs.insert load", "jobs.insert script", "getQueryResults")
+    for call in hanging:
+        proxy.add(CALLS[call], "hang")
+    began = time.monotonic()
+    assert Steps().succeeds("bigquery_trips") == 0
+    assert len(hanging) <= time.monotonic() - began < 30
+    assert proxy.left == 0
+    assert inserted(proxy) == [200, 200, 200]
+    assert_left(undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("status", "remedy"),
+    [(403, "BigQuery Data Editor and Job User"), (401, "check GOOGLE_APPLICATION_CREDENTIALS")],
+)
+def test_a_refusal_ends_the_run_with_the_remedy(
+    status: int, remedy: str, proxy: HttpProxy, undisturbed: Rows
+) -> None:
+    # More than once: credentials are refreshed after a 401, and the call repeated.
+    proxy.add(CALLS["jobs.insert script"], "answer", times=9, status=status)
+    message = Steps().fails_at_once("bigquery_trips")
+    assert f"yellow/bigquery_trips {DAY}: " in message
+    assert remedy in message
+    assert_left(undisturbed)
