@@ -84,13 +84,15 @@ class TripsSlice:
     total_amount: float
     """Sum of `total_amount`, dollars."""
     origin: Origin
+    dropped: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Rows left out when the day was cleaned, by rule, and unreadable ones."""
 
-    def table(self) -> pa.Table:
-        """The rows."""
+    def table(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows, or some columns of them."""
         content = self.lake.get(self.key)
         if content is None:
             raise DayRefusedError(f"{self.lake.path(self.key)} was deleted meanwhile: run again")
-        return pq.ParquetFile(pa.BufferReader(content)).read(use_threads=False)
+        return pq.ParquetFile(pa.BufferReader(content)).read(columns, use_threads=False)
 
 
 def encode(table: pa.Table, facts: Mapping[str, Any]) -> pa.Buffer:
@@ -115,7 +117,12 @@ def open_trips(lake: Lake, key: str) -> TripsSlice | None:
         return None
     facts: dict[str, Any] = json.loads((footer.metadata or {}).get(FACTS, b"{}"))
     return TripsSlice(
-        lake, key, footer.num_rows, float(facts.get("total_amount", 0)), Origin.of(facts)
+        lake,
+        key,
+        footer.num_rows,
+        float(facts.get("total_amount", 0)),
+        Origin.of(facts),
+        facts.get("dropped", {}),
     )
 
 

@@ -36,7 +36,11 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
         def put(day: date, cleaned: CleanedDay) -> DayRecord:
             table = to_table(cleaned.frame, service)
             total = round(total_of(table), 2)
-            facts = {**cleaned.origin.facts(), "total_amount": total}
+            facts = {
+                **cleaned.origin.facts(),
+                "total_amount": total,
+                "dropped": dict(cleaned.dropped),
+            }
             key = cleaned_key(service, day)
             stored = self.lake.lake.put(key, encode(table, facts))
             metadata = {

@@ -11,8 +11,10 @@ import io
 import json
 import tempfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Any, cast
 
 import dagster as dg
 import pyarrow as pa
@@ -36,6 +38,28 @@ from taxi_assets.resources.lake import (
 from taxi_assets.services import Service
 from taxi_assets.slices import FACTS, Origin, RawSlice
 from taxi_assets.trips.month import BLANK, OUTSIDE, UNREADABLE, RawMonth
+from taxi_assets.windows import Month
+
+
+@dataclass(frozen=True)
+class FileRows:
+    """Rows of a month file, and those of them that are in no day."""
+
+    file: int
+    outside: int
+    """Pickup in another month."""
+    unreadable: int
+    """Fields or a pickup time that cannot be read."""
+
+
+def file_rows(lake: Lake, service: Service, month: Month) -> FileRows | None:
+    """What the last pass over a month file counted; None where the lake does not say."""
+    for kind in (LINES, ROWS):
+        outside = _facts(lake, outside_key(service, month, kind))
+        unreadable = _facts(lake, unreadable_key(service, month, kind))
+        if "month_file_rows" in outside and unreadable:
+            return FileRows(outside["month_file_rows"], outside["rows"], unreadable["rows"])
+    return None
 
 
 class RawTripsIOManager(DaysIOManager[list[RawMonth], RawSlice]):
@@ -79,6 +103,17 @@ class RawTripsIOManager(DaysIOManager[list[RawMonth], RawSlice]):
     def place(self, service: Service) -> str:
         """Folder of the raw slices."""
         return self.lake.lake.path(f"_raw/{service.name}")
+
+
+def _facts(lake: Lake, key: str) -> dict[str, Any]:
+    """What a raw object says of itself; empty where there is none."""
+    stored = lake.get(key)
+    if stored is None:
+        return {}
+    if key.endswith(LINES):
+        return facts_of(stored)
+    footer = pq.read_metadata(pa.BufferReader(stored))
+    return cast("dict[str, Any]", json.loads(footer.metadata[FACTS]))
 
 
 def _put_day(lake: Lake, month: RawMonth, day: date, spool: Spool) -> DayRecord:
@@ -131,7 +166,7 @@ def _put_rest(lake: Lake, month: RawMonth, spools: Mapping[int, Spool]) -> None:
     service, which = month.file.service, month.file.month
     origin = Origin(month.file.url, month.file.sha256, month.file.synthetic).facts()
     for key, place in ((outside_key, OUTSIDE), (unreadable_key, UNREADABLE)):
-        facts = {**origin, "rows": month.rows[place]}
+        facts = {**origin, "rows": month.rows[place], "month_file_rows": month.file_rows}
         lake.put(key(service, which, _kind(month)), spools[place].content(facts))
         lake.delete(key(service, which, _other(month)))
     lake.delete(_reasons(month, _other(month)))
