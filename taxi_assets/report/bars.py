@@ -1,0 +1,86 @@
+"""The bar chart of a month's daily revenue, as coordinates."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import date
+
+from taxi_assets.report.figures import MonthFigures
+from taxi_assets.report.words import long_day, short_money
+
+WIDTH, HEIGHT = 640.0, 370.0
+LEFT, BOTTOM, TOP = 52.0, 24.0, 8.0
+"""Room for the scale, the days and above the highest bar, in the units of `WIDTH`."""
+GAP = 0.22
+SATURDAY = 5
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A day."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+    day: int
+    missing: bool
+    weekend: bool
+    hint: str
+
+
+@dataclass(frozen=True)
+class Bars:
+    """All days, and the lines of the scale by their dollars."""
+
+    bars: list[Bar]
+    lines: list[tuple[float, str]]
+    zero: float
+    """Where $0 lies: days of nothing but refunds hang below it."""
+    width: float = WIDTH
+    height: float = HEIGHT
+    left: float = LEFT
+
+
+def scale(lowest: float, highest: float) -> list[float]:
+    """Round numbers from at most `lowest` to at least `highest`, four or five in all."""
+    rough = max(highest - lowest, 1.0) / 4
+    unit = 10.0 ** math.floor(math.log10(rough))
+    width = next(unit * nice for nice in (1, 2, 2.5, 5, 10) if unit * nice >= rough)
+    first, last = math.floor(lowest / width), math.ceil(highest / width)
+    return [width * at for at in range(first, max(last, first + 1) + 1)]
+
+
+def revenue_bars(figures: MonthFigures) -> Bars:
+    """The month's revenue a day; a day that is not loaded is marked, not drawn as zero."""
+    of_day = {day: one.revenue for day, one in figures.days.items()}
+    ticks = scale(min(0.0, *of_day.values()), max(0.0, *of_day.values()))
+    room = HEIGHT - TOP - BOTTOM
+
+    def at(dollars: float) -> float:
+        return TOP + room * (ticks[-1] - dollars) / (ticks[-1] - ticks[0])
+
+    slot = (WIDTH - LEFT) / len(figures.month.window)
+
+    def bar(day: date) -> Bar:
+        dollars = of_day.get(day)
+        top = TOP if dollars is None else min(at(dollars), at(0))
+        height = room if dollars is None else abs(at(dollars) - at(0))
+        hint = "not loaded" if dollars is None else f"${dollars:,.2f}"
+        return Bar(
+            x=LEFT + slot * (day.day - 1 + GAP / 2),
+            y=top,
+            width=slot * (1 - GAP),
+            height=height,
+            day=day.day,
+            missing=dollars is None,
+            weekend=day.weekday() >= SATURDAY,
+            hint=f"{long_day(day)}: {hint}",
+        )
+
+    return Bars(
+        [bar(day) for day in figures.month.window],
+        [(at(tick), short_money(tick)) for tick in ticks],
+        at(0),
+    )

@@ -1,0 +1,151 @@
+"""What a month's report says, counted day by day, so that one day at most is in memory."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cached_property
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from taxi_assets.services import PICKUP_ZONE, Service
+from taxi_assets.windows import Month
+
+HOURS = 24
+WEEKDAYS = 7
+
+K = TypeVar("K")
+
+
+@dataclass(frozen=True)
+class DayFigures:
+    """A stored day, counted."""
+
+    trips: int
+    hours: tuple[int, ...]
+    """Trips by the hour of their pickup, New York wall time."""
+    zones: Mapping[int | None, int]
+    """Trips by pickup zone; empty where the service publishes none."""
+    revenue: float
+    """Sum of the totals, dollars; refunds count as negative."""
+    negative_totals: int
+    dropped: Mapping[str, int]
+    """Rows left out by the cleaning, by rule."""
+    synthetic: bool
+
+
+@dataclass(frozen=True)
+class MonthFigures:
+    """A month, as far as its days are stored."""
+
+    service: Service
+    month: Month
+    days: Mapping[date, DayFigures]
+    file_rows: int | None
+    """Rows of the month's file; None where no pass over it is on record."""
+    outside: int = 0
+    """Of those, pickups in another month."""
+    unreadable: int = 0
+
+    @cached_property
+    def missing(self) -> list[date]:
+        """Days of the month that are not stored."""
+        return [day for day in self.month.window if day not in self.days]
+
+    @cached_property
+    def trips(self) -> int:
+        """Stored trips."""
+        return sum(day.trips for day in self.days.values())
+
+    @cached_property
+    def revenue(self) -> float:
+        """Sum of the totals, dollars."""
+        return sum(day.revenue for day in self.days.values())
+
+    @cached_property
+    def busiest(self) -> date:
+        """The day with the most trips, the first of equals."""
+        return max(self.days, key=lambda day: self.days[day].trips)
+
+    @cached_property
+    def negative_totals(self) -> int:
+        """Stored trips with a total below zero: voids and refunds."""
+        return sum(day.negative_totals for day in self.days.values())
+
+    @cached_property
+    def dropped(self) -> Counter[str]:
+        """Rows left out by the cleaning, by rule."""
+        return _added(day.dropped for day in self.days.values())
+
+    @cached_property
+    def zones(self) -> Counter[int | None]:
+        """Trips by pickup zone; empty where none is recorded, as in the first years."""
+        zones = _added(day.zones for day in self.days.values())
+        return zones if set(zones) - {None} else Counter()
+
+    @cached_property
+    def unaccounted(self) -> int | None:
+        """Rows of the file that are neither stored nor left out by a named reason.
+
+        With days missing, these are their rows; with none missing there must be none.
+        """
+        if self.file_rows is None:
+            return None
+        named = self.trips + self.dropped.total() + self.outside + self.unreadable
+        return self.file_rows - named
+
+    @cached_property
+    def synthetic(self) -> bool:
+        """Whether any day is of a synthetic sample."""
+        return any(day.synthetic for day in self.days.values())
+
+    @cached_property
+    def by_hour(self) -> list[list[float] | None]:
+        """Mean trips in each hour, for each weekday from Monday; None: no such day is stored."""
+        rows: list[list[float] | None] = []
+        for weekday in range(WEEKDAYS):
+            hours = [one.hours for day, one in self.days.items() if day.weekday() == weekday]
+            rows.append(np.mean(hours, axis=0).tolist() if hours else None)
+        return rows
+
+
+def count(
+    table: pa.Table, service: Service, dropped: Mapping[str, int], *, synthetic: bool
+) -> DayFigures:
+    """Count a stored day's rows; `table` needs no more than `columns(service)`."""
+    hours = np.bincount(pc.hour(table[service.pickup_column]).to_numpy(), minlength=HOURS)
+    totals = table[service.total] if service.total else pa.chunked_array([], pa.float64())
+    return DayFigures(
+        trips=table.num_rows,
+        hours=tuple(hours.tolist()),
+        zones=_by_zone(table),
+        revenue=float(pc.sum(totals).as_py() or 0.0),
+        negative_totals=int(pc.sum(pc.less(totals, 0.0)).as_py() or 0),
+        dropped=dropped,
+        synthetic=synthetic,
+    )
+
+
+def columns(service: Service) -> Sequence[str]:
+    """Columns that are counted."""
+    wanted = (service.pickup_column, service.total, PICKUP_ZONE.name)
+    return [name for name in service.arrow_schema.names if name in wanted]
+
+
+def _by_zone(table: pa.Table) -> dict[int | None, int]:
+    if PICKUP_ZONE.name not in table.schema.names:
+        return {}
+    counts = pc.value_counts(table[PICKUP_ZONE.name].combine_chunks())
+    return dict(zip(*(field.to_pylist() for field in counts.flatten()), strict=True))
+
+
+def _added(counts: Iterable[Mapping[K, int]]) -> Counter[K]:
+    total: Counter[K] = Counter()
+    for one in counts:
+        total.update(one)
+    return total

@@ -1,0 +1,211 @@
+"""The report as one picture for a slide: 1600 by 900 pixels, a PNG of some 60 kB."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING
+
+from taxi_assets.report import words
+from taxi_assets.report.bars import SATURDAY, scale
+from taxi_assets.report.colours import LIGHT, step
+from taxi_assets.report.figures import HOURS, WEEKDAYS, MonthFigures
+from taxi_assets.report.page import (
+    calendar_weeks,
+    day_scale,
+    most_an_hour,
+    tiles,
+    top_zones,
+    weekday_name,
+)
+from taxi_assets.report.quality import Part, parts
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+WIDTH, HEIGHT, DOTS = 16.0, 9.0, 100
+COLOURS = 96
+"""Of the palette: enough for the smooth edges of text, and a third of the bytes."""
+SHADES = {"stored": LIGHT.steps[4], "dropped": LIGHT.bar, "elsewhere": LIGHT.soft}
+LONGEST_NAME = 30
+COLUMNS = (0.03, 0.50)
+"""Left edges of the two columns, in parts of the figure."""
+TITLE_ABOVE = 0.045
+
+
+def picture(figures: MonthFigures) -> bytes:
+    """The picture, a PNG with a palette."""
+    from matplotlib import rc_context  # noqa: PLC0415 - heavy at import
+    from matplotlib.figure import Figure  # noqa: PLC0415 - heavy at import
+    from PIL import Image  # noqa: PLC0415 - heavy at import
+
+    with rc_context({"font.family": "DejaVu Sans", "font.size": 11, "hatch.linewidth": 0.8}):
+        figure = Figure((WIDTH, HEIGHT), DOTS, facecolor=LIGHT.card)
+        _heading(figure, figures)
+        _calendar(_axes(figure, (0.03, 0.40, 0.43, 0.31), "Trips a day"), figures)
+        peak = f"busiest: {words.peak_hour(figures)}"
+        _hours(_axes(figure, (0.53, 0.40, 0.44, 0.31), "Trips by hour", peak), figures)
+        if figures.service.total:
+            place = (0.07, 0.12, 0.39, 0.19)
+            _revenue(_axes(figure, place, "Revenue a day", "weekends are paler"), figures)
+        if figures.zones:
+            _zones(_axes(figure, (0.65, 0.11, 0.32, 0.20), "Busiest pickup zones"), figures)
+        _quality(figure, parts(figures))
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png")
+    small = io.BytesIO()
+    image = Image.open(drawn).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    image.save(small, "png", optimize=True)
+    return small.getvalue()
+
+
+def _axes(
+    figure: Figure, place: tuple[float, float, float, float], title: str, remark: str = ""
+) -> Axes:
+    """Axes at left, bottom, width and height in parts of the figure, under a title."""
+    axes = figure.add_axes(place)
+    axes.tick_params(length=0, labelsize=10, labelcolor=LIGHT.soft)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    left = COLUMNS[place[0] >= COLUMNS[1]]
+    top = place[1] + place[3] + TITLE_ABOVE
+    figure.text(left, top, title, size=14, weight="bold", color=LIGHT.ink, va="center")
+    figure.text(
+        place[0] + place[2], top, remark, size=11, color=LIGHT.soft, ha="right", va="center"
+    )
+    return axes
+
+
+def _heading(figure: Figure, figures: MonthFigures) -> None:
+    figure.text(
+        0.03, 0.942, words.title(figures), size=27, weight="bold", color=LIGHT.ink, va="center"
+    )
+    figure.text(0.03, 0.89, words.headline(figures), size=13, color=LIGHT.soft, va="center")
+    notes = [words.loaded(figures)] if figures.missing else []
+    notes += [words.SYNTHETIC] if figures.synthetic else []
+    figure.text(
+        0.97,
+        0.942,
+        "\n".join(notes),
+        size=12,
+        weight="bold",
+        color=LIGHT.alarm,
+        ha="right",
+        va="center",
+    )
+    for at, (name, value) in enumerate(tiles(figures)):
+        left = 0.03 + at * 0.19
+        figure.text(left, 0.843, name, size=11, color=LIGHT.soft, va="center")
+        figure.text(left, 0.806, value, size=19, weight="bold", color=LIGHT.ink, va="center")
+
+
+def _calendar(axes: Axes, figures: MonthFigures) -> None:
+    weeks = calendar_weeks(figures)
+    _grid(axes, WEEKDAYS, len(weeks))
+    axes.set_xticks([at + 1 / 2 for at in range(WEEKDAYS)], map(weekday_name, range(WEEKDAYS)))
+    for row, week in enumerate(weeks):
+        for column, day in enumerate(week):
+            if day is None:
+                continue
+            counted = figures.days.get(day)
+            at = step(counted.trips, *day_scale(figures)) if counted else None
+            colour = _cell(axes, column, row, at, 0.03)
+            axes.text(column + 0.09, row + 0.32, str(day.day), size=9, color=colour, va="center")
+            axes.text(
+                column + 0.92,
+                row + 0.62,
+                f"{counted.trips:,}" if counted else "not loaded",
+                size=12 if counted else 9,
+                color=colour,
+                ha="right",
+                va="center",
+            )
+
+
+def _hours(axes: Axes, figures: MonthFigures) -> None:
+    _grid(axes, HOURS, WEEKDAYS)
+    axes.set_xticks(
+        [at + 1 / 2 for at in range(0, HOURS, 3)], [f"{at:02d}" for at in range(0, HOURS, 3)]
+    )
+    axes.set_yticks([at + 1 / 2 for at in range(WEEKDAYS)], map(weekday_name, range(WEEKDAYS)))
+    most = most_an_hour(figures)
+    for row, means in enumerate(figures.by_hour):
+        for hour in range(HOURS):
+            _cell(axes, hour, row, step(means[hour], 0, most) if means else None, 0.04)
+
+
+def _revenue(axes: Axes, figures: MonthFigures) -> None:
+    of_day = {day: one.revenue for day, one in figures.days.items()}
+    ticks = scale(min(0.0, *of_day.values()), max(0.0, *of_day.values()))
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=LIGHT.line)
+    axes.set_yticks(ticks, map(words.short_money, ticks))
+    axes.set_xlim(0.4, len(figures.month.window) + 0.6)
+    axes.set_xticks(range(1, len(figures.month.window) + 1, 7))
+    for day in figures.month.window:
+        if day in of_day:
+            strength = 0.55 if day.weekday() >= SATURDAY else 1
+            axes.bar(day.day, of_day[day], 0.78, color=LIGHT.bar, alpha=strength)
+        else:
+            axes.bar(
+                day.day,
+                ticks[-1] - ticks[0],
+                0.78,
+                ticks[0],
+                color="none",
+                edgecolor=LIGHT.line,
+                hatch="////",
+            )
+    axes.set_ylim(ticks[0], ticks[-1])
+
+
+def _zones(axes: Axes, figures: MonthFigures) -> None:
+    rows = top_zones(figures)
+    names = [
+        row.name if len(row.name) <= LONGEST_NAME else f"{row.name[: LONGEST_NAME - 1]}…"
+        for row in rows
+    ]
+    axes.barh(names, [row.trips for row in rows], 0.7, color=LIGHT.steps[4])
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xticks([])
+    axes.set_xlim(0, rows[0].trips * 1.3)
+    axes.tick_params(axis="y", labelcolor=LIGHT.ink, labelsize=9.5)
+    for at, row in enumerate(rows):
+        text = f" {row.trips:,}  ({100 * row.share:.1f} %)"
+        axes.text(row.trips, at, text, size=9.5, color=LIGHT.soft, va="center")
+
+
+def _quality(figure: Figure, found: list[Part]) -> None:
+    axes = figure.add_axes((0.03, 0.052, 0.94, 0.016))
+    axes.set_axis_off()
+    left = 0
+    for part in (one for one in found if one.rows > 0):
+        axes.barh(
+            0, part.rows, left=left, color=SHADES.get(part.kind, LIGHT.alarm), edgecolor="white"
+        )
+        left += part.rows
+    axes.set_xlim(0, max(left, 1))
+    text = "   ".join(f"{part.label}: {part.rows:,}" for part in found if part.rows)
+    figure.text(0.03, 0.03, text, size=10, color=LIGHT.soft, va="center")
+
+
+def _grid(axes: Axes, columns: int, rows: int) -> None:
+    axes.set_xlim(0, columns)
+    axes.set_ylim(rows, 0)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.xaxis.tick_top()
+
+
+def _cell(axes: Axes, column: int, row: int, at: int | None, gap: float) -> str:
+    """Draw a field of a heat map, hatched where there is no data; returns its text's colour."""
+    from matplotlib.patches import Rectangle  # noqa: PLC0415 - heavy at import
+
+    place, width = (column + gap, row + gap), 1 - 2 * gap
+    if at is None:
+        axes.add_patch(
+            Rectangle(place, width, width, fill=False, hatch="////", ec=LIGHT.line, lw=0)
+        )
+        return LIGHT.soft
+    axes.add_patch(Rectangle(place, width, width, fc=LIGHT.steps[at], lw=0))
+    return LIGHT.over if at >= LIGHT.turn else LIGHT.under

@@ -1,0 +1,56 @@
+"""Where every row of a month's file went."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from taxi_assets.report.figures import MonthFigures
+from taxi_assets.trips.rules import RULES
+
+Kind = Literal["stored", "dropped", "elsewhere", "alarm"]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some of a file's rows; the parts of a file add up to it."""
+
+    label: str
+    rows: int
+    kind: Kind
+
+
+def parts(figures: MonthFigures) -> list[Part]:
+    """The parts of the month's file, the stored trips first."""
+    dropped = [
+        Part(f"Left out: {_reason(name)}", rows, "dropped")
+        for name, rows in figures.dropped.items()
+        if rows or name in RULES
+    ]
+    found = [Part("Stored trips", figures.trips, "stored"), *dropped]
+    if figures.file_rows is not None:
+        found.append(Part("Pickup in another month, kept aside", figures.outside, "elsewhere"))
+        found.append(Part("Cannot be read, kept aside", figures.unreadable, "elsewhere"))
+    if figures.missing and figures.unaccounted:
+        found.append(Part("In days that are not loaded", figures.unaccounted, "elsewhere"))
+    elif figures.unaccounted:
+        found.append(Part("Not accounted for", figures.unaccounted, "alarm"))
+    return found
+
+
+def verdict(figures: MonthFigures) -> str:
+    """Whether the parts add up, in one sentence."""
+    if figures.file_rows is None:
+        return "How many rows the month's file has is not on record in the lake."
+    if figures.missing:
+        return "With days not loaded, only a part of the file's rows is in these figures."
+    if figures.unaccounted:
+        return (
+            "The parts do not add up to the file: some days were loaded from another version of "
+            "it. Load the month again."
+        )
+    return "The parts add up to the file: no row is lost without a reason."
+
+
+def _reason(name: str) -> str:
+    return RULES[name].description if name in RULES else "a value cannot be read"

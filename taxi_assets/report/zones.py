@@ -1,0 +1,45 @@
+"""Names of TLC's taxi zones.
+
+`taxi_zone_lookup.csv` is TLC's public table as published, byte for byte, 265 zones
+(https://www.nyc.gov/site/tlc/about/tlc-trip-record-data.page, "Taxi Zone Lookup Table").
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+NOT_KNOWN = "N/A"
+
+
+@dataclass(frozen=True)
+class Zone:
+    """A taxi zone."""
+
+    name: str
+    borough: str
+    """Empty where the zone lies in none."""
+
+
+@cache
+def zones() -> dict[int, Zone]:
+    """Zone by the id that trips have."""
+    path = Path(__file__).with_name("taxi_zone_lookup.csv")
+    with path.open(newline="", encoding="utf-8") as file:
+        return {int(row["LocationID"]): _zone(row) for row in csv.DictReader(file)}
+
+
+def zone(location: int | None) -> Zone:
+    """The zone of an id; one that the table lacks goes by its number."""
+    if location is None:
+        return Zone("No zone recorded", "")
+    return zones().get(location) or Zone(f"Zone {location}", "")
+
+
+def _zone(row: dict[str, str]) -> Zone:
+    name, borough = row["Zone"], row["Borough"]
+    if name == NOT_KNOWN:  # 264 is "Unknown","N/A"; 265 is "N/A","Outside of NYC"
+        return Zone(f"{borough} zone", "")
+    return Zone(name, "" if borough == NOT_KNOWN else borough)
