@@ -64,7 +64,7 @@ class Stage:
             "kinds": set(kinds),
             "partitions_def": self.partitions,
             "backfill_policy": dg.BackfillPolicy.multi_run(days_per_run()),
-            "retry_policy": _retries(),
+            "retry_policy": retries(),
             "io_manager_key": name,
             **more,
         }
@@ -89,7 +89,7 @@ def service_assets(service: Service) -> list[dg.AssetsDefinition | dg.AssetSpec]
         ]
 
 
-def _retries() -> dg.RetryPolicy:
+def retries() -> dg.RetryPolicy:
     """For what may pass: time-outs, 429, 5xx, lost connections. What does not fails at once."""
     return dg.RetryPolicy(
         max_retries=3,

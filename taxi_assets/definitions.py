@@ -18,14 +18,17 @@ from taxi_assets.agreement import stores_agree
 from taxi_assets.assets import service_assets
 from taxi_assets.automation.alerts import alert_sensors
 from taxi_assets.automation.jobs import daily_job
+from taxi_assets.automation.reports import monthly_report_job, monthly_report_sensor
 from taxi_assets.automation.schedules import daily_schedule
 from taxi_assets.automation.sensors import new_month_sensor
 from taxi_assets.automation_settings import AutomationSettings
 from taxi_assets.io_managers.bigquery import BigQueryIOManager
 from taxi_assets.io_managers.frame import FrameIOManager
 from taxi_assets.io_managers.lake_parquet import LakeParquetIOManager
+from taxi_assets.io_managers.monthly_report import MonthlyReportIOManager
 from taxi_assets.io_managers.postgres import PostgresIOManager
 from taxi_assets.io_managers.raw_trips import RawTripsIOManager
+from taxi_assets.monthly import monthly_report
 from taxi_assets.resources.bigquery import BigQueryResource
 from taxi_assets.resources.cleaning import CleaningResource
 from taxi_assets.resources.lake import LakeResource
@@ -44,14 +47,18 @@ def build_defs(
         daily_job(service, [asset.key for asset in executable if asset.key.path[0] == name])
         for name, service in services.items()
     ]
+    reports = [monthly_report(service) for service in services.values()]
+    report_keys = [report.key for report in reports]
+    jobs += map(monthly_report_job, services.values(), report_keys)
     automation = AutomationSettings.from_env()
     return dg.Definitions(
-        assets=assets,
+        assets=[*assets, *reports],
         asset_checks=[stores_agree(service) for service in services.values()],
         jobs=jobs,
         schedules=[daily_schedule(service, automation) for service in services.values()],
         sensors=[
             *(new_month_sensor(service, automation) for service in services.values()),
+            monthly_report_sensor(report_keys, automation),
             *alert_sensors(),
         ],
         resources={
@@ -65,6 +72,7 @@ def build_defs(
             "postgres_trips": _io_manager(PostgresIOManager, services, "postgres"),
             "gcs_trips": _io_manager(LakeParquetIOManager, services, "lake"),
             "bigquery_trips": _io_manager(BigQueryIOManager, services, "bigquery"),
+            "monthly_report": _io_manager(MonthlyReportIOManager, services, "lake"),
             **(overrides or {}),
         },
         # For this work it is 4 to 8 times faster than a process a step.

@@ -8,7 +8,7 @@ from datetime import date
 import dagster as dg
 
 from taxi_assets.settings import start_date
-from taxi_assets.windows import ONE_DAY, Window
+from taxi_assets.windows import ONE_DAY, Month, Window
 
 TIMEZONE = "America/New_York"
 PARTITION = "dagster/partition"
@@ -43,6 +43,22 @@ def days_of_run(tags: Mapping[str, str]) -> list[date]:
             allow_retries=False,
         ) from None
     return list(window)
+
+
+def month_of_run(tags: Mapping[str, str]) -> Month:
+    """The month that a run's tags ask for.
+
+    Raises:
+        Failure: the run has no partition, several, or one that is no month.
+    """
+    asked = tags.get(PARTITION)
+    if asked is None or not monthly_partitions().has_partition_key(asked):
+        raise dg.Failure(
+            f"the run's partition is {asked!r}: give it one month among the partitions, by its "
+            'first day, as --tags \'{"dagster/partition": "2021-01-01"}\'',
+            allow_retries=False,
+        )
+    return Month.of(date.fromisoformat(asked))
 
 
 def refuse_unknown_days(tags: Mapping[str, str]) -> None:

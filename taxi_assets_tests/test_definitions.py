@@ -13,7 +13,8 @@ from taxi_assets_tests.conftest import REPOSITORY
 
 BIN = Path(sys.executable).parent
 ASSETS = {"trip_file", "raw_trips", "cleaned_trips", "postgres_trips", "gcs_trips"} | {
-    "bigquery_trips"
+    "bigquery_trips",
+    "monthly_report",
 }
 EDGES = {
     ("trip_file", "raw_trips"),
@@ -21,6 +22,7 @@ EDGES = {
     ("cleaned_trips", "postgres_trips"),
     ("cleaned_trips", "gcs_trips"),
     ("gcs_trips", "bigquery_trips"),
+    ("gcs_trips", "monthly_report"),
 }
 CHECKS = {
     "raw_trips": {"rows_outside_month", "rows_readable", "known_columns"},
@@ -47,9 +49,15 @@ def test_assets_edges_checks_and_jobs_of_a_service(service: str) -> None:
             assert graph.get(check).partitions_def is not None
     assert found == CHECKS
     job = defs.resolve_job_def(f"{service}_daily")
-    assert {key.path[1] for key in job.asset_layer.executable_asset_keys} == ASSETS - {"trip_file"}
+    made = {key.path[1] for key in job.asset_layer.executable_asset_keys}
+    assert made == ASSETS - {"trip_file", "monthly_report"}
+    report = defs.resolve_job_def(f"{service}_monthly_report")
+    assert [key.path[1] for key in report.asset_layer.executable_asset_keys] == ["monthly_report"]
     for key in keys:
         node = graph.get(key)
+        if key.path[1] == "monthly_report":
+            assert node.group_name == "reports"
+            continue
         assert node.group_name == service
         if node.is_executable:
             assert node.backfill_policy.max_partitions_per_run == 31
@@ -62,7 +70,8 @@ def test_assets_edges_checks_and_jobs_of_a_service(service: str) -> None:
 def test_the_size_of_a_chunk_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_DAYS_PER_RUN", "7")
     graph = build_defs().resolve_asset_graph()
-    policies = {graph.get(key).backfill_policy for key in graph.executable_asset_keys}
+    daily = [key for key in graph.executable_asset_keys if key.path[1] != "monthly_report"]
+    policies = {graph.get(key).backfill_policy for key in daily}
     assert {policy.max_partitions_per_run for policy in policies} == {7}
 
 
@@ -76,6 +85,7 @@ sys.addaudithook(audit)
 import taxi_assets.definitions
 taxi_assets.definitions.defs.resolve_all_job_defs()
 clients = {"google.cloud.bigquery", "adbc_driver_postgresql", "duckdb", "bqemulator", "dagster_gcp"}
+clients |= {"matplotlib", "PIL"}
 print(sorted(clients & set(sys.modules)))
 """
     env = {

