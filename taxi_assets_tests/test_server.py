@@ -85,7 +85,7 @@ def dagster_dev(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
         )
         address = f"http://127.0.0.1:{port}"
         try:
-            until(lambda: requests.get(f"{address}/server_info", timeout=5).ok, 60)
+            until(lambda: requests.get(f"{address}/server_info", timeout=5).ok, 180)
             yield address
         finally:
             process.send_signal(signal.SIGINT)
