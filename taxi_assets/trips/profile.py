@@ -1,0 +1,217 @@
+"""What a day's cleaned rows look like: each column in figures, the first rows, three distributions.
+
+Everything is counted once per column, on the table that is about to be stored, and kept with it,
+so that the stores say the same of the day without reading it again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from taxi_assets.services import DISTANCE, FARE, Service
+
+FIRST_ROWS = 5
+TOP_VALUES = 3
+HOURS = 24
+MICROSECONDS = 1_000_000
+FEW_DAYS = 7 * 24 * 3600
+"""Seconds."""
+
+Value = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Bins:
+    """How the values of an amount are counted: the same for every day, so that days compare."""
+
+    column: str
+    width: float
+    """In the column's unit."""
+    count: int = 24
+
+    @property
+    def end(self) -> float:
+        """Where the last bin ends."""
+        return self.width * self.count
+
+    def counts(self, values: Any, rows: Any) -> list[int]:
+        """Rows below 0, in each bin, and from `end` on, of distinct values and their rows."""
+        places = np.clip(np.floor(values / self.width), -1, self.count).astype(np.int64) + 1
+        return [int(one) for one in np.bincount(places, rows, self.count + 2)]
+
+
+BINS = (Bins(FARE.name, 2.5), Bins(DISTANCE.name, 0.5))
+
+
+@dataclass(frozen=True)
+class ColumnProfile:
+    """One column of a day in figures; None where a column has no such figure."""
+
+    column: str
+    nulls: int
+    distinct: int
+    """Distinct values that are not null."""
+    least: Value
+    mean: float | None
+    most: Value
+    top: list[tuple[Value, int]]
+    """The most frequent values and their rows, of columns that are no times."""
+
+
+@dataclass(frozen=True)
+class DayProfile:
+    """A day's rows in figures."""
+
+    rows: int
+    columns: list[ColumnProfile]
+    first: list[list[Value]]
+    """Values of the first rows, in the order of the columns; times as `2021-01-05 08:30:00`."""
+    hours: list[int]
+    """Rows by the hour of the pickup."""
+    bins: dict[str, list[int]]
+    """Rows by bin of `BINS`, by column."""
+    medians: dict[str, float]
+    """Of the columns in `BINS` that have a value."""
+
+    def facts(self) -> dict[str, Any]:
+        """As plain values, for a stored slice to carry."""
+        return asdict(self)
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> DayProfile:
+        """From what a stored slice carries."""
+        columns = [
+            ColumnProfile(**{**one, "top": [tuple(pair) for pair in one["top"]]})
+            for one in facts["columns"]
+        ]
+        return cls(**{**facts, "columns": columns})
+
+
+def profile(table: pa.Table, service: Service) -> DayProfile:
+    """Count a day's cleaned rows, in the service's schema."""
+    binned = {bins.column: bins for bins in BINS}
+    columns: list[ColumnProfile] = []
+    counts: dict[str, list[int]] = {}
+    medians: dict[str, float] = {}
+    hours = [0] * HOURS
+    for name, chunks in zip(table.schema.names, table.columns, strict=True):
+        values = chunks.combine_chunks() if chunks.num_chunks != 1 else chunks.chunk(0)
+        if pa.types.is_timestamp(values.type):
+            columns.append(_of_times(name, values))
+            if name == service.pickup_column:
+                hours = _by_hour(values)
+            continue
+        distinct, rows, nulls = _counted(values)
+        columns.append(_of_values(name, distinct, rows, nulls))
+        if name in binned:
+            numbers = distinct.to_numpy()
+            counts[name] = binned[name].counts(numbers, rows)
+            if len(rows):
+                medians[name] = _median(numbers, rows)
+    return DayProfile(table.num_rows, columns, _first_rows(table), hours, counts, medians)
+
+
+def _first_rows(table: pa.Table) -> list[list[Value]]:
+    rows: list[dict[str, Any]] = table.slice(0, FIRST_ROWS).to_pylist()
+    return [[_plain(value) for value in row.values()] for row in rows]
+
+
+def _counted(values: pa.Array) -> tuple[pa.Array, Any, int]:
+    """Distinct values without null, their rows, and the rows that are null."""
+    counted = values.value_counts()
+    distinct, rows = counted.field(0), counted.field(1)
+    if distinct.null_count:
+        valid = distinct.is_valid()
+        distinct, rows = distinct.filter(valid), rows.filter(valid)
+    return distinct, rows.to_numpy(), values.null_count
+
+
+def _of_values(name: str, distinct: pa.Array, rows: Any, nulls: int) -> ColumnProfile:
+    if not len(rows):
+        return ColumnProfile(name, nulls, 0, None, None, None, [])
+    top = [(_plain(distinct[at].as_py()), int(rows[at])) for at in _most(rows)]
+    ends = pc.min_max(distinct).as_py()
+    mean = None
+    if not pa.types.is_string(distinct.type):
+        mean = _plain_number(float(np.dot(distinct.to_numpy(), rows) / rows.sum()))
+    return ColumnProfile(
+        name, nulls, len(rows), _plain(ends["min"]), mean, _plain(ends["max"]), top
+    )
+
+
+def _most(rows: Any) -> list[int]:
+    """Positions of the largest counts; of equals the first met."""
+    if len(rows) > TOP_VALUES:
+        least = np.partition(rows, -TOP_VALUES)[-TOP_VALUES]
+        places = np.flatnonzero(rows >= least)
+    else:
+        places = np.arange(len(rows))
+    return [int(at) for at in places[np.argsort(-rows[places], kind="stable")][:TOP_VALUES]]
+
+
+def _of_times(name: str, values: pa.Array) -> ColumnProfile:
+    """Times have no frequent values."""
+    numbers = _numbers(values)
+    if not len(numbers):
+        return ColumnProfile(name, values.null_count, 0, None, None, None, [])
+    least, most = _time(numbers.min()), _time(numbers.max())
+    return ColumnProfile(name, values.null_count, _distinct(numbers), least, None, most, [])
+
+
+def _distinct(numbers: Any) -> int:
+    """Distinct times; whole seconds of a few days are counted in a tenth of the time of hashing."""
+    seconds = numbers // MICROSECONDS
+    seconds -= seconds.min()
+    if seconds.max() < FEW_DAYS and not (numbers % MICROSECONDS).any():
+        return int(np.count_nonzero(np.bincount(seconds)))
+    return len(np.unique(numbers))
+
+
+def _by_hour(values: pa.Array) -> list[int]:
+    numbers = _numbers(values) // (3600 * MICROSECONDS) % HOURS
+    return [int(one) for one in np.bincount(numbers, minlength=HOURS)]
+
+
+def _numbers(values: pa.Array) -> Any:
+    """Times that are not null, as microseconds."""
+    return values.drop_null().view(pa.int64()).to_numpy()
+
+
+def _median(values: Any, rows: Any) -> float:
+    """The median of values that come `rows` times each."""
+    order = np.argsort(values)
+    ends = np.cumsum(rows[order])
+    total = int(ends[-1])
+    low, high = np.searchsorted(ends, [(total - 1) // 2, total // 2], side="right")
+    return float(values[order[low]] + values[order[high]]) / 2
+
+
+def _time(microseconds: int) -> str:
+    return _plain_time(datetime.fromtimestamp(int(microseconds) / MICROSECONDS, UTC))
+
+
+def _plain_time(value: datetime) -> str:
+    return value.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def _plain_number(value: float) -> float | None:
+    """Four digits after the point; JSON knows no infinity."""
+    return round(value, 4) if math.isfinite(value) else None
+
+
+def _plain(value: object) -> Value:
+    if isinstance(value, datetime):
+        return _plain_time(value)
+    if isinstance(value, float):
+        return _plain_number(value)
+    if isinstance(value, int):
+        return value
+    return None if value is None else str(value)
