@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
@@ -17,6 +18,7 @@ from taxi_assets.errors import DayRefusedError
 from taxi_assets.resources.lake import Lake
 from taxi_assets.services import TOTAL_AMOUNT
 from taxi_assets.settings import DEFAULT_RULES
+from taxi_assets.trips.profile import DayProfile
 
 FACTS = b"taxi_assets"
 """Key under which a Parquet object carries its facts."""
@@ -72,6 +74,10 @@ class CleanedDay:
     """Names of the rules it was cleaned by."""
     row_limit: int | None = None
     """Most rows that were kept."""
+    published: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The name that the day's file has for each column it has."""
+    began: float = field(default_factory=time.perf_counter)
+    """When its cleaning began, by `time.perf_counter`."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,10 @@ class TripsSlice:
     origin: Origin
     dropped: Mapping[str, int] = field(default_factory=dict[str, int])
     """Rows left out when the day was cleaned, by rule, and unreadable ones."""
+    rules: tuple[str, ...] = ()
+    """Names of the rules it was cleaned by, as far as known."""
+    profile: DayProfile | None = None
+    """The rows in figures; None where the object was stored before there were any."""
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows, or some columns of them."""
@@ -123,6 +133,8 @@ def open_trips(lake: Lake, key: str) -> TripsSlice | None:
         float(facts.get("total_amount", 0)),
         Origin.of(facts),
         facts.get("dropped", {}),
+        tuple(facts.get("rules", ())),
+        DayProfile.of(facts["profile"]) if "profile" in facts else None,
     )
 
 

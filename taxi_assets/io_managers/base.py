@@ -13,8 +13,20 @@ import dagster as dg
 from taxi_assets.days import Days
 from taxi_assets.errors import DayRefusedError, TerminalError, is_transient, remedy
 from taxi_assets.record import DayRecord, days_of, landed_days, record_days
+from taxi_assets.resources.lake import Lake
 from taxi_assets.services import Service
 from taxi_assets.slices import TripsSlice
+from taxi_assets.table_metadata import (
+    LINEAGE,
+    PARTITION_ROWS,
+    SCHEMA,
+    URI,
+    Types,
+    column_lineage,
+    column_schema,
+    content_metadata,
+    median_metadata,
+)
 
 Records = Iterable[tuple[date, DayRecord]]
 In = TypeVar("In")
@@ -91,6 +103,37 @@ def origin_metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
     if facts["synthetic"]:
         metadata["synthetic sample"] = True
     return metadata
+
+
+def object_metadata(lake: Lake, key: str) -> dict[str, Any]:
+    """Where a day's object is: a path to copy, or Google's console page to open.
+
+    A browser opens no file:// link from a page that came over HTTP.
+    """
+    if lake.local:
+        return {URI: dg.MetadataValue.path(lake.path(key))}
+    return {URI: dg.MetadataValue.url(lake.page(key)), "object": lake.uri(key)}
+
+
+def trips_metadata(
+    trips: TripsSlice, service: Service, upstream: str, types: Types, seconds: float
+) -> dict[str, Any]:
+    """What a store's record says of a day's rows, which it has from an `upstream` asset.
+
+    There is no `dagster/row_count` of the whole table but where the store knows it without
+    counting: Postgres would scan years, the lake would read as many footers.
+    """
+    return {
+        PARTITION_ROWS: trips.rows,
+        "rows": trips.rows,
+        "total_amount": trips.total_amount,
+        **(median_metadata(trips.profile) if trips.profile else {}),
+        "seconds": round(seconds, 3),
+        **origin_metadata(trips.origin.facts()),
+        **content_metadata(trips.profile),
+        SCHEMA: column_schema(service, types, trips.rules),
+        LINEAGE: column_lineage(service, dg.AssetKey([service.name, upstream]), types),
+    }
 
 
 def last_written(slices: Iterable[TripsSlice]) -> str:

@@ -16,11 +16,12 @@ import dagster as dg
 import pandas as pd
 
 from taxi_assets.errors import StoreError, UnavailableError
-from taxi_assets.io_managers.base import DaysIOManager, Records, last_written, origin_metadata
+from taxi_assets.io_managers.base import DaysIOManager, Records, last_written, trips_metadata
 from taxi_assets.record import DayRecord
 from taxi_assets.resources.bigquery import BigQueryResource
 from taxi_assets.services import Service
 from taxi_assets.slices import TripsSlice
+from taxi_assets.table_metadata import TABLE_NAME, TABLE_ROWS, URI
 from taxi_assets.trips.clean import to_frame
 from taxi_assets.windows import tile
 
@@ -36,13 +37,7 @@ def schema_of(service: Service) -> list[SchemaField]:
     from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
 
     return [
-        bigquery.SchemaField(
-            column.name,
-            column.bigquery,
-            description=f"{column.description} ({column.unit})"
-            if column.unit
-            else column.description,
-        )
+        bigquery.SchemaField(column.name, column.bigquery, description=column.meaning)
         for column in service.columns
     ]
 
@@ -86,6 +81,7 @@ class BigQueryIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
         target = f"{self.bigquery.dataset}.{service.table}"
         name = f"{STAGING}{int(time.time())}_{service.name}_{uuid4().hex[:8]}"
         staging = f"{self.bigquery.dataset}.{name}"
+        began = time.perf_counter()
         with self.bigquery.client() as client:
             table = _ensure_table(client, service, target, self.bigquery)
             try:
@@ -94,18 +90,19 @@ class BigQueryIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
                 _replace(client, service, target, staging, list(value))
                 table.description = last_written(value.values())
                 client.update_table(table, ["description"])
+                counted = _count(client, target)
             finally:
                 client.delete_table(staging, not_found_ok=True)
                 _sweep(client, self.bigquery.dataset, self.bigquery.keep_temporary)
         log.info(f"{service.name}: {len(value)} days, {rows:,} rows in {target}")
+        # They landed together: an equal share each.
+        seconds = (time.perf_counter() - began) / len(value)
         for day, trips in value.items():
             metadata = {
-                "dagster/partition_row_count": trips.rows,
-                "rows": trips.rows,
-                "total_amount": trips.total_amount,
-                "dagster/table_name": target,
-                "dagster/uri": _console(self.bigquery, service),
-                **origin_metadata(trips.origin.facts()),
+                TABLE_NAME: target,
+                URI: dg.MetadataValue.url(self.bigquery.page(service.table)),
+                TABLE_ROWS: counted,
+                **trips_metadata(trips, service, "gcs_trips", "bigquery", seconds),
             }
             yield day, DayRecord(metadata)
 
@@ -246,6 +243,12 @@ def _replace(client: Client, service: Service, target: str, staging: str, days: 
         ) from error
 
 
+def _count(client: Client, target: str) -> int:
+    """Rows of the whole table; BigQuery knows them without reading any, at no cost."""
+    rows: list[Any] = list(client.query(f"SELECT COUNT(*) FROM {identifier(target)}").result())  # noqa: S608 - quoted name
+    return int(rows[0][0])
+
+
 def _sweep(client: Client, dataset: str, keep: timedelta) -> None:
     """Drop staging tables past their life, as BigQuery does by itself and the emulator does not."""
     for table in client.list_tables(dataset):
@@ -268,15 +271,6 @@ def _once(client: Client, job_id: str, start: Callable[[str], Any]) -> Any:
         # For a while the id is taken and the job not found (googleapis/python-bigquery 2134).
         missing = DEFAULT_RETRY.with_predicate(lambda error: isinstance(error, NotFound))
         return missing(client.get_job)(job_id)
-
-
-def _console(resource: BigQueryResource, service: Service) -> str:
-    """Google's console page of the table."""
-    settings = resource.settings
-    return (
-        f"https://console.cloud.google.com/bigquery?project={settings.project}&p={settings.project}"
-        f"&d={settings.dataset}&t={service.table}&page=table"
-    )
 
 
 def read_back(

@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 
 from taxi_assets.days import Days
-from taxi_assets.io_managers.base import DaysIOManager, Records, origin_metadata
+from taxi_assets.io_managers.base import (
+    DaysIOManager,
+    Records,
+    object_metadata,
+    origin_metadata,
+)
 from taxi_assets.record import DayRecord
 from taxi_assets.resources.cleaning import cleaning_version
-from taxi_assets.resources.lake import LakeResource, cleaned_key
+from taxi_assets.resources.lake import Lake, LakeResource, cleaned_key
 from taxi_assets.services import Service
 from taxi_assets.slices import CleanedDay, TripsSlice, encode, open_trips, total_of
+from taxi_assets.table_metadata import (
+    LINEAGE,
+    PARTITION_ROWS,
+    SCHEMA,
+    column_schema,
+    content_metadata,
+    median_metadata,
+    picture_metadata,
+    published_lineage,
+)
 from taxi_assets.trips.clean import to_table
 from taxi_assets.trips.digest import ContentHash
+from taxi_assets.trips.picture import Figures, picture
+from taxi_assets.trips.profile import profile
+
+WEEKS = 4
+"""Earlier same weekdays that a day is compared with."""
 
 
 class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
@@ -33,27 +54,48 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
         """Replace the days' slices."""
         del log
 
+        earlier = _SameWeekdays(self.lake.lake, service)
+
         def put(day: date, cleaned: CleanedDay) -> DayRecord:
             table = to_table(cleaned.frame, service)
             total = round(total_of(table), 2)
+            figures = Figures(
+                profile(table, service),
+                cleaned.dropped,
+                total if service.total else None,
+                cleaned.origin.synthetic,
+            )
             facts = {
                 **cleaned.origin.facts(),
                 "total_amount": total,
                 "dropped": dict(cleaned.dropped),
+                "rules": list(cleaned.rules),
+                "profile": figures.profile.facts(),
             }
             key = cleaned_key(service, day)
             stored = self.lake.lake.put(key, encode(table, facts))
+            shown = _shown(service, day, figures, earlier.before(day))
+            earlier.add(day, figures)
             metadata = {
-                "dagster/partition_row_count": table.num_rows,
+                "picture": shown,
+                PARTITION_ROWS: table.num_rows,
                 "rows": table.num_rows,
                 "raw_rows": cleaned.raw_rows,
+                "dropped": sum(cleaned.dropped.values()),
                 **{f"dropped_{reason}": rows for reason, rows in cleaned.dropped.items()},
                 "total_amount": total,
                 "rules": ", ".join(cleaned.rules) or "none",
+                **median_metadata(figures.profile),
                 **_words(cleaned),
                 "bytes": stored,
-                "dagster/uri": self.lake.lake.path(key),
+                "seconds": round(time.perf_counter() - cleaned.began, 3),
+                **object_metadata(self.lake.lake, key),
                 **origin_metadata(cleaned.origin.facts()),
+                **content_metadata(figures.profile),
+                SCHEMA: column_schema(service, "arrow", tuple(cleaned.rules)),
+                LINEAGE: published_lineage(
+                    cleaned.published, dg.AssetKey([service.name, "raw_trips"])
+                ),
             }
             version = cleaning_version(cleaned.rules, cleaned.row_limit)
             return DayRecord(metadata, _data_version(table), version)
@@ -67,6 +109,44 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
     def place(self, service: Service) -> str:
         """Folder of the cleaned slices."""
         return self.lake.lake.path(f"_cleaned/{service.name}")
+
+
+class _SameWeekdays:
+    """The same weekdays of the four weeks before a day, as far as the lake has them.
+
+    They are read from the footers of earlier slices; days of the run are remembered instead, each
+    other one is read once. So a chunk reads at most 28 footers, however long it is.
+    """
+
+    def __init__(self, lake: Lake, service: Service) -> None:
+        self.lake = lake
+        self.service = service
+        self.known: dict[date, Figures | None] = {}
+
+    def add(self, day: date, figures: Figures) -> None:
+        """Remember a day of the run once it is stored."""
+        self.known[day] = figures
+
+    def before(self, day: date) -> list[Figures]:
+        """Latest first."""
+        days = [day - timedelta(weeks=weeks) for weeks in range(1, WEEKS + 1)]
+        return [figures for one in days if (figures := self._of(one))]
+
+    def _of(self, day: date) -> Figures | None:
+        if day not in self.known:
+            trips = open_trips(self.lake, cleaned_key(self.service, day))
+            known = None
+            if trips is not None and trips.profile is not None:
+                known = Figures(trips.profile, trips.dropped)
+            self.known[day] = known
+        return self.known[day]
+
+
+def _shown(service: Service, day: date, figures: Figures, before: list[Figures]) -> Any:
+    """The day's picture, and in words what it is."""
+    compared = f"beside {len(before)} earlier {day:%A}s" if before else "no earlier day to compare"
+    text = f"{service.name} trips of {day}: hours, fares, distances, dropped rows, {compared}"
+    return picture_metadata(picture(service, day, figures, before), text)
 
 
 def _words(cleaned: CleanedDay) -> dict[str, Any]:

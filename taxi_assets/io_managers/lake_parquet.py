@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from datetime import date
 
 import dagster as dg
 
 from taxi_assets.days import bounded_map
-from taxi_assets.io_managers.base import DaysIOManager, Records, origin_metadata
+from taxi_assets.io_managers.base import (
+    DaysIOManager,
+    Records,
+    object_metadata,
+    trips_metadata,
+)
 from taxi_assets.record import DayRecord
 from taxi_assets.resources.lake import LakeResource, trips_key
 from taxi_assets.services import Service
@@ -30,20 +36,21 @@ class LakeParquetIOManager(DaysIOManager[Mapping[date, TripsSlice], TripsSlice])
         lake = self.lake.lake
 
         def put(day: date) -> DayRecord:
+            began = time.perf_counter()
             trips = value[day]
             key = trips_key(service, day, lake.layout)
             lake.copy(trips.key, key)
             # A day is in the folder once, also when another run wrote it in the other layout.
             lake.delete(trips_key(service, day, "date" if lake.layout == "hive" else "hive"))
-            metadata = {
-                "dagster/partition_row_count": trips.rows,
-                "rows": trips.rows,
-                "total_amount": trips.total_amount,
-                "bytes": lake.size(key),
-                "dagster/uri": lake.path(key),
-                **origin_metadata(trips.origin.facts()),
-            }
-            return DayRecord(metadata)
+            size = lake.size(key)
+            seconds = time.perf_counter() - began
+            return DayRecord(
+                {
+                    "bytes": size,
+                    **object_metadata(lake, key),
+                    **trips_metadata(trips, service, "cleaned_trips", "arrow", seconds),
+                }
+            )
 
         yield from zip(value, bounded_map(put, value), strict=True)
 

@@ -9,6 +9,7 @@ of the month the partition is compacted.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
@@ -22,11 +23,12 @@ from sqlalchemy.schema import CreateTable
 
 from taxi_assets.days import Days
 from taxi_assets.errors import StoreError
-from taxi_assets.io_managers.base import DaysIOManager, Records, last_written, origin_metadata
+from taxi_assets.io_managers.base import DaysIOManager, Records, last_written, trips_metadata
 from taxi_assets.record import DayRecord
 from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.services import Column, Service
 from taxi_assets.slices import TripsSlice, completed
+from taxi_assets.table_metadata import TABLE_NAME, URI
 from taxi_assets.trips.clean import to_frame
 from taxi_assets.windows import Month, Window, by_month, tile
 
@@ -55,7 +57,7 @@ def trips_table(service: Service, schema: str) -> sa.Table:
             column.name,
             TYPES[column.postgres],
             nullable=column.name != service.pickup_column,
-            comment=f"{column.description} ({column.unit})" if column.unit else column.description,
+            comment=column.meaning,
         )
         for column in service.columns
     ]
@@ -111,9 +113,12 @@ class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
                 rows = sum(trips.rows for trips in slices.values())
                 what = f"{service.name} {month}: {len(days)} days, {rows:,} rows"
                 log.info(f"{what} on their way to {table.fullname}")
+                began = time.perf_counter()
                 _replace_month(connection, table, service, month, slices)
+                # They landed together: an equal share each.
+                seconds = (time.perf_counter() - began) / len(slices)
                 for day, trips in slices.items():
-                    yield day, self._record(table, trips)
+                    yield day, self._record(table, service, trips, seconds)
 
     def open_day(self, service: Service, day: date) -> pd.DataFrame | None:
         """The day's rows as a frame."""
@@ -127,16 +132,15 @@ class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
         """Schema and table."""
         return f"{self.postgres.schema_name()}.{service.table}"
 
-    def _record(self, table: sa.Table, trips: TripsSlice) -> DayRecord:
+    def _record(
+        self, table: sa.Table, service: Service, trips: TripsSlice, seconds: float
+    ) -> DayRecord:
         address = self.postgres.address()
         return DayRecord(
             {
-                "dagster/partition_row_count": trips.rows,
-                "rows": trips.rows,
-                "total_amount": trips.total_amount,
-                "dagster/table_name": f"{address.rpartition('/')[2]}.{table.fullname}",
-                "dagster/uri": f"postgresql://{address}",
-                **origin_metadata(trips.origin.facts()),
+                TABLE_NAME: f"{address.rpartition('/')[2]}.{table.fullname}",
+                URI: f"postgresql://{address}",
+                **trips_metadata(trips, service, "cleaned_trips", "postgres", seconds),
             }
         )
 

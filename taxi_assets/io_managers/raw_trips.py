@@ -10,6 +10,7 @@ import csv
 import io
 import json
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
@@ -22,7 +23,12 @@ import pyarrow.parquet as pq
 
 from taxi_assets.days import bounded_map
 from taxi_assets.errors import room_in
-from taxi_assets.io_managers.base import DaysIOManager, Records, origin_metadata
+from taxi_assets.io_managers.base import (
+    DaysIOManager,
+    Records,
+    object_metadata,
+    origin_metadata,
+)
 from taxi_assets.io_managers.spool import Spool, spool_of
 from taxi_assets.record import DayRecord
 from taxi_assets.resources.lake import (
@@ -37,6 +43,7 @@ from taxi_assets.resources.lake import (
 )
 from taxi_assets.services import Service
 from taxi_assets.slices import FACTS, Origin, RawSlice
+from taxi_assets.table_metadata import PARTITION_ROWS, SCHEMA, published_schema
 from taxi_assets.trips.month import BLANK, OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.windows import Month
 
@@ -74,6 +81,7 @@ class RawTripsIOManager(DaysIOManager[list[RawMonth], RawSlice]):
         del service
         lake = self.lake.lake
         for month in value:
+            began = time.perf_counter()
             places = (*(day.day for day in month.days), OUTSIDE, UNREADABLE)
             spools = {key: spool_of(month) for key in places}
             with room_in(Path(tempfile.gettempdir()), "TMPDIR"):
@@ -81,7 +89,12 @@ class RawTripsIOManager(DaysIOManager[list[RawMonth], RawSlice]):
                     # Blank lines are the file's too: they are kept with the unreadable ones.
                     spools[UNREADABLE if part.key == BLANK else part.key].add(part)
             _put_rest(lake, month, spools)
-            put = bounded_map(lambda day: _put_day(lake, month, day, spools[day.day]), month.days)  # noqa: B023 - consumed here
+            # They were read together: an equal share each.
+            share = (time.perf_counter() - began) / len(month.days)
+            put = bounded_map(
+                lambda day: _put_day(lake, month, day, spools[day.day], share),  # noqa: B023 - consumed here
+                month.days,
+            )
             yield from zip(month.days, put, strict=True)
 
     def open_day(self, service: Service, day: date) -> RawSlice | None:
@@ -116,7 +129,8 @@ def _facts(lake: Lake, key: str) -> dict[str, Any]:
     return cast("dict[str, Any]", json.loads(footer.metadata[FACTS]))
 
 
-def _put_day(lake: Lake, month: RawMonth, day: date, spool: Spool) -> DayRecord:
+def _put_day(lake: Lake, month: RawMonth, day: date, spool: Spool, seconds: float) -> DayRecord:
+    began = time.perf_counter()
     file = month.file
     origin = Origin(file.url, file.sha256, file.synthetic).facts()
     rows = month.day_rows(day)
@@ -125,11 +139,12 @@ def _put_day(lake: Lake, month: RawMonth, day: date, spool: Spool) -> DayRecord:
     stored = lake.put(key, spool.content({**origin, "rows": rows}))
     lake.delete(raw_key(file.service, day, _other(month)))
     metadata = {
-        "dagster/partition_row_count": rows,
+        PARTITION_ROWS: rows,
         "rows": rows,
         "bytes": spool.size + len(month.line),
         "stored_bytes": stored,
-        "dagster/uri": lake.path(key),
+        "seconds": round(seconds + time.perf_counter() - began, 3),
+        **object_metadata(lake, key),
         "month_file_rows": month.file_rows,
         "rows_outside_month": month.rows[OUTSIDE],
         "rows_unreadable": month.rows[UNREADABLE],
@@ -138,6 +153,8 @@ def _put_day(lake: Lake, month: RawMonth, day: date, spool: Spool) -> DayRecord:
         "source_bytes": file.size,
         "source_etag": file.etag or "",
         "source_last_modified": file.last_modified or "",
+        "preview": spool.preview(),
+        **_schema(month),
     }
     return DayRecord(metadata, data_version)
 
@@ -149,6 +166,15 @@ def _kind(month: RawMonth) -> str:
 def _other(month: RawMonth) -> str:
     """What an earlier run may have left, of the same month published the other way."""
     return LINES if month.is_parquet else ROWS
+
+
+def _schema(month: RawMonth) -> dict[str, Any]:
+    """The columns as published: text in a CSV month, typed in a Parquet month."""
+    if month.header is None:
+        return {}
+    names = month.header.names
+    kinds = ["string"] * len(names) if month.schema is None else map(str, month.schema.types)
+    return {SCHEMA: published_schema(names, tuple(kinds), month.file.service)}
 
 
 def _columns(month: RawMonth) -> dict[str, str]:

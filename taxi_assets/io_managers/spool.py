@@ -17,9 +17,14 @@ import pyarrow.parquet as pq
 
 from taxi_assets.resources.lake import with_facts
 from taxi_assets.slices import FACTS
+from taxi_assets.table_metadata import lines_preview, rows_preview
 from taxi_assets.trips.digest import ContentHash
 from taxi_assets.trips.month import CODEC, PackedLines, RawMonth, RowsOfDay
 from taxi_assets.trips.parquet import LEAST_VIEW
+from taxi_assets.trips.profile import FIRST_ROWS
+
+FIRST_BYTES = 4096
+"""In which the first lines are: a line has 100 to 200 bytes."""
 
 
 class Spool(Protocol):
@@ -37,6 +42,9 @@ class Spool(Protocol):
     def data_version(self) -> str:
         """Hash of the content."""
 
+    def preview(self) -> Any:
+        """The first lines or rows, as a table for Dagster's UI."""
+
 
 def spool_of(month: RawMonth) -> Spool:
     """A spool for what the month's file holds."""
@@ -51,9 +59,13 @@ class LineSpool:
     file: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
     sha256: Any = field(default_factory=hashlib.sha256)
     size: int = 0
+    first: bytes = b""
+    """The first lines; the last of them may be cut."""
 
     def add(self, part: PackedLines) -> None:
         """Append lines."""
+        if not self.size:
+            self.first = part.lines[:FIRST_BYTES].to_pybytes()
         self.file.write(part.packed)
         self.sha256.update(part.lines)
         self.size += part.lines.size
@@ -69,6 +81,11 @@ class LineSpool:
         """Hash of the lines."""
         return str(self.sha256.hexdigest()[:32])
 
+    def preview(self) -> Any:
+        """The first lines as a table of texts."""
+        lines = self.first if len(self.first) < FIRST_BYTES else self.first.rpartition(b"\n")[0]
+        return lines_preview(self.month.line, lines)
+
 
 @dataclass
 class RowSpool:
@@ -78,12 +95,17 @@ class RowSpool:
     file: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
     hash: ContentHash = field(default_factory=ContentHash)
     size: int = 0
+    first: list[list[Any]] = field(default_factory=list[list[Any]])
+    """Values of the first rows."""
     _writer: pq.ParquetWriter | None = None
     _pending: list[pa.RecordBatch] = field(default_factory=list[pa.RecordBatch])
     _rows: int = 0
 
     def add(self, part: RowsOfDay) -> None:
         """Append rows."""
+        if not self.first:
+            rows = part.batch.slice(0, FIRST_ROWS).to_pylist()
+            self.first = [list(row.values()) for row in rows]
         self.hash.update(part.batch)
         self.size += part.batch.nbytes
         self._pending.append(part.batch)
@@ -103,6 +125,10 @@ class RowSpool:
     def data_version(self) -> str:
         """Hash of columns, types and values, however they came in batches."""
         return self.hash.hexdigest(self.month.schema)[:32]
+
+    def preview(self) -> Any:
+        """The first rows as a table of texts."""
+        return rows_preview(self.month.schema.names if self.month.schema else [], self.first)
 
     def _flush(self) -> pq.ParquetWriter:
         schema = self.month.schema

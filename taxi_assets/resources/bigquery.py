@@ -44,6 +44,20 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
         """How long a staging table is kept that a killed run left (TAXI_KEEP_TEMPORARY_HOURS)."""
         return Settings.from_env().keep.temporary
 
+    def endpoint(self) -> str | None:
+        """Where an emulator answers; None for Google."""
+        if self.settings.embedded:
+            return local.use(Settings.from_env().home).bigquery_endpoint
+        return self.settings.endpoint
+
+    def page(self, table: str) -> str:
+        """What a browser opens of a table: Google's console, or an emulator's description."""
+        settings, endpoint = self.settings, self.endpoint()
+        if endpoint is None:
+            return console_page(settings, table)
+        dataset = f"projects/{settings.project}/datasets/{settings.dataset}"
+        return f"{endpoint}/bigquery/v2/{dataset}/tables/{table}"
+
     @contextmanager
     def client(self) -> Iterator[Client]:
         """A client, closed at the end.
@@ -51,9 +65,7 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
         Raises:
             StoreError: there are no credentials for Google Cloud.
         """
-        endpoint = self.settings.endpoint
-        if self.settings.embedded:
-            endpoint = local.use(Settings.from_env().home).bigquery_endpoint
+        endpoint = self.endpoint()
         if endpoint is None:
             with self._google() as client:
                 yield _impatient(client, self.settings.timeout)
@@ -78,6 +90,14 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
                 "no credentials for Google Cloud: set GOOGLE_APPLICATION_CREDENTIALS to a key "
                 "file, or run `gcloud auth application-default login`"
             ) from error
+
+
+def console_page(settings: BigQuerySettings, table: str) -> str:
+    """Google's console page of a table."""
+    return (
+        f"https://console.cloud.google.com/bigquery?project={settings.project}&p={settings.project}"
+        f"&d={settings.dataset}&t={table}&page=table"
+    )
 
 
 def _impatient(client: Client, seconds: float) -> Client:

@@ -21,7 +21,7 @@ from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import dagster as dg
 import pyarrow as pa
@@ -116,6 +116,12 @@ class Lake:
     def uri(self, key: str) -> str:
         """The `gs://` URI under which BigQuery finds the object."""
         return f"gs://{self.bucket}/{key}"
+
+    def page(self, key: str) -> str:
+        """Google's console page of the object."""
+        return (
+            f"https://console.cloud.google.com/storage/browser/_details/{self.bucket}/{quote(key)}"
+        )
 
     def put(
         self, key: str, content: bytes | pa.Buffer, content_type: str = "application/octet-stream"

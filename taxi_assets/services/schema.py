@@ -64,6 +64,11 @@ class Column:
         return self.published.strip().lower().replace(" ", "_")
 
     @property
+    def meaning(self) -> str:
+        """Description with the unit, as the stores' columns are commented."""
+        return f"{self.description} ({self.unit})" if self.unit else self.description
+
+    @property
     def arrow(self) -> pa.DataType:
         """Type in Arrow and Parquet."""
         return ARROW_TYPES[self.kind]

@@ -11,10 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+import pyarrow as pa
+
 from taxi_assets.services import Column, Era, Service, name_key
 
 # What pandas calls a column that has no name.
 NAMELESS = re.compile(r"(unnamed: \d+)?")
+LONGEST_HEADER = 1 << 16
+"""Bytes."""
 
 
 class HeaderError(ValueError):
@@ -39,6 +43,11 @@ class Header:
     def places(self) -> dict[str, int]:
         """Position of each of the service's columns that the file has."""
         return {column.name: at for at, column in enumerate(self.columns) if column}
+
+    @cached_property
+    def published(self) -> dict[str, str]:
+        """The file's name for each of the service's columns that it has."""
+        return {name: self.names[at] for name, at in self.places.items()}
 
     @cached_property
     def pickup_index(self) -> int:
@@ -82,6 +91,18 @@ def header_of_line(line: bytes, service: Service) -> Header:
     if "\r" in text:
         raise HeaderError("its lines end in CR alone, not LF or CRLF")
     return header_of(tuple(text.split(",")), service)
+
+
+def header_of_slice(content: pa.Buffer | pa.Table, service: Service) -> Header:
+    """The columns of a day's raw slice: CSV lines under their header, or a table.
+
+    Raises:
+        HeaderError: naming the columns that are missing, unknown or in another place.
+    """
+    if isinstance(content, pa.Table):
+        return header_of(tuple(content.schema.names), service, by_name=True)
+    line, _, _ = content[:LONGEST_HEADER].to_pybytes().partition(b"\n")
+    return header_of_line(line, service)
 
 
 @lru_cache(maxsize=64)
