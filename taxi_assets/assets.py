@@ -4,6 +4,7 @@ They hold no storage code: IO managers replace what a target holds of the run's 
 makes every service's.
 """
 
+import time
 import warnings
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ import dagster as dg
 import pyarrow.parquet as pq
 
 from taxi_assets import checks
+from taxi_assets.asset_metadata import definition_metadata, definition_tags, with_code
 from taxi_assets.days import Days
 from taxi_assets.errors import DayRefusedError
 from taxi_assets.freshness import lately_stored
@@ -28,9 +30,10 @@ from taxi_assets.resources.lake import LakeResource, trips_key
 from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.resources.source import SourceResource
 from taxi_assets.services import Service
-from taxi_assets.settings import days_per_run, drop_rules, retry_delay
+from taxi_assets.settings import days_per_run, drop_rules, owners, retry_delay
 from taxi_assets.slices import CleanedDay, RawSlice, TripsSlice, total_of
 from taxi_assets.trips.clean import clean
+from taxi_assets.trips.header import header_of_slice
 from taxi_assets.trips.month import RawMonth
 from taxi_assets.trips.rules import described
 from taxi_assets.trips.source import MonthFile
@@ -62,6 +65,9 @@ class Stage:
             "key": self.key(name),
             "group_name": self.service.name,
             "kinds": set(kinds),
+            "owners": owners(),
+            "tags": definition_tags(self.service, name),
+            "metadata": definition_metadata(self.service, name),
             "partitions_def": self.partitions,
             "backfill_policy": dg.BackfillPolicy.multi_run(days_per_run()),
             "retry_policy": retries(),
@@ -79,7 +85,7 @@ def service_assets(service: Service) -> list[dg.AssetsDefinition | dg.AssetSpec]
     stage = Stage(service, daily_partitions())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # backfill policies and partitioned checks are in preview
-        return [
+        assets: list[Any] = [
             _trip_file(stage),
             _raw_trips(stage),
             _cleaned_trips(stage),
@@ -87,6 +93,7 @@ def service_assets(service: Service) -> list[dg.AssetsDefinition | dg.AssetSpec]
             _gcs_trips(stage),
             _bigquery_trips(stage),
         ]
+    return with_code(assets)
 
 
 def retries() -> dg.RetryPolicy:
@@ -104,6 +111,8 @@ def _trip_file(stage: Stage) -> dg.AssetSpec:
         stage.key("trip_file"),
         group_name=stage.service.name,
         kinds={"csv", "parquet"},
+        owners=owners(),
+        tags={"service": stage.service.name, "layer": "source"},
         partitions_def=monthly_partitions(),
         description=f"TLC's month file of {stage.service.name} trips, as published. "
         "Observed when a run reads it; never materialized.",
@@ -168,6 +177,7 @@ def _cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
         share, rules = source.most_unreadable(), cleaning.rules()
 
         def clean_day(day: date, raw: RawSlice) -> CleanedDay:
+            began = time.perf_counter()
             done = clean(raw.content, service, rules, cleaning.row_limit)
             cleaned = CleanedDay(
                 done.frame,
@@ -178,6 +188,8 @@ def _cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
                 done.unknown_words,
                 rules,
                 cleaning.row_limit,
+                header_of_slice(raw.content, service).published,
+                began,
             )
             results[day] = checks.check_cleaned(day, cleaned, raw.rows, service, share)
             if bad := checks.failed(results[day]):

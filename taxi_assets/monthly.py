@@ -5,6 +5,7 @@ from datetime import date
 
 import dagster as dg
 
+from taxi_assets.asset_metadata import with_code
 from taxi_assets.assets import Stage, retries
 from taxi_assets.days import bounded_map
 from taxi_assets.errors import StoreError
@@ -17,6 +18,7 @@ from taxi_assets.report.page import page
 from taxi_assets.report.picture import picture
 from taxi_assets.resources.lake import Lake, LakeResource, trips_key
 from taxi_assets.services import Service
+from taxi_assets.settings import owners
 from taxi_assets.slices import open_trips
 from taxi_assets.windows import Month
 
@@ -39,6 +41,8 @@ def monthly_report(service: Service) -> dg.AssetsDefinition:
         key=stage.key("monthly_report"),
         group_name=GROUP,
         kinds={"html", "png"},
+        owners=owners(),
+        tags={"service": service.name, "layer": "report"},
         partitions_def=monthly_partitions(),
         deps=[dg.AssetDep(stage.key("gcs_trips"), partition_mapping=days_of_month)],
         automation_condition=whenever_complete,
@@ -54,7 +58,8 @@ def monthly_report(service: Service) -> dg.AssetsDefinition:
             figures = month_figures(lake.lake, service, month)
             return Report(figures, page(figures), picture(figures))
 
-    return report
+    (asset,) = with_code([report])
+    return asset
 
 
 def month_figures(lake: Lake, service: Service, month: Month) -> MonthFigures:

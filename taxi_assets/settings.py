@@ -30,6 +30,8 @@ IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 ENDPOINT = re.compile(r"https?://[^/@?#\s]+/?")
+# What Dagster takes for an owner.
+OWNER = re.compile(r"team:\S+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 
 LARGEST_PORT = 65535
 FOR_EVER = "forever"
@@ -150,6 +152,18 @@ def retry_delay(env: Mapping[str, str] | None = None) -> float:
             f"TAXI_RETRY_DELAY={text!r}: write seconds, over 0 and at most {LONGEST_DELAY}"
         )
     return delay
+
+
+def owners(env: Mapping[str, str] | None = None) -> list[str]:
+    """Who looks after the assets, `TAXI_OWNERS` (default team:taxi): e-mail addresses, teams."""
+    text = (os.environ if env is None else env).get("TAXI_OWNERS") or "team:taxi"
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    wrong = [name for name in names if not OWNER.fullmatch(name)]
+    if wrong or not names:
+        raise SettingsError(
+            f"TAXI_OWNERS={text!r}: write e-mail addresses or team:<name>, with commas between"
+        )
+    return names
 
 
 def drop_rules(env: Mapping[str, str] | None = None) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from taxi_assets.settings import (
     Settings,
     days_per_run,
     drop_rules,
+    owners,
     retry_delay,
     start_date,
 )
@@ -275,6 +276,26 @@ def test_days_of_a_run(text: str, days: int) -> None:
 def test_days_of_a_run_must_be_a_number(text: str) -> None:
     with pytest.raises(SettingsError, match=f"TAXI_DAYS_PER_RUN='{text}': write a whole number"):
         days_per_run({"TAXI_DAYS_PER_RUN": text})
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("", ["team:taxi"]),
+        ("team:data", ["team:data"]),
+        (" a@b.nyc , team:data-1", ["a@b.nyc", "team:data-1"]),
+    ],
+)
+def test_owners(text: str, names: list[str]) -> None:
+    assert owners({"TAXI_OWNERS": text}) == names
+    assert owners({}) == ["team:taxi"]
+
+
+@pytest.mark.parametrize("text", ["somebody", "team:", "a@b", "a@b.nyc, data", ","])
+def test_owners_that_dagster_would_refuse_are_refused_by_name(text: str) -> None:
+    with pytest.raises(SettingsError, match="write e-mail addresses or team:<name>") as refused:
+        owners({"TAXI_OWNERS": text})
+    assert repr(text) in str(refused.value)
 
 
 @pytest.mark.parametrize(
