@@ -35,6 +35,7 @@ from taxi_assets.resources.lake import LakeResource
 from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.resources.source import SourceResource
 from taxi_assets.services import SERVICES, Service
+from taxi_assets.small_jobs import small_jobs
 
 
 def build_defs(
@@ -54,7 +55,7 @@ def build_defs(
     return dg.Definitions(
         assets=[*assets, *reports],
         asset_checks=[stores_agree(service) for service in services.values()],
-        jobs=jobs,
+        jobs=[*jobs, *small_jobs(services)],
         schedules=[daily_schedule(service, automation) for service in services.values()],
         sensors=[
             *(new_month_sensor(service, automation) for service in services.values()),

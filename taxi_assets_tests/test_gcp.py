@@ -24,6 +24,7 @@ from taxi_assets.resources.lake import Lake, open_lake
 from taxi_assets.services import SERVICES
 from taxi_assets.settings import Settings
 from taxi_assets_tests import stores
+from taxi_assets_tests.small_jobs import jobs as small_jobs
 from taxi_assets_tests.stores import Runs
 from taxi_assets_tests.test_monthly_report import load, metadata, report
 
@@ -165,6 +166,30 @@ def test_google_is_told_the_type_of_an_object() -> None:
             lake.put("page.html", b"<html>", "text/html")
         server.shutdown()
     assert json.loads(sent[0])["contentType"] == "text/html"
+
+
+def test_an_export_to_gcs_is_whole_and_can_be_inspected(gcp: None) -> None:
+    result = Runs().run("yellow", "2021-01-05", "2021-01-06")
+    assert result.success, stores.failure(result)
+    days = {"service": "yellow", "first_day": "2021-01-05", "last_day": "2021-01-06"}
+    exported = small_jobs.shown("export_parquet", **days)
+    uri = f"gs://{BUCKET}/nyc_taxi_data.parquet"
+    assert exported["dagster/uri"] == uri
+    for name in (uri, "nyc_taxi_data.parquet"):
+        found = small_jobs.shown("inspect_object", object=name)
+        assert (found["rows"], found["bytes"]) == (exported["rows"], exported["bytes"])
+    client = storage.Client(project="taxi-local")
+    assert list(client.list_blobs(BUCKET, prefix="_tmp/")) == []
+    for name in ("none.csv", f"gs://{BUCKET}/none.parquet", "gs://no-such-bucket/none.csv"):
+        assert "there is no gs://" in small_jobs.refused("inspect_object", object=name)
+    assert "is no key of" in small_jobs.refused("inspect_object", object="../x/none.csv")
+
+    damaged = client.bucket(BUCKET).blob("yellow/tpep_pickup_date=2021-01-06/trips.parquet")
+    damaged.upload_from_string("PAR1 no more PAR1")
+    small_jobs.refused("export_parquet", **days)
+    again = small_jobs.shown("inspect_object", object=uri)
+    assert (again["rows"], again["bytes"]) == (exported["rows"], exported["bytes"])
+    assert list(client.list_blobs(BUCKET, prefix="_tmp/")) == []
 
 
 def test_without_credentials_the_remedy_is_named(

@@ -13,8 +13,8 @@ import stat
 import struct
 import time
 import uuid
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from enum import StrEnum
@@ -160,6 +160,41 @@ class Lake:
             self.filesystem.copy_file(f"{self.root}/{source}", f"{self.root}/{target}")
             return
         self._put_local(target, Path(self.root, source).read_bytes())
+
+    @contextmanager
+    def writer(self, key: str) -> Iterator[pa.NativeFile]:
+        """A stream whose content replaces an object when the block ends well, and not before.
+
+        It goes to a temporary object: closing a stream to GCS publishes what was written so far.
+        """
+        temporary = f"{TEMPORARY}/{uuid.uuid4().hex}"
+        here, target = Path(self.root, temporary), Path(self.root, key)
+        try:
+            with room_in(Path(self.root)):
+                if self.local:
+                    here.parent.mkdir(parents=True, exist_ok=True)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                with self.filesystem.open_output_stream(
+                    f"{self.root}/{temporary}", compression=None
+                ) as stream:
+                    yield stream
+                if not self.local:
+                    self.copy(temporary, key)
+                    return
+                with here.open("rb") as file:
+                    os.fsync(file.fileno())
+                here.replace(target)
+        finally:
+            self.delete(temporary)
+
+    def keys(self, folder: str) -> set[str]:
+        """Keys of all objects under a folder."""
+        selector = pa_fs.FileSelector(f"{self.root}/{folder}", allow_not_found=True, recursive=True)
+        return {
+            info.path.removeprefix(f"{self.root}/")
+            for info in self.filesystem.get_file_info(selector)
+            if info.is_file
+        }
 
     def delete(self, key: str) -> None:
         """Remove an object if it is there."""

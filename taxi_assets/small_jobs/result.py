@@ -1,0 +1,82 @@
+"""What the small jobs show in a run: a table, or a failure in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+
+from taxi_assets.errors import TerminalError
+
+WIDEST = 200
+"""Characters of a cell."""
+LARGEST_EXACT = 2**53
+"""Past it a browser rounds whole numbers."""
+
+Column = tuple[str, str]
+"""Name and type."""
+
+
+def table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> dg.TableMetadataValue:
+    """Rows as the run's page shows them; a name that comes twice gets a number."""
+    names: list[str] = []
+    for name, _ in columns:
+        again = sum(one == name for one, _ in columns[: len(names)])
+        names.append(f"{name} ({again + 1})" if again else name)
+    return dg.MetadataValue.table(
+        records=[dg.TableRecord(dict(zip(names, map(_cell, row), strict=True))) for row in rows],
+        schema=dg.TableSchema(
+            columns=[
+                dg.TableColumn(name, kind) for name, (_, kind) in zip(names, columns, strict=True)
+            ]
+        ),
+    )
+
+
+def schema(columns: Sequence[Column]) -> dg.TableSchemaMetadataValue:
+    """Columns and their types."""
+    return dg.MetadataValue.table_schema(
+        dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in columns])
+    )
+
+
+def columns_of(found: pa.Schema) -> list[Column]:
+    """Names and types of an Arrow schema."""
+    return [(field.name, str(field.type)) for field in found]
+
+
+def text(shown: dg.TableMetadataValue) -> str:
+    """The table for a terminal."""
+    columns = [column.name for column in shown.schema.columns]
+    lines = [columns, *([str(one.data[name]) for name in columns] for one in shown.records)]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+@contextmanager
+def failing_in_one_line() -> Iterator[None]:
+    """Whatever goes wrong becomes a `Failure` of one line."""
+    try:
+        yield
+    except Exception as error:
+        said = (
+            str(error) if isinstance(error, TerminalError) else f"{type(error).__name__}: {error}"
+        )
+        raise dg.Failure(" ".join(said.split())) from error
+
+
+def _cell(value: Any) -> str | int | float | bool:
+    if value is None:
+        return "null"
+    if isinstance(value, bool | float):
+        return value
+    if isinstance(value, int):
+        return value if abs(value) <= LARGEST_EXACT else str(value)
+    shown = f"0x{value[: WIDEST // 2].hex()}" if isinstance(value, bytes) else str(value)
+    return shown if len(shown) <= WIDEST else f"{shown[:WIDEST]}..."

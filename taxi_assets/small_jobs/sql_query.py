@@ -1,0 +1,221 @@
+"""`sql_query`: one SELECT on Postgres or BigQuery, its first rows as a table in the run.
+
+Nothing that writes gets through. On Postgres the server sees to it: the transaction is read-only,
+the extended protocol takes one statement, and it must be the query of a cursor, so a SELECT; a
+superuser steps down to `pg_read_all_data`, so that no function acts outside the transaction
+(files, configuration). On BigQuery a dry run must call it a SELECT.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import dagster as dg
+import pyarrow as pa
+from pydantic import Field
+
+from taxi_assets.errors import StoreError
+from taxi_assets.resources.bigquery import BigQueryResource
+from taxi_assets.resources.postgres import PostgresResource
+from taxi_assets.small_jobs.result import Column, columns_of, failing_in_one_line, table, text
+
+QUERY_CANCELED = "57014"
+"""Postgres's SQLSTATE of a statement past its time."""
+PASSING = ("57P", "53")
+"""Beginnings of SQLSTATEs that are no fault of the query: a shutdown, a lack of resources."""
+ONE_SELECT = "sql_query runs one SELECT"
+
+
+class SqlQueryConfig(dg.Config):
+    """What the launchpad asks for."""
+
+    query: str = Field(description="One SELECT (or WITH ... SELECT). Anything else is refused.")
+    store: Literal["postgres", "bigquery"] = Field("postgres", description="Where it runs.")
+    rows: int = Field(
+        20, ge=1, le=1000, description="Most rows to show, 1 to 1000. The rest is not read."
+    )
+    timeout_seconds: int = Field(
+        60, ge=1, le=3600, description="Seconds after which the query is stopped, 1 to 3600."
+    )
+    most_gigabytes: int = Field(
+        10, ge=1, description="BigQuery only: a query that would read more is refused unpaid."
+    )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The first rows of a result."""
+
+    columns: list[Column]
+    rows: list[tuple[Any, ...]]
+    """One more than asked for where there are more."""
+
+
+def sql_query_job() -> dg.JobDefinition:
+    """The job, of one op `query`."""
+
+    @dg.op(out=dg.Out(dg.Nothing))
+    def query(
+        context: dg.OpExecutionContext,
+        config: SqlQueryConfig,
+        postgres: PostgresResource,
+        bigquery: BigQueryResource,
+    ) -> None:
+        """Runs one SELECT and shows its first rows."""
+        began = time.monotonic()
+        with failing_in_one_line():
+            certain = is_one_select(config.query, config.store)
+            if config.store == "postgres":
+                found = from_postgres(postgres, config)
+            else:
+                found = from_bigquery(bigquery, config, certain=certain)
+        shown = table(found.columns, found.rows[: config.rows])
+        more = len(found.rows) > config.rows
+        context.log.info(
+            f"{len(shown.records)} rows{', and there are more' if more else ''}\n{text(shown)}"
+        )
+        context.add_output_metadata(
+            {
+                "result": shown,
+                "rows": len(shown.records),
+                "more_rows": more,
+                "seconds": round(time.monotonic() - began, 3),
+                "query": dg.MetadataValue.md(f"```sql\n{config.query}\n```"),
+            }
+        )
+
+    @dg.job(
+        name="sql_query",
+        description="Runs one SELECT, read-only, on Postgres or BigQuery and shows the first rows.",
+    )
+    def sql_query() -> None:
+        query()
+
+    return sql_query
+
+
+def is_one_select(query: str, dialect: str) -> bool:
+    """Whether a query is a single SELECT for certain; the server has the last word on its dialect.
+
+    Raises:
+        StoreError: it is another statement, or more than one.
+    """
+    import sqlglot  # noqa: PLC0415 - heavy at import
+    from sqlglot import exp  # noqa: PLC0415
+
+    try:
+        statements = [
+            one
+            for one in sqlglot.parse(query, dialect=dialect)
+            if one is not None and not isinstance(one, exp.Semicolon)
+        ]
+    except sqlglot.errors.SqlglotError as error:
+        # The emulator executes the dry run of a script: what cannot be read here must be one
+        # statement at least.
+        if dialect == "bigquery" and ";" in query.rstrip().rstrip(";"):
+            raise StoreError(
+                f"{ONE_SELECT}, and this cannot be read as one: {str(error).splitlines()[0]}"
+            ) from error
+        return False
+    if len(statements) != 1:
+        raise StoreError(f"{ONE_SELECT}: these are {len(statements)} statements")
+    writes = next((one for one in statements[0].find_all(exp.DML)), None)
+    if writes is not None or not isinstance(statements[0], exp.Query | exp.Values):
+        word = writes.key if writes is not None else query.split(maxsplit=1)[0]
+        raise StoreError(f"{ONE_SELECT}: {word.upper()} is refused, it only reads")
+    return True
+
+
+def from_postgres(postgres: PostgresResource, config: SqlQueryConfig) -> Rows:
+    """The first rows from Postgres.
+
+    Raises:
+        StoreError: what the server says of the query, or that it took too long.
+    """
+    from adbc_driver_postgresql import StatementOptions, dbapi  # noqa: PLC0415 - heavy at import
+
+    with postgres.connect() as connection, connection.cursor() as cursor:
+        cursor.execute("SET TRANSACTION READ ONLY")
+        cursor.execute(f"SET LOCAL statement_timeout = {config.timeout_seconds * 1000:d}")
+        cursor.execute("SELECT current_setting('is_superuser')")
+        if cursor.fetchone() == ("on",):
+            cursor.execute("SET LOCAL ROLE pg_read_all_data")
+        try:
+            cursor.execute(f"DECLARE found NO SCROLL CURSOR FOR {config.query}")
+            # The rows of a FETCH cannot be copied, which is how the driver reads by default.
+            cursor.adbc_statement.set_options(**{StatementOptions.USE_COPY.value: "false"})
+            cursor.execute(f"FETCH {config.rows + 1:d} FROM found")
+            rows = cursor.fetch_arrow_table()
+        except dbapi.DatabaseError as error:
+            if error.sqlstate == QUERY_CANCELED:
+                raise _too_slow(config) from error
+            if not error.sqlstate or error.sqlstate.startswith(PASSING):
+                raise
+            raise StoreError(f"Postgres: {_primary(error)}") from error
+        except (pa.ArrowException, OverflowError) as error:
+            raise StoreError(
+                f"a value has a type that cannot be shown ({error}): cast it, as column::text"
+            ) from error
+    cells = [column.to_pylist() for column in rows.columns]
+    return Rows(columns_of(rows.schema), list(zip(*cells, strict=True)))
+
+
+def from_bigquery(
+    bigquery: BigQueryResource, config: SqlQueryConfig, *, certain: bool = False
+) -> Rows:
+    """The first rows from BigQuery; `certain` when the query is known to be a SELECT.
+
+    Raises:
+        StoreError: what BigQuery says of the query, or that it took too long.
+    """
+    from google.api_core.exceptions import ClientError  # noqa: PLC0415 - heavy at import
+    from google.cloud.bigquery import QueryJobConfig  # noqa: PLC0415
+    from requests import Timeout  # noqa: PLC0415
+
+    with bigquery.client() as client:
+        try:
+            # No retries: they would go on past the time.
+            in_time: dict[str, Any] = {
+                "timeout": config.timeout_seconds,
+                "retry": None,
+                "job_retry": None,
+            }
+            dry = QueryJobConfig(dry_run=True, use_query_cache=False)
+            plan = client.query(config.query, job_config=dry, **in_time)
+            # The emulator has no word for a UNION; BigQuery calls it a SELECT.
+            if plan.statement_type != "SELECT" and not (certain and plan.statement_type is None):
+                raise StoreError(f"{ONE_SELECT}: {plan.statement_type} is refused, it only reads")
+            job = client.query(
+                config.query,
+                job_config=QueryJobConfig(
+                    job_timeout_ms=config.timeout_seconds * 1000,
+                    maximum_bytes_billed=config.most_gigabytes * 10**9,
+                ),
+                **in_time,
+            )
+            found = job.result(
+                max_results=config.rows + 1, timeout=config.timeout_seconds, job_retry=None
+            )
+            rows = [tuple(row.values()) for row in found]
+        except (TimeoutError, Timeout) as error:
+            raise _too_slow(config) from error
+        except ClientError as error:
+            raise StoreError(f"BigQuery: {_said(error)}") from error
+        return Rows([(one.name, one.field_type) for one in found.schema], rows)
+
+
+def _too_slow(config: SqlQueryConfig) -> StoreError:
+    return StoreError(
+        f"the query was stopped after {config.timeout_seconds} s: narrow it, or raise "
+        "timeout_seconds"
+    )
+
+
+def _primary(error: Any) -> str:
+    """The server's own message, without what the driver adds."""
+    return dict(error.details).get(b"PG_DIAG_MESSAGE_PRIMARY", str(error).encode()).decode()
+
+
+def _said(error: Any) -> str:
+    """BigQuery's own message, without the request's address."""
+    return str(error.errors[0]["message"] if error.errors else error.message)

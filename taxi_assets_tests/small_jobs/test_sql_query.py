@@ -1,0 +1,294 @@
+"""`sql_query` on the real Postgres and the BigQuery emulator, and every attempt to write."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+from pydantic import ValidationError
+
+from taxi_assets import local
+from taxi_assets.errors import StoreError
+from taxi_assets.resources.bigquery import BigQueryResource
+from taxi_assets.resources.postgres import PostgresResource
+from taxi_assets.small_jobs.sql_query import (
+    SqlQueryConfig,
+    from_bigquery,
+    from_postgres,
+    is_one_select,
+)
+from taxi_assets_tests import stores
+from taxi_assets_tests.small_jobs.jobs import records, refused, shown
+from taxi_assets_tests.test_jobs import DAGSTER
+
+pytestmark = pytest.mark.usefixtures("home")
+
+
+@pytest.fixture(scope="module")
+def kept(home: Path) -> Iterator[None]:
+    """A table of three rows and a sequence in Postgres, the same table in BigQuery."""
+    client = stores.bigquery()
+    client.delete_dataset("kept", delete_contents=True, not_found_ok=True)
+    client.create_dataset("kept")
+    client.query("CREATE TABLE kept.zones (id INT64, name STRING)").result()
+    client.query("INSERT INTO kept.zones VALUES (1, 'EWR'), (2, 'JFK'), (3, NULL)").result()
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute("DROP SCHEMA IF EXISTS kept CASCADE")
+        cursor.execute("CREATE SCHEMA kept")
+        cursor.execute("CREATE TABLE kept.zones (id bigint, name text)")
+        cursor.execute("INSERT INTO kept.zones VALUES (1, 'EWR'), (2, 'JFK'), (3, NULL)")
+        cursor.execute("CREATE SEQUENCE kept.numbers")
+        yield
+        cursor.execute("DROP SCHEMA kept CASCADE")
+    client.delete_dataset("kept", delete_contents=True)
+
+
+@pytest.mark.parametrize("store", ["postgres", "bigquery"])
+def test_the_first_rows_are_a_table_in_the_run(store: str, kept: None) -> None:
+    query = "SELECT id, name, id * 1.5 AS half FROM kept.zones ORDER BY id;"
+    found = shown("sql_query", query=query, store=store, rows=2)
+    rows = records(found["result"])
+    assert [(row["id"], row["name"]) for row in rows] == [(1, "EWR"), (2, "JFK")]
+    assert float(rows[0]["half"]) == 1.5
+    assert [column.name for column in found["result"].schema.columns] == ["id", "name", "half"]
+    assert (found["rows"], found["more_rows"]) == (2, True)
+    found = shown("sql_query", query=query, store=store, rows=3)
+    assert records(found["result"])[2]["name"] == "null"
+    assert (found["rows"], found["more_rows"]) == (3, False)
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "WITH x AS (SELECT 1 AS id) SELECT * FROM x",
+        "SELECT id FROM kept.zones WHERE id = 1 UNION ALL SELECT 7 WHERE 1 = 0 -- one",
+        "SELECT 1 AS id, 'DELETE FROM kept.zones; COMMIT' AS text",
+    ],
+)
+@pytest.mark.parametrize("store", ["postgres", "bigquery"])
+def test_what_is_one_select(query: str, store: str, kept: None) -> None:
+    assert records(shown("sql_query", query=query, store=store)["result"])[0]["id"] == 1
+
+
+def test_values_of_every_kind_are_shown(kept: None) -> None:
+    query = (
+        "SELECT 1::bigint << 60 AS large, true AS yes, 1.25::numeric AS exact, 'x'::bytea AS bytes,"
+        " timestamp '2021-01-05 08:00' AS time, ARRAY[1, 2] AS list, '{\"a\": 1}'::jsonb AS json,"
+        " repeat('y', 300) AS long, 1 AS same, 2 AS same"
+    )
+    (row,) = records(shown("sql_query", query=query)["result"])
+    assert row == {
+        "large": "1152921504606846976",
+        "yes": True,
+        "exact": "1.25",
+        "bytes": "0x78",
+        "time": "2021-01-05 08:00:00",
+        "list": "[1, 2]",
+        "json": '{"a": 1}',
+        "long": "y" * 200 + "...",
+        "same": 1,
+        "same (2)": 2,
+    }
+    assert "cast it, as column::text" in refused("sql_query", query="SELECT row(1, 2)")
+
+
+def test_no_row_is_a_table_too(kept: None) -> None:
+    found = shown("sql_query", query="SELECT id, name FROM kept.zones WHERE false")
+    assert records(found["result"]) == []
+    assert found["rows"] == 0
+
+
+WRITES = {
+    "DELETE FROM kept.zones": "sql_query runs one SELECT: DELETE is refused, it only reads",
+    "  delete from kept.zones": "DELETE is refused",
+    "UPDATE kept.zones SET id = 0": "UPDATE is refused",
+    "DROP TABLE kept.zones": "DROP is refused",
+    "SELECT 1; DROP TABLE kept.zones": "these are 2 statements",
+    "SELECT 1; COMMIT; DROP TABLE kept.zones": "these are 3 statements",
+    "BEGIN; DELETE FROM kept.zones; COMMIT": "these are 3 statements",
+    "CREATE TABLE kept.more AS SELECT 1 AS id": "CREATE is refused",
+    "": "these are 0 statements",
+    "-- nothing": "these are 0 statements",
+}
+POSTGRES_WRITES = {
+    "WITH x AS (DELETE FROM kept.zones RETURNING id) SELECT * FROM x": "DELETE is refused",
+    "SELECT setval('kept.numbers', 7)": "permission denied for sequence numbers",
+    "SELECT nextval('kept.numbers')": "permission denied for sequence numbers",
+    "COPY kept.zones TO PROGRAM 'touch planted'": "COPY is refused",
+    "SELECT id INTO kept.more FROM kept.zones": "SELECT ... INTO is not allowed here",
+    "SELECT * FROM kept.zones FOR UPDATE": "cannot execute SELECT FOR UPDATE in a read-only",
+    "SELECT set_config('transaction_read_only', 'off', true)": "must be set before any query",
+    "SELECT lo_create(0)": "cannot execute lo_create() in a read-only transaction",
+    "SELECT lo_export(1, 'planted')": "permission denied for function lo_export",
+    "SELECT pg_read_file('postgresql.conf')": "permission denied for function pg_read_file",
+    "SELECT pg_reload_conf()": "permission denied for function pg_reload_conf",
+    "SELECT query_to_xml('DELETE FROM kept.zones', true, true, '')": "DELETE is not allowed in a",
+    "VACUUM kept.zones": "VACUUM is refused",
+    "SELECT 1 FROM kept.zones WHERE id = $1": "bind message supplies 0 parameters",
+}
+BIGQUERY_WRITES = {
+    "EXPORT DATA OPTIONS(uri='gs://x/*.csv', format='CSV') AS SELECT 1": "EXPORT is refused",
+    "DECLARE x INT64; SELECT 1": "these are 2 statements",
+    "SELECT 1; DROP TABLE kept.zones; SELECT (": "cannot be read as one",
+    "CALL kept.procedure()": "CALL is refused",
+}
+
+
+def untouched() -> None:
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*), sum(id)::bigint FROM kept.zones")
+        assert cursor.fetchone() == (3, 6)
+        cursor.execute("SELECT is_called FROM kept.numbers")
+        assert cursor.fetchone() == (False,)
+        cursor.execute("SELECT to_regclass('kept.more') IS NULL")
+        assert cursor.fetchone() == (True,)
+    client = stores.bigquery()
+    (row,) = client.query("SELECT COUNT(*), SUM(id) FROM kept.zones").result()
+    assert tuple(row) == (3, 6)
+    assert [table.table_id for table in client.list_tables("kept")] == ["zones"]
+
+
+def said_of(store: str, query: str, *, look: bool = True) -> str:
+    """Why a query is refused, with or without the look at the statement that comes first."""
+    config = SqlQueryConfig(query=query, store=store)
+    try:
+        certain = look and is_one_select(query, store)
+        if store == "postgres":
+            from_postgres(PostgresResource(), config)
+        else:
+            from_bigquery(BigQueryResource(), config, certain=certain)
+    except StoreError as error:
+        return str(error)
+    return f"{query} ran"
+
+
+@pytest.mark.parametrize(
+    ("store", "more"), [("postgres", POSTGRES_WRITES), ("bigquery", BIGQUERY_WRITES)]
+)
+def test_nothing_that_writes_gets_through(store: str, more: dict[str, str], kept: None) -> None:
+    expected = {**WRITES, **more}
+    found = {query: said_of(store, query) for query in expected}
+    assert {query: said for query, said in found.items() if expected[query] not in said} == {}
+    untouched()
+
+
+def test_postgres_refuses_what_writes_by_itself(kept: None) -> None:
+    for query in {**WRITES, **POSTGRES_WRITES}:
+        assert said_of("postgres", query, look=False).startswith("Postgres: "), query
+    untouched()
+
+
+def test_a_refusal_is_one_line_in_the_run(kept: None) -> None:
+    said = refused("sql_query", query="DELETE FROM kept.zones")
+    assert said == "sql_query runs one SELECT: DELETE is refused, it only reads"
+
+
+def test_a_user_that_is_no_superuser_reads_what_it_may(
+    home: Path, kept: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stack = local.use(home / "taxi")
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE ROLE reader LOGIN PASSWORD 'planted-secret'")
+        try:
+            cursor.execute("GRANT USAGE ON SCHEMA kept TO reader")
+            cursor.execute("GRANT SELECT, DELETE ON kept.zones TO reader")
+            cursor.execute("GRANT ALL ON kept.numbers TO reader")
+            with monkeypatch.context() as reader:
+                for name, value in {
+                    "HOST": stack.postgres_host,
+                    "PORT": str(stack.postgres_port),
+                    "DBNAME": stack.postgres_dbname,
+                    "USER": "reader",
+                    "PASSWORD": "planted-secret",
+                }.items():
+                    reader.setenv(f"POSTGRES_{name}", value)
+                query = "SELECT count(*) AS zones FROM kept.zones"
+                assert records(shown("sql_query", query=query)["result"]) == [{"zones": 3}]
+                said = refused("sql_query", query="SELECT setval('kept.numbers', 7)")
+            assert said == "Postgres: cannot execute setval() in a read-only transaction"
+        finally:
+            cursor.execute("DROP OWNED BY reader")
+            cursor.execute("DROP ROLE reader")
+    untouched()
+
+
+@pytest.mark.parametrize(
+    ("store", "query", "said"),
+    [
+        ("postgres", "SELECT nothing FROM kept.zones", 'Postgres: column "nothing" does not exist'),
+        ("postgres", "SELECT * FROM kept.none", 'Postgres: relation "kept.none" does not exist'),
+        ("postgres", "SELEC 1", 'Postgres: syntax error at or near "SELEC"'),
+        ("postgres", "SELECT 1 / 0", "Postgres: division by zero"),
+        ("bigquery", "SELECT * FROM kept.none", "BigQuery: Not found: Table taxi-local.kept.none"),
+        ("bigquery", "SELEC 1", 'BigQuery: Syntax error: Unexpected identifier "SELEC"'),
+    ],
+)
+def test_wrong_sql_shows_the_servers_words(store: str, query: str, said: str, kept: None) -> None:
+    assert said_of(store, query).startswith(said)
+
+
+SLOW = {
+    "postgres": "SELECT pg_sleep(60)",
+    "bigquery": "SELECT COUNT(*) FROM UNNEST(GENERATE_ARRAY(1, 8000)) AS x"
+    " JOIN UNNEST(GENERATE_ARRAY(1, 8000)) AS y ON MOD(x * y, 7) = 3",
+}
+
+
+@pytest.mark.parametrize("store", SLOW)
+def test_a_slow_query_is_stopped(store: str, kept: None) -> None:
+    began = time.monotonic()
+    said = refused("sql_query", query=SLOW[store], store=store, timeout_seconds=1)
+    assert said == "the query was stopped after 1 s: narrow it, or raise timeout_seconds"
+    assert time.monotonic() - began < 10
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity"
+            " WHERE application_name = 'taxi_assets' AND query LIKE '%pg_sleep(60)%'"
+        )
+        assert cursor.fetchone() == (0,)
+
+
+def test_a_huge_result_is_not_loaded(kept: None) -> None:
+    query = (
+        "WITH RECURSIVE endless(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM endless)"
+        " SELECT id, repeat('x', 10000) AS filling FROM endless"
+    )
+    process = psutil.Process()
+    before = process.memory_info().rss
+    found = shown("sql_query", query=query, rows=5, timeout_seconds=30)
+    assert [row["id"] for row in records(found["result"])] == [1, 2, 3, 4, 5]
+    assert found["more_rows"] is True
+    assert process.memory_info().rss - before < 100e6
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"query": "SELECT 1", "rows": 0},
+        {"query": "SELECT 1", "rows": 1001},
+        {"query": "SELECT 1", "timeout_seconds": 0},
+        {"query": "SELECT 1", "store": "mysql"},
+        {},
+    ],
+)
+def test_config_out_of_bounds_is_refused(config: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        SqlQueryConfig(**config)
+
+
+def test_from_the_command_line(kept: None, tmp_path: Path) -> None:
+    config = tmp_path / "query.yaml"
+    config.write_text("ops: {query: {config: {query: 'SELECT count(*) AS zones FROM kept.zones'}}}")
+    done = subprocess.run(
+        [DAGSTER, "job", "execute", "-m", "taxi_assets.definitions", "-j", "sql_query"]
+        + ["--config", str(config)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "1 rows\nzones\n3\n" in done.stdout + done.stderr
