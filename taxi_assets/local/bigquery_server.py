@@ -225,12 +225,13 @@ def _quoted(path: Path) -> str:
 
 
 def main(arguments: list[str]) -> None:
-    """Serve `<home>` on a REST port of the loopback interface until SIGTERM."""
+    """Serve `<home>` on `<port>` of `[host]`, by default the loopback interface, until SIGTERM."""
     home, port = Home(Path(arguments[0])), int(arguments[1])
+    host = arguments[2] if arguments[2:] else LOCAL_HOST
     adapt()
     server.run_forever(
         Settings(
-            rest_host=LOCAL_HOST,
+            rest_host=host,
             rest_port=port,
             grpc_host=LOCAL_HOST,
             grpc_port=0,
