@@ -1,0 +1,178 @@
+"""A docker-compose project of this repository, under a name, a port and an image of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.test_server import LAUNCH, STATUS, ask, until
+
+PASSWORDS = ("POSTGRES_PASSWORD", "DAGSTER_POSTGRES_PASSWORD", "POSTGRES_SUPERUSER_PASSWORD")
+COMPARE = Path(__file__).with_name("stores_and_source.py")
+RUNS = """query ($id: String!) {
+  runsOrError(filter: {tags: [{key: "dagster/backfill", value: $id}]}) {
+    ... on Runs { results { runId status parentRunId } }
+  }
+}"""
+BUSY = ("REQUESTED", "CANCELING", "FAILING")
+MINUTES = 60.0
+
+
+def compose_command() -> list[str]:
+    """`docker compose` v2 where it is, otherwise docker-compose 1.29."""
+    for command in (["docker", "compose"], ["docker-compose"]):
+        if (
+            shutil.which(command[0])
+            and not subprocess.run(
+                [*command, "version"], capture_output=True, check=False
+            ).returncode
+        ):
+            return command
+    pytest.skip("there is no docker compose")
+
+
+@dataclass
+class Project:
+    """The stack under a name of its own."""
+
+    env_file: Path
+    command: list[str] = field(default_factory=compose_command)
+    name: str = field(default_factory=lambda: f"taxitest{secrets.token_hex(3)}")
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.settings |= {"DAGSTER_PORT": str(self.port), "TAXI_IMAGE_TAG": self.name}
+        for name in PASSWORDS:
+            self.settings[name] = secrets.token_hex(16)
+        self.write()
+
+    def write(self) -> None:
+        """`.env`: the example with what a person adds."""
+        lines = [f"{name}={value}" for name, value in self.settings.items()]
+        example = (REPOSITORY / ".env.example").read_text()
+        self.env_file.write_text("\n".join([example, *lines, ""]))
+
+    def run(self, *arguments: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess:
+        """A compose command; its output on failure."""
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name.startswith(("DOCKER_", "PYTHON_IMAGE")) or name in ("PATH", "HOME")
+        }
+        done = subprocess.run(
+            [*self.command, "-p", self.name, "--env-file", str(self.env_file), *arguments],
+            cwd=REPOSITORY,
+            env=environment,
+            capture_output=True,
+            check=False,
+            **{"text": True, **more},
+        )
+        assert not check or done.returncode == 0, f"{arguments}: {done.stdout} {done.stderr}"
+        return done
+
+    def docker(self, *arguments: str) -> str:
+        """A docker command's output."""
+        return subprocess.run(
+            ["docker", *arguments], check=True, capture_output=True, text=True
+        ).stdout
+
+    def container(self, service: str) -> str:
+        """Its id."""
+        return self.run("ps", "-q", service).stdout.strip()
+
+    def wait_healthy(self, services: tuple[str, ...], seconds: float = 5 * MINUTES) -> None:
+        """Until every one of them is."""
+
+        def healthy() -> bool:
+            form = "{{.State.Status}} {{.State.Health.Status}}"
+            states = [
+                self.docker("inspect", "-f", form, self.container(service)).split()
+                for service in services
+            ]
+            return all(state == ["running", "healthy"] for state in states)
+
+        until(healthy, seconds)
+
+    @property
+    def graphql(self) -> str:
+        """Where the webserver listens."""
+        return f"http://127.0.0.1:{self.port}/graphql"
+
+    def backfill(self, service: str, days: list[str]) -> str:
+        """Launch one; its id."""
+        names = ("raw", "cleaned", "postgres", "gcs", "bigquery")
+        assets = [{"path": [service, f"{name}_trips"]} for name in names]
+        params = {"partitionNames": days, "assetSelection": assets}
+        launched = ask(self.graphql, LAUNCH, params=params)["launchPartitionBackfill"]
+        assert launched["__typename"] == "LaunchBackfillSuccess", launched
+        return launched["backfillId"]
+
+    def runs(self, backfill: str) -> list[dict[str, Any]]:
+        """Its runs, retries among them."""
+        return ask(self.graphql, RUNS, id=backfill)["runsOrError"]["results"]
+
+    def running(self, backfill: str, but: set[str], seconds: float = 10 * MINUTES) -> str:
+        """The id of a run under way that is not in `but`."""
+
+        def started() -> str | None:
+            found = [run for run in self.runs(backfill) if run["status"] == "STARTED"]
+            return next((run["runId"] for run in found if run["runId"] not in but), None)
+
+        return until(started, seconds)
+
+    def ended(self, backfill: str, seconds: float = 20 * MINUTES) -> str:
+        """The status in which it ended."""
+
+        def status() -> str | None:
+            found = ask(self.graphql, STATUS, id=backfill)["partitionBackfillOrError"]["status"]
+            return None if found in BUSY else found
+
+        return until(status, seconds)
+
+    def compare(self, service: str, days: list[str]) -> dict[str, Any]:
+        """Rows by store and day, after stores and source were found to hold the same rows."""
+        done = self.run(
+            *("exec", "-T", "code", "python", "-", service, *days),
+            input=COMPARE.read_text(),
+        )
+        found = json.loads(done.stdout)
+        assert len(set(found["hashes"].values())) == 1
+        assert all(rows > 0 for rows in found["rows"]["source"].values())
+        return found["rows"]
+
+    def memory(self) -> dict[str, str]:
+        """What each container uses now, of its limit."""
+        ids = self.run("ps", "-q").stdout.split()
+        lines = self.docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *ids)
+        return dict(line.split(maxsplit=1) for line in lines.splitlines())
+
+    def answers(self) -> bool:
+        """Whether the webserver does."""
+        return requests.get(f"http://127.0.0.1:{self.port}/server_info", timeout=5).ok
+
+
+class Clock:
+    """Prints how long each part took."""
+
+    def __init__(self) -> None:
+        self.began = time.monotonic()
+
+    def __call__(self, what: str) -> None:
+        now = time.monotonic()
+        print(f"\n{now - self.began:7.1f} s  {what}", end="", flush=True)
+        self.began = now
