@@ -238,7 +238,7 @@ def runs(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterato
         f"POSTGRES_{name.upper()}": str(value)
         for name, value in stores.postgres_arguments().items()
     }
-    stack["BIGQUERY_ENDPOINT"] = stores._stack().bigquery_endpoint
+    stack["BIGQUERY_ENDPOINT"] = stores.stack().bigquery_endpoint
     with ExitStack() as open_ones:
         source = open_ones.enter_context(published(*versions(tmp_path)))
         settings = open_ones.enter_context(relays(signs, stack, source))

@@ -208,7 +208,7 @@ def dagster_home(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     shutil.copy(REPOSITORY / "dagster.yaml", folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAGSTER_HOME", str(folder))
-        patch.setattr("taxi_assets.assets.RETRIES", None)
+        patch.setenv("TAXI_RETRY_DELAY", "0.05")
         patch.setattr(download, "BACKOFF_SECONDS", 0.001)
         yield folder
 
