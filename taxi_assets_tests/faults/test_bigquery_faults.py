@@ -86,7 +86,7 @@ def test_each_kind_of_call_is_asked_again(
             proxies.append(proxy)
             resources.append(resource)
         found = list(pool.map(store, resources))
-        assert [proxy.left for proxy in proxies] == [0] * 4
+        assert [proxy.left for proxy in proxies] == [[]] * 4
     rows = undisturbed["bigquery"]
     assert found == [{day: (len(rows), pytest.approx(rows["total_amount"].sum()))}] * 4
 
@@ -97,7 +97,7 @@ def test_jobs_whose_answers_were_lost_run_once(proxy: HttpProxy, undisturbed: Ro
     # Found by its id not at once, and not without trouble.
     proxy.answer(JOBS_GET, 404, 503, 429)
     assert Steps().succeeds("bigquery_trips") == 0
-    assert proxy.left == 0
+    assert proxy.left == []
     assert inserted(proxy) == [200, 409, 200, 409, 200, 409]
     assert_left(undisturbed)
 
@@ -111,7 +111,7 @@ def test_a_server_that_does_not_answer_is_not_waited_for(
     began = time.monotonic()
     assert Steps().succeeds("bigquery_trips") == 0
     assert len(hanging) <= time.monotonic() - began < 30
-    assert proxy.left == 0
+    assert proxy.left == []
     assert inserted(proxy) == [200, 200, 200]
     assert_left(undisturbed)
 

@@ -1,0 +1,81 @@
+"""GCS that fails in passing, half-way through an upload, or for good."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+
+import pandas as pd
+import pytest
+
+from taxi_assets.local.server import pick_port
+from taxi_assets_tests import stores
+from taxi_assets_tests.fault_proxy import HttpProxy, http_proxy
+from taxi_assets_tests.faults.conftest import DAY, Steps, assert_left
+from taxi_assets_tests.gcs_server import gcs_server
+
+CALLS = {
+    "upload": r"^POST /upload/",
+    "content": r"^PUT /upload/",
+    "metadata": r"^GET (?!.*alt=media)",
+    "download": r"^GET .*alt=media",
+    "copy": r"^POST .*/rewriteTo/",
+}
+ALL = ("raw_trips", "cleaned_trips", "gcs_trips")
+Rows = Mapping[str, pd.DataFrame]
+
+
+@pytest.fixture
+def proxy(undisturbed: Rows, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpProxy]:
+    """What the project takes for GCS; its bucket is the folder of the undisturbed run."""
+    port = pick_port(None)
+    root = stores.lake().parent
+    monkeypatch.setenv("TAXI_LAKE", f"gs://{stores.lake().name}")
+    monkeypatch.setenv("GCS_RETRY_SECONDS", "1")
+    with gcs_server(root, port) as address, http_proxy(address, port) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.address)
+        yield proxy
+
+
+def test_each_kind_of_call_is_repeated(
+    proxy: HttpProxy, undisturbed: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GCS_RETRY_SECONDS", "60")
+    for number, on in enumerate(CALLS.values()):
+        proxy.answer(on, (503, 429, 500)[number % 3])
+        proxy.add(on, "reset")
+    assert Steps().succeeds(*ALL) == 0
+    assert proxy.left == []
+    assert_left(undisturbed)
+
+
+@pytest.mark.parametrize("broken", ["cut_upload", "lose_answer", "cut_answer"])
+def test_a_broken_upload_is_begun_again(broken: str, proxy: HttpProxy, undisturbed: Rows) -> None:
+    proxy.add(CALLS["content"], broken, times=2)
+    proxy.add(CALLS["copy"], broken)
+    Steps().succeeds("cleaned_trips", "gcs_trips")
+    assert proxy.left == []
+    assert_left(undisturbed)
+
+
+def test_a_lasting_trouble_ends_an_attempt_in_time(proxy: HttpProxy, undisturbed: Rows) -> None:
+    proxy.add(CALLS["copy"], "answer", times=3, status=503)
+    began = time.monotonic()
+    assert Steps().succeeds("gcs_trips") > 0
+    assert time.monotonic() - began < 30
+    assert proxy.left == []
+    assert_left(undisturbed)
+
+
+def test_a_refusal_ends_the_run_with_the_remedy(proxy: HttpProxy, undisturbed: Rows) -> None:
+    proxy.answer(CALLS["copy"], 403)
+    message = Steps().fails_at_once("gcs_trips")
+    assert f"yellow/gcs_trips {DAY}: " in message
+    assert "Storage Object Admin on the bucket" in message
+    assert_left(undisturbed)
+
+
+def test_a_missing_bucket_is_named(proxy: HttpProxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAXI_LAKE", "gs://not-there")
+    message = Steps().fails_at_once("raw_trips")
+    assert "make the bucket, or check GCS_BUCKET and TAXI_LAKE" in message

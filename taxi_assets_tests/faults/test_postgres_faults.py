@@ -1,0 +1,172 @@
+"""Postgres whose connections break, and that is restarted while it is written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+import psycopg2
+import pytest
+
+from taxi_assets.local import postgres
+from taxi_assets.local.home import DBNAME, LOCAL_HOST, USER, Config, Home
+from taxi_assets.local.process import until
+from taxi_assets.local.server import pick_port
+from taxi_assets_tests import stores
+from taxi_assets_tests.fault_proxy import Cut, TcpProxy, tcp_proxy
+from taxi_assets_tests.faults.conftest import Steps, assert_left
+
+PASSWORD = "secret"  # noqa: S105 - of a server that lives as long as a test
+Rows = Mapping[str, pd.DataFrame]
+Use = Callable[[TcpProxy, dict[str, object]], None]
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Use:
+    """Makes the project take a proxy for Postgres."""
+
+    def use(proxy: TcpProxy, server: dict[str, object]) -> None:
+        for name, value in {**server, "host": LOCAL_HOST, "port": proxy.port}.items():
+            monkeypatch.setenv(f"POSTGRES_{name.upper()}", str(value))
+
+    return use
+
+
+def test_a_broken_connection_is_made_again(use: Use, undisturbed: Rows) -> None:
+    server = stores.postgres_arguments()
+    with tcp_proxy(str(server["host"]), int(server["port"])) as proxy:
+        use(proxy, server)
+        proxy.cuts = [
+            Cut(b"COPY", 10_000),
+            Cut(b"COPY.*COMMIT", lose_answer=True),
+            Cut(b"VACUUM", lose_answer=True),
+        ]
+        assert Steps().succeeds("postgres_trips") == 3
+        assert not proxy.cuts
+    assert_left(undisturbed)
+
+
+@dataclass
+class Server:
+    """A PostgreSQL server that is nobody's but the test's."""
+
+    cluster: postgres.Cluster
+    port: int = field(default_factory=lambda: pick_port(None))
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def arguments(self) -> dict[str, object]:
+        return {
+            "host": LOCAL_HOST,
+            "port": self.port,
+            "dbname": DBNAME,
+            "user": USER,
+            "password": PASSWORD,
+        }
+
+    def start(self) -> None:
+        """Start, and wait until it takes connections."""
+        database, account = self.cluster.database, self.cluster.account
+        command = [self.cluster.programs / "postgres", "-D", database, "-p", str(self.port)]
+        self.process = subprocess.Popen(
+            [*command, "-c", f"listen_addresses={LOCAL_HOST}", "-c", "unix_socket_directories="],
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            user=account.user,
+            group=account.group,
+            extra_groups=account.extra_groups,
+        )
+        assert until(self.answers, 60)
+
+    def stop(self, how: signal.Signals) -> None:
+        """As `pg_ctl stop`: SIGINT is its mode fast, SIGQUIT immediate."""
+        assert self.process
+        self.process.send_signal(how)
+        self.process.wait()
+
+    def answers(self) -> bool:
+        try:
+            psycopg2.connect(**self.arguments).close()
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+    def rows(self) -> tuple[int, float]:
+        """Number of trips and sum of their amounts."""
+        connection = psycopg2.connect(**self.arguments)
+        with connection, connection.cursor() as cursor:
+            cursor.execute("SELECT count(*), sum(total_amount) FROM ny_taxi.yellow_cab_data")
+            found = cursor.fetchone()
+        connection.close()
+        return found
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with tempfile.TemporaryDirectory(prefix="taxi-") as folder:
+        Path(folder).chmod(0o755)
+        home = Home(Path(folder))
+        home.make()
+        server = Server(postgres._cluster(home, Config()))
+        postgres._initialize(server.cluster, PASSWORD)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop(signal.SIGQUIT)
+
+
+def test_a_server_restarted_in_the_middle_of_a_copy(
+    server: Server, use: Use, undisturbed: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAXI_RETRY_DELAY", "1")  # while it starts up it refuses connections
+    whole = undisturbed["postgres"]
+    expected = (len(whole), pytest.approx(whole["total_amount"].sum()))
+    with tcp_proxy(LOCAL_HOST, server.port) as proxy:
+        use(proxy, server.arguments)
+        # Into a table that is made in the transaction, then over a day that is there.
+        for how in (signal.SIGINT, signal.SIGQUIT):
+
+            def restart(how: signal.Signals = how) -> None:
+                server.stop(how)
+                server.start()
+
+            proxy.cuts = [Cut(b"COPY", 10_000, restart)]
+            assert Steps().succeeds("postgres_trips") >= 1
+            assert not proxy.cuts
+            assert server.rows() == expected
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_the_embedded_server_killed_while_it_is_written_is_started_again(
+    how: signal.Signals, undisturbed: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAXI_RETRY_DELAY", "1")  # while it shuts down it refuses connections
+    blocker = psycopg2.connect(**stores.postgres_arguments())
+    with blocker.cursor() as cursor:
+        cursor.execute("SHOW data_directory")
+        folder = Path(cursor.fetchone()[0])
+        cursor.execute("LOCK TABLE ny_taxi.yellow_cab_data IN SHARE MODE")
+
+        def kill() -> None:
+            assert until(waiting, 60)
+            pid = int((folder / "postmaster.pid").read_text().split()[0])
+            os.kill(pid, how)
+
+        def waiting() -> bool:
+            cursor.execute("SELECT count(*) FROM pg_locks WHERE NOT granted")
+            return cursor.fetchone() == (1,)
+
+        killer = threading.Thread(target=kill)
+        killer.start()
+        assert Steps().succeeds("postgres_trips") >= 1
+        killer.join()
+    blocker.close()
+    assert_left(undisturbed)
