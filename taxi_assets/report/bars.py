@@ -9,7 +9,7 @@ from datetime import date
 from taxi_assets.report.figures import MonthFigures
 from taxi_assets.report.words import long_day, short_money
 
-WIDTH, HEIGHT = 640.0, 370.0
+WIDTH, HEIGHT = 640.0, 380.0
 LEFT, BOTTOM, TOP = 52.0, 24.0, 8.0
 """Room for the scale, the days and above the highest bar, in the units of `WIDTH`."""
 GAP = 0.22
