@@ -16,11 +16,14 @@ from taxi_assets.io_managers.base import guarded
 from taxi_assets.report import words
 from taxi_assets.report.figures import MonthFigures
 from taxi_assets.report.page import top_zones
+from taxi_assets.report.picture import narrowed
 from taxi_assets.resources.lake import Lake, LakeResource, report_key
 from taxi_assets.services import Service
 from taxi_assets.windows import Month
 
 PAGE, PICTURE = "html", "png"
+SHOWN = 1120
+"""Pixels: Dagster's dialog, four fifths of the window, cuts off the rest of a wider picture."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ class MonthlyReportIOManager(dg.IOManager):
 def _metadata(lake: Lake, report: Report) -> dict[str, Any]:
     figures = report.figures
     key = report_key(figures.service, figures.month, PAGE)
-    image = base64.b64encode(report.picture).decode()
+    image = base64.b64encode(narrowed(report.picture, SHOWN)).decode()
     metadata: dict[str, Any] = {
         "summary": words.headline(figures),
         "report": dg.MetadataValue.md(f"![{words.title(figures)}](data:image/png;base64,{image})"),

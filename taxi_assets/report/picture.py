@@ -22,6 +22,7 @@ from taxi_assets.report.quality import Part, parts
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from PIL import Image
 
 WIDTH, HEIGHT, DOTS = 16.0, 9.0, 100
 COLOURS = 96
@@ -53,9 +54,23 @@ def picture(figures: MonthFigures) -> bytes:
         _quality(figure, parts(figures))
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png")
+    return _packed(Image.open(drawn).convert("RGB"))
+
+
+def narrowed(drawn: bytes, width: int) -> bytes:
+    """A picture at another width, in pixels."""
+    from PIL import Image  # noqa: PLC0415 - heavy at import
+
+    image = Image.open(io.BytesIO(drawn)).convert("RGB")
+    size = (width, image.height * width // image.width)
+    return _packed(image.resize(size, Image.Resampling.LANCZOS))
+
+
+def _packed(image: Image.Image) -> bytes:
+    from PIL import Image  # noqa: PLC0415 - heavy at import
+
     small = io.BytesIO()
-    image = Image.open(drawn).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    image.save(small, "png", optimize=True)
+    image.quantize(COLOURS, dither=Image.Dither.NONE).save(small, "png", optimize=True)
     return small.getvalue()
 
 
