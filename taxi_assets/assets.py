@@ -37,6 +37,7 @@ from taxi_assets.trips.header import header_of_slice
 from taxi_assets.trips.month import RawMonth
 from taxi_assets.trips.rules import described
 from taxi_assets.trips.source import MonthFile
+from taxi_assets.turns import take_turn
 from taxi_assets.windows import by_month
 
 DAYS = dg.DagsterType(
@@ -141,6 +142,7 @@ def _raw_trips(stage: Stage) -> dg.AssetsDefinition:
             if stage.key("postgres_trips") in context.job_def.asset_layer.executable_asset_keys:
                 with postgres.connect():
                     context.log.debug(f"Postgres at {postgres.address()} answers")
+            take_turn(context.run.run_id, service, days, context.log.info)
             months: list[RawMonth] = []
             for month, month_days in by_month(days).items():
                 file = source.month_file(service, month, context.log.info)

@@ -9,8 +9,9 @@ import gc
 # walked over and over while it grows (0.3 s), and once more at exit (0.7 s).
 gc.disable()
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, cast
 
 import dagster as dg
 
@@ -36,6 +37,7 @@ from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.resources.source import SourceResource
 from taxi_assets.services import SERVICES, Service
 from taxi_assets.small_jobs import small_jobs
+from taxi_assets.turns import turns_of
 
 
 def build_defs(
@@ -87,10 +89,13 @@ def _io_manager(
     resource: str,
 ) -> dg.IOManagerDefinition:
     """An IO manager on a run's own resource, which the run's config has reached."""
-    return dg.IOManagerDefinition(
-        lambda context: make(services, getattr(context.resources, resource)),
-        required_resource_keys={resource},
-    )
+
+    @contextmanager
+    def of_run(context: dg.InitResourceContext) -> Iterator[dg.IOManager]:
+        with turns_of(str(context.run_id)):
+            yield make(services, getattr(context.resources, resource))
+
+    return dg.IOManagerDefinition(cast("Any", of_run), required_resource_keys={resource})
 
 
 defs = build_defs()

@@ -105,6 +105,12 @@ def postgres_arguments() -> dict[str, str | int]:
     }
 
 
+def settings() -> dict[str, str]:
+    """The settings that lead to the embedded servers by their addresses."""
+    named = {f"POSTGRES_{name.upper()}": str(it) for name, it in postgres_arguments().items()}
+    return named | {"BIGQUERY_ENDPOINT": stack().bigquery_endpoint}
+
+
 def bigquery():
     """A client of the emulator."""
     return emulator_client("taxi-local", stack().bigquery_endpoint)

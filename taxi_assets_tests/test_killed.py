@@ -234,14 +234,9 @@ class Targets:
 def runs(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Runs]:
     monkeypatch.setenv("GCS_BUCKET", BUCKET)
     signs = Signs()
-    stack = {
-        f"POSTGRES_{name.upper()}": str(value)
-        for name, value in stores.postgres_arguments().items()
-    }
-    stack["BIGQUERY_ENDPOINT"] = stores.stack().bigquery_endpoint
     with ExitStack() as open_ones:
         source = open_ones.enter_context(published(*versions(tmp_path)))
-        settings = open_ones.enter_context(relays(signs, stack, source))
+        settings = open_ones.enter_context(relays(signs, stores.settings(), source))
         log = Path(os.environ["DAGSTER_HOME"], "history", "runs", "index.db-wal")
         open_ones.enter_context(watched(signs, stores.lake() / "_tmp", log))
         yield Runs(signs, settings, tmp_path / "runs.log", Path(os.environ["TAXI_HOME"]))

@@ -27,6 +27,7 @@ from taxi_assets.table_metadata import (
     content_metadata,
     median_metadata,
 )
+from taxi_assets.turns import take_turn
 
 Records = Iterable[tuple[date, DayRecord]]
 In = TypeVar("In")
@@ -59,6 +60,7 @@ class DaysIOManager(dg.IOManager, Generic[In, Out]):
     def load_input(self, context: dg.InputContext) -> Days[Out]:
         """The upstream's days that this run may use; a day that is not stored is refused."""
         service = self._service(context.asset_key)
+        take_turn(context.step_context.run_id, service, days_of(context), context.log.info)
 
         def load(day: date) -> Out:
             found = self.open_day(service, day)

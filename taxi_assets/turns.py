@@ -1,0 +1,54 @@
+"""One run at a time on a service's month: past the run queue, the second waits for the first.
+
+A stage reads what the stage before left in the lake. Beside a run of the same days that has other
+rows (a restated month, other rules) it would read the other's, and the stores would differ. Lock
+files under TAXI_HOME hold for the runs of one machine and end with their process, however it ends.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import date
+from typing import Any
+
+from taxi_assets.services import Service
+from taxi_assets.settings import Settings
+from taxi_assets.windows import by_month
+
+_HELD: dict[str, dict[str, int]] = {}
+"""By run, the open lock files by name."""
+
+
+def take_turn(
+    run_id: str, service: Service, days: Sequence[date], say: Callable[[str], Any]
+) -> None:
+    """Wait until no other run is at work on these months; they are this run's until its end.
+
+    All runs take their months in order, so that no two wait for each other.
+    """
+    held = _HELD.setdefault(run_id, {})
+    folder = Settings.from_env().home / "turns"
+    for month in sorted(by_month(days), key=str):
+        name = f"{service.name}-{month}.lock"
+        if name in held:
+            continue
+        folder.mkdir(parents=True, exist_ok=True)
+        held[name] = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(held[name], fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say(f"another run is at work on {service.name} {month}: waiting for its end")
+            fcntl.flock(held[name], fcntl.LOCK_EX)
+
+
+@contextmanager
+def turns_of(run_id: str) -> Iterator[None]:
+    """Gives up a run's turns at the end of the block."""
+    try:
+        yield
+    finally:
+        for handle in _HELD.pop(run_id, {}).values():
+            os.close(handle)

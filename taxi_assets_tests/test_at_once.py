@@ -1,0 +1,130 @@
+"""Runs at the same time, past the run queue, end as if they had run one after the other."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+import pytest
+from dagster import DagsterEventType, DagsterInstance
+
+from taxi_assets.local.process import until
+from taxi_assets.services import SERVICES, Service
+from taxi_assets.trips.sample import write_month
+from taxi_assets.windows import Month
+from taxi_assets_tests import stores
+from taxi_assets_tests.processes import start_job
+from taxi_assets_tests.signs import Aim, Signs, relay
+
+OCTOBER, NOVEMBER = Month(2021, 10), Month(2021, 11)
+NAME = "{service}_tripdata_{year}-{month}.csv.gz"
+ROWS = 20_000
+
+
+def publish(folder: Path, service: Service, month: Month) -> None:
+    """A month in `first`, and in `second` the same month restated: every seventh row is gone."""
+    name = f"{service.name}_tripdata_{month}.csv.gz"
+    for version in ("first", "second"):
+        (folder / version).mkdir(exist_ok=True)
+    write_month(service, month, folder / "first" / name, ROWS)
+    lines = gzip.decompress((folder / "first" / name).read_bytes()).splitlines(keepends=True)
+    restated = b"".join(line for number, line in enumerate(lines) if number % 7 != 3)
+    (folder / "second" / name).write_bytes(gzip.compress(restated, 1))
+
+
+@pytest.fixture(autouse=True)
+def _history(home: Path) -> None:
+    """Make Dagster's SQLite files: of processes that make them at once all but one fail (1.13)."""
+    DagsterInstance.get()
+
+
+@contextmanager
+def all_end_well(log: Path) -> Iterator[list[ForkServerProcess]]:
+    """Wait for all that were started; each must succeed."""
+    started: list[ForkServerProcess] = []
+    yield started
+    for process in started:
+        process.join(300)
+        assert process.exitcode == 0, log.read_text()[-4000:]
+
+
+def expected(folder: Path, version: str, service: Service, *months: Month) -> stores.Totals:
+    totals: stores.Totals = {}
+    for month in months:
+        path = folder / version / f"{service.name}_tripdata_{month}.csv.gz"
+        totals |= stores.pandas_totals(path, service)
+    return totals
+
+
+def between(first: str, last: str, totals: stores.Totals) -> stores.Totals:
+    return {day: total for day, total in totals.items() if first <= str(day) <= last}
+
+
+def failed_checks() -> list[str]:
+    """Failed evaluations of the latest runs."""
+    instance = DagsterInstance.get()
+    return [
+        f"{evaluation.check_name} {evaluation.partition} {evaluation.metadata}"
+        for run in instance.get_runs(limit=8)
+        for record in instance.get_records_for_run(
+            run.run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION
+        ).records
+        if (evaluation := record.event_log_entry.asset_check_evaluation)
+        and not evaluation.passed
+        and evaluation.check_name in ("matches_cleaned", "stores_agree")
+    ]
+
+
+@pytest.mark.usefixtures("empty_stores")
+def test_the_same_days_restated_between_two_runs(tmp_path: Path) -> None:
+    """The first run is halted before its COPY; the second has other rows of the same days."""
+    green, log = SERVICES["green"], tmp_path / "runs.log"
+    publish(tmp_path, green, OCTOBER)
+    days = "2021-10-04", "2021-10-06"
+    signs, settings = Signs(number=signal.SIGSTOP), stores.settings()
+    address = settings["POSTGRES_HOST"], int(settings["POSTGRES_PORT"])
+    with relay(signs, "postgres", *address) as port, all_end_well(log) as started:
+        settings |= {"POSTGRES_PORT": str(port), "TAXI_SOURCE": str(tmp_path / "first" / NAME)}
+        started.append(start_job("green", *days, log, **settings))
+        signs.watch(started[0].pid, Aim("answer to postgres COMMIT", 1, after=True))
+        assert until(lambda: signs.hit, 100), log.read_text()
+        source = str(tmp_path / "second" / NAME)
+        started.append(start_job("green", *days, log, TAXI_SOURCE=source))
+        waits = "another run is at work on green 2021-10"
+        assert until(lambda: waits in log.read_text() or not started[1].is_alive(), 100)
+        os.kill(started[0].pid or 0, signal.SIGCONT)
+    second = between(*days, expected(tmp_path, "second", green, OCTOBER))
+    for store, found in stores.store_totals(green).items():
+        assert found == second, store
+    assert failed_checks() == []
+
+
+@pytest.mark.usefixtures("empty_stores")
+def test_overlapping_chunks_a_day_in_a_chunk_and_two_services(tmp_path: Path) -> None:
+    log = tmp_path / "runs.log"
+    for name in ("green", "yellow"):
+        for month in (OCTOBER, NOVEMBER):
+            publish(tmp_path, SERVICES[name], month)
+    source = str(tmp_path / "first" / NAME)
+    with all_end_well(log) as started:
+        for service, first, last in (
+            ("green", "2021-10-29", "2021-11-02"),
+            ("green", "2021-10-31", "2021-11-04"),
+            ("green", "2021-11-01", "2021-11-01"),
+            ("yellow", "2021-10-31", "2021-11-01"),
+        ):
+            started.append(start_job(service, first, last, log, TAXI_SOURCE=source))
+    for name, first, last in (
+        ("green", "2021-10-29", "2021-11-04"),
+        ("yellow", "2021-10-31", "2021-11-01"),
+    ):
+        totals = expected(tmp_path, "first", SERVICES[name], OCTOBER, NOVEMBER)
+        asked = between(first, last, totals)
+        for store, found in stores.store_totals(SERVICES[name]).items():
+            assert found == asked, store
+    assert failed_checks() == []
