@@ -5,7 +5,8 @@ each. `first load`: all three stores were emptied before (table dropped in Postg
 in BigQuery, the service's folders removed from the lake). `rewrite`: the same month again.
 `floor`: one straight-line script without Dagster for the same outputs. `noop`: a Dagster job with
 one empty asset among the same definitions. `day`: single days on the running stack, one run each.
-`growth`: more months in one run, and one month rewritten beside the others.
+`growth`: more months in one run, and one month rewritten beside the others. `table`: one day
+rewritten in Postgres tables of 1, 12 and 33 months (1,004 days).
 """
 
 from __future__ import annotations
@@ -17,13 +18,18 @@ import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from benchmarks import flame, tables
 from benchmarks.bench import CHECKOUT, FIRST_MONTH, ROWS, Bench, Days, Measured, facts
 from benchmarks.measure import BenchmarkError
 
-NAMES = ("noop", "floor", "first", "rewrite", "day", "growth")
+NAMES = ("noop", "floor", "first", "rewrite", "day", "growth", "table")
 SINGLE_DAYS = 5
+TABLE_MONTHS = (1, 12, 33)
+TABLE_ROWS = 4_000
+"""A day; 33 months of them are 0.6 GiB."""
+TABLE_REPEATS = 9
 MONTH = Days.months(1)
 NOTE = (
     "`first load` begins with emptied stores: table dropped in Postgres and deleted in BigQuery, "
@@ -39,6 +45,7 @@ class Found:
 
     runs: dict[str, list[Measured]] = field(default_factory=dict[str, list[Measured]])
     growth: dict[int, list[Measured]] = field(default_factory=dict[int, list[Measured]])
+    years: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     stored_rows: int = 0
 
     def add(self, name: str, measured: Measured) -> None:
@@ -59,7 +66,7 @@ class Found:
             name: [{**run.sample.facts(), "stages": run.stages} for run in runs]
             for name, runs in every.items()
         }
-        return json.dumps({"facts": facts(), "samples": samples}, indent=1)
+        return json.dumps({"facts": facts(), "samples": samples, "years": self.years}, indent=1)
 
 
 def month_runs(bench: Bench, only: set[str], found: Found) -> None:
@@ -107,6 +114,16 @@ def growth_runs(bench: Bench, months: list[int], found: Found) -> None:
         bench.verify(Days.months(max(months)))
 
 
+def other_runs(bench: Bench, only: set[str], months: list[int], found: Found) -> None:
+    """What is measured once, however often the month is."""
+    if "day" in only:
+        day_runs(bench, found)
+    if "table" in only:
+        found.years = bench.table(TABLE_ROWS, TABLE_REPEATS, TABLE_MONTHS)
+    if "growth" in only:
+        growth_runs(bench, months, found)
+
+
 def report(found: Found, repeats: int, rows: int) -> str:
     """All tables."""
     at = f"{datetime.now(tz=UTC):%Y-%m-%d}"
@@ -116,14 +133,18 @@ def report(found: Found, repeats: int, rows: int) -> str:
         f"A month of yellow: {rows:,} rows in the file"
         f"{stored}; median (min..max) of {repeats}; {at}; {known}"
     )
-    costs = tables.costs(found.runs, {name: rows for name in found.runs if whole_month(name)})
-    text = [title, "", costs, "", NOTE]
+    text = [title]
+    if found.runs:
+        whole = {name: rows for name in found.runs if whole_month(name)}
+        text += ["", tables.costs(found.runs, whole), "", NOTE]
     staged = {name: runs for name, runs in found.runs.items() if name != "floor"}
     for part in ({"floor": found.runs["floor"]} if "floor" in found.runs else {}, staged):
         text += ["", tables.stages(part)] if part else []
     noop = tables.spread(found.runs["noop"], "wall").middle if "noop" in found.runs else 0.0
     if "one day" in found.runs:
         text += ["", day_mode(found, noop)]
+    if found.years:
+        text += ["", tables.years(found.years)]
     if found.growth:
         text += ["", tables.growth(found.growth, noop, rows)]
     return "\n".join(text)
@@ -178,25 +199,23 @@ def main() -> int:
     compileall.compile_dir("taxi_assets", quiet=1)
     try:
         with bench:
-            bench.month_file(0)
+            if only != {"table"}:
+                bench.month_file(0)
             bench.noop()  # Dagster makes its SQLite files at the first run: nobody's cost
             if asked.profile:
                 print(flame.profile(bench, asked.profile, MONTH))
                 return 0
             for _ in range(asked.repeats):
                 month_runs(bench, only, found)
-            if "day" in only:
-                day_runs(bench, found)
-            if "growth" in only:
-                growth_runs(bench, months, found)
+            other_runs(bench, only, months, found)
     except BenchmarkError as raised:
         error = raised
     finally:
-        if found.runs:
+        if found.runs or found.years:
             (bench.work / "results.json").write_text(found.as_json())
         if not asked.keep:
             bench.clean()
-    if found.runs:
+    if found.runs or found.years:
         print(report(found, asked.repeats, asked.rows))
     if error:
         print(f"stopped early: {error}", file=sys.stderr)

@@ -146,6 +146,11 @@ class Bench:
         job = ("-m", PACKAGES, "-j", f"{SERVICE}_daily", "--tags", days.tags)
         return self._execute(job, name)
 
+    def table(self, rows: int, repeats: int, months: Sequence[int]) -> dict[str, dict[str, Any]]:
+        """A day rewritten in Postgres tables of so many months, by months."""
+        words = (SERVICE, str(rows), str(repeats), *map(str, months))
+        return json.loads(self._python("-m", "benchmarks.years", *words, env=self._env("years")))
+
     def noop(self) -> Measured:
         """A job with one empty asset among the same definitions."""
         return self._execute(("-m", "benchmarks.noop", "-j", "nothing_job"), "noop")

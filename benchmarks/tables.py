@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import median
+from typing import Any
 
 from benchmarks.bench import Measured
 from benchmarks.measure import Spread
@@ -98,6 +99,32 @@ def growth(found: Mapping[int, Sequence[Measured]], noop: float, rows: int) -> s
             spread(runs, "others").text(),
         ]
         for months, runs in found.items()
+    ]
+    return markdown(header, lines)
+
+
+def years(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """A day rewritten in Postgres tables of more and more months."""
+    header = (
+        "months in the table",
+        "days",
+        "rows",
+        "MiB",
+        "rewrite of a day, s",
+        "times the first",
+    )
+    middles = {months: Spread.of(one["seconds"]) for months, one in found.items()}
+    first = next(iter(middles.values())).middle
+    lines = [
+        [
+            months,
+            str(one["days"]),
+            f"{one['rows']:,}",
+            f"{one['bytes'] / MIB:,.0f}",
+            middles[months].text(3),
+            f"{middles[months].middle / first:.2f}",
+        ]
+        for months, one in found.items()
     ]
     return markdown(header, lines)
 
