@@ -17,7 +17,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -153,9 +153,10 @@ def published(*versions: bytes) -> Iterator[str]:
             self.end_headers()
             if self.command == "HEAD":
                 return
-            for at in range(first, len(body), 1 << 15):
-                self.wfile.write(body[at : at + (1 << 15)])
-                time.sleep(0.005)
+            with suppress(OSError):  # whoever asked was killed
+                for at in range(first, len(body), 1 << 15):
+                    self.wfile.write(body[at : at + (1 << 15)])
+                    time.sleep(0.005)
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
