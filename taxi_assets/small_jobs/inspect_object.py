@@ -69,12 +69,13 @@ def inspect_object_job() -> dg.JobDefinition:
         context.log.info(f"{home.path(key)}: {found.rows:,} rows\n{text(shown)}")
         context.add_output_metadata(
             {
-                "preview": shown,
-                "columns": schema(found.columns),
                 "rows": found.rows,
                 "bytes": home.size(key) or 0,
                 "seconds": round(time.monotonic() - began, 3),
                 "dagster/uri": home.path(key),
+                "columns": schema(found.columns),
+                # Last: a wide table is wider than the page.
+                "preview": shown,
             }
         )
 
