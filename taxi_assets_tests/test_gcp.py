@@ -17,11 +17,14 @@ from google.cloud import storage
 
 from taxi_assets import local
 from taxi_assets.resources.lake import Lake, open_lake
+from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.services import SERVICES
 from taxi_assets.settings import Settings
 from taxi_assets_tests import stores
+from taxi_assets_tests.fault_proxy import http_proxy
 from taxi_assets_tests.gcs_server import gcs_server
 from taxi_assets_tests.small_jobs import jobs as small_jobs
+from taxi_assets_tests.sockets import socket_folder
 from taxi_assets_tests.stores import Runs
 from taxi_assets_tests.test_monthly_report import load, metadata, report
 
@@ -167,6 +170,32 @@ def test_an_export_to_gcs_is_whole_and_can_be_inspected(gcp: None) -> None:
     again = small_jobs.shown("inspect_object", object=uri)
     assert (again["rows"], again["bytes"]) == (exported["rows"], exported["bytes"])
     assert list(client.list_blobs(BUCKET, prefix="_tmp/")) == []
+
+
+def test_a_dataset_that_is_there_is_not_made(
+    gcp: None, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may edit the dataset that Terraform made may not make one: BigQuery answers 403."""
+    monkeypatch.setenv("BIGQUERY_DATASET", "made_by_terraform")
+    stores.bigquery().create_dataset("made_by_terraform")
+    with http_proxy(local.use(home / "taxi").bigquery_endpoint) as bigquery:
+        bigquery.add(r"^POST \S+/datasets(\?|\n)", "answer", times=100, status=403)
+        monkeypatch.setenv("BIGQUERY_ENDPOINT", bigquery.address)
+        result = Runs().run("yellow", "2021-01-05")
+    assert result.success, stores.failure(result)
+
+
+def test_postgres_by_the_folder_of_its_socket(
+    gcp: None, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Cloud Run: /cloudsql/<project>:<region>:<instance>."""
+    stack = local.use(home / "taxi")
+    with socket_folder(stack.postgres_host, stack.postgres_port) as folder:
+        monkeypatch.setenv("POSTGRES_HOST", str(folder))
+        monkeypatch.delenv("POSTGRES_PORT")
+        with PostgresResource().connect() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT current_database()")
+            assert cursor.fetchone() == (stack.postgres_dbname,)
 
 
 def test_without_credentials_the_remedy_is_named(

@@ -120,6 +120,19 @@ class BigQueryIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
         return f"{self.bigquery.dataset}.{service.table}"
 
 
+def _ensure_dataset(client: Client, resource: BigQueryResource) -> None:
+    """Make the dataset where it lacks; asked for first, since who may edit it may not make one."""
+    from google.api_core.exceptions import NotFound  # noqa: PLC0415 - heavy at import
+    from google.cloud import bigquery  # noqa: PLC0415
+
+    try:
+        client.get_dataset(resource.dataset)
+    except NotFound:
+        dataset = bigquery.Dataset(resource.dataset)
+        dataset.location = resource.settings.location
+        client.create_dataset(dataset, exists_ok=True)
+
+
 def _ensure_table(
     client: Client, service: Service, target: str, resource: BigQueryResource
 ) -> Table:
@@ -131,9 +144,7 @@ def _ensure_table(
     try:
         found = client.get_table(target)
     except NotFound:
-        dataset = bigquery.Dataset(resource.dataset)
-        dataset.location = resource.settings.location
-        client.create_dataset(dataset, exists_ok=True)
+        _ensure_dataset(client, resource)
         table = bigquery.Table(target, schema=schema)
         table.time_partitioning = bigquery.TimePartitioning(
             type_=bigquery.TimePartitioningType.DAY, field=service.day_column

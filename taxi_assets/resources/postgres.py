@@ -80,8 +80,10 @@ def _uri(settings: PostgresSettings) -> str:
     options = urlencode(
         {"connect_timeout": settings.connect_timeout, "application_name": "taxi_assets"}
     )
-    host = f"{settings.host}:{settings.port}"
-    return f"postgresql://{user}@{host}/{quote(settings.dbname, safe='')}?{options}"
+    host = settings.host or ""
+    if host.startswith("/"):  # the folder of a socket
+        host = quote(host, safe="")
+    return f"postgresql://{user}@{host}:{settings.port}/{quote(settings.dbname, safe='')}?{options}"
 
 
 def _one_line(error: Exception) -> str:
