@@ -1,0 +1,159 @@
+"""A local server of the Cloud Run v2 API whose executions are processes of this machine.
+
+What the run launcher calls: `Jobs.RunJob`, `Executions.GetExecution`, `Executions.CancelExecution`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent import futures
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.cloud import run_v2
+from google.longrunning import operations_pb2
+
+GRACE = 10
+"""Seconds between SIGTERM and SIGKILL, Cloud Run's own."""
+
+
+@dataclass
+class Execution:
+    """One execution of the job: one task, never tried again."""
+
+    name: str
+    args: list[str]
+    process: subprocess.Popen[bytes]
+    log: Path
+    cancelled: bool = False
+
+    def resource(self) -> run_v2.Execution:
+        """The execution as the API shows it."""
+        code = self.process.poll()
+        ended = code is not None
+        return run_v2.Execution(
+            name=self.name,
+            task_count=1,
+            reconciling=not ended,
+            running_count=int(not ended),
+            succeeded_count=int(ended and not self.cancelled and code == 0),
+            failed_count=int(ended and not self.cancelled and code != 0),
+            cancelled_count=int(ended and self.cancelled),
+        )
+
+    def kill(self) -> None:
+        """What happens to a container that takes too much memory."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def cancel(self) -> None:
+        """SIGTERM, and SIGKILL for what is still there after the grace."""
+        self.cancelled = True
+        self.process.terminate()
+        try:
+            self.process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+class CloudRun:
+    """The server. `env` is the environment of the job's container, `job` its full name."""
+
+    def __init__(self, job: str, env: Mapping[str, str], folder: Path) -> None:
+        self.job = job
+        self.env = dict(env)
+        self.folder = folder
+        self.executions: list[Execution] = []
+        self.unavailable = 0
+        """How many of the next look-ups are answered with 503."""
+
+    def serve(self, credentials: grpc.ServerCredentials) -> tuple[grpc.Server, int]:
+        """Serve on a free port of the loopback."""
+        server = grpc.server(futures.ThreadPoolExecutor(8))
+        jobs = {"RunJob": _method(self.run_job, run_v2.RunJobRequest)}
+        executions = {
+            "GetExecution": _method(self.get_execution, run_v2.GetExecutionRequest),
+            "CancelExecution": _method(self.cancel_execution, run_v2.CancelExecutionRequest),
+        }
+        server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler("google.cloud.run.v2.Jobs", jobs),
+                grpc.method_handlers_generic_handler("google.cloud.run.v2.Executions", executions),
+            )
+        )
+        port = server.add_secure_port("127.0.0.1:0", credentials)
+        server.start()
+        return server, port
+
+    def stop(self) -> None:
+        """End what still runs."""
+        for execution in self.executions:
+            if execution.process.poll() is None:
+                execution.kill()
+
+    def run_job(
+        self, request: run_v2.RunJobRequest, context: grpc.ServicerContext
+    ) -> operations_pb2.Operation:
+        if request.name != self.job:
+            context.abort(grpc.StatusCode.NOT_FOUND, f"Resource '{request.name}' was not found")
+        (override,) = request.overrides.container_overrides
+        short = f"{self.job.rsplit('/', maxsplit=1)[-1]}-{uuid.uuid4().hex[:5]}"
+        name = f"{self.job}/executions/{short}"
+        # The job sets no command and the image has no entrypoint: the arguments are the command.
+        log = self.folder / f"{short}.log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                list(override.args),
+                env=self.env,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        execution = Execution(name, list(override.args), process, log)
+        self.executions.append(execution)
+        operation = operations_pb2.Operation(name=f"operations/{uuid.uuid4()}")
+        operation.metadata.Pack(run_v2.Execution.pb(execution.resource()))
+        return operation
+
+    def get_execution(
+        self, request: run_v2.GetExecutionRequest, context: grpc.ServicerContext
+    ) -> Any:
+        if self.unavailable:
+            self.unavailable -= 1
+            context.abort(grpc.StatusCode.UNAVAILABLE, "The service is currently unavailable.")
+        return run_v2.Execution.pb(self._find(request.name, context).resource())
+
+    def cancel_execution(
+        self, request: run_v2.CancelExecutionRequest, context: grpc.ServicerContext
+    ) -> operations_pb2.Operation:
+        execution = self._find(request.name, context)
+        if execution.process.poll() is not None:
+            context.abort(grpc.StatusCode.FAILED_PRECONDITION, "The execution has already ended.")
+        threading.Thread(target=execution.cancel).start()
+        operation = operations_pb2.Operation(name=f"operations/{uuid.uuid4()}")
+        operation.metadata.Pack(run_v2.Execution.pb(execution.resource()))
+        return operation
+
+    def _find(self, name: str, context: grpc.ServicerContext) -> Execution:
+        for execution in self.executions:
+            if execution.name == name:
+                return execution
+        context.abort(grpc.StatusCode.NOT_FOUND, f"Resource '{name}' was not found")
+        raise AssertionError
+
+
+def _method(
+    call: Callable[[Any, grpc.ServicerContext], Any], request: Any
+) -> grpc.RpcMethodHandler:
+    return grpc.unary_unary_rpc_method_handler(
+        call,
+        request_deserializer=request.deserialize,
+        response_serializer=lambda message: message.SerializeToString(),
+    )

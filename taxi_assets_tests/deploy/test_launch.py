@@ -1,0 +1,310 @@
+"""The launch path of Google Cloud, up to Google: a backfill through webserver, daemon and launcher.
+
+Real are the settings file, webserver, daemon, queue, Postgres storage, launcher, Google's clients
+and the runs; Cloud Run is a local server of its API that starts the image's command as a process.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+import yaml
+
+from taxi_assets import local
+from taxi_assets.local.server import pick_port
+from taxi_assets_tests import stores
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.deploy.cloud_run import CloudRun, Execution
+from taxi_assets_tests.deploy.googleapis import Identity, proxy
+from taxi_assets_tests.gcs_server import gcs_server
+from taxi_assets_tests.sockets import socket_folder
+from taxi_assets_tests.test_server import ask, until
+
+pytestmark = pytest.mark.deploy
+
+BIN = Path(sys.executable).parent
+LOCATION = "taxi_assets.definitions"
+SETTINGS = REPOSITORY / "deploy" / "dagster-gcp.yaml"
+LAKE, LOGS = "launched-lake", "launched-logs"
+DAYS = ["2021-01-05", "2021-01-06", "2021-01-07"]
+ASSETS = [["yellow", f"{name}_trips"] for name in ("raw", "cleaned", "postgres", "gcs", "bigquery")]
+
+BACKFILL = """mutation ($params: LaunchBackfillParams!) {
+  launchPartitionBackfill(backfillParams: $params) {
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on PythonError { message }
+  }
+}"""
+BACKFILL_STATUS = """query ($id: String!) {
+  partitionBackfillOrError(backfillId: $id) { ... on PartitionBackfill { status } }
+}"""
+RUNS = """query ($id: String!) {
+  runsOrError(filter: {tags: [{key: "dagster/backfill", value: $id}]}) {
+    ... on Runs { results { runId status } }
+  }
+}"""
+LAUNCH = """mutation ($params: ExecutionParams!) {
+  launchRun(executionParams: $params) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on PythonError { message }
+  }
+}"""
+STATUS = """query ($id: ID!) {
+  runOrError(runId: $id) { ... on Run { status tags { key value } } }
+}"""
+TERMINATE = """mutation ($id: String!) {
+  terminateRun(runId: $id) {
+    __typename
+    ... on TerminateRunFailure { message }
+    ... on PythonError { message }
+  }
+}"""
+
+
+@dataclass
+class Deployment:
+    """What Terraform makes, here."""
+
+    address: str
+    cloud_run: CloudRun
+    daemon_log: Path
+    password: str
+    backfill: str = ""
+
+    def ask(self, query: str, **variables: Any) -> Any:
+        """The one answer to a GraphQL query."""
+        (found,) = ask(f"{self.address}/graphql", query, **variables).values()
+        return found
+
+    def launch_raw_day(self, day: str) -> str:
+        """Queue a run of green's raw slice, which no pool holds back; its id."""
+        params = {
+            "selector": {
+                "repositoryLocationName": LOCATION,
+                "repositoryName": "__repository__",
+                "pipelineName": "green_daily",
+                "assetSelection": [{"path": ["green", "raw_trips"]}],
+            },
+            "mode": "default",
+            "executionMetadata": {"tags": [{"key": "dagster/partition", "value": day}]},
+        }
+        answer = self.ask(LAUNCH, params=params)
+        assert answer["__typename"] == "LaunchRunSuccess", answer
+        return answer["run"]["runId"]
+
+    def status(self, run: str) -> str:
+        return self.ask(STATUS, id=run)["status"]
+
+    def execution(self, run: str) -> Execution | None:
+        """The execution that the launcher started for a run."""
+        return next((e for e in self.cloud_run.executions if run in e.args[-1]), None)
+
+
+def dagster_database(folder: Path) -> str:
+    """URL of an empty database for Dagster's own storage, as deploy/terraform writes it."""
+    name = f"dagster_{uuid.uuid4().hex[:8]}"
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute(f'CREATE DATABASE "{name}"')
+    who = stores.postgres_arguments()
+    return f"postgresql://{who['user']}:{who['password']}@/{name}?host={folder}"
+
+
+@contextmanager
+def process(command: list[str], env: dict[str, str], log: Path) -> Iterator[None]:
+    """A server of Dagster's, ended as Cloud Run ends it."""
+    with log.open("wb") as output:
+        running = subprocess.Popen(command, env=env, stdout=output, stderr=output)
+    try:
+        yield
+    finally:
+        running.terminate()
+        try:
+            running.wait(30)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
+
+
+def dagster_home(folder: Path) -> Path:
+    """The image's settings; only run monitoring looks every second and not every minute."""
+    settings = yaml.safe_load(SETTINGS.read_text())
+    settings["run_monitoring"]["poll_interval_seconds"] = 1
+    home = folder / "dagster"
+    home.mkdir()
+    (home / "dagster.yaml").write_text(yaml.safe_dump(settings))
+    return home
+
+
+def container_env(home: Path, gcs: str, sockets: Path, folder: Path) -> dict[str, str]:
+    """The environment that deploy/terraform gives to every container."""
+    stack = local.use(home / "taxi")
+    return {
+        "PATH": f"{BIN}:{os.environ['PATH']}",
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+        "HOME": str(folder),
+        "DAGSTER_HOME": str(dagster_home(folder)),
+        "DAGSTER_PG_URL": dagster_database(sockets),
+        "DAGSTER_LOGS_BUCKET": LOGS,
+        "CLOUD_RUN_REGION": "us-central1",
+        "TAXI_PROFILE": "gcp",
+        "TAXI_HOME": str(folder / "taxi"),
+        "TAXI_SOURCE": "sample",
+        "GCP_PROJECT": "taxi-local",
+        "GCS_BUCKET": LAKE,
+        "BIGQUERY_DATASET": "launched",
+        "POSTGRES_HOST": str(sockets),
+        "POSTGRES_DBNAME": stack.postgres_dbname,
+        "POSTGRES_USER": stack.postgres_user,
+        "POSTGRES_PASSWORD": stack.postgres_password,
+        "POSTGRES_SCHEMA": "launched",
+        # in place of Google
+        "BIGQUERY_ENDPOINT": stack.bigquery_endpoint,
+        "STORAGE_EMULATOR_HOST": gcs,
+    }
+
+
+@pytest.fixture(scope="module")
+def deployment(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Webserver up, daemon ready to start, Cloud Run with the job of the settings file."""
+    folder = tmp_path_factory.mktemp("gcp")
+    root = local.use(home / "taxi").lake_root
+    for bucket in (LAKE, LOGS):
+        (root / bucket).mkdir(parents=True)
+    (job,) = yaml.safe_load(SETTINGS.read_text())["run_launcher"]["config"][
+        "job_name_by_code_location"
+    ].values()
+    identity = Identity.new()
+    where = stores.postgres_arguments()
+    with ExitStack() as stack:
+        gcs = stack.enter_context(gcs_server(root))
+        sockets = stack.enter_context(socket_folder(str(where["host"]), int(where["port"])))
+        env = container_env(home, gcs, sockets, folder)
+        cloud_run = CloudRun(f"projects/taxi-local/locations/us-central1/jobs/{job}", env, folder)
+        server, port = cloud_run.serve(identity.server_credentials())
+        stack.callback(lambda: server.stop(None).wait())
+        stack.callback(cloud_run.stop)
+        env = env | identity.env(folder, stack.enter_context(proxy(port)))
+        web = pick_port(None)
+        webserver = [str(BIN / "dagster-webserver"), "-h", "127.0.0.1", "-p", str(web)]
+        daemon = [str(BIN / "dagster-daemon"), "run", "--log-format", "json"]
+        daemon += ["--log-level", "debug"]
+        module = ["-m", LOCATION]
+        stack.enter_context(process(webserver + module, env, folder / "webserver.log"))
+        address = f"http://127.0.0.1:{web}"
+        until(lambda: requests.get(f"{address}/server_info", timeout=5).ok, 60)
+        log = folder / "daemon.log"
+        deployment = Deployment(address, cloud_run, log, env["POSTGRES_PASSWORD"])
+        # The daemon looks for backfills when it starts and every 30 s after that.
+        params = {"partitionNames": DAYS, "assetSelection": [{"path": path} for path in ASSETS]}
+        deployment.backfill = deployment.ask(BACKFILL, params=params)["backfillId"]
+        stack.enter_context(process(daemon + module, env, log))
+        yield deployment
+
+
+def test_a_killed_execution_is_noticed_and_the_backfill_ends_right(deployment: Deployment) -> None:
+    backfill = deployment.backfill
+
+    def runs(status: str) -> list[str]:
+        found = deployment.ask(RUNS, id=backfill)["results"]
+        return [run["runId"] for run in found if run["status"] == status]
+
+    (first,) = until(lambda: runs("STARTED"), 90)
+    deployment.execution(first).kill()
+    assert until(lambda: runs("FAILURE"), 30) == [first]
+    (second,) = until(lambda: runs("STARTED"), 60)
+    # An outage of the API is not the death of a run.
+    deployment.cloud_run.unavailable = 2
+    assert until(lambda: runs("SUCCESS"), 60) == [second]
+    assert deployment.cloud_run.unavailable == 0
+    assert until(
+        lambda: deployment.ask(BACKFILL_STATUS, id=backfill)["status"] == "COMPLETED_SUCCESS", 90
+    )
+    assert runs("FAILURE") == [first]
+    assert [e.resource().failed_count for e in deployment.cloud_run.executions] == [1, 0]
+
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT tpep_pickup_datetime::date, count(*) FROM launched.yellow_cab_data GROUP BY 1"
+        )
+        in_postgres = dict(cursor.fetchall())
+    rows = stores.bigquery().query(
+        "SELECT tpep_pickup_date, COUNT(*) FROM launched.yellow_cab_data GROUP BY 1"
+    )
+    assert {row[0]: row[1] for row in rows.result()} == in_postgres
+    assert sorted(in_postgres) == [date.fromisoformat(day) for day in DAYS]
+    assert min(in_postgres.values()) > 50
+
+
+def test_a_run_is_the_images_command_without_a_secret(deployment: Deployment) -> None:
+    execution = deployment.cloud_run.executions[0]
+    assert execution.args[:3] == ["dagster", "api", "execute_run"]
+    assert deployment.password not in " ".join(execution.args)
+    assert json.loads(execution.args[3])["__class__"] == "ExecuteRunArgs"
+
+
+@pytest.fixture
+def silent_source(deployment: Deployment) -> Iterator[None]:
+    """Has runs wait for a source that never answers, so that they are met in the middle."""
+    before = deployment.cloud_run.env["TAXI_SOURCE"]
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        deployment.cloud_run.env["TAXI_SOURCE"] = address + "/{service}_{year}-{month}.csv.gz"
+        yield
+    deployment.cloud_run.env["TAXI_SOURCE"] = before
+
+
+@pytest.mark.usefixtures("silent_source")
+def test_cancel_ends_the_execution(deployment: Deployment) -> None:
+    run = deployment.launch_raw_day("2021-01-05")
+    until(lambda: deployment.status(run) == "STARTED", 60)
+    answer = deployment.ask(TERMINATE, id=run)
+    assert answer["__typename"] == "TerminateRunSuccess", answer
+    assert deployment.status(run) == "CANCELED"
+    execution = deployment.execution(run)
+    execution.process.wait(15)
+    assert execution.resource().cancelled_count == 1
+    assert deployment.status(run) == "CANCELED"
+
+
+@pytest.mark.usefixtures("silent_source")
+def test_cancel_of_an_execution_that_has_died(deployment: Deployment) -> None:
+    run = deployment.launch_raw_day("2021-01-06")
+    until(lambda: deployment.status(run) == "STARTED", 60)
+    # Run monitoring must not see it first.
+    deployment.cloud_run.unavailable = 1_000_000
+    deployment.execution(run).kill()
+    answer = deployment.ask(TERMINATE, id=run)
+    deployment.cloud_run.unavailable = 0
+    assert answer["__typename"] == "TerminateRunSuccess", answer
+    assert deployment.status(run) == "CANCELED"
+
+
+def test_what_the_alerts_look_for_is_logged(deployment: Deployment) -> None:
+    deployment.cloud_run.env["TAXI_DROP"] = "no_such_rule"
+    run = deployment.launch_raw_day("2021-01-07")
+    assert until(lambda: deployment.status(run) == "FAILURE", 60)
+    log = deployment.execution(run).log
+    until(lambda: "RUN_FAILURE" in log.read_text(), 20)
+    text = deployment.daemon_log.read_text()
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    events = [line["event"] for line in lines]
+    alerts = (REPOSITORY / "deploy" / "terraform" / "alerts.tf").read_text()
+    assert 'textPayload:\\"RUN_FAILURE\\"' in alerts
+    assert 'jsonPayload.event:\\"Marking run\\"' in alerts
+    assert any("Marking run" in event for event in events)
+    assert 'jsonPayload.logger:\\"dagster.daemon\\"' in alerts
+    assert {line["logger"] for line in lines} >= {"dagster.daemon.BackfillDaemon"}
