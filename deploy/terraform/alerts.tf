@@ -1,0 +1,108 @@
+# Told by mail: a run that failed, and a daemon that has gone silent. Both are counted in the logs;
+# the words are Dagster's, and the launch test looks for them in what Dagster really prints.
+
+locals {
+  daemon_logs = "resource.type=\"cloud_run_worker_pool\" AND resource.labels.worker_pool_name=\"${local.name}-daemon\""
+  run_logs    = "resource.type=\"cloud_run_job\" AND resource.labels.job_name=\"${local.job_name}\""
+
+  metrics = {
+    failed_runs = {
+      description = "Runs that ended as failed, by their own log"
+      filter      = "${local.run_logs} AND textPayload:\"RUN_FAILURE\""
+    }
+    lost_runs = {
+      description = "Runs that never started or whose execution was lost, by the daemon's log"
+      filter      = "${local.daemon_logs} AND (jsonPayload.event:\"Marking run\" OR jsonPayload.event:\"Run timed out\")"
+    }
+    heartbeats = {
+      description = "Lines of the daemon's loops; one says something every 30 seconds"
+      filter      = "${local.daemon_logs} AND jsonPayload.logger:\"dagster.daemon\""
+    }
+  }
+}
+
+resource "google_logging_metric" "this" {
+  for_each = local.metrics
+
+  name        = "${local.name}/${each.key}"
+  description = each.value.description
+  filter      = each.value.filter
+
+  metric_descriptor {
+    metric_kind = "DELTA"
+    value_type  = "INT64"
+  }
+
+  depends_on = [google_project_service.api]
+}
+
+resource "google_monitoring_notification_channel" "email" {
+  for_each = toset(var.alert_emails)
+
+  display_name = each.key
+  type         = "email"
+  labels       = { email_address = each.key }
+
+  depends_on = [google_project_service.api]
+}
+
+resource "google_monitoring_alert_policy" "failed_runs" {
+  count = local.deploy ? 1 : 0
+
+  display_name          = "${local.name}: a run failed"
+  combiner              = "OR"
+  severity              = "ERROR"
+  notification_channels = values(google_monitoring_notification_channel.email)[*].id
+
+  dynamic "conditions" {
+    for_each = { failed_runs = "cloud_run_job", lost_runs = "cloud_run_worker_pool" }
+    content {
+      display_name = google_logging_metric.this[conditions.key].description
+      condition_threshold {
+        filter          = "metric.type=\"logging.googleapis.com/user/${google_logging_metric.this[conditions.key].name}\" AND resource.type=\"${conditions.value}\""
+        comparison      = "COMPARISON_GT"
+        threshold_value = 0
+        duration        = "0s"
+        aggregations {
+          alignment_period     = "300s"
+          per_series_aligner   = "ALIGN_DELTA"
+          cross_series_reducer = "REDUCE_SUM"
+        }
+      }
+    }
+  }
+
+  alert_strategy {
+    auto_close = "1800s"
+  }
+
+  documentation {
+    content = "Open the UI (`terraform output open_ui`), Runs, Failed. A lost run is started again by the daemon, twice; a run whose step failed is not."
+  }
+}
+
+resource "google_monitoring_alert_policy" "daemon_silent" {
+  count = local.deploy && var.daemon_enabled ? 1 : 0
+
+  display_name          = "${local.name}: the daemon is silent"
+  combiner              = "OR"
+  severity              = "CRITICAL"
+  notification_channels = values(google_monitoring_notification_channel.email)[*].id
+
+  conditions {
+    display_name = "No line of the daemon's loops in ten minutes"
+    condition_absent {
+      filter   = "metric.type=\"logging.googleapis.com/user/${google_logging_metric.this["heartbeats"].name}\" AND resource.type=\"cloud_run_worker_pool\""
+      duration = "600s"
+      aggregations {
+        alignment_period     = "60s"
+        per_series_aligner   = "ALIGN_DELTA"
+        cross_series_reducer = "REDUCE_SUM"
+      }
+    }
+  }
+
+  documentation {
+    content = "Schedules, the run queue and backfills stand still. `gcloud run worker-pools logs read ${local.name}-daemon --region ${var.region}` has its last words."
+  }
+}

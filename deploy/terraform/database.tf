@@ -1,0 +1,130 @@
+# One Postgres server with two databases, each with a user of its own: Dagster's storage and the
+# trips. Containers reach it through Cloud SQL's own connector, by a socket in /cloudsql.
+
+resource "google_sql_database_instance" "postgres" {
+  # checkov:skip=CKV_GCP_6: ssl_mode replaced require_ssl, which this rule asks for
+  # checkov:skip=CKV_GCP_60: a public address without one authorized network; only Cloud SQL's connector, with IAM, gets in
+  # checkov:skip=CKV2_GCP_20: the rule is about MySQL
+  # checkov:skip=CKV_GCP_52: Dagster connects for every question it asks; connections would be most of the log
+  # checkov:skip=CKV_GCP_53: nor their ends
+  # checkov:skip=CKV_GCP_79: 16 is what docker-compose runs too; it is supported until 2028
+  # checkov:skip=CKV_GCP_108: all clients have one host name, the connector's
+  # checkov:skip=CKV_GCP_110: public trip records, read by one program: nobody to audit
+  # checkov:skip=CKV2_GCP_13: a line for every statement; what waits for a lock is logged
+  name                = "${local.name}-postgres"
+  region              = var.region
+  database_version    = "POSTGRES_16"
+  deletion_protection = var.deletion_protection
+
+  settings {
+    # Edition ENTERPRISE_PLUS has no shared-core machines. The protection is that of console and gcloud.
+    edition                     = "ENTERPRISE"
+    tier                        = var.database_tier
+    disk_autoresize_limit       = var.database_disk_limit_gb
+    connector_enforcement       = "REQUIRED"
+    deletion_protection_enabled = var.deletion_protection
+
+    ip_configuration {
+      ipv4_enabled = true
+      ssl_mode     = "ENCRYPTED_ONLY"
+    }
+
+    backup_configuration {
+      enabled                        = true
+      point_in_time_recovery_enabled = true
+      start_time                     = "07:00" # UTC: night in New York
+      transaction_log_retention_days = 7
+      backup_retention_settings {
+        retained_backups = 7
+      }
+    }
+
+    database_flags {
+      name = "max_connections"
+      # A few for each run of the queue, the rest for webserver, daemon and people.
+      value = tostring(40 + 6 * local.concurrent_runs)
+    }
+    database_flags {
+      name  = "log_checkpoints"
+      value = "on"
+    }
+    database_flags {
+      name  = "log_lock_waits"
+      value = "on"
+    }
+    database_flags {
+      name  = "log_min_error_statement"
+      value = "error"
+    }
+    database_flags {
+      name  = "log_statement"
+      value = "ddl"
+    }
+  }
+
+  depends_on = [google_project_service.api]
+}
+
+locals {
+  databases = toset(["dagster", "taxi"]) # and their users
+  sockets   = "/cloudsql"
+  socket    = "${local.sockets}/${google_sql_database_instance.postgres.connection_name}"
+
+  secrets = {
+    dagster = "postgresql://dagster:${ephemeral.random_password.database["dagster"].result}@/dagster?host=${local.socket}"
+    taxi    = ephemeral.random_password.database["taxi"].result
+  }
+}
+
+# New at every apply, and written only where the version changes: to the user and to its secret.
+ephemeral "random_password" "database" {
+  for_each = local.databases
+
+  length  = 32
+  special = false # one of them goes into a URL
+}
+
+resource "google_sql_database" "this" {
+  for_each = local.databases
+
+  name     = each.key
+  instance = google_sql_database_instance.postgres.name
+
+  # Postgres does not drop what is in use: database and users go with their server.
+  deletion_policy = "ABANDON"
+}
+
+resource "google_sql_user" "this" {
+  for_each = local.databases
+
+  name                = each.key
+  instance            = google_sql_database_instance.postgres.name
+  password_wo         = ephemeral.random_password.database[each.key].result
+  password_wo_version = var.password_version
+  deletion_policy     = "ABANDON"
+}
+
+resource "google_secret_manager_secret" "database" {
+  for_each = local.databases
+
+  secret_id = "${local.name}-${each.key}-database"
+
+  replication {
+    auto {}
+  }
+
+  depends_on = [google_project_service.api]
+}
+
+resource "google_secret_manager_secret_version" "database" {
+  for_each = local.databases
+
+  secret                 = google_secret_manager_secret.database[each.key].id
+  secret_data_wo         = local.secrets[each.key]
+  secret_data_wo_version = var.password_version
+
+  # Containers name a version: the old one must last until they have changed over.
+  lifecycle {
+    create_before_destroy = true
+  }
+}

@@ -1,0 +1,113 @@
+# Three accounts and everything they may do. Each role is on one resource, or bound to one by a
+# condition; BigQuery's right to start jobs is the project's, there is no smaller one.
+
+resource "google_service_account" "this" {
+  for_each = {
+    webserver = "Shows the UI, cancels runs"
+    daemon    = "Schedules, queues, launches and watches runs"
+    runner    = "Runs: moves the data"
+  }
+
+  account_id   = "${local.name}-${each.key}"
+  display_name = "taxi_assets ${each.key}"
+  description  = each.value
+
+  depends_on = [google_project_service.api]
+}
+
+locals {
+  members = { for role, account in google_service_account.this : role => account.member }
+
+  bucket_roles = {
+    # Dagster asks whether its log bucket exists, BigQuery where the lake is: both read the bucket.
+    "webserver logs" = ["legacyBucketReader", "objectViewer"]
+    "daemon logs"    = ["legacyBucketReader", "objectUser"]
+    "runner logs"    = ["legacyBucketReader", "objectUser"]
+    "runner lake"    = ["legacyBucketReader", "objectUser"]
+  }
+  job_roles = {
+    webserver = ["jobsExecutor"]                        # to cancel
+    daemon    = ["jobsExecutorWithOverrides", "viewer"] # to launch with a run's arguments, to look
+  }
+  secret_readers = {
+    dagster = ["webserver", "daemon", "runner"]
+    taxi    = ["runner"]
+  }
+}
+
+resource "google_project_iam_member" "database" {
+  for_each = local.members
+
+  project = var.project_id
+  role    = "roles/cloudsql.client"
+  member  = each.value
+
+  condition {
+    title      = "${local.name}-postgres-only"
+    expression = "resource.name == 'projects/${var.project_id}/instances/${google_sql_database_instance.postgres.name}' && resource.type == 'sqladmin.googleapis.com/Instance'"
+  }
+}
+
+resource "google_secret_manager_secret_iam_member" "database" {
+  for_each = merge([
+    for database, readers in local.secret_readers : {
+      for reader in readers : "${reader} ${database}" => { database = database, reader = reader }
+    }
+  ]...)
+
+  secret_id = google_secret_manager_secret.database[each.value.database].id
+  role      = "roles/secretmanager.secretAccessor"
+  member    = local.members[each.value.reader]
+}
+
+resource "google_secret_manager_secret_iam_member" "setting" {
+  for_each = {
+    for pair in setproduct(["daemon", "runner"], toset(values(var.taxi_secrets))) :
+    join(" ", pair) => { reader = pair[0], secret = pair[1] }
+  }
+
+  secret_id = each.value.secret
+  role      = "roles/secretmanager.secretAccessor"
+  member    = local.members[each.value.reader]
+
+  depends_on = [google_project_service.api]
+}
+
+resource "google_storage_bucket_iam_member" "this" {
+  for_each = merge([
+    for pair, roles in local.bucket_roles : {
+      for role in roles : "${pair} ${role}" => {
+        account = split(" ", pair)[0], bucket = split(" ", pair)[1], role = role
+      }
+    }
+  ]...)
+
+  bucket = { lake = google_storage_bucket.lake, logs = google_storage_bucket.logs }[each.value.bucket].name
+  role   = "roles/storage.${each.value.role}"
+  member = local.members[each.value.account]
+}
+
+resource "google_bigquery_dataset_iam_member" "runner" {
+  dataset_id = google_bigquery_dataset.trips.dataset_id
+  role       = "roles/bigquery.dataEditor"
+  member     = local.members["runner"]
+}
+
+resource "google_project_iam_member" "bigquery_jobs" {
+  project = var.project_id
+  role    = "roles/bigquery.jobUser"
+  member  = local.members["runner"]
+}
+
+resource "google_cloud_run_v2_job_iam_member" "this" {
+  for_each = merge([
+    for account, roles in local.job_roles : {
+      for role in roles : "${account} ${role}" => { account = account, role = role } if local.deploy
+    }
+  ]...)
+
+  name     = google_cloud_run_v2_job.run[0].name
+  location = var.region
+  role     = "roles/run.${each.value.role}"
+  member   = local.members[each.value.account]
+}

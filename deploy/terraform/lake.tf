@@ -1,0 +1,80 @@
+# The lake and BigQuery's dataset beside it, and the bucket for what steps print.
+
+resource "google_storage_bucket" "lake" {
+  # checkov:skip=CKV_GCP_62: who reads public trip records needs no log of its own
+  name          = "${var.project_id}-${local.name}-lake"
+  location      = var.region
+  force_destroy = !var.deletion_protection
+
+  uniform_bucket_level_access = true
+  public_access_prevention    = "enforced"
+
+  # A day that was written over can be had back for a month. Soft delete would keep it once more.
+  versioning {
+    enabled = true
+  }
+  soft_delete_policy {
+    retention_duration_seconds = 0
+  }
+
+  lifecycle_rule {
+    action {
+      type = "Delete"
+    }
+    condition {
+      days_since_noncurrent_time = 30
+    }
+  }
+  lifecycle_rule {
+    action {
+      type          = "SetStorageClass"
+      storage_class = "COLDLINE"
+    }
+    condition {
+      age            = var.lake_cold_after_days
+      matches_prefix = ["_raw/"]
+    }
+  }
+  lifecycle_rule {
+    action {
+      type = "AbortIncompleteMultipartUpload"
+    }
+    condition {
+      age = 1
+    }
+  }
+
+  depends_on = [google_project_service.api]
+}
+
+resource "google_storage_bucket" "logs" {
+  # checkov:skip=CKV_GCP_62: these are the logs
+  # checkov:skip=CKV_GCP_78: a step's output is written once
+  name          = "${var.project_id}-${local.name}-logs"
+  location      = var.region
+  force_destroy = true
+
+  uniform_bucket_level_access = true
+  public_access_prevention    = "enforced"
+
+  lifecycle_rule {
+    action {
+      type = "Delete"
+    }
+    condition {
+      age = 30
+    }
+  }
+
+  depends_on = [google_project_service.api]
+}
+
+resource "google_bigquery_dataset" "trips" {
+  # checkov:skip=CKV_GCP_81: Google's keys encrypt it; the trip records are public
+  dataset_id                 = "ny_taxi"
+  location                   = var.region
+  description                = "NYC taxi trips, a table a service, partitioned by the pickup's day"
+  delete_contents_on_destroy = !var.deletion_protection
+
+  depends_on = [google_project_service.api]
+}

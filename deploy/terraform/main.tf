@@ -1,0 +1,39 @@
+# What the other files share: names, the parts that Dagster's own settings decide, the APIs.
+
+locals {
+  name   = "taxi"
+  deploy = var.image != null
+
+  # Written once, in the file that is in the image: the launcher finds the job by this name.
+  dagster         = yamldecode(file("${path.module}/../dagster-gcp.yaml"))
+  launcher        = local.dagster.run_launcher.config
+  job_name        = one(values(local.launcher.job_name_by_code_location))
+  location        = one(keys(local.launcher.job_name_by_code_location))
+  run_timeout     = local.launcher.run_timeout
+  concurrent_runs = local.dagster.concurrency.runs.max_concurrent_runs
+
+  apis = toset(concat(
+    [
+      "artifactregistry", "bigquery", "cloudresourcemanager", "iam", "logging", "monitoring", "run",
+      "secretmanager", "sqladmin", "storage",
+    ],
+    var.enable_iap ? ["iap"] : [],
+    var.enable_load_balancer ? ["compute"] : [],
+    var.billing_account == null ? [] : ["billingbudgets"],
+  ))
+}
+
+# Everything that is made depends on these, most of it by way of an account, a bucket or the database.
+resource "google_project_service" "api" {
+  for_each = local.apis
+
+  service            = "${each.key}.googleapis.com"
+  disable_on_destroy = false # other things in the project may use them
+}
+
+# The project's number, where a name is not enough.
+data "google_project" "this" {
+  count = var.enable_iap || var.billing_account != null ? 1 : 0
+
+  depends_on = [google_project_service.api]
+}

@@ -1,0 +1,262 @@
+# The three roles of the image: webserver (scales to zero), daemon (always one), runs (an execution
+# each). They differ in command, account and size; settings and secrets are these.
+
+locals {
+  env = merge(
+    {
+      DAGSTER_HOME        = "/opt/dagster/gcp"
+      DAGSTER_LOGS_BUCKET = google_storage_bucket.logs.name
+      CLOUD_RUN_REGION    = var.region
+      TAXI_PROFILE        = "gcp"
+      TAXI_SOURCE         = var.taxi_source
+      GCP_PROJECT         = var.project_id
+      GCS_BUCKET          = google_storage_bucket.lake.name
+      BIGQUERY_DATASET    = google_bigquery_dataset.trips.dataset_id
+      BIGQUERY_LOCATION   = google_bigquery_dataset.trips.location
+      POSTGRES_HOST       = local.socket
+      POSTGRES_DBNAME     = google_sql_database.this["taxi"].name
+      POSTGRES_USER       = google_sql_user.this["taxi"].name
+    },
+    var.taxi_settings,
+  )
+
+  # By name and version, so that a new password makes new revisions.
+  dagster_secret = { DAGSTER_PG_URL = google_secret_manager_secret_version.database["dagster"] }
+  taxi_secret    = { POSTGRES_PASSWORD = google_secret_manager_secret_version.database["taxi"] }
+  own_secrets = {
+    webserver = local.dagster_secret
+    daemon    = local.dagster_secret
+    runner    = merge(local.dagster_secret, local.taxi_secret)
+  }
+  added_secrets = { for name, secret in var.taxi_secrets : name => { secret = secret, version = "latest" } }
+  secret_env = {
+    for role, versions in local.own_secrets :
+    role => merge(versions, role == "webserver" ? {} : local.added_secrets)
+  }
+}
+
+resource "google_cloud_run_v2_job" "run" {
+  count = local.deploy ? 1 : 0
+
+  name                = local.job_name
+  location            = var.region
+  deletion_protection = false # it holds nothing
+
+  template {
+    task_count = 1
+
+    template {
+      service_account = google_service_account.this["runner"].email
+      timeout         = "${local.run_timeout}s"
+      # Dagster retries, as a new run. Cloud Run would start an ended run's id once more.
+      max_retries = 0
+
+      # No command and no arguments: a run's own arguments are its whole command.
+      containers {
+        image = var.image
+
+        resources {
+          limits = { cpu = tostring(var.run_cpu), memory = "${var.run_memory_gib}Gi" }
+        }
+
+        dynamic "env" {
+          for_each = local.env
+          content {
+            name  = env.key
+            value = env.value
+          }
+        }
+        dynamic "env" {
+          for_each = local.secret_env.runner
+          content {
+            name = env.key
+            value_source {
+              secret_key_ref {
+                secret  = env.value.secret
+                version = env.value.version
+              }
+            }
+          }
+        }
+
+        volume_mounts {
+          name       = "cloudsql"
+          mount_path = local.sockets
+        }
+      }
+
+      volumes {
+        name = "cloudsql"
+        cloud_sql_instance {
+          instances = [google_sql_database_instance.postgres.connection_name]
+        }
+      }
+    }
+  }
+
+  # Its first execution reads and writes at once.
+  depends_on = [
+    google_bigquery_dataset_iam_member.runner,
+    google_project_iam_member.bigquery_jobs,
+    google_project_iam_member.database,
+    google_secret_manager_secret_iam_member.database,
+    google_secret_manager_secret_iam_member.setting,
+    google_storage_bucket_iam_member.this,
+  ]
+}
+
+resource "google_cloud_run_v2_worker_pool" "daemon" {
+  count = local.deploy ? 1 : 0
+
+  name                = "${local.name}-daemon"
+  location            = var.region
+  deletion_protection = false
+
+  # Never two: both would launch the same queue.
+  scaling {
+    scaling_mode          = "MANUAL"
+    manual_instance_count = var.daemon_enabled ? 1 : 0
+  }
+
+  template {
+    service_account = google_service_account.this["daemon"].email
+
+    containers {
+      image   = var.image
+      command = ["dagster-daemon"]
+      # At info an idle daemon says nothing; at debug a line every 30 seconds, its heartbeat.
+      args = ["run", "-m", local.location, "--log-format", "json", "--log-level", "debug"]
+
+      resources {
+        limits = { cpu = "1", memory = "1Gi" }
+      }
+
+      dynamic "env" {
+        for_each = local.env
+        content {
+          name  = env.key
+          value = env.value
+        }
+      }
+      dynamic "env" {
+        for_each = local.secret_env.daemon
+        content {
+          name = env.key
+          value_source {
+            secret_key_ref {
+              secret  = env.value.secret
+              version = env.value.version
+            }
+          }
+        }
+      }
+
+      volume_mounts {
+        name       = "cloudsql"
+        mount_path = local.sockets
+      }
+    }
+
+    volumes {
+      name = "cloudsql"
+      cloud_sql_instance {
+        instances = [google_sql_database_instance.postgres.connection_name]
+      }
+    }
+  }
+
+  depends_on = [
+    google_cloud_run_v2_job_iam_member.this,
+    google_project_iam_member.database,
+    google_secret_manager_secret_iam_member.database,
+    google_secret_manager_secret_iam_member.setting,
+    google_storage_bucket_iam_member.this,
+  ]
+}
+
+resource "google_cloud_run_v2_service" "webserver" {
+  count = local.deploy ? 1 : 0
+
+  name                = "${local.name}-webserver"
+  location            = var.region
+  deletion_protection = false
+
+  # With IAP the load balancer is the only way in; without it the proxy of gcloud must stay one.
+  ingress          = var.enable_load_balancer && var.enable_iap ? "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER" : "INGRESS_TRAFFIC_ALL"
+  iap_enabled      = var.enable_iap
+  custom_audiences = var.enable_load_balancer ? ["https://${var.domain}"] : []
+
+  template {
+    service_account = google_service_account.this["webserver"].email
+    timeout         = "3600s" # the UI listens for events on one long request
+
+    scaling {
+      min_instance_count = 0
+      max_instance_count = 1
+    }
+
+    containers {
+      image   = var.image
+      command = ["dagster-webserver"]
+      args    = ["-m", local.location, "-h", "0.0.0.0", "-p", "3000"]
+
+      ports {
+        container_port = 3000
+      }
+
+      resources {
+        limits            = { cpu = "1", memory = "1Gi" }
+        cpu_idle          = true
+        startup_cpu_boost = true
+      }
+
+      startup_probe {
+        period_seconds    = 5
+        timeout_seconds   = 5
+        failure_threshold = 36
+        http_get {
+          path = "/server_info"
+          port = 3000
+        }
+      }
+
+      dynamic "env" {
+        for_each = local.env
+        content {
+          name  = env.key
+          value = env.value
+        }
+      }
+      dynamic "env" {
+        for_each = local.secret_env.webserver
+        content {
+          name = env.key
+          value_source {
+            secret_key_ref {
+              secret  = env.value.secret
+              version = env.value.version
+            }
+          }
+        }
+      }
+
+      volume_mounts {
+        name       = "cloudsql"
+        mount_path = local.sockets
+      }
+    }
+
+    volumes {
+      name = "cloudsql"
+      cloud_sql_instance {
+        instances = [google_sql_database_instance.postgres.connection_name]
+      }
+    }
+  }
+
+  depends_on = [
+    google_project_iam_member.database,
+    google_secret_manager_secret_iam_member.database,
+    google_storage_bucket_iam_member.this,
+  ]
+}

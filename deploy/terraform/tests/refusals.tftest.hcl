@@ -1,0 +1,124 @@
+# What is refused before anything is made.
+
+mock_provider "google" {}
+
+variables {
+  project_id = "my-project-123"
+}
+
+run "a_public_ui" {
+  command = plan
+  variables {
+    ui_members = ["allUsers"]
+  }
+  expect_failures = [var.ui_members]
+}
+
+run "a_ui_for_every_google_account" {
+  command = plan
+  variables {
+    ui_members = ["user:me@example.com", "allAuthenticatedUsers"]
+  }
+  expect_failures = [var.ui_members]
+}
+
+run "a_load_balancer_without_a_domain" {
+  command = plan
+  variables {
+    enable_load_balancer = true
+  }
+  expect_failures = [var.enable_load_balancer]
+}
+
+run "armor_without_a_load_balancer" {
+  command = plan
+  variables {
+    enable_cloud_armor = true
+    allowed_ip_ranges  = ["203.0.113.0/24"]
+  }
+  expect_failures = [var.enable_cloud_armor]
+}
+
+run "armor_without_ranges" {
+  command = plan
+  variables {
+    enable_iap           = true
+    enable_load_balancer = true
+    enable_cloud_armor   = true
+    domain               = "taxi.example.com"
+  }
+  expect_failures = [var.enable_cloud_armor]
+}
+
+run "an_image_from_elsewhere" {
+  command = plan
+  variables {
+    image = "python:3.11-slim"
+  }
+  expect_failures = [var.image]
+}
+
+run "an_image_without_a_tag" {
+  command = plan
+  variables {
+    image = "us-central1-docker.pkg.dev/my-project-123/taxi/taxi"
+  }
+  expect_failures = [var.image]
+}
+
+run "more_memory_than_cloud_run_gives" {
+  command = plan
+  variables {
+    run_cpu        = 1
+    run_memory_gib = 8
+  }
+  expect_failures = [var.run_memory_gib]
+}
+
+run "a_project_number" {
+  command = plan
+  variables {
+    project_id = "123456789012"
+  }
+  expect_failures = [var.project_id]
+}
+
+run "a_zone_for_a_region" {
+  command = plan
+  variables {
+    region = "us-central1-a"
+  }
+  expect_failures = [var.region]
+}
+
+run "a_source_that_names_no_month" {
+  command = plan
+  variables {
+    taxi_source = "/data/yellow.csv"
+  }
+  expect_failures = [var.taxi_source]
+}
+
+run "a_setting_that_is_made_here" {
+  command = plan
+  variables {
+    taxi_settings = { TAXI_PROFILE = "local" }
+  }
+  expect_failures = [var.taxi_settings]
+}
+
+run "a_password_as_a_setting" {
+  command = plan
+  variables {
+    taxi_settings = { POSTGRES_PASSWORD = "secret" }
+  }
+  expect_failures = [var.taxi_settings]
+}
+
+run "no_ranges_but_addresses" {
+  command = plan
+  variables {
+    allowed_ip_ranges = ["203.0.113.7"]
+  }
+  expect_failures = [var.allowed_ip_ranges]
+}

@@ -1,0 +1,93 @@
+# Everything the three accounts may do, to the last role. check_plan.py sees that no other resource
+# gives one.
+
+mock_provider "google" {}
+
+variables {
+  project_id = "my-project-123"
+  image      = "us-central1-docker.pkg.dev/my-project-123/taxi/taxi:1"
+  ui_members = ["user:me@example.com"]
+}
+
+run "exactly_these_roles" {
+  command = plan
+
+  assert {
+    condition     = toset(keys(google_service_account.this)) == toset(["webserver", "daemon", "runner"])
+    error_message = "Three accounts."
+  }
+  assert {
+    condition = { for key, grant in google_storage_bucket_iam_member.this : key => grant.role } == {
+      "webserver logs legacyBucketReader" = "roles/storage.legacyBucketReader"
+      "webserver logs objectViewer"       = "roles/storage.objectViewer"
+      "daemon logs legacyBucketReader"    = "roles/storage.legacyBucketReader"
+      "daemon logs objectUser"            = "roles/storage.objectUser"
+      "runner logs legacyBucketReader"    = "roles/storage.legacyBucketReader"
+      "runner logs objectUser"            = "roles/storage.objectUser"
+      "runner lake legacyBucketReader"    = "roles/storage.legacyBucketReader"
+      "runner lake objectUser"            = "roles/storage.objectUser"
+    }
+    error_message = "Only runs write to the lake."
+  }
+  assert {
+    condition = { for key, grant in google_cloud_run_v2_job_iam_member.this : key => grant.role } == {
+      "webserver jobsExecutor"           = "roles/run.jobsExecutor"
+      "daemon jobsExecutorWithOverrides" = "roles/run.jobsExecutorWithOverrides"
+      "daemon viewer"                    = "roles/run.viewer"
+    }
+    error_message = "The daemon launches and looks, the webserver cancels, on this one job."
+  }
+  assert {
+    condition = { for key, grant in google_secret_manager_secret_iam_member.database : key => grant.role } == {
+      "webserver dagster" = "roles/secretmanager.secretAccessor"
+      "daemon dagster"    = "roles/secretmanager.secretAccessor"
+      "runner dagster"    = "roles/secretmanager.secretAccessor"
+      "runner taxi"       = "roles/secretmanager.secretAccessor"
+    }
+    error_message = "Only runs read the password of the trips' database."
+  }
+  assert {
+    condition     = length(google_secret_manager_secret_iam_member.setting) == 0
+    error_message = "No further secret without taxi_secrets."
+  }
+  assert {
+    condition     = google_bigquery_dataset_iam_member.runner.role == "roles/bigquery.dataEditor" && google_project_iam_member.bigquery_jobs.role == "roles/bigquery.jobUser"
+    error_message = "Runs edit the one dataset and start jobs."
+  }
+  assert {
+    condition = alltrue([
+      for grant in google_project_iam_member.database :
+      grant.role == "roles/cloudsql.client" &&
+      grant.condition[0].expression == "resource.name == 'projects/my-project-123/instances/taxi-postgres' && resource.type == 'sqladmin.googleapis.com/Instance'"
+    ])
+    error_message = "The project's role for Cloud SQL holds for this one instance."
+  }
+  assert {
+    condition     = { for key, grant in google_cloud_run_v2_service_iam_member.ui : key => grant.role } == { "user:me@example.com" = "roles/run.invoker" }
+    error_message = "The UI opens for its members and for nobody else."
+  }
+}
+
+run "secret_settings_are_for_daemon_and_runs" {
+  command = plan
+
+  variables {
+    taxi_secrets = { TAXI_ALERT_WEBHOOK = "taxi-alert-webhook" }
+  }
+
+  assert {
+    condition = { for key, grant in google_secret_manager_secret_iam_member.setting : key => grant.role } == {
+      "daemon taxi-alert-webhook" = "roles/secretmanager.secretAccessor"
+      "runner taxi-alert-webhook" = "roles/secretmanager.secretAccessor"
+    }
+    error_message = "Daemon and runs read it, the webserver does not."
+  }
+  assert {
+    condition = (
+      contains(google_cloud_run_v2_worker_pool.daemon[0].template[0].containers[0].env[*].name, "TAXI_ALERT_WEBHOOK") &&
+      contains(google_cloud_run_v2_job.run[0].template[0].template[0].containers[0].env[*].name, "TAXI_ALERT_WEBHOOK") &&
+      !contains(google_cloud_run_v2_service.webserver[0].template[0].containers[0].env[*].name, "TAXI_ALERT_WEBHOOK")
+    )
+    error_message = "Who reads a secret has it in the environment."
+  }
+}
