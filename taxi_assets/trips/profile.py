@@ -20,6 +20,8 @@ from taxi_assets.services import DISTANCE, FARE, Service
 
 FIRST_ROWS = 5
 TOP_VALUES = 3
+FEW_VALUES = 32
+"""That are sorted as quickly as they are sifted."""
 HOURS = 24
 MICROSECONDS = 1_000_000
 FEW_DAYS = 7 * 24 * 3600
@@ -109,10 +111,13 @@ def profile(table: pa.Table, service: Service) -> DayProfile:
             if name == service.pickup_column:
                 hours = _by_hour(values)
             continue
-        distinct, rows, nulls = _counted(values)
-        columns.append(_of_values(name, distinct, rows, nulls))
+        distinct, rows = _counted(values)
+        if pa.types.is_string(values.type):
+            columns.append(_of_texts(name, distinct, rows, values.null_count))
+            continue
+        numbers = distinct.to_numpy()
+        columns.append(_of_numbers(name, numbers, rows, values.null_count))
         if name in binned:
-            numbers = distinct.to_numpy()
             counts[name] = binned[name].counts(numbers, rows)
             if len(rows):
                 medians[name] = _median(numbers, rows)
@@ -124,36 +129,38 @@ def _first_rows(table: pa.Table) -> list[list[Value]]:
     return [[_plain(value) for value in row.values()] for row in rows]
 
 
-def _counted(values: pa.Array) -> tuple[pa.Array, Any, int]:
-    """Distinct values without null, their rows, and the rows that are null."""
+def _counted(values: pa.Array) -> tuple[pa.Array, Any]:
+    """Distinct values without null, and their rows."""
     counted = values.value_counts()
     distinct, rows = counted.field(0), counted.field(1)
     if distinct.null_count:
         valid = distinct.is_valid()
         distinct, rows = distinct.filter(valid), rows.filter(valid)
-    return distinct, rows.to_numpy(), values.null_count
+    return distinct, rows.to_numpy()
 
 
-def _of_values(name: str, distinct: pa.Array, rows: Any, nulls: int) -> ColumnProfile:
+def _of_texts(name: str, distinct: pa.Array, rows: Any, nulls: int) -> ColumnProfile:
     if not len(rows):
         return ColumnProfile(name, nulls, 0, None, None, None, [])
-    top = [(_plain(distinct[at].as_py()), int(rows[at])) for at in _most(rows)]
     ends = pc.min_max(distinct).as_py()
-    mean = None
-    if not pa.types.is_string(distinct.type):
-        mean = _plain_number(float(np.dot(distinct.to_numpy(), rows) / rows.sum()))
-    return ColumnProfile(
-        name, nulls, len(rows), _plain(ends["min"]), mean, _plain(ends["max"]), top
-    )
+    top = [(distinct[at].as_py(), int(rows[at])) for at in _most(rows)]
+    return ColumnProfile(name, nulls, len(rows), ends["min"], None, ends["max"], top)
+
+
+def _of_numbers(name: str, distinct: Any, rows: Any, nulls: int) -> ColumnProfile:
+    if not len(rows):
+        return ColumnProfile(name, nulls, 0, None, None, None, [])
+    least, most = _plain(distinct.min().item()), _plain(distinct.max().item())
+    mean = _plain_number(float(distinct.astype(np.float64) @ rows / rows.sum()))
+    top = [(_plain(distinct[at].item()), int(rows[at])) for at in _most(rows)]
+    return ColumnProfile(name, nulls, len(rows), least, mean, most, top)
 
 
 def _most(rows: Any) -> list[int]:
     """Positions of the largest counts; of equals the first met."""
-    if len(rows) > TOP_VALUES:
-        least = np.partition(rows, -TOP_VALUES)[-TOP_VALUES]
-        places = np.flatnonzero(rows >= least)
-    else:
-        places = np.arange(len(rows))
+    places = np.arange(len(rows))
+    if len(rows) > FEW_VALUES:
+        places = np.flatnonzero(rows >= np.partition(rows, -TOP_VALUES)[-TOP_VALUES])
     return [int(at) for at in places[np.argsort(-rows[places], kind="stable")][:TOP_VALUES]]
 
 
