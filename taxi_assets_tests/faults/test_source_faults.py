@@ -1,0 +1,101 @@
+"""A server of month files that fails in passing, changes its mind, or refuses."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Iterator, Mapping
+from datetime import date
+
+import pandas as pd
+import pytest
+
+from taxi_assets.services import YELLOW
+from taxi_assets.trips import download
+from taxi_assets.trips.sample import write_month
+from taxi_assets.windows import Month
+from taxi_assets_tests.fault_proxy import HttpProxy, http_proxy
+from taxi_assets_tests.faults.conftest import DAY, Steps, assert_left
+from taxi_assets_tests.site import Handler, Site, serve
+
+GET = "^GET "
+Rows = Mapping[str, pd.DataFrame]
+
+
+@pytest.fixture(scope="module")
+def month(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The file of the undisturbed day's month."""
+    path = tmp_path_factory.mktemp("month") / "yellow_tripdata_2021-01.csv.gz"
+    write_month(YELLOW, Month.of(date.fromisoformat(DAY)), path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def proxy(
+    site: Site, month: bytes, undisturbed: Rows, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[HttpProxy]:
+    """What the project takes for the server; its address is new, so nothing is kept of it."""
+    site.body = month
+    monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.001)
+    monkeypatch.setattr(download, "READ_SECONDS", 0.5)
+    with http_proxy(site.address) as proxy:
+        monkeypatch.setenv("TAXI_SOURCE", site.template.replace(site.address, proxy.address))
+        yield proxy
+
+
+def test_a_month_arrives_through_every_passing_trouble(
+    site: Site, month: bytes, proxy: HttpProxy, undisturbed: Rows
+) -> None:
+    lines = gzip.decompress(month)
+    site.body = gzip.compress(lines.replace(b"2021-01-05", b"2021-01-06"))
+
+    def restated(handler: Handler) -> None:
+        site.etag, site.body = '"two"', month
+        serve(handler)
+
+    proxy.answer(GET, 500)
+    proxy.add(GET, "answer", status=429, Retry_After="1")
+    proxy.add(GET, "cut_answer")
+    proxy.add(GET, "hang")
+    site.acts = [serve, restated]
+    assert Steps().succeeds() == 0
+    assert proxy.left == []
+    assert site.acts == []
+    # A part of the first version came, and nothing of it is in the file.
+    assert site.ranges[0] is None
+    assert site.ranges[1] is not None
+    assert_left(undisturbed)
+
+
+def test_what_outlasts_a_download_is_left_to_the_steps_retries(
+    proxy: HttpProxy, undisturbed: Rows
+) -> None:
+    proxy.add(GET, "answer", times=download.ATTEMPTS + 1, status=503)
+    assert Steps().succeeds("raw_trips") == 1
+    assert proxy.left == []
+    assert_left(undisturbed)
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (404, "the month is not published there"),
+        (403, "months not published yet; else check the URL's credentials"),
+        (302, "redirects where it must not (TooManyRedirects); check TAXI_SOURCE"),
+    ],
+)
+def test_a_refusal_ends_the_run_with_the_remedy(
+    status: int, said: str, proxy: HttpProxy, undisturbed: Rows
+) -> None:
+    proxy.add(GET, "answer", times=99, status=status, Location=f"{proxy.address}/again")
+    message = Steps().fails_at_once("raw_trips")
+    assert f"yellow/raw_trips {DAY}: yellow 2021-01: " in message
+    assert said in message
+    assert_left(undisturbed)
+
+
+def test_a_month_that_is_no_gzip_is_refused(
+    site: Site, month: bytes, proxy: HttpProxy, undisturbed: Rows
+) -> None:
+    site.body = gzip.decompress(month)
+    assert "though its name says .csv.gz" in Steps().fails_at_once("raw_trips")
+    assert_left(undisturbed)
