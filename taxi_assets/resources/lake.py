@@ -256,8 +256,8 @@ def open_lake(settings: LakeSettings, keep: timedelta = KeepSettings.temporary) 
         settings.path.mkdir(parents=True, exist_ok=True)
         _sweep(settings.path / TEMPORARY, keep)
         return Lake(pa_fs.LocalFileSystem(), str(settings.path), settings.bucket, settings.layout)
-    # By default it goes on for 15 minutes. A server that is silent is given up after 120 s more: that
-    # limit of Google's client (TransferStallTimeoutOption) is out of pyarrow's reach.
+    # By default it goes on for 15 minutes. A silent server is given up after 120 s more: that limit
+    # of Google's client (TransferStallTimeoutOption) is out of pyarrow's reach.
     retries = timedelta(seconds=settings.retry_seconds)
     emulator = os.environ.get("STORAGE_EMULATOR_HOST")
     if emulator:
