@@ -134,7 +134,7 @@ def open_trips(lake: Lake, key: str) -> TripsSlice | None:
         Origin.of(facts),
         facts.get("dropped", {}),
         tuple(facts.get("rules", ())),
-        DayProfile.of(facts["profile"]) if "profile" in facts else None,
+        DayProfile.of(facts.get("profile", {})),
     )
 
 

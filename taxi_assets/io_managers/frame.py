@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import date, timedelta
 from typing import Any
 
@@ -54,7 +55,7 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
         """Replace the days' slices."""
         del log
 
-        earlier = _SameWeekdays(self.lake.lake, service)
+        earlier = SameWeekdays(self.lake.lake, service)
 
         def put(day: date, cleaned: CleanedDay) -> DayRecord:
             table = to_table(cleaned.frame, service)
@@ -111,7 +112,7 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
         return self.lake.lake.path(f"_cleaned/{service.name}")
 
 
-class _SameWeekdays:
+class SameWeekdays:
     """The same weekdays of the four weeks before a day, as far as the lake has them.
 
     They are read from the footers of earlier slices; days of the run are remembered instead, each
@@ -134,8 +135,9 @@ class _SameWeekdays:
 
     def _of(self, day: date) -> Figures | None:
         if day not in self.known:
-            trips = open_trips(self.lake, cleaned_key(self.service, day))
-            known = None
+            trips, known = None, None
+            with suppress(pa.ArrowInvalid):  # a broken object of another day is no matter of this
+                trips = open_trips(self.lake, cleaned_key(self.service, day))
             if trips is not None and trips.profile is not None:
                 known = Figures(trips.profile, trips.dropped)
             self.known[day] = known

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any
 
@@ -88,8 +88,10 @@ class DayProfile:
         return asdict(self)
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> DayProfile:
-        """From what a stored slice carries."""
+    def of(cls, facts: Mapping[str, Any]) -> DayProfile | None:
+        """From what a stored slice carries; None where it was counted otherwise, or not at all."""
+        if set(facts) != {one.name for one in fields(cls)}:
+            return None
         columns = [
             ColumnProfile(**{**one, "top": [tuple(pair) for pair in one["top"]]})
             for one in facts["columns"]

@@ -97,4 +97,7 @@ def test_the_first_rows_are_plain_values_in_order() -> None:
 @pytest.mark.parametrize("rows", [0, 50])
 def test_a_profile_survives_json(rows: int) -> None:
     found = profile(to_table(frame(rows), YELLOW), YELLOW)
-    assert DayProfile.of(json.loads(json.dumps(found.facts(), allow_nan=False))) == found
+    facts = json.loads(json.dumps(found.facts(), allow_nan=False))
+    assert DayProfile.of(facts) == found
+    assert DayProfile.of({**facts, "more": 1}) is None
+    assert DayProfile.of({}) is None
