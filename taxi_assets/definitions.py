@@ -92,7 +92,7 @@ def _io_manager(
 
     @contextmanager
     def of_run(context: dg.InitResourceContext) -> Iterator[dg.IOManager]:
-        with turns_of(str(context.run_id)):
+        with turns_of(context.run.run_id if context.run else ""):
             yield make(services, getattr(context.resources, resource))
 
     return dg.IOManagerDefinition(cast("Any", of_run), required_resource_keys={resource})
