@@ -60,6 +60,10 @@ class HttpProxy:
         for code in codes:
             self.add(on, "answer", status=code)
 
+    def clear(self) -> None:
+        """Break nothing from now on."""
+        self.control("DELETE")
+
     @property
     def requests(self) -> list[str]:
         """`METHOD /path` of all requests, in order."""

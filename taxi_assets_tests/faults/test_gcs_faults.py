@@ -25,16 +25,31 @@ ALL = ("raw_trips", "cleaned_trips", "gcs_trips")
 Rows = Mapping[str, pd.DataFrame]
 
 
-@pytest.fixture
-def proxy(undisturbed: Rows, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpProxy]:
-    """What the project takes for GCS; its bucket is the folder of the undisturbed run."""
+@pytest.fixture(scope="module")
+def served(undisturbed: Rows) -> Iterator[HttpProxy]:
+    """GCS behind a proxy; its bucket is the folder of the undisturbed run.
+
+    The server knows only of objects that came through it, so they are put once more.
+    """
     port = pick_port(None)
     root = stores.lake().parent
-    monkeypatch.setenv("TAXI_LAKE", f"gs://{stores.lake().name}")
-    monkeypatch.setenv("GCS_RETRY_SECONDS", "1")
-    with gcs_server(root, port) as address, http_proxy(address, port) as proxy:
-        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.address)
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        gcs_server(root, port) as address,
+        http_proxy(address, port) as proxy,
+    ):
+        patch.setenv("TAXI_LAKE", f"gs://{stores.lake().name}")
+        patch.setenv("GCS_RETRY_SECONDS", "1")
+        patch.setenv("STORAGE_EMULATOR_HOST", proxy.address)
+        Steps().succeeds(*ALL)
         yield proxy
+
+
+@pytest.fixture
+def proxy(served: HttpProxy) -> HttpProxy:
+    """What the project takes for GCS, without a fault so far."""
+    served.clear()
+    return served
 
 
 def test_each_kind_of_call_is_repeated(
