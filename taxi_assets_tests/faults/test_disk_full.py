@@ -159,7 +159,10 @@ def test_postgres_without_room(
 ) -> None:
     monkeypatch.setenv("GCS_BUCKET", "full")
     assert run("raw_trips", "cleaned_trips").success
-    with small_disk(Path(tempfile.mkdtemp(prefix="taxi-"), "disk"), 100) as disk:
+    with (
+        tempfile.TemporaryDirectory(prefix="taxi-") as parent,
+        small_disk(Path(parent, "disk"), 100) as disk,
+    ):
         for folder in (disk, disk.parent):
             folder.chmod(0o755)
         place = Home(disk)
@@ -182,5 +185,3 @@ def test_postgres_without_room(
             connection.close()
         finally:
             server.stop(signal.SIGQUIT)
-    disk.rmdir()
-    disk.parent.rmdir()
