@@ -1,0 +1,191 @@
+"""What a person does in Dagster's UI, in headless Chromium against a real `dagster dev`.
+
+Screenshots are kept in the test's folder; with `TAXI_SCREENSHOTS=docs/images` the small ones that
+README and docs show are made anew.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
+
+from taxi_assets.services import SERVICES
+from taxi_assets_tests import stores
+from taxi_assets_tests.test_server import dagster_dev
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's package chromium is missing")
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-first-run",
+]
+LOCATION = "/locations/taxi_assets.definitions"
+DAY, FIRST, LAST = "2021-01-05", "2021-01-04", "2021-01-10"
+DAYS = 7
+SERVICE = SERVICES["green"]
+SLOW = 120_000
+"""Milliseconds that a run may take to end."""
+expect.set_options(timeout=60_000)
+SMALL = 1000
+"""Pixels: width of the pictures in README and docs."""
+
+
+@dataclass
+class Screen:
+    """A page of the UI, its errors, and pictures of it."""
+
+    page: Page
+    address: str
+    folder: Path
+    errors: list[str] = field(default_factory=list)
+
+    def open(self, path: str) -> Page:
+        """Go to a page; a toast or an error page fails the test."""
+        self.page.goto(self.address + path)
+        return self.page
+
+    def keep(self, name: str) -> None:
+        """Keep a picture of what is seen; nothing on it may be an error."""
+        expect(
+            self.page.locator("[class*=Toast] :text-matches('error|failed', 'i')")
+        ).to_have_count(0)
+        expect(self.page.get_by_text("An unexpected error occurred")).to_have_count(0)
+        path = self.folder / f"{name}.png"
+        self.page.screenshot(path=path)
+        if kept := os.environ.get("TAXI_SCREENSHOTS"):
+            shrink(path, Path(kept) / path.name)
+
+
+def shrink(source: Path, target: Path) -> None:
+    """A picture for a document: narrower, in few colours."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with Image.open(source) as image:
+        height = round(image.height * SMALL / image.width)
+        small = image.convert("RGB").resize((SMALL, height), Image.Resampling.LANCZOS)
+        small.quantize(64, dither=Image.Dither.NONE).save(target, optimize=True)
+
+
+@pytest.fixture(scope="module")
+def screen(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Screen]:
+    """A window on a server of these tests' own."""
+    del home
+    folder = tmp_path_factory.mktemp("browser")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TAXI_START_DATE", "2021-01-01")
+        patch.setenv("GCS_BUCKET", "seen")
+        with dagster_dev(folder, patch) as address, sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+            page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
+            found = Screen(page, address, folder)
+
+            def note(message: ConsoleMessage) -> None:
+                if message.type == "error":
+                    found.errors.append(message.text)
+
+            page.on("console", note)
+            page.on("pageerror", lambda error: found.errors.append(str(error)))
+            yield found
+            browser.close()
+
+
+def materialize(screen: Screen, days: str, button: str) -> None:
+    """Materialize all five assets of the service for some days, from the asset graph."""
+    page = screen.open(f"{LOCATION}/asset-groups/{SERVICE.name}/lineage")
+    page.get_by_role("button", name="Materialize all").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("Show all partitions").click()
+    chosen = dialog.locator("input[type=text]").first
+    chosen.fill(days)
+    chosen.press("Enter")
+    launch = dialog.get_by_role("button", name=button)
+    expect(launch).to_be_enabled()
+    screen.keep(f"dialog-{button.rsplit(maxsplit=1)[-1]}")
+    launch.click()
+    expect(dialog).to_have_count(0)
+
+
+def look_at_the_day(screen: Screen) -> None:
+    """Numbers, first rows, profile, picture, plots and checks of a day."""
+    asset = f"/assets/{SERVICE.name}/cleaned_trips"
+    page = screen.open(f"{asset}?view=partitions&partition={DAY}")
+    rows = page.locator("tr", has=page.get_by_text("raw_rows", exact=True))
+    expect(rows.first).to_be_visible()
+    screen.keep("day")
+    for name, shown in (("preview", "Show schema"), ("profile", "most frequent")):
+        line = page.locator("tr", has=page.get_by_text(name, exact=True)).first
+        line.scroll_into_view_if_needed()
+        expect(line.get_by_text(shown).first).to_be_visible()
+        screen.keep(name)
+    line = page.locator("tr", has=page.get_by_text("picture", exact=True)).first
+    line.get_by_text("[Show Markdown]").click()
+    drawn = page.get_by_role("dialog").locator("img")
+    expect(drawn).to_be_visible()
+    assert drawn.evaluate("image => image.naturalWidth") > 300
+    screen.keep("picture")
+
+    page = screen.open(f"{asset}?view=overview")
+    page.get_by_text("Plots", exact=True).click()
+    # By partition it would draw the last days before today.
+    page.get_by_text("Events", exact=True).last.click()
+    expect(page.locator("canvas").first).to_be_visible()
+    screen.keep("plots")
+
+    page = screen.open(f"{asset}?view=checks&checkDetail=rows_accounted_for")
+    expect(page.get_by_text("Passed").first).to_be_visible()
+    screen.keep("checks")
+    page.get_by_text("Partitions", exact=True).last.click()
+    expect(page.get_by_text(DAY).first).to_be_visible()
+
+
+def look_at_automation(screen: Screen) -> None:
+    """The schedule, and the sensor's first tick after it was switched on."""
+    page = screen.open("/automation")
+    expect(page.get_by_text(f"{SERVICE.name}_daily_schedule")).to_be_visible()
+    screen.keep("automation")
+    page = screen.open(f"{LOCATION}/schedules/{SERVICE.name}_daily_schedule")
+    expect(page.get_by_text("06:00").or_(page.get_by_text("6:00")).first).to_be_visible()
+    screen.keep("schedule")
+    page = screen.open(f"{LOCATION}/sensors/{SERVICE.name}_new_month_sensor")
+    running = page.locator("tr", has=page.get_by_text("Running", exact=True))
+    running.locator("input[type=checkbox]").click(force=True)
+    expect(page.get_by_text("Skipped").first).to_be_visible(timeout=SLOW)
+    screen.keep("sensor")
+
+
+def test_a_person_loads_a_day_and_a_week_and_looks_at_them(screen: Screen) -> None:
+    graph = f"{LOCATION}/asset-groups/{SERVICE.name}/lineage"
+    page = screen.open(graph)
+    expect(page.get_by_text("bigquery_trips")).to_be_visible()
+    screen.keep("asset-graph-before")
+
+    materialize(screen, DAY, "Launch 1 run")
+    page = screen.open("/runs")
+    expect(page.get_by_text("Success", exact=True)).to_be_visible(timeout=SLOW)
+    materialize(screen, f"[{FIRST}...{LAST}]", "Launch backfill")
+    page = screen.open("/runs")
+    expect(page.get_by_text("Success", exact=True)).to_have_count(2, timeout=SLOW)
+    screen.keep("runs")
+
+    page = screen.open(graph)
+    expect(page.get_by_text("7 partitions").first).to_be_visible()
+    screen.keep("asset-graph")
+
+    look_at_the_day(screen)
+    look_at_automation(screen)
+    assert screen.errors == []
+
+    landed = stores.store_totals(SERVICE)
+    assert len(landed["postgres"]) == DAYS
+    assert landed["postgres"] == landed["lake"] == landed["bigquery"]
