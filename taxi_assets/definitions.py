@@ -22,7 +22,6 @@ from taxi_assets.automation.jobs import daily_job
 from taxi_assets.automation.reports import monthly_report_job, monthly_report_sensor
 from taxi_assets.automation.schedules import daily_schedule
 from taxi_assets.automation.sensors import new_month_sensor
-from taxi_assets.automation_settings import AutomationSettings
 from taxi_assets.io_managers.bigquery import BigQueryIOManager
 from taxi_assets.io_managers.frame import FrameIOManager
 from taxi_assets.io_managers.lake_parquet import LakeParquetIOManager
@@ -36,6 +35,7 @@ from taxi_assets.resources.lake import LakeResource
 from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.resources.source import SourceResource
 from taxi_assets.services import SERVICES, Service
+from taxi_assets.settings.automation import AutomationSettings
 from taxi_assets.small_jobs import small_jobs
 from taxi_assets.turns import turns_of
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import dagster as dg
 
-from taxi_assets.automation_settings import AutomationSettings
+from taxi_assets.settings.automation import AutomationSettings
 
 MISSED = timedelta(days=2)
 """Without a day stored: a morning was missed, or its month is late."""

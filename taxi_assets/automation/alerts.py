@@ -9,10 +9,10 @@ at most. Failures from before the sensor first ran are not told.
 import dagster as dg
 from dagster import DagsterEventType
 
-from taxi_assets.alert_settings import TARGETS, AlertSettings, any_target
 from taxi_assets.automation.message import Alert, alert_of
 from taxi_assets.automation.targets import send
 from taxi_assets.errors import SettingsError
+from taxi_assets.settings.alerts import TARGETS, AlertSettings, any_target
 
 SECONDS = 10
 """Between two ticks; Dagster's default is 30."""

@@ -6,8 +6,8 @@ import warnings
 
 import dagster as dg
 
-from taxi_assets.automation_settings import AutomationSettings
 from taxi_assets.services import Service
+from taxi_assets.settings.automation import AutomationSettings
 
 
 def monthly_report_job(service: Service, report: dg.AssetKey) -> dg.UnresolvedAssetJobDefinition:

@@ -6,10 +6,10 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from taxi_assets.automation.jobs import daily_job_name
-from taxi_assets.automation_settings import AutomationSettings
 from taxi_assets.partitions import TIMEZONE
 from taxi_assets.services import Service
 from taxi_assets.settings import Settings, start_date
+from taxi_assets.settings.automation import AutomationSettings
 from taxi_assets.trips.download import SourceUnavailableError
 from taxi_assets.trips.source import look
 from taxi_assets.windows import Month

@@ -13,11 +13,11 @@ from taxi_assets.automation.months import (
     identity,
     loaded,
 )
-from taxi_assets.automation_settings import AutomationSettings
 from taxi_assets.partitions import RANGE
 from taxi_assets.record import observation
 from taxi_assets.services import Service
 from taxi_assets.settings import SAMPLE, Settings, days_per_run, start_date
+from taxi_assets.settings.automation import AutomationSettings
 from taxi_assets.trips.download import SourceUnavailableError, Version
 from taxi_assets.trips.source import look, place
 from taxi_assets.windows import Month, Window, chunks

@@ -16,8 +16,8 @@ from functools import partial
 from threading import Thread
 from typing import Any
 
-from taxi_assets.alert_settings import AlertSettings, EmailSettings
 from taxi_assets.automation.message import Alert
+from taxi_assets.settings.alerts import AlertSettings, EmailSettings
 
 LONGEST = 8.0
 """Seconds for all targets of a run. A tick tells of at most five runs and is cut off by Dagster

@@ -12,10 +12,10 @@ import dagster as dg
 import pytest
 
 from taxi_assets.automation.schedules import daily_schedule
-from taxi_assets.automation_settings import AutomationSettings
 from taxi_assets.definitions import build_defs
 from taxi_assets.errors import SourceError
 from taxi_assets.services import SERVICES
+from taxi_assets.settings.automation import AutomationSettings
 from taxi_assets_tests.site import Site, answer
 
 GREEN = SERVICES["green"]

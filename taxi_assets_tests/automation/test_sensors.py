@@ -18,10 +18,10 @@ from dagster._core.test_utils import freeze_time
 
 from taxi_assets.automation import sensors
 from taxi_assets.automation.sensors import new_month_sensor
-from taxi_assets.automation_settings import AutomationSettings
 from taxi_assets.definitions import build_defs
 from taxi_assets.errors import SourceError
 from taxi_assets.services import SERVICES
+from taxi_assets.settings.automation import AutomationSettings
 from taxi_assets_tests.site import Site, answer
 from taxi_assets_tests.test_jobs import trip
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import trustme
 
-from taxi_assets.alert_settings import AlertSettings, EmailSettings
 from taxi_assets.automation import targets
 from taxi_assets.automation.message import Alert
 from taxi_assets.automation.targets import send
+from taxi_assets.settings.alerts import AlertSettings, EmailSettings
 from taxi_assets_tests.automation.receivers import (
     PASSWORD,
     USER,

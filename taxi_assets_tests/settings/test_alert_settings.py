@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from taxi_assets.alert_settings import AlertSettings, EmailSettings, any_target
 from taxi_assets.errors import SettingsError
+from taxi_assets.settings.alerts import AlertSettings, EmailSettings, any_target
 
 SLACK = "https://hooks.slack.com/services/T0/B0/planted-secret"
 EMAIL = {"TAXI_ALERT_EMAIL_TO": "ops@example.com", "TAXI_ALERT_SMTP_HOST": "mail.example.com"}

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from taxi_assets.errors import SettingsError
 from taxi_assets.settings import LARGEST_PORT
-from taxi_assets.variables import Variables
+from taxi_assets.settings.variables import Variables
 
 Security = Literal["starttls", "tls", "none"]
 Occasion = Literal["failure", "failure_and_warnings"]

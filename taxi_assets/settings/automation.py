@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from taxi_assets.errors import SettingsError
 from taxi_assets.settings import SAMPLE
-from taxi_assets.variables import Variables
+from taxi_assets.settings.variables import Variables
 
 SAMPLE_LAG = 1
 PUBLISHED_LAG = 100

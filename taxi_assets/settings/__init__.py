@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from taxi_assets.errors import SettingsError
-from taxi_assets.variables import Variables
+from taxi_assets.settings.variables import Variables
 
 Profile = Literal["local", "gcp"]
 Layout = Literal["hive", "date"]

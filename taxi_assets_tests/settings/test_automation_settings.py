@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from taxi_assets.automation_settings import AutomationSettings
 from taxi_assets.errors import SettingsError
+from taxi_assets.settings.automation import AutomationSettings
 
 
 @pytest.mark.parametrize(
