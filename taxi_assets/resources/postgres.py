@@ -19,6 +19,14 @@ if TYPE_CHECKING:
 # libpq's words for what waiting does not mend (it gives no SQLSTATE for a failed connection).
 REFUSALS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "permission denied")
 
+# A host that vanished is noticed after a minute; the system's own wait is two hours.
+GONE = {
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+}
+
 
 class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
     """Postgres as the environment names it (POSTGRES_*), or the embedded one."""
@@ -78,7 +86,11 @@ def _resolved() -> PostgresSettings:
 def _uri(settings: PostgresSettings) -> str:
     user = f"{quote(settings.user, safe='')}:{quote(settings.password, safe='')}"
     options = urlencode(
-        {"connect_timeout": settings.connect_timeout, "application_name": "taxi_assets"}
+        {
+            "connect_timeout": settings.connect_timeout,
+            "application_name": "taxi_assets",
+            **GONE,
+        }
     )
     host = settings.host or ""
     if host.startswith("/"):  # the folder of a socket
