@@ -14,7 +14,8 @@ from taxi_assets_tests.conftest import REPOSITORY
 
 # Compose says itself where these lead.
 OF_COMPOSE = {
-    *("COMPOSE_PROFILES", "DAGSTER_HOME", "DAGSTER_PORT", "TAXI_HOME", "TAXI_PROFILE"),
+    *("BIGQUERY_ENDPOINT", "TAXI_HOME", "TAXI_LOCAL_GRACE", "TAXI_PROFILE"),
+    *("COMPOSE_PROFILES", "DAGSTER_HOME", "DAGSTER_PORT"),
     *("DAGSTER_POSTGRES_PASSWORD", "POSTGRES_SUPERUSER_PASSWORD"),
 }
 # Not in the image: the embedded Postgres, geography in the emulator, a protobuf compiler.

@@ -124,7 +124,20 @@ class Project:
 
     def runs(self, backfill: str) -> list[dict[str, Any]]:
         """Its runs, retries among them."""
-        return ask(self.graphql, RUNS, id=backfill)["runsOrError"]["results"]
+        return self.asked(RUNS, backfill)["runsOrError"]["results"]
+
+    def asked(self, query: str, backfill: str) -> dict[str, Any]:
+        """An answer about a backfill; the first after Postgres was away may be an error."""
+
+        def answer() -> dict[str, Any] | None:
+            try:
+                return ask(self.graphql, query, id=backfill)
+            except AssertionError as error:
+                if "OperationalError" not in str(error):
+                    raise
+                return None
+
+        return until(answer, 2 * MINUTES)
 
     def running(self, backfill: str, but: set[str], seconds: float = 10 * MINUTES) -> str:
         """The id of a run under way that is not in `but`."""
@@ -139,7 +152,7 @@ class Project:
         """The status in which it ended."""
 
         def status() -> str | None:
-            found = ask(self.graphql, STATUS, id=backfill)["partitionBackfillOrError"]["status"]
+            found = self.asked(STATUS, backfill)["partitionBackfillOrError"]["status"]
             return None if found in BUSY else found
 
         return until(status, seconds)
