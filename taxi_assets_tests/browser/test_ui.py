@@ -1,7 +1,7 @@
 """What a person does in Dagster's UI, in headless Chromium against a real `dagster dev`.
 
-Screenshots are kept in the test's folder; with `TAXI_SCREENSHOTS=docs/images` the small ones that
-README and docs show are made anew.
+Screenshots are kept in the test's folder; with `SCREENSHOTS=docs/images` small ones are made for
+README and docs.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ LOCATION = "/locations/taxi_assets.definitions"
 DAY, FIRST, LAST = "2021-01-05", "2021-01-04", "2021-01-10"
 DAYS = 7
 SERVICE = SERVICES["green"]
+SCREENSHOTS = os.environ.get("SCREENSHOTS")
 SLOW = 120_000
 """Milliseconds that a run may take to end."""
 expect.set_options(timeout=60_000)
@@ -64,8 +65,8 @@ class Screen:
         expect(self.page.get_by_text("An unexpected error occurred")).to_have_count(0)
         path = self.folder / f"{name}.png"
         self.page.screenshot(path=path)
-        if kept := os.environ.get("TAXI_SCREENSHOTS"):
-            shrink(path, Path(kept) / path.name)
+        if SCREENSHOTS:
+            shrink(path, Path(SCREENSHOTS) / path.name)
 
 
 def shrink(source: Path, target: Path) -> None:
@@ -159,7 +160,7 @@ def look_at_automation(screen: Screen) -> None:
     screen.keep("schedule")
     page = screen.open(f"{LOCATION}/sensors/{SERVICE.name}_new_month_sensor")
     running = page.locator("tr", has=page.get_by_text("Running", exact=True))
-    running.locator("input[type=checkbox]").click(force=True)
+    running.locator("input[type=checkbox]").dispatch_event("click")
     expect(page.get_by_text("Skipped").first).to_be_visible(timeout=SLOW)
     screen.keep("sensor")
 
