@@ -2,7 +2,8 @@
 
 A stage reads what the stage before left in the lake. Beside a run of the same days that has other
 rows (a restated month, other rules) it would read the other's, and the stores would differ. Lock
-files under TAXI_HOME hold for the runs of one machine and end with their process, however it ends.
+files beside the downloads, which a read-only container can write, too, hold for the runs of one
+machine and end with their process, however it ends.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def take_turn(
     All runs take their months in order, so that no two wait for each other.
     """
     held = _HELD.setdefault(run_id, {})
-    folder = Settings.from_env().home / "turns"
+    folder = Settings.from_env().home / "downloads" / "turns"
     for month in sorted(by_month(days), key=str):
         name = f"{service.name}-{month}.lock"
         if name in held:
