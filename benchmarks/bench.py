@@ -134,7 +134,7 @@ class Bench:
 
     def floor(self) -> Measured:
         """The straight-line script over the first month."""
-        self._settle()
+        self.settle()
         month, path = f"{FIRST_MONTH:%Y-%m}", str(self.month_file(0))
         command = ["-m", "benchmarks.floor", SERVICE, month, path]
         log = self.logs / "floor.log"
@@ -175,14 +175,16 @@ class Bench:
         return int(found["files"].split(":")[0])
 
     def _execute(self, job: Sequence[str], name: str) -> Measured:
-        self._settle()
+        self.settle()
         log = self.logs / f"{name}.log"
         began = time.time()
         sample = run([self.dagster, "job", "execute", *job], self.env, log, self.servers)
-        stages = steps.durations(self.dagster_home, began, began + sample.wall)
+        (run_id,) = steps.last_runs(self.dagster_home, 1)
+        stages = steps.durations(self.dagster_home, run_id, began, began + sample.wall)
         return Measured(sample, stages)
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Write out what earlier runs left in memory."""
         self._python("-m", "benchmarks.stores", "settle", env=self._env("ny_taxi"))
 
     def _env(self, stores: str) -> dict[str, str]:

@@ -75,7 +75,7 @@ def run(
     Raises:
         BenchmarkError: it ended with another code than 0; the message has its last lines.
     """
-    busy, served = _busy(), _cpu_of(servers)
+    busy, served = _busy(), cpu_of(servers)
     began = time.perf_counter()
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -89,7 +89,7 @@ def run(
         raise BenchmarkError(
             f"{' '.join(map(str, command))} ended with {process.returncode}, see {log}:\n{shown}"
         )
-    cpu, serving = usage.ru_utime + usage.ru_stime, _cpu_of(servers) - served
+    cpu, serving = usage.ru_utime + usage.ru_stime, cpu_of(servers) - served
     others = max(0.0, _busy() - busy - cpu - serving) / wall
     return Sample(wall, cpu, serving, usage.ru_maxrss * 1024, others)
 
@@ -103,7 +103,7 @@ def _busy() -> float:
     return float(sum(times) - idle - guests)
 
 
-def _cpu_of(servers: Sequence[int]) -> float:
+def cpu_of(servers: Sequence[int]) -> float:
     """CPU seconds of servers: their own, their living descendants', and those of ended children."""
     total = 0.0
     for pid in servers:

@@ -1,4 +1,4 @@
-"""A job with one empty asset among the package's definitions: what Dagster itself costs."""
+"""Jobs with one empty asset among the package's definitions: what Dagster itself costs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ def nothing() -> None:
     """Do nothing."""
 
 
+@dg.asset(group_name="benchmarks", pool="bigquery")
+def nothing_pooled() -> None:
+    """Do nothing, in the pool of a store."""
+
+
 defs = dg.Definitions.merge(
     definitions.defs,
     dg.Definitions(
-        assets=[nothing],
-        jobs=[dg.define_asset_job("nothing_job", selection=dg.AssetSelection.assets(nothing))],
+        assets=[nothing, nothing_pooled],
+        jobs=[
+            dg.define_asset_job(f"{asset.key.path[-1]}_job", dg.AssetSelection.assets(asset))
+            for asset in (nothing, nothing_pooled)
+        ],
     ),
 )

@@ -16,21 +16,21 @@ STORED = "HANDLED_OUTPUT"
 BEFORE, AFTER = "before the first step", "after the last step"
 
 
-def last_run(dagster_home: Path) -> str:
-    """Id of the newest run."""
+def last_runs(dagster_home: Path, count: int) -> list[str]:
+    """Ids of the newest runs."""
+    newest = "SELECT run_id FROM runs ORDER BY id DESC LIMIT ?"
     with closing(_open(dagster_home / "history" / "runs.db")) as runs:
-        (run_id,) = runs.execute("SELECT run_id FROM runs ORDER BY id DESC LIMIT 1").fetchone()
-    return str(run_id)
+        return [str(run_id) for (run_id,) in runs.execute(newest, (count,))]
 
 
-def durations(dagster_home: Path, began: float, ended: float) -> dict[str, float]:
-    """Seconds of each step of the newest run, by step key, in order.
+def durations(dagster_home: Path, run: str, began: float, ended: float) -> dict[str, float]:
+    """Seconds of each step of a run, by step key, in order.
 
     `began` and `ended` are when its process ran, in seconds since 1970: what of that lies outside
     the steps is imports, Dagster's definitions, the plan and the end of the process. A step that
     stores something is told in two parts, `<step>` up to the stored output and `<step>: checks`.
     """
-    path = dagster_home / "history" / "runs" / f"{last_run(dagster_home)}.db"
+    path = dagster_home / "history" / "runs" / f"{run}.db"
     with closing(_open(path)) as log:
         rows = log.execute(
             "SELECT step_key, dagster_event_type, timestamp FROM event_logs"

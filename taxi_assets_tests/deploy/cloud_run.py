@@ -106,21 +106,21 @@ class CloudRun:
         (override,) = request.overrides.container_overrides
         short = f"{self.job.rsplit('/', maxsplit=1)[-1]}-{uuid.uuid4().hex[:5]}"
         name = f"{self.job}/executions/{short}"
-        # The job sets no command and the image has no entrypoint: the arguments are the command.
         log = self.folder / f"{short}.log"
-        with log.open("wb") as output:
-            process = subprocess.Popen(
-                list(override.args),
-                env=self.env,
-                stdout=output,
-                stderr=output,
-                start_new_session=True,
-            )
+        process = self.start(list(override.args), log, context)
         execution = Execution(name, list(override.args), process, log)
         self.executions.append(execution)
         operation = operations_pb2.Operation(name=f"operations/{uuid.uuid4()}")
         operation.metadata.Pack(run_v2.Execution.pb(execution.resource()))
         return operation
+
+    def start(self, args: list[str], log: Path, _: grpc.ServicerContext) -> subprocess.Popen[bytes]:
+        """Start the container's process."""
+        # The job sets no command and the image has no entrypoint: the arguments are the command.
+        with log.open("wb") as output:
+            return subprocess.Popen(
+                args, env=self.env, stdout=output, stderr=output, start_new_session=True
+            )
 
     def get_execution(
         self, request: run_v2.GetExecutionRequest, context: grpc.ServicerContext

@@ -1,0 +1,80 @@
+"""A Cloud Run whose executions do no work: each reports its start, and in time its success."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import grpc
+from dagster._grpc.types import ExecuteRunArgs
+from dagster._serdes import deserialize_value
+
+from taxi_assets_tests.deploy.cloud_run import CloudRun
+
+WINDOW = 60.0
+"""Seconds in which Google counts calls of RunJob."""
+REPORTING = 4
+"""Runs that report at the same time: each opens connections to Postgres."""
+
+
+class TimedRun:
+    """In place of an execution's process."""
+
+    def __init__(self) -> None:
+        self.code: int | None = None
+
+    def poll(self) -> int | None:
+        """As `Popen.poll`."""
+        return self.code
+
+
+class TimedCloudRun(CloudRun):
+    """Executions of so many seconds; more RunJob than the quota in a minute are refused."""
+
+    def __init__(
+        self, job: str, instance: dg.DagsterInstance, seconds: float, quota: int | None
+    ) -> None:
+        super().__init__(job, {}, Path())
+        self.instance = instance
+        self.seconds = seconds
+        self.quota = quota
+        self.launched: list[float] = []
+        """When each execution was started, seconds of the monotonic clock."""
+        self.ended: list[float] = []
+        self.refused = 0
+        self._recent: deque[float] = deque()
+        self._lock = threading.Lock()
+        self._reporting = threading.Semaphore(REPORTING)
+
+    def start(self, args: list[str], _: Path, context: grpc.ServicerContext) -> Any:
+        """Start the clock of a run."""
+        now = time.monotonic()
+        with self._lock:
+            while self._recent and self._recent[0] < now - WINDOW:
+                self._recent.popleft()
+            if self.quota is not None and len(self._recent) >= self.quota:
+                self.refused += 1
+                context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Quota exceeded for RunJob")
+            self._recent.append(now)
+            self.launched.append(now)
+        timed, run_id = TimedRun(), deserialize_value(args[-1], ExecuteRunArgs).run_id
+        threading.Thread(target=self._pass, args=(timed, run_id), daemon=True).start()
+        return timed
+
+    def _pass(self, timed: TimedRun, run_id: str) -> None:
+        due = time.monotonic() + self.seconds
+        self._report(run_id, dg.DagsterEventType.RUN_START)
+        time.sleep(max(0.0, due - time.monotonic()))
+        self._report(run_id, dg.DagsterEventType.RUN_SUCCESS)
+        timed.code = 0
+        with self._lock:
+            self.ended.append(time.monotonic())
+
+    def _report(self, run_id: str, kind: dg.DagsterEventType) -> None:
+        event = dg.DagsterEvent(kind.value, job_name="", message="no work was done")
+        with self._reporting:
+            self.instance.report_dagster_event(event, run_id)
