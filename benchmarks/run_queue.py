@@ -28,7 +28,7 @@ from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import WorkspaceFileTarget
 
 from benchmarks.bench import CHECKOUT, Bench
-from benchmarks.measure import BenchmarkError
+from benchmarks.measure import BenchmarkError, cpu_of
 from benchmarks.timed_cloud_run import TimedCloudRun
 from taxi_assets.local.server import pick_port
 from taxi_assets_tests.deploy.googleapis import Identity, proxy
@@ -37,7 +37,10 @@ LOCATION = "benchmarks.noop"
 ROUNDS, MOST = 4, 300
 """Runs in the queue: so many times `max_concurrent_runs`, at most."""
 PATIENCE = 600.0
-HEADER = "max_concurrent_runs | runs | s | runs/s | at most | in progress | launches/s | refused"
+HEADER = (
+    "max_concurrent_runs | runs | s | runs/s | at most | in progress | launches/s | "
+    "daemon's CPU s a run | refused"
+)
 
 
 @dataclass(frozen=True)
@@ -67,7 +70,10 @@ class Throughput:
     """Seconds from the first launch to the last end."""
     burst: float
     """Launches a second while every slot was free."""
+    cpu: float
+    """CPU seconds of the daemon a run."""
     refused: int
+    """Calls of RunJob past the quota."""
 
     def row(self) -> str:
         """A line of the table, with a bar of runs a second."""
@@ -80,6 +86,7 @@ class Throughput:
             f"{ideal:.2f}",
             f"{rate * self.seconds:.1f}",
             f"{self.burst:.1f}" if self.burst else "",
+            f"{self.cpu:.2f}",
             f"{self.refused}",
             "#" * round(rate * 10),
         ]
@@ -99,12 +106,12 @@ def settings(limit: int, workers: int | None) -> dict[str, Any]:
 
 
 @contextmanager
-def process(command: Sequence[str], log: Path) -> Iterator[None]:
-    """A program beside the benchmark, ended with it."""
+def process(command: Sequence[str], log: Path) -> Iterator[int]:
+    """A program beside the benchmark, ended with it; its id."""
     with log.open("ab") as output:
         running = subprocess.Popen(command, stdout=output, stderr=output)
     try:
-        yield
+        yield running.pid
     finally:
         running.terminate()
         try:
@@ -214,13 +221,16 @@ def work_off(bench: Bench, workspace: Path, limit: int, asked: Asked, *, job: st
         fill_queue(instance, workspace, asked.job, runs)
         daemon = [str(bench.dagster.with_name("dagster-daemon")), "run", "-w", str(workspace)]
         log = bench.logs / "daemon.log"
-        stack.enter_context(process(daemon, log))
+        pid = stack.enter_context(process(daemon, log))
+        wait_for(lambda: bool(cloud_run.launched), f"the first launch, see {log}")
+        before = cpu_of([pid])
         wait_for(lambda: len(cloud_run.ended) == runs, f"{runs} runs to end, see {log}")
+        cpu = cpu_of([pid]) - before
     launched = sorted(cloud_run.launched)
     took = max(cloud_run.ended) - launched[0]
     first = launched[: min(limit, runs)]
     burst = (len(first) - 1) / (first[-1] - first[0]) if len(first) > 1 else 0.0
-    return Throughput(limit, runs, asked.seconds, took, burst, cloud_run.refused)
+    return Throughput(limit, runs, asked.seconds, took, burst, cpu / runs, cloud_run.refused)
 
 
 def main() -> None:
