@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from taxi_assets import local
-from taxi_assets.errors import StoreError
+from taxi_assets.errors import StoreError, UnavailableError
 from taxi_assets.settings import BigQuerySettings, Settings
 
 if TYPE_CHECKING:
@@ -70,7 +70,8 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
             with self._google() as client:
                 yield _impatient(client, self.settings.timeout)
             return
-        client = _impatient(emulator_client(self.settings.project, endpoint), self.settings.timeout)
+        client = emulator_client(self.settings.project, endpoint)
+        _impatient(client, self.settings.timeout, embedded=self.settings.embedded)
         try:
             yield client
         finally:
@@ -100,18 +101,25 @@ def console_page(settings: BigQuerySettings, table: str) -> str:
     )
 
 
-def _impatient(client: Client, seconds: float) -> Client:
+def _impatient(client: Client, seconds: float, *, embedded: bool = False) -> Client:
     """Bound the wait for each answer.
 
     Google's client waits for ever by default, and its `timeout` arguments bound either no call
-    inside `result()` or the length of the job as well.
+    inside `result()` or the length of the job as well. A server that does not even listen it asks
+    again for ten minutes; the embedded one is started by the step's next attempt, not by waiting.
     """
+    from requests import ConnectionError as NobodyListensError  # noqa: PLC0415
     from requests.adapters import HTTPAdapter  # noqa: PLC0415 - heavy at import
 
     class Impatient(HTTPAdapter):
         def send(self, *arguments: Any, **options: Any) -> Response:
             options["timeout"] = options.get("timeout") or seconds
-            return super().send(*arguments, **options)
+            try:
+                return super().send(*arguments, **options)
+            except NobodyListensError as error:
+                if not embedded:
+                    raise
+                raise UnavailableError("the embedded BigQuery ended under this run") from error
 
     for scheme in ("http://", "https://"):
         client._http.mount(scheme, Impatient())  # noqa: SLF001 - no public way to its session
