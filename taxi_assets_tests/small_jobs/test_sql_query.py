@@ -233,8 +233,8 @@ def test_wrong_sql_shows_the_servers_words(store: str, query: str, said: str, ke
 
 SLOW = {
     "postgres": "SELECT pg_sleep(60)",
-    "bigquery": "SELECT COUNT(*) FROM UNNEST(GENERATE_ARRAY(1, 8000)) AS x"
-    " JOIN UNNEST(GENERATE_ARRAY(1, 8000)) AS y ON MOD(x * y, 7) = 3",
+    "bigquery": "SELECT COUNT(*) FROM UNNEST(GENERATE_ARRAY(1, 20000)) AS x"
+    " JOIN UNNEST(GENERATE_ARRAY(1, 20000)) AS y ON MOD(x * y, 7) = 3",
 }
 
 
