@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -191,5 +192,7 @@ def test_a_person_loads_a_day_and_a_week_and_looks_at_them(screen: Screen) -> No
     assert screen.errors == []
 
     landed = stores.store_totals(SERVICE)
-    assert len(landed["postgres"]) == DAYS
-    assert landed["postgres"] == landed["lake"] == landed["bigquery"]
+    week = [date.fromisoformat(FIRST) + timedelta(days=at) for at in range(DAYS)]
+    in_lake = [landed["lake"][day] for day in week]
+    assert [landed["postgres"].get(day) for day in week] == in_lake
+    assert [landed["bigquery"].get(day) for day in week] == in_lake
