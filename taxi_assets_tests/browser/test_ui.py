@@ -1,6 +1,6 @@
 """What a person does in Dagster's UI, in headless Chromium against a real `dagster dev`.
 
-Screenshots are kept in the test's folder; with `SCREENSHOTS=docs/images` small ones are made for
+Screenshots are kept in the test's folder; with `SCREENSHOTS=docs/ui` small ones are made for
 README and docs.
 """
 
