@@ -149,3 +149,8 @@ def test_a_service_may_begin_with_its_pickup() -> None:
     columns = header_of(service.header, service)
     groups = split_block(Block(2, lines, 0), columns, Month(2021, 2)).groups
     assert [group.key for group in groups] == [3, 4]
+
+
+def test_the_day_column_is_never_the_pickup_itself() -> None:
+    service = Service("shuttle", "pickup_at", (Column("pickup_at", "time", "begin"),), None)
+    assert service.day_column == "pickup_at_date"

@@ -178,7 +178,8 @@ class Service:
     @cached_property
     def day_column(self) -> str:
         """Name of the DATE column: BigQuery's partitions, the lake's folders."""
-        return self.pickup_column.replace("datetime", "date")
+        name = self.pickup_column.replace("datetime", "date")
+        return name if name != self.pickup_column else f"{name}_date"
 
     @cached_property
     def arrow_schema(self) -> pa.Schema:
