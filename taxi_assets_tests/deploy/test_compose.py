@@ -20,7 +20,7 @@ from taxi_assets_tests.test_server import ask, until
 pytestmark = pytest.mark.deploy
 
 WEEK = [f"2021-03-{day:02d}" for day in range(1, 8)]
-DISTURBED = [f"2021-04-{day:02d}" for day in range(1, 9)]
+DISTURBED = [f"2021-04-{day:02d}" for day in range(1, 17)]
 SERVICES = ("postgres", "code", "webserver", "daemon", "bigquery")
 AWAY = 20
 """Seconds that Postgres is gone: longer than Dagster tries to reconnect."""
