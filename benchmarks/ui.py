@@ -168,7 +168,7 @@ def visit(page: Page, url: str) -> Visit:
 
     page.on("requestfinished", note)
     page.goto(url)
-    while time.monotonic() - last[0] < QUIET:
+    while not found.queries or time.monotonic() - last[0] < QUIET:
         page.wait_for_timeout(100)
     page.remove_listener("requestfinished", note)
     found.seconds = last[0] - began
