@@ -30,6 +30,7 @@ GREEN = SERVICES["green"]
 DAY = "2020-11-05"
 NAME = "green_tripdata_2020-11.csv.gz"
 Set = Callable[[str, str], None]
+Fail = Callable[[Set, "Site", Path], str]
 
 
 @dataclass
@@ -102,42 +103,6 @@ def postgres_away(set_to: Set, site: Site, folder: Path) -> str:
     return "cannot be reached"
 
 
-def no_month(set_to: Set, site: Site, folder: Path) -> str:
-    del folder
-    set_to("TAXI_SOURCE", site.template("404"))
-    return "404"
-
-
-def no_access(set_to: Set, site: Site, folder: Path) -> str:
-    del folder
-    set_to("TAXI_SOURCE", site.template("401"))
-    return "401"
-
-
-def server_error(set_to: Set, site: Site, folder: Path) -> str:
-    del folder
-    set_to("TAXI_SOURCE", site.template("500"))
-    return "500"
-
-
-def redirected(set_to: Set, site: Site, folder: Path) -> str:
-    del folder
-    set_to("TAXI_SOURCE", site.template("elsewhere"))
-    return "404"
-
-
-def sign_in_page(set_to: Set, site: Site, folder: Path) -> str:
-    del folder
-    set_to("TAXI_SOURCE", site.template("html"))
-    return "HTML"
-
-
-def cut_file(set_to: Set, site: Site, folder: Path) -> str:
-    del folder
-    set_to("TAXI_SOURCE", site.template("cut"))
-    return "cut short"
-
-
 def wrong_template(set_to: Set, site: Site, folder: Path) -> str:
     del folder
     set_to("TAXI_SOURCE", site.template("good").replace("{month}", "11"))
@@ -177,15 +142,32 @@ def broken_key(set_to: Set, site: Site, folder: Path) -> str:
     return "GOOGLE_APPLICATION_CREDENTIALS"
 
 
+SOURCES = {
+    "404": "404",
+    "401": "401",
+    "500": "500",
+    "elsewhere": "404",
+    "html": "HTML",
+    "cut": "cut short",
+}
+"""What a run says of the month file that lies in each of the site's folders."""
+
+
+def bad_source(folder: str) -> Fail:
+    """A month file that the site does not give, or gives damaged."""
+
+    def fail(set_to: Set, site: Site, _: Path) -> str:
+        set_to("TAXI_SOURCE", site.template(folder))
+        return SOURCES[folder]
+
+    fail.__name__ = f"source_{folder}"
+    return fail
+
+
 FAILURES = [
     wrong_password,
     postgres_away,
-    no_month,
-    no_access,
-    server_error,
-    redirected,
-    sign_in_page,
-    cut_file,
+    *map(bad_source, SOURCES),
     wrong_template,
     endpoint_with_password,
     broken_key,

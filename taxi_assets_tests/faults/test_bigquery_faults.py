@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -12,8 +13,9 @@ from datetime import date
 import pandas as pd
 import pytest
 
+from taxi_assets.errors import UnavailableError
 from taxi_assets.io_managers.bigquery import BigQueryIOManager, read_back
-from taxi_assets.resources.bigquery import BigQueryResource
+from taxi_assets.resources.bigquery import BigQueryResource, _impatient, emulator_client
 from taxi_assets.resources.lake import cleaned_key, open_lake
 from taxi_assets.settings import Settings
 from taxi_assets.slices import open_trips
@@ -130,3 +132,15 @@ def test_a_refusal_ends_the_run_with_the_remedy(
     assert f"yellow/bigquery_trips {DAY}: " in message
     assert remedy in message
     assert_left(undisturbed)
+
+
+def test_an_embedded_server_that_ended_is_left_to_the_next_attempt() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
+        client = _impatient(emulator_client("taxi-local", nobody), 5, embedded=True)
+        began = time.monotonic()
+        with pytest.raises(UnavailableError, match="ended under this run"):
+            client.get_table("ny_taxi.any")
+    # Google's client would ask again for ten minutes.
+    assert time.monotonic() - began < 60
