@@ -3,8 +3,9 @@
 A month's chunk logs some 560 events: five materializations and thirteen check results for each of
 31 days. Dagster's own class makes a new engine and commits two or three times for every one (9 ms
 an event, 5 s a month, more than moving the rows takes). This one keeps an engine for each file
-and lets `record.py` put a stage's events into one transaction. Files and tables are Dagster's;
-its own class reads them. `dagster.yaml` names it; without it everything works, only slower.
+and lets `record.py` put a stage's events into one transaction, also where two stages run side by
+side. Files and tables are Dagster's; its own class reads them. `dagster.yaml` names it; without it
+everything works, only slower.
 """
 
 from __future__ import annotations
@@ -13,13 +14,20 @@ import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Self
 
 import dagster as dg
 import sqlalchemy as sa
-from dagster import Field, StringSource
+from dagster import DagsterEventType, Field, StringSource
+from dagster._core.events import (
+    ASSET_CHECK_EVENTS,
+    ASSET_EVENTS,
+    EVENT_TYPE_TO_PIPELINE_RUN_STATUS,
+)
 from dagster._core.storage.event_log import SqliteEventLogStorage
+from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClassData
@@ -29,13 +37,34 @@ FILES_KEPT = 8
 """Engines kept: the index and the latest runs'."""
 
 
+MIRRORED = {*ASSET_EVENTS, *ASSET_CHECK_EVENTS, *EVENT_TYPE_TO_PIPELINE_RUN_STATUS}
+"""Events that Dagster stores in its index of all runs, too."""
+
+
+@dataclass
+class _Batch:
+    """Events that wait for the end of a transaction, and their rows."""
+
+    events: list[dg.EventLogEntry] = field(default_factory=list[dg.EventLogEntry])
+    rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+
+    def add(self, event: dg.EventLogEntry, row: dict[str, Any]) -> None:
+        """Note one more; its row is made at once, while the next day is on its way."""
+        self.events.append(event)
+        self.rows.append(row)
+
+
+def _type(event: dg.EventLogEntry) -> DagsterEventType | None:
+    return event.dagster_event.event_type if event.dagster_event else None
+
+
 class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     """Dagster's SQLite event log with `transaction()`."""
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: dict[str, sa.Engine] = {}
         self._open: dict[str, sa.Connection] = {}
-        self._latest: dict[tuple[str, str], tuple[dg.EventLogEntry, int]] = {}
+        self._thread = threading.local()
         super().__init__(base_dir, inst_data)
         self._db_lock = threading.RLock()  # type: ignore[assignment]
         # Has the instance hand over the 155 planned materializations of a month as batches.
@@ -60,6 +89,14 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         """Whether the files have the table; asked of them once, not for every check."""
         return bool(super().supports_asset_checks)
 
+    def store_event(self, event: dg.EventLogEntry) -> None:
+        """Store an event, or keep it for the end of this thread's transaction."""
+        batch = self._batch()
+        if batch is None:
+            super().store_event(event)
+        else:
+            batch.add(event, self._event_to_row(event))
+
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Store events of one run in one transaction."""
         with self.transaction(events[0].run_id):
@@ -68,36 +105,64 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
 
     @contextmanager
     def transaction(self, run_id: str) -> Iterator[None]:
-        """Keep what is logged for a run in one transaction until the block ends."""
-        with self._db_lock, ExitStack() as stack:
-            outermost = INDEX_SHARD_NAME not in self._open
-            for shard in (run_id, INDEX_SHARD_NAME):
-                if shard not in self._open:
-                    self._open[shard] = stack.enter_context(self._connect(shard))
-                    stack.callback(self._open.pop, shard)
-            try:
-                yield
-                if outermost:
-                    for event, event_id in self._latest.values():
-                        super()._store_asset_event(self._open[INDEX_SHARD_NAME], event, event_id)
-            finally:
-                if outermost:
-                    self._latest.clear()
+        """Store what this thread logs for a run together, when the block ends.
 
-    def _store_asset_event(
-        self, conn: sa.Connection, event: dg.EventLogEntry, event_id: int
-    ) -> None:
-        """Note an asset's latest event.
-
-        Dagster writes it a second time into a row of the asset, which the next event replaces: in
-        a transaction the last of them is enough. For 31 days of five assets that saves 0.3 s.
+        The files are locked for the moment of writing alone, and the events of a block that fails
+        are kept: what they say has happened. Nobody sees them before the end of the block.
         """
-        if INDEX_SHARD_NAME not in self._open or event.dagster_event is None:
-            super()._store_asset_event(conn, event, event_id)
+        if self._batch() is not None:
+            yield
             return
-        kind = (str(event.dagster_event.asset_key), event.dagster_event.event_type_value)
-        self._latest.pop(kind, None)
-        self._latest[kind] = (event, event_id)
+        self._thread.batch = batch = _Batch()
+        try:
+            yield
+        finally:
+            self._thread.batch = None
+            if batch.events:
+                self._write(run_id, batch)
+
+    def _batch(self) -> _Batch | None:
+        return getattr(self._thread, "batch", None)
+
+    def _write(self, run_id: str, batch: _Batch) -> None:
+        """What `SqliteEventLogStorage.store_event` does for each event, for all at once.
+
+        Dagster notes an asset's latest event in a row of the asset, too: the last of them is
+        enough. For 31 days of five assets that alone saves 0.3 s.
+        """
+        insert = SqlEventLogStorageTable.insert()
+        mirrored = [
+            (event, row)
+            for event, row in zip(batch.events, batch.rows, strict=True)
+            if _type(event) in MIRRORED
+        ]
+        with self._db_lock, ExitStack() as stack:
+            connections = {}
+            for shard in (run_id, INDEX_SHARD_NAME):
+                connections[shard] = stack.enter_context(self._connect(shard))
+                self._open[shard] = connections[shard]
+                stack.callback(self._open.pop, shard)
+            connections[run_id].execute(insert, batch.rows)
+            if not mirrored:
+                return
+            index = connections[INDEX_SHARD_NAME]
+            with_ids = insert.returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
+            ids = index.execute(with_ids, [row for _, row in mirrored]).scalars().all()
+            of_assets: dict[tuple[str, DagsterEventType], tuple[dg.EventLogEntry, int]] = {}
+            tagged: list[tuple[dg.EventLogEntry, int]] = []
+            for (event, _), event_id in zip(mirrored, ids, strict=True):
+                kind = _type(event)
+                if kind in ASSET_EVENTS:
+                    tagged.append((event, event_id))
+                    key = (str(event.get_dagster_event().asset_key), kind)
+                    of_assets.pop(key, None)
+                    of_assets[key] = (event, event_id)
+                elif kind in ASSET_CHECK_EVENTS:
+                    self.store_asset_check_event(event, event_id)
+            if tagged:
+                self._store_asset_event_tags(index, *zip(*tagged, strict=True))
+            for event, event_id in of_assets.values():
+                self._store_asset_event(index, event, event_id)
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[sa.Connection]:

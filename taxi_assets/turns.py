@@ -12,15 +12,28 @@ import fcntl
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import date
+from threading import Lock
 from typing import Any
 
 from taxi_assets.services import Service
 from taxi_assets.settings import Settings
 from taxi_assets.windows import by_month
 
-_HELD: dict[str, dict[str, int]] = {}
-"""By run, the open lock files by name."""
+
+@dataclass(frozen=True)
+class _Turns:
+    """What a run holds."""
+
+    one_step: Lock = field(default_factory=Lock)
+    """Its steps may be side by side: what one of them waits for, the other has not got yet."""
+    files: dict[str, int] = field(default_factory=dict[str, int])
+    """Open lock files by name."""
+
+
+_HELD: dict[str, _Turns] = {}
+"""By run."""
 
 
 def take_turn(
@@ -30,19 +43,21 @@ def take_turn(
 
     All runs take their months in order, so that no two wait for each other.
     """
-    held = _HELD.setdefault(run_id, {})
+    turns = _HELD.setdefault(run_id, _Turns())
     folder = Settings.from_env().home / "downloads" / "turns"
-    for month in sorted(by_month(days), key=str):
-        name = f"{service.name}-{month}.lock"
-        if name in held:
-            continue
-        folder.mkdir(parents=True, exist_ok=True)
-        held[name] = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(held[name], fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another run is at work on {service.name} {month}: waiting for its end")
-            fcntl.flock(held[name], fcntl.LOCK_EX)
+    with turns.one_step:
+        for month in sorted(by_month(days), key=str):
+            name = f"{service.name}-{month}.lock"
+            if name in turns.files:
+                continue
+            folder.mkdir(parents=True, exist_ok=True)
+            file = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            turns.files[name] = file
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                say(f"another run is at work on {service.name} {month}: waiting for its end")
+                fcntl.flock(file, fcntl.LOCK_EX)
 
 
 @contextmanager
@@ -51,5 +66,5 @@ def turns_of(run_id: str) -> Iterator[None]:
     try:
         yield
     finally:
-        for handle in _HELD.pop(run_id, {}).values():
-            os.close(handle)
+        for file in _HELD.pop(run_id, _Turns()).files.values():
+            os.close(file)
