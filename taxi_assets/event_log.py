@@ -11,6 +11,7 @@ everything works, only slower.
 from __future__ import annotations
 
 import os
+import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -63,6 +64,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
         self._engines: dict[str, sa.Engine] = {}
+        self._idle: dict[str, sqlite3.Connection] = {}
         self._open: dict[str, sa.Connection] = {}
         self._thread = threading.local()
         super().__init__(base_dir, inst_data)
@@ -176,7 +178,9 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
     def _engine(self, shard: str) -> sa.Engine:
         if shard not in self._engines:
             if len(self._engines) >= FILES_KEPT:
-                self._engines.pop(next(iter(self._engines))).dispose()
+                oldest = next(iter(self._engines))
+                self._engines.pop(oldest).dispose()
+                self._idle.pop(oldest).close()
             self._engines[shard] = sa.create_engine(
                 self.conn_string_for_shard(shard),
                 poolclass=NullPool,
@@ -186,7 +190,18 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         if shard not in self._initialized_dbs:
             self._initdb(engine)
             self._initialized_dbs.add(shard)
+        if shard not in self._idle:
+            # Whoever closes a file last moves its write-ahead log into it: not after every event.
+            self._idle[shard] = sqlite3.connect(self.path_for_shard(shard), check_same_thread=False)
+            self._idle[shard].execute("PRAGMA schema_version").fetchall()
         return engine
+
+    def dispose(self) -> None:
+        """Close the files."""
+        for idle in self._idle.values():
+            idle.close()
+        self._idle.clear()
+        super().dispose()
 
 
 @contextmanager

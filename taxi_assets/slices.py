@@ -108,12 +108,17 @@ class TripsSlice:
 def encode(table: pa.Table, facts: Mapping[str, Any]) -> pa.Buffer:
     """A Parquet object that carries facts about itself, one row group a day.
 
-    zstd level 1 is as quick as snappy here and a third smaller (1.24M rows: 19 MB, 0.5 s).
+    zstd level 1 is as quick as snappy here and a third smaller. Times are all but distinct: without
+    a dictionary they take a fourth less time and an eighth less room (a month 20 MB, 0.5 s).
     """
     metadata = {**(table.schema.metadata or {}), FACTS: json.dumps(facts, sort_keys=True).encode()}
     sink = pa.BufferOutputStream()
     pq.write_table(
-        table.replace_schema_metadata(metadata), sink, compression="zstd", compression_level=1
+        table.replace_schema_metadata(metadata),
+        sink,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=[one.name for one in table.schema if not pa.types.is_timestamp(one.type)],
     )
     return sink.getvalue()
 
