@@ -77,6 +77,8 @@ def _place(service: Service, name: str, settings: Settings) -> dict[str, Any]:
         postgres = settings.postgres
         database = postgres.dbname if postgres.host else DBNAME
         return {TABLE_NAME: f"{database}.{postgres.schema}.{service.table}"}
+    if name != "bigquery_trips":
+        return {}
     bigquery = settings.bigquery
     table = {TABLE_NAME: f"{bigquery.project}.{bigquery.dataset}.{service.table}"}
     if bigquery.embedded or bigquery.endpoint:

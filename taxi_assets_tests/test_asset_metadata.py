@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from taxi_assets.asset_metadata import definition_metadata
 from taxi_assets.definitions import build_defs
 from taxi_assets.services import SERVICES
 
@@ -125,3 +126,7 @@ def test_definitions_load_with_settings_that_a_run_would_refuse(
     for spec in specs().values():
         assert "dagster/uri" not in spec.metadata
         assert "dagster/table_name" not in spec.metadata
+
+
+def test_a_store_that_somebody_adds_says_nothing_of_another_ones_place() -> None:
+    assert definition_metadata(GREEN, "duckdb_trips") == {}

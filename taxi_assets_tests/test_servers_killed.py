@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from taxi_assets.local.home import Home
+from taxi_assets.local.process import until
 from taxi_assets.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.processes import start_job
-from taxi_assets_tests.signs import Aim, Signs, watched
 
 GREEN = SERVICES["green"]
 DAYS = ("2021-10-04", "2021-10-06")
@@ -35,32 +39,55 @@ def own_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         shutil.rmtree(folder)
 
 
+@dataclass(frozen=True)
+class NewRun:
+    """The next run's own event log."""
+
+    folder: Path
+    known: frozenset[Path]
+
+    @classmethod
+    def next(cls) -> NewRun:
+        folder = Path(os.environ["DAGSTER_HOME"], "history", "runs")
+        return cls(folder, frozenset(folder.glob("*.db")))
+
+    def has_begun(self, step: str) -> bool:
+        for path in set(self.folder.glob("*.db")) - self.known:
+            with (
+                suppress(sqlite3.OperationalError),  # its table is not there yet
+                closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as log,
+            ):
+                query = "SELECT 1 FROM event_logs WHERE step_key = ? AND dagster_event_type = ?"
+                return log.execute(query, [step, "STEP_START"]).fetchone() is not None
+        return False
+
+
 def test_the_next_run_recovers_from_servers_that_were_killed(
     own_home: Path, tmp_path: Path
 ) -> None:
-    log, signs = tmp_path / "runs.log", Signs()
+    log = tmp_path / "runs.log"
 
-    def run(victim: str = "", aim: Aim | None = None) -> int | None:
-        """Run over the days; when the aim is met, the keeper or a server dies."""
+    def run(victim: str = "", step: str = "") -> int | None:
+        """Run over the days; when the step begins, the keeper or a server dies."""
         stores.stack()
         record = Home(own_home).record()
         assert record
         pids = {name: server.pid for name, server in record.servers.items()}
-        signs.watch({**pids, "keeper": record.keeper}.get(victim), aim)
+        new = NewRun.next()
         process = start_job("green", *DAYS, log)
+        if victim:
+            assert until(lambda: new.has_begun(step), 120)
+            os.kill({**pids, "keeper": record.keeper}[victim], signal.SIGKILL)
         process.join(300)
         return process.exitcode
 
-    events = Path(os.environ["DAGSTER_HOME"], "history", "runs", "index.db-wal")
-    with watched(signs, own_home / "lake" / "taxi" / "_tmp", events):
-        assert run() == 0, log.read_text()[-3000:]
-        rows = stores.store_rows(GREEN)
-        length = signs.seen["event log"]
-        # Of the events half are there when Postgres begins, two thirds when BigQuery does.
-        for victim, share in (("postgres", 0.5), ("bigquery", 0.7), ("keeper", 0.6)):
-            code = run(victim, Aim("event log", int(length * share), after=True))
-            assert signs.hit, victim
-            # Its own retries may have mended it.
-            assert code == 0 or run() == 0, log.read_text()[-3000:]
-            for store, frame in stores.store_rows(GREEN).items():
-                assert frame.equals(rows[store]), (victim, store)
+    assert run() == 0, log.read_text()[-3000:]
+    rows = stores.store_rows(GREEN)
+    for victim in ("postgres", "bigquery", "keeper"):
+        step = "green__postgres_trips" if victim == "keeper" else f"green__{victim}_trips"
+        code = run(victim, step)
+        # Its own retries may have mended it.
+        assert code == 0 or run() == 0, log.read_text()[-3000:]
+        stores.stack()
+        for store, frame in stores.store_rows(GREEN).items():
+            assert frame.equals(rows[store]), (victim, store)

@@ -30,8 +30,9 @@ def servers_of(home: Path) -> list[psutil.Process]:
     return found
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")
 def grace() -> Iterator[None]:
+    """A module's own environment: what other tests of this process need comes back."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [
             name for name in os.environ if name.startswith(("TAXI_", "POSTGRES_", "BIGQ"))
