@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextvars
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from queue import Empty, SimpleQueue
@@ -26,6 +27,8 @@ from dagster._core.execution.context.system import PlanExecutionContext, PlanOrc
 from dagster._core.execution.context_creation_job import PlanExecutionContextManager
 from dagster._core.execution.plan.active import ActiveExecution
 from dagster._core.execution.plan.execute_plan import (
+    _handle_compute_log_setup_error,
+    _handle_compute_log_teardown_error,
     _trigger_hook,
     dagster_event_sequence_for_step,
 )
@@ -81,30 +84,38 @@ class SideBySideExecutor(InProcessExecutor):
 
 
 def _run_steps(job_context: PlanExecutionContext, execution_plan: ExecutionPlan) -> Events:
-    with ExitStack() as stack:
-        limits = InstanceConcurrencyContext(job_context.instance, job_context.dagster_run)
-        active = stack.enter_context(
-            execution_plan.start(
-                retry_mode=job_context.retry_mode,
-                max_concurrent=AT_ONCE,
-                instance_concurrency_context=stack.enter_context(limits),
-                step_dependency_config=job_context.step_dependency_config,
-            )
-        )
-        yield _capture_output(job_context, execution_plan, stack)
-        yield from stack.enter_context(_Steps(job_context, active)).run()
+    with (
+        InstanceConcurrencyContext(job_context.instance, job_context.dagster_run) as limits,
+        execution_plan.start(
+            retry_mode=job_context.retry_mode,
+            max_concurrent=AT_ONCE,
+            instance_concurrency_context=limits,
+            step_dependency_config=job_context.step_dependency_config,
+        ) as active,
+        ExitStack() as output,
+    ):
+        try:
+            yield _capture_output(job_context, execution_plan, output)
+        except Exception:  # noqa: BLE001 - a run goes on without
+            yield from _handle_compute_log_setup_error(job_context, sys.exc_info())
+        with _Steps(job_context, active) as steps:
+            yield from steps.run()
+        try:
+            output.close()
+        except Exception:  # noqa: BLE001
+            yield from _handle_compute_log_teardown_error(job_context, sys.exc_info())
 
 
 def _capture_output(
-    job_context: PlanExecutionContext, execution_plan: ExecutionPlan, stack: ExitStack
+    job_context: PlanExecutionContext, execution_plan: ExecutionPlan, output: ExitStack
 ) -> dg.DagsterEvent:
-    """Have what the process prints kept for the UI, until `stack` is unwound."""
+    """Have what the process prints kept for the UI, until `output` is closed."""
     logs = job_context.instance.compute_log_manager
-    key = logs.build_log_key_for_run(job_context.run_id, create_compute_log_file_key())  # type: ignore[no-untyped-call]
+    file_key = create_compute_log_file_key()  # type: ignore[no-untyped-call]
+    key = logs.build_log_key_for_run(job_context.run_id, file_key)
     steps = [step.key for step in execution_plan.get_steps_to_execute_in_topo_order()]
-    return dg.DagsterEvent.capture_logs(
-        job_context, steps, key, stack.enter_context(logs.capture_logs(key))
-    )
+    context = output.enter_context(logs.capture_logs(key))
+    return dg.DagsterEvent.capture_logs(job_context, steps, key, context)
 
 
 class _Steps:
