@@ -27,8 +27,12 @@ from dagster._core.events import (
     ASSET_EVENTS,
     EVENT_TYPE_TO_PIPELINE_RUN_STATUS,
 )
+from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
 from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.storage.event_log.schema import SqlEventLogStorageTable
+from dagster._core.storage.event_log.schema import (
+    AssetCheckExecutionsTable,
+    SqlEventLogStorageTable,
+)
 from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
 from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClassData
@@ -40,6 +44,13 @@ FILES_KEPT = 8
 
 MIRRORED = {*ASSET_EVENTS, *ASSET_CHECK_EVENTS, *EVENT_TYPE_TO_PIPELINE_RUN_STATUS}
 """Events that Dagster stores in its index of all runs, too."""
+
+DELETE_CHECK = AssetCheckExecutionsTable.delete().where(
+    *(
+        AssetCheckExecutionsTable.c[name].is_(sa.bindparam(name))
+        for name in ("asset_key", "check_name", "partition", "run_id")
+    )
+)
 
 
 @dataclass
@@ -57,6 +68,24 @@ class _Batch:
 
 def _type(event: dg.EventLogEntry) -> DagsterEventType | None:
     return event.dagster_event.event_type if event.dagster_event else None
+
+
+def _evaluation(event: dg.EventLogEntry, row: Mapping[str, Any], event_id: int) -> dict[str, Any]:
+    """What Dagster's table of checks says of an evaluation."""
+    found = event.get_dagster_event().asset_check_evaluation_data
+    target = found.target_materialization_data
+    status = AssetCheckExecutionRecordStatus
+    return {
+        "asset_key": found.asset_key.to_string(),
+        "check_name": found.check_name,
+        "partition": found.partition,
+        "run_id": event.run_id,
+        "execution_status": (status.SUCCEEDED if found.passed else status.FAILED).value,
+        "evaluation_event": row["event"],
+        "evaluation_event_timestamp": row["timestamp"],
+        "evaluation_event_storage_id": event_id,
+        "materialization_event_storage_id": target.storage_id if target else None,
+    }
 
 
 class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
@@ -152,15 +181,22 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             ids = index.execute(with_ids, [row for _, row in mirrored]).scalars().all()
             of_assets: dict[tuple[str, DagsterEventType], tuple[dg.EventLogEntry, int]] = {}
             tagged: list[tuple[dg.EventLogEntry, int]] = []
-            for (event, _), event_id in zip(mirrored, ids, strict=True):
+            checked: list[dict[str, Any]] = []
+            for (event, row), event_id in zip(mirrored, ids, strict=True):
                 kind = _type(event)
                 if kind in ASSET_EVENTS:
                     tagged.append((event, event_id))
                     key = (str(event.get_dagster_event().asset_key), kind)
                     of_assets.pop(key, None)
                     of_assets[key] = (event, event_id)
+                elif kind == DagsterEventType.ASSET_CHECK_EVALUATION:
+                    checked.append(_evaluation(event, row, event_id))
                 elif kind in ASSET_CHECK_EVENTS:
                     self.store_asset_check_event(event, event_id)
+            if checked:
+                # In place of what says that they are planned.
+                index.execute(DELETE_CHECK, checked)
+                index.execute(AssetCheckExecutionsTable.insert(), checked)
             if tagged:
                 self._store_asset_event_tags(index, *zip(*tagged, strict=True))
             for event, event_id in of_assets.values():
