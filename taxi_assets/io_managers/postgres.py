@@ -364,6 +364,9 @@ def read_back(
     day = sa.cast(table.c[service.pickup_column], sa.Date()).label("day")
     total = sa.func.sum(table.c[service.total]) if service.total else sa.literal(0)
     with connection.cursor() as cursor:
+        # A month that was loaded just now has no statistics: the planner expects 2,600 rows of 1.2
+        # million and sorts them on disk (0.4 s) where a table of 31 sums will do (0.25 s).
+        cursor.execute("SET LOCAL enable_sort = off")
         for window in tile(days):
             query = (
                 sa.select(day, sa.func.count(), total)
