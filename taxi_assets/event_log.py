@@ -41,15 +41,14 @@ from sqlalchemy.pool import NullPool
 FILES_KEPT = 8
 """Engines kept: the index and the latest runs'."""
 
-
 MIRRORED = {*ASSET_EVENTS, *ASSET_CHECK_EVENTS, *EVENT_TYPE_TO_PIPELINE_RUN_STATUS}
 """Events that Dagster stores in its index of all runs, too."""
 
+INSERT = SqlEventLogStorageTable.insert()
+ONE_CHECK = ("asset_key", "check_name", "partition", "run_id")
+"""What tells one row of Dagster's table of checks from another."""
 DELETE_CHECK = AssetCheckExecutionsTable.delete().where(
-    *(
-        AssetCheckExecutionsTable.c[name].is_(sa.bindparam(name))
-        for name in ("asset_key", "check_name", "partition", "run_id")
-    )
+    *(AssetCheckExecutionsTable.c[name].is_(sa.bindparam(name)) for name in ONE_CHECK)
 )
 
 
@@ -156,51 +155,53 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         return getattr(self._thread, "batch", None)
 
     def _write(self, run_id: str, batch: _Batch) -> None:
-        """What `SqliteEventLogStorage.store_event` does for each event, for all at once.
+        """What `SqliteEventLogStorage.store_event` does for each event, for all at once."""
+        with self._db_lock, ExitStack() as stack:
+            for shard in (run_id, INDEX_SHARD_NAME):
+                self._open[shard] = stack.enter_context(self._connect(shard))
+                stack.callback(self._open.pop, shard)
+            self._open[run_id].execute(INSERT, batch.rows)
+            mirrored = [
+                (event, row)
+                for event, row in zip(batch.events, batch.rows, strict=True)
+                if _type(event) in MIRRORED
+            ]
+            if mirrored:
+                self._mirror(self._open[INDEX_SHARD_NAME], mirrored)
 
-        Dagster notes an asset's latest event in a row of the asset, too: the last of them is
+    def _mirror(
+        self, index: sa.Connection, mirrored: Sequence[tuple[dg.EventLogEntry, dict[str, Any]]]
+    ) -> None:
+        """Store events in the index of all runs, too.
+
+        Dagster notes an asset's latest event in a row of the asset there: the last of them is
         enough. For 31 days of five assets that alone saves 0.3 s.
         """
-        insert = SqlEventLogStorageTable.insert()
-        mirrored = [
-            (event, row)
-            for event, row in zip(batch.events, batch.rows, strict=True)
-            if _type(event) in MIRRORED
-        ]
-        with self._db_lock, ExitStack() as stack:
-            connections = {}
-            for shard in (run_id, INDEX_SHARD_NAME):
-                connections[shard] = stack.enter_context(self._connect(shard))
-                self._open[shard] = connections[shard]
-                stack.callback(self._open.pop, shard)
-            connections[run_id].execute(insert, batch.rows)
-            if not mirrored:
-                return
-            index = connections[INDEX_SHARD_NAME]
-            with_ids = insert.returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
-            ids = index.execute(with_ids, [row for _, row in mirrored]).scalars().all()
-            of_assets: dict[tuple[str, DagsterEventType], tuple[dg.EventLogEntry, int]] = {}
-            tagged: list[tuple[dg.EventLogEntry, int]] = []
-            checked: list[dict[str, Any]] = []
-            for (event, row), event_id in zip(mirrored, ids, strict=True):
-                kind = _type(event)
-                if kind in ASSET_EVENTS:
-                    tagged.append((event, event_id))
-                    key = (str(event.get_dagster_event().asset_key), kind)
-                    of_assets.pop(key, None)
-                    of_assets[key] = (event, event_id)
-                elif kind == DagsterEventType.ASSET_CHECK_EVALUATION:
-                    checked.append(_evaluation(event, row, event_id))
-                elif kind in ASSET_CHECK_EVENTS:
-                    self.store_asset_check_event(event, event_id)
-            if checked:
-                # In place of what says that they are planned.
-                index.execute(DELETE_CHECK, checked)
-                index.execute(AssetCheckExecutionsTable.insert(), checked)
-            if tagged:
-                self._store_asset_event_tags(index, *zip(*tagged, strict=True))
-            for event, event_id in of_assets.values():
-                self._store_asset_event(index, event, event_id)
+        with_ids = INSERT.returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
+        ids = index.execute(with_ids, [row for _, row in mirrored]).scalars().all()
+        of_assets: dict[tuple[str, DagsterEventType], tuple[dg.EventLogEntry, int]] = {}
+        tagged: list[tuple[dg.EventLogEntry, int]] = []
+        checked: dict[tuple[str, ...], dict[str, Any]] = {}
+        for (event, row), event_id in zip(mirrored, ids, strict=True):
+            kind = _type(event)
+            if kind in ASSET_EVENTS:
+                tagged.append((event, event_id))
+                key = (str(event.get_dagster_event().asset_key), kind)
+                of_assets.pop(key, None)
+                of_assets[key] = (event, event_id)
+            elif kind == DagsterEventType.ASSET_CHECK_EVALUATION:
+                found = _evaluation(event, row, event_id)
+                checked[tuple(found[name] for name in ONE_CHECK)] = found
+            elif kind in ASSET_CHECK_EVENTS:
+                self.store_asset_check_event(event, event_id)
+        if checked:
+            # In place of the rows that say that they are planned.
+            index.execute(DELETE_CHECK, list(checked.values()))
+            index.execute(AssetCheckExecutionsTable.insert(), list(checked.values()))
+        if tagged:
+            self._store_asset_event_tags(index, *zip(*tagged, strict=True))
+        for event, event_id in of_assets.values():
+            self._store_asset_event(index, event, event_id)
 
     @contextmanager
     def _connect(self, shard: str) -> Iterator[sa.Connection]:
@@ -216,7 +217,8 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             if len(self._engines) >= FILES_KEPT:
                 oldest = next(iter(self._engines))
                 self._engines.pop(oldest).dispose()
-                self._idle.pop(oldest).close()
+                if idle := self._idle.pop(oldest, None):
+                    idle.close()
             self._engines[shard] = sa.create_engine(
                 self.conn_string_for_shard(shard),
                 poolclass=NullPool,
