@@ -33,10 +33,13 @@ def header_of(*names: str) -> bytes:
     ("name", "content"),
     [
         ("m.csv", WHOLE),
-        ("m.csv.gz", gzip.compress(WHOLE)),
-        ("M.CSV.GZ", gzip.compress(WHOLE)),
-        ("two-members.csv.gz", gzip.compress(WHOLE[:1234]) + gzip.compress(WHOLE[1234:])),
-        ("padded.csv.gz", gzip.compress(WHOLE) + b"\0" * 512),
+        ("m.csv.gz", gzip.compress(WHOLE, mtime=0)),
+        ("M.CSV.GZ", gzip.compress(WHOLE, mtime=0)),
+        (
+            "two-members.csv.gz",
+            gzip.compress(WHOLE[:1234], mtime=0) + gzip.compress(WHOLE[1234:], mtime=0),
+        ),
+        ("padded.csv.gz", gzip.compress(WHOLE, mtime=0) + b"\0" * 512),
     ],
 )
 @pytest.mark.parametrize("block", [100, 1 << 20])
