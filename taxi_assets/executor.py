@@ -2,9 +2,11 @@
 
 Dagster 1.13 has an executor that runs steps one after the other in the run's process, and one that
 starts a process for each, which costs this work four to eight times its time. Here Postgres gets
-its COPY while BigQuery works on its load job: a month takes a fifth less. The first step that is
-ready runs in the main thread, as in Dagster's own executor, so that a cancelled run stops at once;
-a second one runs in a thread, and a cancelled run waits for it.
+its COPY while BigQuery works on its load job: with both servers on the same two cores, the stores'
+steps of a month took 5.3 s in place of 6.3.
+
+The first step that is ready runs in the main thread, as in Dagster's own executor, so that a
+cancelled run stops at once; a second one runs in a thread, and a cancelled run waits for it.
 """
 
 from __future__ import annotations
