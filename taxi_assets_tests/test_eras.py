@@ -111,6 +111,7 @@ def test_csv_and_parquet_of_a_month_land_the_same_rows_but_for_what_tlc_changed(
 def test_a_made_up_service_is_one_entry_and_runs_through_all_assets(home: Path) -> None:
     service = dataclasses.replace(
         BOATS,
+        name="ferries",
         passengers=None,
         columns=tuple(one for one in BOATS.columns if one.published != "Riders"),
     )
