@@ -10,13 +10,12 @@ of the month the partition is compacted.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 import pandas as pd
-import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
@@ -24,6 +23,7 @@ from sqlalchemy.schema import CreateTable
 from taxi_assets.days import Days
 from taxi_assets.errors import StoreError
 from taxi_assets.io_managers.base import DaysIOManager, Records, last_written, trips_metadata
+from taxi_assets.io_managers.binary_copy import copy_rows
 from taxi_assets.record import DayRecord
 from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.services import Column, Service
@@ -33,7 +33,7 @@ from taxi_assets.trips.clean import to_frame
 from taxi_assets.windows import Month, Window, by_month, tile
 
 if TYPE_CHECKING:
-    from adbc_driver_postgresql.dbapi import Connection, Cursor
+    import psycopg2.extensions as pg
 
 # "named" leaves a literal percent sign alone, psycopg's style doubles it.
 DIALECT = postgresql.dialect(paramstyle="named")
@@ -124,7 +124,7 @@ class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
         """The day's rows as a frame."""
         table = trips_table(service, self.postgres.schema_name())
         query = sa.select(table).where(in_window(table, service, Window.of_day(day)))
-        with self.postgres.connect() as connection, connection.cursor() as cursor:
+        with self.postgres.connect_arrow() as connection, connection.cursor() as cursor:
             cursor.execute(sql(query))
             return to_frame(cursor.fetch_arrow_table())
 
@@ -146,7 +146,7 @@ class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
 
 
 def _replace_month(
-    connection: Connection,
+    connection: pg.connection,
     table: sa.Table,
     service: Service,
     month: Month,
@@ -172,20 +172,20 @@ def _replace_month(
         _tidy(connection, table, name, deleted=deleted)
 
 
-def _tidy(connection: Connection, table: sa.Table, name: str, *, deleted: int) -> None:
+def _tidy(connection: pg.connection, table: sa.Table, name: str, *, deleted: int) -> None:
     """After the commit: summarize the index, and give back what dead rows took."""
     partition = _qualified(table.schema, name)
-    connection.adbc_connection.set_autocommit(True)
+    connection.autocommit = True
     with connection.cursor() as cursor:
         if not deleted:
             index = _literal(_qualified(table.schema, _index_name(name)))
             cursor.execute(f"SELECT brin_summarize_new_values({index}::regclass)")
         elif _bloat(cursor, partition) < BLOAT or not _compact(cursor, partition):
             cursor.execute(f"VACUUM (ANALYZE) {partition}")
-    connection.adbc_connection.set_autocommit(False)
+    connection.autocommit = False
 
 
-def _ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
+def _ensure_table(cursor: pg.cursor, table: sa.Table, service: Service) -> None:
     """Make schema and table where they lack; refuse a table of other types.
 
     Raises:
@@ -223,7 +223,7 @@ def _ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
     _grow(cursor, table, [column for column in service.columns if column.name not in found])
 
 
-def _grow(cursor: Cursor, table: sa.Table, new: Sequence[Column]) -> None:
+def _grow(cursor: pg.cursor, table: sa.Table, new: Sequence[Column]) -> None:
     """Add columns that the schema got since, null in all rows: no row is rewritten."""
     if not new:
         return
@@ -236,7 +236,7 @@ def _grow(cursor: Cursor, table: sa.Table, new: Sequence[Column]) -> None:
         cursor.execute(f"COMMENT ON COLUMN {name}.{QUOTE(column.name)} IS {comment}")
 
 
-def _create_partition(cursor: Cursor, table: sa.Table, name: str) -> None:
+def _create_partition(cursor: pg.cursor, table: sa.Table, name: str) -> None:
     """A table of its own, seen by nobody until it is attached.
 
     Being new in this transaction it needs no WAL where `wal_level` is minimal.
@@ -246,7 +246,7 @@ def _create_partition(cursor: Cursor, table: sa.Table, name: str) -> None:
     cursor.execute(f"CREATE TABLE {partition} (LIKE {parent} INCLUDING COMMENTS)")
 
 
-def _attach(cursor: Cursor, table: sa.Table, service: Service, name: str, month: Month) -> None:
+def _attach(cursor: pg.cursor, table: sa.Table, service: Service, name: str, month: Month) -> None:
     """Index a filled table and make it the month's partition.
 
     An index made after the COPY costs 0.2 s for a month; summarizing one made before costs 1 s.
@@ -263,7 +263,7 @@ def _attach(cursor: Cursor, table: sa.Table, service: Service, name: str, month:
     )
 
 
-def _delete(cursor: Cursor, table: sa.Table, service: Service, days: list[date]) -> int:
+def _delete(cursor: pg.cursor, table: sa.Table, service: Service, days: list[date]) -> int:
     """Delete exactly these days; returns how many rows there were."""
     deleted = 0
     for window in tile(days):
@@ -275,7 +275,7 @@ def _delete(cursor: Cursor, table: sa.Table, service: Service, days: list[date])
 
 
 def _copy(
-    cursor: Cursor,
+    cursor: pg.cursor,
     service: Service,
     schema: str | None,
     name: str,
@@ -283,30 +283,25 @@ def _copy(
 ) -> None:
     """Binary COPY of all days in one stream, the next day decoded while one is sent."""
     days = Days(list(slices), lambda day: slices[day].table())
-
-    def batches() -> Iterator[pa.RecordBatch]:
-        for _, table in days:
-            yield from completed(table, service.arrow_schema).to_batches()
-
-    reader = pa.RecordBatchReader.from_batches(service.arrow_schema, batches())
-    copied = cursor.adbc_ingest(name, reader, mode="append", db_schema_name=schema)
+    tables = (completed(table, service.arrow_schema) for _, table in days)
+    copied = copy_rows(cursor, _qualified(schema, name), service.arrow_schema, tables)
     expected = sum(trips.rows for trips in slices.values())
-    if days.refused or copied not in (expected, -1):
+    if days.refused or copied != expected:
         raise StoreError(f"{copied} of {expected} rows arrived in {schema}.{name}: rolled back")
 
 
-def _lock(cursor: Cursor, what: str) -> None:
+def _lock(cursor: pg.cursor, what: str) -> None:
     """Serialize writers of one thing until the transaction ends; readers are not kept waiting."""
     cursor.execute(f"SELECT pg_advisory_xact_lock(hashtextextended({_literal(what)}, 0))")
     cursor.fetchall()
 
 
-def _exists(cursor: Cursor, schema: str | None, name: str) -> bool:
+def _exists(cursor: pg.cursor, schema: str | None, name: str) -> bool:
     cursor.execute(f"SELECT to_regclass({_literal(_qualified(schema, name))}) IS NOT NULL")
     return cursor.fetchone() == (True,)
 
 
-def _bloat(cursor: Cursor, partition: str) -> float:
+def _bloat(cursor: pg.cursor, partition: str) -> float:
     """How many times larger the partition is than its rows need."""
     cursor.execute(
         f"SELECT pg_relation_size({_literal(partition)}::regclass), reltuples,"  # noqa: S608 - quoted
@@ -321,16 +316,14 @@ def _bloat(cursor: Cursor, partition: str) -> float:
     return float(size) / max(needed, page)
 
 
-def _compact(cursor: Cursor, partition: str) -> bool:
+def _compact(cursor: pg.cursor, partition: str) -> bool:
     """Rewrite a partition without its dead rows; False where readers keep it busy."""
-    from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - heavy at import
+    from psycopg2.errors import LockNotAvailable  # noqa: PLC0415 - heavy at import
 
     cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
     try:
         cursor.execute(f"VACUUM (FULL, ANALYZE) {partition}")
-    except dbapi.Error as error:
-        if "lock timeout" not in str(error):
-            raise
+    except LockNotAvailable:
         return False
     return True
 
@@ -356,7 +349,7 @@ def _index_name(partition: str) -> str:
 
 
 def read_back(
-    connection: Connection, service: Service, schema: str, days: list[date]
+    connection: pg.connection, service: Service, schema: str, days: list[date]
 ) -> dict[date, tuple[int, float]]:
     """Rows and sum of `total_amount` (dollars) of each day, as the table has them."""
     table = trips_table(service, schema)

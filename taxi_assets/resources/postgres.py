@@ -1,10 +1,13 @@
-"""Connections to Postgres by ADBC, to the embedded server or to the one the environment names."""
+"""Connections to Postgres, to the embedded server or to the one the environment names.
+
+psycopg2 for all that is written, ADBC where rows are read into Arrow.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote, urlencode
 
 import dagster as dg
@@ -14,7 +17,10 @@ from taxi_assets.errors import StoreError, UnavailableError
 from taxi_assets.settings import PostgresSettings, Settings
 
 if TYPE_CHECKING:
-    from adbc_driver_postgresql.dbapi import Connection
+    import psycopg2.extensions as pg
+    from adbc_driver_postgresql.dbapi import Connection as ArrowConnection
+
+C = TypeVar("C")
 
 # libpq's words for what waiting does not mend (it gives no SQLSTATE for a failed connection).
 REFUSALS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "permission denied")
@@ -41,19 +47,31 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
         return f"{settings.host}:{settings.port}/{settings.dbname}"
 
     @contextmanager
-    def connect(self, *, autocommit: bool = False) -> Iterator[Connection]:
-        """A connection; without autocommit, what is not committed is rolled back at the end.
+    def connect(self) -> Iterator[pg.connection]:
+        """A connection; what is not committed is rolled back at the end.
 
         Raises:
             StoreError: the server refuses these credentials or this database.
             UnavailableError: it cannot be reached now.
         """
+        import psycopg2  # noqa: PLC0415 - heavy at import
+
+        with closing(self._opened(psycopg2.connect, psycopg2.Error)) as connection:
+            yield connection
+
+    @contextmanager
+    def connect_arrow(self) -> Iterator[ArrowConnection]:
+        """A connection whose cursors give Arrow tables; raises what `connect` raises."""
         from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - heavy at import
 
+        with self._opened(dbapi.connect, dbapi.Error) as connection:
+            yield connection
+
+    def _opened(self, connect: Callable[[str], C], refused: type[Exception]) -> C:
         settings = _resolved()
         try:
-            connection = dbapi.connect(_uri(settings), autocommit=autocommit)
-        except dbapi.Error as error:
+            return connect(_uri(settings))
+        except refused as error:
             if any(words in str(error) for words in REFUSALS):
                 raise StoreError(
                     f"Postgres at {self.address()} refuses user {settings.user!r} "
@@ -64,8 +82,6 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
                 f"Postgres at {self.address()} cannot be reached ({_one_line(error)}): start it, "
                 "or check POSTGRES_HOST and POSTGRES_PORT"
             ) from error
-        with connection:
-            yield connection
 
 
 def _resolved() -> PostgresSettings:
@@ -89,6 +105,7 @@ def _uri(settings: PostgresSettings) -> str:
         {
             "connect_timeout": settings.connect_timeout,
             "application_name": "taxi_assets",
+            "client_encoding": "UTF8",
             **GONE,
         }
     )

@@ -134,7 +134,7 @@ def from_postgres(postgres: PostgresResource, config: SqlQueryConfig) -> Rows:
     """
     from adbc_driver_postgresql import StatementOptions, dbapi  # noqa: PLC0415 - heavy at import
 
-    with postgres.connect() as connection, connection.cursor() as cursor:
+    with postgres.connect_arrow() as connection, connection.cursor() as cursor:
         cursor.execute("SET TRANSACTION READ ONLY")
         cursor.execute(f"SET LOCAL statement_timeout = {config.timeout_seconds * 1000:d}")
         cursor.execute("SELECT current_setting('is_superuser')")

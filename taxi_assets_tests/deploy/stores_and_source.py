@@ -44,7 +44,7 @@ def of_postgres(service: Service, days: list[date]) -> pa.Table:
     resource = PostgresResource()
     columns = ", ".join(column.name for column in service.columns)
     table = f"{resource.schema_name()}.{service.table}"
-    with resource.connect() as connection, connection.cursor() as cursor:
+    with resource.connect_arrow() as connection, connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {columns} FROM {table} WHERE {service.pickup_column} >= '{days[0]}'"
             f" AND {service.pickup_column} < DATE '{days[-1]}' + 1"
