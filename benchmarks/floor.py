@@ -22,6 +22,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from benchmarks import stores
+from taxi_assets.io_managers.binary_copy import copy_rows
 from taxi_assets.services import SERVICES, Service
 
 if TYPE_CHECKING:
@@ -127,11 +128,15 @@ def write_parquet_days(table: pa.Table, service: Service) -> list[str]:
 
 def copy_to_postgres(table: pa.Table, service: Service) -> None:
     """Binary COPY into a fresh table, in one transaction."""
-    with stores.postgres(autocommit=False) as connection, connection.cursor() as cursor:
-        schema = stores.postgres_table(service).split(".")[0].strip('"')
-        cursor.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
-        cursor.adbc_ingest(service.table, table, mode="create", db_schema_name=schema)
-        connection.commit()
+    import psycopg2  # noqa: PLC0415 - heavy at import
+
+    target = stores.postgres_table(service)
+    columns = ", ".join(f'"{column.name}" {column.postgres}' for column in service.columns)
+    with psycopg2.connect(stores.postgres_address()) as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {target.split('.')[0]}")
+        cursor.execute(f"CREATE TABLE {target} ({columns})")
+        copy_rows(cursor, target, service.arrow_schema, [table])
+    connection.close()
 
 
 def load_bigquery(uris: list[str], service: Service, first: date, end: date) -> None:

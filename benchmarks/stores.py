@@ -20,14 +20,19 @@ if TYPE_CHECKING:
     from google.cloud.bigquery import Client
 
 
-def postgres(*, autocommit: bool = True) -> Any:
-    """An ADBC connection."""
-    from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - heavy at import
-
+def postgres_address() -> str:
+    """As libpq takes it."""
     env = os.environ
     user, password = quote(env["POSTGRES_USER"], safe=""), quote(env["POSTGRES_PASSWORD"], safe="")
     place = f"{env['POSTGRES_HOST']}:{env['POSTGRES_PORT']}/{env['POSTGRES_DBNAME']}"
-    return dbapi.connect(f"postgresql://{user}:{password}@{place}", autocommit=autocommit)
+    return f"postgresql://{user}:{password}@{place}"
+
+
+def postgres() -> Any:
+    """An ADBC connection."""
+    from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - heavy at import
+
+    return dbapi.connect(postgres_address(), autocommit=True)
 
 
 def postgres_table(service: Service) -> str:

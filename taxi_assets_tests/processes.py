@@ -17,6 +17,8 @@ IMPORTED = [
     "adbc_driver_postgresql.dbapi",
     "dagster._cli",
     "google.cloud.bigquery",
+    "pgpq",
+    "psycopg2",
     "taxi_assets.definitions",
     __name__,
 ]
