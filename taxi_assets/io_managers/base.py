@@ -89,7 +89,7 @@ def guarded(key: dg.AssetKey, days: Sequence[date]) -> Iterator[None]:
         text = (
             str(error)
             if isinstance(error, TerminalError)
-            else f"{type(error).__name__}: {error}{remedy(error)}"
+            else f"{type(error).__name__}: {' '.join(str(error).split())}{remedy(error)}"
         )
         raise dg.Failure(
             f"{key.to_user_string()} {span}: {text}", allow_retries=is_transient(error)
