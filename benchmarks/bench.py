@@ -228,7 +228,7 @@ def facts() -> dict[str, Any]:
     """What the numbers depend on."""
     from importlib.metadata import version  # noqa: PLC0415 - only here
 
-    names = ("dagster", "pandas", "pyarrow", "psycopg2-binary", "pgpq", "duckdb", "bqemulator")
+    names = ("dagster", "pandas", "pyarrow", "psycopg", "pgpq", "duckdb", "bqemulator")
     return {
         "cores": os.cpu_count(),
         "memory_gb": round(psutil.virtual_memory().total / 2**30),

@@ -128,15 +128,14 @@ def write_parquet_days(table: pa.Table, service: Service) -> list[str]:
 
 def copy_to_postgres(table: pa.Table, service: Service) -> None:
     """Binary COPY into a fresh table, in one transaction."""
-    import psycopg2  # noqa: PLC0415 - heavy at import
+    import psycopg  # noqa: PLC0415 - heavy at import
 
     target = stores.postgres_table(service)
     columns = ", ".join(f'"{column.name}" {column.postgres}' for column in service.columns)
-    with psycopg2.connect(stores.postgres_address()) as connection, connection.cursor() as cursor:
+    with psycopg.connect(stores.postgres_address()) as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {target.split('.')[0]}")
         cursor.execute(f"CREATE TABLE {target} ({columns})")
         copy_rows(cursor, target, service.arrow_schema, [table])
-    connection.close()
 
 
 def load_bigquery(uris: list[str], service: Service, first: date, end: date) -> None:

@@ -34,7 +34,7 @@ class StoreError(TerminalError):
 
 
 # Modules of the libraries that speak to servers, whose errors may pass.
-SERVERS = ("adbc_driver_manager", "psycopg2", "google", "requests", "urllib3")
+SERVERS = ("adbc_driver_manager", "psycopg", "google", "requests", "urllib3")
 # Among those: the statement or the request itself is wrong.
 WRONG = (
     *("ProgrammingError", "IntegrityError", "DataError", "BadRequest"),
@@ -58,18 +58,13 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, UnavailableError | ConnectionError | TimeoutError):
         return True
     wrong = any(base.__name__ in WRONG for base in kind.__mro__)
-    if isinstance(error, TerminalError) or wrong or _sqlstate(error) == DISK_FULL:
+    if isinstance(error, TerminalError) or wrong or getattr(error, "sqlstate", None) == DISK_FULL:
         return False
     if kind.__module__ == "google.auth.exceptions" and kind.__name__ != "TransportError":
         return bool(getattr(error, "retryable", False))
     if isinstance(error, OSError) and GCS in str(error):
         return GCS_WRONG not in str(error) or _lost_upload(error)
     return kind.__module__.split(".")[0] in SERVERS or "Unavailable" in kind.__name__
-
-
-def _sqlstate(error: BaseException) -> str | None:
-    """As ADBC has it, or psycopg2."""
-    return getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
 
 
 def _lost_upload(error: OSError) -> bool:
@@ -111,5 +106,5 @@ def remedy(error: BaseException) -> str:
     """What to do about a server's refusal; empty where nothing more is known."""
     if is_transient(error) or (isinstance(error, OSError) and GCS not in str(error)):
         return ""
-    found = REMEDIES.get(_sqlstate(error) or type(error).__name__, "")
+    found = REMEDIES.get(getattr(error, "sqlstate", None) or type(error).__name__, "")
     return f"; {found}, then run again" if found else ""

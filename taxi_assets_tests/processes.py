@@ -18,7 +18,7 @@ IMPORTED = [
     "dagster._cli",
     "google.cloud.bigquery",
     "pgpq",
-    "psycopg2",
+    "psycopg",
     "taxi_assets.definitions",
     __name__,
 ]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import signal
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-import psycopg2
+import psycopg
 import pyarrow as pa
 import pytest
 
@@ -109,6 +111,28 @@ def test_what_the_server_refuses_is_the_servers_error(target: str) -> None:
     with (
         PostgresResource().connect() as connection,
         connection.cursor() as cursor,
-        pytest.raises(psycopg2.errors.UndefinedColumn, match="nowhere"),
+        pytest.raises(psycopg.errors.UndefinedColumn, match="nowhere"),
     ):
         copy_rows(cursor, target, without.schema, [without])
+
+
+class Cancelled(BaseException):
+    """As Dagster raises one in the handler of a signal."""
+
+
+def test_a_signal_in_the_middle_ends_the_copy_and_is_what_is_raised(target: str) -> None:
+    def cancel(*_: object) -> None:
+        raise Cancelled
+
+    before = signal.signal(signal.SIGALRM, cancel)
+    try:
+        with PostgresResource().connect() as connection, connection.cursor() as cursor:
+            signal.setitimer(signal.ITIMER_REAL, 0.3)
+            with pytest.raises(Cancelled):
+                copy_rows(cursor, target, SCHEMA, itertools.repeat(rows(600)))
+            connection.rollback()
+            cursor.execute(f"SELECT count(*) FROM {target}")
+            assert cursor.fetchone() == (0,)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

@@ -85,7 +85,7 @@ sys.addaudithook(audit)
 import taxi_assets.definitions
 taxi_assets.definitions.defs.resolve_all_job_defs()
 clients = {"google.cloud.bigquery", "adbc_driver_postgresql", "duckdb", "bqemulator", "dagster_gcp"}
-clients |= {"psycopg2", "pgpq", "matplotlib", "PIL"}
+clients |= {"psycopg", "pgpq", "matplotlib", "PIL"}
 print(sorted(clients & set(sys.modules)))
 """
     env = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 
-import psycopg2
+import psycopg
 import pytest
 import requests
 from google.api_core import exceptions as google
@@ -33,9 +33,9 @@ GCS = "google::cloud::Status({}: {}, with a last message of something)"
         google.TooManyRequests("429"),
         google.InternalServerError("500"),
         google.RetryError("Timeout of 600.0s exceeded", None),
-        psycopg2.OperationalError("server closed the connection unexpectedly"),
-        psycopg2.errors.AdminShutdown("terminating connection"),
-        psycopg2.errors.DeadlockDetected("deadlock detected"),
+        psycopg.OperationalError("server closed the connection unexpectedly"),
+        psycopg.errors.AdminShutdown("terminating connection"),
+        psycopg.errors.DeadlockDetected("deadlock detected"),
         requests.exceptions.ReadTimeout(),
         auth.TransportError("no answer"),
         auth.RefreshError("later", retryable=True),
@@ -58,8 +58,8 @@ def test_what_may_pass_is_tried_again(error: Exception) -> None:
         (DayRefusedError("a check"), ""),
         (ValueError("a bug"), ""),
         (PermissionError(errno.EACCES, "a local file"), ""),
-        (psycopg2.errors.UndefinedTable("no table"), ""),
-        (psycopg2.errors.NotNullViolation("a null"), ""),
+        (psycopg.errors.UndefinedTable("no table"), ""),
+        (psycopg.errors.NotNullViolation("a null"), ""),
         (google.BadRequest("400"), ""),
         (google.Forbidden("403"), "BigQuery Data Editor"),
         (google.Unauthorized("401"), "GOOGLE_APPLICATION_CREDENTIALS"),

@@ -33,7 +33,7 @@ from taxi_assets.trips.clean import to_frame
 from taxi_assets.windows import Month, Window, by_month, tile
 
 if TYPE_CHECKING:
-    import psycopg2.extensions as pg
+    from psycopg import Connection, Cursor
 
 # "named" leaves a literal percent sign alone, psycopg's style doubles it.
 DIALECT = postgresql.dialect(paramstyle="named")
@@ -146,7 +146,7 @@ class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
 
 
 def _replace_month(
-    connection: pg.connection,
+    connection: Connection,
     table: sa.Table,
     service: Service,
     month: Month,
@@ -172,7 +172,7 @@ def _replace_month(
         _tidy(connection, table, name, deleted=deleted)
 
 
-def _tidy(connection: pg.connection, table: sa.Table, name: str, *, deleted: int) -> None:
+def _tidy(connection: Connection, table: sa.Table, name: str, *, deleted: int) -> None:
     """After the commit: summarize the index, and give back what dead rows took."""
     partition = _qualified(table.schema, name)
     connection.autocommit = True
@@ -185,7 +185,7 @@ def _tidy(connection: pg.connection, table: sa.Table, name: str, *, deleted: int
     connection.autocommit = False
 
 
-def _ensure_table(cursor: pg.cursor, table: sa.Table, service: Service) -> None:
+def _ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
     """Make schema and table where they lack; refuse a table of other types.
 
     Raises:
@@ -203,9 +203,9 @@ def _ensure_table(cursor: pg.cursor, table: sa.Table, service: Service) -> None:
         "SELECT column_name, data_type FROM information_schema.columns"  # noqa: S608 - literals
         f" WHERE table_schema = {_literal(table.schema)} AND table_name = {_literal(table.name)}"
     )
-    found = dict(cursor.fetchall())
+    found: dict[str, str] = dict(cursor.fetchall())
     for column in service.columns:
-        there = str(found.get(column.name, "missing"))
+        there = found.get(column.name, "missing")
         new = there == "missing" and column.name != service.pickup_column
         if there != column.postgres.lower() and not new:
             raise StoreError(
@@ -223,7 +223,7 @@ def _ensure_table(cursor: pg.cursor, table: sa.Table, service: Service) -> None:
     _grow(cursor, table, [column for column in service.columns if column.name not in found])
 
 
-def _grow(cursor: pg.cursor, table: sa.Table, new: Sequence[Column]) -> None:
+def _grow(cursor: Cursor, table: sa.Table, new: Sequence[Column]) -> None:
     """Add columns that the schema got since, null in all rows: no row is rewritten."""
     if not new:
         return
@@ -236,7 +236,7 @@ def _grow(cursor: pg.cursor, table: sa.Table, new: Sequence[Column]) -> None:
         cursor.execute(f"COMMENT ON COLUMN {name}.{QUOTE(column.name)} IS {comment}")
 
 
-def _create_partition(cursor: pg.cursor, table: sa.Table, name: str) -> None:
+def _create_partition(cursor: Cursor, table: sa.Table, name: str) -> None:
     """A table of its own, seen by nobody until it is attached.
 
     Being new in this transaction it needs no WAL where `wal_level` is minimal.
@@ -246,7 +246,7 @@ def _create_partition(cursor: pg.cursor, table: sa.Table, name: str) -> None:
     cursor.execute(f"CREATE TABLE {partition} (LIKE {parent} INCLUDING COMMENTS)")
 
 
-def _attach(cursor: pg.cursor, table: sa.Table, service: Service, name: str, month: Month) -> None:
+def _attach(cursor: Cursor, table: sa.Table, service: Service, name: str, month: Month) -> None:
     """Index a filled table and make it the month's partition.
 
     An index made after the COPY costs 0.2 s for a month; summarizing one made before costs 1 s.
@@ -263,7 +263,7 @@ def _attach(cursor: pg.cursor, table: sa.Table, service: Service, name: str, mon
     )
 
 
-def _delete(cursor: pg.cursor, table: sa.Table, service: Service, days: list[date]) -> int:
+def _delete(cursor: Cursor, table: sa.Table, service: Service, days: list[date]) -> int:
     """Delete exactly these days; returns how many rows there were."""
     deleted = 0
     for window in tile(days):
@@ -275,7 +275,7 @@ def _delete(cursor: pg.cursor, table: sa.Table, service: Service, days: list[dat
 
 
 def _copy(
-    cursor: pg.cursor,
+    cursor: Cursor,
     service: Service,
     schema: str | None,
     name: str,
@@ -290,18 +290,18 @@ def _copy(
         raise StoreError(f"{copied} of {expected} rows arrived in {schema}.{name}: rolled back")
 
 
-def _lock(cursor: pg.cursor, what: str) -> None:
+def _lock(cursor: Cursor, what: str) -> None:
     """Serialize writers of one thing until the transaction ends; readers are not kept waiting."""
     cursor.execute(f"SELECT pg_advisory_xact_lock(hashtextextended({_literal(what)}, 0))")
     cursor.fetchall()
 
 
-def _exists(cursor: pg.cursor, schema: str | None, name: str) -> bool:
+def _exists(cursor: Cursor, schema: str | None, name: str) -> bool:
     cursor.execute(f"SELECT to_regclass({_literal(_qualified(schema, name))}) IS NOT NULL")
     return cursor.fetchone() == (True,)
 
 
-def _bloat(cursor: pg.cursor, partition: str) -> float:
+def _bloat(cursor: Cursor, partition: str) -> float:
     """How many times larger the partition is than its rows need."""
     cursor.execute(
         f"SELECT pg_relation_size({_literal(partition)}::regclass), reltuples,"  # noqa: S608 - quoted
@@ -316,9 +316,9 @@ def _bloat(cursor: pg.cursor, partition: str) -> float:
     return float(size) / max(needed, page)
 
 
-def _compact(cursor: pg.cursor, partition: str) -> bool:
+def _compact(cursor: Cursor, partition: str) -> bool:
     """Rewrite a partition without its dead rows; False where readers keep it busy."""
-    from psycopg2.errors import LockNotAvailable  # noqa: PLC0415 - heavy at import
+    from psycopg.errors import LockNotAvailable  # noqa: PLC0415 - heavy at import
 
     cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
     try:
@@ -349,7 +349,7 @@ def _index_name(partition: str) -> str:
 
 
 def read_back(
-    connection: pg.connection, service: Service, schema: str, days: list[date]
+    connection: Connection, service: Service, schema: str, days: list[date]
 ) -> dict[date, tuple[int, float]]:
     """Rows and sum of `total_amount` (dollars) of each day, as the table has them."""
     table = trips_table(service, schema)

@@ -1,13 +1,13 @@
 """Connections to Postgres, to the embedded server or to the one the environment names.
 
-psycopg2 for all that is written, ADBC where rows are read into Arrow.
+psycopg for all that is written, ADBC where rows are read into Arrow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, urlencode
 
 import dagster as dg
@@ -17,10 +17,8 @@ from taxi_assets.errors import StoreError, UnavailableError
 from taxi_assets.settings import PostgresSettings, Settings
 
 if TYPE_CHECKING:
-    import psycopg2.extensions as pg
     from adbc_driver_postgresql.dbapi import Connection as ArrowConnection
-
-C = TypeVar("C")
+    from psycopg import Connection
 
 # libpq's words for what waiting does not mend (it gives no SQLSTATE for a failed connection).
 REFUSALS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "permission denied")
@@ -47,16 +45,16 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
         return f"{settings.host}:{settings.port}/{settings.dbname}"
 
     @contextmanager
-    def connect(self) -> Iterator[pg.connection]:
+    def connect(self) -> Iterator[Connection]:
         """A connection; what is not committed is rolled back at the end.
 
         Raises:
             StoreError: the server refuses these credentials or this database.
             UnavailableError: it cannot be reached now.
         """
-        import psycopg2  # noqa: PLC0415 - heavy at import
+        import psycopg  # noqa: PLC0415 - heavy at import
 
-        with closing(self._opened(psycopg2.connect, psycopg2.Error)) as connection:
+        with closing(self._opened(psycopg.connect, psycopg.Error)) as connection:
             yield connection
 
     @contextmanager
@@ -67,7 +65,7 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
         with self._opened(dbapi.connect, dbapi.Error) as connection:
             yield connection
 
-    def _opened(self, connect: Callable[[str], C], refused: type[Exception]) -> C:
+    def _opened(self, connect: Callable[[str], Any], refused: type[Exception]) -> Any:
         settings = _resolved()
         try:
             return connect(_uri(settings))

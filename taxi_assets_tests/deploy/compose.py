@@ -26,6 +26,14 @@ RUNS = """query ($id: String!) {
     ... on Runs { results { runId status parentRunId } }
   }
 }"""
+FAILURES = """query ($id: String!) {
+  runsOrError(filter: {statuses: [FAILURE], tags: [{key: "dagster/backfill", value: $id}]}) {
+    ... on Runs { results { runId eventConnection { events {
+      ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } }
+      ... on RunFailureEvent { message error { message } }
+    } } } }
+  }
+}"""
 BUSY = ("REQUESTED", "CANCELING", "FAILING")
 MINUTES = 60.0
 
@@ -125,6 +133,14 @@ class Project:
     def runs(self, backfill: str) -> list[dict[str, Any]]:
         """Its runs, retries among them."""
         return self.asked(RUNS, backfill)["runsOrError"]["results"]
+
+    def failures(self, backfill: str) -> str:
+        """What its failed runs say, retried ones among them."""
+        return "\n".join(
+            f"{run['runId'][:8]} {event}"
+            for run in self.asked(FAILURES, backfill)["runsOrError"]["results"]
+            for event in filter(None, run["eventConnection"]["events"])
+        )
 
     def asked(self, query: str, backfill: str) -> dict[str, Any]:
         """An answer about a backfill; the first after Postgres was away may be an error."""

@@ -166,10 +166,11 @@ def test_a_backfill_outlasts_the_restart_of_every_container(project: Project, cl
     clock("code killed")
 
     assert until(project.answers, 2 * MINUTES)
-    assert project.ended(backfill) == "COMPLETED_SUCCESS"
+    status = project.ended(backfill)
     clock("backfill ended")
     runs = project.runs(backfill)
     print("", [(run["runId"][:8], run["status"], bool(run["parentRunId"])) for run in runs])
+    assert status == "COMPLETED_SUCCESS", project.failures(backfill)
     rows = project.compare("yellow", DISTURBED)
     clock(f"compared: {sum(rows['source'].values())} rows")
     print("", project.memory())
