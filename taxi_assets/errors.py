@@ -33,8 +33,11 @@ class StoreError(TerminalError):
     """A store refuses for a reason that waiting does not change (a type, a permission)."""
 
 
-# Modules of the libraries that speak to servers, whose errors may pass.
-SERVERS = ("adbc_driver_manager", "psycopg", "google", "requests", "urllib3")
+# Modules of the libraries that speak to servers, whose errors may pass; Dagster's storage is one.
+SERVERS = (
+    *("adbc_driver_manager", "psycopg", "google", "requests", "urllib3"),
+    *("dagster_postgres", "psycopg2", "sqlalchemy"),
+)
 # Among those: the statement or the request itself is wrong.
 WRONG = (
     *("ProgrammingError", "IntegrityError", "DataError", "BadRequest"),

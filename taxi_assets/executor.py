@@ -35,6 +35,7 @@ from dagster._core.execution.plan.execute_plan import (
     dagster_event_sequence_for_step,
 )
 from dagster._core.execution.plan.instance_concurrency_context import InstanceConcurrencyContext
+from dagster._core.execution.plan.objects import ErrorSource
 from dagster._core.execution.plan.plan import ExecutionPlan
 from dagster._core.execution.plan.step import ExecutionStep
 from dagster._core.execution.retries import RetryMode, get_retries_config
@@ -214,5 +215,15 @@ class _Step:
         self.error: BaseException | None = None
 
     def events(self) -> Events:
-        """Run it."""
-        return dagster_event_sequence_for_step(self.context)
+        """Run it.
+
+        Raises:
+            Exception: what Dagster itself could not do, such as reach its storage. That ends the
+                run with a reason for which the daemon starts it again, as it does for a process
+                that died; the step's own failure would be none.
+        """
+        for event in dagster_event_sequence_for_step(self.context):
+            yield event
+            failed = event.step_failure_data if event.is_step_failure else None
+            if failed and failed.error_source == ErrorSource.UNEXPECTED_ERROR:
+                raise self.context.step_exception or RuntimeError(str(failed.error))

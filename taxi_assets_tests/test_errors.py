@@ -8,6 +8,8 @@ from pathlib import Path
 import psycopg
 import pytest
 import requests
+import sqlalchemy as sa
+from dagster_postgres.utils import DagsterPostgresException
 from google.api_core import exceptions as google
 from google.auth import exceptions as auth
 
@@ -33,6 +35,8 @@ GCS = "google::cloud::Status({}: {}, with a last message of something)"
         google.TooManyRequests("429"),
         google.InternalServerError("500"),
         google.RetryError("Timeout of 600.0s exceeded", None),
+        DagsterPostgresException("too many retries for DB connection"),
+        sa.exc.OperationalError("INSERT", None, Exception("database is locked")),
         psycopg.OperationalError("server closed the connection unexpectedly"),
         psycopg.errors.AdminShutdown("terminating connection"),
         psycopg.errors.DeadlockDetected("deadlock detected"),

@@ -12,6 +12,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster import DagsterEventType as Kind
+from dagster._core.events import RunFailureReason
+from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG
 from dagster._core.test_utils import create_run_for_test
 
 from taxi_assets.definitions import defs
@@ -132,9 +134,39 @@ def test_a_failed_step_stops_what_needs_it_and_nothing_else(instance: dg.Dagster
         "left": Kind.STEP_SUCCESS,
         "fails": Kind.STEP_FAILURE,
     }
-    run = instance.get_run_by_id(result.run_id)
+    assert reason(instance, result.run_id) == RunFailureReason.STEP_FAILURE.value
+
+
+@pytest.mark.parametrize("step", ["first", "left", "right"])
+def test_a_storage_that_is_away_ends_the_run_for_the_daemon_to_start_again(
+    step: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, away = BatchedSqliteEventLogStorage.store_event, [step]
+
+    def store_event(self: BatchedSqliteEventLogStorage, event: dg.EventLogEntry) -> None:
+        if away and event.step_key == step and event.dagster_event_type == Kind.STEP_OUTPUT:
+            away.clear()
+            raise ConnectionError("the storage is away")
+        store(self, event)
+
+    monkeypatch.setattr(BatchedSqliteEventLogStorage, "store_event", store_event)
+    result = execute(diamond, instance)
+    assert not away
+    assert reason(instance, result.run_id) == RunFailureReason.RUN_EXCEPTION.value
+    (failed,) = (
+        log.get_dagster_event().job_failure_data
+        for log in instance.all_logs(result.run_id)
+        if log.dagster_event_type == Kind.RUN_FAILURE
+    )
+    assert "the storage is away" in failed.error.message
+
+
+def reason(instance: dg.DagsterInstance, run_id: str) -> str:
+    """Why a run failed, which is what the daemon goes by (`run_retries`)."""
+    run = instance.get_run_by_id(run_id)
     assert run is not None
     assert run.status == dg.DagsterRunStatus.FAILURE
+    return run.tags[RUN_FAILURE_REASON_TAG]
 
 
 def test_a_step_that_failed_beside_another_is_tried_again(instance: dg.DagsterInstance) -> None:
