@@ -75,6 +75,11 @@ def _lost_upload(error: OSError) -> bool:
     return isinstance(error, FileNotFoundError) and "function=UploadChunk" in str(error)
 
 
+def one_line(said: object) -> str:
+    """An error or its words without line breaks, as a log or an alert shows them."""
+    return " ".join(str(said).split())
+
+
 @contextmanager
 def room_in(folder: Path, setting: str = "TAXI_HOME") -> Iterator[None]:
     """Say what to do when what is written under `folder` finds no room.

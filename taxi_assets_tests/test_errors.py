@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+from datetime import date
 from pathlib import Path
 
+import dagster as dg
 import psycopg
 import pytest
 import requests
@@ -21,6 +23,7 @@ from taxi_assets.errors import (
     remedy,
     room_in,
 )
+from taxi_assets.io_managers.base import guarded
 
 GCS = "google::cloud::Status({}: {}, with a last message of something)"
 
@@ -96,3 +99,15 @@ def test_a_full_disk_is_named(number: int) -> None:
 def test_another_error_of_a_disk_is_left_as_it_is() -> None:
     with pytest.raises(PermissionError), room_in(Path("/srv/taxi")):
         raise PermissionError(errno.EACCES, "not yours")
+
+
+def test_what_a_server_says_in_lines_is_one_line_that_names_asset_and_days() -> None:
+    said = psycopg.OperationalError("could not extend file:\n  no space\nHINT:  Free some.\n")
+    days = [date(2021, 1, 5), date(2021, 1, 6)]
+    with pytest.raises(dg.Failure) as caught, guarded(dg.AssetKey(["green", "raw_trips"]), days):
+        raise said
+    assert caught.value.description == (
+        "green/raw_trips 2021-01-05 to 2021-01-06: OperationalError: could not extend file:"
+        " no space HINT: Free some."
+    )
+    assert caught.value.allow_retries

@@ -12,6 +12,7 @@ from dagster import AssetCheckSeverity, DagsterEvent, DagsterEventType
 from dagster._core.storage.tags import WILL_RETRY_TAG
 from dagster_shared.error import SerializableErrorInfo
 
+from taxi_assets.errors import one_line
 from taxi_assets.partitions import PARTITION, RANGE
 
 LONGEST_CAUSE = 500
@@ -123,16 +124,16 @@ def _cause(event: DagsterEvent) -> str:
         data = event.step_failure_data
         error = data.error
         if data.user_failure_data and data.user_failure_data.description:
-            return _one_line(data.user_failure_data.description)
+            return _shortened(data.user_failure_data.description)
     else:
         error = event.job_failure_data.error
     while error is not None:
         text, error = error.message, error.cause
-    return _one_line(QUALIFIED.sub(r"\1: ", text))
+    return _shortened(QUALIFIED.sub(r"\1: ", text))
 
 
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
+def _shortened(text: str) -> str:
+    line = one_line(text)
     return line if len(line) <= LONGEST_CAUSE else f"{line[:LONGEST_CAUSE]}..."
 
 

@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 import dagster as dg
 
 from taxi_assets.days import Days
-from taxi_assets.errors import DayRefusedError, TerminalError, is_transient, remedy
+from taxi_assets.errors import DayRefusedError, TerminalError, is_transient, one_line, remedy
 from taxi_assets.record import DayRecord, days_of, landed_days, record_days
 from taxi_assets.resources.lake import Lake
 from taxi_assets.services import Service
@@ -89,7 +89,7 @@ def guarded(key: dg.AssetKey, days: Sequence[date]) -> Iterator[None]:
         text = (
             str(error)
             if isinstance(error, TerminalError)
-            else f"{type(error).__name__}: {' '.join(str(error).split())}{remedy(error)}"
+            else f"{type(error).__name__}: {one_line(error)}{remedy(error)}"
         )
         raise dg.Failure(
             f"{key.to_user_string()} {span}: {text}", allow_retries=is_transient(error)

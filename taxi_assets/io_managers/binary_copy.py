@@ -26,10 +26,12 @@ def copy_rows(cursor: Cursor, target: str, schema: pa.Schema, tables: Iterable[p
         BaseException: what `tables` raises; likewise.
     """
     from pgpq import ArrowToPostgresBinaryEncoder  # noqa: PLC0415 - heavy at import
+    from psycopg import sql  # noqa: PLC0415
 
     encoder = ArrowToPostgresBinaryEncoder(schema)
-    columns = ", ".join('"{}"'.format(name.replace('"', '""')) for name in schema.names)
-    with cursor.copy(f"COPY {target} ({columns}) FROM STDIN (FORMAT binary)") as copy:
+    columns = sql.SQL(", ").join(map(sql.Identifier, schema.names))
+    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)")
+    with cursor.copy(statement.format(sql.SQL(target), columns)) as copy:
         copy.write(encoder.write_header())
         for table in tables:
             for batch in table.to_batches(BATCH_ROWS):

@@ -13,7 +13,7 @@ from urllib.parse import quote, urlencode
 import dagster as dg
 
 from taxi_assets import local
-from taxi_assets.errors import StoreError, UnavailableError
+from taxi_assets.errors import StoreError, UnavailableError, one_line
 from taxi_assets.settings import PostgresSettings, Settings
 
 if TYPE_CHECKING:
@@ -70,14 +70,15 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
         try:
             return connect(_uri(settings))
         except refused as error:
+            said = one_line(error)[:200]
             if any(words in str(error) for words in REFUSALS):
                 raise StoreError(
                     f"Postgres at {self.address()} refuses user {settings.user!r} "
-                    f"({_one_line(error)}): check POSTGRES_USER, POSTGRES_PASSWORD and "
+                    f"({said}): check POSTGRES_USER, POSTGRES_PASSWORD and "
                     "POSTGRES_DBNAME"
                 ) from error
             raise UnavailableError(
-                f"Postgres at {self.address()} cannot be reached ({_one_line(error)}): start it, "
+                f"Postgres at {self.address()} cannot be reached ({said}): start it, "
                 "or check POSTGRES_HOST and POSTGRES_PORT"
             ) from error
 
@@ -111,7 +112,3 @@ def _uri(settings: PostgresSettings) -> str:
     if host.startswith("/"):  # the folder of a socket
         host = quote(host, safe="")
     return f"postgresql://{user}@{host}:{settings.port}/{quote(settings.dbname, safe='')}?{options}"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from taxi_assets.errors import TerminalError
+from taxi_assets.errors import TerminalError, one_line
 
 WIDEST = 200
 """Characters of a cell."""
@@ -68,7 +68,7 @@ def failing_in_one_line() -> Iterator[None]:
         said = (
             str(error) if isinstance(error, TerminalError) else f"{type(error).__name__}: {error}"
         )
-        raise dg.Failure(" ".join(said.split())) from error
+        raise dg.Failure(one_line(said)) from error
 
 
 def _cell(value: Any) -> str | int | float | bool:

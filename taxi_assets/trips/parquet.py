@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from taxi_assets.errors import SourceError
+from taxi_assets.errors import SourceError, one_line
 from taxi_assets.trips.header import Header, HeaderError, header_of
 from taxi_assets.trips.lines import prefetch, wrong_header
 from taxi_assets.trips.source import MonthFile
@@ -112,10 +112,9 @@ def open_parquet(file: MonthFile, days: AbstractSet[int]) -> ParquetMonth:
 
 def damaged(file: MonthFile, error: Exception) -> SourceError:
     """What is said of a file that cannot be read as Parquet."""
-    text = " ".join(str(error).split())
     return SourceError(
-        f"{file.service.name} {file.month}: {file.url} is damaged ({text[:200]}): fetch it again "
-        f"(delete {file.path} if it was downloaded)"
+        f"{file.service.name} {file.month}: {file.url} is damaged ({one_line(error)[:200]}): fetch "
+        f"it again (delete {file.path} if it was downloaded)"
     )
 
 
