@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
@@ -107,6 +108,24 @@ def test_ten_rewrites_of_a_day_in_a_month_do_not_grow_it(schema: str, lake: Lake
     first = size(schema)
     for _ in range(10):
         store(a_day(lake, days[4], 3_000), names=[days[4]])
+    assert size(schema) < 1.3 * first
+
+
+def test_a_reader_puts_off_the_compaction_and_not_the_rewrite(
+    schema: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taxi_assets.io_managers.postgres.LOCK_TIMEOUT", "200ms")
+    day = date(2021, 1, 5)
+    trips = a_day(lake, day, 20_000)
+    store(trips, names=[day])
+    first = size(schema)
+    reader = psycopg2.connect(**stores.postgres_arguments())
+    with closing(reader), reader.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM {schema}.green_cab_data")
+        store(trips, names=[day])
+        assert size(schema) > 1.5 * first
+        assert totals([day], schema) == {day: (20_000, 20_000.0)}
+    store(trips, names=[day])
     assert size(schema) < 1.3 * first
 
 
