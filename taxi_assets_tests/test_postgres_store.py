@@ -19,10 +19,12 @@ from taxi_assets.errors import StoreError
 from taxi_assets.io_managers.postgres import (
     PostgresIOManager,
     delete_window,
+    ensure_table,
     read_back,
     sql,
     trips_table,
 )
+from taxi_assets.local.process import until
 from taxi_assets.resources.lake import Lake
 from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.services import SERVICES, Service
@@ -31,6 +33,7 @@ from taxi_assets.windows import Window
 from taxi_assets_tests import stores
 
 GREEN = SERVICES["green"]
+LOADER = {"POSTGRES_USER": "loader", "POSTGRES_PASSWORD": "loader"}
 
 
 class Log:
@@ -196,6 +199,51 @@ def test_the_same_and_overlapping_days_at_once_end_as_if_one_after_the_other(
         thread.join()
     assert errors == []
     assert totals(days, schema) == dict.fromkeys(days, (1_000, 1_000.0))
+
+
+def test_two_services_make_their_schema_at_once(schema: str, lake: Lake) -> None:
+    day, yellow = date(2021, 1, 5), SERVICES["yellow"]
+    errors: list[BaseException] = []
+
+    def write() -> None:
+        try:
+            store(a_day(lake, day, 100), names=[day])
+        except BaseException as error:  # noqa: BLE001 - whatever it is, the test fails of it
+            errors.append(error)
+
+    green = threading.Thread(target=write)
+    with PostgresResource().connect() as connection, connection.cursor() as cursor:
+        ensure_table(cursor, trips_table(yellow, schema), yellow)
+        green.start()
+        assert until(waits_for_a_lock, 60)
+        connection.commit()
+    green.join()
+    assert errors == []
+    assert totals([day], schema) == {day: (100, 100.0)}
+
+
+def waits_for_a_lock() -> bool:
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return bool(cursor.fetchone()[0])
+
+
+def test_a_user_who_may_fill_the_schema_and_not_make_one(
+    schema: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = date(2021, 1, 5)
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE ROLE loader LOGIN PASSWORD 'loader'")
+        cursor.execute(f"CREATE SCHEMA {schema} AUTHORIZATION loader")
+    try:
+        for name, value in (stores.settings() | LOADER).items():
+            monkeypatch.setenv(name, value)
+        store(a_day(lake, day, 100), names=[day])
+        assert totals([day], schema) == {day: (100, 100.0)}
+    finally:
+        with stores.postgres() as connection, connection.cursor() as cursor:
+            cursor.execute("DROP OWNED BY loader CASCADE")
+            cursor.execute("DROP ROLE loader")
 
 
 def test_a_failed_copy_leaves_the_old_rows(schema: str, lake: Lake) -> None:

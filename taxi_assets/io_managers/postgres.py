@@ -106,7 +106,7 @@ class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
         table = trips_table(service, self.postgres.schema_name())
         with self.postgres.connect() as connection:
             with connection.cursor() as cursor:
-                _ensure_table(cursor, table, service)
+                ensure_table(cursor, table, service)
             connection.commit()
             for month, days in by_month(value).items():
                 slices = {day: value[day] for day in days}
@@ -185,15 +185,20 @@ def _tidy(connection: Connection, table: sa.Table, name: str, *, deleted: int) -
     connection.autocommit = False
 
 
-def _ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
+def ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
     """Make schema and table where they lack; refuse a table of other types.
 
     Raises:
         StoreError: a column of the table has another type, or the table is not partitioned.
     """
     if not _exists(cursor, table.schema, table.name):
-        _lock(cursor, table.fullname)
-        cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {QUOTE(str(table.schema))}")
+        # Two services share the schema, and IF NOT EXISTS fails beside one who makes it just now.
+        _lock(cursor, str(table.schema))
+        schema = QUOTE(str(table.schema))
+        cursor.execute(f"SELECT to_regnamespace({_literal(schema)}) IS NULL")
+        if cursor.fetchone() == (True,):
+            # Not for a user who may fill a schema and not make one: IF NOT EXISTS would be refused.
+            cursor.execute(f"CREATE SCHEMA {schema}")
         cursor.execute(str(CreateTable(table, if_not_exists=True).compile(dialect=DIALECT)))
         for made in table.columns:
             target = f"{_qualified(table.schema, table.name)}.{QUOTE(made.name)}"
