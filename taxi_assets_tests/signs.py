@@ -39,14 +39,12 @@ class Aim:
 
 @dataclass
 class Signs:
-    """Counts what a run shows, and sends it a signal where it is told to."""
+    """Counts what a run shows, and kills it where it is told to."""
 
     seen: Counter[str] = field(default_factory=Counter[str])
     aim: Aim | None = None
     victim: int | None = None
     hit: bool = False
-    number: signal.Signals = signal.SIGKILL
-    """The signal; SIGSTOP only halts the run there."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def watch(self, victim: int | None, aim: Aim | None) -> None:
@@ -61,7 +59,7 @@ class Signs:
             self.seen[sign] += 1
             number = self.seen[sign]
             killed = self._kill(sign, number, after=False)
-            return 0 if killed and self.number == signal.SIGKILL else number
+            return 0 if killed else number
 
     def passed(self, sign: str, number: int) -> None:
         """Note that it has passed."""
@@ -71,7 +69,7 @@ class Signs:
     def _kill(self, sign: str, number: int, *, after: bool) -> bool:
         if self.hit or self.victim is None or self.aim != Aim(sign, number, after):
             return False
-        os.kill(self.victim, self.number)
+        os.kill(self.victim, signal.SIGKILL)
         self.hit = True
         return True
 

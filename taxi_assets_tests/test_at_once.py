@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import gzip
-import os
-import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from taxi_assets.trips.sample import write_month
 from taxi_assets.windows import Month
 from taxi_assets_tests import stores
 from taxi_assets_tests.processes import start_job
-from taxi_assets_tests.signs import Aim, Signs, relay
+from taxi_assets_tests.signs import Signs, relay
 
 OCTOBER, NOVEMBER = Month(2021, 10), Month(2021, 11)
 NAME = "{service}_tripdata_{year}-{month}.csv.gz"
@@ -41,6 +41,23 @@ def publish(folder: Path, service: Service, month: Month) -> None:
 def _history(home: Path) -> None:
     """Make Dagster's SQLite files: of processes that make them at once all but one fail (1.13)."""
     DagsterInstance.get()
+
+
+@dataclass
+class Halt(Signs):
+    """Keeps a run's connection to Postgres waiting after its first COMMIT, before its COPY.
+
+    A process that is halted as a whole may keep Dagster's SQLite files locked.
+    """
+
+    reached: threading.Event = field(default_factory=threading.Event)
+    resume: threading.Event = field(default_factory=threading.Event)
+
+    def passed(self, sign: str, number: int) -> None:
+        """Wait where the run is to wait."""
+        if (sign, number) == ("answer to postgres COMMIT", 1):
+            self.reached.set()
+            self.resume.wait()
 
 
 @contextmanager
@@ -86,18 +103,17 @@ def test_the_same_days_restated_between_two_runs(tmp_path: Path) -> None:
     green, log = SERVICES["green"], tmp_path / "runs.log"
     publish(tmp_path, green, OCTOBER)
     days = "2021-10-04", "2021-10-06"
-    signs, settings = Signs(number=signal.SIGSTOP), stores.settings()
+    halt, settings = Halt(), stores.settings()
     address = settings["POSTGRES_HOST"], int(settings["POSTGRES_PORT"])
-    with relay(signs, "postgres", *address) as port, all_end_well(log) as started:
+    with relay(halt, "postgres", *address) as port, all_end_well(log) as started:
         settings |= {"POSTGRES_PORT": str(port), "TAXI_SOURCE": str(tmp_path / "first" / NAME)}
         started.append(start_job("green", *days, log, **settings))
-        signs.watch(started[0].pid, Aim("answer to postgres COMMIT", 1, after=True))
-        assert until(lambda: signs.hit, 100), log.read_text()
+        assert halt.reached.wait(100), log.read_text()
         source = str(tmp_path / "second" / NAME)
         started.append(start_job("green", *days, log, TAXI_SOURCE=source))
         waits = "another run is at work on green 2021-10"
         assert until(lambda: waits in log.read_text() or not started[1].is_alive(), 100)
-        os.kill(started[0].pid or 0, signal.SIGCONT)
+        halt.resume.set()
     second = between(*days, expected(tmp_path, "second", green, OCTOBER))
     for store, found in stores.store_totals(green).items():
         assert found == second, store
