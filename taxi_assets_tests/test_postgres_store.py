@@ -16,14 +16,8 @@ import pyarrow.fs as pa_fs
 import pytest
 
 from taxi_assets.errors import StoreError
-from taxi_assets.io_managers.postgres import (
-    PostgresIOManager,
-    delete_window,
-    ensure_table,
-    read_back,
-    sql,
-    trips_table,
-)
+from taxi_assets.io_managers.postgres import PostgresIOManager, delete_window, read_back
+from taxi_assets.io_managers.postgres_table import ensure_table, sql, trips_table
 from taxi_assets.local.process import until
 from taxi_assets.resources.lake import Lake
 from taxi_assets.resources.postgres import PostgresResource
@@ -117,7 +111,7 @@ def test_ten_rewrites_of_a_day_in_a_month_do_not_grow_it(schema: str, lake: Lake
 def test_a_reader_puts_off_the_compaction_and_not_the_rewrite(
     schema: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taxi_assets.io_managers.postgres.LOCK_TIMEOUT", "200ms")
+    monkeypatch.setattr("taxi_assets.io_managers.postgres_table.LOCK_TIMEOUT", "200ms")
     day = date(2021, 1, 5)
     trips = a_day(lake, day, 20_000)
     store(trips, names=[day])
