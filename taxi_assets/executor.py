@@ -14,11 +14,11 @@ from __future__ import annotations
 import contextvars
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, closing, suppress
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import dagster as dg
 from dagster._core.errors import DagsterExecutionInterruptedError
@@ -46,7 +46,7 @@ AT_ONCE = 2
 LOOK = 0.2
 """Seconds after which the main thread looks whether the run was cancelled."""
 
-Events = Iterator[dg.DagsterEvent]
+Events = Generator[dg.DagsterEvent, None, None]
 
 
 @dg.executor(
@@ -149,9 +149,10 @@ class _Steps:
             for step in ready[1:]:
                 self._start(step)
             if ready:
-                for event in ready[0].events():
-                    yield from self._note(ready[0], event)
-                    yield from self._look(0)
+                with closing(ready[0].events()) as events:
+                    for event in events:
+                        yield from self._note(ready[0], event)
+                        yield from self._look(0)
                 yield from self._ended(ready[0])
             elif self.threads:
                 yield from self._look(LOOK)
@@ -222,8 +223,14 @@ class _Step:
                 run with a reason for which the daemon starts it again, as it does for a process
                 that died; the step's own failure would be none.
         """
-        for event in dagster_event_sequence_for_step(self.context):
-            yield event
-            failed = event.step_failure_data if event.is_step_failure else None
-            if failed and failed.error_source == ErrorSource.UNEXPECTED_ERROR:
-                raise self.context.step_exception or RuntimeError(str(failed.error))
+        sequence = cast("Events", dagster_event_sequence_for_step(self.context))
+        try:
+            for event in sequence:
+                yield event
+                failed = event.step_failure_data if event.is_step_failure else None
+                if failed and failed.error_source == ErrorSource.UNEXPECTED_ERROR:
+                    raise self.context.step_exception or RuntimeError(str(failed.error))
+        finally:
+            # Given up for the other step's error it has another event to tell: nobody listens.
+            with suppress(RuntimeError):
+                sequence.close()

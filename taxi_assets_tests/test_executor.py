@@ -137,6 +137,7 @@ def test_a_failed_step_stops_what_needs_it_and_nothing_else(instance: dg.Dagster
     assert reason(instance, result.run_id) == RunFailureReason.STEP_FAILURE.value
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("step", ["first", "left", "right"])
 def test_a_storage_that_is_away_ends_the_run_for_the_daemon_to_start_again(
     step: str, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
