@@ -49,8 +49,18 @@ class Found:
     stored_rows: int = 0
 
     def add(self, name: str, measured: Measured) -> None:
-        """Note one repeat, and say so while the others are waited for."""
+        """Note one repeat."""
         self.runs.setdefault(name, []).append(measured)
+        self.say(name, measured)
+
+    def add_growth(self, months: int, measured: Measured) -> None:
+        """Note one repeat of a run of so many months."""
+        self.growth.setdefault(months, []).append(measured)
+        self.say(f"{months} months", measured)
+
+    @staticmethod
+    def say(name: str, measured: Measured) -> None:
+        """Say what was measured while the others are waited for."""
         sample = measured.sample
         print(
             f"# {name}: {sample.wall:.2f} s, {sample.rss / tables.MIB:.0f} MiB, "
@@ -97,31 +107,31 @@ def day_runs(bench: Bench, found: Found) -> None:
         bench.verify(Days(FIRST_MONTH, day))
 
 
-def growth_runs(bench: Bench, months: list[int], found: Found) -> None:
-    """First loads of more and more months, then one month rewritten beside the others."""
+def growth_runs(bench: Bench, months: list[int], repeats: int, found: Found) -> None:
+    """First loads of more and more months in turns, each time one month rewritten beside them."""
     for index in range(max(months)):
         bench.month_file(index)
-    for count in months:
-        bench.empty()
-        days = Days.months(count)
-        measured = bench.job(days, f"growth-{count}")
-        bench.verify(days)
-        found.add(f"{count} months", measured)
-        found.growth[count] = found.runs.pop(f"{count} months")
-    if max(months) > 1:
-        name = f"rewrite of one month of {max(months)}"
-        found.add(name, bench.job(MONTH, "rewrite-among"))
-        bench.verify(Days.months(max(months)))
+    for _ in range(repeats):
+        for count in months:
+            bench.empty()
+            days = Days.months(count)
+            measured = bench.job(days, f"growth-{count}")
+            bench.verify(days)
+            found.add_growth(count, measured)
+        if max(months) > 1:
+            name = f"rewrite of one month of {max(months)}"
+            found.add(name, bench.job(MONTH, "rewrite-among"))
+            bench.verify(Days.months(max(months)))
 
 
-def other_runs(bench: Bench, only: set[str], months: list[int], found: Found) -> None:
-    """What is measured once, however often the month is."""
+def other_runs(bench: Bench, only: set[str], months: list[int], repeats: int, found: Found) -> None:
+    """What is not about a single month."""
     if "day" in only:
         day_runs(bench, found)
     if "table" in only:
         found.years = bench.table(TABLE_ROWS, TABLE_REPEATS, TABLE_MONTHS)
     if "growth" in only:
-        growth_runs(bench, months, found)
+        growth_runs(bench, months, repeats, found)
 
 
 def report(found: Found, repeats: int, rows: int) -> str:
@@ -207,7 +217,7 @@ def main() -> int:
                 return 0
             for _ in range(asked.repeats):
                 month_runs(bench, only, found)
-            other_runs(bench, only, months, found)
+            other_runs(bench, only, months, asked.repeats, found)
     except BenchmarkError as raised:
         error = raised
     finally:

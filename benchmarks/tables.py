@@ -85,8 +85,12 @@ def growth(found: Mapping[int, Sequence[Measured]], noop: float, rows: int) -> s
     """How a run grows with its months."""
     header = (
         "months in one run", "wall s", "data work s a month", "rows/s", "CPU s",
-        "servers' CPU s", "peak RSS MiB", "others, cores",
+        "servers' CPU s", "peak RSS MiB", "x the first's", "others, cores",
     )  # fmt: skip
+    memory = {
+        months: Spread.of([run.sample.rss / MIB for run in runs]) for months, runs in found.items()
+    }
+    first = next(iter(memory.values())).middle
     lines = [
         [
             str(months),
@@ -95,7 +99,8 @@ def growth(found: Mapping[int, Sequence[Measured]], noop: float, rows: int) -> s
             f"{rows * months / spread(runs, 'wall').middle:,.0f}",
             spread(runs, "cpu").text(),
             spread(runs, "servers").text(),
-            f"{spread(runs, 'rss').middle / MIB:,.0f}",
+            memory[months].text(0),
+            f"{memory[months].middle / first:.2f}",
             spread(runs, "others").text(),
         ]
         for months, runs in found.items()
