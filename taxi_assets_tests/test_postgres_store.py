@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import psycopg2
 import pyarrow as pa
 import pyarrow.fs as pa_fs
 import pytest
 
 from taxi_assets.errors import StoreError
 from taxi_assets.io_managers.postgres import PostgresIOManager, delete_window, read_back
-from taxi_assets.io_managers.postgres_table import ensure_table, sql, trips_table
+from taxi_assets.io_managers.postgres_table import ensure_table, lock, sql, trips_table
 from taxi_assets.local.process import until
 from taxi_assets.resources.lake import Lake
 from taxi_assets.resources.postgres import PostgresResource
@@ -27,7 +26,6 @@ from taxi_assets.windows import Window
 from taxi_assets_tests import stores
 
 GREEN = SERVICES["green"]
-LOADER = {"POSTGRES_USER": "loader", "POSTGRES_PASSWORD": "loader"}
 
 
 class Log:
@@ -116,8 +114,7 @@ def test_a_reader_puts_off_the_compaction_and_not_the_rewrite(
     trips = a_day(lake, day, 20_000)
     store(trips, names=[day])
     first = size(schema)
-    reader = psycopg2.connect(**stores.postgres_arguments())
-    with closing(reader), reader.cursor() as cursor:
+    with PostgresResource().connect() as reader, reader.cursor() as cursor:
         cursor.execute(f"SELECT count(*) FROM {schema}.green_cab_data")
         store(trips, names=[day])
         assert size(schema) > 1.5 * first
@@ -132,13 +129,11 @@ def test_the_delete_touches_only_its_window_in_a_table_of_a_year(schema: str, la
     store(*(a_day(lake, day, 2_000) for day in days), names=days)
     window = Window.of_day(date(2021, 6, 10))
     table = trips_table(GREEN, schema)
-    with psycopg2.connect(**stores.postgres_arguments()) as connection:
-        cursor = connection.cursor()
+    with PostgresResource().connect() as connection, connection.cursor() as cursor:
         # What a table of real size makes the planner choose by itself.
         cursor.execute("SET enable_seqscan = off")
         cursor.execute("EXPLAIN (ANALYZE, COSTS OFF) " + sql(delete_window(table, GREEN, window)))
         plan = "\n".join(row[0] for row in cursor.fetchall())
-    connection.close()
     assert "green_cab_data_2021_06" in plan
     for month in (1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12):
         assert f"green_cab_data_2021_{month:02d}" not in plan
@@ -178,42 +173,43 @@ def test_the_same_and_overlapping_days_at_once_end_as_if_one_after_the_other(
     days = [date(2021, 1, 30) + timedelta(n) for n in range(4)]
     trips = {day: a_day(lake, day, 1_000) for day in days}
     chunks = [days, days[1:3], days[2:], days[:1], days]
-    errors: list[BaseException] = []
-
-    def write(chunk: list[date]) -> None:
-        try:
-            store(*(trips[day] for day in chunk), names=chunk)
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the test fails of it
-            errors.append(error)
-
-    threads = [threading.Thread(target=write, args=[chunk]) for chunk in chunks]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
+    with ThreadPoolExecutor(len(chunks)) as pool:
+        for written in [
+            pool.submit(store, *(trips[day] for day in chunk), names=chunk) for chunk in chunks
+        ]:
+            written.result()
     assert totals(days, schema) == dict.fromkeys(days, (1_000, 1_000.0))
 
 
 def test_two_services_make_their_schema_at_once(schema: str, lake: Lake) -> None:
     day, yellow = date(2021, 1, 5), SERVICES["yellow"]
-    errors: list[BaseException] = []
-
-    def write() -> None:
-        try:
-            store(a_day(lake, day, 100), names=[day])
-        except BaseException as error:  # noqa: BLE001 - whatever it is, the test fails of it
-            errors.append(error)
-
-    green = threading.Thread(target=write)
-    with PostgresResource().connect() as connection, connection.cursor() as cursor:
-        ensure_table(cursor, trips_table(yellow, schema), yellow)
-        green.start()
-        assert until(waits_for_a_lock, 60)
-        connection.commit()
-    green.join()
-    assert errors == []
+    trips = a_day(lake, day, 100)
+    with ThreadPoolExecutor() as pool:
+        with PostgresResource().connect() as connection, connection.cursor() as cursor:
+            ensure_table(cursor, trips_table(yellow, schema), yellow)
+            written = pool.submit(store, trips, names=[day])
+            assert until(waits_for_a_lock, 60)
+            connection.commit()
+        written.result()
     assert totals([day], schema) == {day: (100, 100.0)}
+
+
+def test_a_month_is_waited_for_after_another_was_compacted(
+    schema: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taxi_assets.io_managers.postgres_table.LOCK_TIMEOUT", "200ms")
+    days = [date(2021, 1, 5), date(2021, 2, 5)]
+    trips = [a_day(lake, day, 20_000) for day in days]
+    store(*trips, names=days)
+    with ThreadPoolExecutor() as pool:
+        with PostgresResource().connect() as connection, connection.cursor() as cursor:
+            lock(cursor, f"{schema}.green_cab_data 2021-02")
+            written = pool.submit(store, *trips, names=days)
+            assert until(waits_for_a_lock, 60)
+            with pytest.raises(TimeoutError):
+                written.result(timeout=1)
+        written.result()
+    assert totals(days, schema) == dict.fromkeys(days, (20_000, 20_000.0))
 
 
 def waits_for_a_lock() -> bool:
@@ -230,7 +226,8 @@ def test_a_user_who_may_fill_the_schema_and_not_make_one(
         cursor.execute("CREATE ROLE loader LOGIN PASSWORD 'loader'")
         cursor.execute(f"CREATE SCHEMA {schema} AUTHORIZATION loader")
     try:
-        for name, value in (stores.settings() | LOADER).items():
+        loader = {"POSTGRES_USER": "loader", "POSTGRES_PASSWORD": "loader"}
+        for name, value in (stores.settings() | loader).items():
             monkeypatch.setenv(name, value)
         store(a_day(lake, day, 100), names=[day])
         assert totals([day], schema) == {day: (100, 100.0)}

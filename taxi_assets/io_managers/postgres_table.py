@@ -72,8 +72,9 @@ def ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
         _make(cursor, table)
         return
     cursor.execute(
-        "SELECT column_name, data_type FROM information_schema.columns"  # noqa: S608 - literals
-        f" WHERE table_schema = {literal(table.schema)} AND table_name = {literal(table.name)}"
+        "SELECT column_name, data_type FROM information_schema.columns"
+        " WHERE table_schema = %s AND table_name = %s",
+        [table.schema, table.name],
     )
     found: dict[str, str] = dict(cursor.fetchall())
     for column in service.columns:
@@ -84,9 +85,8 @@ def ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
                 f"{table.fullname}.{column.name} is {there} and must be "
                 f"{column.postgres.lower()}: alter or drop the table, then run again"
             )
-    cursor.execute(
-        f"SELECT relkind FROM pg_class WHERE oid = {_regclass(table.schema, table.name)}"  # noqa: S608 - quoted names
-    )
+    name = qualified(table.schema, table.name)
+    cursor.execute("SELECT relkind FROM pg_class WHERE oid = %s::regclass", [name])
     if cursor.fetchone() != ("p",):
         raise StoreError(
             f"{table.fullname} is not partitioned (made by another tool?): rename it, "
@@ -99,9 +99,9 @@ def _make(cursor: Cursor, table: sa.Table) -> None:
     # Two services share the schema, and IF NOT EXISTS fails beside one who makes it just now.
     lock(cursor, str(table.schema))
     schema = QUOTE(str(table.schema))
-    cursor.execute(f"SELECT to_regnamespace({literal(schema)}) IS NULL")
+    cursor.execute("SELECT to_regnamespace(%s) IS NULL", [schema])
     if cursor.fetchone() == (True,):
-        # Not for a user who may fill a schema and not make one: IF NOT EXISTS would be refused.
+        # IF NOT EXISTS is refused to a user who may fill the schema and not make one.
         cursor.execute(f"CREATE SCHEMA {schema}")
     cursor.execute(str(CreateTable(table, if_not_exists=True).compile(dialect=DIALECT)))
     for made in table.columns:
@@ -155,8 +155,8 @@ def tidy(connection: Connection, table: sa.Table, name: str, *, deleted: int) ->
     connection.autocommit = True
     with connection.cursor() as cursor:
         if not deleted:
-            index = literal(qualified(table.schema, _index_name(name)))
-            cursor.execute(f"SELECT brin_summarize_new_values({index}::regclass)")
+            index = qualified(table.schema, _index_name(name))
+            cursor.execute("SELECT brin_summarize_new_values(%s::regclass)", [index])
         elif _bloat(cursor, partition) < BLOAT or not _compact(cursor, partition):
             cursor.execute(f"VACUUM (ANALYZE) {partition}")
     connection.autocommit = False
@@ -165,9 +165,10 @@ def tidy(connection: Connection, table: sa.Table, name: str, *, deleted: int) ->
 def _bloat(cursor: Cursor, partition: str) -> float:
     """How many times larger the partition is than its rows need."""
     cursor.execute(
-        f"SELECT pg_relation_size({literal(partition)}::regclass), reltuples,"  # noqa: S608 - quoted
+        "SELECT pg_relation_size(oid), reltuples,"  # noqa: S608 - quoted
         f" (SELECT avg(pg_column_size(t.*)) FROM (SELECT * FROM {partition} LIMIT 1000) t)"
-        f" FROM pg_class WHERE oid = {literal(partition)}::regclass"
+        " FROM pg_class WHERE oid = %s::regclass",
+        [partition],
     )
     size, rows, width = cursor.fetchone() or (0, 0, 0)
     # A tuple is aligned to 8 bytes, has a line pointer of 4, and shares a page of 8,192 with a
@@ -186,18 +187,19 @@ def _compact(cursor: Cursor, partition: str) -> bool:
         cursor.execute(f"VACUUM (FULL, ANALYZE) {partition}")
     except LockNotAvailable:
         return False
+    finally:
+        cursor.execute("RESET lock_timeout")  # the next month's lock is waited for
     return True
 
 
 def lock(cursor: Cursor, what: str) -> None:
     """Serialize writers of one thing until the transaction ends; readers are not kept waiting."""
-    cursor.execute(f"SELECT pg_advisory_xact_lock(hashtextextended({literal(what)}, 0))")
-    cursor.fetchall()
+    cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [what])
 
 
 def exists(cursor: Cursor, schema: str | None, name: str) -> bool:
     """Whether there is such a table."""
-    cursor.execute(f"SELECT to_regclass({literal(qualified(schema, name))}) IS NOT NULL")
+    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [qualified(schema, name)])
     return cursor.fetchone() == (True,)
 
 
@@ -214,10 +216,6 @@ def literal(value: object) -> str:
 def qualified(schema: str | None, name: str) -> str:
     """Schema and table, quoted where they must be."""
     return f"{QUOTE(str(schema))}.{QUOTE(name)}"
-
-
-def _regclass(schema: str | None, name: str) -> str:
-    return f"{literal(qualified(schema, name))}::regclass"
 
 
 def _index_name(partition: str) -> str:
