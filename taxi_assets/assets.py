@@ -29,6 +29,7 @@ from taxi_assets.resources.cleaning import CleaningResource, cleaning_version
 from taxi_assets.resources.lake import LakeResource, trips_key
 from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.resources.source import SourceResource
+from taxi_assets.run_restart import restart_run
 from taxi_assets.services import Service
 from taxi_assets.settings import days_per_run, drop_rules, owners, retry_delay
 from taxi_assets.slices import CleanedDay, RawSlice, TripsSlice, total_of
@@ -72,6 +73,7 @@ class Stage:
             "partitions_def": self.partitions,
             "backfill_policy": dg.BackfillPolicy.multi_run(days_per_run()),
             "retry_policy": retries(),
+            "hooks": {restart_run},
             "io_manager_key": name,
             **more,
         }

@@ -22,7 +22,6 @@ from taxi_assets.automation.jobs import daily_job
 from taxi_assets.automation.reports import monthly_report_job, monthly_report_sensor
 from taxi_assets.automation.schedules import daily_schedule
 from taxi_assets.automation.sensors import new_month_sensor
-from taxi_assets.executor import side_by_side_executor
 from taxi_assets.io_managers.bigquery import BigQueryIOManager
 from taxi_assets.io_managers.frame import FrameIOManager
 from taxi_assets.io_managers.lake_parquet import LakeParquetIOManager
@@ -42,7 +41,9 @@ from taxi_assets.turns import turns_of
 
 
 def build_defs(
-    services: Mapping[str, Service] = SERVICES, overrides: Mapping[str, Any] | None = None
+    services: Mapping[str, Service] = SERVICES,
+    overrides: Mapping[str, Any] | None = None,
+    executor: dg.ExecutorDefinition = dg.in_process_executor,
 ) -> dg.Definitions:
     """The definitions of `services`; `overrides` replaces resources by their key."""
     assets = [asset for service in services.values() for asset in service_assets(service)]
@@ -79,7 +80,7 @@ def build_defs(
             "monthly_report": _io_manager(MonthlyReportIOManager, services, "lake"),
             **(overrides or {}),
         },
-        executor=side_by_side_executor,
+        executor=executor,
     )
 
 

@@ -3,9 +3,9 @@
 A month's chunk logs some 560 events: five materializations and thirteen check results for each of
 31 days. Dagster's own class makes a new engine and commits two or three times for every one (9 ms
 an event, 5 s a month, more than moving the rows takes). This one keeps an engine for each file
-and lets `record.py` put a stage's events into one transaction, also where two stages run side by
-side. Files and tables are Dagster's; its own class reads them. `dagster.yaml` names it; without it
-everything works, only slower.
+and lets `record.py` put a stage's events into one transaction. Files and tables are
+Dagster's; its own class reads them. `dagster.yaml` names it; without it everything works, only
+slower.
 """
 
 from __future__ import annotations
