@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -14,29 +13,22 @@ from pathlib import Path
 
 import pytest
 
-from taxi_assets_tests import stores
-from taxi_assets_tests.site import Site, serving
+from taxi_assets_tests.isolation import REPOSITORY, isolation
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+# Modules of tests read settings when they are imported.
+isolation.begin()
+
+from taxi_assets_tests import stores  # noqa: E402
+from taxi_assets_tests.site import Site, serving  # noqa: E402
+
 REAL_ROWS = REPOSITORY.parent / "shared" / "data" / "tlc"
 
-# Of the person who runs the tests: none of it may reach them.
-FOREIGN = ("TAXI_", "POSTGRES_", "BIGQUERY_", "GCP_", "GCS_", "GOOGLE_", "DAGSTER_", "STORAGE_")
 
-
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def session_env() -> Iterator[pytest.MonkeyPatch]:
-    """The environment without settings of the person who runs the tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in list(os.environ):
-            if name.startswith(FOREIGN):
-                patch.delenv(name)
+    """The session's working directory, and changes of its environment that end with it."""
+    with isolation.working_directory(), pytest.MonkeyPatch.context() as patch:
         yield patch
-
-
-@pytest.fixture(autouse=True)
-def _own_settings(session_env: pytest.MonkeyPatch) -> None:
-    """Every test starts from there."""
 
 
 @pytest.fixture(scope="session")

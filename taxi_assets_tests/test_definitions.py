@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -91,12 +92,13 @@ print(sorted(clients & set(sys.modules)))
     env = {
         "HOME": str(tmp_path),
         "TAXI_HOME": str(tmp_path / "taxi"),
+        "PYTHONPATH": str(REPOSITORY),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
     done = subprocess.run(
         [sys.executable, "-c", script],
         env=env,
-        cwd=REPOSITORY,
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
@@ -114,10 +116,13 @@ print(sorted(clients & set(sys.modules)))
     ],
     ids=lambda command: command[0],
 )
-def test_dagsters_own_checks_pass(command: list[str], home: Path) -> None:
+def test_dagsters_own_checks_pass(command: list[str], home: Path, tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "workspace.yaml"):
+        shutil.copy(REPOSITORY / name, tmp_path)
+    (tmp_path / "taxi_assets").symlink_to(REPOSITORY / "taxi_assets")
     done = subprocess.run(
         [str(BIN / command[0]), *command[1:]],
-        cwd=REPOSITORY,
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,

@@ -78,7 +78,6 @@ def dagster_dev(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
     with (folder / "dev.log").open("w") as log:
         process = subprocess.Popen(
             [DAGSTER, "dev", "-p", str(port)],
-            cwd=REPOSITORY,
             stdout=log,
             stderr=log,
             start_new_session=True,

@@ -40,7 +40,6 @@ def daemon_round(*points: str) -> int:
     """A round of the daemon; what it left running is ended with it."""
     with subprocess.Popen(
         [sys.executable, "-c", ROUND, *points],
-        cwd=REPOSITORY,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -46,7 +46,6 @@ def schedules_since_yesterday(folder: Path) -> None:
     shutil.copy(REPOSITORY / "dagster.yaml", folder)
     subprocess.run(
         [DAGSTER, "schedule", "start", "--start-all"],
-        cwd=REPOSITORY,
         check=True,
         capture_output=True,
         env={**os.environ, "DAGSTER_HOME": str(folder)},

@@ -19,6 +19,7 @@ from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
 
 from taxi_assets.services import SERVICES
 from taxi_assets_tests import stores
+from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.test_server import dagster_dev
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -67,7 +68,7 @@ class Screen:
         path = self.folder / f"{name}.png"
         self.page.screenshot(path=path)
         if SCREENSHOTS:
-            shrink(path, Path(SCREENSHOTS) / path.name)
+            shrink(path, REPOSITORY / SCREENSHOTS / path.name)
 
 
 def shrink(source: Path, target: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import secrets
 import shutil
 import socket
@@ -17,6 +16,7 @@ import pytest
 import requests
 
 from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.isolation import isolation
 from taxi_assets_tests.test_server import LAUNCH, STATUS, ask, until
 
 PASSWORDS = ("POSTGRES_PASSWORD", "DAGSTER_POSTGRES_PASSWORD", "POSTGRES_SUPERUSER_PASSWORD")
@@ -44,7 +44,7 @@ def compose_command() -> list[str]:
         if (
             shutil.which(command[0])
             and not subprocess.run(
-                [*command, "version"], capture_output=True, check=False
+                [*command, "version"], capture_output=True, check=False, env=isolation.person
             ).returncode
         ):
             return command
@@ -79,12 +79,15 @@ class Project:
         """A compose command; its output on failure."""
         environment = {
             name: value
-            for name, value in os.environ.items()
+            for name, value in isolation.person.items()
             if name.startswith(("DOCKER_", "PYTHON_IMAGE")) or name in ("PATH", "HOME")
         }
         done = subprocess.run(
-            [*self.command, "-p", self.name, "--env-file", str(self.env_file), *arguments],
-            cwd=REPOSITORY,
+            [
+                *self.command,
+                *("-p", self.name, "-f", str(REPOSITORY / "docker-compose.yml")),
+                *("--env-file", str(self.env_file), *arguments),
+            ],
             env=environment,
             capture_output=True,
             check=False,
@@ -96,7 +99,11 @@ class Project:
     def docker(self, *arguments: str) -> str:
         """A docker command's output."""
         return subprocess.run(
-            ["docker", *arguments], check=True, capture_output=True, text=True
+            ["docker", *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
+            env=isolation.person,
         ).stdout
 
     def container(self, service: str) -> str:

@@ -1,0 +1,88 @@
+"""Keeps the person who runs the tests out of them: their settings, files, credentials, services.
+
+By what is let in, not by what is kept out: the tests' processes start from the few variables of
+`KEPT`, with a `HOME` and a working directory of their own. Dagster's commands read `.env` from the
+working directory and let it override the environment, so none may be started in the checkout.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+KEPT = frozenset(
+    # What a process needs to run at all, and to print.
+    ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "USER", "LOGNAME", "LANG", "LANGUAGE", "TERM")
+    + ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CI")
+    # Switches of the tests themselves.
+    + ("TAXI_KILLS", "SCREENSHOTS")
+)
+KEPT_PREFIXES = ("LC_", "PYTEST_", "COV_")
+# What makes Dagster take a folder for this project.
+PROJECT_FILES = ("pyproject.toml", "workspace.yaml")
+
+
+class _Isolation:
+    """The place of this process, and the environment that it had."""
+
+    def __init__(self) -> None:
+        self.person: Mapping[str, str] = {}
+        self.folder = Path()
+        self.guarded = False
+
+    def begin(self) -> None:
+        """Leave the person's environment; before modules that read settings are imported."""
+        self.person = dict(os.environ)
+        self.folder = Path(tempfile.mkdtemp(prefix="taxi-tests-"))
+        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+        self.folder.chmod(0o755)
+        os.environ.clear()
+        os.environ.update(
+            {
+                name: value
+                for name, value in self.person.items()
+                if name in KEPT or name.startswith(KEPT_PREFIXES)
+            }
+        )
+        (self.folder / "home").mkdir()
+        os.environ["HOME"] = str(self.folder / "home")
+        # Processes import this checkout wherever they start.
+        os.environ["PYTHONPATH"] = str(REPOSITORY)
+        sys.addaudithook(self._guard)
+
+    @contextmanager
+    def working_directory(self) -> Iterator[Path]:
+        """Work in a folder that has the project's files and no `.env`."""
+        before = Path.cwd()
+        folder = self.folder / "project"
+        folder.mkdir()
+        for name in PROJECT_FILES:
+            shutil.copy(REPOSITORY / name, folder)
+        os.chdir(folder)
+        self.guarded = True
+        try:
+            yield folder
+        finally:
+            self.guarded = False
+            os.chdir(before)
+
+    def _guard(self, event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "subprocess.Popen" and self.guarded:
+            folder = Path(arguments[2] or ".").resolve()
+            if folder == REPOSITORY:
+                raise RuntimeError(
+                    f"{arguments[1]} would start in {folder}, where it can read the .env of the "
+                    "person who runs the tests: start it in a folder of the test's own"
+                )
+
+
+isolation = _Isolation()

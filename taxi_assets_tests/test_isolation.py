@@ -1,0 +1,131 @@
+"""Neither `.env`, settings, files nor services of the person who runs the tests reach them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from taxi_assets_tests.isolation import PROJECT_FILES, REPOSITORY
+
+CHECKOUT = (*PROJECT_FILES, "dagster.yaml", "README.md", "taxi_assets", "taxi_assets_tests")
+# One of each kind: a command, a job by the command line, a round of the daemon, a server's runs.
+TESTS = (
+    "local/test_main.py::test_nothing_runs",
+    "small_jobs/test_sql_query.py::test_from_the_command_line",
+    "automation/test_crash.py",
+    "test_server.py::test_a_backfill_over_graphql_runs_as_one_chunk_with_a_record_for_each_day",
+)
+
+
+@contextmanager
+def listener() -> Iterator[tuple[int, list[str]]]:
+    """A port of the person's, and who came to it."""
+    came: list[str] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def accept() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                connection.settimeout(1)
+                try:
+                    came.append(repr(connection.recv(200)))
+                except TimeoutError:
+                    came.append("(a connection)")
+                connection.close()
+
+        thread = threading.Thread(target=accept, daemon=True)
+        thread.start()
+        yield server.getsockname()[1], came
+        server.shutdown(socket.SHUT_RDWR)
+        thread.join(5)
+
+
+def hostile(folder: Path, port: int) -> dict[str, str]:
+    """Settings of a person, all of whose places are under `folder` or at `port`."""
+    url = f"http://127.0.0.1:{port}"
+    return {
+        "DAGSTER_HOME": str(folder / "dagster"),
+        "TAXI_PROFILE": "gcp",
+        "TAXI_HOME": str(folder / "taxi"),
+        "TAXI_LAKE": str(folder / "lake"),
+        "TAXI_SOURCE": url + "/{service}_{year}-{month}.csv",
+        "TAXI_START_DATE": "2024-01-01",
+        "TAXI_ALERT_WEBHOOK": url,
+        "POSTGRES_HOST": "127.0.0.1",
+        "POSTGRES_PORT": str(port),
+        "POSTGRES_DBNAME": "production",
+        "POSTGRES_USER": "production",
+        "POSTGRES_PASSWORD": "production",
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(port),
+        "PGOPTIONS": "-c statement_timeout=1",
+        "GCP_PROJECT": "production",
+        "GCS_BUCKET": "production",
+        "BIGQUERY_ENDPOINT": url,
+        "BIGQUERY_DATASET": "production",
+        "STORAGE_EMULATOR_HOST": url,
+        "GOOGLE_APPLICATION_CREDENTIALS": str(folder / "key.json"),
+        "CLOUDSDK_CONFIG": str(folder / "gcloud"),
+        **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), url),
+        "PYTHONSTARTUP": str(folder / "start.py"),
+        "PYTHONWARNINGS": "error",
+        "HOME": str(folder / "home"),
+    }
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A copy of this one; nothing is written to the person's own."""
+    copy = tmp_path / "checkout"
+    copy.mkdir()
+    for name in CHECKOUT:
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, copy)
+    return copy
+
+
+def test_with_a_hostile_env_file_and_environment_the_tests_pass_and_stay_at_home(
+    checkout: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "production"
+    before = sorted(path.name for path in checkout.iterdir())
+    with listener() as (port, came):
+        settings = hostile(folder, port)
+        lines = "".join(f"{name}={value}\n" for name, value in settings.items())
+        (checkout / ".env").write_text(lines)
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+            + [f"taxi_assets_tests/{test}" for test in TESTS],
+            cwd=checkout,
+            # Python's own warnings as errors would stop pytest itself.
+            env=os.environ | settings | {"PYTHONWARNINGS": "", "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
+    assert f"{len(TESTS)} passed" in done.stdout
+    assert came == []
+    assert not folder.exists()
+    assert (checkout / ".env").read_text() == lines
+    assert sorted(path.name for path in checkout.iterdir()) == sorted([*before, ".env"])
+
+
+def test_no_process_of_a_test_starts_in_the_checkout() -> None:
+    with pytest.raises(RuntimeError, match="start it in a folder of the test's own"):
+        subprocess.run(["true"], cwd=REPOSITORY, check=False)
