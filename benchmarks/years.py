@@ -27,7 +27,7 @@ from taxi_assets.io_managers.postgres import PostgresIOManager
 from taxi_assets.resources.lake import Lake
 from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.services import SERVICES, Column, Service
-from taxi_assets.slices import TripsSlice, encode, open_trips, total_of
+from taxi_assets.slices import CLEANED, Label, TripsSlice, encode, open_trips, total_of
 
 FIRST = date(2021, 1, 1)
 LOG = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def a_day(lake: Lake, service: Service, day: date, rows: int) -> TripsSlice:
     table = pa.table(columns, schema=service.arrow_schema)
     facts = {"total_amount": total_of(table), "url": "made up", "synthetic": True}
     lake.put(f"{day}.parquet", encode(table, facts))
-    found = open_trips(lake, f"{day}.parquet")
+    found = open_trips(lake, f"{day}.parquet", Label(service.name, CLEANED, str(day)))
     if found is None:
         raise FileNotFoundError(day)
     return found

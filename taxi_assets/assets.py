@@ -12,7 +12,6 @@ from datetime import date
 from typing import Any
 
 import dagster as dg
-import pyarrow.parquet as pq
 
 from taxi_assets import checks
 from taxi_assets.asset_metadata import definition_metadata, definition_tags, with_code
@@ -32,7 +31,7 @@ from taxi_assets.resources.source import SourceResource
 from taxi_assets.run_restart import restart_run
 from taxi_assets.services import Service
 from taxi_assets.settings import days_per_run, drop_rules, owners, retry_delay
-from taxi_assets.slices import CleanedDay, RawSlice, TripsSlice, total_of
+from taxi_assets.slices import CleanedDay, RawSlice, TripsSlice, open_lake_trips, total_of
 from taxi_assets.trips.clean import clean
 from taxi_assets.trips.header import header_of_slice
 from taxi_assets.trips.month import RawMonth
@@ -292,15 +291,19 @@ def _bigquery_trips(stage: Stage) -> dg.AssetsDefinition:
 
 
 def lake_totals(resource: LakeResource, service: Service, day: date) -> tuple[int, float]:
-    """Rows and sum of `total_amount` (dollars) of a day, as the lake's object has them."""
+    """Rows and sum of `total_amount` (dollars) of a day, as the lake's object has them.
+
+    Raises:
+        DayRefusedError: the object is damaged.
+        FileNotFoundError: the lake does not have the day.
+    """
     lake = resource.lake
-    with lake.filesystem.open_input_file(
-        f"{lake.root}/{trips_key(service, day, lake.layout)}"
-    ) as stream:
-        parquet = pq.ParquetFile(stream)
-        if service.total is None:
-            return parquet.metadata.num_rows, 0.0
-        return parquet.metadata.num_rows, total_of(parquet.read([service.total], use_threads=False))
+    trips = open_lake_trips(lake, service, day)
+    if trips is None:
+        raise FileNotFoundError(lake.path(trips_key(service, day, lake.layout)))
+    if service.total is None:
+        return trips.rows, 0.0
+    return trips.rows, total_of(trips.table([service.total]))
 
 
 def _facts(file: MonthFile) -> dict[str, Any]:

@@ -16,10 +16,10 @@ from taxi_assets.partitions import daily_partitions, month_of_run, monthly_parti
 from taxi_assets.report.figures import DayFigures, MonthFigures, columns, count
 from taxi_assets.report.page import page
 from taxi_assets.report.picture import picture
-from taxi_assets.resources.lake import Lake, LakeResource, trips_key
+from taxi_assets.resources.lake import Lake, LakeResource
 from taxi_assets.services import Service
 from taxi_assets.settings import owners
-from taxi_assets.slices import open_trips
+from taxi_assets.slices import open_lake_trips
 from taxi_assets.windows import Month
 
 GROUP = "reports"
@@ -70,7 +70,7 @@ def month_figures(lake: Lake, service: Service, month: Month) -> MonthFigures:
     """
 
     def counted(day: date) -> DayFigures | None:
-        trips = open_trips(lake, trips_key(service, day, lake.layout))
+        trips = open_lake_trips(lake, service, day)
         if trips is None:
             return None
         return count(

@@ -21,7 +21,7 @@ from taxi_assets.local.process import until
 from taxi_assets.resources.lake import Lake
 from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.services import SERVICES, Service
-from taxi_assets.slices import TripsSlice, encode, open_trips, total_of
+from taxi_assets.slices import CLEANED, Label, TripsSlice, encode, open_trips, total_of
 from taxi_assets.windows import Window
 from taxi_assets_tests import stores
 
@@ -62,7 +62,7 @@ def a_day(lake: Lake, day: date, rows: int, amount: float = 1.0) -> TripsSlice:
     }
     table = pa.table(columns, schema=GREEN.arrow_schema)
     lake.put(f"{day}.parquet", encode(table, {"total_amount": total_of(table), "url": "a test"}))
-    found = open_trips(lake, f"{day}.parquet")
+    found = open_trips(lake, f"{day}.parquet", Label(GREEN.name, CLEANED, str(day)))
     assert found is not None
     return found
 

@@ -176,12 +176,13 @@ def lose_a_line(path: Path) -> None:
     """Rewrite a raw slice without its last line, its facts as they were."""
     import pyarrow as pa  # noqa: PLC0415
 
-    from taxi_assets.resources.lake import facts_of, with_facts  # noqa: PLC0415
+    from taxi_assets.sealed import open_zstd, seal_zstd  # noqa: PLC0415
 
     packed = pa.py_buffer(path.read_bytes())
     lines = pa.CompressedInputStream(pa.BufferReader(packed), "zstd").read()
     kept = b"".join(lines.splitlines(keepends=True)[:-1])
-    path.write_bytes(with_facts(facts_of(packed), pa.Codec("zstd").compress(kept, asbytes=True)))
+    facts, _ = open_zstd(packed)
+    path.write_bytes(seal_zstd(facts, pa.Codec("zstd").compress(kept, asbytes=True)))
 
 
 def test_a_single_refused_day_is_recorded_as_failed_and_stores_nothing(

@@ -35,20 +35,24 @@ def store(lake: Lake, weeks: int, rows: int) -> str:
     return key
 
 
+def same_weekdays(lake: Lake, warnings: list[str] | None = None) -> SameWeekdays:
+    return SameWeekdays(lake, YELLOW, (warnings if warnings is not None else []).append)
+
+
 def found(days: SameWeekdays) -> list[tuple[int, int]]:
     return [(one.profile.rows, one.dropped["unreadable"]) for one in days.before(DAY)]
 
 
 def test_the_four_weeks_before_as_far_as_the_lake_has_them(lake: Lake) -> None:
-    assert SameWeekdays(lake, YELLOW).before(DAY) == []
+    assert same_weekdays(lake).before(DAY) == []
     for weeks in (0, 1, 3, 4, 5):
         store(lake, weeks, 10 + weeks)
-    assert found(SameWeekdays(lake, YELLOW)) == [(11, 11), (13, 13), (14, 14)]
+    assert found(same_weekdays(lake)) == [(11, 11), (13, 13), (14, 14)]
 
 
 def test_each_is_read_once_and_days_of_the_run_not_at_all(lake: Lake) -> None:
     keys = [store(lake, weeks, 10 + weeks) for weeks in (1, 2)]
-    days = SameWeekdays(lake, YELLOW)
+    days = same_weekdays(lake)
     mine = Figures(profile(to_table(frame(7), YELLOW), YELLOW), {"unreadable": 0})
     days.add(DAY - timedelta(weeks=1), mine)
     assert found(days) == [(7, 0), (12, 12)]
@@ -58,8 +62,18 @@ def test_each_is_read_once_and_days_of_the_run_not_at_all(lake: Lake) -> None:
 
 
 def test_objects_that_are_broken_or_of_an_older_version_are_passed_over(lake: Lake) -> None:
-    lake.put(cleaned_key(YELLOW, DAY - timedelta(weeks=1)), b"no parquet")
+    store(lake, 1, 4)
+    broken = Path(lake.root, cleaned_key(YELLOW, DAY - timedelta(weeks=1)))
+    content = bytearray(broken.read_bytes())
+    content[content.index(b'"dropped": {"unreadable": 4')] ^= 1
+    broken.write_bytes(content)
     older = encode(to_table(frame(3), YELLOW), {"total_amount": 1})
     lake.put(cleaned_key(YELLOW, DAY - timedelta(weeks=2)), older)
     store(lake, 3, 5)
-    assert found(SameWeekdays(lake, YELLOW)) == [(5, 5)]
+    Path(lake.root, cleaned_key(YELLOW, DAY - timedelta(weeks=4))).mkdir(parents=True)
+    warnings: list[str] = []
+    assert found(same_weekdays(lake, warnings)) == [(5, 5)]
+    assert [text.split(": ")[1] for text in warnings] == [
+        "yellow/cleaned_trips 2021-01-19",
+        "yellow/cleaned_trips 2020-12-29",
+    ]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from datetime import date, timedelta
 from typing import Any
 
@@ -12,6 +11,7 @@ import dagster as dg
 import pyarrow as pa
 
 from taxi_assets.days import Days
+from taxi_assets.errors import DayRefusedError
 from taxi_assets.io_managers.base import (
     DaysIOManager,
     Records,
@@ -22,7 +22,16 @@ from taxi_assets.record import DayRecord
 from taxi_assets.resources.cleaning import cleaning_version
 from taxi_assets.resources.lake import Lake, LakeResource, cleaned_key
 from taxi_assets.services import Service
-from taxi_assets.slices import CleanedDay, TripsSlice, encode, open_trips, total_of
+from taxi_assets.slices import (
+    CLEANED,
+    CleanedDay,
+    Label,
+    TripsSlice,
+    encode,
+    open_trips,
+    open_trips_footer,
+    total_of,
+)
 from taxi_assets.table_metadata import (
     LINEAGE,
     PARTITION_ROWS,
@@ -53,9 +62,7 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
         self, service: Service, value: Days[CleanedDay], log: dg.DagsterLogManager
     ) -> Records:
         """Replace the days' slices."""
-        del log
-
-        earlier = SameWeekdays(self.lake.lake, service)
+        earlier = SameWeekdays(self.lake.lake, service, log.warning)
 
         def put(day: date, cleaned: CleanedDay) -> DayRecord:
             table = to_table(cleaned.frame, service)
@@ -67,6 +74,7 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
                 cleaned.origin.synthetic,
             )
             facts = {
+                **_label(service, day).facts(),
                 **cleaned.origin.facts(),
                 "total_amount": total,
                 "dropped": dict(cleaned.dropped),
@@ -104,8 +112,8 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
         yield from value.map_days(put)
 
     def open_day(self, service: Service, day: date) -> TripsSlice | None:
-        """The day's slice, by its footer."""
-        return open_trips(self.lake.lake, cleaned_key(service, day))
+        """The day's slice, every byte of it verified."""
+        return open_trips(self.lake.lake, cleaned_key(service, day), _label(service, day))
 
     def place(self, service: Service) -> str:
         """Folder of the cleaned slices."""
@@ -119,9 +127,10 @@ class SameWeekdays:
     other one is read once. So a chunk reads at most 28 footers, however long it is.
     """
 
-    def __init__(self, lake: Lake, service: Service) -> None:
+    def __init__(self, lake: Lake, service: Service, warn: Callable[[str], object]) -> None:
         self.lake = lake
         self.service = service
+        self.warn = warn
         self.known: dict[date, Figures | None] = {}
 
     def add(self, day: date, figures: Figures) -> None:
@@ -135,13 +144,25 @@ class SameWeekdays:
 
     def _of(self, day: date) -> Figures | None:
         if day not in self.known:
-            trips, known = None, None
-            with suppress(pa.ArrowInvalid):  # a broken object of another day is no matter of this
-                trips = open_trips(self.lake, cleaned_key(self.service, day))
+            trips = self._footer(day)
+            known = None
             if trips is not None and trips.profile is not None:
                 known = Figures(trips.profile, trips.dropped)
             self.known[day] = known
         return self.known[day]
+
+    def _footer(self, day: date) -> TripsSlice | None:
+        """An earlier day's footer; a damaged one costs its line in the picture, not this day."""
+        label = _label(self.service, day)
+        try:
+            return open_trips_footer(self.lake, cleaned_key(self.service, day), label)
+        except DayRefusedError as error:
+            self.warn(f"not compared with: {error}")
+            return None
+
+
+def _label(service: Service, day: date) -> Label:
+    return Label(service.name, CLEANED, str(day))
 
 
 def _shown(service: Service, day: date, figures: Figures, before: list[Figures]) -> Any:

@@ -18,7 +18,7 @@ from taxi_assets.io_managers.base import (
 from taxi_assets.record import DayRecord
 from taxi_assets.resources.lake import LakeResource, trips_key
 from taxi_assets.services import Service
-from taxi_assets.slices import TripsSlice, open_trips
+from taxi_assets.slices import TripsSlice, open_lake_trips
 
 
 class LakeParquetIOManager(DaysIOManager[Mapping[date, TripsSlice], TripsSlice]):
@@ -55,9 +55,8 @@ class LakeParquetIOManager(DaysIOManager[Mapping[date, TripsSlice], TripsSlice])
         yield from zip(value, bounded_map(put, value), strict=True)
 
     def open_day(self, service: Service, day: date) -> TripsSlice | None:
-        """The day's object, by its footer."""
-        lake = self.lake.lake
-        return open_trips(lake, trips_key(service, day, lake.layout))
+        """The day's object, every byte of it verified."""
+        return open_lake_trips(self.lake.lake, service, day)
 
     def place(self, service: Service) -> str:
         """Folder of the service's days."""

@@ -8,18 +8,16 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from taxi_assets.days import bounded_map
 from taxi_assets.errors import room_in
@@ -36,16 +34,19 @@ from taxi_assets.resources.lake import (
     ROWS,
     Lake,
     LakeResource,
-    facts_of,
     outside_key,
     raw_key,
     unreadable_key,
 )
+from taxi_assets.sealed import DamagedError, open_parquet, open_zstd
 from taxi_assets.services import Service
-from taxi_assets.slices import FACTS, Origin, RawSlice
+from taxi_assets.slices import Label, Origin, RawSlice, rejecting_damage
 from taxi_assets.table_metadata import PARTITION_ROWS, SCHEMA, published_schema
 from taxi_assets.trips.month import BLANK, OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.windows import Month
+
+RAW, OUTSIDE_ASSET, UNREADABLE_ASSET = "raw_trips", "outside_month", "unreadable"
+"""What raw objects say they are."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,16 @@ class FileRows:
 
 
 def file_rows(lake: Lake, service: Service, month: Month) -> FileRows | None:
-    """What the last pass over a month file counted; None where the lake does not say."""
+    """What the last pass over a month file counted; None where the lake does not say.
+
+    Raises:
+        DayRefusedError: an object of the month's outside or unreadable rows is damaged.
+    """
     for kind in (LINES, ROWS):
-        outside = _facts(lake, outside_key(service, month, kind))
-        unreadable = _facts(lake, unreadable_key(service, month, kind))
+        outside = _facts(lake, outside_key(service, month, kind), OUTSIDE_ASSET, service, month)
+        unreadable = _facts(
+            lake, unreadable_key(service, month, kind), UNREADABLE_ASSET, service, month
+        )
         if "month_file_rows" in outside and unreadable:
             return FileRows(outside["month_file_rows"], outside["rows"], unreadable["rows"])
     return None
@@ -98,35 +105,54 @@ class RawTripsIOManager(DaysIOManager[list[RawMonth], RawSlice]):
             yield from zip(month.days, put, strict=True)
 
     def open_day(self, service: Service, day: date) -> RawSlice | None:
-        """The day's lines under the header they were published with, or its rows."""
-        lake = self.lake.lake
-        packed = lake.get(raw_key(service, day, LINES))
-        if packed is not None:
-            facts = facts_of(packed)
-            with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as stream:
-                return RawSlice(day, stream.read_buffer(), int(facts["rows"]), Origin.of(facts))
-        stored = lake.get(raw_key(service, day, ROWS))
-        if stored is None:
-            return None
-        with pq.ParquetFile(pa.BufferReader(stored)) as parquet:
-            facts = json.loads(parquet.metadata.metadata[FACTS])
-            rows = parquet.read(use_threads=False)
-        return RawSlice(day, rows, int(facts["rows"]), Origin.of(facts))
+        """The day's lines under the header they were published with, or its rows.
+
+        Raises:
+            DayRefusedError: the object is damaged, foreign, another day's, or cannot be opened.
+        """
+        lake, label = self.lake.lake, Label(service.name, RAW, str(day))
+        for kind in (LINES, ROWS):
+            key = raw_key(service, day, kind)
+            with rejecting_damage(lake, key, label):
+                stored = lake.get(key)
+                if stored is not None:
+                    content, facts = _open(stored, kind)
+                    label.check(facts)
+                    return RawSlice(day, content, _row_count(facts), Origin.of(facts))
+        return None
 
     def place(self, service: Service) -> str:
         """Folder of the raw slices."""
         return self.lake.lake.path(f"_raw/{service.name}")
 
 
-def _facts(lake: Lake, key: str) -> dict[str, Any]:
-    """What a raw object says of itself; empty where there is none."""
-    stored = lake.get(key)
-    if stored is None:
-        return {}
-    if key.endswith(LINES):
-        return facts_of(stored)
-    footer = pq.read_metadata(pa.BufferReader(stored))
-    return cast("dict[str, Any]", json.loads(footer.metadata[FACTS]))
+def _open(stored: pa.Buffer, kind: str) -> tuple[pa.Buffer | pa.Table, dict[str, Any]]:
+    """Verify and unpack a day's lines or rows; return them and the facts about them."""
+    if kind == ROWS:
+        parquet, facts = open_parquet(stored)
+        return parquet.read(use_threads=False), facts
+    facts, packed = open_zstd(stored)
+    with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as stream:
+        return stream.read_buffer(), facts
+
+
+def _row_count(facts: Mapping[str, Any]) -> int:
+    rows = facts.get("rows")
+    if not isinstance(rows, int):
+        raise DamagedError(f"is no raw object: its facts say rows = {rows!r}")
+    return rows
+
+
+def _facts(lake: Lake, key: str, asset: str, service: Service, month: Month) -> dict[str, Any]:
+    """What a month's object says of itself; empty where there is none."""
+    with rejecting_damage(lake, key, Label(service.name, RAW, str(month))):
+        stored = lake.get(key)
+        if stored is None:
+            return {}
+        facts = open_zstd(stored)[0] if key.endswith(LINES) else open_parquet(stored)[1]
+        Label(service.name, asset, str(month)).check(facts)
+        _row_count(facts)
+        return facts
 
 
 def _put_day(lake: Lake, month: RawMonth, day: date, spool: Spool, seconds: float) -> DayRecord:
@@ -136,7 +162,8 @@ def _put_day(lake: Lake, month: RawMonth, day: date, spool: Spool, seconds: floa
     rows = month.day_rows(day)
     data_version = spool.data_version()
     key = raw_key(file.service, day, _kind(month))
-    stored = lake.put(key, spool.content({**origin, "rows": rows}))
+    label = Label(file.service.name, RAW, str(day))
+    stored = lake.put(key, spool.content({**label.facts(), **origin, "rows": rows}))
     lake.delete(raw_key(file.service, day, _other(month)))
     metadata = {
         PARTITION_ROWS: rows,
@@ -191,8 +218,12 @@ def _put_rest(lake: Lake, month: RawMonth, spools: Mapping[int, Spool]) -> None:
     """Rows of the month that belong to none of its days, each once, with the reasons."""
     service, which = month.file.service, month.file.month
     origin = Origin(month.file.url, month.file.sha256, month.file.synthetic).facts()
-    for key, place in ((outside_key, OUTSIDE), (unreadable_key, UNREADABLE)):
-        facts = {**origin, "rows": month.rows[place], "month_file_rows": month.file_rows}
+    for key, place, asset in (
+        (outside_key, OUTSIDE, OUTSIDE_ASSET),
+        (unreadable_key, UNREADABLE, UNREADABLE_ASSET),
+    ):
+        label = Label(service.name, asset, str(which)).facts()
+        facts = {**label, **origin, "rows": month.rows[place], "month_file_rows": month.file_rows}
         lake.put(key(service, which, _kind(month)), spools[place].content(facts))
         lake.delete(key(service, which, _other(month)))
     lake.delete(_reasons(month, _other(month)))

@@ -6,17 +6,14 @@ It waits in a temporary file: nothing may be put before the month file was read 
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from taxi_assets.resources.lake import with_facts
-from taxi_assets.slices import FACTS
+from taxi_assets.sealed import SealedParquetWriter, seal_zstd
 from taxi_assets.table_metadata import lines_preview, rows_preview
 from taxi_assets.trips.digest import ContentHash
 from taxi_assets.trips.month import CODEC, PackedLines, RawMonth, RowsOfDay
@@ -75,7 +72,7 @@ class LineSpool:
         self.file.seek(0)
         with self.file:
             header = CODEC.compress(self.month.line, asbytes=True)
-            return with_facts(facts, header + self.file.read())
+            return seal_zstd(facts, header + self.file.read())
 
     def data_version(self) -> str:
         """Hash of the lines."""
@@ -97,7 +94,7 @@ class RowSpool:
     size: int = 0
     first: list[list[Any]] = field(default_factory=list[list[Any]])
     """Values of the first rows."""
-    _writer: pq.ParquetWriter | None = None
+    _writer: SealedParquetWriter | None = None
     _pending: list[pa.RecordBatch] = field(default_factory=list[pa.RecordBatch])
     _rows: int = 0
 
@@ -115,9 +112,7 @@ class RowSpool:
 
     def content(self, facts: Mapping[str, Any]) -> bytes:
         """The Parquet object."""
-        writer = self._flush()
-        writer.add_key_value_metadata({FACTS.decode(): json.dumps(facts, sort_keys=True)})
-        writer.close()
+        self._flush().seal(facts)
         self.file.seek(0)
         with self.file:
             return self.file.read()
@@ -130,12 +125,10 @@ class RowSpool:
         """The first rows as a table of texts."""
         return rows_preview(self.month.schema.names if self.month.schema else [], self.first)
 
-    def _flush(self) -> pq.ParquetWriter:
+    def _flush(self) -> SealedParquetWriter:
         schema = self.month.schema
         if self._writer is None:
-            self._writer = pq.ParquetWriter(
-                self.file, schema, compression="zstd", compression_level=1, write_statistics=False
-            )
+            self._writer = SealedParquetWriter(self.file, schema, write_statistics=False)
         if self._pending:
             batches = [batch.replace_schema_metadata(None) for batch in self._pending]
             rows = pa.Table.from_batches(batches).cast(schema)

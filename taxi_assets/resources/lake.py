@@ -6,21 +6,18 @@ half a day.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import stat
-import struct
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
-from typing import Any, cast
 from urllib.parse import quote, urlsplit
 
 import dagster as dg
@@ -71,27 +68,6 @@ def trips_key(service: Service, day: date, layout: Layout) -> str:
 def report_key(service: Service, month: Month, kind: str) -> str:
     """Key of a month's report: `html` is the page, `png` the picture."""
     return f"_reports/{service.name}/{month}.{kind}"
-
-
-# A zstd skippable frame: every decoder passes over it, so a slice carries what is known of it and
-# still unpacks to the published bytes (RFC 8878, section 3.1.2).
-SKIPPABLE = 0x184D2A50
-
-
-def with_facts(facts: Mapping[str, Any], packed: bytes) -> bytes:
-    """A zstd object with facts about it in front."""
-    text = json.dumps(facts, sort_keys=True).encode()
-    return struct.pack("<II", SKIPPABLE, len(text)) + text + packed
-
-
-def facts_of(packed: pa.Buffer) -> dict[str, Any]:
-    """The facts in front of a zstd object; empty where there are none."""
-    if packed.size < struct.calcsize("<II"):
-        return {}
-    magic, size = struct.unpack("<II", packed[:8].to_pybytes())
-    if magic != SKIPPABLE:
-        return {}
-    return cast("dict[str, Any]", json.loads(packed[8 : 8 + size].to_pybytes()))
 
 
 @dataclass

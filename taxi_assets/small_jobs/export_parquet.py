@@ -6,13 +6,13 @@ from datetime import date
 
 import dagster as dg
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from taxi_assets.errors import StoreError
 from taxi_assets.resources.lake import Lake, LakeResource, trips_key
+from taxi_assets.sealed import SealedParquetWriter
 from taxi_assets.services import SERVICES, Service
-from taxi_assets.slices import completed, open_trips
+from taxi_assets.slices import Label, completed, open_lake_trips
 from taxi_assets.small_jobs.inspect_object import locate
 from taxi_assets.small_jobs.result import columns_of, failing_in_one_line, schema
 from taxi_assets.windows import ONE_DAY, Window
@@ -93,22 +93,23 @@ def write(lake: Lake, service: Service, days: list[date], key: str) -> int:
 
     Raises:
         StoreError: a day's object was deleted meanwhile.
+        DayRefusedError: a day's object is damaged.
     """
     rows = 0
     with (
         lake.writer(key) as stream,
-        pq.ParquetWriter(
-            stream, exported_schema(service), compression="zstd", compression_level=1
-        ) as writer,
+        SealedParquetWriter(stream, exported_schema(service)) as writer,
     ):
         for day in days:
             rows += _append(writer, lake, service, day)
+        label = Label(service.name, "export_parquet", f"{days[0]} to {days[-1]}")
+        writer.seal(label.facts())
     return rows
 
 
-def _append(writer: pq.ParquetWriter, lake: Lake, service: Service, day: date) -> int:
+def _append(writer: SealedParquetWriter, lake: Lake, service: Service, day: date) -> int:
     """Write one day's rows; none of them is held any longer afterwards."""
-    trips = open_trips(lake, trips_key(service, day, lake.layout))
+    trips = open_lake_trips(lake, service, day)
     if trips is None:
         raise StoreError(f"{service.name} {day} was deleted from the lake: run again")
     rows = completed(trips.table(), service.arrow_schema)

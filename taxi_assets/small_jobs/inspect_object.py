@@ -15,6 +15,7 @@ from pydantic import Field
 
 from taxi_assets.errors import StoreError
 from taxi_assets.resources.lake import Lake, LakeResource, open_lake
+from taxi_assets.sealed import DamagedError, verify_stream
 from taxi_assets.settings import BUCKET, LakeSettings
 from taxi_assets.small_jobs.result import (
     Column,
@@ -127,13 +128,17 @@ def look_into(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
         StoreError: it is not there, empty, or cannot be read.
     """
     try:
+        with lake.filesystem.open_input_file(f"{lake.root}/{key}") as stream:
+            verify_stream(stream)
         if key.endswith(PARQUET):
             found = _parquet(lake, key, config.rows)
         else:
             found = _csv(lake, key, config)
     except FileNotFoundError as error:
         raise StoreError(f"there is no {lake.path(key)}") from error
-    except (pa.ArrowException, OSError) as error:
+    except DamagedError as error:
+        raise StoreError(f"{lake.path(key)} cannot be read: it {error}") from error
+    except (pa.ArrowException, OSError, MemoryError, UnicodeError) as error:
         raise StoreError(f"{lake.path(key)} cannot be read: {error}") from error
     if found.rows == 0:
         raise StoreError(f"{lake.path(key)} is empty: it has no rows")
@@ -143,7 +148,7 @@ def look_into(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
 def _parquet(lake: Lake, key: str, rows: int) -> Found:
     with (
         lake.filesystem.open_input_file(f"{lake.root}/{key}") as stream,
-        pq.ParquetFile(stream, buffer_size=BLOCK) as parquet,
+        pq.ParquetFile(stream, buffer_size=BLOCK, page_checksum_verification=True) as parquet,
     ):
         first = next(parquet.iter_batches(rows, use_threads=False), None)
         return Found(

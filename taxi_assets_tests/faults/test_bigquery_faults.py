@@ -18,7 +18,7 @@ from taxi_assets.io_managers.bigquery import BigQueryIOManager, read_back
 from taxi_assets.resources.bigquery import BigQueryResource, _impatient, emulator_client
 from taxi_assets.resources.lake import cleaned_key, open_lake
 from taxi_assets.settings import Settings
-from taxi_assets.slices import open_trips
+from taxi_assets.slices import CLEANED, Label, open_trips
 from taxi_assets_tests import stores
 from taxi_assets_tests.fault_proxy import HttpProxy, http_proxy
 from taxi_assets_tests.faults.conftest import DAY, YELLOW, Log, Steps, assert_left
@@ -64,7 +64,8 @@ def test_each_kind_of_call_is_asked_again(
     endpoint: str, undisturbed: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     day = date.fromisoformat(DAY)
-    trips = open_trips(open_lake(Settings.from_env().lake), cleaned_key(YELLOW, day))
+    label = Label(YELLOW.name, CLEANED, str(day))
+    trips = open_trips(open_lake(Settings.from_env().lake), cleaned_key(YELLOW, day), label)
     assert trips
 
     def store(resource: BigQueryResource) -> dict[date, tuple[int, float]]:

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from taxi_assets.resources.lake import with_facts
+from taxi_assets.sealed import seal_zstd
 from taxi_assets_tests.small_jobs.jobs import records, refused, shown
 
 TEXT = 'name,age,fare\n"Allen, Elisabeth",29,211.3375\n"two\nlines",,151.55\nAstor,47,227.525\n'
@@ -31,7 +31,7 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "titanic.csv").write_text(TEXT)
     (folder / "titanic.csv.gz").write_bytes(gzip.compress(TEXT.encode()))
     (folder / "titanic.csv.zst").write_bytes(zstd(TEXT))
-    (folder / "facts.csv.zst").write_bytes(with_facts({"rows": 3}, zstd(TEXT)))
+    (folder / "facts.csv.zst").write_bytes(seal_zstd({"rows": 3}, zstd(TEXT)))
     pd.read_csv(folder / "titanic.csv").to_parquet(folder / "titanic.parquet")
     (tmp_path / "outside.csv").write_text("password\nplanted-secret\n")
     return folder
