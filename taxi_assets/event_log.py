@@ -1,11 +1,12 @@
-"""Dagster's SQLite event log, with a day's records written in one transaction.
+"""Dagster's SQLite event log, with a stage's records written in a few transactions.
 
 A month's chunk logs some 560 events: five materializations and thirteen check results for each of
 31 days. Dagster's own class makes a new engine and commits two or three times for every one (9 ms
 an event, 5 s a month, more than moving the rows takes). This one keeps an engine for each file
-and lets `record.py` put a stage's events into one transaction. Files and tables are
-Dagster's; its own class reads them. `dagster.yaml` names it; without it everything works, only
-slower.
+and lets `record.py` put a stage's events of assets and checks into one transaction. All other
+events are stored at once, after those that wait, so that a run's page follows a long stage.
+
+Files and tables are Dagster's; its own class reads them. `instance.py` has Dagster use this one.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Self
+from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
-from dagster import DagsterEventType, Field, StringSource
+from dagster import DagsterEventType
 from dagster._core.events import (
     ASSET_CHECK_EVENTS,
     ASSET_EVENTS,
@@ -41,7 +42,9 @@ from sqlalchemy.pool import NullPool
 FILES_KEPT = 8
 """Engines kept: the index and the latest runs'."""
 
-MIRRORED = {*ASSET_EVENTS, *ASSET_CHECK_EVENTS, *EVENT_TYPE_TO_PIPELINE_RUN_STATUS}
+BATCHED = {*ASSET_EVENTS, *ASSET_CHECK_EVENTS}
+"""Events that may wait for the end of a transaction."""
+MIRRORED = {*BATCHED, *EVENT_TYPE_TO_PIPELINE_RUN_STATUS}
 """Events that Dagster stores in its index of all runs, too."""
 
 INSERT = SqlEventLogStorageTable.insert()
@@ -100,32 +103,25 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         # Has the instance hand over the 155 planned materializations of a month as batches.
         os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
 
-    @classmethod
-    def config_type(cls) -> dict[str, Any]:
-        """`base_dir`: folder of the files, by default the one Dagster itself would use."""
-        return {"base_dir": Field(StringSource, is_required=False)}
-
-    @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> Self:
-        """Dagster's way to make a configured class."""
-        home = os.environ.get("DAGSTER_HOME", ".")
-        folder = config_value.get("base_dir", os.path.join(home, "history", "runs"))  # noqa: PTH118
-        return cls(folder, inst_data)
-
     @cached_property
     def supports_asset_checks(self) -> bool:
         """Whether the files have the table; asked of them once, not for every check."""
         return bool(super().supports_asset_checks)
 
     def store_event(self, event: dg.EventLogEntry) -> None:
-        """Store an event, or keep it for the end of this thread's transaction."""
+        """Store an event of an asset or a check with this thread's transaction, others at once.
+
+        What waits is stored before another event: a run's events keep their order.
+        """
         batch = self._batch()
-        if batch is None:
-            super().store_event(event)
-        else:
+        if batch is not None and _type(event) in BATCHED:
             batch.add(event, self._event_to_row(event))
+            return
+        if batch is not None:
+            self._write(event.run_id, batch)
+        self._keep_open(event.run_id)
+        super().store_event(event)
+        self._wake_watchers(event.run_id)
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Store events of one run in one transaction."""
@@ -135,10 +131,10 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
 
     @contextmanager
     def transaction(self, run_id: str) -> Iterator[None]:
-        """Store what this thread logs for a run together, when the block ends.
+        """Store what this thread logs of assets and checks together, at the latest at the end.
 
         The files are locked for the moment of writing alone, and the events of a block that fails
-        are kept: what they say has happened. Nobody sees them before the end of the block.
+        are kept: what they say has happened.
         """
         if self._batch() is not None:
             yield
@@ -148,14 +144,16 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             yield
         finally:
             self._thread.batch = None
-            if batch.events:
-                self._write(run_id, batch)
+            self._write(run_id, batch)
 
     def _batch(self) -> _Batch | None:
         return getattr(self._thread, "batch", None)
 
     def _write(self, run_id: str, batch: _Batch) -> None:
-        """What `SqliteEventLogStorage.store_event` does for each event, for all at once."""
+        """Do what `SqliteEventLogStorage.store_event` does for each event, for all at once."""
+        if not batch.events:
+            return
+        self._keep_open(run_id)
         with self._db_lock, ExitStack() as stack:
             for shard in (run_id, INDEX_SHARD_NAME):
                 self._open[shard] = stack.enter_context(self._connect(shard))
@@ -168,6 +166,31 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             ]
             if mirrored:
                 self._mirror(self._open[INDEX_SHARD_NAME], mirrored)
+        batch.events.clear()
+        batch.rows.clear()
+        self._wake_watchers(run_id)
+
+    def _keep_open(self, run_id: str) -> None:
+        """Keep the files open that this process writes.
+
+        Whoever closes a file last moves its write-ahead log into it: not after every event.
+        """
+        with self._db_lock:
+            for shard in (run_id, INDEX_SHARD_NAME):
+                self._engine(shard)
+                if shard not in self._idle:
+                    path = self.path_for_shard(shard)
+                    self._idle[shard] = sqlite3.connect(path, check_same_thread=False)
+                    self._idle[shard].execute("PRAGMA schema_version").fetchall()
+
+    def _wake_watchers(self, run_id: str) -> None:
+        """Have the webserver read a run's new events.
+
+        Dagster's watcher waits for a change of the run's file, and events that are in the
+        write-ahead log do not change it.
+        """
+        with suppress(FileNotFoundError):  # history was wiped meanwhile
+            os.utime(self.path_for_shard(run_id))
 
     def _mirror(
         self, index: sa.Connection, mirrored: Sequence[tuple[dg.EventLogEntry, dict[str, Any]]]
@@ -228,10 +251,6 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         if shard not in self._initialized_dbs:
             self._initdb(engine)
             self._initialized_dbs.add(shard)
-        if shard not in self._idle:
-            # Whoever closes a file last moves its write-ahead log into it: not after every event.
-            self._idle[shard] = sqlite3.connect(self.path_for_shard(shard), check_same_thread=False)
-            self._idle[shard].execute("PRAGMA schema_version").fetchall()
         return engine
 
     def dispose(self) -> None:

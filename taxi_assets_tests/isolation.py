@@ -24,7 +24,7 @@ KEPT = frozenset(
     ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "USER", "LOGNAME", "LANG", "LANGUAGE", "TERM")
     + ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CI")
     # Switches of the tests themselves.
-    + ("TAXI_KILLS", "SCREENSHOTS")
+    + ("TAXI_KILLS", "TAXI_PAIRS", "SCREENSHOTS")
 )
 KEPT_PREFIXES = ("LC_", "PYTEST_", "COV_")
 # What makes Dagster take a folder for this project.

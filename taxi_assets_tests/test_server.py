@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 import requests
+from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from taxi_assets.services import SERVICES
 from taxi_assets_tests import stores
@@ -135,6 +137,50 @@ def test_a_backfill_over_graphql_runs_as_one_chunk_with_a_record_for_each_day(se
         assert stats == {"numMaterialized": len(DAYS), "numFailed": 0}
     landed = stores.store_totals(GREEN)["bigquery"]
     assert {date.fromisoformat(day) for day in DAYS} <= set(landed)
+
+
+LAUNCH_DAY = """mutation ($run: ExecutionParams!) { launchRun(executionParams: $run) {
+  ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
+EVENTS = """subscription ($id: ID!) { pipelineRunLogs(runId: $id) {
+  ... on PipelineRunLogsSubscriptionSuccess { messages { __typename
+    ... on MessageEvent { stepKey timestamp } } } } }"""
+
+
+def run_page(address: str, run_id: str) -> Iterator[tuple[str, str | None, float]]:
+    """What a run's page is sent until the run ends: kind, step, and seconds after the event."""
+    with connect(address.replace("http", "ws"), subprotocols=[Subprotocol("graphql-ws")]) as socket:
+        socket.send(json.dumps({"type": "connection_init"}))
+        payload = {"query": EVENTS, "variables": {"id": run_id}}
+        socket.send(json.dumps({"type": "start", "id": "1", "payload": payload}))
+        while True:
+            answer = json.loads(socket.recv(timeout=120))
+            if answer["type"] != "data":
+                continue
+            for event in answer["payload"]["data"]["pipelineRunLogs"]["messages"]:
+                late = time.time() - float(event["timestamp"]) / 1000
+                yield event["__typename"], event["stepKey"], late
+                if event["__typename"] in ("RunSuccessEvent", "RunFailureEvent"):
+                    return
+
+
+def test_a_runs_page_follows_it_within_three_seconds(server: str) -> None:
+    run = {
+        "selector": {
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "taxi_assets.definitions",
+            "jobName": "green_daily",
+        },
+        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": DAYS[0]}]},
+    }
+    launched = ask(server, LAUNCH_DAY, run=run)["launchRun"]["run"]["runId"]
+    # The page is open before the run starts.
+    events = list(run_page(server, launched))
+    assert events[-1][0] == "RunSuccessEvent"
+    steps = [step for kind, step, _ in events if kind == "ExecutionStepSuccessEvent"]
+    assert len(steps) == len(ASSETS) + 1
+    assert steps == [step for kind, step, _ in events if kind == "ExecutionStepStartEvent"]
+    # What was logged before the page was open comes at once, whenever that was.
+    assert max(late for _, step, late in events if step) < 3
 
 
 @pytest.fixture

@@ -7,7 +7,9 @@ README and docs.
 from __future__ import annotations
 
 import os
+import re
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -20,7 +22,7 @@ from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
 from taxi_assets.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.test_server import dagster_dev
+from taxi_assets_tests.test_server import LAUNCH_DAY, ask, dagster_dev
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's package chromium is missing")
@@ -197,3 +199,42 @@ def test_a_person_loads_a_day_and_a_week_and_looks_at_them(screen: Screen) -> No
     in_lake = [landed["lake"][day] for day in week]
     assert [landed["postgres"].get(day) for day in week] == in_lake
     assert [landed["bigquery"].get(day) for day in week] == in_lake
+
+
+def lines_seen(page: Page, seconds: float) -> list[tuple[str, str]]:
+    """Steps and kinds of the log lines that a run's page comes to show, in order, to its end.
+
+    The page draws only the lines that are in sight: it is read over and over.
+    """
+    seen: dict[tuple[str, str], None] = {}
+    deadline = time.monotonic() + seconds
+    while ("-", "RUN_SUCCESS") not in seen and time.monotonic() < deadline:
+        seen |= dict.fromkeys(LINE.findall(page.locator("body").inner_text()))
+        page.wait_for_timeout(100)
+    return list(seen)
+
+
+LINE = re.compile(r"^(\S+)\n(STEP_START|STEP_SUCCESS|RUN_SUCCESS)$", re.MULTILINE)
+STEPS = [f"{SERVICE.name}__{name}_trips" for name in ("raw", "cleaned", "postgres", "gcs")] + [
+    f"{SERVICE.name}__bigquery_trips",
+    f"{SERVICE.name}_stores_agree",
+]
+
+
+def test_a_runs_page_that_is_open_before_the_run_shows_each_step(screen: Screen) -> None:
+    run = {
+        "selector": {
+            "repositoryName": "__repository__",
+            "repositoryLocationName": "taxi_assets.definitions",
+            "jobName": f"{SERVICE.name}_daily",
+        },
+        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": LAST}]},
+    }
+    launched = ask(f"{screen.address}/graphql", LAUNCH_DAY, run=run)["launchRun"]
+    page = screen.open(f"/runs/{launched['run']['runId']}")
+    seen = lines_seen(page, SLOW / 1000)
+    assert seen[-1] == ("-", "RUN_SUCCESS")
+    for step in STEPS:
+        assert seen.index((step, "STEP_START")) < seen.index((step, "STEP_SUCCESS")), seen
+    expect(page.get_by_text("Success", exact=True).first).to_be_visible(timeout=3000)
+    screen.keep("run")
