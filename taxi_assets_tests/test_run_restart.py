@@ -8,6 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 from dagster import DagsterEventType as Kind
+from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG, WILL_RETRY_TAG
 from sqlalchemy.exc import OperationalError
 
@@ -34,8 +35,13 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
     return Runs()
 
 
-def processes() -> dg.JobDefinition:
+PROCESSES = """
+import dagster as dg
+from taxi_assets.definitions import build_defs
+
+def job():
     return build_defs(executor=dg.multiprocess_executor).resolve_job_def("green_daily")
+"""
 
 
 def test_our_jobs_run_in_one_process() -> None:
@@ -78,8 +84,10 @@ def test_a_run_whose_step_failed_is_not(runs: Runs, monkeypatch: pytest.MonkeyPa
     assert run.tags[WILL_RETRY_TAG] == "false"
 
 
-def test_a_range_with_a_process_for_each_step(runs: Runs) -> None:
-    with dg.execute_job(dg.reconstructable(processes), runs.instance, tags=RANGE) as result:
+def test_a_range_with_a_process_for_each_step(runs: Runs, tmp_path: Path) -> None:
+    (tmp_path / "processes.py").write_text(PROCESSES)
+    job = ReconstructableJob.for_file(str(tmp_path / "processes.py"), "job")
+    with dg.execute_job(job, runs.instance, tags=RANGE) as result:
         assert result.success
     assert len(runs.materializations(result.run_id)) == 5 * len(DAYS)
     checked = runs.evaluations(result.run_id)
