@@ -9,8 +9,9 @@ import dagster as dg
 from dagster import DagsterEventType
 
 from taxi_assets import checks
-from taxi_assets.assets import Stage, lake_totals
+from taxi_assets.assets import Stage
 from taxi_assets.io_managers import bigquery as bigquery_store
+from taxi_assets.io_managers import lake_parquet as lake_store
 from taxi_assets.io_managers import postgres as postgres_store
 from taxi_assets.partitions import daily_partitions
 from taxi_assets.record import CheckResult, checked_here, days_of, record_checks
@@ -50,7 +51,9 @@ def stores_agree(service: Service) -> dg.AssetChecksDefinition:
                     stores,
                     (
                         lambda asked: _in_postgres(postgres, service, asked),
-                        lambda asked: {day: lake_totals(lake, service, day) for day in asked},
+                        lambda asked: lake_store.read_back(
+                            lake.lake, service, asked, context.log.error
+                        ),
                         lambda asked: _in_bigquery(bigquery, service, asked),
                     ),
                     strict=True,

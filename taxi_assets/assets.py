@@ -19,19 +19,20 @@ from taxi_assets.days import Days
 from taxi_assets.errors import DayRefusedError
 from taxi_assets.freshness import lately_stored
 from taxi_assets.io_managers import bigquery as bigquery_store
+from taxi_assets.io_managers import lake_parquet as lake_store
 from taxi_assets.io_managers import postgres as postgres_store
 from taxi_assets.io_managers.base import guarded
 from taxi_assets.partitions import daily_partitions, monthly_partitions
 from taxi_assets.record import CheckResult, days_of, is_last, record_checks, record_observation
 from taxi_assets.resources.bigquery import BigQueryResource
 from taxi_assets.resources.cleaning import CleaningResource, cleaning_version
-from taxi_assets.resources.lake import LakeResource, trips_key
+from taxi_assets.resources.lake import LakeResource
 from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.resources.source import SourceResource
 from taxi_assets.run_restart import restart_run
 from taxi_assets.services import Service
 from taxi_assets.settings import days_per_run, drop_rules, owners, retry_delay
-from taxi_assets.slices import CleanedDay, RawSlice, TripsSlice, open_lake_trips, total_of
+from taxi_assets.slices import CleanedDay, RawSlice, TripsSlice
 from taxi_assets.trips.clean import clean
 from taxi_assets.trips.header import header_of_slice
 from taxi_assets.trips.month import RawMonth
@@ -257,7 +258,7 @@ def _gcs_trips(stage: Stage) -> dg.AssetsDefinition:
         with guarded(context.asset_key, days_of(context)):
             slices = dict(cleaned_trips)
             yield dg.Output(slices)
-            found = {day: lake_totals(lake, service, day) for day in slices}
+            found = lake_store.read_back(lake.lake, service, list(slices), context.log.error)
             yield from record_checks(context, checks.check_store(slices, found), context.asset_key)
             _finish(context, slices, cleaned_trips)
 
@@ -290,22 +291,6 @@ def _bigquery_trips(stage: Stage) -> dg.AssetsDefinition:
     return bigquery_trips
 
 
-def lake_totals(resource: LakeResource, service: Service, day: date) -> tuple[int, float]:
-    """Rows and sum of `total_amount` (dollars) of a day, as the lake's object has them.
-
-    Raises:
-        DayRefusedError: the object is damaged.
-        FileNotFoundError: the lake does not have the day.
-    """
-    lake = resource.lake
-    trips = open_lake_trips(lake, service, day)
-    if trips is None:
-        raise FileNotFoundError(lake.path(trips_key(service, day, lake.layout)))
-    if service.total is None:
-        return trips.rows, 0.0
-    return trips.rows, total_of(trips.table([service.total]))
-
-
 def _facts(file: MonthFile) -> dict[str, Any]:
     return {
         "dagster/uri": file.url,
@@ -324,9 +309,15 @@ def _finish(context: dg.AssetExecutionContext, stored: Collection[date], days: D
     """
     asked = days_of(context)
     missing = [day for day in asked if day not in stored]
-    if not missing or (stored and not is_last(context)):
+    if not missing:
         return
-    upstream = "refused upstream, see its failed checks"
+    if stored and not is_last(context):
+        # This step goes on: the log is the one place that can say why.
+        for day in missing:
+            if day in days.refused:
+                context.log.error(f"{context.asset_key.to_user_string()}: {days.refused[day]}")
+        return
+    upstream = "rejected upstream, see its failed checks and errors in the log"
     reasons = [f"{day}: {days.refused.get(day, upstream)}" for day in missing]
     others = f"; the other {len(asked) - len(missing)} are stored" if stored else ""
     raise dg.Failure(

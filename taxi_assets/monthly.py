@@ -7,7 +7,7 @@ import dagster as dg
 
 from taxi_assets.asset_metadata import with_code
 from taxi_assets.assets import Stage, retries
-from taxi_assets.days import bounded_map
+from taxi_assets.days import Days
 from taxi_assets.errors import StoreError
 from taxi_assets.io_managers.base import guarded
 from taxi_assets.io_managers.monthly_report import Report
@@ -66,7 +66,7 @@ def month_figures(lake: Lake, service: Service, month: Month) -> MonthFigures:
     """Count the month's days that are in the lake.
 
     Raises:
-        StoreError: the lake has no day of the month.
+        StoreError: the lake has no day of the month, or objects that cannot be read: all are named.
     """
 
     def counted(day: date) -> DayFigures | None:
@@ -80,8 +80,10 @@ def month_figures(lake: Lake, service: Service, month: Month) -> MonthFigures:
             synthetic=trips.origin.synthetic,
         )
 
-    found = zip(month.window, bounded_map(counted, month.window), strict=True)
+    found = Days(list(month.window), counted)
     days = {day: figures for day, figures in found if figures}
+    if found.refused:
+        raise StoreError("; ".join(map(str, found.refused.values())))
     if not days:
         raise StoreError(
             f"no day of {month} is in {lake.path(service.name)}: materialize "

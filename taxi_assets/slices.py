@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from taxi_assets.errors import DayRefusedError, is_transient, one_line
 from taxi_assets.resources.lake import Lake, trips_key
@@ -134,11 +135,22 @@ class TripsSlice:
             DayRefusedError: the object was deleted or damaged since it was opened.
         """
         with rejecting_damage(self.lake, self.key, self.stored):
-            content = self.lake.get(self.key)
-            if content is None:
-                raise DamagedError("was deleted meanwhile")
-            parquet, _ = open_parquet(content)
-            return parquet.read(columns, use_threads=False)
+            return self._open()[1].read(columns, use_threads=False)
+
+    def content(self) -> pa.Buffer:
+        """The object's bytes, verified.
+
+        Raises:
+            DayRefusedError: the object was deleted or damaged since it was opened.
+        """
+        with rejecting_damage(self.lake, self.key, self.stored):
+            return self._open()[0]
+
+    def _open(self) -> tuple[pa.Buffer, pq.ParquetFile]:
+        content = self.lake.get(self.key)
+        if content is None:
+            raise DamagedError("was deleted meanwhile")
+        return content, open_parquet(content)[0]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from taxi_assets.resources.lake import Lake, open_lake, trips_key
+from taxi_assets.sealed import open_parquet
 from taxi_assets.services import SERVICES, Service
 from taxi_assets.settings import Settings
 from taxi_assets.slices import encode
@@ -101,6 +102,20 @@ def test_an_export_that_fails_leaves_what_was_there(lake: Lake) -> None:
     assert temporary(lake) == []
     shown("export_parquet", **asked("green", last_day=str(DAYS[0])))
     assert pq.read_metadata(Path(lake.root, "nyc_taxi_data.parquet")).num_rows == 1
+
+
+def test_an_export_is_sealed_and_a_damaged_day_is_named(lake: Lake) -> None:
+    shown("export_parquet", **asked("green"))
+    content = lake.get("nyc_taxi_data.parquet")
+    assert content is not None
+    _, facts = open_parquet(content)
+    assert facts["partition"] == f"{DAYS[0]} to {DAYS[1]}"
+    day = Path(lake.root, trips_key(SERVICES["green"], DAYS[1], lake.layout))
+    day.write_bytes(day.read_bytes()[:-1])
+    said = refused("export_parquet", **asked("green"))
+    assert said.startswith(f"green/gcs_trips {DAYS[1]}: {day} is cut off")
+    assert said.endswith(f"materialize green/gcs_trips for {DAYS[1]} again")
+    assert lake.get("nyc_taxi_data.parquet") == content
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from taxi_assets.sealed import seal_zstd
+from taxi_assets.slices import encode
 from taxi_assets_tests.small_jobs.jobs import records, refused, shown
 
 TEXT = 'name,age,fare\n"Allen, Elisabeth",29,211.3375\n"two\nlines",,151.55\nAstor,47,227.525\n'
@@ -195,6 +196,22 @@ def test_what_cannot_be_read_fails(name: str, make: Callable[[Path], None], lake
     said = refused("inspect_object", object=name)
     assert str(lake / name) in said
     assert "cannot be read" in said
+
+
+@pytest.mark.parametrize("name", ["ours.parquet", "ours.csv.zst"])
+def test_a_changed_bit_of_an_object_of_ours_is_noticed(name: str, lake: Path) -> None:
+    """Also in rows that are not shown."""
+    if name.endswith(".parquet"):
+        content = encode(pa.table({"a": range(50_000)}), {"rows": 50_000}).to_pybytes()
+    else:
+        content = seal_zstd({"rows": 3}, zstd(TEXT) + zstd("Astor,47,227.525\n" * 5000))
+    (lake / name).write_bytes(content)
+    shown("inspect_object", object=name)
+    damaged = bytearray(content)
+    damaged[len(content) // 2] ^= 1
+    (lake / name).write_bytes(damaged)
+    said = refused("inspect_object", object=name)
+    assert f"{lake / name} cannot be read: it is damaged: the checksum of its content is" in said
 
 
 def test_a_large_object_is_read_in_blocks(lake: Path) -> None:
