@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from taxi_assets.redaction import redact
+
 
 class TerminalError(Exception):
     """Trying again will not help. The message is one line: what, where, found, remedy."""
@@ -76,8 +78,8 @@ def _lost_upload(error: OSError) -> bool:
 
 
 def one_line(said: object) -> str:
-    """An error or its words without line breaks, as a log or an alert shows them."""
-    return " ".join(str(said).split())
+    """Return an error's message without line breaks and secrets, as a log or an alert shows it."""
+    return redact(" ".join(str(said).split()))
 
 
 @contextmanager

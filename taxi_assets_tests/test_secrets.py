@@ -109,6 +109,18 @@ def wrong_template(set_to: Set, site: Site, folder: Path) -> str:
     return "template"
 
 
+def malformed_source(set_to: Set, site: Site, folder: Path) -> str:
+    del site, folder
+    set_to("TAXI_SOURCE", f'"https://me:{PLANTED}/@nas/{{service}}_{{year}}-{{month}}.csv"')
+    return "TAXI_SOURCE begins or ends with a blank or a quote"
+
+
+def key_in_place_of_its_file(set_to: Set, site: Site, folder: Path) -> str:
+    del site, folder
+    set_to("GOOGLE_APPLICATION_CREDENTIALS", json.dumps({"private_key": PLANTED}))
+    return "GOOGLE_APPLICATION_CREDENTIALS is no path of a key file"
+
+
 def endpoint_with_password(set_to: Set, site: Site, folder: Path) -> str:
     del folder
     set_to("BIGQUERY_ENDPOINT", site.address.replace("//", f"//{IN_URL}"))
@@ -169,6 +181,8 @@ FAILURES = [
     postgres_away,
     *map(bad_source, SOURCES),
     wrong_template,
+    malformed_source,
+    key_in_place_of_its_file,
     endpoint_with_password,
     broken_key,
 ]

@@ -13,6 +13,7 @@ import dagster as dg
 from taxi_assets.days import Days
 from taxi_assets.errors import DayRefusedError, TerminalError, is_transient, one_line, remedy
 from taxi_assets.record import DayRecord, days_of, landed_days, record_days
+from taxi_assets.redaction import redact, redacted_cause
 from taxi_assets.resources.lake import Lake
 from taxi_assets.services import Service
 from taxi_assets.slices import TripsSlice
@@ -84,7 +85,7 @@ def guarded(key: dg.AssetKey, days: Sequence[date]) -> Iterator[None]:
         yield
     except (dg.Failure, GeneratorExit):
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - raised again, its chain without secrets
         span = str(days[0]) if len(days) == 1 else f"{days[0]} to {days[-1]}"
         text = (
             str(error)
@@ -92,8 +93,8 @@ def guarded(key: dg.AssetKey, days: Sequence[date]) -> Iterator[None]:
             else f"{type(error).__name__}: {one_line(error)}{remedy(error)}"
         )
         raise dg.Failure(
-            f"{key.to_user_string()} {span}: {text}", allow_retries=is_transient(error)
-        ) from error
+            f"{key.to_user_string()} {span}: {redact(text)}", allow_retries=is_transient(error)
+        ) from redacted_cause(error)
 
 
 def origin_metadata(facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ from taxi_assets.local.home import (
 )
 from taxi_assets.local.postgres_place import OUTSIDE
 from taxi_assets.local.process import Identity, stop
+from taxi_assets.redaction import shown
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -190,7 +191,9 @@ def _grace() -> float:
     try:
         return max(0.0, float(text))
     except ValueError:
-        raise LocalStackError(f"TAXI_LOCAL_GRACE={text!r}: write a number of seconds") from None
+        raise LocalStackError(
+            f"TAXI_LOCAL_GRACE={shown(text)}: write a number of seconds"
+        ) from None
 
 
 def _take_signals() -> None:

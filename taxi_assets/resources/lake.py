@@ -27,7 +27,7 @@ from pydantic import Field
 
 from taxi_assets.errors import StoreError, room_in
 from taxi_assets.services import Service
-from taxi_assets.settings import KeepSettings, LakeSettings, Layout, Settings
+from taxi_assets.settings import KeepSettings, LakeSettings, Layout, Settings, storage_emulator
 from taxi_assets.windows import Month
 
 TEMPORARY = "_tmp"
@@ -235,9 +235,9 @@ def open_lake(settings: LakeSettings, keep: timedelta = KeepSettings.temporary) 
     # By default it goes on for 15 minutes. A silent server is given up after 120 s more: that limit
     # of Google's client (TransferStallTimeoutOption) is out of pyarrow's reach.
     retries = timedelta(seconds=settings.retry_seconds)
-    emulator = os.environ.get("STORAGE_EMULATOR_HOST")
+    emulator = storage_emulator()
     if emulator:
-        address = urlsplit(emulator if "://" in emulator else f"http://{emulator}")
+        address = urlsplit(emulator)
         filesystem = pa_fs.GcsFileSystem(
             anonymous=True,
             scheme=address.scheme,

@@ -17,11 +17,23 @@ from pathlib import Path
 from typing import Literal, cast
 
 from taxi_assets.errors import SettingsError
+from taxi_assets.redaction import CREDENTIALS, HIDDEN, shown
+from taxi_assets.settings.addresses import (
+    EMULATOR,
+    ENDPOINT,
+    KEY_FILE,
+    POSTGRES_HOST,
+    POSTGRES_NAME,
+    matches_url,
+    path_complaint,
+    source_complaint,
+)
 from taxi_assets.settings.variables import Variables
 
 Profile = Literal["local", "gcp"]
 Layout = Literal["hive", "date"]
 
+PROFILES = ("local", "gcp")
 SAMPLE = "sample"
 PLACEHOLDERS = ("{service}", "{year}", "{month}")
 POSTGRES_NAMES = ("HOST", "PORT", "DBNAME", "USER", "PASSWORD")
@@ -29,10 +41,11 @@ POSTGRES_NAMES = ("HOST", "PORT", "DBNAME", "USER", "PASSWORD")
 IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
-ENDPOINT = re.compile(r"https?://[^/@?#\s]+/?")
+LOCATION = re.compile(r"[A-Za-z0-9-]+")
 # What Dagster takes for an owner.
 OWNER = re.compile(r"team:\S+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 
+OWNERS_SHOWN = re.compile(r"[\w.%+@:, -]*")
 LARGEST_PORT = 65535
 FOR_EVER = "forever"
 MOST_DAYS = range(1, 36_501)
@@ -129,14 +142,26 @@ def start_date(env: Mapping[str, str] | None = None) -> date:
     try:
         return date.fromisoformat(text)
     except ValueError:
-        raise SettingsError(f"TAXI_START_DATE={text!r}: write a date as 2021-01-01") from None
+        raise SettingsError(f"TAXI_START_DATE={shown(text)}: write a date as 2021-01-01") from None
+
+
+def storage_emulator(env: Mapping[str, str] | None = None) -> str | None:
+    """URL of a GCS emulator, `STORAGE_EMULATOR_HOST` (Google's own variable); None for Google."""
+    text = (os.environ if env is None else env).get("STORAGE_EMULATOR_HOST")
+    if not text:
+        return None
+    if not matches_url(EMULATOR, text):
+        raise SettingsError(
+            "STORAGE_EMULATOR_HOST is no host:port or http://host:port without user and password"
+        )
+    return text if "://" in text else f"http://{text}"
 
 
 def days_per_run(env: Mapping[str, str] | None = None) -> int:
     """Most days in one run of a backfill, `TAXI_DAYS_PER_RUN` (default 31)."""
     text = (os.environ if env is None else env).get("TAXI_DAYS_PER_RUN") or "31"
     if not text.isdecimal() or int(text) < 1:
-        raise SettingsError(f"TAXI_DAYS_PER_RUN={text!r}: write a whole number from 1")
+        raise SettingsError(f"TAXI_DAYS_PER_RUN={shown(text)}: write a whole number from 1")
     return int(text)
 
 
@@ -149,7 +174,7 @@ def retry_delay(env: Mapping[str, str] | None = None) -> float:
         delay = math.nan
     if not 0 < delay <= LONGEST_DELAY:
         raise SettingsError(
-            f"TAXI_RETRY_DELAY={text!r}: write seconds, over 0 and at most {LONGEST_DELAY}"
+            f"TAXI_RETRY_DELAY={shown(text)}: write seconds, over 0 and at most {LONGEST_DELAY}"
         )
     return delay
 
@@ -161,9 +186,16 @@ def owners(env: Mapping[str, str] | None = None) -> list[str]:
     wrong = [name for name in names if not OWNER.fullmatch(name)]
     if wrong or not names:
         raise SettingsError(
-            f"TAXI_OWNERS={text!r}: write e-mail addresses or team:<name>, with commas between"
+            f"TAXI_OWNERS={_owners_shown(text)}: write e-mail addresses or team:<name>, with "
+            "commas between"
         )
     return names
+
+
+def _owners_shown(text: str) -> str:
+    """The names as a message quotes them, among them the @ of e-mail addresses."""
+    harmless = OWNERS_SHOWN.fullmatch(text) and not CREDENTIALS.search(text)
+    return repr(text if harmless else HIDDEN)
 
 
 def drop_rules(env: Mapping[str, str] | None = None) -> tuple[str, ...]:
@@ -182,11 +214,11 @@ class _Reader(Variables):
     """Collects every complaint before it raises one error."""
 
     def settings(self) -> Settings:
-        profile = self.choice("TAXI_PROFILE", ("local", "gcp"), "local")
+        profile = self.choice("TAXI_PROFILE", PROFILES, "local")
         local = profile != "gcp"
         settings = Settings(
             profile=cast("Profile", profile),
-            home=Path(self.text("TAXI_HOME", ".taxi")).expanduser().absolute(),
+            home=self.path("TAXI_HOME", ".taxi"),
             source=self.source(local=local),
             postgres=self.postgres(local=local),
             lake=self.lake(local=local),
@@ -195,9 +227,10 @@ class _Reader(Variables):
             drop=self.drop(),
             keep=self.keep(),
         )
+        self.google()
         if self.wrong:
             raise SettingsError(
-                f"profile {profile}: "
+                f"profile {profile if profile in PROFILES else shown(profile)}: "
                 + "; ".join(self.wrong)
                 + ". Set them in the environment or in .env (see .env.example)."
             )
@@ -210,7 +243,7 @@ class _Reader(Variables):
         unknown = [name for name in names if name not in RULES]
         if unknown:
             self.wrong.append(
-                f"TAXI_DROP names {', '.join(map(repr, unknown))}: the rules are "
+                f"TAXI_DROP names {', '.join(map(shown, unknown))}: the rules are "
                 f"{', '.join(RULES)}; none leaves every row in"
             )
         return names
@@ -219,8 +252,8 @@ class _Reader(Variables):
         days = self.text("TAXI_KEEP_DOWNLOADS_DAYS", "90").lower()
         if days != FOR_EVER and not (days.isdecimal() and int(days) in MOST_DAYS):
             self.wrong.append(
-                f"TAXI_KEEP_DOWNLOADS_DAYS={days!r} is neither {FOR_EVER!r} nor a whole number "
-                f"from 1 to {MOST_DAYS[-1]}"
+                f"TAXI_KEEP_DOWNLOADS_DAYS={shown(days)} is neither {FOR_EVER!r} nor a whole "
+                f"number from 1 to {MOST_DAYS[-1]}"
             )
             days = FOR_EVER
         return KeepSettings(
@@ -236,17 +269,39 @@ class _Reader(Variables):
                 # Not shown: a URL may hold a password.
                 f"TAXI_SOURCE is neither 'sample' nor a template with {', '.join(missing)}"
             )
+        elif template and (complaint := source_complaint(template)):
+            self.wrong.append(f"TAXI_SOURCE {complaint}")
         return template
+
+    def path(self, name: str, default: str) -> Path:
+        """A path of this machine."""
+        text = self.text(name, default)
+        if complaint := path_complaint(text):
+            self.wrong.append(f"{name} {complaint}")
+        return Path(text).expanduser().absolute()
+
+    def google(self) -> None:
+        """Google's own variables, which its clients read themselves and quote in their errors."""
+        key = self.env.get("GOOGLE_APPLICATION_CREDENTIALS")
+        if key and not KEY_FILE.fullmatch(key):
+            self.wrong.append(
+                "GOOGLE_APPLICATION_CREDENTIALS is no path of a key file: write the key into a "
+                "file and its path here"
+            )
+        try:
+            storage_emulator(self.env)
+        except SettingsError as error:
+            self.wrong.append(str(error))
 
     def postgres(self, *, local: bool) -> PostgresSettings:
         schema = self.matching("POSTGRES_SCHEMA", IDENTIFIER, "ny_taxi")
         if local and not self.env.get("POSTGRES_HOST"):
             return PostgresSettings(host=None, schema=schema)
         return PostgresSettings(
-            host=self.text("POSTGRES_HOST"),
+            host=self.secretive("POSTGRES_HOST", POSTGRES_HOST, "a host name, address or folder"),
             port=self.number("POSTGRES_PORT", 5432, LARGEST_PORT),
-            dbname=self.text("POSTGRES_DBNAME"),
-            user=self.text("POSTGRES_USER"),
+            dbname=self.secretive("POSTGRES_DBNAME", POSTGRES_NAME, "the name of a database"),
+            user=self.secretive("POSTGRES_USER", POSTGRES_NAME, "the name of a user"),
             password=self.text("POSTGRES_PASSWORD"),
             schema=schema,
             connect_timeout=self.number("POSTGRES_CONNECT_TIMEOUT", 10, 3600),
@@ -259,10 +314,10 @@ class _Reader(Variables):
         if lake.startswith("gs://"):
             bucket = lake.removeprefix("gs://").rstrip("/")
             if not BUCKET.fullmatch(bucket):
-                self.wrong.append(f"TAXI_LAKE={lake!r} is no gs://<bucket>")
+                self.wrong.append(f"TAXI_LAKE={shown(lake)} is no gs://<bucket>")
             return LakeSettings(bucket, layout, None, seconds)
         if lake:
-            path = Path(lake).expanduser().absolute()
+            path = self.path("TAXI_LAKE", "")
             return LakeSettings(path.name, layout, path, seconds)
         bucket = self.matching("GCS_BUCKET", BUCKET, "taxi" if local else None)
         if not local:
@@ -272,7 +327,7 @@ class _Reader(Variables):
 
     def bigquery(self, *, local: bool) -> BigQuerySettings:
         endpoint = self.env.get("BIGQUERY_ENDPOINT") or None
-        if endpoint and not ENDPOINT.fullmatch(endpoint):
+        if endpoint and not matches_url(ENDPOINT, endpoint):
             self.wrong.append(
                 # Not shown: it may hold a password. Client errors would show it, too.
                 "BIGQUERY_ENDPOINT is no http://host:port or https:// URL without user and password"
@@ -280,7 +335,7 @@ class _Reader(Variables):
         return BigQuerySettings(
             project=self.matching("GCP_PROJECT", PROJECT, "taxi-local" if local else None),
             dataset=self.matching("BIGQUERY_DATASET", IDENTIFIER, "ny_taxi"),
-            location=self.text("BIGQUERY_LOCATION", "US"),
+            location=self.matching("BIGQUERY_LOCATION", LOCATION, "US"),
             endpoint=endpoint,
             embedded=local and endpoint is None,
             timeout=self.number("BIGQUERY_TIMEOUT", 120, LONGEST_DELAY),

@@ -7,14 +7,16 @@ wrong setting is told of all the same.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from email.utils import parseaddr
 from typing import Literal, cast
-from urllib.parse import urlsplit
 
 from taxi_assets.errors import SettingsError
+from taxi_assets.redaction import shown
 from taxi_assets.settings import LARGEST_PORT
+from taxi_assets.settings.addresses import MAIL_HOST, UI_URL, WEB_URL, matches_url
 from taxi_assets.settings.variables import Variables
 
 Security = Literal["starttls", "tls", "none"]
@@ -76,7 +78,7 @@ class AlertSettings:
                 "Occasion",
                 variables.choice("TAXI_ALERT_ON", ("failure", "failure_and_warnings"), "failure"),
             ),
-            ui_url=(_url(variables, "TAXI_UI_URL") or "http://127.0.0.1:3000").rstrip("/"),
+            ui_url=(_url(variables, "TAXI_UI_URL", UI_URL) or "http://127.0.0.1:3000").rstrip("/"),
         )
         if variables.wrong:
             raise SettingsError(
@@ -93,18 +95,12 @@ def any_target(env: Mapping[str, str] | None = None) -> bool:
     return any((os.environ if env is None else env).get(name) for name in TARGETS)
 
 
-def _url(variables: Variables, name: str) -> str | None:
+def _url(variables: Variables, name: str, pattern: re.Pattern[str] = WEB_URL) -> str | None:
     url = variables.env.get(name) or None
-    if url is None:
-        return None
-    try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        usable = False
-    if not usable:
+    if url is not None and not matches_url(pattern, url):
         # Not shown: the URL of a webhook is a secret.
-        variables.wrong.append(f"{name} is no http:// or https:// URL")
+        without = " without user, password and query" if pattern is UI_URL else ""
+        variables.wrong.append(f"{name} is no http:// or https:// URL{without}")
     return url
 
 
@@ -119,7 +115,9 @@ def _email(variables: Variables) -> EmailSettings | None:
     sender = variables.text("TAXI_ALERT_EMAIL_FROM", "taxi_assets@localhost")
     for name, addresses in {"TAXI_ALERT_EMAIL_TO": to, "TAXI_ALERT_EMAIL_FROM": [sender]}.items():
         variables.wrong.extend(
-            f"{name}: {address!r} is no address" for address in addresses if not _address(address)
+            f"{name}: {shown(address)} is no address"
+            for address in addresses
+            if not _address(address)
         )
     security = cast(
         "Security", variables.choice("TAXI_ALERT_SMTP_SECURITY", tuple(SMTP_PORTS), "starttls")
@@ -130,7 +128,7 @@ def _email(variables: Variables) -> EmailSettings | None:
     return EmailSettings(
         to=to,
         sender=sender,
-        host=variables.text("TAXI_ALERT_SMTP_HOST"),
+        host=variables.secretive("TAXI_ALERT_SMTP_HOST", MAIL_HOST, "the name of a mail server"),
         port=variables.number("TAXI_ALERT_SMTP_PORT", SMTP_PORTS.get(security, 25), LARGEST_PORT),
         security=security,
         user=user,

@@ -10,6 +10,7 @@ import dagster as dg
 import pyarrow as pa
 
 from taxi_assets.errors import TerminalError, one_line
+from taxi_assets.redaction import redacted_cause
 
 WIDEST = 200
 """Characters of a cell."""
@@ -64,11 +65,11 @@ def failing_in_one_line() -> Iterator[None]:
     """Whatever goes wrong becomes a `Failure` of one line."""
     try:
         yield
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - raised again, its chain without secrets
         said = (
             str(error) if isinstance(error, TerminalError) else f"{type(error).__name__}: {error}"
         )
-        raise dg.Failure(one_line(said)) from error
+        raise dg.Failure(one_line(said)) from redacted_cause(error)
 
 
 def _cell(value: Any) -> str | int | float | bool:

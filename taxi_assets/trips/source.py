@@ -17,8 +17,10 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from taxi_assets.errors import SourceError
+from taxi_assets.redaction import redact_value
 from taxi_assets.services import Service
 from taxi_assets.settings import SAMPLE
+from taxi_assets.settings.addresses import source_complaint
 from taxi_assets.trips.download import (
     Origin,
     Partial,
@@ -27,7 +29,6 @@ from taxi_assets.trips.download import (
     Transfer,
     Version,
     download,
-    public_url,
     sha256_of,
 )
 from taxi_assets.trips.kept import MonthFile, keep, locked, read_note, remembered_sha256
@@ -36,7 +37,7 @@ from taxi_assets.trips.sample import LABEL, write_month
 from taxi_assets.trips.whole import check_start, check_whole
 from taxi_assets.windows import Month
 
-__all__ = ["MonthFile", "fetch", "look", "place", "public_url"]
+__all__ = ["MonthFile", "fetch", "look", "place"]
 
 SUFFIXES = (".csv.gz", ".csv", ".parquet")
 NAMES_SHOWN = 4
@@ -73,9 +74,9 @@ def fetch(  # noqa: PLR0913 - one call from one place
     if template == SAMPLE:
         return job.sample()
     address = job.render(template)
-    if _is_http(address, job.label):
+    if _is_http(address):
         return job.http(template, address)
-    return job.local(_path_of(address, job.label))
+    return job.local(_path_of(address))
 
 
 def look(template: str, service: Service, month: Month) -> Version | None:
@@ -91,9 +92,9 @@ def look(template: str, service: Service, month: Month) -> Version | None:
         return Version()
     job = _Job(service, month, Path(), lambda _: None)
     address = job.render(template)
-    if _is_http(address, job.label):
-        return look_at(Origin(job.label, public_url(address), address))
-    path = _path_of(address, job.label)
+    if _is_http(address):
+        return look_at(Origin(job.label, redact_value(address), address))
+    path = _path_of(address)
     try:
         return stat_of(path)
     except PermissionError as error:
@@ -106,19 +107,13 @@ def place(template: str, service: Service, month: Month) -> str:
     """URL without credentials, or path, of a month's file."""
     job = _Job(service, month, Path(), lambda _: None)
     address = job.render(template)
-    is_http = _is_http(address, job.label)
-    return public_url(address) if is_http else str(_path_of(address, job.label))
+    is_http = _is_http(address)
+    return redact_value(address) if is_http else str(_path_of(address))
 
 
-def _is_http(address: str, label: str) -> bool:
+def _is_http(address: str) -> bool:
     """Whether a month's address is a URL to ask a server for, and not a path."""
-    scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]*)://", address)
-    name = scheme[1].lower() if scheme else "file"
-    if name not in ("http", "https", "file"):
-        raise Origin(label, public_url(address)).refusal(
-            f"{name}:// is not supported", "set TAXI_SOURCE to an https:// URL or a path"
-        )
-    return name != "file"
+    return re.match(r"https?://", address, re.IGNORECASE) is not None
 
 
 @dataclass(frozen=True)
@@ -136,6 +131,16 @@ class _Job:
         return f"{self.service.name} {self.month}"
 
     def render(self, template: str) -> str:
+        """Address of the month.
+
+        Raises:
+            SourceError: the template is malformed. Its parts are not shown.
+        """
+        if complaint := source_complaint(template):
+            raise SourceError(f"{self.label}: TAXI_SOURCE {complaint}; correct it")
+        return self.fill_in(template)
+
+    def fill_in(self, template: str) -> str:
         year, month = str(self.month).split("-")
         for name, value in (("service", self.service.name), ("year", year), ("month", month)):
             template = template.replace(f"{{{name}}}", value)
@@ -171,11 +176,8 @@ class _Job:
             raise origin.refusal(found, "give this user access") from None
 
     def http(self, template: str, url: str) -> MonthFile:
-        origin = Origin(self.label, public_url(url), url)
-        try:
-            parts = urlsplit(template)
-        except ValueError as error:
-            raise origin.refusal(f"not a URL ({error})", "check TAXI_SOURCE") from None
+        origin = Origin(self.label, redact_value(url), url)
+        parts = urlsplit(template)
         folder = self.downloads / self.service.name / _folder_of(parts)
         path = folder / self.name_of(PurePosixPath(parts.path).name, origin)
         with locked(path, self.label, self.progress):
@@ -213,7 +215,7 @@ class _Job:
 
     def name_of(self, pattern: str, origin: Origin) -> str:
         """File name that no other month of the template has."""
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", unquote(self.render(pattern)))
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", unquote(self.fill_in(pattern)))
         _suffix(name, origin)
         own = "{year}" in pattern and "{month}" in pattern
         return name if own else f"{self.month}_{name}"
@@ -260,15 +262,11 @@ class _Job:
         return None
 
 
-def _path_of(address: str, label: str) -> Path:
+def _path_of(address: str) -> Path:
     """Absolute path of a path or `file://` URL."""
     if address[:7].lower() != "file://":
         return Path(address).expanduser().absolute()
-    host, slash, path = address[7:].partition("/")
-    if host not in ("", "localhost"):
-        raise Origin(label, public_url(address)).refusal(
-            f"names the host {host}", "write file:///path for a file of this machine"
-        )
+    _, slash, path = address[7:].partition("/")
     return Path(unquote(slash + path))
 
 

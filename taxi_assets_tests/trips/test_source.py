@@ -25,7 +25,7 @@ from taxi_assets.errors import SourceError
 from taxi_assets.services import GREEN, YELLOW
 from taxi_assets.settings import SAMPLE
 from taxi_assets.trips import download, kept
-from taxi_assets.trips.source import MonthFile, fetch, public_url
+from taxi_assets.trips.source import MonthFile, fetch
 from taxi_assets.windows import Month
 from taxi_assets_tests.site import (
     NAME,
@@ -426,9 +426,9 @@ def test_redirect_to_http(site: Site, desk: Desk) -> None:
     ("template", "found"),
     [
         ("gs://b/{service}/{year}/{month}.csv", "gs:// is not supported"),
-        ("file://other/{service}/{year}/{month}.csv", "names the host other"),
+        ("file://other/{service}/{year}/{month}.csv", "is no file:///path"),
         ("http://127.0.0.1:9/{service}/{year}/{month}.zip", "of no known type"),
-        ("http://[127/{service}/{year}/{month}.csv", "not a URL"),
+        ("http://[127/{service}/{year}/{month}.csv", "is no URL of a server"),
         ("/{service}/{year}-{month}.txt", "of no known type"),
     ],
 )
@@ -462,13 +462,6 @@ def test_no_secret_is_told_or_kept(site: Site, desk: Desk, acts: list[Act]) -> N
     kept = " ".join(p.read_text() for p in desk.home.rglob("*.json"))
     names = " ".join(str(path) for path in desk.home.rglob("*"))
     assert not [word for word in SECRETS if word in f"{told} {desk.lines} {kept} {names}"]
-
-
-def test_public_url() -> None:
-    url = "https://me:s3cret@host:8443/a/b.csv.gz?X-Goog-Signature=S1gn#t0ken"
-    assert public_url(url) == "https://host:8443/a/b.csv.gz"
-    assert public_url("https://me@host/a") == "https://host/a"
-    assert "s3cret" not in public_url("https://me:s3cret@[host/a")
 
 
 # Files on this machine

@@ -1,0 +1,78 @@
+"""What an address in a setting must look like: URLs, hosts, paths, the path of a key file.
+
+A complaint never shows the value. It names the variable and the form that is wanted: whoever
+mistypes a URL has a password in a place where no parser expects it.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+from taxi_assets.redaction import CREDENTIALS, HOST, PATH
+
+SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+WEB_URL = re.compile(
+    rf"(?i:https?)://(?:[^/?#@\s]*@)?(?P<host>{HOST})(?:/[^?#@\s]*)?(?:\?[^#@\s]*)?(?:#[^@\s]*)?"
+)
+FILE_URL = re.compile(r"(?i:file)://(?:localhost)?/[^@\s]*")
+UI_URL = re.compile(rf"(?i:https?)://(?P<host>{HOST})(?:/[^?#@\s]*)?")
+ENDPOINT = re.compile(rf"(?i:https?)://(?P<host>{HOST})/?")
+EMULATOR = re.compile(rf"(?:(?i:https?)://)?(?P<host>{HOST})/?")
+POSTGRES_HOST = re.compile(r"/[^\s@?#='\"]*|[A-Za-z0-9._,-]+|\[?[0-9A-Fa-f:.]+\]?")
+POSTGRES_NAME = re.compile(r"[^\s:/?#='\"]{1,63}")
+MAIL_HOST = re.compile(HOST.partition(r"(?::")[0])
+KEY_FILE = re.compile(r"(?:/|~/|\.\.?/)[^\n{}]{1,1000}|[^\s{}:@\"']{1,200}\.json")
+DOUBTFUL = re.compile(r"[@?#=:;&\s'\"]")
+"""What a relative path is not written with, unless ./ shows that it is one."""
+ESCAPED = "write an @, /, ? or # in user, password or path as %40, %2F, %3F or %23"
+ENCLOSED = re.compile(r"[\s'\"].*|.*[\s'\"]|.*[\x00-\x1f].*", re.DOTALL)
+OTHER_SCHEMES = ("gs", "s3", "s3a", "az", "abfs", "hdfs", "ftp", "ftps", "sftp")
+"""Named in a complaint; another text before :// may be a user's name."""
+SUPPORTED = "https://, http://, file:// or a path"
+
+
+def source_complaint(template: str) -> str | None:
+    """Return what is wrong with the form of a URL or path of month files; None if nothing is."""
+    if ENCLOSED.fullmatch(template):
+        return "begins or ends with a blank or a quote: leave it out"
+    scheme = SCHEME.match(template)
+    if scheme is None:
+        return path_complaint(template)
+    match scheme[1].lower():
+        case "http" | "https":
+            return None if matches_url(WEB_URL, template) else f"is no URL of a server: {ESCAPED}"
+        case "file":
+            return None if FILE_URL.fullmatch(template) else "is no file:///path of this machine"
+        case _:
+            named = (
+                f"{scheme[1].lower()}://" if scheme[1].lower() in OTHER_SCHEMES else "its scheme"
+            )
+            return f"cannot be used, {named} is not supported: write {SUPPORTED}"
+
+
+def path_complaint(path: str) -> str | None:
+    """Return what is wrong with the form of a path of this machine; None if nothing is."""
+    if ENCLOSED.fullmatch(path):
+        return "begins or ends with a blank or a quote: leave it out"
+    if SCHEME.match(path):
+        return "is a URL where a path is expected"
+    doubtful = DOUBTFUL.search(path) if PATH.fullmatch(path) is None else CREDENTIALS.search(path)
+    if doubtful:
+        return (
+            "is neither a URL (https://...) nor a path of this machine: write /, ./ or ~/ before a "
+            f"path, and in a URL {ESCAPED}"
+        )
+    return None
+
+
+def matches_url(pattern: re.Pattern[str], url: str) -> bool:
+    """Whether a URL has the form of a pattern, a host, and a port that exists."""
+    found = pattern.fullmatch(url)
+    if found is None or not found["host"]:
+        return False
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
