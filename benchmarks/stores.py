@@ -43,12 +43,12 @@ def postgres_table(service: Service) -> str:
 def bigquery() -> Client:
     """A client of the emulator."""
     from google.api_core.client_options import ClientOptions  # noqa: PLC0415 - heavy at import
-    from google.auth.credentials import AnonymousCredentials  # noqa: PLC0415
     from google.cloud import bigquery as google  # noqa: PLC0415
+    from google.oauth2.credentials import Credentials  # noqa: PLC0415
 
     return google.Client(
         project=os.environ["GCP_PROJECT"],
-        credentials=AnonymousCredentials(),
+        credentials=Credentials(os.environ["BIGQUERY_TOKEN"]),
         client_options=ClientOptions(api_endpoint=os.environ["BIGQUERY_ENDPOINT"]),
     )
 

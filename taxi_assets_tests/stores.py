@@ -108,12 +108,15 @@ def postgres_arguments() -> dict[str, str | int]:
 def settings() -> dict[str, str]:
     """The settings that lead to the embedded servers by their addresses."""
     named = {f"POSTGRES_{name.upper()}": str(it) for name, it in postgres_arguments().items()}
-    return named | {"BIGQUERY_ENDPOINT": stack().bigquery_endpoint}
+    here = stack()
+    emulator = {"BIGQUERY_ENDPOINT": here.bigquery_endpoint, "BIGQUERY_TOKEN": here.bigquery_token}
+    return named | emulator
 
 
 def bigquery():
     """A client of the emulator."""
-    return emulator_client("taxi-local", stack().bigquery_endpoint)
+    here = stack()
+    return emulator_client("taxi-local", here.bigquery_endpoint, here.bigquery_token)
 
 
 def drop_tables() -> None:

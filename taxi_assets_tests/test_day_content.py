@@ -83,8 +83,9 @@ def test_every_place_can_be_opened(chunk: dict[str, Any]) -> None:
         assert isinstance(place, dg.PathMetadataValue)
         assert Path(place.value).is_file()
     table = chunk["bigquery_trips"].metadata["dagster/uri"]
-    assert isinstance(table, dg.UrlMetadataValue)
-    opened = requests.get(table.value, timeout=10).json()
+    assert isinstance(table, dg.TextMetadataValue)
+    token = {"Authorization": f"Bearer {stores.stack().bigquery_token}"}
+    opened = requests.get(table.value, headers=token, timeout=10).json()
     assert opened["tableReference"]["tableId"] == GREEN.table
     database = values(chunk["postgres_trips"])
     assert database["dagster/uri"].startswith("postgresql://127.0.0.1:")

@@ -93,7 +93,7 @@ def _postgres_folder(home: Home) -> str:
 
 
 def env(home: Home, settings: Settings) -> dict[str, str]:
-    """Name what a client needs, the password among it.
+    """Name what a client needs, password and token among it.
 
     Raises:
         LocalStackError: the stack is not up; servers started here would end with this process.
@@ -112,6 +112,7 @@ def env(home: Home, settings: Settings) -> dict[str, str]:
         "POSTGRES_PASSWORD": stack.postgres_password,
         "TAXI_LAKE": str(settings.lake.path or f"gs://{settings.lake.bucket}"),
         "BIGQUERY_ENDPOINT": stack.bigquery_endpoint,
+        "BIGQUERY_TOKEN": stack.bigquery_token,
         "GCP_PROJECT": settings.bigquery.project,
     }
 
@@ -134,7 +135,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("down", help="stop the servers")
     shown = commands.add_parser("status", help="tell state, address and folder of each server")
     shown.add_argument("--json", action="store_true", help="as one JSON object")
-    commands.add_parser("env", help="print KEY=value lines for a shell, with the password")
+    commands.add_parser("env", help="print KEY=value lines for a shell, with password and token")
     asked = parser.parse_args(arguments)
     try:
         settings = Settings.from_env()

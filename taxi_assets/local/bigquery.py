@@ -21,16 +21,18 @@ NAME = "bigquery"
 STOP = (signal.SIGTERM, signal.SIGKILL)
 
 
-def start(home: Home, port: int | None, own: Callable[[Server], None]) -> Server:
+def start(home: Home, port: int | None, token: str, own: Callable[[Server], None]) -> Server:
     """Spawn the emulator on `home`, on the remembered port when it is free. Does not wait."""
-    server = _spawn(home, pick_port(port), own)
+    server = _spawn(home, pick_port(port), token, own)
     own(server)
     return server
 
 
-def _spawn(home: Home, port: int, own: Callable[[Server], None]) -> Server:
+def _spawn(home: Home, port: int, token: str, own: Callable[[Server], None]) -> Server:
     # Its settings are ours alone: BQEMU_* of a user's own emulator must not reach this one.
     environment = {name: it for name, it in os.environ.items() if not name.startswith("BQEMU_")}
+    # Not an argument: those are for everybody to read.
+    environment["BIGQUERY_TOKEN"] = token
     output = open_log(home.bigquery_log)
     process = subprocess.Popen(  # noqa: S603  our own module
         [sys.executable, "-P", "-m", "taxi_assets.local.bigquery_server", home.path, str(port)],
@@ -48,7 +50,7 @@ def _spawn(home: Home, port: int, own: Callable[[Server], None]) -> Server:
         process=process,
         log=home.bigquery_log,
         is_ready=_is_ready,
-        respawn=lambda: start(home, None, own),
+        respawn=lambda: start(home, None, token, own),
         stop_signal=STOP[0],
         kill_signal=STOP[1],
     )

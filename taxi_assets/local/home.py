@@ -38,6 +38,8 @@ class Stack:
     postgres_password: str = field(repr=False)
     bigquery_endpoint: str
     """`http://127.0.0.1:<port>`."""
+    bigquery_token: str = field(repr=False)
+    """What every request to it must carry, as a bearer token."""
     lake_root: Path
     """The folder that holds the buckets: `gs://<bucket>/…` is `<lake_root>/<bucket>/…`."""
 
@@ -53,6 +55,8 @@ class Record:
     servers: dict[str, Identity] = field(default_factory=dict[str, Identity])
     ports: dict[str, int] = field(default_factory=dict[str, int])
     password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+    """BigQuery's."""
     postgres_folder: str = ""
 
 
@@ -61,6 +65,7 @@ class Config:
     """What one start leaves for the next, in `config.json`."""
 
     password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
     ports: dict[str, int] = field(default_factory=dict[str, int])
     postgres_folder: str = ""
 
@@ -134,6 +139,7 @@ class Home:
             postgres_user=USER,
             postgres_password=record.password,
             bigquery_endpoint=f"http://{LOCAL_HOST}:{record.ports['bigquery']}",
+            bigquery_token=record.token,
             lake_root=self.lake,
         )
 

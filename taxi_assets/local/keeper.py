@@ -12,6 +12,7 @@ import dataclasses
 import fcntl
 import logging
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -82,7 +83,9 @@ class Keeper:
         stop_left_over(self.home)
         self.home.pin.unlink(missing_ok=True)
         config = self.home.config()
-        emulator = bigquery.start(self.home, config.ports.get("bigquery"), self._own)
+        config = dataclasses.replace(config, token=config.token or secrets.token_urlsafe(32))
+        port = config.ports.get("bigquery")
+        emulator = bigquery.start(self.home, port, config.token, self._own)
         database, config = postgres.start(self.home, config, self._own)
         database.wait_ready()
         emulator.wait_ready()
@@ -92,6 +95,7 @@ class Keeper:
             ready=True,
             ports=ports,
             password=config.password,
+            token=config.token,
             postgres_folder=config.postgres_folder,
         )
         log.info("ready: %s", ports)

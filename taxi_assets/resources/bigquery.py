@@ -46,17 +46,25 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
 
     def endpoint(self) -> str | None:
         """Where an emulator answers; None for Google."""
-        if self.settings.embedded:
-            return local.use(Settings.from_env().home).bigquery_endpoint
-        return self.settings.endpoint
+        return self._emulator()[0]
 
-    def page(self, table: str) -> str:
-        """What a browser opens of a table: Google's console, or an emulator's description."""
+    def _emulator(self) -> tuple[str | None, str]:
+        """Endpoint and token of an emulator; None for Google."""
+        if self.settings.embedded:
+            stack = local.use(Settings.from_env().home)
+            return stack.bigquery_endpoint, stack.bigquery_token
+        return self.settings.endpoint, self.settings.token
+
+    def page(self, table: str) -> dg.UrlMetadataValue | dg.TextMetadataValue:
+        """Return where a table is: a link to Google's console, or an emulator's address.
+
+        The latter is no link: a browser does not send the emulator's token.
+        """
         settings, endpoint = self.settings, self.endpoint()
         if endpoint is None:
-            return console_page(settings, table)
+            return dg.MetadataValue.url(console_page(settings, table))
         dataset = f"projects/{settings.project}/datasets/{settings.dataset}"
-        return f"{endpoint}/bigquery/v2/{dataset}/tables/{table}"
+        return dg.MetadataValue.text(f"{endpoint}/bigquery/v2/{dataset}/tables/{table}")
 
     @contextmanager
     def client(self) -> Iterator[Client]:
@@ -65,12 +73,12 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
         Raises:
             StoreError: there are no credentials for Google Cloud.
         """
-        endpoint = self.endpoint()
+        endpoint, token = self._emulator()
         if endpoint is None:
             with self._google() as client:
                 yield _impatient(client, self.settings.timeout)
             return
-        client = emulator_client(self.settings.project, endpoint)
+        client = emulator_client(self.settings.project, endpoint, token)
         _impatient(client, self.settings.timeout, embedded=self.settings.embedded)
         try:
             yield client
@@ -126,14 +134,22 @@ def _impatient(client: Client, seconds: float, *, embedded: bool = False) -> Cli
     return client
 
 
-def emulator_client(project: str, endpoint: str) -> Client:
-    """A client of an emulator at an endpoint, with anonymous credentials."""
+def emulator_client(project: str, endpoint: str, token: str = "") -> Client:
+    """Return a client of an emulator at an endpoint, which sends the token with every request."""
     from google.api_core.client_options import ClientOptions  # noqa: PLC0415 - heavy
     from google.auth.credentials import AnonymousCredentials  # noqa: PLC0415
     from google.cloud import bigquery  # noqa: PLC0415
 
+    class TokenCredentials(AnonymousCredentials):
+        def before_request(self, *arguments: Any) -> None:
+            if token:
+                arguments[-1]["authorization"] = f"Bearer {token}"
+
+        def refresh(self, _request: object) -> None:
+            """Keep the token: asked again, the server says what is wrong with it."""
+
     return bigquery.Client(
         project=project,
-        credentials=AnonymousCredentials(),
+        credentials=TokenCredentials(),  # type: ignore[no-untyped-call]
         client_options=ClientOptions(api_endpoint=endpoint),
     )

@@ -42,6 +42,8 @@ IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,62}")
 PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
 LOCATION = re.compile(r"[A-Za-z0-9-]+")
+# What can follow `Bearer` in a header (RFC 6750).
+TOKEN = re.compile(r"[A-Za-z0-9._~+/-]*=*")
 # What Dagster takes for an owner.
 OWNER = re.compile(r"team:\S+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 
@@ -90,6 +92,8 @@ class BigQuerySettings:
     endpoint: str | None
     embedded: bool
     """Whether the endpoint is that of the embedded stack, known once it is up."""
+    token: str = field(default="", repr=False)
+    """What the emulator at `endpoint` wants; empty: nothing."""
     timeout: int = 120
     """Seconds that a call may stay without an answer; how long a job runs is not bounded."""
 
@@ -325,6 +329,13 @@ class _Reader(Variables):
         home = Path(self.env.get("TAXI_HOME") or ".taxi").expanduser().absolute()
         return LakeSettings(bucket, layout, home / "lake" / bucket, seconds)
 
+    def token(self, name: str) -> str:
+        token = self.env.get(name, "")
+        if not TOKEN.fullmatch(token):
+            # Not shown: it is a secret.
+            self.wrong.append(f"{name} has other characters than letters, digits and ._~+/-=")
+        return token
+
     def bigquery(self, *, local: bool) -> BigQuerySettings:
         endpoint = self.env.get("BIGQUERY_ENDPOINT") or None
         if endpoint and not matches_url(ENDPOINT, endpoint):
@@ -338,5 +349,6 @@ class _Reader(Variables):
             location=self.matching("BIGQUERY_LOCATION", LOCATION, "US"),
             endpoint=endpoint,
             embedded=local and endpoint is None,
+            token=self.token("BIGQUERY_TOKEN"),
             timeout=self.number("BIGQUERY_TIMEOUT", 120, LONGEST_DELAY),
         )

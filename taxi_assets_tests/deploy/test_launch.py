@@ -173,6 +173,7 @@ def container_env(home: Path, gcs: str, sockets: Path, folder: Path) -> dict[str
         "POSTGRES_SCHEMA": "launched",
         # in place of Google
         "BIGQUERY_ENDPOINT": stack.bigquery_endpoint,
+        "BIGQUERY_TOKEN": stack.bigquery_token,
         "STORAGE_EMULATOR_HOST": gcs,
     }
 

@@ -87,6 +87,7 @@ def full(
     """A TAXI_HOME that can be made full; its servers are the session's."""
     server = stores.stack()
     monkeypatch.setenv("BIGQUERY_ENDPOINT", server.bigquery_endpoint)
+    monkeypatch.setenv("BIGQUERY_TOKEN", server.bigquery_token)
     for name, value in stores.postgres_arguments().items():
         monkeypatch.setenv(f"POSTGRES_{name.upper()}", str(value))
     disk = small_disk(tmp_path / "disk", 8) if request.param == "disk" else None

@@ -4,8 +4,8 @@ from typing import Any
 
 import adbc_driver_postgresql.dbapi as postgres
 from google.api_core.client_options import ClientOptions
-from google.auth.credentials import AnonymousCredentials
 from google.cloud import bigquery
+from google.oauth2.credentials import Credentials
 
 from taxi_assets.local import Stack
 
@@ -29,6 +29,6 @@ def postgres_rows(stack: Stack, *statements: str) -> list[Any]:
 def bigquery_client(stack: Stack) -> bigquery.Client:
     return bigquery.Client(
         project="taxi-local",
-        credentials=AnonymousCredentials(),
+        credentials=Credentials(stack.bigquery_token),
         client_options=ClientOptions(api_endpoint=stack.bigquery_endpoint),
     )
