@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -91,9 +92,9 @@ class HttpProxy:
 
 
 @contextmanager
-def http_proxy(upstream: str, port: int = 0) -> Iterator[HttpProxy]:
-    """A proxy in front of the server at a URL."""
-    command = [sys.executable, "-m", __name__, upstream, str(port)]
+def http_proxy(upstream: str, port: int = 0, module: str = __name__) -> Iterator[HttpProxy]:
+    """A proxy in front of the server at a URL; `module` is the program that it runs."""
+    command = [sys.executable, "-m", module, upstream, str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         try:
@@ -135,6 +136,8 @@ class Exchange(BaseHTTPRequestHandler):
     plan: Plan
     fault: Fault | None
     body: bytes
+    seconds: float = 0.0
+    """How long the server works on it."""
 
     def log_message(self, *_: object) -> None:
         pass
@@ -191,6 +194,21 @@ class Exchange(BaseHTTPRequestHandler):
         self.wfile.flush()
         self.reset()
 
+    def answer_in_html(self) -> None:
+        """Let the server do what was asked, and answer 200 with a page, as a captive portal."""
+        self.forward()
+        self.send(200, {"Content-Type": "text/html"}, b"<!doctype html><p>Please sign in")
+
+    def cut_json(self) -> None:
+        """Answer with half of the body, as if it were whole."""
+        code, headers, body = self.forward()
+        self.send(code, headers, body[: len(body) // 2])
+
+    def hold(self) -> None:
+        """Take a second over it."""
+        self.seconds = 1.0
+        self.send(*self.forward())
+
     def hang(self) -> None:
         """Never answer: wait until the client has gone."""
         self.connection.recv(1)
@@ -221,6 +239,7 @@ class Exchange(BaseHTTPRequestHandler):
             if share < 1:
                 return 0, {}, b""
             response = connection.getresponse()
+            time.sleep(self.seconds)
             answer = response.status, dict(response.getheaders()), response.read()
             self.plan.answered.append(f"{response.status} {self.command} {self.path}")
             return answer
@@ -241,11 +260,11 @@ class Exchange(BaseHTTPRequestHandler):
             self.wfile.write(body[:most])
 
 
-def main(upstream: str, port: str) -> None:
+def main(upstream: str, port: str, exchange: type[Exchange] = Exchange) -> None:
     """Print the port, and serve until killed."""
     parts = urlsplit(upstream)
     plan = Plan((str(parts.hostname), int(parts.port or 80)))
-    handler = type("PlannedExchange", (Exchange,), {"plan": plan, "wbufsize": -1})
+    handler = type("PlannedExchange", (exchange,), {"plan": plan, "wbufsize": -1})
     server = ThreadingHTTPServer(("127.0.0.1", int(port)), handler)
     print(server.server_port, flush=True)  # noqa: T201 - for the process that started this one
     server.serve_forever()

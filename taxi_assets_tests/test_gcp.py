@@ -16,16 +16,18 @@ import pytest
 from google.cloud import storage
 
 from taxi_assets import local
+from taxi_assets.resources.bigquery import BigQueryResource
 from taxi_assets.resources.lake import Lake, open_lake
 from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.services import SERVICES
 from taxi_assets.settings import Settings
 from taxi_assets_tests import stores
-from taxi_assets_tests.fault_proxy import http_proxy
+from taxi_assets_tests.fault_proxy import HttpProxy
 from taxi_assets_tests.gcs_server import gcs_server
 from taxi_assets_tests.small_jobs import jobs as small_jobs
 from taxi_assets_tests.sockets import socket_folder
 from taxi_assets_tests.stores import Runs
+from taxi_assets_tests.strict_bigquery import strict_bigquery
 from taxi_assets_tests.test_monthly_report import load, metadata, report
 
 BUCKET = "taxi-on-gcs"
@@ -41,8 +43,15 @@ def gcs(home: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def google(home: Path) -> Iterator[HttpProxy]:
+    """The emulator, as strict as Google."""
+    with strict_bigquery(local.use(home / "taxi").bigquery_endpoint) as proxy:
+        yield proxy
+
+
 @pytest.fixture
-def gcp(gcs: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def gcp(gcs: str, google: HttpProxy, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment of a server: profile gcp, every store named."""
     stack = local.use(home / "taxi")
     settings = {
@@ -52,7 +61,8 @@ def gcp(gcs: str, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         "GCS_BUCKET": BUCKET,
         "GCP_PROJECT": "taxi-local",
         "BIGQUERY_DATASET": "on_gcp",
-        "BIGQUERY_ENDPOINT": stack.bigquery_endpoint,
+        "BIGQUERY_ENDPOINT": google.address,
+        "BIGQUERY_TOKEN": stack.bigquery_token,
         "POSTGRES_HOST": stack.postgres_host,
         "POSTGRES_PORT": str(stack.postgres_port),
         "POSTGRES_DBNAME": stack.postgres_dbname,
@@ -173,16 +183,43 @@ def test_an_export_to_gcs_is_whole_and_can_be_inspected(gcp: None) -> None:
 
 
 def test_a_dataset_that_is_there_is_not_made(
-    gcp: None, home: Path, monkeypatch: pytest.MonkeyPatch
+    gcp: None, google: HttpProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who may edit the dataset that Terraform made may not make one: BigQuery answers 403."""
     monkeypatch.setenv("BIGQUERY_DATASET", "made_by_terraform")
     stores.bigquery().create_dataset("made_by_terraform")
-    with http_proxy(local.use(home / "taxi").bigquery_endpoint) as bigquery:
-        bigquery.add(r"^POST \S+/datasets(\?|\n)", "answer", times=100, status=403)
-        monkeypatch.setenv("BIGQUERY_ENDPOINT", bigquery.address)
-        result = Runs().run("yellow", "2021-01-05")
+    google.add(r"^POST \S+/datasets(\?|\n)", "answer", times=100, status=403)
+    result = Runs().run("yellow", "2021-01-05")
+    google.clear()
     assert result.success, stores.failure(result)
+
+
+def test_a_table_that_must_be_filtered_is_loaded_compared_and_read(
+    gcp: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `require_partition_filter`, which somebody switched on after the first load."""
+    monkeypatch.setenv("BIGQUERY_DATASET", "filtered")
+    runs = Runs()
+    assert runs.run("yellow", "2021-01-05").success
+    with BigQueryResource().client() as client:
+        table = client.get_table(f"filtered.{YELLOW.table}")
+        table.require_partition_filter = True
+        client.update_table(table, ["require_partition_filter"])
+    result = runs.run("yellow", "2021-01-05", "2021-01-06")
+    assert result.success, stores.failure(result)
+    agreed = {
+        day: evaluation.passed
+        for (_, check, day), evaluation in runs.evaluations(result.run_id).items()
+        if check == "stores_agree"
+    }
+    assert agreed == {"2021-01-05": True, "2021-01-06": True}
+    query = f"SELECT COUNT(*) AS trips FROM filtered.{YELLOW.table}"
+    said = small_jobs.refused("sql_query", query=query, store="bigquery")
+    assert "without a filter over column(s) 'tpep_pickup_date'" in said
+    query += " WHERE tpep_pickup_date = DATE '2021-01-05'"
+    found = small_jobs.shown("sql_query", query=query, store="bigquery")
+    (row,) = small_jobs.records(found["result"])
+    assert row["trips"] > 50
 
 
 def test_postgres_by_the_folder_of_its_socket(

@@ -30,6 +30,8 @@ from taxi_assets.table_metadata import (
 )
 from taxi_assets.turns import take_turn
 
+LAST_WRITTEN = "Last written from "
+"""How a description begins that is ours; another one is a person's."""
 Records = Iterable[tuple[date, DayRecord]]
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -142,4 +144,4 @@ def trips_metadata(
 def last_written(slices: Iterable[TripsSlice]) -> str:
     """Comment for a table: where its last rows came from (a sample is called synthetic)."""
     origins = sorted({trips.origin.url for trips in slices})
-    return f"Last written from {', '.join(origins)}"
+    return f"{LAST_WRITTEN}{', '.join(origins)}"

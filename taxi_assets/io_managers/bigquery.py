@@ -7,7 +7,8 @@ load job a run where a load per partition would meet the limit of 1,500 a table 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -15,8 +16,20 @@ from uuid import uuid4
 import dagster as dg
 import pandas as pd
 
-from taxi_assets.errors import StoreError, UnavailableError
-from taxi_assets.io_managers.base import DaysIOManager, Records, last_written, trips_metadata
+from taxi_assets.errors import StoreError, UnavailableError, one_line
+from taxi_assets.io_managers.base import (
+    LAST_WRITTEN,
+    DaysIOManager,
+    Records,
+    last_written,
+    trips_metadata,
+)
+from taxi_assets.io_managers.bigquery_table import (
+    ensure_table,
+    identifier,
+    reject_expired_days,
+    schema_of,
+)
 from taxi_assets.record import DayRecord
 from taxi_assets.resources.bigquery import BigQueryResource
 from taxi_assets.services import Service
@@ -26,31 +39,13 @@ from taxi_assets.trips.clean import to_frame
 from taxi_assets.windows import tile
 
 if TYPE_CHECKING:
-    from google.cloud.bigquery import Client, SchemaField, Table
+    from google.api_core.retry import Retry
+    from google.cloud.bigquery import Client
 
 STAGING = "_staging_"
 """Prefix of staging tables; the second of their making follows."""
-
-
-def schema_of(service: Service) -> list[SchemaField]:
-    """The service's columns as BigQuery has them, without the DATE column."""
-    from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
-
-    return [
-        bigquery.SchemaField(column.name, column.bigquery, description=column.meaning)
-        for column in service.columns
-    ]
-
-
-def identifier(name: str) -> str:
-    """A name in backticks.
-
-    Raises:
-        StoreError: the name has a backtick or backslash in it.
-    """
-    if "`" in name or "\\" in name:
-        raise StoreError(f"{name!r} can be no BigQuery name")
-    return f"`{name}`"
+COSMETIC_SECONDS = 30
+"""How long a call is repeated that the rows do not depend on."""
 
 
 def in_days(service: Service, days: list[date]) -> str:
@@ -83,25 +78,23 @@ class BigQueryIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
         staging = f"{self.bigquery.dataset}.{name}"
         began = time.perf_counter()
         with self.bigquery.client() as client:
-            table = _ensure_table(client, service, target, self.bigquery)
+            table = ensure_table(client, service, target, self.bigquery.settings.location)
+            reject_expired_days(table, list(value))
             try:
                 expires = datetime.now(UTC) + self.bigquery.keep_temporary
                 rows = _load(client, service, staging, list(value.values()), expires)
                 _replace(client, service, target, staging, list(value))
-                table.description = last_written(value.values())
-                client.update_table(table, ["description"])
-                counted = _count(client, target)
             finally:
-                client.delete_table(staging, not_found_ok=True)
-                _sweep(client, self.bigquery.dataset, self.bigquery.keep_temporary)
-        log.info(f"{service.name}: {len(value)} days, {rows:,} rows in {target}")
+                _tidy(client, staging, self.bigquery.keep_temporary, log)
+            log.info(f"{service.name}: {len(value)} days, {rows:,} rows in {target}")
+            counted = _describe(client, target, last_written(value.values()), log)
         # They landed together: an equal share each.
         seconds = (time.perf_counter() - began) / len(value)
         for day, trips in value.items():
             metadata = {
                 TABLE_NAME: target,
-                URI: dg.MetadataValue.url(self.bigquery.page(service.table)),
-                TABLE_ROWS: counted,
+                URI: self.bigquery.page(service.table),
+                **counted,
                 **trips_metadata(trips, service, "gcs_trips", "bigquery", seconds),
             }
             yield day, DayRecord(metadata)
@@ -118,71 +111,6 @@ class BigQueryIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
     def place(self, service: Service) -> str:
         """Project, dataset and table."""
         return f"{self.bigquery.dataset}.{service.table}"
-
-
-def _ensure_dataset(client: Client, resource: BigQueryResource) -> None:
-    """Make the dataset where it lacks; asked for first, since who may edit it may not make one."""
-    from google.api_core.exceptions import NotFound  # noqa: PLC0415 - heavy at import
-    from google.cloud import bigquery  # noqa: PLC0415
-
-    try:
-        client.get_dataset(resource.dataset)
-    except NotFound:
-        dataset = bigquery.Dataset(resource.dataset)
-        dataset.location = resource.settings.location
-        client.create_dataset(dataset, exists_ok=True)
-
-
-def _ensure_table(
-    client: Client, service: Service, target: str, resource: BigQueryResource
-) -> Table:
-    """Make dataset and table where they lack; refuse a table of other types."""
-    from google.api_core.exceptions import NotFound  # noqa: PLC0415 - heavy at import
-    from google.cloud import bigquery  # noqa: PLC0415
-
-    schema = [*schema_of(service), bigquery.SchemaField(service.day_column, "DATE")]
-    try:
-        found = client.get_table(target)
-    except NotFound:
-        _ensure_dataset(client, resource)
-        table = bigquery.Table(target, schema=schema)
-        table.time_partitioning = bigquery.TimePartitioning(
-            type_=bigquery.TimePartitioningType.DAY, field=service.day_column
-        )
-        if "pulocationid" in service.arrow_schema.names:
-            table.clustering_fields = ["pulocationid"]
-        return client.create_table(table, exists_ok=True)
-    types = {field.name: _type(field.field_type) for field in found.schema}
-    new = [
-        field
-        for field in schema_of(service)
-        if field.name not in types and field.name != service.pickup_column
-    ]
-    for field in schema:
-        if field not in new and types.get(field.name) != _type(field.field_type):
-            raise StoreError(
-                f"{target}.{field.name} is {types.get(field.name, 'missing')} and must be "
-                f"{field.field_type}: alter or drop the table, then run again"
-            )
-    return _grow(client, target, new) if new else found
-
-
-def _grow(client: Client, target: str, new: list[SchemaField]) -> Table:
-    """Add columns that the schema got since, null in all rows: no row is rewritten."""
-    added = ", ".join(
-        f"ADD COLUMN IF NOT EXISTS {identifier(field.name)} {field.field_type}" for field in new
-    )
-    client.query(f"ALTER TABLE {identifier(target)} {added}").result()
-    found = client.get_table(target)
-    # Their descriptions; and the emulator lists them only since.
-    names = {field.name for field in new}
-    found.schema = [*(field for field in found.schema if field.name not in names), *new]
-    return client.update_table(found, ["schema"])
-
-
-def _type(name: str) -> str:
-    """One spelling of the types that have two."""
-    return {"INTEGER": "INT64", "FLOAT": "FLOAT64"}.get(name, name)
 
 
 def _load(
@@ -254,31 +182,75 @@ def _replace(client: Client, service: Service, target: str, staging: str, days: 
         ) from error
 
 
-def _count(client: Client, target: str) -> int:
-    """Rows of the whole table; BigQuery knows them without reading any, at no cost."""
-    rows: list[Any] = list(client.query(f"SELECT COUNT(*) FROM {identifier(target)}").result())  # noqa: S608 - quoted name
-    return int(rows[0][0])
+@contextmanager
+def _cosmetic(log: dg.DagsterLogManager, what: str) -> Iterator[None]:
+    """Log whatever goes wrong as a warning: the rows are where they belong without it."""
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - any error of a server, a client or a proxy
+        log.warning(f"{what} failed, the rows are not concerned: {one_line(error)}")
+
+
+def _describe(client: Client, target: str, words: str, log: dg.DagsterLogManager) -> dict[str, int]:
+    """Note in the table where its last rows came from; returns how many rows it has.
+
+    The table is fetched after the transaction, and patched without its etag, which the next
+    transaction of somebody else may have changed by now. BigQuery gives the count with it, at no
+    cost and also where `require_partition_filter` forbids to count. A person's own description
+    stays.
+    """
+    from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
+
+    counted: dict[str, int] = {}
+    with _cosmetic(log, f"the description of {target}"):
+        found = client.get_table(target, retry=_briefly())
+        counted[TABLE_ROWS] = int(found.num_rows or 0)
+        if (found.description or LAST_WRITTEN).startswith(LAST_WRITTEN):
+            patch = bigquery.Table(target)
+            patch.description = words
+            client.update_table(patch, ["description"], retry=_briefly())
+    return counted
+
+
+def _tidy(client: Client, staging: str, keep: timedelta, log: dg.DagsterLogManager) -> None:
+    """Drop this run's staging table, and those that killed runs left."""
+    with _cosmetic(log, f"the removal of {staging}, which expires by itself,"):
+        client.delete_table(staging, not_found_ok=True, retry=_briefly())
+    dataset = staging.rpartition(".")[0]
+    with _cosmetic(log, f"the removal of old staging tables of {dataset}"):
+        _sweep(client, dataset, keep)
 
 
 def _sweep(client: Client, dataset: str, keep: timedelta) -> None:
     """Drop staging tables past their life, as BigQuery does by itself and the emulator does not."""
-    for table in client.list_tables(dataset):
+    for table in client.list_tables(dataset, retry=_briefly()):
         made = table.table_id.removeprefix(STAGING).partition("_")[0]
         if table.table_id.startswith(STAGING) and made.isdecimal():
             age = timedelta(seconds=time.time() - int(made))
             if age > keep:
-                client.delete_table(table, not_found_ok=True)
+                client.delete_table(table, not_found_ok=True, retry=_briefly())
+
+
+def _briefly() -> Retry:
+    """Repeat a call that is not worth ten minutes, which is how long Google's client goes on."""
+    from google.cloud.bigquery import DEFAULT_RETRY  # noqa: PLC0415 - heavy at import
+
+    return DEFAULT_RETRY.with_timeout(COSMETIC_SECONDS)
 
 
 def _once(client: Client, job_id: str, start: Callable[[str], Any]) -> Any:
-    """Start a job under an id of its own; if it was accepted and the answer lost, pick it up."""
+    """Start a job under an id of its own; if it was accepted and the answer lost, pick it up.
+
+    An answer that is no JSON is lost too: a proxy's page, or half of Google's.
+    """
     from google.api_core.exceptions import Conflict, NotFound  # noqa: PLC0415 - heavy at import
     from google.cloud.bigquery import DEFAULT_RETRY  # noqa: PLC0415
+    from requests import JSONDecodeError  # noqa: PLC0415
 
     job_id = f"taxi{job_id}"
     try:
         return start(job_id)
-    except Conflict:
+    except (Conflict, JSONDecodeError):
         # For a while the id is taken and the job not found (googleapis/python-bigquery 2134).
         missing = DEFAULT_RETRY.with_predicate(lambda error: isinstance(error, NotFound))
         return missing(client.get_job)(job_id)

@@ -24,6 +24,8 @@ class Log:
     def info(self, *args: object) -> None:
         """Say nothing."""
 
+    warning = info
+
 
 @dataclass
 class Steps:
