@@ -1,9 +1,15 @@
 #!/usr/bin/env bash
 # Everything that can be seen without a cloud: format, types, the tests, what a plan holds, checkov.
-# TERRAFORM and CHECKOV name other commands than those on PATH.
+# TERRAFORM and CHECKOV name other commands than those on PATH. --offline has the tests' stand-in for
+# Google's provider in place of a registry's: Terraform's core is the real one all the same.
 set -euo pipefail
 cd "$(dirname "$0")"
 
+repository=$PWD/../..
+if [[ ${1-} == --offline ]]; then
+    export PYTHONPATH=$repository
+    TERRAFORM="$repository/.venv/bin/python -m taxi_assets_tests.deploy.google_provider"
+fi
 terraform=${TERRAFORM:-terraform}
 checkov=${CHECKOV:-checkov}
 plan=$(mktemp -d)

@@ -76,32 +76,16 @@ locals {
   }
 }
 
-# New at every apply, and written only where the version changes: to the user and to its secret.
+# A password goes one way: made at random, written to its secret, read from there into the database.
+# An apply that is broken off anywhere leaves a secret without its user at worst, and the next one
+# takes up what the secret says.
+
+# New at every apply, and written only where the version changes.
 ephemeral "random_password" "database" {
   for_each = local.databases
 
   length  = 32
   special = false # one of them goes into a URL
-}
-
-resource "google_sql_database" "this" {
-  for_each = local.databases
-
-  name     = each.key
-  instance = google_sql_database_instance.postgres.name
-
-  # Postgres does not drop what is in use: database and users go with their server.
-  deletion_policy = "ABANDON"
-}
-
-resource "google_sql_user" "this" {
-  for_each = local.databases
-
-  name                = each.key
-  instance            = google_sql_database_instance.postgres.name
-  password_wo         = ephemeral.random_password.database[each.key].result
-  password_wo_version = var.password_version
-  deletion_policy     = "ABANDON"
 }
 
 resource "google_secret_manager_secret" "database" {
@@ -126,5 +110,38 @@ resource "google_secret_manager_secret_version" "database" {
   # Containers name a version: the old one must last until they have changed over.
   lifecycle {
     create_before_destroy = true
+  }
+}
+
+ephemeral "google_secret_manager_secret_version" "database" {
+  for_each = local.databases
+
+  secret  = google_secret_manager_secret_version.database[each.key].secret
+  version = google_secret_manager_secret_version.database[each.key].version
+}
+
+resource "google_sql_database" "this" {
+  for_each = local.databases
+
+  name     = each.key
+  instance = google_sql_database_instance.postgres.name
+
+  # Postgres does not drop what is in use: database and users go with their server.
+  deletion_policy = "ABANDON"
+}
+
+resource "google_sql_user" "this" {
+  for_each = local.databases
+
+  name                = each.key
+  instance            = google_sql_database_instance.postgres.name
+  password_wo         = regex("^(?:postgresql://dagster:)?([^@]+)", ephemeral.google_secret_manager_secret_version.database[each.key].secret_data)[0]
+  password_wo_version = var.password_version
+  deletion_policy     = "ABANDON"
+
+  # Made again, not updated: an update that fails is in the state as if it had been done, and would
+  # never be repeated. Postgres keeps the user, and making one that exists gives it the password.
+  lifecycle {
+    replace_triggered_by = [google_secret_manager_secret_version.database[each.key]]
   }
 }

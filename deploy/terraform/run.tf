@@ -101,6 +101,7 @@ resource "google_cloud_run_v2_job" "run" {
     google_project_iam_member.database,
     google_secret_manager_secret_iam_member.database,
     google_secret_manager_secret_iam_member.setting,
+    google_sql_user.this,
     google_storage_bucket_iam_member.this,
   ]
 }
@@ -170,6 +171,7 @@ resource "google_cloud_run_v2_worker_pool" "daemon" {
     google_project_iam_member.database,
     google_secret_manager_secret_iam_member.database,
     google_secret_manager_secret_iam_member.setting,
+    google_sql_user.this,
     google_storage_bucket_iam_member.this,
   ]
 }
@@ -257,6 +259,7 @@ resource "google_cloud_run_v2_service" "webserver" {
   depends_on = [
     google_project_iam_member.database,
     google_secret_manager_secret_iam_member.database,
+    google_sql_user.this,
     google_storage_bucket_iam_member.this,
   ]
 }

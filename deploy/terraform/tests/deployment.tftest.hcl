@@ -1,7 +1,5 @@
 # The second apply, with an image: what runs, and who gets in, by default and with each toggle.
 
-mock_provider "google" {}
-
 variables {
   project_id = "my-project-123"
   image      = "us-central1-docker.pkg.dev/my-project-123/taxi/taxi:1"

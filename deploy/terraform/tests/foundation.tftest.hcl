@@ -1,7 +1,5 @@
 # The first apply, without an image: nothing runs, everything that keeps data is there and guarded.
 
-mock_provider "google" {}
-
 variables {
   project_id = "my-project-123"
 }

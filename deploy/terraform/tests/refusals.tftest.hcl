@@ -1,7 +1,5 @@
 # What is refused before anything is made.
 
-mock_provider "google" {}
-
 variables {
   project_id = "my-project-123"
 }

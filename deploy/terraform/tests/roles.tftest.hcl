@@ -1,8 +1,6 @@
 # Everything the three accounts may do, to the last role. check_plan.py sees that no other resource
 # gives one.
 
-mock_provider "google" {}
-
 variables {
   project_id = "my-project-123"
   image      = "us-central1-docker.pkg.dev/my-project-123/taxi/taxi:1"

@@ -1,0 +1,347 @@
+"""A Terraform provider that stands in for Google's: real schema, an API that lives in this process.
+
+It speaks Terraform's plugin protocol, version 6, so that the real Terraform core validates, plans
+and applies `deploy/terraform` without a registry and without an account. The schema in
+`google_schema.json` is cut from version 8.7.0 of the real provider, and cut again by
+
+    terraform -chdir=deploy/terraform providers schema -json |
+        .venv/bin/python -m taxi_assets_tests.deploy.google_provider schema
+
+With other arguments the module is Terraform with this provider, as in `check.sh --offline`.
+
+Free strings (roles, machine types) and rules between arguments pass, which Google's provider and
+APIs would check.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent import futures
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import grpc
+
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.deploy import plugin_protocol as protocol
+
+SCHEMA = Path(__file__).with_name("google_schema.json")
+CONFIGURATION = REPOSITORY / "deploy" / "terraform"
+
+Values = dict[str, Any]
+Failure = Literal["refused", "broken off"]
+
+RANDOM: Values = {
+    "ephemeral_resource_schemas": {
+        "random_password": {
+            "block": {
+                "attributes": {
+                    "length": {"type": "number", "required": True},
+                    "special": {"type": "bool", "optional": True, "computed": True},
+                    "result": {"type": "string", "computed": True, "sensitive": True},
+                }
+            }
+        }
+    }
+}
+
+DOCUMENTATION = ("description", "description_kind")
+
+REPLACED_BY = {
+    "google_secret_manager_secret_version": ["secret", "secret_data_wo_version"],
+    "google_sql_user": ["name", "instance"],
+}
+"""Arguments whose change makes a new resource, as the real provider has it."""
+
+
+class Google:
+    """What the API holds, and what it refuses."""
+
+    def __init__(self) -> None:
+        self.users: dict[str, str] = {}
+        """Password by name of the database's user."""
+        self.secrets: dict[str, dict[str, str]] = {}
+        """Data by version, by secret."""
+        self.applied: list[str] = []
+        """What was created, updated and destroyed, in order."""
+        self.fail: Callable[[str], Failure | None] = lambda _: None
+        """Asked for each change: whether the API refuses it, or does it and the answer is lost."""
+
+    def change(self, kind: str, prior: Values | None, config: Values, planned: Values) -> Values:
+        """Create or update; the new state."""
+        state = dict(planned)
+        secret = str(config.get("secret") or config.get("secret_id"))
+        if kind == "google_secret_manager_secret_version" and prior is None:
+            versions = self.secrets.setdefault(secret, {})
+            state["version"] = str(len(versions) + 1)
+            state["name"] = f"{secret}/versions/{state['version']}"
+            versions[state["version"]] = config["secret_data_wo"]
+        # As the API: inserting a user that exists gives it the password.
+        elif kind == "google_sql_user" and (
+            prior is None or prior["password_wo_version"] != config["password_wo_version"]
+        ):
+            self.users[config["name"]] = config["password_wo"]
+        return state
+
+    def destroy(self, kind: str, prior: Values) -> None:
+        """Destroy; a user that is abandoned stays."""
+        if kind == "google_secret_manager_secret_version":
+            self.secrets[prior["secret"]][prior["version"]] = "destroyed"
+        elif kind == "google_sql_user" and prior["deletion_policy"] != "ABANDON":
+            del self.users[prior["name"]]
+
+    def open(self, kind: str, config: Values) -> Values:
+        """What an ephemeral resource gives."""
+        if kind == "random_password":
+            return config | {"result": secrets.token_hex(16), "special": False}
+        return config | {"secret_data": self.secrets[config["secret"]][config["version"]]}
+
+
+def whole_schema() -> Values:
+    """The schema's file, with the parts that every resource has."""
+    return json.loads(SCHEMA.read_text())
+
+
+def identity(kind: str, values: Values) -> str:
+    """A resource's name: its type and what tells it from others of its type."""
+    words = [
+        "service",
+        "account_id",
+        "secret_id",
+        "secret",
+        "dataset_id",
+        "bucket",
+        "role",
+        "member",
+    ]
+    if not kind.startswith("google_secret_manager_"):
+        words.append("name")
+    return " ".join([kind, *(values[word] for word in words if isinstance(values.get(word), str))])
+
+
+class Provider:
+    """One provider's answers to Terraform's core."""
+
+    def __init__(self, schema: Values, google: Google) -> None:
+        self.schema = schema
+        self.google = google
+        self.encoded = protocol.encode_schemas(schema)
+
+    def answer(self, method: str, request: bytes) -> bytes:
+        """The answer to a call, as bytes."""
+        fields = protocol.fields(request)
+        handler = getattr(self, method, None)
+        return handler(fields) if handler else b""
+
+    def GetProviderSchema(self, _: dict[int, Any]) -> bytes:  # noqa: N802 the protocol's names
+        return self.encoded
+
+    def UpgradeResourceState(self, fields: dict[int, Any]) -> bytes:  # noqa: N802
+        state = protocol.fields(fields[3]).get(1, b"null")
+        return protocol.field(1, protocol.field(2, state))
+
+    def ReadResource(self, fields: dict[int, Any]) -> bytes:  # noqa: N802
+        return protocol.field(1, fields[2])
+
+    def ReadDataSource(self, fields: dict[int, Any]) -> bytes:  # noqa: N802
+        kind, config = fields[1].decode(), protocol.loads(fields[2])
+        block = self.schema["data_source_schemas"][kind]["block"]
+        return protocol.field(1, protocol.dumps(fill(block, unknown(block, config), kind)))
+
+    def PlanResourceChange(self, fields: dict[int, Any]) -> bytes:  # noqa: N802
+        kind, prior = fields[1].decode(), protocol.loads(fields[2])
+        block = self.schema["resource_schemas"][kind]["block"]
+        planned = protocol.loads(fields[3])
+        if planned is None:
+            return protocol.field(1, protocol.dumps(None))
+        planned = unknown(block, planned) if prior is None else without_secrets(block, planned)
+        changed = [
+            name
+            for name in REPLACED_BY.get(kind, [])
+            if prior is not None and prior[name] != planned[name]
+        ]
+        return protocol.field(1, protocol.dumps(planned)) + b"".join(
+            protocol.field(2, protocol.field(1, protocol.field(1, name))) for name in changed
+        )
+
+    def ApplyResourceChange(self, fields: dict[int, Any]) -> bytes:  # noqa: N802
+        kind = fields[1].decode()
+        prior, planned, config = (protocol.loads(fields[number]) for number in (2, 3, 4))
+        block = self.schema["resource_schemas"][kind]["block"]
+        if planned is not None:
+            planned = fill(block, planned, identity(kind, planned))
+        name = identity(kind, config or prior)
+        failure = self.google.fail(name)
+        if failure != "refused":
+            self.google.applied.append(name)
+            if planned is None:
+                self.google.destroy(kind, prior)
+            else:
+                planned = self.google.change(kind, prior, config, planned)
+        if not failure:
+            return protocol.field(1, protocol.dumps(planned))
+        # What plugins written with Terraform's SDK 2 answer: nothing was created; a resource that
+        # was, and is tainted; of an update, as if it had been done.
+        created_nothing = failure == "refused" and prior is None
+        state = None if created_nothing else prior if planned is None else planned
+        message = f"Error 503: {name}: {failure} by the rehearsal"
+        return protocol.field(1, protocol.dumps(state)) + protocol.error(3, message)
+
+    def OpenEphemeralResource(self, fields: dict[int, Any]) -> bytes:  # noqa: N802
+        kind, config = fields[1].decode(), protocol.loads(fields[2])
+        return protocol.field(3, protocol.dumps(self.google.open(kind, config)))
+
+
+def unknown(block: Values, values: Values) -> Values:
+    """A planned resource: what only the API can say is unknown, what is write-only is left out."""
+    planned = {}
+    for name, attribute in block.get("attributes", {}).items():
+        value = values.get(name)
+        if attribute.get("write_only"):
+            value = None
+        elif attribute.get("computed") and value is None:
+            value = protocol.UNKNOWN
+        planned[name] = value
+    for name, nested in block.get("block_types", {}).items():
+        value = values.get(name)
+        if isinstance(value, list):
+            value = [unknown(nested["block"], one) for one in value]
+        elif isinstance(value, dict):
+            value = unknown(nested["block"], value)
+        planned[name] = value
+    return planned
+
+
+def without_secrets(block: Values, values: Values) -> Values:
+    """A planned update: what is write-only is left out."""
+    hidden = {name for name, found in block["attributes"].items() if found.get("write_only")}
+    return {name: None if name in hidden else value for name, value in values.items()}
+
+
+def fill(block: Values, values: Values, name: str) -> Values:
+    """An applied resource: what was unknown has a value, the same in every rehearsal."""
+
+    def made(attribute: str, kind: Any) -> Any:
+        project, short = "my-project-123", str(values.get("secret_id") or values.get("account_id"))
+        known = {
+            "connection_name": f"{project}:us-central1:{values.get('name')}",
+            "email": f"{short}@{project}.iam.gserviceaccount.com",
+            "member": f"serviceAccount:{short}@{project}.iam.gserviceaccount.com",
+            "project": project,
+        }
+        if values.get("secret_id"):
+            known["id"] = known["name"] = f"projects/{project}/secrets/{short}"
+        simple = {"string": known.get(attribute, f"{attribute} of {name}"), "number": 1}
+        if isinstance(kind, str):
+            return simple.get(kind, False)
+        return {} if kind[0] in ("map", "object") else []
+
+    filled = {}
+    for attribute, found in block.get("attributes", {}).items():
+        value = values.get(attribute)
+        filled[attribute] = made(attribute, found["type"]) if protocol.is_unknown(value) else value
+    for attribute, nested in block.get("block_types", {}).items():
+        value = values.get(attribute)
+        if isinstance(value, list):
+            value = [fill(nested["block"], one, name) for one in value]
+        elif isinstance(value, dict):
+            value = fill(nested["block"], value, name)
+        filled[attribute] = value
+    return filled
+
+
+@contextmanager
+def serving(google: Google) -> Iterator[dict[str, str]]:
+    """Both providers, served; the environment that leads Terraform to them."""
+    reattach = {}
+    servers = []
+    folder = tempfile.mkdtemp()
+    for name, schema in {"google": whole_schema(), "random": RANDOM}.items():
+        server = grpc.server(futures.ThreadPoolExecutor(8))
+        server.add_generic_rpc_handlers((protocol.Handler(Provider(schema, google).answer),))
+        address = f"{folder}/{name}.sock"
+        server.add_insecure_port(f"unix://{address}")
+        server.start()
+        servers.append(server)
+        reattach[f"registry.terraform.io/hashicorp/{name}"] = {
+            "Protocol": "grpc",
+            "ProtocolVersion": 6,
+            "Pid": os.getpid(),
+            "Test": True,
+            "Addr": {"Network": "unix", "String": address},
+        }
+    try:
+        yield {
+            "TF_REATTACH_PROVIDERS": json.dumps(reattach),
+            "TF_CLI_CONFIG_FILE": os.devnull,
+            "CHECKPOINT_DISABLE": "1",
+        }
+    finally:
+        for server in servers:
+            server.stop(None).wait()
+        shutil.rmtree(folder)
+
+
+def cut_schema(whole: Values) -> Values:
+    """Of `terraform providers schema -json`, what `deploy/terraform` uses."""
+    text = "\n".join(path.read_text() for path in sorted(CONFIGURATION.rglob("*.tf")))
+    kinds = {"resource": "resource", "data": "data_source", "ephemeral": "ephemeral_resource"}
+    cut = {"provider": _bare(whole["provider"])}
+    for word, kind in kinds.items():
+        used = set(re.findall(rf'^{word} "(google_\w+)"', text, re.MULTILINE))
+        schemas = whole.get(f"{kind}_schemas", {})
+        cut[f"{kind}_schemas"] = {name: _bare(schemas[name]) for name in sorted(used)}
+    return cut
+
+
+def _bare(value: Any) -> Any:
+    """A schema without descriptions and without what is false."""
+    if isinstance(value, dict):
+        left = {name: _bare(one) for name, one in value.items()}
+        return {
+            name: one
+            for name, one in left.items()
+            if one not in (False, None) and not (name in DOCUMENTATION and isinstance(one, str))
+        }
+    return [_bare(one) for one in value] if isinstance(value, list) else value
+
+
+def _lines(schema: Values) -> str:
+    """JSON with a line for each resource, so that a diff says which ones changed."""
+    parts = []
+    for kind, found in sorted(schema.items()):
+        if kind == "provider":
+            parts.append(f'"{kind}": {json.dumps(found, sort_keys=True)}')
+            continue
+        resources = [f'"{name}": {json.dumps(found[name], sort_keys=True)}' for name in found]
+        parts.append(f'"{kind}": {{\n' + ",\n".join(resources) + "\n}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def main() -> int:
+    """Terraform with this provider; with `schema`, a new cut from standard input."""
+    if sys.argv[1:] == ["schema"]:
+        whole = json.load(sys.stdin)
+        for name, schema in whole.get("provider_schemas", {}).items():
+            if name.endswith("/google"):
+                whole = schema
+        SCHEMA.write_text(_lines(cut_schema(whole)))
+        return 0
+    terraform = shutil.which("terraform") or "terraform"
+    with serving(Google()) as env:
+        return subprocess.run(
+            [terraform, *sys.argv[1:]], env=os.environ | env, check=False
+        ).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
