@@ -9,12 +9,15 @@ import dagster as dg
 from dagster import DagsterEventType
 
 from taxi_assets import checks
-from taxi_assets.assets import Stage
+from taxi_assets.assets import Stage, left_out
+from taxi_assets.errors import DayNotStoredError
 from taxi_assets.io_managers import bigquery as bigquery_store
 from taxi_assets.io_managers import lake_parquet as lake_store
 from taxi_assets.io_managers import postgres as postgres_store
+from taxi_assets.io_managers.base import guarded
 from taxi_assets.partitions import daily_partitions
-from taxi_assets.record import CheckResult, checked_here, days_of, record_checks
+from taxi_assets.record import CheckResult, days_of, evaluations, record_checks
+from taxi_assets.rejections import find_rejections
 from taxi_assets.resources.bigquery import BigQueryResource
 from taxi_assets.resources.lake import LakeResource
 from taxi_assets.resources.postgres import PostgresResource
@@ -46,6 +49,7 @@ def stores_agree(service: Service) -> dg.AssetChecksDefinition:
             bigquery: BigQueryResource,
         ) -> Iterator[Any]:
             days = days_of(context)
+            rejected = find_rejections(context.instance, stores[-1], days)
             readers: dict[dg.AssetKey, Callable[[list[date]], Totals]] = dict(
                 zip(
                     stores,
@@ -59,41 +63,63 @@ def stores_agree(service: Service) -> dg.AssetChecksDefinition:
                     strict=True,
                 )
             )
-            totals: dict[date, dict[str, tuple[int, float]]] = {day: {} for day in days}
-            for key, read in readers.items():
-                held = _materialized(context, key, days)
-                found = _just_read(context.run.run_id, key, held) or (read(held) if held else {})
-                for day in held:
-                    totals[day][key.path[-1]] = found.get(day, (0, 0.0))
-            results = {
-                day: [_compare(of_day)]
-                for day, of_day in totals.items()
-                if stores[-1].path[-1] in of_day
-            }
-            yield from record_checks(context, results, stores[-1])
+            totals: dict[date, dict[str, tuple[int, float]]] = {}
+            just_read = evaluations(context.instance, context.run.run_id, "matches_cleaned")
+            with guarded(stores[-1], days):
+                for key, read in readers.items():
+                    held = [day for day in _materialized(context, key, days) if day not in rejected]
+                    found = _totals(just_read.get(key, {}), held) or (read(held) if held else {})
+                    for day in held:
+                        totals.setdefault(day, {})[key.path[-1]] = found.get(day, (0, 0.0))
+                compared = {day: of for day, of in totals.items() if stores[-1].path[-1] in of}
+                results = {day: [_compare(of_day)] for day, of_day in sorted(compared.items())}
+                yield from record_checks(context, results, stores[-1])
+                refused = find_rejections(context.instance, stores[0], days) | rejected
+                refused |= {
+                    day: _never_stored(stores[-1], day)
+                    for day in days
+                    if day not in compared and day not in refused
+                }
+                if refused:
+                    raise left_out(stores[-1], days, refused)
 
     return check
 
 
-def _just_read(run_id: str, key: dg.AssetKey, held: list[date]) -> Totals:
-    """What `matches_cleaned` read back from a store a moment ago, if it did for all the days."""
-    results = checked_here(run_id, key, "matches_cleaned")
-    if not set(held) <= set(results):
+def _totals(read: Mapping[date, dg.AssetCheckEvaluation], held: list[date]) -> Totals:
+    """What `matches_cleaned` read back from a store in this run, if it did for all the days."""
+    if not set(held) <= set(read):
         return {}
+    shown = {day: read[day].metadata for day in held}
     return {
-        day: (int(results[day].metadata["rows"]), float(results[day].metadata["total_amount"]))
-        for day in held
+        day: (int(str(of_day["rows"].value)), float(str(of_day["total_amount"].value)))
+        for day, of_day in shown.items()
     }
 
 
+def _never_stored(key: dg.AssetKey, day: date) -> DayNotStoredError:
+    name = key.to_user_string()
+    return DayNotStoredError(f"{name} has no record of it: materialize {name} for {day} first")
+
+
 def _in_postgres(postgres: PostgresResource, service: Service, days: list[date]) -> Totals:
+    from psycopg.errors import UndefinedTable  # noqa: PLC0415 - heavy at import
+
     with postgres.connect() as connection:
-        return postgres_store.read_back(connection, service, postgres.schema_name(), days)
+        try:
+            return postgres_store.read_back(connection, service, postgres.schema_name(), days)
+        except UndefinedTable:
+            return {}
 
 
 def _in_bigquery(bigquery: BigQueryResource, service: Service, days: list[date]) -> Totals:
+    from google.api_core.exceptions import NotFound  # noqa: PLC0415 - heavy at import
+
     with bigquery.client() as client:
-        return bigquery_store.read_back(client, service, bigquery.dataset, days)
+        try:
+            return bigquery_store.read_back(client, service, bigquery.dataset, days)
+        except NotFound:
+            return {}
 
 
 def _compare(totals: Mapping[str, tuple[int, float]]) -> CheckResult:

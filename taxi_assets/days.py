@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Generic, TypeVar
 
-from taxi_assets.errors import DayRefusedError
+from taxi_assets.errors import DayRefusedError, concerns_one_day, one_line
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -61,20 +61,32 @@ class Days(Generic[T]):
         compute = self.compute
         return Days(self.days, lambda day: function(day, compute(day)), self.refused)
 
-    def __iter__(self) -> Iterator[tuple[date, T]]:
-        """Each day that was not refused, in order.
+    def outcomes(self) -> Iterator[tuple[date, T | DayRefusedError]]:
+        """Yield each day in order, with what was computed or the reason why it is rejected.
 
         Raises:
-            Exception: whatever a stage raises for a day, other than `DayRefusedError`.
+            Exception: what concerns every day, such as a store that is down or a full disk.
         """
         for day, outcome in zip(self.days, bounded_map(self._attempt, self.days), strict=True):
             if isinstance(outcome, DayRefusedError):
                 self.refused[day] = outcome
-            else:
+            yield day, outcome
+
+    def __iter__(self) -> Iterator[tuple[date, T]]:
+        """Yield each day that was not rejected, in order; raises what `outcomes` does."""
+        for day, outcome in self.outcomes():
+            if not isinstance(outcome, DayRefusedError):
                 yield day, outcome
 
     def _attempt(self, day: date) -> T | DayRefusedError:
+        """Compute a day; an error that comes from its rows rejects this day alone."""
         try:
             return self.compute(day)
         except DayRefusedError as error:
             return error
+        except Exception as error:
+            if not concerns_one_day(error):
+                raise
+            rejected = DayRefusedError(f"{type(error).__name__}: {one_line(error)}")
+            rejected.__cause__ = error
+            return rejected

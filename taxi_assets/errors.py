@@ -31,6 +31,10 @@ class DayRefusedError(TerminalError):
     """One day's rows must not land; its neighbours may."""
 
 
+class DayNotStoredError(DayRefusedError):
+    """A day that the stage before has not stored: nothing is known against its rows."""
+
+
 class StoreError(TerminalError):
     """A store refuses for a reason that waiting does not change (a type, a permission)."""
 
@@ -70,6 +74,16 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, OSError) and GCS in str(error):
         return GCS_WRONG not in str(error) or _lost_upload(error)
     return kind.__module__.split(".")[0] in SERVERS or "Unavailable" in kind.__name__
+
+
+def concerns_one_day(error: Exception) -> bool:
+    """Whether an error that was raised over one day's rows may come from them.
+
+    What a server, a disk, a permission or a setting causes concerns every day of the run.
+    """
+    elsewhere = isinstance(error, OSError | SettingsError | SourceError | StoreError)
+    server = type(error).__module__.split(".")[0] in SERVERS
+    return not (elsewhere or server or is_transient(error))
 
 
 def _lost_upload(error: OSError) -> bool:

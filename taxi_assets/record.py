@@ -4,8 +4,9 @@ Dagster 1.13 copies one set of metadata and one data version to every partition 
 range, records a range's check once and without a partition, and materializes every partition of
 the range whatever happened to it (dagster-io/dagster #17005, #17836). This module is the one place
 that does it differently: each day has its own materialization with its own metadata, data version
-and provenance, and its own check evaluations; a day that was refused has no materialization. A
-run of one day goes the same way, so a chunk's record is that of single runs.
+and provenance, and its own check evaluations; a day that was rejected has a record of that
+(`rejections.py`) and no materialization. A run of one day goes the same way, so a chunk's record
+is that of single runs.
 
 `OutputContext._asset_key` is the only private thing touched: without a key Dagster adds no events
 of its own to ours.
@@ -35,8 +36,10 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.storage.tags import BACKFILL_ID_TAG
 
+from taxi_assets.errors import DayRefusedError
 from taxi_assets.event_log import one_transaction
 from taxi_assets.partitions import days_of_run
+from taxi_assets.rejections import later_steps, record_rejection
 
 Metadata = Mapping[str, Any]
 
@@ -78,8 +81,10 @@ def days_of(context: AnyContext) -> list[date]:
     return days_of_run(context.run.tags)
 
 
-def record_days(context: dg.OutputContext, records: Iterable[tuple[date, DayRecord]]) -> None:
-    """Log one materialization a day, in place of those that Dagster would derive.
+def record_days(
+    context: dg.OutputContext, records: Iterable[tuple[date, DayRecord | DayRefusedError]]
+) -> None:
+    """Log one materialization or rejection a day, in place of what Dagster would derive.
 
     A day is logged as `records` yields it, while the next ones are still on their way.
     """
@@ -90,6 +95,9 @@ def record_days(context: dg.OutputContext, records: Iterable[tuple[date, DayReco
     told, rows = time.monotonic(), 0
     with one_transaction(context.step_context.instance, context.run_id):
         for day, record in records:
+            if isinstance(record, DayRefusedError):
+                record_rejection(context, key, day, record)
+                continue
             context.log_event(
                 dg.AssetMaterialization(
                     key,
@@ -107,7 +115,6 @@ def record_days(context: dg.OutputContext, records: Iterable[tuple[date, DayReco
                     f"{key.to_user_string()}: {len(recorded)} of {len(days)} days, "
                     f"{rows:,} rows ({share} %)"
                 )
-    _RECORDED[context.run_id, key] = recorded
     context._asset_key = None  # noqa: SLF001 - no events of Dagster's own
 
 
@@ -144,7 +151,6 @@ def record_checks(
         key, DagsterEventType.ASSET_MATERIALIZATION, {str(day) for day in results}
     )
     run_id = context.run.run_id
-    _CHECKED[run_id, key] = results
     with one_transaction(context.instance, run_id):
         for day, day_results in results.items():
             target = None
@@ -166,53 +172,23 @@ def record_checks(
         yield dg.Output(None, output_name=str(layer.get_op_output_name(check)))
 
 
-def checked_here(run_id: str, key: dg.AssetKey, check: str) -> dict[date, CheckResult]:
-    """What a check of an asset said in this process's part of a run, by day."""
-    return {
-        day: result
-        for day, results in _CHECKED.get((run_id, key), {}).items()
-        for result in results
-        if result.check == check
-    }
-
-
-def landed_days(context: dg.InputContext) -> list[date]:
-    """The days of the run that the upstream asset has: all, less those refused in this run."""
-    days = days_of(context)
-    if context.upstream_output is None:
-        return days
-    landed = _landed(context.instance, context.step_context.run_id, context.asset_key)
-    return [day for day in days if str(day) in landed] if landed else days
+def evaluations(
+    instance: dg.DagsterInstance, run_id: str, check: str
+) -> dict[dg.AssetKey, dict[date, AssetCheckEvaluation]]:
+    """Return what a check said in a run so far, by asset and day."""
+    records = instance.get_records_for_run(run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION)
+    found: dict[dg.AssetKey, dict[date, AssetCheckEvaluation]] = {}
+    for record in records.records:
+        event = record.event_log_entry.asset_check_evaluation
+        if event is not None and event.check_name == check and event.partition:
+            found.setdefault(event.asset_key, {})[date.fromisoformat(event.partition)] = event
+    return found
 
 
 def is_last(context: dg.AssetExecutionContext) -> bool:
-    """Whether no asset downstream of this one is stored by this run."""
-    graph = context.job_def.asset_layer.asset_graph
-    children = graph.get(context.asset_key).child_keys
-    return not (children & context.job_def.asset_layer.executable_asset_keys)
-
-
-def _landed(instance: dg.DagsterInstance, run_id: str, key: dg.AssetKey) -> set[str]:
-    """Partitions of an asset that a run has materialized so far."""
-    if (run_id, key) in _RECORDED:
-        return _RECORDED[run_id, key]
-    records = instance.get_records_for_run(run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION)
-    return {
-        event.partition
-        for record in records.records
-        if (event := record.event_log_entry.dagster_event)
-        and event.asset_key == key
-        and event.partition
-    }
-
-
-_RECORDED: dict[tuple[str, dg.AssetKey], set[str]] = {}
-"""What this process recorded, so that it need not read 150 events again for every step; another
-process (a step alone, a run taken up again) asks the event log."""
-
-
-_CHECKED: dict[tuple[str, dg.AssetKey], Mapping[date, Sequence[CheckResult]]] = {}
-"""Likewise, what the checks said."""
+    """Whether no step of this run comes after this asset's, also in a run of some steps alone."""
+    steps = context.run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
+    return not later_steps(context.asset_key).intersection(steps)
 
 
 class _Provenance:

@@ -6,12 +6,15 @@ import threading
 from collections.abc import Iterator
 from datetime import date, timedelta
 
+import psycopg
+import pyarrow as pa
 import pytest
+from google.api_core.exceptions import Forbidden
 from hypothesis import given
 from hypothesis import strategies as st
 
 from taxi_assets.days import AHEAD, WORKERS, Days, bounded_map
-from taxi_assets.errors import DayRefusedError
+from taxi_assets.errors import DayRefusedError, SettingsError, StoreError, UnavailableError
 
 FIRST = date(2021, 1, 1)
 WEEK = [FIRST + timedelta(at) for at in range(7)]
@@ -84,12 +87,69 @@ def test_a_refused_day_is_put_aside_for_every_stage_and_its_neighbours_go_on() -
     assert str(third.refused[WEEK[2]]) == "2021-01-03 is wrong"
 
 
-def test_any_other_error_is_raised() -> None:
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("month 13"),
+        KeyError("pickup"),
+        OverflowError("too large"),
+        pa.ArrowInvalid("cast"),
+        pa.ArrowNotImplementedError("of this type"),
+        UnicodeDecodeError("utf-8", b"x", 0, 1, "invalid"),
+        MemoryError("3 GB"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_over_one_days_rows_rejects_this_day_and_keeps_its_cause(error: Exception) -> None:
     def broken(day: date) -> int:
-        raise ValueError(day)
+        if day == WEEK[2]:
+            raise error
+        return day.day
 
-    with pytest.raises(ValueError, match="2021-01-01"):
-        list(Days(WEEK, broken))
+    days = Days(WEEK, broken)
+    assert [number for _, number in days] == [1, 2, 4, 5, 6, 7]
+    assert list(days.refused) == [WEEK[2]]
+    assert str(days.refused[WEEK[2]]).startswith(f"{type(error).__name__}: ")
+    assert days.refused[WEEK[2]].__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("lost"),
+        TimeoutError("no answer"),
+        UnavailableError("the server restarts"),
+        StoreError("no room"),
+        SettingsError("TAXI_LAKE"),
+        PermissionError("denied"),
+        psycopg.OperationalError("gone"),
+        Forbidden("no role"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_concerns_every_day_is_raised(error: Exception) -> None:
+    def broken(day: date) -> int:
+        raise error
+
+    days = Days(WEEK, broken)
+    with pytest.raises(type(error)):
+        list(days)
+    assert days.refused == {}
+
+
+def test_each_day_comes_with_its_rows_or_the_reason_why_not() -> None:
+    refused = DayRefusedError("wrong")
+
+    def compute(day: date) -> int:
+        if day == WEEK[1]:
+            raise refused
+        return day.day
+
+    assert list(Days(WEEK[:3], compute).outcomes()) == [
+        (WEEK[0], 1),
+        (WEEK[1], refused),
+        (WEEK[2], 3),
+    ]
 
 
 def test_no_days_give_nothing() -> None:

@@ -11,9 +11,17 @@ from typing import Any, Generic, TypeVar
 import dagster as dg
 
 from taxi_assets.days import Days
-from taxi_assets.errors import DayRefusedError, TerminalError, is_transient, one_line, remedy
-from taxi_assets.record import DayRecord, days_of, landed_days, record_days
+from taxi_assets.errors import (
+    DayNotStoredError,
+    DayRefusedError,
+    TerminalError,
+    is_transient,
+    one_line,
+    remedy,
+)
+from taxi_assets.record import DayRecord, days_of, record_days
 from taxi_assets.redaction import redact, redacted_cause
+from taxi_assets.rejections import find_rejections
 from taxi_assets.resources.lake import Lake
 from taxi_assets.services import Service
 from taxi_assets.slices import TripsSlice
@@ -32,7 +40,8 @@ from taxi_assets.turns import take_turn
 
 LAST_WRITTEN = "Last written from "
 """How a description begins that is ours; another one is a person's."""
-Records = Iterable[tuple[date, DayRecord]]
+Records = Iterable[tuple[date, DayRecord | DayRefusedError]]
+"""What came of each day."""
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -45,7 +54,10 @@ class DaysIOManager(dg.IOManager, Generic[In, Out]):
 
     @abstractmethod
     def store(self, service: Service, value: In, log: dg.DagsterLogManager) -> Records:
-        """Replace what the target holds of the days; yields each day once it has landed."""
+        """Replace what the target holds of the days.
+
+        Yields each day once it has landed, or with the reason why it is rejected.
+        """
 
     @abstractmethod
     def open_day(self, service: Service, day: date) -> Out | None:
@@ -56,25 +68,29 @@ class DaysIOManager(dg.IOManager, Generic[In, Out]):
         """Where the target keeps a service's days, for messages."""
 
     def handle_output(self, context: dg.OutputContext, obj: In) -> None:
-        """Store the days and log one materialization for each that landed."""
+        """Store the days and log one materialization or rejection for each."""
         with guarded(context.asset_key, days_of(context)):
             record_days(context, self.store(self._service(context.asset_key), obj, context.log))
 
     def load_input(self, context: dg.InputContext) -> Days[Out]:
-        """The upstream's days that this run may use; a day that is not stored is refused."""
+        """The upstream's days; one that is rejected or not stored is so for this stage, too."""
         service = self._service(context.asset_key)
-        take_turn(context.step_context.run_id, service, days_of(context), context.log.info)
+        days = days_of(context)
+        take_turn(context.step_context.run_id, service, days, context.log.info)
+        rejected = find_rejections(context.instance, context.asset_key, days)
 
         def load(day: date) -> Out:
+            if day in rejected:
+                raise rejected[day]
             found = self.open_day(service, day)
             if found is None:
-                raise DayRefusedError(
+                raise DayNotStoredError(
                     f"{day} is not in {self.place(service)}: materialize "
                     f"{context.asset_key.to_user_string()} for that day first"
                 )
             return found
 
-        return Days(landed_days(context), load)
+        return Days(days, load)
 
     def _service(self, key: dg.AssetKey) -> Service:
         return self.services[key.path[0]]

@@ -109,7 +109,7 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
             version = cleaning_version(cleaned.rules, cleaned.row_limit)
             return DayRecord(metadata, _data_version(table), version)
 
-        yield from value.map_days(put)
+        yield from value.map_days(put).outcomes()
 
     def open_day(self, service: Service, day: date) -> TripsSlice | None:
         """The day's slice, every byte of it verified."""

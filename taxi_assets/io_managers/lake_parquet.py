@@ -8,7 +8,7 @@ from datetime import date
 
 import dagster as dg
 
-from taxi_assets.days import Days, bounded_map
+from taxi_assets.days import Days
 from taxi_assets.io_managers.base import (
     DaysIOManager,
     Records,
@@ -55,7 +55,7 @@ class LakeParquetIOManager(DaysIOManager[Mapping[date, TripsSlice], TripsSlice])
                 }
             )
 
-        yield from zip(value, bounded_map(put, value), strict=True)
+        yield from Days(list(value), put).outcomes()
 
     def open_day(self, service: Service, day: date) -> TripsSlice | None:
         """The day's object, every byte of it verified."""

@@ -19,7 +19,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from taxi_assets.days import bounded_map
+from taxi_assets.days import Days
 from taxi_assets.errors import room_in
 from taxi_assets.io_managers.base import (
     DaysIOManager,
@@ -98,11 +98,11 @@ class RawTripsIOManager(DaysIOManager[list[RawMonth], RawSlice]):
             _put_rest(lake, month, spools)
             # They were read together: an equal share each.
             share = (time.perf_counter() - began) / len(month.days)
-            put = bounded_map(
-                lambda day: _put_day(lake, month, day, spools[day.day], share),  # noqa: B023 - consumed here
+            put = Days(
                 month.days,
+                lambda day: _put_day(lake, month, day, spools[day.day], share),  # noqa: B023 - consumed here
             )
-            yield from zip(month.days, put, strict=True)
+            yield from put.outcomes()
 
     def open_day(self, service: Service, day: date) -> RawSlice | None:
         """The day's lines under the header they were published with, or its rows.

@@ -6,7 +6,6 @@ half a day.
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import stat
@@ -33,6 +32,7 @@ from taxi_assets.windows import Month
 
 TEMPORARY = "_tmp"
 TEMPORARY_NAME = re.compile(r"[0-9a-f]{32}")
+
 
 LINES, ROWS = "csv.zst", "parquet"
 """Endings of raw slices: lines of a CSV month, rows of a Parquet month."""
@@ -118,22 +118,10 @@ class Lake:
                 stream.write(content)
         return size
 
-    def open(self, key: str) -> pa.NativeFile:
-        """Open an object for reading; a pipe in its place would be waited for without end.
-
-        Raises:
-            FileNotFoundError: there is no such object.
-            OSError: it cannot be opened, or is no file.
-        """
-        path = f"{self.root}/{key}"
-        if self.local and not stat.S_ISREG(Path(path).stat().st_mode):
-            raise OSError(errno.EINVAL, "a folder, pipe or device is in its place")
-        return self.filesystem.open_input_file(path)
-
     def get(self, key: str) -> pa.Buffer | None:
         """An object's content; None where there is no such object."""
         try:
-            with self.open(key) as stream:
+            with self.filesystem.open_input_file(f"{self.root}/{key}") as stream:
                 return stream.read_buffer()
         except FileNotFoundError:
             return None
@@ -202,10 +190,7 @@ class Lake:
                     os.fsync(file.fileno())
                 temporary.replace(target)
         except OSError as error:
-            raise StoreError(
-                f"cannot write {target}: {error.strerror}; remove what is in its place or let "
-                "this user write there, then run again"
-            ) from error
+            raise StoreError(f"cannot write {target}: {error.strerror}") from error
         finally:
             temporary.unlink(missing_ok=True)
 

@@ -1,0 +1,117 @@
+"""Rejected days: a record on the partition, which every later step and run goes by.
+
+A day that an asset rejects has an `AssetObservation` on that asset's partition with the cause. It
+stands until the asset materializes the day: the later of the two events counts. Neither the run's
+id nor a process's memory matters, so a day stays rejected in a retry, in every kind of
+re-execution, and in a run of a downstream asset alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+
+import dagster as dg
+
+from taxi_assets.errors import DayNotStoredError, DayRefusedError, one_line
+from taxi_assets.redaction import redact
+
+REJECTED = "rejected"
+"""Metadata key of the cause."""
+PAGE = 1000
+"""Events read at once."""
+
+UPSTREAM = {
+    "cleaned_trips": "raw_trips",
+    "postgres_trips": "cleaned_trips",
+    "gcs_trips": "cleaned_trips",
+    "bigquery_trips": "gcs_trips",
+}
+"""Where each asset's rows come from. A run's own graph has only the assets of the run."""
+
+
+def lineage(key: dg.AssetKey) -> list[dg.AssetKey]:
+    """Return the assets that a service's asset has its rows from, the first one first, and it."""
+    names = [key.path[-1]]
+    while names[0] in UPSTREAM:
+        names.insert(0, UPSTREAM[names[0]])
+    return [dg.AssetKey([*key.path[:-1], name]) for name in names]
+
+
+def later_steps(key: dg.AssetKey) -> set[str]:
+    """Return the steps that get rows from an asset, `stores_agree` among them."""
+    service, name = key.path
+    assets = [dg.AssetKey([service, other]) for other in UPSTREAM]
+    later = {asset.to_python_identifier() for asset in assets if key in lineage(asset)[:-1]}
+    return later | ({f"{service}_stores_agree"} if name in {"raw_trips", *UPSTREAM} else set())
+
+
+def record_rejection(
+    context: dg.AssetExecutionContext | dg.OutputContext,
+    key: dg.AssetKey,
+    day: date,
+    error: DayRefusedError,
+) -> None:
+    """Log that an asset rejects a day, and why.
+
+    A day that was never stored upstream has done nothing wrong: it is not recorded.
+    """
+    if isinstance(error, DayNotStoredError):
+        return
+    reason = redact(one_line(error))
+    context.log.error(f"{key.to_user_string()}: {day} is rejected: {reason}")
+    context.log_event(
+        dg.AssetObservation(
+            key, description=f"Rejected: {reason}", partition=str(day), metadata={REJECTED: reason}
+        )
+    )
+
+
+def find_rejections(
+    instance: dg.DagsterInstance, key: dg.AssetKey, days: Sequence[date]
+) -> dict[date, DayRefusedError]:
+    """Return the days that an asset, or one that it has its rows from, rejected last."""
+    found: dict[date, DayRefusedError] = {}
+    for asset in lineage(key):
+        others = [day for day in days if day not in found]
+        for day, rejection in _last_rejections(instance, asset, others).items():
+            if not _materialized_since(instance, asset, day, rejection.storage_id):
+                found[day] = DayRefusedError(
+                    f"{asset.to_user_string()} rejected it in run {rejection.run_id[:8]}: "
+                    f"{rejection.reason}"
+                )
+    return found
+
+
+@dataclass(frozen=True)
+class _Rejection:
+    storage_id: int
+    run_id: str
+    reason: str
+
+
+def _last_rejections(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, days: Sequence[date]
+) -> Mapping[date, _Rejection]:
+    """Return the latest rejection of each day that has any."""
+    found: dict[date, _Rejection] = {}
+    cursor, more = None, bool(days)
+    records_filter = dg.AssetRecordsFilter(asset, asset_partitions=[str(day) for day in days])
+    while more:
+        page = instance.fetch_observations(records_filter, limit=PAGE, cursor=cursor)
+        for record in page.records:
+            event = record.asset_observation
+            if event is not None and event.partition and REJECTED in event.metadata:
+                reason = str(event.metadata[REJECTED].value)
+                rejection = _Rejection(record.storage_id, record.run_id, reason)
+                found.setdefault(date.fromisoformat(event.partition), rejection)
+        cursor, more = page.cursor, page.has_more
+    return found
+
+
+def _materialized_since(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, day: date, storage_id: int
+) -> bool:
+    later = dg.AssetRecordsFilter(asset, asset_partitions=[str(day)], after_storage_id=storage_id)
+    return bool(instance.fetch_materializations(later, limit=1).records)
