@@ -199,7 +199,7 @@ def _cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
                 done.dropped,
                 list(map(str, done.unreadable)),
                 raw.origin,
-                done.unknown_words,
+                done.unknown_labels,
                 rules,
                 cleaning.row_limit,
                 header_of_slice(raw.content, service).published,

@@ -97,8 +97,8 @@ class CleanedDay:
     unreadable: list[str]
     """The rows with a value that is not of its column's type: where, and what."""
     origin: Origin
-    unknown_words: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Rows by `column=word` that TLC's dictionary lacks; null in the frame."""
+    unknown_labels: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Rows by `column=label` that TLC's dictionary does not have; null in the frame."""
     rules: Sequence[str] = DEFAULT_RULES
     """Names of the rules it was cleaned by."""
     row_limit: int | None = None

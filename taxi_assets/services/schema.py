@@ -55,8 +55,9 @@ class Column:
     """First month whose file has it, as 2019-01; empty: as long as there is the service."""
     aliases: tuple[str, ...] = ()
     """Names it had in other years; case and blanks around a name tell nothing."""
-    words: tuple[tuple[str, str], ...] = ()
-    """Words, in capitals, that stood for its values in an era of words, and those values."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """Labels, in capitals, and the values they stand for: of an id column in an era of labels, of
+    a text column in every era, where they are all the values there are."""
 
     @property
     def name(self) -> str:
@@ -97,8 +98,8 @@ class Era:
     """First and last, as 2016-07 to 2018-12."""
     header: tuple[str, ...]
     """Names as published, in order."""
-    words: bool = False
-    """Whether columns that have `words` were published as those."""
+    labels: bool = False
+    """Whether id columns that have `labels` were published as those."""
     parquet: bool = False
     """Whether TLC published these months in Parquet only."""
 

@@ -13,7 +13,7 @@ VENDOR = Column(
     "id",
     "Provider of the record: 1 Creative Mobile, 2 Curb (VeriFone until 2016), 6 Myle, 7 Helix",
     aliases=("vendor_id", "vendor_name"),
-    words=(("CMT", "1"), ("VTS", "2")),
+    labels=(("CMT", "1"), ("VTS", "2")),
 )
 PASSENGERS = Column(
     "passenger_count", "id", "Passengers in the vehicle, as the driver entered", "people"
@@ -31,7 +31,10 @@ STORED = Column(
     "text",
     "Y if the vehicle had no connection and sent the trip later",
     aliases=("store_and_forward",),
-    words=(("0", "N"), ("1", "Y")),
+    labels=(
+        *((label, "Y") for label in ("Y", "1", "TRUE", "T", "YES")),
+        *((label, "N") for label in ("N", "0", "FALSE", "F", "NO")),
+    ),
 )
 PICKUP_ZONE = Column(
     "PULocationID", "id", "Taxi zone in which the meter was engaged", since="2011-01"
@@ -43,12 +46,12 @@ PAYMENT = Column(
     "payment_type",
     "id",
     "0 flex fare, 1 credit card, 2 cash, 3 no charge, 4 dispute, 5 unknown, 6 voided",
-    words=(
-        *((word, "1") for word in ("CREDIT", "CRD", "CRE")),
-        *((word, "2") for word in ("CASH", "CSH", "CAS")),
-        *((word, "3") for word in ("NO CHARGE", "NOC", "NO")),
-        *((word, "4") for word in ("DISPUTE", "DIS")),
-        *((word, "5") for word in ("UNKNOWN", "UNK", "NA")),
+    labels=(
+        *((label, "1") for label in ("CREDIT", "CRD", "CRE")),
+        *((label, "2") for label in ("CASH", "CSH", "CAS")),
+        *((label, "3") for label in ("NO CHARGE", "NOC", "NO")),
+        *((label, "4") for label in ("DISPUTE", "DIS")),
+        *((label, "5") for label in ("UNKNOWN", "UNK", "NA")),
     ),
 )
 FARE = Column("fare_amount", "amount", "Time-and-distance fare", "dollars", aliases=("fare_amt",))
@@ -154,7 +157,7 @@ YELLOW = Service(
                 "Trip_Distance,Start_Lon,Start_Lat,Rate_Code,store_and_forward,End_Lon,End_Lat,"
                 "Payment_Type,Fare_Amt,surcharge,mta_tax,Tip_Amt,Tolls_Amt,Total_Amt"
             ),
-            words=True,
+            labels=True,
         ),
         Era(
             "2010-01 to 2014-12",
@@ -164,7 +167,7 @@ YELLOW = Service(
                 "dropoff_latitude,payment_type,fare_amount,surcharge,mta_tax,tip_amount,"
                 "tolls_amount,total_amount"
             ),
-            words=True,
+            labels=True,
         ),
         Era(
             "2015-01 to 2016-06",

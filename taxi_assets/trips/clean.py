@@ -26,8 +26,8 @@ class Cleaned:
     dropped: dict[str, int]
     """Rows by rule, and unreadable ones; every reason is there, also with 0."""
     unreadable: list[UnreadableValue]
-    unknown_words: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Rows by `column=word` that TLC's dictionary lacks."""
+    unknown_labels: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Rows by `column=label` that TLC's dictionary does not have."""
 
 
 ROW_LIMIT = "row_limit"
@@ -54,7 +54,7 @@ def clean(
         dropped[ROW_LIMIT] = max(table.num_rows - row_limit, 0)
         table = table.slice(0, row_limit)
     raw_rows = parsed.table.num_rows + len(parsed.unreadable)
-    return Cleaned(to_frame(table), raw_rows, dropped, parsed.unreadable, parsed.unknown_words)
+    return Cleaned(to_frame(table), raw_rows, dropped, parsed.unreadable, parsed.unknown_labels)
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:

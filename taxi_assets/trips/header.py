@@ -1,7 +1,8 @@
 """The columns of a month file: which of the service's columns each published name is.
 
 A file is of the era whose names its own match best. The names of an era may come with others,
-known or new; one that is missing beside a new one is a renamed column, and refused.
+known or new; one that is missing beside a new one is a renamed column, and rejected. Whether a new
+name at the end is a column more or the renamed last one, the file's month decides.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import cached_property, lru_cache
 import pyarrow as pa
 
 from taxi_assets.services import Column, Era, Service, name_key
+from taxi_assets.windows import Month
 
 # What pandas calls a column that has no name.
 NAMELESS = re.compile(r"(unnamed: \d+)?")
@@ -55,12 +57,12 @@ class Header:
         return self.places[self.service.pickup_column]
 
     @cached_property
-    def words(self) -> dict[str, dict[str, str]]:
-        """By column that is published in words: the word in capitals, and its value."""
-        if not self.era.words:
-            return {}
+    def labels(self) -> dict[str, dict[str, str]]:
+        """By column that is published in labels: the label in capitals, and its value."""
         return {
-            column.name: dict(column.words) for column in self.columns if column and column.words
+            column.name: dict(column.labels)
+            for column in self.columns
+            if column and column.labels and (self.era.labels or column.kind == "text")
         }
 
     @cached_property
@@ -81,8 +83,13 @@ class Header:
         return tuple(one.name for one in self.service.columns if one.name not in self.places)
 
 
-def header_of_line(line: bytes, service: Service) -> Header:
-    """The columns that a CSV header line names.
+def header_of_line(line: bytes, service: Service, month: Month | None = None) -> Header:
+    """The columns that a CSV header line names; Excel's last columns without a name are none.
+
+    Args:
+        line: the header as published.
+        service: whose trips.
+        month: whose file it is, where that is known.
 
     Raises:
         HeaderError: naming the columns that are missing, unknown or in another place.
@@ -90,7 +97,10 @@ def header_of_line(line: bytes, service: Service) -> Header:
     text = line.decode("utf-8-sig", "replace").rstrip("\r\n")
     if "\r" in text:
         raise HeaderError("its lines end in CR alone, not LF or CRLF")
-    return header_of(tuple(text.split(",")), service)
+    names = text.split(",")
+    while len(names) > 1 and not names[-1].strip(' "'):
+        names.pop()
+    return header_of(tuple(names), service, month=month)
 
 
 def header_of_slice(content: pa.Buffer | pa.Table, service: Service) -> Header:
@@ -106,7 +116,13 @@ def header_of_slice(content: pa.Buffer | pa.Table, service: Service) -> Header:
 
 
 @lru_cache(maxsize=64)
-def header_of(published: Sequence[str], service: Service, *, by_name: bool = False) -> Header:
+def header_of(
+    published: Sequence[str],
+    service: Service,
+    *,
+    by_name: bool = False,
+    month: Month | None = None,
+) -> Header:
     """The columns of a file.
 
     Args:
@@ -114,12 +130,13 @@ def header_of(published: Sequence[str], service: Service, *, by_name: bool = Fal
         service: whose trips.
         by_name: readers find columns by name (Parquet), so that their order tells nothing and
             one that is not there is null.
+        month: whose file it is, where that is known.
 
     Raises:
         HeaderError: naming the columns that are missing, unknown or in another place.
     """
     names = tuple(name.strip().strip('"').strip() for name in published)
-    header = Header(service, names, _nearest(names, service))
+    header = Header(service, names, _nearest(names, service, month))
     expected = {_identity(name, service): name.strip() for name in header.era.header}
     found = [_identity(name, service) for name in names]
     missing = [name for identity, name in expected.items() if identity not in found]
@@ -148,23 +165,29 @@ def _identity(name: str, service: Service) -> str:
     return column.name if column else name_key(name)
 
 
-def _nearest(names: Sequence[str], service: Service) -> Era:
+def _nearest(names: Sequence[str], service: Service, month: Month | None) -> Era:
     """The era with most of the names and fewest others; of equals the newest of CSV files.
 
-    An unknown name at the place of a column that a CSV era has more is taken for that column.
+    An unknown name at the place of a column that CSV files have by the month is taken for it.
     """
     found = {_identity(name, service) for name in names}
     spelled = set(map(name_key, names))
     known = {*service.by_name, *map(name_key, service.elsewhere)}
     unknown = {at for at, name in enumerate(names) if name_key(name) not in known}
 
+    def is_due(name: str) -> bool:
+        """Whether the month's file should have a column that this one does not name."""
+        column = service.by_name.get(name_key(name))
+        since = service.since(column) if column else ""
+        return _identity(name, service) not in found and since <= str(month)
+
     def closeness(era: Era) -> tuple[int, int, bool]:
         expected = {_identity(name, service) for name in era.header}
         same = len(spelled & set(map(name_key, era.header)))
         renamed = 0
-        if not era.parquet:
+        if month and not era.parquet:
             places = enumerate(era.header)
-            renamed = sum(at in unknown and _identity(n, service) not in found for at, n in places)
+            renamed = sum(at in unknown and is_due(name) for at, name in places)
         missing = len(expected - found) - renamed
         return len(expected & found) - missing, same, not era.parquet
 

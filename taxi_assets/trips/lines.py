@@ -86,7 +86,7 @@ def check_header(line: bytes, file: MonthFile) -> Header:
         SourceError: naming the columns that are missing, unknown or in another place.
     """
     try:
-        return header_of_line(line, file.service)
+        return header_of_line(line, file.service, file.month)
     except HeaderError as error:
         raise wrong_header(error, file) from None
 

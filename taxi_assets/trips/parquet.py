@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,20 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from taxi_assets.errors import SourceError, one_line
+from taxi_assets.trips.arrow_types import (
+    is_text,
+    plain,
+    plain_type,
+    shown,
+    storable_text,
+    without_views,
+)
 from taxi_assets.trips.header import Header, HeaderError, header_of
+from taxi_assets.trips.int96 import PER_DAY, Options, options_of
 from taxi_assets.trips.lines import prefetch, wrong_header
 from taxi_assets.trips.source import MonthFile
 from taxi_assets.trips.split import OUTSIDE, UNREADABLE, Unreadable
-from taxi_assets.trips.values import accepts, is_text, to_times
+from taxi_assets.trips.values import accepts, to_times
 from taxi_assets.windows import Month
 
 ROWS = 1 << 16
@@ -28,12 +37,6 @@ ROWS = 1 << 16
 LEAST_VIEW = 1 << 14
 """Rows that are handed on as a view of their batch: fewer may wait for others, and the whole batch
 would wait with them."""
-BUFFER = 1 << 18
-"""Bytes of a column read at a time; with pre_buffer a row group would be read whole."""
-PER_DAY = {
-    unit: 86_400 * scale
-    for unit, scale in zip(["s", "ms", "us", "ns"], (1, 10**3, 10**6, 10**9), strict=True)
-}
 
 
 @dataclass(frozen=True)
@@ -52,9 +55,11 @@ class Batch:
 
     first_row: int
     """Number of the first one, from 1."""
-    data: pa.RecordBatch
+    pickups: pa.Array
+    data: pa.RecordBatch | None
+    """All columns; None where no row is of a day that the run wants."""
     read: int
-    """Bytes of the file's row groups up to here, those that were left out included."""
+    """Bytes of the file's row groups up to here."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +78,8 @@ class ParquetMonth:
 
     header: Header
     schema: pa.Schema
-    skipped: int
-    """Rows of row groups that hold no row of the wanted days, outside the month or without a
-    pickup time, as their statistics prove."""
+    int96: tuple[str, ...]
+    """Columns stored as INT96."""
     batches: Generator[Batch]
     """Close it to stop the reading early."""
 
@@ -85,16 +89,18 @@ def open_parquet(file: MonthFile, days: AbstractSet[int]) -> ParquetMonth:
 
     Args:
         file: the month's file.
-        days: days of the month that are wanted; the others need not be read.
+        days: days of the month that are wanted; of the others only pickup times are read.
 
     Raises:
         SourceError: it is no Parquet, or its columns or their types are not the service's; while
             reading: it is damaged.
     """
     try:
-        with pq.ParquetFile(file.path, buffer_size=BUFFER, pre_buffer=False) as parquet:
+        options = options_of(file.path)
+        with options.open(file.path) as parquet:
             footer, schema = parquet.metadata, parquet.schema_arrow.remove_metadata()
-        header = header_of(tuple(schema.names), file.service, by_name=True)
+        names = tuple(schema.names)
+        header = header_of(names, file.service, by_name=True, month=file.month)
     except HeaderError as error:
         raise wrong_header(error, file) from None
     except (pa.ArrowException, OSError) as error:
@@ -106,8 +112,9 @@ def open_parquet(file: MonthFile, days: AbstractSet[int]) -> ParquetMonth:
         for at in range(footer.num_row_groups)
         if _is_elsewhere(footer.row_group(at), place, file.month, days)
     }
-    skipped = sum(footer.row_group(at).num_rows for at in skip)
-    return ParquetMonth(header, schema, skipped, prefetch(lambda: _batches(file, footer, skip)))
+    pickup = schema.names[header.pickup_index]
+    batches = prefetch(lambda: _batches(file, options, footer, pickup, skip))
+    return ParquetMonth(header, schema, options.int96, batches)
 
 
 def damaged(file: MonthFile, error: Exception) -> SourceError:
@@ -126,7 +133,7 @@ def check_types(file: MonthFile, header: Header, schema: pa.Schema) -> None:
     """
     for name, at in header.places.items():
         column, found = file.service.by_name[name], schema.field(at)
-        if not accepts(column, found.type, words=name in header.words):
+        if not accepts(column, found.type, labels=name in header.labels):
             raise SourceError(
                 f"{file.service.name} {file.month}: {file.url} has {found.name} as {found.type}, "
                 f"which is never read as {column.arrow}: write the column as one of "
@@ -136,12 +143,11 @@ def check_types(file: MonthFile, header: Header, schema: pa.Schema) -> None:
 
 def split_batch(batch: Batch, header: Header, month: Month, wanted: AbstractSet[int]) -> SplitRows:
     """Sort a batch's rows by pickup day, stably; rows of places not `wanted` are only counted."""
-    pickups = batch.data.column(header.pickup_index)
-    keys = _keys(pickups, month)
+    keys = _keys(batch.pickups, month)
     unreadable = [
         Unreadable(
             batch.first_row + at,
-            f"{header.names[header.pickup_index]}={pickups[at].as_py()!r} is no pickup time",
+            f"{header.names[header.pickup_index]}={_named(batch.pickups[at])} is no pickup time",
         )
         for at in np.flatnonzero(keys == UNREADABLE).tolist()
     ]
@@ -149,7 +155,7 @@ def split_batch(batch: Batch, header: Header, month: Month, wanted: AbstractSet[
     groups = [
         RowsOfDay(key, batch.data if rows == len(keys) else _where(batch.data, keys == key), rows)
         for key, rows in zip(places.tolist(), counts.tolist(), strict=True)
-        if key in wanted
+        if key in wanted and batch.data is not None
     ]
     return SplitRows(groups, dict(zip(places.tolist(), counts.tolist(), strict=True)), unreadable)
 
@@ -162,26 +168,35 @@ def _where(rows: pa.RecordBatch, which: npt.NDArray[np.bool_]) -> pa.RecordBatch
     return rows.take(pa.array(at))
 
 
+def _named(pickup: pa.Scalar) -> str:
+    """Return a pickup time as a message shows it: a text quoted, any other value as it is."""
+    return repr(shown(pickup)) if is_text(plain_type(pickup.type)) else shown(pickup)
+
+
 def _keys(pickups: pa.Array, month: Month) -> npt.NDArray[np.int8]:
-    """Day of the month where the pickup lies in it, else OUTSIDE or UNREADABLE."""
-    if pa.types.is_dictionary(pickups.type):
-        pickups = pickups.dictionary_decode()
+    """Day of the month where the pickup lies in it, else OUTSIDE or UNREADABLE.
+
+    A time before the year 1 or past 9999 is none, as in CSV.
+    """
+    pickups = plain(pickups)
     if is_text(pickups.type):
-        pickups = to_times(pickups.cast(pa.string()))
+        pickups = to_times(storable_text(pickups))
     if pa.types.is_null(pickups.type):
         return np.full(len(pickups), UNREADABLE, np.int8)
     since = pc.fill_null(pickups.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
-    day = since // PER_DAY[pickups.type.unit] - _epoch_day(month)
+    days = since // PER_DAY[pickups.type.unit]
+    day = days - _epoch_day(month.window.start)
     inside = (day >= 0) & (day < len(month.window))
     keys = np.where(inside, day + 1, OUTSIDE).astype(np.int8)
+    keys[(days < _epoch_day(date.min)) | (days > _epoch_day(date.max))] = UNREADABLE
     if pickups.null_count:
         keys[pc.is_null(pickups).to_numpy(zero_copy_only=False)] = UNREADABLE
     return keys
 
 
-def _epoch_day(month: Month) -> int:
-    """Days from 1970 to the month's first."""
-    return int(np.datetime64(month.window.start, "D").astype(np.int64))
+def _epoch_day(day: date) -> int:
+    """Days from 1970 to a day."""
+    return int(np.datetime64(day, "D").astype(np.int64))
 
 
 def _leaf(footer: pq.FileMetaData, name: str) -> int:
@@ -216,22 +231,33 @@ def _naive(value: object) -> datetime | None:
     return value if isinstance(value, datetime) and value.tzinfo is None else None
 
 
-def _batches(file: MonthFile, footer: pq.FileMetaData, skip: set[int]) -> Iterator[Batch]:
+def _batches(
+    file: MonthFile, options: Options, footer: pq.FileMetaData, pickup: str, skip: set[int]
+) -> Iterator[Batch]:
     first, read = 1, 0
     try:
-        with closing(pq.ParquetFile(file.path, buffer_size=BUFFER, pre_buffer=False)) as parquet:
+        with closing(options.open(file.path)) as parquet:
             for at in range(footer.num_row_groups):
                 rows = footer.row_group(at).num_rows
                 share = file.size * (first - 1 + rows) // max(footer.num_rows, 1)
-                if at not in skip:
-                    begin = first
-                    for data in parquet.iter_batches(ROWS, row_groups=[at], use_threads=False):
-                        yield Batch(
-                            begin,
-                            data,
-                            read + (share - read) * (begin + data.num_rows - first) // rows,
-                        )
-                        begin += data.num_rows
+                columns = [pickup] if at in skip else None
+                begin = first
+                for data in parquet.iter_batches(
+                    ROWS, row_groups=[at], columns=columns, use_threads=False
+                ):
+                    yield Batch(
+                        begin,
+                        data.column(pickup),
+                        None if at in skip else _without_views(data),
+                        read + (share - read) * (begin + data.num_rows - first) // rows,
+                    )
+                    begin += data.num_rows
                 first, read = first + rows, share
     except (pa.ArrowException, OSError) as error:
         raise damaged(file, error) from error
+
+
+def _without_views(rows: pa.RecordBatch) -> pa.RecordBatch:
+    """The rows without view types; the raw object gets the published ones back."""
+    wanted = pa.schema([field.with_type(without_views(field.type)) for field in rows.schema])
+    return rows if wanted.equals(rows.schema.remove_metadata()) else rows.cast(wanted)

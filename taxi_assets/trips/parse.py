@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,15 +15,10 @@ import pyarrow.csv as pa_csv
 
 from taxi_assets.errors import DayRefusedError
 from taxi_assets.services import ARROW_TYPES, Kind, Service
+from taxi_assets.trips.arrow_types import shown
 from taxi_assets.trips.header import Header, HeaderError, header_of, header_of_line
-from taxi_assets.trips.values import (
-    FIRST_TIME,
-    OF_TEXT,
-    converted,
-    is_text,
-    of_words,
-    without_blanks,
-)
+from taxi_assets.trips.null_marks import spellings
+from taxi_assets.trips.values import FIRST_TIME, converted, decode_labels, read_column
 
 PARSE_BLOCK = 1 << 20
 """Bytes pyarrow parses at a time: with 1 MiB the buffers are reused, a month parses in 0.7 s of
@@ -59,8 +54,8 @@ class Parsed:
     table: pa.Table
     unreadable: list[UnreadableValue]
     """One entry a row, its first bad value."""
-    unknown_words: Counter[str] = field(default_factory=Counter[str])
-    """Rows by `column=word` that TLC's dictionary lacks; null in the table."""
+    unknown_labels: Counter[str] = field(default_factory=Counter[str])
+    """Rows by `column=label` that TLC's dictionary does not have; null in the table."""
 
 
 def parse(content: pa.Buffer | pa.Table, service: Service) -> Parsed:
@@ -89,16 +84,22 @@ def _of_lines(lines: pa.Buffer, rows: bytes, header: Header) -> Parsed:
     """
     if not rows:
         return Parsed(header.service.arrow_schema.empty_table(), [])
-    marks = LENIENT[:-1] if header.words else LENIENT
+    marks = LENIENT[:-1] if header.era.labels else LENIENT
     if not any(mark in rows for mark in marks):
         try:
-            text = _read(lines, header, {**ARROW_TYPES, "time": STAMP}, _surplus(rows, header))
+            kinds, surplus = {**ARROW_TYPES, "time": STAMP}, _surplus(rows, header)
+            text = _read(lines, header, kinds, surplus, spellings(_of_labels(header)))
             parsed = _at_once(text, rows, header)
         except pa.ArrowInvalid:
             parsed = None  # some value is not of its type
         if parsed:
             return parsed
     return _by_value(lines, rows, header)
+
+
+def _of_labels(header: Header) -> frozenset[str]:
+    """Return all labels of a file."""
+    return frozenset(label for labels in header.labels.values() for label in labels)
 
 
 def _surplus(rows: bytes, header: Header) -> int:
@@ -110,7 +111,11 @@ def _surplus(rows: bytes, header: Header) -> int:
 
 
 def _read(
-    lines: pa.Buffer, header: Header, kinds: Mapping[Kind, pa.DataType], surplus: int
+    lines: pa.Buffer,
+    header: Header,
+    kinds: Mapping[Kind, pa.DataType],
+    surplus: int,
+    null_marks: Sequence[str] = ("",),
 ) -> pa.Table:
     names = [one.name if one else f"raw {at}" for at, one in enumerate(header.columns)]
     columns = {column.name: column for column in header.columns if column}
@@ -124,12 +129,12 @@ def _read(
         ),
         convert_options=pa_csv.ConvertOptions(
             column_types={
-                name: pa.string() if name in header.words else kinds[column.kind]
+                name: pa.string() if name in header.labels else kinds[column.kind]
                 for name, column in columns.items()
             },
             include_columns=list(columns),
             strings_can_be_null=True,
-            null_values=[""],
+            null_values=list(null_marks),
         ),
     )
 
@@ -148,16 +153,16 @@ def _at_once(text: pa.Table, rows: bytes, header: Header) -> Parsed | None:
         values = text[name]
         if column.kind == "time":
             stamps = values.cast(pa.string())
-            if header.words and _has_iso_mark(stamps):
+            if header.era.labels and _has_iso_mark(stamps):
                 return None
             values = stamps.cast(column.arrow)
             blanks += len(values) - values.null_count
-        elif name in header.words:
+        elif name in header.labels:
             values = values.combine_chunks()
             blanks += pc.sum(pc.count_substring(values, " ")).as_py() or 0
-            words = of_words(values, column, header.words[name], unknown)
-            values = converted(words, column)
-            if values.null_count != words.null_count:
+            decoded = decode_labels(values, column, header.labels[name], unknown)
+            values = converted(decoded, column)
+            if values.null_count != decoded.null_count:
                 return None
         arrays[name] = values
     table = _complete(arrays, text.num_rows, header.service)
@@ -195,12 +200,11 @@ def _by_value(lines: pa.Buffer, rows: bytes, header: Header) -> Parsed:
     for name in text.schema.names:
         column = header.service.by_name[name]
         values = text[name].combine_chunks()
-        if name in header.words:
-            values = of_words(values, column, header.words[name], unknown)
-        arrays[name] = OF_TEXT[column.kind](values)
-        for at in _misfits(values, arrays[name]):
-            published = header.names[header.places[name]]
-            bad.setdefault(at, UnreadableValue(at + 2, published, values[at].as_py()))
+        labels = header.labels.get(name, {})
+        arrays[name], misfits = read_column(values, column, labels, unknown)
+        for at in misfits:
+            published = header.published[name]
+            bad.setdefault(at, UnreadableValue(at + 2, published, shown(values[at])))
     table = _complete(arrays, text.num_rows, header.service)
     return _without(table, bad, unknown)
 
@@ -220,25 +224,13 @@ def _of_table(table: pa.Table, header: Header) -> Parsed:
     bad: dict[int, UnreadableValue] = {}
     for name, place in header.places.items():
         column = header.service.by_name[name]
-        values = without_blanks(table.column(place).combine_chunks())
-        in_words = name in header.words and is_text(values.type)
-        if in_words:
-            values = of_words(values, column, header.words[name], unknown)
-        result = converted(values, column)
-        for at in _misfits(values, result):
-            value = str(values[at].as_py())
-            bad.setdefault(at, UnreadableValue(at + 1, header.names[place], value, "row"))
-        if name in header.words and column.kind == "text" and not in_words:
-            result = of_words(result, column, header.words[name], unknown)
-        arrays[name] = result
+        values = table.column(place).combine_chunks()
+        labels = header.labels.get(name, {})
+        arrays[name], misfits = read_column(values, column, labels, unknown)
+        for at in misfits:
+            value = UnreadableValue(at + 1, header.names[place], shown(values[at]), "row")
+            bad.setdefault(at, value)
     return _without(_complete(arrays, table.num_rows, header.service), bad, unknown)
-
-
-def _misfits(values: pa.Array, result: pa.Array) -> list[int]:
-    if values.null_count == result.null_count:
-        return []
-    misfits = pc.and_(pc.is_valid(values), pc.is_null(result))
-    return list(pc.indices_nonzero(misfits).to_pylist())
 
 
 def _complete(arrays: Mapping[str, Any], rows: int, service: Service) -> pa.Table:
@@ -250,9 +242,9 @@ def _complete(arrays: Mapping[str, Any], rows: int, service: Service) -> pa.Tabl
     return pa.Table.from_arrays(columns, schema=service.arrow_schema)
 
 
-def _without(table: pa.Table, bad: Mapping[int, UnreadableValue], words: Counter[str]) -> Parsed:
+def _without(table: pa.Table, bad: Mapping[int, UnreadableValue], labels: Counter[str]) -> Parsed:
     if bad:
         keep = np.ones(table.num_rows, np.bool_)
         keep[list(bad)] = False
         table = table.filter(pa.array(keep))
-    return Parsed(table, [bad[at] for at in sorted(bad)], words)
+    return Parsed(table, [bad[at] for at in sorted(bad)], labels)

@@ -17,6 +17,8 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 from taxi_assets.services import ARROW_TYPES, Column, Kind
+from taxi_assets.trips.arrow_types import is_text, plain, plain_type, storable_text
+from taxi_assets.trips.null_marks import without_null_marks
 
 FIRST_TIME = pa.scalar(datetime(1, 1, 1), pa.timestamp("us"))  # noqa: DTZ001 - New York wall time
 LAST_TIME = pa.scalar(datetime.max, pa.timestamp("us"))  # noqa: DTZ901
@@ -68,22 +70,21 @@ OF_TEXT: dict[Kind, Callable[[pa.Array], pa.Array]] = {
 }
 
 
-def of_words(
-    values: pa.Array, column: Column, words: Mapping[str, str], unknown: Counter[str]
+def decode_labels(
+    values: pa.Array, column: Column, labels: Mapping[str, str], unknown: Counter[str]
 ) -> pa.Array:
-    """Texts in which words are replaced by the values they stood for.
+    """Return texts in which labels are replaced by the values they stand for.
 
-    A word that is not in TLC's dictionary is null in an id column and counted in `unknown`, as
-    `column=word`; in a text column it stays what it is.
+    A label that is not in TLC's dictionary is null and counted in `unknown`, as `column=label`. A
+    whole number in an id column stays what it is.
     """
     encoded = values.dictionary_encode()
     distinct = encoded.dictionary
     capitals = pc.utf8_upper(pc.utf8_trim_whitespace(distinct))
-    at = pc.index_in(capitals, value_set=pa.array(list(words), pa.string()))
-    mapped = pa.array(list(words.values()), pa.string()).take(at)
-    if column.kind == "text":
-        return pc.coalesce(mapped, distinct).take(encoded.indices)
-    found = pc.coalesce(mapped, _matching(distinct, WHOLE))
+    at = pc.index_in(capitals, value_set=pa.array(list(labels), pa.string()))
+    found = pa.array(list(labels.values()), pa.string()).take(at)
+    if column.kind == "id":
+        found = pc.coalesce(found, _matching(distinct, WHOLE))
     left = distinct.filter(pc.is_null(found))
     if len(left):
         for one in values.filter(pc.is_in(values, left)).value_counts().to_pylist():
@@ -91,15 +92,9 @@ def of_words(
     return found.take(encoded.indices)
 
 
-def is_text(kind: pa.DataType) -> bool:
-    """Whether an Arrow type holds texts."""
-    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
-
-
-def accepts(column: Column, found: pa.DataType, *, words: bool) -> bool:
-    """Whether values of an Arrow type can be those of a column at all."""
-    if types.is_dictionary(found):
-        found = found.value_type
+def accepts(column: Column, found: pa.DataType, *, labels: bool) -> bool:
+    """Return whether values of an Arrow type can be those of a column at all."""
+    found = plain_type(found)
     if types.is_null(found) or is_text(found):
         return True
     number = types.is_integer(found) or types.is_floating(found) or types.is_decimal(found)
@@ -108,25 +103,48 @@ def accepts(column: Column, found: pa.DataType, *, words: bool) -> bool:
             # A time with a zone is no New York wall time; it is never converted.
             return types.is_timestamp(found) and found.tz is None
         case "text":
-            return words and number
+            return labels and (number or types.is_boolean(found))
         case "id" | "amount":
             return number
 
 
-def without_blanks(values: pa.Array) -> pa.Array:
-    """Nulls where a writer had its own mark for nothing: pandas' NaN, an empty text."""
-    if types.is_dictionary(values.type):
-        values = values.dictionary_decode()
+def read_column(
+    values: pa.Array, column: Column, labels: Mapping[str, str], unknown: Counter[str]
+) -> tuple[pa.Array, list[int]]:
+    """Return published values in a column's type, and where one has no equal there.
+
+    The one guard of CSV and Parquet: what passes, every store, pandas and Python can hold. A mark
+    of "no value" is null; a value without an equal is null as well, and its position returned.
+
+    Args:
+        values: as published, of any type that `accepts`.
+        column: the column they are of.
+        labels: labels, in capitals, that stand for its values; empty where there are none.
+        unknown: gets the number of rows of each label that is not among them.
+    """
+    misfits: set[int] = set()
+
+    def step(before: pa.Array, after: pa.Array) -> pa.Array:
+        if before.null_count != after.null_count:
+            lost = pc.and_(pc.is_valid(before), pc.is_null(after))
+            misfits.update(pc.indices_nonzero(lost).to_pylist())
+        return after
+
+    values = without_null_marks(plain(values), labels)
     if is_text(values.type):
-        values = values.cast(pa.string())
-        blank = pc.equal(values, "")
-    elif types.is_floating(values.type):
-        blank = pc.is_nan(values)
-    else:
-        return values
-    if not pc.any(blank).as_py():
-        return values
-    return pc.if_else(blank, pa.scalar(None, values.type), values)
+        values = step(values, storable_text(values))
+    elif labels and column.kind == "text":
+        values = step(values, _number_labels(values))
+    if labels and is_text(values.type):
+        values = decode_labels(values, column, labels, unknown)
+    return step(values, converted(values, column)), sorted(misfits)
+
+
+def _number_labels(values: pa.Array) -> pa.Array:
+    """Return numbers and truth values as the labels that they are."""
+    if types.is_boolean(values.type) or types.is_null(values.type):
+        return values.cast(pa.string())
+    return _ids_of_numbers(values).cast(pa.string())
 
 
 def converted(values: pa.Array, column: Column) -> pa.Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
 import os
 import zlib
@@ -15,39 +16,101 @@ PARQUET = b"PAR1"
 PARQUET_LEAST = 12
 """Bytes of the two magic numbers and the footer's length."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
-MARKUP = (b"<!doctype", b"<html", b"<?xml")
+MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<error", b"<head", b"<body")
+JSON = (b"{", b"[")
 NEITHER = "neither gzip nor Parquet"
+KINDS = {
+    b"PK\x03\x04": "a zip archive or an Excel workbook",
+    b"PK\x05\x06": "an empty zip archive",
+    PARQUET: "Parquet",
+    GZIP: "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ": "xz",
+    b"\x28\xb5\x2f\xfd": "zstd",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook",
+    b"ORC": "ORC",
+    b"Obj\x01": "Avro",
+    b"ARROW1": "Arrow IPC",
+    b"SQLite format 3": "an SQLite database",
+    b"%PDF": "a PDF",
+}
+"""By first bytes, what files of other kinds are."""
+ENCODINGS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+"""By byte order mark; UTF-32's begins with UTF-16's and comes first."""
 HEAD = 1 << 10
+LETTERS = 16
+"""Characters of a header by which its encoding is told."""
 CHUNK = 1 << 20
 
 
 def check_start(path: Path, suffix: str, origin: Origin) -> None:
-    """Refuse what its first bytes, in gzip the first that come out, show to be no month file."""
+    """Reject what its first bytes, in gzip the first that come out, show to be no month file."""
     with path.open("rb") as file:
         head = file.read(HEAD)
-    starts, found = head[:8], NEITHER
-    if head.startswith(PARQUET):
-        found = "Parquet"
-    elif head.startswith(GZIP):
-        found = "gzip"
+    starts, found = head[:8], _kind_of(head) or NEITHER
+    packed = found == "gzip"
+    if packed:
         try:
             with gzip.open(path) as file:
                 head = file.read(HEAD)
         except (EOFError, OSError, zlib.error) as error:
             raise _damaged(error, origin) from None
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    inside = "inside the gzip " if found == "gzip" else ""
+    if found in ("gzip", NEITHER):
+        _check_text(head, "inside the gzip " if packed else "", origin)
+    if found != {".csv.gz": "gzip", ".parquet": "Parquet"}.get(suffix, NEITHER):
+        raise origin.refusal(
+            f"{found} (starts with {starts!r}), though its name says {suffix}",
+            "unpack or convert it"
+            if found not in ("gzip", "Parquet", NEITHER)
+            else "name it by what it is, or get it again",
+        )
+
+
+def _kind_of(head: bytes) -> str | None:
+    """Return the kind of file that the first bytes show; None for text and for what is unknown."""
+    return next((kind for magic, kind in KINDS.items() if head.startswith(magic)), None)
+
+
+def _check_text(head: bytes, inside: str, origin: Origin) -> None:
+    """Reject a text file, or what gzip unpacks to, that is no CSV in UTF-8."""
+    again = "get it again from where it is published"
+    if inside and (kind := _kind_of(head)):
+        twice = "unpack it once: gunzip" if kind == "gzip" else again
+        raise origin.refusal(f"{inside}{kind} ({head[:8]!r}), not CSV", twice)
+    if encoding := _encoding_of(head):
+        remedy = f"convert it: iconv -f {encoding} -t UTF-8"
+        raise origin.refusal(f"{inside}{encoding} text, not UTF-8", remedy)
+    text = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if not text:
-        raise origin.refusal(f"{inside}empty", "get it again from where it is published")
+        raise origin.refusal(f"{inside}empty", again)
     if text.startswith(LFS_POINTER):
         raise origin.refusal(f"{inside}a Git LFS pointer, not the file", "run git lfs pull there")
     if text.startswith(MARKUP):
         raise origin.refusal(f"{inside}an HTML or XML page, not trips", "open it to see why")
-    if found != {".csv.gz": "gzip", ".parquet": "Parquet"}.get(suffix, NEITHER):
-        raise origin.refusal(
-            f"{found} (starts with {starts!r}), though its name says {suffix}",
-            "name it by what it is, or get it again",
-        )
+    if text.startswith(JSON):
+        raise origin.refusal(f"{inside}JSON, not trips", "open it to see why")
+
+
+def _encoding_of(head: bytes) -> str | None:
+    """Return the encoding of a text that is not in UTF-8, by its mark or by where its NULs are."""
+    for mark, encoding in ENCODINGS.items():
+        if head.startswith(mark):
+            return encoding
+    # A header is ASCII: of each character, one byte is not NUL.
+    for encoding, width in (("UTF-32", 4), ("UTF-16", 2)):
+        characters = head[: LETTERS * width]
+        whole = len(characters) == LETTERS * width
+        for place in (0, width - 1):
+            letters = characters[place::width]
+            if whole and letters.count(0) == 0 and characters.count(0) == LETTERS * (width - 1):
+                return f"{encoding}{'LE' if place == 0 else 'BE'}"
+    return None
 
 
 def check_whole(path: Path, suffix: str, origin: Origin) -> None:

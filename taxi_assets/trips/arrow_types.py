@@ -1,0 +1,163 @@
+"""Arrow arrays of any type that a Parquet file can have: plain values, children, texts to show.
+
+What is here knows Arrow and not taxis. Which value a column of ours may hold is in `values.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import types
+
+MAX_TEXT_BYTES = 64 << 10
+"""Longest text that goes to a store. TLC's rows have about 100 bytes; a longer CSV line is
+quarantined, and so is the Parquet row of a longer text."""
+SHOWN = 200
+"""Characters of a value of no simple type in a message or a preview."""
+
+
+def is_text(kind: pa.DataType) -> bool:
+    """Return whether a type holds texts."""
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+
+
+def _is_bytes(kind: pa.DataType) -> bool:
+    return (
+        types.is_binary(kind)
+        or types.is_large_binary(kind)
+        or types.is_binary_view(kind)
+        or types.is_fixed_size_binary(kind)
+    )
+
+
+def plain_type(kind: pa.DataType) -> pa.DataType:
+    """Return the type that `plain` gives to values of a type."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return plain_type(kind.storage_type)
+    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
+        return plain_type(kind.value_type)
+    if is_text(kind) or _is_bytes(kind):
+        return pa.string()
+    return pa.float64() if types.is_float16(kind) else kind
+
+
+def plain(values: pa.Array) -> pa.Array:
+    """Return the same values in the simplest type that holds them.
+
+    Encodings and extension types are undone. Bytes, which old writers give for texts, become
+    `string` without a check of their encoding: see `storable_text`.
+    """
+    if isinstance(values, pa.ExtensionArray):
+        return plain(values.storage)
+    if types.is_dictionary(values.type):
+        return plain(values.dictionary_decode())
+    if types.is_run_end_encoded(values.type):
+        return plain(pc.run_end_decode(values))
+    if types.is_fixed_size_binary(values.type):
+        values = values.cast(pa.binary())
+    wanted = plain_type(values.type)
+    return values if values.type == wanted else values.cast(wanted, safe=False)
+
+
+def storable_text(values: pa.Array) -> pa.Array:
+    """Return texts, null where one is not UTF-8, holds a NUL or is longer than MAX_TEXT_BYTES.
+
+    PostgreSQL takes no NUL, BigQuery and pandas no other encoding.
+    """
+    content = values.cast(pa.binary())
+    try:
+        content.cast(pa.string())
+    except pa.ArrowInvalid:
+        pass
+    else:
+        longest = pc.max(pc.binary_length(content)).as_py() or 0
+        if longest <= MAX_TEXT_BYTES and not pc.any(pc.match_substring(content, b"\0")).as_py():
+            return values
+    return pa.array([_storable(value) for value in content.to_pylist()], pa.string())
+
+
+def _storable(value: bytes | None) -> str | None:
+    if value is None or len(value) > MAX_TEXT_BYTES or b"\0" in value:
+        return None
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return None
+
+
+LISTS: tuple[tuple[Any, Any], ...] = (
+    (types.is_list, pa.list_),
+    (types.is_large_list, pa.large_list),
+    (types.is_list_view, pa.list_view),
+    (types.is_large_list_view, pa.large_list_view),
+)
+
+
+def without_views(kind: pa.DataType) -> pa.DataType:
+    """Return a type without string and binary views, which Arrow cannot take rows of."""
+    if types.is_string_view(kind) or types.is_binary_view(kind):
+        return pa.string() if types.is_string_view(kind) else pa.binary()
+    if types.is_struct(kind):
+        return pa.struct([_field_without_views(kind.field(at)) for at in range(kind.num_fields)])
+    if types.is_map(kind):
+        pair = map(_field_without_views, (kind.key_field, kind.item_field))
+        return pa.map_(*pair, keys_sorted=kind.keys_sorted)
+    if types.is_fixed_size_list(kind):
+        return pa.list_(_field_without_views(kind.value_field), kind.list_size)
+    make = next((make for is_kind, make in LISTS if is_kind(kind)), None)
+    return make(_field_without_views(kind.value_field)) if make else kind
+
+
+def _field_without_views(field: pa.Field) -> pa.Field:
+    return field.with_type(without_views(field.type))
+
+
+def children(values: pa.Array) -> list[pa.Array] | None:
+    """Return the arrays that a nested array consists of, without those of null values.
+
+    None where a type is not nested.
+    """
+    kind = values.type
+    if types.is_struct(kind):
+        return list(values.flatten())
+    if types.is_map(kind):
+        # As a list of structs, which Arrow flattens.
+        entry = pa.struct([kind.key_field, kind.item_field])
+        entries = pa.field("entries", entry, nullable=False)
+        return list(values.cast(pa.list_(entries)).flatten().flatten())
+    if types.is_fixed_size_list(kind) or any(is_kind(kind) for is_kind, _ in LISTS):
+        return [values.flatten()]
+    return None
+
+
+def shown(value: pa.Scalar) -> str:
+    """Return any value as text, also one for which Python has no object; null is `None`.
+
+    A time past the year 9999 is shown as the date that it is, bytes that are no text escaped.
+    """
+    try:
+        return str(value.as_py())
+    except (ValueError, OverflowError):  # UnicodeDecodeError is a ValueError
+        pass
+    kind = value.type
+    if types.is_dictionary(kind):
+        return shown(value.value)
+    if is_text(kind):
+        return bytes(value.as_buffer()).decode(errors="backslashreplace")
+    unit = getattr(kind, "unit", None) if types.is_timestamp(kind) else None
+    if types.is_date(kind):
+        unit = "D" if types.is_date32(kind) else "ms"
+    if unit:
+        time = np.datetime64(value.value, unit)
+        if not np.isnat(time):
+            return str(time).replace("T", " ")
+    return " ".join(pa.array([value], kind).to_string().split())[:SHOWN]
+
+
+def shown_rows(rows: pa.RecordBatch) -> list[list[str | None]]:
+    """Return rows as texts, null where a value is."""
+    columns = [[shown(value) if value.is_valid else None for value in one] for one in rows.columns]
+    return [list(row) for row in zip(*columns, strict=True)]
