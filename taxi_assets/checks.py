@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, datetime
 from functools import cache
+from zoneinfo import ZoneInfo
 
 import dagster as dg
 import pandas as pd
@@ -18,6 +19,7 @@ from dagster import AssetCheckSeverity
 from dagster_pandas import PandasColumn, create_dagster_pandas_dataframe_type
 from dagster_pandas.constraints import ColumnDTypeInSetConstraint, StrictColumnsConstraint
 
+from taxi_assets.partitions import TIMEZONE
 from taxi_assets.record import CheckResult
 from taxi_assets.services import TOTAL_AMOUNT, Service
 from taxi_assets.settings import MOST_UNREADABLE
@@ -25,6 +27,7 @@ from taxi_assets.slices import CleanedDay, TripsSlice
 from taxi_assets.trips.clean import outside
 from taxi_assets.trips.month import RawMonth
 from taxi_assets.trips.split import OUTSIDE
+from taxi_assets.windows import tile
 
 WARN, ERROR = AssetCheckSeverity.WARN, AssetCheckSeverity.ERROR
 
@@ -32,6 +35,8 @@ RAW_CHECKS = {
     "rows_outside_month": "WARN: no row of the month's file has its pickup in another month.",
     "rows_readable": "WARN: every row of the month's file has all fields and a pickup time.",
     "known_columns": "WARN: the month's file has no column that was never published before.",
+    "every_day_has_rows": "WARN: each day of a month that is over has a row in its file.",
+    "no_int96_times": "WARN: no column is stored as INT96, which most writers convert to UTC.",
 }
 CLEANED_CHECKS = {
     "no_zero_passengers": "ERROR: no row is left that a passenger rule of TAXI_DROP drops.",
@@ -42,7 +47,7 @@ CLEANED_CHECKS = {
     "negative_totals": "WARN: no row has a total below zero (voids and refunds).",
     "values_readable": "WARN: every value is of its column's type. ERROR past TAXI_MOST_UNREADABLE "
     "of the day's rows.",
-    "known_words": "WARN: every word that stands for a code is in TLC's dictionary.",
+    "known_labels": "WARN: every label that stands for a value is in TLC's dictionary.",
 }
 STORE_CHECKS = {
     "matches_cleaned": "ERROR: rows and sum of total_amount, read back, are the cleaned day's."
@@ -63,8 +68,14 @@ def specs(
         ]
 
 
-def check_raw(month: RawMonth) -> list[CheckResult]:
-    """What each of the month's days is told of its file."""
+def check_raw(month: RawMonth, today: date | None = None) -> list[CheckResult]:
+    """Return what is true of the month's file, the same for each of its days.
+
+    `today` is New York's date; a month that is not over by then may have days without rows.
+    """
+    today = today or datetime.now(ZoneInfo(TIMEZONE)).date()
+    is_over = month.file.month.window.end <= today
+    empty = tile(month.days_without_rows) if is_over else []
     outside_rows, unreadable = month.rows[OUTSIDE], len(month.unreadable)
     unit = "row" if month.is_parquet else "line"
     shown = [f"{unit} {one.line}: {one.reason}" for one in month.unreadable[:10]]
@@ -93,6 +104,22 @@ def check_raw(month: RawMonth) -> list[CheckResult]:
             WARN,
             f"{', '.join(new)}: kept in the raw slices, in no store" if new else None,
         ),
+        CheckResult(
+            "every_day_has_rows",
+            not empty,
+            {"days": sum(map(len, empty)), "without_rows": ", ".join(map(str, empty))},
+            WARN,
+            f"no row on {', '.join(map(str, empty))}: was the file cut?" if empty else None,
+        ),
+        CheckResult(
+            "no_int96_times",
+            not month.int96,
+            {"columns": ", ".join(month.int96)},
+            WARN,
+            f"{', '.join(month.int96)}: compare with the published hours, they may be UTC"
+            if month.int96
+            else None,
+        ),
     ]
 
 
@@ -114,7 +141,7 @@ def check_cleaned(
     zero = _left_by_passenger_rules(frame, service, cleaned.rules)
     strays = outside(frame, day, service)
     negative = int((frame[TOTAL_AMOUNT] < 0).sum()) if TOTAL_AMOUNT in frame else 0
-    words = cleaned.unknown_words
+    labels = cleaned.unknown_labels
     unreadable = cleaned.dropped.get("unreadable", 0)
     return [
         CheckResult("no_zero_passengers", zero == 0, {"rows": zero}),
@@ -131,12 +158,14 @@ def check_cleaned(
             "values_readable",
             unreadable == 0,
             {"rows": unreadable, "first": "; ".join(cleaned.unreadable[:10])},
-            ERROR if unreadable > most_unreadable * cleaned.raw_rows else WARN,
+            ERROR
+            if unreadable > most_unreadable * cleaned.raw_rows or 0 < unreadable == cleaned.raw_rows
+            else WARN,
         ),
         CheckResult(
-            "known_words",
-            not words,
-            {"rows": sum(words.values()), "words": dict(words)},
+            "known_labels",
+            not labels,
+            {"rows": sum(labels.values()), "labels": dict(labels)},
             WARN,
         ),
     ]

@@ -16,6 +16,7 @@ from taxi_assets.settings import MOST_UNREADABLE
 from taxi_assets.trips.header import Header
 from taxi_assets.trips.lines import Block, open_csv
 from taxi_assets.trips.parquet import Batch, RowsOfDay, open_parquet, split_batch
+from taxi_assets.trips.parse import parse
 from taxi_assets.trips.source import MonthFile
 from taxi_assets.trips.split import (
     BLANK,
@@ -27,14 +28,11 @@ from taxi_assets.trips.split import (
     split_block,
 )
 
-SKIPPED = 35
-"""Key of rows that were counted in a footer and not read."""
-
 CODEC = pa.Codec("zstd", 1)
 """125 MB of lines pack to 27 MB in 0.3 s; gzip level 1 takes six times as long."""
 
 ALL_WRONG = 1000
-"""Rows of which none is usable that are no accident but another format or another month."""
+"""Rows of which none can be read that are no accident but another format."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +53,12 @@ class _Part:
     rows: Mapping[int, int]
     unreadable: list[Unreadable]
     read: int
+    fewest: int | None = None
+    """Fewest fields of a CSV row that can be read."""
+    cut: Unreadable | None = None
+    """The last line of a CSV month, where it stops too early."""
+    last: bytes = b""
+    """The last line of a CSV month, where it has no end."""
 
 
 @dataclass
@@ -73,9 +77,16 @@ class RawMonth:
     """Columns of a Parquet month, as published."""
     header: Header | None = None
     rows: Counter[int] = field(default_factory=Counter[int])
-    """Rows by day of the month, OUTSIDE, UNREADABLE and SKIPPED, which are of days that the run
-    does not want; BLANK counts lines that are no rows."""
+    """Rows by day of the month (also of days that the run does not want), OUTSIDE and UNREADABLE;
+    BLANK counts lines that are no rows."""
     unreadable: list[Unreadable] = field(default_factory=list[Unreadable])
+    int96: tuple[str, ...] = ()
+    """Columns of a Parquet month that are stored as INT96."""
+
+    @property
+    def days_without_rows(self) -> list[date]:
+        """Days of the month that no row of the file belongs to, after the pass."""
+        return [day for day in self.file.month.window if not self.rows[day.day]]
 
     @property
     def file_rows(self) -> int:
@@ -91,15 +102,15 @@ class RawMonth:
         """Every line (packed) or row that the run keeps, in file order within its place.
 
         Raises:
-            SourceError: the file is cut short, its columns are not the service's, too many of its
-                rows cannot be read, or none of them is of the month.
+            SourceError: the file was cut, its columns are not the service's, too many of its rows
+                cannot be read, or none of them is of the month.
             UnavailableError: the file was replaced meanwhile.
         """
         self.file.refuse_replaced()
         self.rows.clear()
         self.unreadable.clear()
         wanted = {day.day for day in self.days} | {OUTSIDE, UNREADABLE, BLANK}
-        reported = 0
+        reported, fewest = 0, None
         read = self._read_parquet(wanted) if self.is_parquet else self._read_csv(wanted)
         with closing(read) as parts:
             for part in parts:
@@ -107,6 +118,8 @@ class RawMonth:
                 self.unreadable += part.unreadable
                 if self._is_hopeless():
                     break
+                self._reject_cut(part, fewest)
+                fewest = min(filter(None, (fewest, part.fewest)), default=None)
                 yield from part.kept
                 share = part.read * 10 // max(self.file.size, 1)
                 if share > reported:
@@ -114,7 +127,7 @@ class RawMonth:
                     progress(self._progress(part.read))
         self.file.refuse_replaced()
         self._refuse_unreadable()
-        self._refuse_other_month()
+        self._reject_without_rows()
 
     def _read_csv(self, wanted: set[int]) -> Generator[_Part]:
         csv = open_csv(self.file)
@@ -124,16 +137,15 @@ class RawMonth:
             split = split_block(block, csv.header, self.file.month)
             kept = [_pack(group) for group in split.groups if group.key in wanted]
             rows = {group.key: group.rows for group in split.groups}
-            return _Part(kept, rows, split.unreadable, split.read)
+            last = b"" if block.data.endswith((b"\n", b"\r")) else block.data
+            return _Part(kept, rows, split.unreadable, split.read, split.fewest, split.cut, last)
 
         with closing(csv.blocks) as blocks:
             yield from bounded_map(work, blocks)
 
     def _read_parquet(self, wanted: set[int]) -> Generator[_Part]:
         parquet = open_parquet(self.file, {day.day for day in self.days})
-        self.schema, self.header = parquet.schema, parquet.header
-        if parquet.skipped:
-            self.rows[SKIPPED] = parquet.skipped
+        self.schema, self.header, self.int96 = parquet.schema, parquet.header, parquet.int96
 
         def work(batch: Batch) -> _Part:
             split = split_batch(batch, parquet.header, self.file.month, wanted)
@@ -164,14 +176,41 @@ class RawMonth:
             f"or allow more with TAXI_MOST_UNREADABLE (now {self.most_unreadable:g})"
         )
 
-    def _refuse_other_month(self) -> None:
-        outside = self.rows[OUTSIDE]
-        if outside >= ALL_WRONG and outside == self.file_rows - len(self.unreadable):
+    def _reject_cut(self, part: _Part, fewest: int | None) -> None:
+        """Reject a CSV file whose last line has no end and is not all of a row."""
+        why = part.cut.reason if part.cut else ""
+        if part.last and not why:
+            if part.fewest and fewest and part.fewest < fewest:
+                why = f"{part.fewest} fields, where every other row has {fewest}"
+            else:
+                why = self._cut_value(part.last)
+        if why:
+            at = f"line {part.cut.line}" if part.cut else "its last line"
             raise SourceError(
-                f"{self._label}: none of {self.file_rows:,} rows of {self.file.url} has its pickup "
-                f"in {self.file.month}. Nothing was stored; is it another month's file? Check "
-                "TAXI_SOURCE"
+                f"{self._label}: {self.file.url} was cut short inside {at}, which has no line end "
+                f"({why}). Nothing was stored; get the file again from where it is published"
             )
+
+    def _cut_value(self, line: bytes) -> str:
+        """Return what is wrong with the last value of a file that ends in it."""
+        if self.header is None:
+            return ""
+        header = self.line.rstrip(b"\r\n") + b"\n"
+        bad = parse(pa.py_buffer(header + line), self.file.service).unreadable
+        ours = bool(bad) and bad[0].column == self.header.names[-1]
+        return f"{bad[0].column}={bad[0].value[:40]!r}" if ours else ""
+
+    def _reject_without_rows(self) -> None:
+        """Reject a file that would empty all the days of its month."""
+        outside, unreadable = self.rows[OUTSIDE], len(self.unreadable)
+        if self.file_rows > outside + unreadable:
+            return
+        raise SourceError(
+            f"{self._label}: none of the {self.file_rows:,} rows of {self.file.url} has its pickup "
+            f"in {self.file.month} ({outside:,} in other months, {unreadable:,} unreadable). "
+            "Nothing was stored, loaded days stay as they are; is it another month's file, or was "
+            "it cut? Check TAXI_SOURCE"
+        )
 
     def _is_hopeless(self) -> bool:
         """Whether no row could be read, of so many that the rest need not be noted one by one."""

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from taxi_assets.trips.arrow_types import MAX_TEXT_BYTES
 from taxi_assets.trips.header import Header
 from taxi_assets.trips.lines import Block
 from taxi_assets.windows import Month
@@ -37,7 +38,11 @@ FEBRUARY = 2
 COMMA, QUOTE, NEWLINE, RETURN, NUL = b',"\n\r\0'
 ASCII = 127
 CRLF = 2
-LONGEST_ROW = 64 << 10
+NO_FEWEST = 1 << 30
+BROKEN_QUOTES, NOT_UTF8 = "broken quotes", "not UTF-8"
+CUT_FLAWS = (BROKEN_QUOTES, NOT_UTF8)
+"""Flaws that a cut can make."""
+LONGEST_ROW = MAX_TEXT_BYTES
 """Bytes. TLC's rows have about 100; pyarrow reads none longer than its block."""
 # What a message shows of a pickup time.
 STAMP_LIKE = re.compile(rb'[^,"\r\n]{0,30}')
@@ -68,6 +73,10 @@ class SplitBlock:
     groups: list[Group]
     unreadable: list[Unreadable]
     read: int
+    fewest: int | None
+    """Fewest fields, empty ones beyond the header's included, of a row that can be read."""
+    cut: Unreadable | None = None
+    """The file's last line where it has no end and stops too early."""
 
 
 def split_block(block: Block, header: Header, month: Month) -> SplitBlock:
@@ -78,7 +87,7 @@ def split_block(block: Block, header: Header, month: Month) -> SplitBlock:
     """
     lines = _Lines.of(block.data)
     flaws = lines.flaws()
-    fields, pickups = _fields(lines, header, flaws)
+    fields, pickups, found = _fields(lines, header, flaws)
     keys = _keys(lines.buffer, pickups, month)
     keys[fields != len(header.names)] = UNREADABLE
     keys[list(flaws)] = UNREADABLE
@@ -90,7 +99,31 @@ def split_block(block: Block, header: Header, month: Month) -> SplitBlock:
         )
         for at in np.flatnonzero(keys == UNREADABLE).tolist()
     ]
-    return SplitBlock(list(_groups(block.data, lines.starts, keys)), unreadable, block.read)
+    fewest = found[(keys != UNREADABLE) & (keys != BLANK)].min(initial=NO_FEWEST)
+    return SplitBlock(
+        list(_groups(block.data, lines.starts, keys)),
+        unreadable,
+        block.read,
+        None if fewest == NO_FEWEST else int(fewest),
+        _cut_of(block, unreadable, lines, int(fields[-1]), header),
+    )
+
+
+def _cut_of(
+    block: Block, unreadable: list[Unreadable], lines: _Lines, fields: int, header: Header
+) -> Unreadable | None:
+    """Return the block's last line if its file was cut inside it.
+
+    It then lacks its end and, beyond that, fields, a closing quote, bytes of its last character or
+    of its pickup time. A line with more fields than the header was not cut.
+    """
+    if lines.has_end or not unreadable or fields > len(header.names):
+        return None
+    last = unreadable[-1]
+    is_last = last.line == block.first_line + len(lines.ends) - 1
+    pickup_is_last = header.pickup_index == len(header.names) - 1
+    cut_short = fields < len(header.names) or last.reason in CUT_FLAWS or pickup_is_last
+    return last if is_last and cut_short else None
 
 
 def day_of(key: int, month: Month) -> date:
@@ -114,6 +147,11 @@ class _Lines:
         if not len(ends) or ends[-1] != len(buffer):
             ends = np.append(ends, len(buffer))
         return cls(data, buffer, np.append(0, ends[:-1]), ends)
+
+    @property
+    def has_end(self) -> bool:
+        """Whether the last line has its terminator; a CR of CRLF is enough."""
+        return self.data.endswith((b"\n", b"\r"))
 
     def at(self, places: Ints) -> Ints:
         """Number, in the block, of the line that holds each byte."""
@@ -158,13 +196,13 @@ class _Lines:
             try:
                 self.data[self.starts[at] : self.ends[at]].decode()
             except UnicodeDecodeError:
-                flaws.setdefault(at, "not UTF-8")
+                flaws.setdefault(at, NOT_UTF8)
 
 
-def _fields(lines: _Lines, header: Header, flaws: dict[int, str]) -> tuple[Ints, Ints]:
-    """Field count of each line, and where its pickup time begins (-1 where it has none).
+def _fields(lines: _Lines, header: Header, flaws: dict[int, str]) -> tuple[Ints, Ints, Ints]:
+    """Field count of each line, where its pickup time begins (-1: it has none), and all fields.
 
-    Empty fields beyond the header's are not counted.
+    Only the last count includes empty fields beyond the header's.
     """
     nth = header.pickup_index
     commas = np.flatnonzero(lines.buffer == COMMA)
@@ -172,6 +210,7 @@ def _fields(lines: _Lines, header: Header, flaws: dict[int, str]) -> tuple[Ints,
         commas = _unquoted(lines, commas, flaws)
     before = np.searchsorted(commas, np.append(lines.starts, len(lines.buffer)))
     counts = np.diff(before) + 1
+    every = counts.copy()
     if nth == 0:
         pickups = lines.starts.copy()
     else:
@@ -187,7 +226,7 @@ def _fields(lines: _Lines, header: Header, flaws: dict[int, str]) -> tuple[Ints,
         first = commas[before[longer] + expected - 1]
         empty = first + surplus == lines.without_terminator(longer)
         counts[longer[empty]] = expected
-    return counts, pickups
+    return counts, pickups, every
 
 
 def _unquoted(lines: _Lines, commas: Ints, flaws: dict[int, str]) -> Ints:
@@ -204,7 +243,7 @@ def _unquoted(lines: _Lines, commas: Ints, flaws: dict[int, str]) -> Ints:
     fits = np.isin(neighbour, np.frombuffer(b',"\r\n', np.uint8))
     count = np.diff(np.append(first, len(quotes)))
     for at in np.union1d(of_quote[~fits], np.flatnonzero(count % 2)).tolist():
-        flaws.setdefault(at, "broken quotes")
+        flaws.setdefault(at, BROKEN_QUOTES)
     inside = (np.searchsorted(quotes, commas) - first[of_comma]) % 2 == 1
     kept: Ints = commas[~inside]
     return kept
