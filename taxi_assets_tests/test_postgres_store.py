@@ -16,7 +16,7 @@ import pytest
 
 from taxi_assets.errors import StoreError
 from taxi_assets.io_managers.postgres import PostgresIOManager, delete_window, read_back
-from taxi_assets.io_managers.postgres_table import ensure_table, lock, sql, trips_table
+from taxi_assets.io_managers.postgres_table import ensure_table, sql, trips_table
 from taxi_assets.local.process import until
 from taxi_assets.resources.lake import Lake
 from taxi_assets.resources.postgres import PostgresResource
@@ -29,8 +29,17 @@ GREEN = SERVICES["green"]
 
 
 class Log:
+    """Takes the place of Dagster's."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
     def info(self, *args: object) -> None:
         """Say nothing."""
+
+    def warning(self, message: str) -> None:
+        """Keep it for the test."""
+        self.warnings.append(message)
 
 
 @pytest.fixture
@@ -67,9 +76,11 @@ def a_day(lake: Lake, day: date, rows: int, amount: float = 1.0) -> TripsSlice:
     return found
 
 
-def store(*days: TripsSlice, names: list[date], service: Service = GREEN) -> None:
+def store(
+    *days: TripsSlice, names: list[date], service: Service = GREEN, log: Log | None = None
+) -> None:
     manager = PostgresIOManager({service.name: service}, PostgresResource())
-    list(manager.store(service, dict(zip(names, days, strict=True)), Log()))
+    list(manager.store(service, dict(zip(names, days, strict=True)), log or Log()))
 
 
 def totals(days: list[date], schema: str) -> dict[date, tuple[int, float]]:
@@ -109,7 +120,7 @@ def test_ten_rewrites_of_a_day_in_a_month_do_not_grow_it(schema: str, lake: Lake
 def test_a_reader_puts_off_the_compaction_and_not_the_rewrite(
     schema: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taxi_assets.io_managers.postgres_table.LOCK_TIMEOUT", "200ms")
+    monkeypatch.setattr("taxi_assets.io_managers.postgres_partition.LOCK_TIMEOUT", "200ms")
     day = date(2021, 1, 5)
     trips = a_day(lake, day, 20_000)
     store(trips, names=[day])
@@ -197,13 +208,15 @@ def test_two_services_make_their_schema_at_once(schema: str, lake: Lake) -> None
 def test_a_month_is_waited_for_after_another_was_compacted(
     schema: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taxi_assets.io_managers.postgres_table.LOCK_TIMEOUT", "200ms")
+    monkeypatch.setattr("taxi_assets.io_managers.postgres_partition.LOCK_TIMEOUT", "200ms")
     days = [date(2021, 1, 5), date(2021, 2, 5)]
     trips = [a_day(lake, day, 20_000) for day in days]
     store(*trips, names=days)
     with ThreadPoolExecutor() as pool:
         with PostgresResource().connect() as connection, connection.cursor() as cursor:
-            lock(cursor, f"{schema}.green_cab_data 2021-02")
+            cursor.execute(
+                f"LOCK TABLE {schema}.green_cab_data_2021_02 IN SHARE UPDATE EXCLUSIVE MODE"
+            )
             written = pool.submit(store, *trips, names=days)
             assert until(waits_for_a_lock, 60)
             with pytest.raises(TimeoutError):

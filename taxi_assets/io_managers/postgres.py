@@ -16,26 +16,16 @@ from taxi_assets.days import Days
 from taxi_assets.errors import StoreError
 from taxi_assets.io_managers.base import DaysIOManager, Records, last_written, trips_metadata
 from taxi_assets.io_managers.binary_copy import copy_rows
-from taxi_assets.io_managers.postgres_table import (
-    attach,
-    create_partition,
-    ensure_table,
-    exists,
-    literal,
-    lock,
-    partition_name,
-    qualified,
-    sql,
-    tidy,
-    trips_table,
-)
+from taxi_assets.io_managers.csv_copy import fetch_table
+from taxi_assets.io_managers.postgres_partition import Partition, attach, claim, set_comment, tidy
+from taxi_assets.io_managers.postgres_table import ensure_table, sql, trips_table
 from taxi_assets.record import DayRecord
 from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets.services import Service
 from taxi_assets.slices import TripsSlice, completed
 from taxi_assets.table_metadata import TABLE_NAME, URI
 from taxi_assets.trips.clean import to_frame
-from taxi_assets.windows import Month, Window, by_month, tile
+from taxi_assets.windows import Window, by_month, tile
 
 if TYPE_CHECKING:
     from psycopg import Connection, Cursor
@@ -55,29 +45,29 @@ class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
         if not value:
             return
         table = trips_table(service, self.postgres.schema_name())
-        with self.postgres.connect() as connection:
-            with connection.cursor() as cursor:
-                ensure_table(cursor, table, service)
-            connection.commit()
-            for month, days in by_month(value).items():
-                slices = {day: value[day] for day in days}
-                rows = sum(trips.rows for trips in slices.values())
-                what = f"{service.name} {month}: {len(days)} days, {rows:,} rows"
-                log.info(f"{what} on their way to {table.fullname}")
-                began = time.perf_counter()
-                _replace_month(connection, table, service, month, slices)
-                # They landed together: an equal share each.
-                seconds = (time.perf_counter() - began) / len(slices)
-                for day, trips in slices.items():
-                    yield day, self._record(table, service, trips, seconds)
+        for month, days in by_month(value).items():
+            slices = {day: value[day] for day in days}
+            rows = sum(trips.rows for trips in slices.values())
+            what = f"{service.name} {month}: {len(days)} days, {rows:,} rows"
+            log.info(f"{what} on their way to {table.fullname}")
+            began = time.perf_counter()
+            # A connection for each month: what breaks in one's upkeep does not reach the next.
+            with self.postgres.connect() as connection:
+                with connection.cursor() as cursor:
+                    ensure_table(cursor, table, service)
+                connection.commit()
+                _replace_month(connection, Partition(table, service, month), slices, log)
+            # They landed together: an equal share each.
+            seconds = (time.perf_counter() - began) / len(slices)
+            for day, trips in slices.items():
+                yield day, self._record(table, service, trips, seconds)
 
     def open_day(self, service: Service, day: date) -> pd.DataFrame | None:
         """The day's rows as a frame."""
         table = trips_table(service, self.postgres.schema_name())
         query = sa.select(table).where(in_window(table, service, Window.of_day(day)))
-        with self.postgres.connect_arrow() as connection, connection.cursor() as cursor:
-            cursor.execute(sql(query))
-            return to_frame(cursor.fetch_arrow_table())
+        with self.postgres.connect() as connection, connection.cursor() as cursor:
+            return to_frame(fetch_table(cursor, sql(query), service.arrow_schema))
 
     def place(self, service: Service) -> str:
         """Schema and table."""
@@ -98,29 +88,23 @@ class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
 
 def _replace_month(
     connection: Connection,
-    table: sa.Table,
-    service: Service,
-    month: Month,
+    partition: Partition,
     slices: Mapping[date, TripsSlice],
+    log: dg.DagsterLogManager,
 ) -> None:
     """Replace days of one month in one transaction."""
-    name = partition_name(service, month)
     deleted = 0
     with connection.cursor() as cursor:
-        lock(cursor, f"{table.fullname} {month}")
-        fresh = not exists(cursor, table.schema, name)
-        if fresh:
-            create_partition(cursor, table, name)
-        else:
-            deleted = _delete(cursor, table, service, list(slices))
-        _copy(cursor, service, table.schema, name, slices)
-        comment = literal(last_written(slices.values()))
-        cursor.execute(f"COMMENT ON TABLE {qualified(table.schema, name)} IS {comment}")
-        if fresh:
-            attach(cursor, table, service, name, month)
+        new = claim(cursor, partition)
+        if not new:
+            deleted = _delete(cursor, partition.table, partition.service, list(slices))
+        _copy(cursor, partition, slices)
+        set_comment(cursor, partition, last_written(slices.values()), log)
+        if new:
+            attach(cursor, partition)
     connection.commit()
-    if not fresh:
-        tidy(connection, table, name, deleted=deleted)
+    if not new:
+        tidy(connection, partition, deleted=deleted, log=log)
 
 
 def _delete(cursor: Cursor, table: sa.Table, service: Service, days: list[date]) -> int:
@@ -134,20 +118,17 @@ def _delete(cursor: Cursor, table: sa.Table, service: Service, days: list[date])
     return deleted
 
 
-def _copy(
-    cursor: Cursor,
-    service: Service,
-    schema: str | None,
-    name: str,
-    slices: Mapping[date, TripsSlice],
-) -> None:
+def _copy(cursor: Cursor, partition: Partition, slices: Mapping[date, TripsSlice]) -> None:
     """Binary COPY of all days in one stream, the next day decoded while one is sent."""
+    schema = partition.service.arrow_schema
     days = Days(list(slices), lambda day: slices[day].table())
-    tables = (completed(table, service.arrow_schema) for _, table in days)
-    copied = copy_rows(cursor, qualified(schema, name), service.arrow_schema, tables)
+    tables = (completed(table, schema) for _, table in days)
+    copied = copy_rows(cursor, partition.quoted, schema, tables)
     expected = sum(trips.rows for trips in slices.values())
     if days.refused or copied != expected:
-        raise StoreError(f"{copied} of {expected} rows arrived in {schema}.{name}: rolled back")
+        raise StoreError(
+            f"{copied} of {expected} rows arrived in {partition.fullname}: rolled back"
+        )
 
 
 def read_back(

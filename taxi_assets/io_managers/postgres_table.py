@@ -1,15 +1,13 @@
-"""The tables of trips in Postgres: schema, partitions by month, index, and what rewriting leaves.
+"""The tables of trips in Postgres: schema, columns, and what must hold before rows go into one.
 
-Why partitions by month: the delete of a day prunes to its month, a first load fills a table that
-no reader sees and attaches it whole, and sixteen years are 200 partitions and not 6,000. Inside a
-month a BRIN index on the pickup time leads the delete to its day; a B-tree would cost a third more
-load time. Rewriting leaves dead rows: they are vacuumed at once, and where they were a large part
-of the month the partition is compacted.
+A name that exists is not proof of anything: a table is used only if it is what this module creates,
+and nothing on it can change or hide rows. What is added to it (columns, indexes, grants, triggers
+that run afterwards) does no harm and stays.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -18,10 +16,9 @@ from sqlalchemy.schema import CreateTable
 
 from taxi_assets.errors import StoreError
 from taxi_assets.services import Column, Service
-from taxi_assets.windows import Month
 
 if TYPE_CHECKING:
-    from psycopg import Connection, Cursor
+    from psycopg import Cursor
 
 # "named" leaves a literal percent sign alone, psycopg's style doubles it.
 DIALECT = postgresql.dialect(paramstyle="named")
@@ -32,10 +29,18 @@ TYPES: dict[str, Any] = {
     "TIMESTAMP WITHOUT TIME ZONE": postgresql.TIMESTAMP(timezone=False),
     "TEXT": sa.Text(),
 }
-BLOAT = 1.25
-"""A partition this many times larger than its rows is compacted after a rewrite."""
-LOCK_TIMEOUT = "3s"
-"""Compaction waits no longer than this for readers; the next rewrite tries again."""
+KINDS = {
+    "r": "a table that is not partitioned",
+    "p": "a partitioned table",
+    "v": "a view",
+    "m": "a materialized view",
+    "f": "a foreign table",
+    "S": "a sequence",
+    "i": "an index",
+    "I": "an index",
+    "c": "a type",
+}
+"""`pg_class.relkind` in words."""
 
 
 def trips_table(service: Service, schema: str) -> sa.Table:
@@ -57,63 +62,123 @@ def trips_table(service: Service, schema: str) -> sa.Table:
     )
 
 
-def partition_name(service: Service, month: Month) -> str:
-    """Name of the table that holds a month."""
-    return f"{service.table}_{month.year:04d}_{month.month:02d}"
-
-
 def ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
-    """Make schema and table where they lack; refuse a table of other types.
+    """Create schema and table if they do not exist; reject a table that is not what we create.
 
     Raises:
-        StoreError: a column of the table has another type, or the table is not partitioned.
+        StoreError: it is of another kind, partitioned otherwise, has a column of another type, or
+            something on it that can change or hide rows.
     """
-    if not exists(cursor, table.schema, table.name):
-        _make(cursor, table)
+    kind = kind_of(cursor, table.schema, table.name)
+    if kind is None:
+        _create(cursor, table)
         return
-    cursor.execute(
-        "SELECT column_name, data_type FROM information_schema.columns"
-        " WHERE table_schema = %s AND table_name = %s",
-        [table.schema, table.name],
-    )
-    found: dict[str, str] = dict(cursor.fetchall())
+    name = qualified(table.schema, table.name)
+    columns = _columns(cursor, name)
     for column in service.columns:
-        there = found.get(column.name, "missing")
+        there = columns.get(column.name, "missing")
         new = there == "missing" and column.name != service.pickup_column
         if there != column.postgres.lower() and not new:
             raise StoreError(
                 f"{table.fullname}.{column.name} is {there} and must be "
                 f"{column.postgres.lower()}: alter or drop the table, then run again"
             )
-    name = qualified(table.schema, table.name)
-    cursor.execute("SELECT relkind FROM pg_class WHERE oid = %s::regclass", [name])
-    if cursor.fetchone() != ("p",):
+    if kind != "p":
         raise StoreError(
-            f"{table.fullname} is not partitioned (made by another tool?): rename it, "
-            "run again, and copy its rows where they are wanted"
+            f"{table.fullname} is {KINDS.get(kind, kind)} and must be partitioned by month (made "
+            "by another tool?): rename it, run again, and copy its rows where they are wanted"
         )
-    _grow(cursor, table, [column for column in service.columns if column.name not in found])
+    key = f"RANGE ({QUOTE(service.pickup_column)})"
+    cursor.execute("SELECT pg_get_partkeydef(%s::regclass)", [name])
+    found = cursor.fetchone()
+    if found != (key,):
+        raise StoreError(
+            f"{table.fullname} is partitioned by {found and found[0]} and must be by {key}: "
+            "rename it, run again, and copy its rows where they are wanted"
+        )
+    check_writable(cursor, table.schema, table.name)
+    _grow(cursor, table, [column for column in service.columns if column.name not in columns])
 
 
-def _make(cursor: Cursor, table: sa.Table) -> None:
-    # Two services share the schema, and IF NOT EXISTS fails beside one who makes it just now.
-    lock(cursor, str(table.schema))
+def check_writable(cursor: Cursor, schema: str | None, name: str) -> None:
+    """Reject a table on which a DELETE or a COPY does less, or other, than it is asked to.
+
+    Raises:
+        StoreError: a BEFORE trigger, a rule or a row-level policy could skip or change rows.
+    """
+    cursor.execute(
+        "SELECT (SELECT string_agg(tgname, ', ') FROM pg_trigger WHERE tgrelid = c.oid"
+        # Bits of tgtype: 1 FOR EACH ROW, 2 BEFORE, 4 INSERT, 8 DELETE (pg_trigger.h).
+        " AND NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 3 = 3 AND tgtype & 12 <> 0),"
+        " (SELECT string_agg(rulename, ', ') FROM pg_rewrite WHERE ev_class = c.oid"
+        " AND ev_enabled <> 'D'), row_security_active(c.oid)"
+        " FROM pg_class c WHERE c.oid = %s::regclass",
+        [qualified(schema, name)],
+    )
+    triggers, rules, secured = cursor.fetchone() or (None, None, False)
+    obstacles = {
+        f"the BEFORE trigger {triggers}": triggers,
+        f"the rule {rules}": rules,
+        "a row-level security policy for this user": secured,
+    }
+    for obstacle, is_there in obstacles.items():
+        if is_there:
+            raise StoreError(
+                f"{schema}.{name} has {obstacle}, which can skip or change rows in silence: drop "
+                "or disable it for this user, then run again"
+            )
+
+
+def _columns(cursor: Cursor, name: str) -> dict[str, str]:
+    """Return the type of each column; one that cannot be filled has a type of its own here."""
+    cursor.execute(
+        "SELECT attname, CASE WHEN attgenerated <> '' THEN 'a generated column'"
+        " ELSE format_type(atttypid, atttypmod) END"
+        " FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+        [name],
+    )
+    return dict(cursor.fetchall())
+
+
+def _create(cursor: Cursor, table: sa.Table) -> None:
     schema = QUOTE(str(table.schema))
-    cursor.execute("SELECT to_regnamespace(%s) IS NULL", [schema])
-    if cursor.fetchone() == (True,):
-        # IF NOT EXISTS is refused to a user who may fill the schema and not make one.
-        cursor.execute(f"CREATE SCHEMA {schema}")
-    cursor.execute(str(CreateTable(table, if_not_exists=True).compile(dialect=DIALECT)))
-    for made in table.columns:
-        target = f"{qualified(table.schema, table.name)}.{QUOTE(made.name)}"
-        cursor.execute(f"COMMENT ON COLUMN {target} IS {literal(made.comment)}")
+
+    def schema_is_missing() -> bool:
+        cursor.execute("SELECT to_regnamespace(%s) IS NULL", [schema])
+        return cursor.fetchone() == (True,)
+
+    create_once(cursor, schema_is_missing, f"CREATE SCHEMA {schema}")
+    new = create_once(
+        cursor,
+        lambda: kind_of(cursor, table.schema, table.name) is None,
+        str(CreateTable(table).compile(dialect=DIALECT)),
+    )
+    for column in table.columns if new else ():
+        target = f"{qualified(table.schema, table.name)}.{QUOTE(column.name)}"
+        cursor.execute(f"COMMENT ON COLUMN {target} IS {literal(column.comment)}")
+
+
+def create_once(cursor: Cursor, is_missing: Callable[[], bool], statement: str) -> bool:
+    """Create something unless another run does so at this moment; return whether we did.
+
+    IF NOT EXISTS does not help: it fails beside a transaction that creates the same, and is denied
+    to a user who may fill a schema but not create one. Nor do advisory locks: anybody who may
+    connect can hold one.
+    """
+    from psycopg import errors  # noqa: PLC0415 - heavy at import
+
+    while is_missing():
+        try:
+            with cursor.connection.transaction():
+                cursor.execute(statement)
+        except (errors.UniqueViolation, errors.DuplicateSchema, errors.DuplicateTable):
+            continue
+        return True
+    return False
 
 
 def _grow(cursor: Cursor, table: sa.Table, new: Sequence[Column]) -> None:
     """Add columns that the schema got since, null in all rows: no row is rewritten."""
-    if not new:
-        return
-    lock(cursor, table.fullname)
     name = qualified(table.schema, table.name)
     for column in new:
         added = f"{QUOTE(column.name)} {column.postgres}"
@@ -122,85 +187,13 @@ def _grow(cursor: Cursor, table: sa.Table, new: Sequence[Column]) -> None:
         cursor.execute(f"COMMENT ON COLUMN {name}.{QUOTE(column.name)} IS {comment}")
 
 
-def create_partition(cursor: Cursor, table: sa.Table, name: str) -> None:
-    """A table of its own, seen by nobody until it is attached.
-
-    Being new in this transaction it needs no WAL where `wal_level` is minimal.
-    """
-    partition = qualified(table.schema, name)
-    parent = qualified(table.schema, table.name)
-    cursor.execute(f"CREATE TABLE {partition} (LIKE {parent} INCLUDING COMMENTS)")
-
-
-def attach(cursor: Cursor, table: sa.Table, service: Service, name: str, month: Month) -> None:
-    """Index a filled table and make it the month's partition.
-
-    An index made after the COPY costs 0.2 s for a month; summarizing one made before costs 1 s.
-    """
+def kind_of(cursor: Cursor, schema: str | None, name: str) -> str | None:
+    """Return the kind (`pg_class.relkind`) of what has a name; None if nothing has it."""
     cursor.execute(
-        f"CREATE INDEX {QUOTE(_index_name(name))} ON {qualified(table.schema, name)}"
-        f" USING brin ({QUOTE(service.pickup_column)}) WITH (pages_per_range = 16)"
+        "SELECT relkind FROM pg_class WHERE oid = to_regclass(%s)", [qualified(schema, name)]
     )
-    window = month.window
-    cursor.execute(
-        f"ALTER TABLE {qualified(table.schema, table.name)} ATTACH PARTITION"
-        f" {qualified(table.schema, name)}"
-        f" FOR VALUES FROM ({literal(window.start)}) TO ({literal(window.end)})"
-    )
-
-
-def tidy(connection: Connection, table: sa.Table, name: str, *, deleted: int) -> None:
-    """After the commit: summarize the index, and give back what dead rows took."""
-    partition = qualified(table.schema, name)
-    connection.autocommit = True
-    with connection.cursor() as cursor:
-        if not deleted:
-            index = qualified(table.schema, _index_name(name))
-            cursor.execute("SELECT brin_summarize_new_values(%s::regclass)", [index])
-        elif _bloat(cursor, partition) < BLOAT or not _compact(cursor, partition):
-            cursor.execute(f"VACUUM (ANALYZE) {partition}")
-    connection.autocommit = False
-
-
-def _bloat(cursor: Cursor, partition: str) -> float:
-    """How many times larger the partition is than its rows need."""
-    cursor.execute(
-        "SELECT pg_relation_size(oid), reltuples,"  # noqa: S608 - quoted
-        f" (SELECT avg(pg_column_size(t.*)) FROM (SELECT * FROM {partition} LIMIT 1000) t)"
-        " FROM pg_class WHERE oid = %s::regclass",
-        [partition],
-    )
-    size, rows, width = cursor.fetchone() or (0, 0, 0)
-    # A tuple is aligned to 8 bytes, has a line pointer of 4, and shares a page of 8,192 with a
-    # header of 24 (PostgreSQL, "Database Page Layout"); a composite's header is the tuple's.
-    page = 8192
-    needed = max(float(rows), 0) * (-(-float(width or 0) // 8) * 8 + 4) * page / (page - 24)
-    return float(size) / max(needed, page)
-
-
-def _compact(cursor: Cursor, partition: str) -> bool:
-    """Rewrite a partition without its dead rows; False where readers keep it busy."""
-    from psycopg.errors import LockNotAvailable  # noqa: PLC0415 - heavy at import
-
-    cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
-    try:
-        cursor.execute(f"VACUUM (FULL, ANALYZE) {partition}")
-    except LockNotAvailable:
-        return False
-    finally:
-        cursor.execute("RESET lock_timeout")  # the next month's lock is waited for
-    return True
-
-
-def lock(cursor: Cursor, what: str) -> None:
-    """Serialize writers of one thing until the transaction ends; readers are not kept waiting."""
-    cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [what])
-
-
-def exists(cursor: Cursor, schema: str | None, name: str) -> bool:
-    """Whether there is such a table."""
-    cursor.execute("SELECT to_regclass(%s) IS NOT NULL", [qualified(schema, name)])
-    return cursor.fetchone() == (True,)
+    row = cursor.fetchone()
+    return row[0] if row else None
 
 
 def sql(statement: Any) -> str:
@@ -216,7 +209,3 @@ def literal(value: object) -> str:
 def qualified(schema: str | None, name: str) -> str:
     """Schema and table, quoted where they must be."""
     return f"{QUOTE(str(schema))}.{QUOTE(name)}"
-
-
-def _index_name(partition: str) -> str:
-    return f"{partition}_pickup"
