@@ -1,5 +1,6 @@
 #!/bin/sh
-# Makes the two databases with a user each, and gives the users the passwords of the environment.
+# Makes the two databases with a user each, and a third user who can only read the taxi database; gives
+# the users the passwords of the environment.
 # Run at every start: it changes nothing where all is as it should be.
 set -eu
 
@@ -18,5 +19,25 @@ SQL
     echo "database $1 with user $2 is there"
 }
 
+# The statements are those of the embedded Postgres. The names in them are set by a person.
+reader() { # database loader reader password
+    for name in "$1" "$2" "$3"; do
+        case $name in '' | *[!A-Za-z0-9_]*)
+            echo "'$name' is not a name of letters, digits and underscores" >&2
+            exit 1
+            ;;
+        esac
+    done
+    sed -e "s/{database}/$1/g" -e "s/{loader}/$2/g" -e "s/{reader}/$3/g" /reader.sql |
+        psql --quiet --no-psqlrc --dbname="$1" --set=ON_ERROR_STOP=1
+    reader=$3 password=$4 psql --quiet --no-psqlrc --dbname="$1" --set=ON_ERROR_STOP=1 <<'SQL'
+\getenv reader reader
+\getenv password password
+ALTER ROLE :"reader" PASSWORD :'password';
+SQL
+    echo "user $3 can read database $1"
+}
+
 make "$TAXI_DBNAME" "$TAXI_USER" "$TAXI_PASSWORD"
+reader "$TAXI_DBNAME" "$TAXI_USER" "$TAXI_READER_USER" "$TAXI_READER_PASSWORD"
 make "$DAGSTER_POSTGRES_DBNAME" "$DAGSTER_POSTGRES_USER" "$DAGSTER_POSTGRES_PASSWORD"

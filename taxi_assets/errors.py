@@ -41,7 +41,7 @@ class StoreError(TerminalError):
 
 # Modules of the libraries that speak to servers, whose errors may pass; Dagster's storage is one.
 SERVERS = (
-    *("adbc_driver_manager", "psycopg", "google", "requests", "urllib3"),
+    *("psycopg", "google", "requests", "urllib3"),
     *("dagster_postgres", "psycopg2", "sqlalchemy"),
 )
 # Among those: the statement or the request itself is wrong.

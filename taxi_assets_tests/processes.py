@@ -14,7 +14,6 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
 IMPORTED = [
-    "adbc_driver_postgresql.dbapi",
     "dagster._cli",
     "google.cloud.bigquery",
     "pgpq",

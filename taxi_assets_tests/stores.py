@@ -109,8 +109,12 @@ def settings() -> dict[str, str]:
     """The settings that lead to the embedded servers by their addresses."""
     named = {f"POSTGRES_{name.upper()}": str(it) for name, it in postgres_arguments().items()}
     here = stack()
+    reader = {
+        "POSTGRES_READER_USER": here.postgres_reader,
+        "POSTGRES_READER_PASSWORD": here.postgres_reader_password,
+    }
     emulator = {"BIGQUERY_ENDPOINT": here.bigquery_endpoint, "BIGQUERY_TOKEN": here.bigquery_token}
-    return named | emulator
+    return named | reader | emulator
 
 
 def bigquery():

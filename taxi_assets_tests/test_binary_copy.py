@@ -130,7 +130,8 @@ def test_a_signal_in_the_middle_ends_the_copy_and_is_what_is_raised(target: str)
             signal.setitimer(signal.ITIMER_REAL, 0.3)
             with pytest.raises(Cancelled):
                 copy_rows(cursor, target, SCHEMA, itertools.repeat(rows(600)))
-            connection.rollback()
+            assert connection.closed
+        with PostgresResource().connect() as connection, connection.cursor() as cursor:
             cursor.execute(f"SELECT count(*) FROM {target}")
             assert cursor.fetchone() == (0,)
     finally:

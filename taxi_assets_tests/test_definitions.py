@@ -26,10 +26,9 @@ EDGES = {
     ("gcs_trips", "monthly_report"),
 }
 CHECKS = {
-    "raw_trips": {"rows_outside_month", "rows_readable", "known_columns"}
-    | {"every_day_has_rows", "no_int96_times"},
+    "raw_trips": {"rows_outside_month", "rows_readable", "known_columns"},
     "cleaned_trips": {"no_zero_passengers", "schema_matches", "rows_accounted_for"}
-    | {"no_rows_outside_day", "not_empty", "negative_totals", "values_readable", "known_labels"},
+    | {"no_rows_outside_day", "not_empty", "negative_totals", "values_readable", "known_words"},
     "postgres_trips": {"matches_cleaned"},
     "gcs_trips": {"matches_cleaned"},
     "bigquery_trips": {"matches_cleaned", "stores_agree"},
@@ -86,7 +85,7 @@ def audit(event, arguments):
 sys.addaudithook(audit)
 import taxi_assets.definitions
 taxi_assets.definitions.defs.resolve_all_job_defs()
-clients = {"google.cloud.bigquery", "adbc_driver_postgresql", "duckdb", "bqemulator", "dagster_gcp"}
+clients = {"google.cloud.bigquery", "duckdb", "bqemulator", "dagster_gcp"}
 clients |= {"psycopg", "pgpq", "matplotlib", "PIL"}
 print(sorted(clients & set(sys.modules)))
 """

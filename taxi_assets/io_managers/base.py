@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import dagster as dg
 
+from taxi_assets.cancellation import ending_the_run
 from taxi_assets.days import Days
 from taxi_assets.errors import (
     DayNotStoredError,
@@ -100,7 +101,8 @@ class DaysIOManager(dg.IOManager, Generic[In, Out]):
 def guarded(key: dg.AssetKey, days: Sequence[date]) -> Iterator[None]:
     """Name asset and days in whatever goes wrong; only what may pass is tried again."""
     try:
-        yield
+        with ending_the_run():
+            yield
     except (dg.Failure, GeneratorExit):
         raise
     except Exception as error:  # noqa: BLE001 - raised again, its chain without secrets

@@ -110,6 +110,8 @@ def env(home: Home, settings: Settings) -> dict[str, str]:
         "POSTGRES_DBNAME": stack.postgres_dbname,
         "POSTGRES_USER": stack.postgres_user,
         "POSTGRES_PASSWORD": stack.postgres_password,
+        "POSTGRES_READER_USER": stack.postgres_reader,
+        "POSTGRES_READER_PASSWORD": stack.postgres_reader_password,
         "TAXI_LAKE": str(settings.lake.path or f"gs://{settings.lake.bucket}"),
         "BIGQUERY_ENDPOINT": stack.bigquery_endpoint,
         "BIGQUERY_TOKEN": stack.bigquery_token,

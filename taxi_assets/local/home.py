@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 LOCAL_HOST = "127.0.0.1"
 DBNAME = "ny_taxi"
 USER = "taxi"
+READER = "taxi_reader"
 
 
 class LocalStackError(TerminalError):
@@ -36,6 +37,9 @@ class Stack:
     postgres_dbname: str
     postgres_user: str
     postgres_password: str = field(repr=False)
+    postgres_reader: str
+    """The role that can only read."""
+    postgres_reader_password: str = field(repr=False)
     bigquery_endpoint: str
     """`http://127.0.0.1:<port>`."""
     bigquery_token: str = field(repr=False)
@@ -57,6 +61,7 @@ class Record:
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
     """BigQuery's."""
+    reader_password: str = field(default="", repr=False)
     postgres_folder: str = ""
 
 
@@ -66,6 +71,7 @@ class Config:
 
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
+    reader_password: str = field(default="", repr=False)
     ports: dict[str, int] = field(default_factory=dict[str, int])
     postgres_folder: str = ""
 
@@ -138,6 +144,8 @@ class Home:
             postgres_dbname=DBNAME,
             postgres_user=USER,
             postgres_password=record.password,
+            postgres_reader=READER,
+            postgres_reader_password=record.reader_password,
             bigquery_endpoint=f"http://{LOCAL_HOST}:{record.ports['bigquery']}",
             bigquery_token=record.token,
             lake_root=self.lake,

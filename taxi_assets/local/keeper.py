@@ -96,6 +96,7 @@ class Keeper:
             ports=ports,
             password=config.password,
             token=config.token,
+            reader_password=config.reader_password,
             postgres_folder=config.postgres_folder,
         )
         log.info("ready: %s", ports)

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taxi_assets.local.home import DBNAME, LOCAL_HOST, USER, Config, Home, LocalStackError
+from taxi_assets.local.home import (
+    DBNAME,
+    LOCAL_HOST,
+    READER,
+    USER,
+    Config,
+    Home,
+    LocalStackError,
+)
 from taxi_assets.local.postgres_place import (
     Account,
     copied,
@@ -44,6 +52,7 @@ OPTIONS = {
     "log_timezone": "UTC",
 }
 READY_LINE = 7
+READER_SQL = Path(__file__).with_name("reader.sql")
 
 
 @dataclass(frozen=True)
@@ -82,9 +91,13 @@ class Cluster:
             raise LocalStackError(f"postgres: {program} failed: {lines[-1][:300]}")
         return done.stdout
 
-    def execute(self, statement: str, database: Path) -> None:
-        """Run one statement with no server: it comes on standard input, out of sight of `ps`."""
-        self.run("postgres", "--single", "-D", str(database), "postgres", text=statement + "\n")
+    def execute(self, statements: str, folder: Path, dbname: str = "postgres") -> None:
+        """Run statements with no server: they come on standard input, out of sight of `ps`.
+
+        Each ends with a semicolon and an empty line (`-j`); the first that fails is the last.
+        """
+        options = ("-j", "-c", "exit_on_error=on")
+        self.run("postgres", "--single", *options, "-D", str(folder), dbname, text=statements)
 
 
 def start(home: Home, config: Config, own: Callable[[Server], None]) -> tuple[Server, Config]:
@@ -100,13 +113,20 @@ def start(home: Home, config: Config, own: Callable[[Server], None]) -> tuple[Se
     forgotten = not config.password
     if forgotten:
         config = dataclasses.replace(config, password=secrets.token_urlsafe(24))
+    reader_forgotten = not config.reader_password
+    if reader_forgotten:
+        config = dataclasses.replace(config, reader_password=secrets.token_urlsafe(24))
     home.write_config(config)  # Before the cluster is made: it is worth nothing without.
     _check_version(cluster)
     _clear_stale_pid(cluster)
     if not cluster.database.exists():
-        _initialize(cluster, config.password)
-    elif forgotten:
-        cluster.execute(f"ALTER ROLE {USER} PASSWORD '{config.password}'", cluster.database)
+        _initialize(cluster, config.password, config.reader_password)
+    else:
+        if forgotten:
+            change = f"ALTER ROLE {USER} PASSWORD '{config.password}';\n\n"
+            cluster.execute(change, cluster.database)
+        if reader_forgotten:
+            _create_reader(cluster, cluster.database, config.reader_password)
     server = _spawn(home, cluster, pick_port(config.ports.get(NAME)), own)
     own(server)
     return server, config
@@ -139,7 +159,16 @@ def _check_version(cluster: Cluster) -> None:
         )
 
 
-def _initialize(cluster: Cluster, password: str) -> None:
+def _create_reader(cluster: Cluster, folder: Path, password: str) -> None:
+    """Create the role that can only read, or give it another password."""
+    statements = READER_SQL.read_text()
+    for name, value in {"reader": READER, "loader": USER, "database": DBNAME}.items():
+        statements = statements.replace(f"{{{name}}}", value)
+    statements += f"ALTER ROLE {READER} PASSWORD '{password}';\n\n"
+    cluster.execute(statements, folder, DBNAME)
+
+
+def _initialize(cluster: Cluster, password: str, reader_password: str) -> None:
     """Make the cluster under another name first, so that a half-made one is never taken for one."""
     unfinished = cluster.folder / "data.new"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -165,7 +194,8 @@ def _initialize(cluster: Cluster, password: str) -> None:
         )
     finally:
         password_file.unlink()
-    cluster.execute(f"CREATE DATABASE {DBNAME} OWNER {USER}", unfinished)
+    cluster.execute(f"CREATE DATABASE {DBNAME} OWNER {USER};\n\n", unfinished)
+    _create_reader(cluster, unfinished, reader_password)
     unfinished.rename(cluster.database)
 
 

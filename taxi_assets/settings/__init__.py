@@ -68,6 +68,11 @@ class PostgresSettings:
     schema: str = "ny_taxi"
     connect_timeout: int = 10
     """Seconds."""
+    timeout: int = 120
+    """Seconds that the server may show no sign of life; a statement may run longer."""
+    reader_user: str = ""
+    """The role of `sql_query`, which can only read; empty if there is none."""
+    reader_password: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True)
@@ -299,8 +304,10 @@ class _Reader(Variables):
 
     def postgres(self, *, local: bool) -> PostgresSettings:
         schema = self.matching("POSTGRES_SCHEMA", IDENTIFIER, "ny_taxi")
+        timeout = self.number("POSTGRES_TIMEOUT", 120, LONGEST_DELAY)
         if local and not self.env.get("POSTGRES_HOST"):
-            return PostgresSettings(host=None, schema=schema)
+            return PostgresSettings(host=None, schema=schema, timeout=timeout)
+        reader = self.text("POSTGRES_READER_USER", "")
         return PostgresSettings(
             host=self.secretive("POSTGRES_HOST", POSTGRES_HOST, "a host name, address or folder"),
             port=self.number("POSTGRES_PORT", 5432, LARGEST_PORT),
@@ -309,6 +316,9 @@ class _Reader(Variables):
             password=self.text("POSTGRES_PASSWORD"),
             schema=schema,
             connect_timeout=self.number("POSTGRES_CONNECT_TIMEOUT", 10, 3600),
+            timeout=timeout,
+            reader_user=reader,
+            reader_password=self.text("POSTGRES_READER_PASSWORD", None if reader else ""),
         )
 
     def lake(self, *, local: bool) -> LakeSettings:

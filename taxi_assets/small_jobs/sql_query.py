@@ -1,26 +1,30 @@
 """`sql_query`: one SELECT on Postgres or BigQuery, its first rows as a table in the run.
 
-Nothing that writes gets through. On Postgres the server sees to it: the transaction is read-only,
-the extended protocol takes one statement, and it must be the query of a cursor, so a SELECT; a
-superuser steps down to `pg_read_all_data`, so that no function acts outside the transaction
-(files, configuration). On BigQuery a dry run must call it a SELECT.
+Nothing that writes gets through. On Postgres the server sees to it: the query runs as a login role
+of its own that has SELECT and nothing else, in a read-only transaction; the extended protocol takes
+one statement, and it must be the query of a cursor, so a SELECT. On BigQuery a dry run must call it
+a SELECT.
 """
 
 import time
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
-import pyarrow as pa
 from pydantic import Field
 
 from taxi_assets.errors import StoreError
 from taxi_assets.resources.bigquery import BigQueryResource
 from taxi_assets.resources.postgres import PostgresResource
-from taxi_assets.small_jobs.result import Column, columns_of, failing_in_one_line, table, text
+from taxi_assets.small_jobs.result import Column, failing_in_one_line, table, text
 
-QUERY_CANCELED = "57014"
-"""Postgres's SQLSTATE of a statement past its time."""
+if TYPE_CHECKING:
+    from psycopg import Cursor
+
+NATIVE = {"bool", "bytea", "int2", "int4", "int8", "float4", "float8", "oid"}
+"""Types of Postgres that the table shows as values; all others are shown as Postgres's text."""
+SLACK = 5
+"""Seconds past its time after which a query's server is taken for dead."""
 PASSING = ("57P", "53")
 """Beginnings of SQLSTATEs that are no fault of the query: a shutdown, a lack of resources."""
 ONE_SELECT = "sql_query runs one SELECT"
@@ -127,37 +131,75 @@ def is_one_select(query: str, dialect: str) -> bool:
 
 
 def from_postgres(postgres: PostgresResource, config: SqlQueryConfig) -> Rows:
-    """The first rows from Postgres.
+    """The first rows from Postgres, as a role that can only read.
 
     Raises:
-        StoreError: what the server says of the query, or that it took too long.
+        StoreError: what the server says of the query, that it took too long, or that there is no
+            role that can only read.
     """
-    from adbc_driver_postgresql import StatementOptions, dbapi  # noqa: PLC0415 - heavy at import
+    import psycopg  # noqa: PLC0415 - heavy at import
+    from psycopg.types.string import TextLoader  # noqa: PLC0415
 
-    with postgres.connect_arrow() as connection, connection.cursor() as cursor:
+    with postgres.connect_reader() as connection, psycopg.Cursor(connection) as cursor:
+        for kind in psycopg.adapters.types:
+            if kind.name not in NATIVE:
+                # Shown as Postgres writes it: a row, JSON, a time that Python does not have.
+                cursor.adapters.register_loader(kind.oid, TextLoader)
+            cursor.adapters.register_loader(kind.array_oid, TextLoader)
+        _check_only_reads(cursor)
         cursor.execute("SET TRANSACTION READ ONLY")
         cursor.execute(f"SET LOCAL statement_timeout = {config.timeout_seconds * 1000:d}")
-        cursor.execute("SELECT current_setting('is_superuser')")
-        if cursor.fetchone() == ("on",):
-            cursor.execute("SET LOCAL ROLE pg_read_all_data")
+        # The server stops the query in time. One that is halted does not.
+        connection.silence_limit = config.timeout_seconds + SLACK
+        connection.watches = False
         try:
-            cursor.execute(f"DECLARE found NO SCROLL CURSOR FOR {config.query}")
-            # The rows of a FETCH cannot be copied, which is how the driver reads by default.
-            cursor.adbc_statement.set_options(**{StatementOptions.USE_COPY.value: "false"})
+            # `binary` is for the extended protocol, which takes one statement.
+            cursor.execute(f"DECLARE found NO SCROLL CURSOR FOR {config.query}", binary=True)
             cursor.execute(f"FETCH {config.rows + 1:d} FROM found")
-            rows = cursor.fetch_arrow_table()
-        except dbapi.DatabaseError as error:
-            if error.sqlstate == QUERY_CANCELED:
-                raise _too_slow(config) from error
+            rows = cursor.fetchall()
+        except psycopg.errors.QueryCanceled as error:
+            raise _too_slow(config) from error
+        except psycopg.Error as error:
             if not error.sqlstate or error.sqlstate.startswith(PASSING):
                 raise
-            raise StoreError(f"Postgres: {_primary(error)}") from error
-        except (pa.ArrowException, OverflowError) as error:
-            raise StoreError(
-                f"a value has a type that cannot be shown ({error}): cast it, as column::text"
-            ) from error
-    cells = [column.to_pylist() for column in rows.columns]
-    return Rows(columns_of(rows.schema), list(zip(*cells, strict=True)))
+            raise StoreError(f"Postgres: {error.diag.message_primary}") from error
+        columns = [(one.name, one.type_display) for one in cursor.description or ()]
+    return Rows(columns, rows)
+
+
+def _check_only_reads(cursor: "Cursor[Any]") -> None:
+    """Reject a role that may do more than read, whoever named it the reader.
+
+    Raises:
+        StoreError: it is a superuser, belongs to another role, or may write to a table.
+    """
+    cursor.execute(
+        "SELECT current_user, rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication"
+        " OR rolbypassrls, (SELECT string_agg(pg_get_userbyid(roleid), ', ') FROM pg_auth_members"
+        " WHERE member = r.oid), (SELECT min(oid::regclass::text) FROM pg_class"
+        " WHERE relkind IN ('r', 'p', 'v', 'f') AND relnamespace::regnamespace::text"
+        " NOT IN ('pg_catalog', 'information_schema')"
+        " AND has_table_privilege(oid, 'INSERT, UPDATE, DELETE, TRUNCATE')),"
+        " has_database_privilege(current_database(), 'CREATE')"
+        " FROM pg_roles r WHERE rolname = current_user"
+    )
+    user, mighty, member_of, table, creates = cursor.fetchone() or ("", True, None, None, True)
+    found = (
+        "has a role attribute such as SUPERUSER"
+        if mighty
+        else f"is a member of {member_of}"
+        if member_of
+        else f"may write to {table}"
+        if table
+        else "may create schemas"
+        if creates
+        else None
+    )
+    if found:
+        raise StoreError(
+            f"sql_query runs as a role that can only read, and POSTGRES_READER_USER {user!r} "
+            f"{found}: create a role as docs/operations.md shows"
+        )
 
 
 def from_bigquery(
@@ -209,11 +251,6 @@ def _too_slow(config: SqlQueryConfig) -> StoreError:
         f"the query was stopped after {config.timeout_seconds} s: narrow it, or raise "
         "timeout_seconds"
     )
-
-
-def _primary(error: Any) -> str:
-    """The server's own message, without what the driver adds."""
-    return dict(error.details).get(b"PG_DIAG_MESSAGE_PRIMARY", str(error).encode()).decode()
 
 
 def _said(error: Any) -> str:

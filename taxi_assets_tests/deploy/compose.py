@@ -20,8 +20,8 @@ from taxi_assets_tests.isolation import isolation
 from taxi_assets_tests.test_server import LAUNCH, STATUS, ask, until
 
 PASSWORDS = (
-    *("POSTGRES_PASSWORD", "DAGSTER_POSTGRES_PASSWORD", "POSTGRES_SUPERUSER_PASSWORD"),
-    "BIGQUERY_TOKEN",
+    *("POSTGRES_PASSWORD", "POSTGRES_READER_PASSWORD", "DAGSTER_POSTGRES_PASSWORD"),
+    *("POSTGRES_SUPERUSER_PASSWORD", "BIGQUERY_TOKEN"),
 )
 COMPARE = Path(__file__).with_name("stores_and_source.py")
 RUNS = """query ($id: String!) {

@@ -169,7 +169,7 @@ def test_postgres_without_room(
         place = Home(disk)
         place.make()
         server = Server(postgres._cluster(place, Config()))
-        postgres._initialize(server.cluster, PASSWORD)
+        postgres._initialize(server.cluster, PASSWORD, PASSWORD)
         server.start()
         try:
             for name, value in {**server.arguments, "host": LOCAL_HOST}.items():

@@ -35,8 +35,8 @@ def test_up_stays_until_down(home: Path) -> None:
     )
     assert list(values) == [
         *("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DBNAME", "POSTGRES_USER"),
-        *("POSTGRES_PASSWORD", "TAXI_LAKE", "BIGQUERY_ENDPOINT"),
-        *("BIGQUERY_TOKEN", "GCP_PROJECT"),
+        *("POSTGRES_PASSWORD", "POSTGRES_READER_USER", "POSTGRES_READER_PASSWORD"),
+        *("TAXI_LAKE", "BIGQUERY_ENDPOINT", "BIGQUERY_TOKEN", "GCP_PROJECT"),
     ]
     assert values["TAXI_LAKE"] == str(home / "lake" / "taxi")
     assert values["BIGQUERY_ENDPOINT"] == status["bigquery"]["address"]

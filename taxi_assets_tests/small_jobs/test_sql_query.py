@@ -11,7 +11,6 @@ import psutil
 import pytest
 from pydantic import ValidationError
 
-from taxi_assets import local
 from taxi_assets.errors import StoreError
 from taxi_assets.resources.bigquery import BigQueryResource
 from taxi_assets.resources.postgres import PostgresResource
@@ -87,13 +86,15 @@ def test_values_of_every_kind_are_shown(kept: None) -> None:
         "exact": "1.25",
         "bytes": "0x78",
         "time": "2021-01-05 08:00:00",
-        "list": "[1, 2]",
+        "list": "{1,2}",
         "json": '{"a": 1}',
         "long": "y" * 200 + "...",
         "same": 1,
         "same (2)": 2,
     }
-    assert "cast it, as column::text" in refused("sql_query", query="SELECT row(1, 2)")
+    query = "SELECT row(1, 2) AS row, 'infinity'::timestamp AS time, NULL::int[] AS list"
+    (row,) = records(shown("sql_query", query=query)["result"])
+    assert row == {"row": "(1,2)", "time": "infinity", "list": "null"}
 
 
 def test_no_row_is_a_table_too(kept: None) -> None:
@@ -122,7 +123,25 @@ POSTGRES_WRITES = {
     "SELECT id INTO kept.more FROM kept.zones": "SELECT ... INTO is not allowed here",
     "SELECT * FROM kept.zones FOR UPDATE": "cannot execute SELECT FOR UPDATE in a read-only",
     "SELECT set_config('transaction_read_only', 'off', true)": "must be set before any query",
-    "SELECT lo_create(0)": "cannot execute lo_create() in a read-only transaction",
+    "SELECT set_config('role', 'taxi', true)": 'permission denied to set role "taxi"',
+    "SELECT query_to_xml($$SELECT set_config('role', 'taxi', true)$$, true, true, '')": (
+        'permission denied to set role "taxi"'
+    ),
+    "SELECT set_config('session_authorization', 'taxi', true)": "permission denied to set session",
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'taxi'": (
+        "permission denied to terminate process"
+    ),
+    "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE usename = 'taxi'": (
+        "permission denied to cancel query"
+    ),
+    "SELECT pg_advisory_lock(1)": "permission denied for function pg_advisory_lock",
+    "SELECT pg_try_advisory_xact_lock(1)": "permission denied for function pg_try_advisory",
+    "SELECT pg_read_binary_file('/etc/passwd')": "permission denied for function pg_read_binary",
+    "SELECT pg_ls_dir('.')": "permission denied for function pg_ls_dir",
+    "SELECT lo_import('/etc/passwd')": "permission denied for function lo_import",
+    "SELECT lo_from_bytea(0, 'x')": "permission denied for function lo_from_bytea",
+    "SELECT * FROM pg_authid": "permission denied for table pg_authid",
+    "SELECT lo_create(0)": "permission denied for function lo_create",
     "SELECT lo_export(1, 'planted')": "permission denied for function lo_export",
     "SELECT pg_read_file('postgresql.conf')": "permission denied for function pg_read_file",
     "SELECT pg_reload_conf()": "permission denied for function pg_reload_conf",
@@ -187,33 +206,67 @@ def test_a_refusal_is_one_line_in_the_run(kept: None) -> None:
     assert said == "sql_query runs one SELECT: DELETE is refused, it only reads"
 
 
-def test_a_user_that_is_no_superuser_reads_what_it_may(
-    home: Path, kept: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stack = local.use(home / "taxi")
+def test_a_query_ends_no_load(kept: None) -> None:
+    """A load's connection is one of the loader's, which the reader may neither end nor block."""
+    with PostgresResource().connect() as loading:
+        loading.execute("SELECT count(*) FROM kept.zones")
+        said = said_of("postgres", f"SELECT pg_terminate_backend({loading.info.backend_pid})")
+        assert "permission denied to terminate process" in said
+        loading.execute("SELECT count(*) FROM kept.zones")
+
+
+MIGHTY = {
+    "ALTER ROLE reader SUPERUSER": "has a role attribute such as SUPERUSER",
+    "GRANT pg_signal_backend TO reader": "is a member of pg_signal_backend",
+    "GRANT INSERT ON kept.zones TO reader": "may write to kept.zones",
+    "GRANT CREATE ON DATABASE ny_taxi TO reader": "may create schemas",
+}
+
+
+@pytest.fixture
+def foreign(home: Path, kept: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A server that is not the embedded one, with a reader made by a person."""
     with stores.postgres() as connection, connection.cursor() as cursor:
         cursor.execute("CREATE ROLE reader LOGIN PASSWORD 'planted-secret'")
         try:
             cursor.execute("GRANT USAGE ON SCHEMA kept TO reader")
-            cursor.execute("GRANT SELECT, DELETE ON kept.zones TO reader")
-            cursor.execute("GRANT ALL ON kept.numbers TO reader")
-            with monkeypatch.context() as reader:
-                for name, value in {
-                    "HOST": stack.postgres_host,
-                    "PORT": str(stack.postgres_port),
-                    "DBNAME": stack.postgres_dbname,
-                    "USER": "reader",
-                    "PASSWORD": "planted-secret",
-                }.items():
-                    reader.setenv(f"POSTGRES_{name}", value)
-                query = "SELECT count(*) AS zones FROM kept.zones"
-                assert records(shown("sql_query", query=query)["result"]) == [{"zones": 3}]
-                said = refused("sql_query", query="SELECT setval('kept.numbers', 7)")
-            assert said == "Postgres: cannot execute setval() in a read-only transaction"
+            cursor.execute("GRANT SELECT ON kept.zones TO reader")
+            reader = {
+                "POSTGRES_READER_USER": "reader",
+                "POSTGRES_READER_PASSWORD": "planted-secret",
+            }
+            for name, value in (stores.settings() | reader).items():
+                monkeypatch.setenv(name, value)
+            yield
         finally:
             cursor.execute("DROP OWNED BY reader")
             cursor.execute("DROP ROLE reader")
+
+
+@pytest.mark.usefixtures("foreign")
+def test_a_reader_made_by_hand_reads_what_it_may() -> None:
+    query = "SELECT count(*) AS zones, current_user::text AS me FROM kept.zones"
+    assert records(shown("sql_query", query=query)["result"]) == [{"zones": 3, "me": "reader"}]
+    assert "permission denied" in refused("sql_query", query="SELECT last_value FROM kept.numbers")
     untouched()
+
+
+@pytest.mark.usefixtures("foreign")
+@pytest.mark.parametrize("statement", MIGHTY)
+def test_a_reader_that_may_do_more_is_rejected(statement: str) -> None:
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute(statement)
+    said = refused("sql_query", query="SELECT 1")
+    assert f"POSTGRES_READER_USER 'reader' {MIGHTY[statement]}" in said
+
+
+@pytest.mark.usefixtures("foreign")
+def test_without_a_reader_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("POSTGRES_READER_USER", "POSTGRES_READER_PASSWORD"):
+        monkeypatch.delenv(name)
+    assert "set POSTGRES_READER_USER and POSTGRES_READER_PASSWORD" in refused(
+        "sql_query", query="SELECT 1"
+    )
 
 
 @pytest.mark.parametrize(

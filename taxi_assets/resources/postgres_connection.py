@@ -1,0 +1,197 @@
+"""A psycopg connection that gives up a silent server and leaves a cancelled run at once.
+
+psycopg waits in one place, `Connection.wait`; this class limits that wait for every statement,
+COPY and COMMIT. The limit is one of silence, not of time: a statement may run for hours while its
+server process shows that it works. TCP does not show it, because the kernel of a stopped process
+goes on acknowledging, so a second connection samples what the process publishes about itself.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psycopg
+from psycopg import waiting
+
+from taxi_assets.errors import UnavailableError
+
+RV = TypeVar("RV")
+
+INTERVAL = 0.1
+"""Seconds between two checks for a signal or for silence."""
+CANCEL_SECONDS = 2.0
+"""For the request that stops a statement on the server; the connection closes in any case."""
+PROBE_CONNECT_SECONDS = 2
+"""libpq's minimum."""
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+PROBE_SECONDS = 5.0
+"""A sample takes a millisecond; a server that needs this long shows nothing."""
+
+# What a server process changes while it works: the event that it waits for, its progress in long
+# commands, and the same of its parallel workers and of the sessions whose locks it waits for.
+SAMPLE = """
+WITH watched AS (
+    SELECT pid FROM pg_stat_activity WHERE pid = %(pid)s OR leader_pid = %(pid)s
+    UNION SELECT unnest(pg_blocking_pids(%(pid)s)))
+SELECT concat_ws('; ',
+    (SELECT string_agg(concat_ws(' ', pid, state, state_change, query_start, wait_event_type,
+        wait_event, backend_xid, backend_xmin), ', ' ORDER BY pid)
+     FROM pg_stat_activity WHERE pid IN (TABLE watched)),
+    (SELECT string_agg(p::text, ',') FROM pg_stat_progress_copy p WHERE pid IN (TABLE watched)),
+    (SELECT string_agg(p::text, ',') FROM pg_stat_progress_vacuum p WHERE pid IN (TABLE watched)),
+    (SELECT string_agg(p::text, ',') FROM pg_stat_progress_cluster p WHERE pid IN (TABLE watched)),
+    (SELECT string_agg(p::text, ',') FROM pg_stat_progress_analyze p WHERE pid IN (TABLE watched)),
+    (SELECT string_agg(p::text, ',') FROM pg_stat_progress_create_index p
+     WHERE pid IN (TABLE watched)))
+"""
+BLOCKERS = """
+SELECT string_agg(format('pid %%s (%%s, user %%s, %%s since %%s)',
+    pid, application_name, usename, state, state_change), ', ')
+FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids(%(pid)s))
+"""
+
+
+class WatchedConnection(psycopg.Connection[Any]):
+    """A connection whose server may stay silent for `silence_limit` seconds."""
+
+    silence_limit: float = 120
+    watches: bool = True
+    """Whether silence is probed by a second connection, or ends the connection as it is."""
+    _left: BaseException | None = None
+
+    def wait(self, gen: Generator[Any, Any, RV], *args: Any, **options: Any) -> RV:
+        """Drive one operation to its end.
+
+        Raises:
+            UnavailableError: the server showed no sign of life.
+        """
+        if self._left is not None:
+            # A COPY or a transaction that ends after this must not hide why, nor wait again.
+            raise self._left
+        if not args:
+            options.setdefault("interval", INTERVAL)
+        try:
+            return waiting.wait(self._limited(gen), self.pgconn.socket, *args, **options)
+        except psycopg.Error:
+            raise
+        except BaseException as error:
+            self._leave(error)
+            raise
+
+    def _limited(self, gen: Generator[Any, Any, RV]) -> Generator[Any, Any, RV]:
+        """Pass an operation on, and count the seconds since the server last moved a byte."""
+        with closing(_Silence(self)) as silence:
+            try:
+                state = next(gen)
+                while True:
+                    ready = yield state
+                    if ready:
+                        silence.broken()
+                    else:
+                        silence.check()
+                    state = gen.send(ready)
+            except StopIteration as stop:
+                return stop.value
+
+    def _leave(self, error: BaseException) -> None:
+        """Ask the server to stop the statement and close, without waiting for either."""
+        self._left = error
+        try:
+            with suppress(Exception):
+                self.cancel_safe(timeout=CANCEL_SECONDS)
+        finally:
+            self.pgconn.finish()
+
+
+class _Silence:
+    """How long a server has shown no sign of life in one operation."""
+
+    def __init__(self, connection: WatchedConnection) -> None:
+        self.connection = connection
+        self.limit = connection.silence_limit
+        self.every = min(1.0, self.limit / 10)
+        self.since = time.monotonic()
+        self.next_sample = self.since + min(5.0, self.limit / 4)
+        self.sample: str | None = None
+        self.probe: WatchedConnection | None = None
+
+    def broken(self) -> None:
+        """Note that bytes went over the connection."""
+        self.since = time.monotonic()
+
+    def check(self) -> None:
+        """Sample the server process when it is time to, and end a silence past its limit."""
+        now = time.monotonic()
+        if self.connection.watches and now >= self.next_sample:
+            sample = self._ask(SAMPLE)
+            if sample:
+                sample += _processor_time(self.connection)
+            if sample and self.sample and sample != self.sample:
+                self.since = time.monotonic()
+            self.sample = sample or self.sample
+            self.next_sample = time.monotonic() + self.every
+        if now - self.since > self.limit:
+            self._give_up()
+
+    def close(self) -> None:
+        """Close the second connection."""
+        if self.probe is not None:
+            self.probe.close()
+
+    def _give_up(self) -> None:
+        info = self.connection.info
+        what = "does not answer"
+        if self.connection.watches and (self.sample or self._ask(SAMPLE)):
+            blockers = self._ask(BLOCKERS)
+            pid = info.backend_pid
+            what = f"answers, but its process {pid} does not go on"
+            if blockers:
+                what = f"makes process {pid} wait for a lock of {blockers}"
+            # It may hold locks: it ends as soon as it goes on.
+            self._ask("SELECT pg_terminate_backend(%(pid)s)::text")
+        raise UnavailableError(
+            f"Postgres at {info.host}:{info.port}/{info.dbname} {what} for {self.limit:g} s: "
+            "check the server, end what holds the lock, or raise POSTGRES_TIMEOUT"
+        )
+
+    def _ask(self, query: str) -> str | None:
+        """Return the answer to a query on the second connection; None if there is none."""
+        try:
+            if self.probe is None:
+                self.probe = _second(self.connection)
+            row = self.probe.execute(query, {"pid": self.connection.info.backend_pid}).fetchone()
+        except (psycopg.Error, UnavailableError):
+            self.close()
+            self.probe = None
+            return None
+        return row[0] if row else None
+
+
+def _second(connection: WatchedConnection) -> WatchedConnection:
+    """Open a connection to the same server that is not watched by a further one."""
+    info = connection.info
+    options = info.get_parameters() | {
+        "password": info.password,
+        "connect_timeout": str(PROBE_CONNECT_SECONDS),
+        "application_name": "taxi_assets watch",
+    }
+    second = WatchedConnection.connect(**options, autocommit=True)  # type: ignore[arg-type]
+    second.watches, second.silence_limit = False, PROBE_SECONDS
+    return second
+
+
+def _processor_time(connection: WatchedConnection) -> str:
+    """Return the processor time of a server process on this machine; empty for any other."""
+    if connection.info.host not in LOOPBACK:
+        return ""
+    with suppress(OSError):
+        text = Path(f"/proc/{connection.info.backend_pid}/stat").read_text()
+        # The name, which may hold blanks, is in brackets; utime and stime are fields 14 and 15.
+        name, _, fields = text.partition(" (")[2].rpartition(") ")
+        if name.startswith("postgres"):
+            return " ".join(fields.split()[11:13])
+    return ""
