@@ -56,7 +56,7 @@ TICKS = """query ($name: String!) {
 }"""
 
 
-def until(ready: Callable[[], Any], seconds: float) -> Any:
+def until(ready: Callable[[], Any], seconds: float, every: float = 0.5) -> Any:
     """What `ready` says as soon as it says anything."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
@@ -65,7 +65,7 @@ def until(ready: Callable[[], Any], seconds: float) -> Any:
                 return answer
         except requests.RequestException:
             pass
-        time.sleep(0.5)
+        time.sleep(every)
     raise TimeoutError(f"not within {seconds} s")
 
 
