@@ -2,8 +2,12 @@
 # the words are Dagster's, and the launch test looks for them in what Dagster really prints.
 
 locals {
-  daemon_logs = "resource.type=\"cloud_run_worker_pool\" AND resource.labels.worker_pool_name=\"${local.name}-daemon\""
-  run_logs    = "resource.type=\"cloud_run_job\" AND resource.labels.job_name=\"${local.job_name}\""
+  daemon_resource = var.daemon == "always" ? "cloud_run_worker_pool" : "cloud_run_job"
+  daemon_label    = var.daemon == "always" ? "worker_pool_name" : "job_name"
+  daemon_logs     = "resource.type=\"${local.daemon_resource}\" AND resource.labels.${local.daemon_label}=\"${local.daemon_name}\""
+  # Of a woken daemon two wakes and a half: one that fails is tried again.
+  daemon_silence = var.daemon == "always" ? "600s" : "9000s"
+  run_logs       = "resource.type=\"cloud_run_job\" AND resource.labels.job_name=\"${local.job_name}\""
 
   metrics = {
     failed_runs = {
@@ -55,7 +59,7 @@ resource "google_monitoring_alert_policy" "failed_runs" {
   notification_channels = values(google_monitoring_notification_channel.email)[*].id
 
   dynamic "conditions" {
-    for_each = { failed_runs = "cloud_run_job", lost_runs = "cloud_run_worker_pool" }
+    for_each = { failed_runs = "cloud_run_job", lost_runs = local.daemon_resource }
     content {
       display_name = google_logging_metric.this[conditions.key].description
       condition_threshold {
@@ -82,7 +86,7 @@ resource "google_monitoring_alert_policy" "failed_runs" {
 }
 
 resource "google_monitoring_alert_policy" "daemon_silent" {
-  count = local.deploy && var.daemon_enabled ? 1 : 0
+  count = local.deploy && var.daemon != "off" ? 1 : 0
 
   display_name          = "${local.name}: the daemon is silent"
   combiner              = "OR"
@@ -90,10 +94,10 @@ resource "google_monitoring_alert_policy" "daemon_silent" {
   notification_channels = values(google_monitoring_notification_channel.email)[*].id
 
   conditions {
-    display_name = "No line of the daemon's loops in ten minutes"
+    display_name = "No line of the daemon's loops in ${local.daemon_silence}"
     condition_absent {
-      filter   = "metric.type=\"logging.googleapis.com/user/${google_logging_metric.this["heartbeats"].name}\" AND resource.type=\"cloud_run_worker_pool\""
-      duration = "600s"
+      filter   = "metric.type=\"logging.googleapis.com/user/${google_logging_metric.this["heartbeats"].name}\" AND resource.type=\"${local.daemon_resource}\""
+      duration = local.daemon_silence
       aggregations {
         alignment_period     = "60s"
         per_series_aligner   = "ALIGN_DELTA"
@@ -103,6 +107,6 @@ resource "google_monitoring_alert_policy" "daemon_silent" {
   }
 
   documentation {
-    content = "Schedules, the run queue and backfills stand still. `gcloud run worker-pools logs read ${local.name}-daemon --region ${var.region}` has its last words."
+    content = "Schedules, the run queue and backfills stand still. Its last words: `gcloud logging read '${local.daemon_logs}' --project ${var.project_id} --limit 50`."
   }
 }

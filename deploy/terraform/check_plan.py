@@ -25,7 +25,7 @@ GRANTS = {
         "roles/storage.objectViewer": 1,
     },
     "google_cloud_run_v2_job_iam_member": {
-        "roles/run.jobsExecutor": 1,
+        "roles/run.jobsExecutor": 3,
         "roles/run.jobsExecutorWithOverrides": 1,
         "roles/run.viewer": 1,
     },

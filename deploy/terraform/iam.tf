@@ -1,12 +1,15 @@
-# Three accounts and everything they may do. Each role is on one resource, or bound to one by a
+# The accounts and everything they may do. Each role is on one resource, or bound to one by a
 # condition; BigQuery's right to start jobs is the project's, there is no smaller one.
 
 resource "google_service_account" "this" {
-  for_each = {
-    webserver = "Shows the UI, cancels runs"
-    daemon    = "Schedules, queues, launches and watches runs"
-    runner    = "Runs: moves the data"
-  }
+  for_each = merge(
+    {
+      webserver = "Shows the UI, cancels runs, wakes the daemon"
+      daemon    = "Schedules, queues, launches and watches runs"
+      runner    = "Runs: moves the data"
+    },
+    var.daemon == "woken" ? { waker = "Cloud Scheduler's: wakes the daemon" } : {},
+  )
 
   account_id   = "${local.name}-${each.key}"
   display_name = "taxi_assets ${each.key}"
@@ -17,6 +20,7 @@ resource "google_service_account" "this" {
 
 locals {
   members = { for role, account in google_service_account.this : role => account.member }
+  clients = toset(["webserver", "daemon", "runner"])
 
   bucket_roles = {
     # Dagster asks whether its log bucket exists, BigQuery where the lake is: both read the bucket.
@@ -36,11 +40,11 @@ locals {
 }
 
 resource "google_project_iam_member" "database" {
-  for_each = local.members
+  for_each = local.clients
 
   project = var.project_id
   role    = "roles/cloudsql.client"
-  member  = each.value
+  member  = local.members[each.key]
 
   condition {
     title      = "${local.name}-postgres-only"
@@ -110,4 +114,14 @@ resource "google_cloud_run_v2_job_iam_member" "this" {
   location = var.region
   role     = "roles/run.${each.value.role}"
   member   = local.members[each.value.account]
+}
+
+# To start the daemon's job, which takes no arguments from them.
+resource "google_cloud_run_v2_job_iam_member" "daemon" {
+  for_each = local.deploy && var.daemon == "woken" ? toset(["webserver", "waker"]) : toset([])
+
+  name     = google_cloud_run_v2_job.daemon[0].name
+  location = var.region
+  role     = "roles/run.jobsExecutor"
+  member   = local.members[each.key]
 }

@@ -8,6 +8,7 @@ locals {
   dagster         = yamldecode(file("${path.module}/../dagster-gcp.yaml"))
   launcher        = local.dagster.run_launcher.config
   job_name        = one(values(local.launcher.job_name_by_code_location))
+  daemon_name     = "${local.name}-daemon"
   location        = one(keys(local.launcher.job_name_by_code_location))
   run_timeout     = local.launcher.run_timeout
   concurrent_runs = local.dagster.concurrency.runs.max_concurrent_runs
@@ -17,6 +18,7 @@ locals {
       "artifactregistry", "bigquery", "cloudresourcemanager", "iam", "logging", "monitoring", "run",
       "secretmanager", "sqladmin", "storage",
     ],
+    var.daemon == "woken" ? ["cloudscheduler"] : [],
     var.enable_iap ? ["iap"] : [],
     var.enable_load_balancer ? ["compute"] : [],
     var.billing_account == null ? [] : ["billingbudgets"],

@@ -1,5 +1,5 @@
-# The three roles of the image: webserver (scales to zero), daemon (always one), runs (an execution
-# each). They differ in command, account and size; settings and secrets are these.
+# The three roles of the image: webserver (scales to zero), daemon (woken for work, or always one),
+# runs (an execution each). They differ in command, account and size; settings and secrets are these.
 
 locals {
   env = merge(
@@ -106,76 +106,6 @@ resource "google_cloud_run_v2_job" "run" {
   ]
 }
 
-resource "google_cloud_run_v2_worker_pool" "daemon" {
-  count = local.deploy ? 1 : 0
-
-  name                = "${local.name}-daemon"
-  location            = var.region
-  deletion_protection = false
-
-  # Never two: both would launch the same queue.
-  scaling {
-    scaling_mode          = "MANUAL"
-    manual_instance_count = var.daemon_enabled ? 1 : 0
-  }
-
-  template {
-    service_account = google_service_account.this["daemon"].email
-
-    containers {
-      image   = var.image
-      command = ["dagster-daemon"]
-      # At info an idle daemon says nothing; at debug a line every 30 seconds, its heartbeat.
-      args = ["run", "-m", local.location, "--log-format", "json", "--log-level", "debug"]
-
-      resources {
-        limits = { cpu = "1", memory = "1Gi" }
-      }
-
-      dynamic "env" {
-        for_each = local.env
-        content {
-          name  = env.key
-          value = env.value
-        }
-      }
-      dynamic "env" {
-        for_each = local.secret_env.daemon
-        content {
-          name = env.key
-          value_source {
-            secret_key_ref {
-              secret  = env.value.secret
-              version = env.value.version
-            }
-          }
-        }
-      }
-
-      volume_mounts {
-        name       = "cloudsql"
-        mount_path = local.sockets
-      }
-    }
-
-    volumes {
-      name = "cloudsql"
-      cloud_sql_instance {
-        instances = [google_sql_database_instance.postgres.connection_name]
-      }
-    }
-  }
-
-  depends_on = [
-    google_cloud_run_v2_job_iam_member.this,
-    google_project_iam_member.database,
-    google_secret_manager_secret_iam_member.database,
-    google_secret_manager_secret_iam_member.setting,
-    google_sql_user.this,
-    google_storage_bucket_iam_member.this,
-  ]
-}
-
 resource "google_cloud_run_v2_service" "webserver" {
   count = local.deploy ? 1 : 0
 
@@ -223,7 +153,7 @@ resource "google_cloud_run_v2_service" "webserver" {
       }
 
       dynamic "env" {
-        for_each = local.env
+        for_each = merge(local.env, { for job in google_cloud_run_v2_job.daemon : "CLOUD_RUN_DAEMON_JOB" => job.id })
         content {
           name  = env.key
           value = env.value
@@ -257,6 +187,7 @@ resource "google_cloud_run_v2_service" "webserver" {
   }
 
   depends_on = [
+    google_cloud_run_v2_job_iam_member.daemon,
     google_project_iam_member.database,
     google_secret_manager_secret_iam_member.database,
     google_sql_user.this,

@@ -67,10 +67,26 @@ variable "taxi_secrets" {
 
 # How much of it
 
-variable "daemon_enabled" {
-  description = "Whether the daemon runs: schedules, sensors, the run queue and backfills. It is the one container that costs money all day."
-  type        = bool
-  default     = true
+variable "daemon" {
+  description = "Dagster's daemon: schedules, sensors, the run queue and backfills. woken: started every hour and for work from the UI, ended when nothing is left to do. always: one that stays, for schedules to the minute and 53 dollars a month more. off: none."
+  type        = string
+  default     = "woken"
+
+  validation {
+    condition     = contains(["woken", "always", "off"], var.daemon)
+    error_message = "daemon is woken, always or off."
+  }
+}
+
+variable "wake_schedule" {
+  description = "When the woken daemon is started whether or not there is work, as cron in New York's time. Every wake costs about two minutes of a vCPU."
+  type        = string
+  default     = "2 * * * *"
+
+  validation {
+    condition     = length(split(" ", var.wake_schedule)) == 5
+    error_message = "wake_schedule is a cron expression of five fields."
+  }
 }
 
 variable "run_cpu" {

@@ -1,6 +1,7 @@
 """A local server of the Cloud Run v2 API whose executions are processes of this machine.
 
 What the run launcher calls: `Jobs.RunJob`, `Executions.GetExecution`, `Executions.CancelExecution`.
+A second job is the woken daemon's, which `RunJob` starts as it is, without arguments.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import signal
 import subprocess
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent import futures
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,13 +65,22 @@ class Execution:
 
 
 class CloudRun:
-    """The server. `env` is the environment of the job's container, `job` its full name."""
+    """The server. `env` is the environment of the jobs' containers, `job` the runs' full name."""
 
-    def __init__(self, job: str, env: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, job: str, env: Mapping[str, str], folder: Path, daemon: Sequence[str] = ()
+    ) -> None:
         self.job = job
         self.env = dict(env)
         self.folder = folder
+        self.daemon_job = job.replace("-run", "-daemon")
+        self.daemon = list(daemon)
+        """The command of the daemon's job; empty: there is none."""
+        self.daemon_env = dict(env)
         self.executions: list[Execution] = []
+        """Of the runs."""
+        self.daemons: list[Execution] = []
+        """Of the daemon's job."""
         self.unavailable = 0
         """How many of the next look-ups are answered with 503."""
 
@@ -94,22 +104,25 @@ class CloudRun:
 
     def stop(self) -> None:
         """End what still runs."""
-        for execution in self.executions:
+        for execution in [*self.daemons, *self.executions]:
             if execution.process.poll() is None:
                 execution.kill()
 
     def run_job(
         self, request: run_v2.RunJobRequest, context: grpc.ServicerContext
     ) -> operations_pb2.Operation:
-        if request.name != self.job:
+        if request.name == self.job:
+            (override,) = request.overrides.container_overrides
+            args, executions = list(override.args), self.executions
+        elif self.daemon and request.name == self.daemon_job:
+            args, executions = self.daemon, self.daemons
+        else:
             context.abort(grpc.StatusCode.NOT_FOUND, f"Resource '{request.name}' was not found")
-        (override,) = request.overrides.container_overrides
-        short = f"{self.job.rsplit('/', maxsplit=1)[-1]}-{uuid.uuid4().hex[:5]}"
-        name = f"{self.job}/executions/{short}"
+        short = f"{request.name.rsplit('/', maxsplit=1)[-1]}-{uuid.uuid4().hex[:5]}"
         log = self.folder / f"{short}.log"
-        process = self.start(list(override.args), log, context)
-        execution = Execution(name, list(override.args), process, log)
-        self.executions.append(execution)
+        process = self.start(args, log, context)
+        execution = Execution(f"{request.name}/executions/{short}", args, process, log)
+        executions.append(execution)
         operation = operations_pb2.Operation(name=f"operations/{uuid.uuid4()}")
         operation.metadata.Pack(run_v2.Execution.pb(execution.resource()))
         return operation
@@ -119,7 +132,11 @@ class CloudRun:
         # The job sets no command and the image has no entrypoint: the arguments are the command.
         with log.open("wb") as output:
             return subprocess.Popen(
-                args, env=self.env, stdout=output, stderr=output, start_new_session=True
+                args,
+                env=self.daemon_env if args is self.daemon else self.env,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
             )
 
     def get_execution(

@@ -1,7 +1,8 @@
 """The launch path of Google Cloud, up to Google: a backfill through webserver, daemon and launcher.
 
-Real are the settings file, webserver, daemon, queue, Postgres storage, launcher, Google's clients
-and the runs; Cloud Run is a local server of its API that starts the image's command as a process.
+Real are the settings file, webserver, woken daemon, queue, Postgres storage, launcher, Google's
+clients and the runs; Cloud Run is a local server of its API that starts the image's commands as
+processes. Nobody starts the daemon but the webserver and, once, what Cloud Scheduler would send.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -19,9 +21,11 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 import requests
 import yaml
+from google.cloud import run_v2
 
 from taxi_assets import local
 from taxi_assets.local.server import pick_port
@@ -39,6 +43,8 @@ BIN = Path(sys.executable).parent
 LOCATION = "taxi_assets.definitions"
 SETTINGS = REPOSITORY / "deploy" / "dagster-gcp.yaml"
 LAKE, LOGS = "launched-lake", "launched-logs"
+QUIET = 40
+"""Seconds without work after which the daemon sleeps here: half of those on Google Cloud."""
 DAYS = ["2021-01-05", "2021-01-06", "2021-01-07"]
 ASSETS = [["yellow", f"{name}_trips"] for name in ("raw", "cleaned", "postgres", "gcs", "bigquery")]
 
@@ -66,6 +72,17 @@ LAUNCH = """mutation ($params: ExecutionParams!) {
 STATUS = """query ($id: ID!) {
   runOrError(runId: $id) { ... on Run { status tags { key value } } }
 }"""
+START_SCHEDULE = """mutation ($selector: ScheduleSelector!) {
+  startSchedule(scheduleSelector: $selector) {
+    ... on ScheduleStateResult { scheduleState { status } }
+    ... on PythonError { message }
+  }
+}"""
+TICKS = """query ($selector: InstigationSelector!) {
+  instigationStateOrError(instigationSelector: $selector) {
+    ... on InstigationState { ticks { timestamp status runIds skipReason error { message } } }
+  }
+}"""
 TERMINATE = """mutation ($id: String!) {
   terminateRun(runId: $id) {
     __typename
@@ -81,8 +98,8 @@ class Deployment:
 
     address: str
     cloud_run: CloudRun
-    daemon_log: Path
     password: str
+    database: str
     backfill: str = ""
 
     def ask(self, query: str, **variables: Any) -> Any:
@@ -105,6 +122,21 @@ class Deployment:
         answer = self.ask(LAUNCH, params=params)
         assert answer["__typename"] == "LaunchRunSuccess", answer
         return answer["run"]["runId"]
+
+    def daemon_lines(self) -> list[dict[str, Any]]:
+        """What the daemons have logged, however often they were woken."""
+        texts = [daemon.log.read_text() for daemon in self.cloud_run.daemons]
+        lines = "".join(texts).splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{")]
+
+    def wake(self) -> None:
+        """What Cloud Scheduler sends every hour."""
+        request = run_v2.RunJobRequest(name=self.cloud_run.daemon_job)
+        self.cloud_run.run_job(request, None)
+
+    def asleep(self) -> bool:
+        """Whether no daemon is at work."""
+        return all(daemon.process.poll() is not None for daemon in self.cloud_run.daemons)
 
     def status(self, run: str) -> str:
         return self.ask(STATUS, id=run)["status"]
@@ -194,26 +226,32 @@ def deployment(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         gcs = stack.enter_context(gcs_server(root))
         sockets = stack.enter_context(socket_folder(str(where["host"]), int(where["port"])))
         env = container_env(home, gcs, sockets, folder)
-        cloud_run = CloudRun(f"projects/taxi-local/locations/us-central1/jobs/{job}", env, folder)
+        command = [str(BIN / "python"), "-m", "taxi_assets.woken_daemon", LOCATION]
+        command += ["--quiet-seconds", str(QUIET)]
+        name = f"projects/taxi-local/locations/us-central1/jobs/{job}"
+        cloud_run = CloudRun(name, env, folder, daemon=command)
         server, port = cloud_run.serve(identity.server_credentials())
         stack.callback(lambda: server.stop(None).wait())
         stack.callback(cloud_run.stop)
         env = env | identity.env(folder, stack.enter_context(proxy(port)))
+        cloud_run.daemon_env = env
         web = pick_port(None)
         webserver = [str(BIN / "dagster-webserver"), "-h", "127.0.0.1", "-p", str(web)]
-        daemon = [str(BIN / "dagster-daemon"), "run", "--log-format", "json"]
-        daemon += ["--log-level", "debug"]
-        module = ["-m", LOCATION]
-        stack.enter_context(process(webserver + module, env, folder / "webserver.log"))
+        webserver += ["-m", LOCATION]
+        waking = {"CLOUD_RUN_DAEMON_JOB": cloud_run.daemon_job}
+        stack.enter_context(process(webserver, env | waking, folder / "webserver.log"))
         address = f"http://127.0.0.1:{web}"
         until(lambda: requests.get(f"{address}/server_info", timeout=5).ok, 60)
-        log = folder / "daemon.log"
-        deployment = Deployment(address, cloud_run, log, env["POSTGRES_PASSWORD"])
-        # The daemon looks for backfills when it starts and every 30 s after that.
+        deployment = Deployment(address, cloud_run, env["POSTGRES_PASSWORD"], env["DAGSTER_PG_URL"])
+        assert not cloud_run.daemons
         params = {"partitionNames": DAYS, "assetSelection": [{"path": path} for path in ASSETS]}
         deployment.backfill = deployment.ask(BACKFILL, params=params)["backfillId"]
-        stack.enter_context(process(daemon + module, env, log))
         yield deployment
+
+
+def test_a_backfill_wakes_the_daemon(deployment: Deployment) -> None:
+    # Before the answer to the click: afterwards the webserver has no CPU.
+    assert len(deployment.cloud_run.daemons) == 1
 
 
 def test_a_killed_execution_is_noticed_and_the_backfill_ends_right(deployment: Deployment) -> None:
@@ -300,8 +338,7 @@ def test_what_the_alerts_look_for_is_logged(deployment: Deployment) -> None:
     assert until(lambda: deployment.status(run) == "FAILURE", 60)
     log = deployment.execution(run).log
     until(lambda: "RUN_FAILURE" in log.read_text(), 20)
-    text = deployment.daemon_log.read_text()
-    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    lines = deployment.daemon_lines()
     events = [line["event"] for line in lines]
     alerts = (REPOSITORY / "deploy" / "terraform" / "alerts.tf").read_text()
     assert 'textPayload:\\"RUN_FAILURE\\"' in alerts
@@ -309,3 +346,62 @@ def test_what_the_alerts_look_for_is_logged(deployment: Deployment) -> None:
     assert any("Marking run" in event for event in events)
     assert 'jsonPayload.logger:\\"dagster.daemon\\"' in alerts
     assert {line["logger"] for line in lines} >= {"dagster.daemon.BackfillDaemon"}
+
+
+def test_the_daemon_sleeps_when_nothing_is_left(deployment: Deployment) -> None:
+    until(deployment.asleep, 150)
+    assert deployment.cloud_run.daemons[0].process.returncode == 0
+    logs = [daemon.log.read_text() for daemon in deployment.cloud_run.daemons]
+    assert "Nothing left to do" in logs[0]
+    # Runs that were queued while it was awake woke others, which found nothing to do.
+    assert all("Nothing left to do" in log or "Another daemon has seen to" in log for log in logs)
+
+
+def test_a_schedule_that_fell_due_in_the_daemons_sleep_fires_at_the_next_wake(
+    deployment: Deployment,
+) -> None:
+    until(deployment.asleep, 150)
+    before = len(deployment.cloud_run.daemons)
+    selector = {
+        "repositoryLocationName": LOCATION,
+        "repositoryName": "__repository__",
+        "scheduleName": "green_daily_schedule",
+    }
+    answer = deployment.ask(START_SCHEDULE, selector=selector)
+    assert answer["scheduleState"]["status"] == "RUNNING", answer
+    # As if it had been switched on two days ago.
+    with psycopg.connect(deployment.database, autocommit=True) as connection:
+        connection.execute(
+            "UPDATE instigators SET instigator_body = regexp_replace(instigator_body,"
+            " '(\"start_timestamp\": )[0-9.]+', '\\1' || %s)",
+            [str(time.time() - 2 * 86400)],
+        )
+    deployment.wake()
+    assert len(deployment.cloud_run.daemons) == before + 1
+    instigation = {
+        "repositoryLocationName": LOCATION,
+        "repositoryName": "__repository__",
+        "name": "green_daily_schedule",
+    }
+
+    def ticks() -> list[dict[str, Any]]:
+        found = deployment.ask(TICKS, selector=instigation)["ticks"]
+        return [tick for tick in found if tick["status"] != "STARTED"]
+
+    fired = until(ticks, 90)
+    morning = fired[0]["timestamp"]
+    assert time.time() - 86400 < morning < time.time()
+    assert {tick["status"] for tick in fired} <= {"SUCCESS", "SKIPPED"}, fired
+    until(deployment.asleep, 150)
+
+
+def test_two_wakes_at_once_are_one_daemon(deployment: Deployment) -> None:
+    until(deployment.asleep, 150)
+    before = len(deployment.cloud_run.daemons)
+    deployment.wake()
+    deployment.wake()
+    until(deployment.asleep, 240)
+    logs = [daemon.log.read_text() for daemon in deployment.cloud_run.daemons[before:]]
+    assert len(logs) == 2
+    assert sorted("dagster.daemon" in log for log in logs) == [False, True]
+    assert sum("Another daemon has seen to" in log for log in logs) == 1

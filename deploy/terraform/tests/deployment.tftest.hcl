@@ -51,8 +51,8 @@ run "private_and_cheap_by_default" {
     error_message = "The UI opens through gcloud's proxy."
   }
   assert {
-    condition     = google_cloud_run_v2_worker_pool.daemon[0].scaling[0].manual_instance_count == 1
-    error_message = "One daemon."
+    condition     = length(google_cloud_run_v2_worker_pool.daemon) == 0 && length(google_cloud_run_v2_job.daemon) == 1
+    error_message = "No daemon that costs money all day."
   }
 }
 
@@ -75,7 +75,7 @@ run "secrets_by_role" {
   assert {
     condition = (
       contains(google_cloud_run_v2_job.run[0].template[0].template[0].containers[0].env[*].name, "POSTGRES_PASSWORD") &&
-      !contains(google_cloud_run_v2_worker_pool.daemon[0].template[0].containers[0].env[*].name, "POSTGRES_PASSWORD") &&
+      !contains(google_cloud_run_v2_job.daemon[0].template[0].template[0].containers[0].env[*].name, "POSTGRES_PASSWORD") &&
       !contains(google_cloud_run_v2_service.webserver[0].template[0].containers[0].env[*].name, "POSTGRES_PASSWORD")
     )
     error_message = "Only runs have the password of the trips' database."
@@ -99,15 +99,69 @@ run "alerts" {
   }
 }
 
+run "a_woken_daemon" {
+  command = plan
+
+  assert {
+    condition     = google_cloud_run_v2_job.daemon[0].name == "taxi-daemon" && google_cloud_run_v2_job.daemon[0].template[0].task_count == 1
+    error_message = "One task: a second daemon would only wait for the first."
+  }
+  assert {
+    condition     = google_cloud_run_v2_job.daemon[0].template[0].template[0].containers[0].command == tolist(["python", "-m", "taxi_assets.woken_daemon"]) && google_cloud_run_v2_job.daemon[0].template[0].template[0].containers[0].args == tolist(["taxi_assets.definitions"])
+    error_message = "The job's own command: nobody may give it another."
+  }
+  assert {
+    condition     = google_cloud_scheduler_job.wake[0].schedule == "2 * * * *" && google_cloud_scheduler_job.wake[0].http_target[0].http_method == "POST"
+    error_message = "Schedules fire within their hour."
+  }
+  assert {
+    condition = (
+      contains(google_cloud_run_v2_service.webserver[0].template[0].containers[0].env[*].name, "CLOUD_RUN_DAEMON_JOB") &&
+      !contains(google_cloud_run_v2_job.daemon[0].template[0].template[0].containers[0].env[*].name, "CLOUD_RUN_DAEMON_JOB") &&
+      !contains(google_cloud_run_v2_job.run[0].template[0].template[0].containers[0].env[*].name, "CLOUD_RUN_DAEMON_JOB")
+    )
+    error_message = "The webserver wakes the daemon, which wakes nobody."
+  }
+  assert {
+    condition     = google_monitoring_alert_policy.daemon_silent[0].conditions[0].condition_absent[0].duration == "9000s" && strcontains(google_logging_metric.this["heartbeats"].filter, "resource.labels.job_name=\"taxi-daemon\"")
+    error_message = "Two wakes that did not come are an incident."
+  }
+}
+
+run "a_daemon_that_is_always_there" {
+  command = plan
+
+  variables {
+    daemon = "always"
+  }
+
+  assert {
+    condition     = google_cloud_run_v2_worker_pool.daemon[0].scaling[0].manual_instance_count == 1
+    error_message = "One daemon."
+  }
+  assert {
+    condition     = length(google_cloud_run_v2_job.daemon) + length(google_cloud_scheduler_job.wake) + length(google_cloud_run_v2_job_iam_member.daemon) == 0
+    error_message = "Nobody needs to wake it."
+  }
+  assert {
+    condition     = !contains(google_cloud_run_v2_service.webserver[0].template[0].containers[0].env[*].name, "CLOUD_RUN_DAEMON_JOB") && !contains(keys(google_service_account.this), "waker")
+    error_message = "Nobody needs the right to wake it."
+  }
+  assert {
+    condition     = google_monitoring_alert_policy.daemon_silent[0].conditions[0].condition_absent[0].duration == "600s" && strcontains(google_logging_metric.this["heartbeats"].filter, "cloud_run_worker_pool")
+    error_message = "Ten minutes of silence are an incident."
+  }
+}
+
 run "daemon_off" {
   command = plan
 
   variables {
-    daemon_enabled = false
+    daemon = "off"
   }
 
   assert {
-    condition     = google_cloud_run_v2_worker_pool.daemon[0].scaling[0].manual_instance_count == 0
+    condition     = length(google_cloud_run_v2_worker_pool.daemon) + length(google_cloud_run_v2_job.daemon) + length(google_cloud_scheduler_job.wake) == 0
     error_message = "No daemon, no cost of one."
   }
   assert {

@@ -8,7 +8,7 @@ run "nothing_runs_without_an_image" {
   command = plan
 
   assert {
-    condition     = length(google_cloud_run_v2_job.run) + length(google_cloud_run_v2_worker_pool.daemon) + length(google_cloud_run_v2_service.webserver) == 0
+    condition     = length(google_cloud_run_v2_job.run) + length(google_cloud_run_v2_job.daemon) + length(google_cloud_scheduler_job.wake) + length(google_cloud_run_v2_worker_pool.daemon) + length(google_cloud_run_v2_service.webserver) == 0
     error_message = "Cloud Run must wait for the image."
   }
   assert {
@@ -72,8 +72,8 @@ run "apis_are_those_in_use" {
 
   assert {
     condition = local.apis == toset([
-      "artifactregistry", "bigquery", "cloudresourcemanager", "iam", "logging", "monitoring", "run",
-      "secretmanager", "sqladmin", "storage",
+      "artifactregistry", "bigquery", "cloudresourcemanager", "cloudscheduler", "iam", "logging",
+      "monitoring", "run", "secretmanager", "sqladmin", "storage",
     ])
     error_message = "The defaults must ask for no API of a load balancer, IAP or billing."
   }

@@ -120,3 +120,19 @@ run "no_ranges_but_addresses" {
   }
   expect_failures = [var.allowed_ip_ranges]
 }
+
+run "a_daemon_of_another_kind" {
+  command = plan
+  variables {
+    daemon = "sometimes"
+  }
+  expect_failures = [var.daemon]
+}
+
+run "a_wake_by_words" {
+  command = plan
+  variables {
+    wake_schedule = "every hour"
+  }
+  expect_failures = [var.wake_schedule]
+}

@@ -1,4 +1,4 @@
-# Everything the three accounts may do, to the last role. check_plan.py sees that no other resource
+# Everything the accounts may do, to the last role. check_plan.py sees that no other resource
 # gives one.
 
 variables {
@@ -11,8 +11,8 @@ run "exactly_these_roles" {
   command = plan
 
   assert {
-    condition     = toset(keys(google_service_account.this)) == toset(["webserver", "daemon", "runner"])
-    error_message = "Three accounts."
+    condition     = toset(keys(google_service_account.this)) == toset(["webserver", "daemon", "runner", "waker"])
+    error_message = "An account for each container, and one for Cloud Scheduler."
   }
   assert {
     condition = { for key, grant in google_storage_bucket_iam_member.this : key => grant.role } == {
@@ -34,6 +34,17 @@ run "exactly_these_roles" {
       "daemon viewer"                    = "roles/run.viewer"
     }
     error_message = "The daemon launches and looks, the webserver cancels, on this one job."
+  }
+  assert {
+    condition = { for key, grant in google_cloud_run_v2_job_iam_member.daemon : key => grant.role } == {
+      "webserver" = "roles/run.jobsExecutor"
+      "waker"     = "roles/run.jobsExecutor"
+    }
+    error_message = "Webserver and Cloud Scheduler start the daemon, without arguments."
+  }
+  assert {
+    condition     = toset(keys(google_project_iam_member.database)) == toset(["webserver", "daemon", "runner"])
+    error_message = "Cloud Scheduler's account has nothing to do with the database."
   }
   assert {
     condition = { for key, grant in google_secret_manager_secret_iam_member.database : key => grant.role } == {
@@ -82,7 +93,7 @@ run "secret_settings_are_for_daemon_and_runs" {
   }
   assert {
     condition = (
-      contains(google_cloud_run_v2_worker_pool.daemon[0].template[0].containers[0].env[*].name, "TAXI_ALERT_WEBHOOK") &&
+      contains(google_cloud_run_v2_job.daemon[0].template[0].template[0].containers[0].env[*].name, "TAXI_ALERT_WEBHOOK") &&
       contains(google_cloud_run_v2_job.run[0].template[0].template[0].containers[0].env[*].name, "TAXI_ALERT_WEBHOOK") &&
       !contains(google_cloud_run_v2_service.webserver[0].template[0].containers[0].env[*].name, "TAXI_ALERT_WEBHOOK")
     )

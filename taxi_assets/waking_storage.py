@@ -1,0 +1,116 @@
+"""Dagster's run storage of a deployment whose daemon sleeps: work that is stored wakes the daemon.
+
+Named by `deploy/dagster-gcp.yaml`. Backfills and queued runs come from the UI, the GraphQL API and
+Dagster's CLI alike, and all of them are written through here. Only processes with
+`CLOUD_RUN_DAEMON_JOB` in their environment wake anybody: the webserver of a deployment with a woken
+daemon. Everywhere else this is Dagster's Postgres storage.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from datetime import datetime
+from typing import Any, Self
+
+import dagster as dg
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
+from dagster._serdes import ConfigurableClassData
+from dagster_postgres import PostgresRunStorage
+from dagster_postgres.utils import pg_url_from_config
+
+DAEMON_JOB = "CLOUD_RUN_DAEMON_JOB"
+"""Variable with the daemon's Cloud Run job: `projects/<id>/locations/<region>/jobs/<name>`."""
+
+ACTIVE_BACKFILLS = (
+    BulkActionStatus.REQUESTED,
+    BulkActionStatus.CANCELING,
+    BulkActionStatus.FAILING,
+)
+"""States of a backfill that the daemon has still to work on."""
+
+WAKING_EVENTS = (dg.DagsterEventType.RUN_ENQUEUED, dg.DagsterEventType.RUN_CANCELING)
+
+MIN_SECONDS_BETWEEN_WAKES = 60
+"""Below `woken_daemon.QUIET_SECONDS`: a daemon that was woken this recently still looks around."""
+
+WAKE_TIMEOUT_SECONDS = 20
+
+logger = logging.getLogger("dagster.waking")
+
+
+class WakingRunStorage(PostgresRunStorage):
+    """Dagster's run storage in Postgres, which starts the daemon's job for work it stores."""
+
+    _lock = threading.Lock()
+    _woken_at = -float(MIN_SECONDS_BETWEEN_WAKES)
+
+    @classmethod
+    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Self:
+        """Return the storage of the `run_storage` section of `dagster.yaml`."""
+        return cls(
+            postgres_url=pg_url_from_config(config_value),
+            should_autocreate_tables=config_value.get("should_autocreate_tables", True),
+            inst_data=inst_data,
+        )
+
+    def add_backfill(self, partition_backfill: PartitionBackfill) -> None:
+        """Store a new backfill and wake the daemon."""
+        super().add_backfill(partition_backfill)
+        self._wake()
+
+    def update_backfill(self, partition_backfill: PartitionBackfill) -> None:
+        """Store a backfill's new state; wake the daemon to resume or to cancel it."""
+        super().update_backfill(partition_backfill)
+        if partition_backfill.status in ACTIVE_BACKFILLS:
+            self._wake()
+
+    def handle_run_event(
+        self, run_id: str, event: dg.DagsterEvent, update_timestamp: datetime | None = None
+    ) -> None:
+        """Store a run's new state; wake the daemon to launch or to cancel it."""
+        super().handle_run_event(run_id, event, update_timestamp)
+        if event.event_type in WAKING_EVENTS:
+            self._wake()
+
+    def _wake(self) -> None:
+        job = os.environ.get(DAEMON_JOB)
+        if not job:
+            return
+        cls = type(self)
+        with cls._lock:
+            if time.monotonic() - cls._woken_at < MIN_SECONDS_BETWEEN_WAKES:
+                return
+            if run_daemon_job(job):
+                cls._woken_at = time.monotonic()
+
+
+def run_daemon_job(job: str) -> bool:
+    """Start an execution of the daemon's job; false, with a warning, if Google does not answer.
+
+    What was stored stays stored: the daemon finds it at the next wake of Cloud Scheduler.
+    """
+    from google.api_core import exceptions, retry  # noqa: PLC0415 - half a second in every run
+    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415
+    from google.cloud import run_v2  # noqa: PLC0415
+
+    transient = retry.if_exception_type(
+        exceptions.ServiceUnavailable, exceptions.InternalServerError, exceptions.TooManyRequests
+    )
+    try:
+        run_v2.JobsClient().run_job(
+            name=job,
+            retry=retry.Retry(transient, timeout=WAKE_TIMEOUT_SECONDS),
+            timeout=WAKE_TIMEOUT_SECONDS,
+        )
+    except (exceptions.GoogleAPIError, GoogleAuthError) as error:
+        logger.warning(
+            "%s was not started: %s. What is queued waits for the next wake by Cloud Scheduler; "
+            "start it now with `gcloud run jobs execute`.",
+            job,
+            error,
+        )
+        return False
+    return True
