@@ -26,9 +26,10 @@ EDGES = {
     ("gcs_trips", "monthly_report"),
 }
 CHECKS = {
-    "raw_trips": {"rows_outside_month", "rows_readable", "known_columns"},
+    "raw_trips": {"rows_outside_month", "rows_readable", "known_columns"}
+    | {"every_day_has_rows", "no_int96_times"},
     "cleaned_trips": {"no_zero_passengers", "schema_matches", "rows_accounted_for"}
-    | {"no_rows_outside_day", "not_empty", "negative_totals", "values_readable", "known_words"},
+    | {"no_rows_outside_day", "not_empty", "negative_totals", "values_readable", "known_labels"},
     "postgres_trips": {"matches_cleaned"},
     "gcs_trips": {"matches_cleaned"},
     "bigquery_trips": {"matches_cleaned", "stores_agree"},

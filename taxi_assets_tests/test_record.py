@@ -79,7 +79,7 @@ def test_a_chunk_over_a_month_boundary_records_what_single_days_record() -> None
         key: verdict(event) for key, event in single_checks.items()
     }
     assert {day for _, _, day in checked} == set(DAYS)
-    assert len({name for _, name, _ in checked}) == 13
+    assert len({name for _, name, _ in checked}) == 15
 
 
 def test_each_partition_of_a_check_has_its_own_status() -> None:

@@ -95,7 +95,7 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
                 "total_amount": total,
                 "rules": ", ".join(cleaned.rules) or "none",
                 **median_metadata(figures.profile),
-                **_words(cleaned),
+                **_unknown_labels(cleaned),
                 "bytes": stored,
                 "seconds": round(time.perf_counter() - cleaned.began, 3),
                 **object_metadata(self.lake.lake, key),
@@ -172,9 +172,9 @@ def _shown(service: Service, day: date, figures: Figures, before: list[Figures])
     return picture_metadata(picture(service, day, figures, before), text)
 
 
-def _words(cleaned: CleanedDay) -> dict[str, Any]:
-    """Words that TLC's dictionary lacks, where there are any."""
-    return {"unknown_words": dict(cleaned.unknown_words)} if cleaned.unknown_words else {}
+def _unknown_labels(cleaned: CleanedDay) -> dict[str, Any]:
+    """Return the labels that TLC's dictionary does not have, where there are any."""
+    return {"unknown_labels": dict(cleaned.unknown_labels)} if cleaned.unknown_labels else {}
 
 
 def _data_version(table: pa.Table) -> str:

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from taxi_assets.sealed import SealedParquetWriter, seal_zstd
 from taxi_assets.table_metadata import lines_preview, rows_preview
+from taxi_assets.trips.arrow_types import shown_rows
 from taxi_assets.trips.digest import ContentHash
 from taxi_assets.trips.month import CODEC, PackedLines, RawMonth, RowsOfDay
 from taxi_assets.trips.parquet import LEAST_VIEW
@@ -92,7 +93,7 @@ class RowSpool:
     file: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
     hash: ContentHash = field(default_factory=ContentHash)
     size: int = 0
-    first: list[list[Any]] = field(default_factory=list[list[Any]])
+    first: list[list[str | None]] = field(default_factory=list[list[str | None]])
     """Values of the first rows."""
     _writer: SealedParquetWriter | None = None
     _pending: list[pa.RecordBatch] = field(default_factory=list[pa.RecordBatch])
@@ -101,8 +102,7 @@ class RowSpool:
     def add(self, part: RowsOfDay) -> None:
         """Append rows."""
         if not self.first:
-            rows = part.batch.slice(0, FIRST_ROWS).to_pylist()
-            self.first = [list(row.values()) for row in rows]
+            self.first = shown_rows(part.batch.slice(0, FIRST_ROWS))
         self.hash.update(part.batch)
         self.size += part.batch.nbytes
         self._pending.append(part.batch)

@@ -24,6 +24,10 @@ OF_KIND: dict[Kind, str] = {
     "time": "tpep_dropoff_datetime",
     "text": "store_and_fwd_flag",
 }
+# Texts of a column without labels are any texts.
+UNLABELLED = dataclasses.replace(
+    YELLOW, columns=tuple(dataclasses.replace(one, labels=()) for one in YELLOW.columns)
+)
 NO_NEIGHBOUR: tuple[bytes, ...] = ()
 # One whose values can only be read one by one, so that its neighbours' are as well.
 ODD_NEIGHBOUR = (row(VendorID="what"),)
@@ -32,7 +36,7 @@ ODD_NEIGHBOUR = (row(VendorID="what"),)
 def value_of(kind: Kind, text: str, *neighbours: bytes) -> Any:
     """What `text` is read as in a column of the kind; the text itself in a list if unreadable."""
     name = OF_KIND[kind]
-    parsed = parse(slice_of(row(**{name: text}), *neighbours), YELLOW)
+    parsed = parse(slice_of(row(**{name: text}), *neighbours), UNLABELLED)
     mine = [bad for bad in parsed.unreadable if bad.row == 2]
     if mine:
         assert mine[0].column == name
@@ -67,8 +71,26 @@ READABLE: list[tuple[Kind, str, Any]] = [
     ("text", "", None),
     ("text", "N", "N"),
     ("text", " N", " N"),
-    ("text", "nan", "nan"),
-    ("text", "NA", "NA"),
+    *[
+        (kind, text, None)
+        for kind in ("id", "amount", "time", "text")
+        for text in (
+            "NULL",
+            "null",
+            r"\N",
+            r"\n",
+            "NaN",
+            "nan",
+            "None",
+            "N/A",
+            "#N/A",
+            "<NA>",
+            "NaT",
+        )
+    ],
+    ("id", '"NULL"', None),
+    ("text", '"N/A"', None),
+    ("text", "NULLABLE", "NULLABLE"),
     ("text", "Taxi x", "Taxi x"),
     ("text", '"N,Y"', "N,Y"),
     ("text", '"a ""b"""', 'a "b"'),
@@ -76,9 +98,12 @@ READABLE: list[tuple[Kind, str, Any]] = [
 ]
 UNREADABLE: list[tuple[Kind, str]] = [
     *[("id", text) for text in (" 1", "1 ", "\t1", "+1", "0x10", "0X1", "1e3", "1.5", "1_0", "-")],
-    *[("id", text) for text in ("nan", "N", "inf", "one", "9223372036854775808", "1" * 50, "--1")],
+    *[("id", text) for text in ("N", "inf", "one", "9223372036854775808", "1" * 50, "--1")],
     *[("id", text) for text in ("-9223372036854775809", "true", "1.0.0", "٣")],
-    *[("amount", text) for text in (" 1.5", "1.5 ", "\t1", "nan", "NaN", "inf", "-Infinity", ".")],
+    *[
+        ("amount", text)
+        for text in (" 1.5", "1.5 ", "\t1", " nan", "infinity", "inf", "-Infinity", ".")
+    ],
     *[("amount", text) for text in ("1e400", "9" * 400, "0x10", "1.2.3", "$8", "1e", "5-")],
     *[("time", text) for text in ("2021-02-03", "2021-02-03 04:05", "2021-02-03T04:05:06")],
     *[("time", text) for text in ("2021-02-03 04:05:06.5", "2021-02-03 04:05:06.000")],
@@ -147,7 +172,7 @@ def test_each_raw_row_is_kept_or_dropped_for_one_reason(values: list[tuple[str, 
 
     readable = [count for count, tip in values if tip != "oops"]
     expected = {
-        "null_passengers": readable.count(""),
+        "null_passengers": readable.count("") + readable.count("nan"),
         "zero_passengers": sum(readable.count(text) for text in ("0", "0.0", "-1")),
     }
     kept = sum(readable.count(text) for text in ("1", "6", "1.0"))

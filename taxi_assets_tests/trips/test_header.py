@@ -6,11 +6,17 @@ import pytest
 
 from taxi_assets.services import GREEN, SERVICES, YELLOW, Column, Era, Service
 from taxi_assets.trips.header import Header, HeaderError, header_of, header_of_line
+from taxi_assets.windows import Month
 
 ERAS = [(service, era) for service in SERVICES.values() for era in service.eras]
 each_era = pytest.mark.parametrize(
     ("service", "era"), ERAS, ids=[f"{service.name} {era.months}" for service, era in ERAS]
 )
+
+
+def last_month(era: Era) -> Month:
+    year, month = era.months.split(" ")[-1].split("-")
+    return Month(int(year), int(month))
 
 
 def columns_of(header: Header) -> list[str]:
@@ -37,7 +43,7 @@ def test_blanks_case_and_quotes_of_names_tell_nothing(service: Service, era: Era
     ):
         line = b"\xef\xbb\xbf" + spelled.encode() + b"\r\n"
         found = header_of_line(line, service)
-        assert (columns_of(found), found.words) == (columns_of(plain), plain.words)
+        assert (columns_of(found), found.labels) == (columns_of(plain), plain.labels)
 
 
 @each_era
@@ -51,7 +57,7 @@ def test_a_renamed_column_is_refused_naming_both(service: Service, era: Era) -> 
             continue
         for by_name in (False, True):
             with pytest.raises(HeaderError, match=rf"missing {name.strip()}.*; unknown 'renamed'"):
-                header_of(renamed, service, by_name=by_name)
+                header_of(renamed, service, by_name=by_name, month=last_month(era))
 
 
 @each_era
@@ -100,14 +106,33 @@ def test_places_before_zones_stay_in_raw() -> None:
     assert {"pulocationid", "dolocationid"} <= set(header.absent)
 
 
-def test_words_are_those_of_yellow_until_2014() -> None:
-    words = {era.months: set(header_of(era.header, YELLOW).words) for era in YELLOW.eras}
+def test_ids_are_labels_in_yellow_until_2014_and_the_flag_is_one_always() -> None:
+    labels = {era.months: set(header_of(era.header, YELLOW).labels) for era in YELLOW.eras}
     spoken = {"vendorid", "payment_type", "store_and_fwd_flag"}
-    assert [months for months, found in words.items() if found == spoken] == [
+    assert [months for months, found in labels.items() if found == spoken] == [
         "2009-01 to 2009-12",
         "2010-01 to 2014-12",
     ]
-    assert sum(map(len, words.values())) == 6
+    others = [found for found in labels.values() if found != spoken]
+    assert others == [{"store_and_fwd_flag"}] * 5
+
+
+@each_era
+@pytest.mark.parametrize("by_name", [False, True])
+@pytest.mark.parametrize("known", [False, True])
+def test_an_unknown_column_at_the_end_is_never_taken_for_a_renamed_one(
+    service: Service, era: Era, by_name: bool, known: bool
+) -> None:
+    names = (*era.header, "filename")
+    header = header_of(names, service, by_name=by_name, month=last_month(era) if known else None)
+    assert (header.unknown, header.era.header) == (("filename",), era.header)
+    assert columns_of(header) == columns_of(header_of(era.header, service))
+
+
+@pytest.mark.parametrize("end", [",", ",,,", ', "",', ", "])
+def test_columns_without_a_name_at_the_end_are_none(end: str) -> None:
+    line = (",".join(YELLOW.header) + end).encode() + b"\r\n"
+    assert header_of_line(line, YELLOW) == header_of(YELLOW.header, YELLOW)
 
 
 def test_every_column_says_what_it_is_and_since_when() -> None:
@@ -124,3 +149,13 @@ def test_a_service_without_eras_has_the_columns_of_its_entry() -> None:
     assert header_of(("A", "when"), service).absent == ()
     with pytest.raises(HeaderError, match="missing a"):
         header_of(("When",), service)
+
+
+@pytest.mark.parametrize("by_name", [False, True])
+def test_the_month_tells_a_column_more_from_a_renamed_one(by_name: bool) -> None:
+    names = (*YELLOW.header[:-1], "surge")
+    assert header_of(names, YELLOW, by_name=by_name, month=Month(2018, 12)).unknown == ("surge",)
+    for month in (Month(2019, 1), Month(2023, 5)):
+        with pytest.raises(HeaderError, match="missing congestion_surcharge; unknown 'surge'"):
+            header_of(names, YELLOW, by_name=by_name, month=month)
+    assert header_of(names[:-1], YELLOW, by_name=by_name, month=Month(2023, 5)).unknown == ()

@@ -8,18 +8,23 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator
 from datetime import date
+from itertools import product
 from pathlib import Path
 from unittest.mock import patch
 
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taxi_assets.checks import check_raw
 from taxi_assets.errors import SourceError
 from taxi_assets.trips import lines as lines_module
 from taxi_assets.trips.lines import prefetch
 from taxi_assets.trips.month import ALL_WRONG, BLANK, OUTSIDE, UNREADABLE
-from taxi_assets_tests.trips.files import HEADER, PICKUP, passed_over, raw_month, row
+from taxi_assets_tests.trips.files import HEADER, PICKUP, YELLOW, passed_over, raw_month, row
 from taxi_assets_tests.trips.test_split import UNREADABLE_LINES
 
 Line = tuple[bytes, int]
@@ -58,11 +63,10 @@ def month_lines(draw: st.DrawFn) -> list[Line]:
     several = st.lists(st.tuples(good() | outside() | unreadable | blank, ends), max_size=30)
     drawn = draw(several)
     found = [(line + (b"\r\n" if line.endswith(b"\r") else end), key) for (line, key), end in drawn]
-    # Without its LF, a line that ends in CR CR LF can be read.
-    if found and not found[-1][0].endswith(b"\r\r\n") and draw(st.booleans()):
+    # Of a last line that cannot be read one cannot say whether it was cut: see below.
+    if found and found[-1][1] not in (UNREADABLE, BLANK) and draw(st.booleans()):
         last, key = found.pop()
-        bare = last.rstrip(b"\r\n")
-        found += [(bare, key)] if bare else []
+        found.append((last.rstrip(b"\r\n"), key))
     return found
 
 
@@ -89,6 +93,10 @@ def test_every_line_is_in_one_place_in_file_order(
 
     month = raw_month(path)
     with patch.object(lines_module, "BLOCK", block):
+        if set(expected) <= {OUTSIDE, UNREADABLE, BLANK}:
+            with pytest.raises(SourceError, match="has its pickup in 2021-02"):
+                passed_over(month)
+            return
         parts = passed_over(month)
 
     assert month.line == header
@@ -124,9 +132,9 @@ def test_a_second_pass_counts_afresh(tmp_path: Path) -> None:
 
 def test_a_last_line_without_end_is_handed_on_last(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
-    path.write_bytes(HEADER + b"\n" + row() + b"\nlast")
+    path.write_bytes(HEADER + b"\n" + row() + b"\n" + row(extra="7"))
     parts = [(part.key, bytes(part.lines)) for part in raw_month(path).pass_over(lambda _: None)]
-    assert parts == [(3, row() + b"\n"), (BLANK, b"\n"), (UNREADABLE, b"last")]
+    assert parts == [(3, row() + b"\n"), (BLANK, b"\n"), (3, row(extra="7"))]
 
 
 def test_a_line_of_10_mb_is_kept_whole(tmp_path: Path) -> None:
@@ -136,7 +144,7 @@ def test_a_line_of_10_mb_is_kept_whole(tmp_path: Path) -> None:
     assert month.unreadable[0].line == 3
 
 
-@pytest.mark.parametrize(("share", "bad"), [(0.0, 0), (0.01, 2), (0.5, 100), (1.0, 200)])
+@pytest.mark.parametrize(("share", "bad"), [(0.0, 0), (0.01, 2), (0.5, 100), (1.0, 199)])
 def test_unreadable_lines_up_to_the_share_are_put_aside(
     tmp_path: Path, share: float, bad: int
 ) -> None:
@@ -163,7 +171,7 @@ def test_past_the_share_the_month_is_refused(tmp_path: Path, share: float, bad: 
         (row("03/02/2021 04:05:06"), "tpep_pickup_datetime='03/02/2021 04:05:06' is not a time"),
         (b"0," + row(), "19 fields instead of 18"),
         (row().replace(b",", b";"), "1 fields instead of 18"),
-        (row("2021-03-01 00:00:00"), "has its pickup in 2021-02. .* another month's file"),
+        (row("2021-03-01 00:00:00"), "has its pickup in 2021-02 .1,000 in other months.* another"),
     ],
 )
 def test_a_file_whose_rows_are_all_wrong_in_one_way_is_refused(
@@ -188,8 +196,6 @@ def test_a_hopeless_file_is_not_read_to_its_end(tmp_path: Path) -> None:
 def test_some_rows_of_another_month_are_put_aside(tmp_path: Path) -> None:
     strays = [row("2021-03-01 00:00:00")] * ALL_WRONG
     assert set(passed_over(raw_month(write(tmp_path / "m.csv", *strays, row())))) == {3, OUTSIDE}
-    few = write(tmp_path / "m.csv", *strays[1:])
-    assert set(passed_over(raw_month(few))) == {OUTSIDE}
 
 
 def test_progress_is_told_in_tenths(tmp_path: Path) -> None:
@@ -220,3 +226,105 @@ def test_an_error_in_the_prefetching_thread_reaches_the_reader() -> None:
     assert next(items) == 1
     with pytest.raises(OSError, match="gone"):
         next(items)
+
+
+EMPTY_BODIES = {
+    "header only": b"",
+    "blank lines": b"\n\r\n\n",
+    "one row of another month": row("2021-03-01 00:00:00") + b"\n",
+    "many rows of another month": (row("2020-02-03 00:00:00") + b"\n") * 3 * ALL_WRONG,
+    "unreadable rows": b"x\n" * 3,
+    "unreadable rows and others": b"x\n" + row("2021-01-31 23:59:59") + b"\r\n",
+}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("days", [None, [date(2021, 2, 3)]])
+@pytest.mark.parametrize("case", EMPTY_BODIES)
+def test_a_file_without_a_row_of_its_month_is_rejected(
+    tmp_path: Path, case: str, days: list[date] | None, packed: bool
+) -> None:
+    whole = HEADER + EMPTY_BODIES[case]
+    path = tmp_path / ("m.csv.gz" if packed else "m.csv")
+    path.write_bytes(gzip.compress(whole) if packed else whole)
+    with pytest.raises(SourceError, match="has its pickup in 2021-02") as rejected:
+        passed_over(raw_month(path, days=days))
+    assert str(rejected.value).startswith("yellow 2021-02: none of the ")
+    assert f" rows of {path} " in str(rejected.value)
+
+
+LAST = row("2021-02-03 04:05:06", congestion_surcharge="2.5", store_and_fwd_flag="N")
+CUTS = {
+    "after a field": (LAST.rpartition(b",")[0], "17 fields instead of 18"),
+    "after two fields": (b",".join(LAST.split(b",")[:2]), "2 fields instead of 18"),
+    "inside the pickup": (LAST[:12], "2 fields instead of 18"),
+    "one byte": (LAST[:1], "1 fields instead of 18"),
+    "inside quotes": (row(congestion_surcharge='"2.5"')[:-1], "broken quotes"),
+    "inside quotes, fields missing": (LAST[: LAST.index(b"N")] + b'"N', "broken quotes"),
+    "inside a character": (row(congestion_surcharge="é")[:-1], "not UTF-8"),
+    "inside the last value": (row(congestion_surcharge="-"), "congestion_surcharge='-'"),
+    "zeros of a torn write": (b"\0" * 40, "a NUL byte"),
+}
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("case", CUTS)
+def test_a_file_that_ends_inside_a_line_is_rejected(
+    tmp_path: Path, case: str, packed: bool, end: bytes
+) -> None:
+    last, why = CUTS[case]
+    whole = HEADER + (row() + end) * 300 + last
+    path = tmp_path / ("m.csv.gz" if packed else "m.csv")
+    path.write_bytes(gzip.compress(whole) if packed else whole)
+    for block in (100, 1 << 20):
+        with (
+            patch.object(lines_module, "BLOCK", block),
+            pytest.raises(SourceError, match="was cut short inside") as rejected,
+        ):
+            passed_over(raw_month(path))
+        assert f"which has no line end ({why})" in str(rejected.value)
+    path = tmp_path / "ended.csv"
+    path.write_bytes(HEADER + row() + end + last + end)
+    assert passed_over(raw_month(path))
+
+
+def test_a_cut_among_empty_fields_is_seen_where_all_other_rows_have_more(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    for last, is_cut in ((row(), True), (row() + b",", True), (row() + b",,", False)):
+        path.write_bytes(HEADER + (row() + b",,\n") * 3 + last)
+        if is_cut:
+            with pytest.raises(SourceError, match="fields, where every other row has 20"):
+                passed_over(raw_month(path))
+        else:
+            assert set(passed_over(raw_month(path))) == {3}
+    path.write_bytes(HEADER + row() + b",,\n" + row() + b"\n" + row())
+    assert set(passed_over(raw_month(path))) == {3}
+
+
+@pytest.mark.parametrize("last", [row(), row() + b"\r", row(extra="what"), b"0," + row()])
+def test_a_whole_last_line_needs_no_end(tmp_path: Path, last: bytes) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(HEADER + row() + b"\r\n" + last)
+    month = raw_month(path)
+    passed_over(month)
+    assert month.file_rows == 2
+
+
+def test_days_without_rows_are_named_once_the_month_is_over(tmp_path: Path) -> None:
+    pickups = [f"2021-02-{day:02d} 00:00:00" for day in (1, 2, 5, 6, 28)]
+    path = write(tmp_path / "m.csv", *map(row, pickups))
+    table = pa.table({name: ["1"] * 5 for name in YELLOW.header})
+    table = table.drop_columns(["tpep_pickup_datetime"])
+    table = table.append_column("tpep_pickup_datetime", pa.array(pickups))
+    rows = tmp_path / "m.parquet"
+    pq.write_table(table, rows, row_group_size=2)
+    for these, days in product((path, rows), (None, [date(2021, 2, 3)], [date(2021, 2, 5)])):
+        month = raw_month(these, days=days)
+        list(month.pass_over(lambda _: None))
+        for today, passed in ((date(2021, 2, 28), True), (date(2021, 3, 1), False)):
+            (found,) = (one for one in check_raw(month, today) if one.check == "every_day_has_rows")
+            assert found.passed is passed
+            assert found.severity == dg.AssetCheckSeverity.WARN
+            missing = "" if passed else "2021-02-03 to 2021-02-04, 2021-02-07 to 2021-02-27"
+            assert found.metadata == {"days": 0 if passed else 23, "without_rows": missing}

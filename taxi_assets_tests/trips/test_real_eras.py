@@ -101,7 +101,7 @@ def test_counts_are_those_of_the_manifest(name: str) -> None:
     }
     assert counts == {count: int(row[count]) for count in counts}
     assert sum(day.dropped["unreadable"] for day in days) == 0
-    assert not any(day.unknown_words for day in days)
+    assert not any(day.unknown_labels for day in days)
     assert done.month.header.unknown == ()
     every = done.cleaned()
     vendors = sum(int(day.frame["vendorid"].isna().sum()) for day in every)
@@ -134,7 +134,7 @@ def test_money_and_times_are_those_that_pandas_reads(name: str) -> None:
     )
 
 
-def test_words_of_2014_are_codes() -> None:
+def test_labels_of_2014_are_codes() -> None:
     found = pd.concat(
         [day.frame for day in read("tlc/yellow/drift/yellow_tripdata_2014-05.head.csv").cleaned()]
     )

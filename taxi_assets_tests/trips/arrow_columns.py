@@ -1,0 +1,128 @@
+"""Columns of every type that a Parquet file can have, with the worst of their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+from hypothesis import strategies as st
+
+Make = Callable[[list[Any]], pa.Array]
+
+
+def _ints(kind: pa.DataType, storage: pa.DataType) -> tuple[st.SearchStrategy[Any], Make]:
+    """Values of a type by the integers that store them, the largest and least among them."""
+    bits = storage.bit_width
+    signed = pa.types.is_signed_integer(storage)
+    bounds = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    values = st.integers(*bounds) | st.sampled_from([*bounds, 0, 1]) | st.integers(0, 99)
+    return values, lambda drawn: pa.array(drawn, storage).view(kind)
+
+
+def _decimals(kind: pa.DataType) -> tuple[st.SearchStrategy[Any], Make]:
+    most = 10**kind.precision - 1
+    unscaled = st.integers(-most, most) | st.integers(-9, 9).map(lambda one: one * 10**kind.scale)
+    values = unscaled.map(lambda one: Decimal(one).scaleb(-kind.scale))
+    return values, lambda drawn: pa.array(drawn, kind)
+
+
+BYTES = st.binary(max_size=20) | st.sampled_from(
+    [
+        b"",
+        b"1",
+        b"N",
+        b"true",
+        b"NULL",
+        b"a\0b",
+        b"\xff",
+        b"\xc3",
+        b"2021-02-03 04:05:06",
+        b"x" * 99,
+    ]
+)
+
+
+def _bytes(kind: pa.DataType) -> tuple[st.SearchStrategy[Any], Make]:
+    return BYTES, lambda drawn: pa.array(drawn, pa.binary()).cast(kind, safe=False)
+
+
+def _plain(kind: pa.DataType, values: st.SearchStrategy[Any]) -> tuple[Any, Make]:
+    return values, lambda drawn: pa.array(drawn, kind)
+
+
+INTEGERS = [pa.int8(), pa.int16(), pa.int32(), pa.int64()]
+INTEGERS += [pa.uint8(), pa.uint16(), pa.uint32(), pa.uint64()]
+UNITS = ("ms", "us", "ns")
+FLOATS = st.floats(width=16)
+LISTS = (pa.list_, pa.large_list, pa.list_view, pa.large_list_view)
+
+COLUMNS: dict[str, tuple[st.SearchStrategy[Any], Make]] = {
+    **{str(kind): _ints(kind, kind) for kind in INTEGERS},
+    **{str(kind): _plain(kind, FLOATS) for kind in (pa.float16(), pa.float32(), pa.float64())},
+    "bool": _plain(pa.bool_(), st.booleans()),
+    "date32": _ints(pa.date32(), pa.int32()),
+    "time32": _ints(pa.time32("ms"), pa.int32()),
+    "time64": _ints(pa.time64("us"), pa.int64()),
+    **{f"timestamp {unit}": _ints(pa.timestamp(unit), pa.int64()) for unit in UNITS},
+    "timestamp with zone": _ints(pa.timestamp("us", "America/New_York"), pa.int64()),
+    **{f"duration {unit}": _ints(pa.duration(unit), pa.int64()) for unit in UNITS},
+    "decimal32": _decimals(pa.decimal32(7, 2)),
+    "decimal64": _decimals(pa.decimal64(16, 2)),
+    "decimal128": _decimals(pa.decimal128(38, 4)),
+    "decimal256": _decimals(pa.decimal256(70, 0)),
+    **{
+        str(kind): _bytes(kind)
+        for kind in (pa.string(), pa.large_string(), pa.string_view())
+        + (pa.binary(), pa.large_binary(), pa.binary_view())
+    },
+    "fixed binary": _plain(pa.binary(2), st.binary(min_size=2, max_size=2)),
+    "dictionary": (BYTES, lambda drawn: pa.array(drawn, pa.binary()).dictionary_encode()),
+    "dictionary of texts": (
+        st.sampled_from(["N", "Y", "1", "what"]),
+        lambda drawn: pa.array(drawn, pa.string()).dictionary_encode(),
+    ),
+    "null": (st.none(), lambda drawn: pa.nulls(len(drawn))),
+    "uuid": _plain(pa.uuid(), st.uuids().map(lambda one: one.bytes)),
+    "json": _plain(pa.json_(), st.sampled_from(["{}", "[1]"])),
+    "bool8": (
+        st.integers(0, 1),
+        lambda drawn: pa.ExtensionArray.from_storage(pa.bool8(), pa.array(drawn, pa.int8())),
+    ),
+    **{
+        f"{make.__name__} of {kind}": _plain(make(kind), st.lists(values, max_size=3))
+        for make in LISTS
+        for kind, values in (
+            (pa.int32(), st.none() | st.integers(-9, 9)),
+            (pa.string_view(), st.none() | st.text(max_size=20)),
+            (pa.timestamp("us"), st.integers(-(2**63) + 1, 2**63 - 1)),
+        )
+    },
+    "fixed list": _plain(
+        pa.list_(pa.int32(), 2), st.lists(st.integers(0, 9), min_size=2, max_size=2)
+    ),
+    "struct": _plain(
+        pa.struct([("a", pa.int32()), ("b", pa.string_view()), ("c", pa.list_(pa.date32()))]),
+        st.fixed_dictionaries(
+            {
+                "a": st.none() | st.integers(0, 9),
+                "b": st.none() | st.text(max_size=20),
+                "c": st.none() | st.lists(st.dates(), max_size=2),
+            }
+        ),
+    ),
+    "map": _plain(
+        pa.map_(pa.string(), pa.string_view()),
+        st.lists(st.tuples(st.text(max_size=3), st.none() | st.text(max_size=3)), max_size=3),
+    ),
+}
+
+
+@st.composite
+def columns(draw: st.DrawFn, rows: int) -> pa.Array:
+    """A column of any type, with and without nulls."""
+    values, make = COLUMNS[draw(st.sampled_from(sorted(COLUMNS)))]
+    nullable = draw(st.booleans())
+    drawn = st.lists(st.none() | values if nullable else values, min_size=rows, max_size=rows)
+    return make(draw(drawn))
