@@ -24,6 +24,7 @@ from taxi_assets.definitions import build_defs
 from taxi_assets.errors import DayRefusedError, StoreError, is_transient
 from taxi_assets.io_managers.frame import FrameIOManager
 from taxi_assets.io_managers.lake_parquet import LakeParquetIOManager, read_back
+from taxi_assets.io_managers.monthly_report import MonthlyReportIOManager
 from taxi_assets.io_managers.raw_trips import RawTripsIOManager, file_rows
 from taxi_assets.local.server import pick_port
 from taxi_assets.monthly import month_figures
@@ -34,6 +35,7 @@ from taxi_assets.resources.lake import (
     cleaned_key,
     outside_key,
     raw_key,
+    report_key,
     trips_key,
     unreadable_key,
 )
@@ -41,6 +43,7 @@ from taxi_assets.services import SERVICES
 from taxi_assets.slices import CLEANED, CleanedDay, Label, RawSlice, open_trips
 from taxi_assets.trips.clean import clean
 from taxi_assets_tests import stores
+from taxi_assets_tests.gcs_server import gcs_server
 from taxi_assets_tests.stores import Runs
 from taxi_assets_tests.test_jobs import trip, write_month
 from taxi_assets_tests.trips.files import FEBRUARY, HEADER, raw_month, row
@@ -274,6 +277,30 @@ def test_a_lake_that_does_not_answer_rejects_no_day(monkeypatch: pytest.MonkeyPa
     assert is_transient(raised.value)
 
 
+def test_on_gcs_a_damaged_object_rejects_its_day_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "buckets/taxi").mkdir(parents=True)
+    with gcs_server(tmp_path / "buckets") as address:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+        monkeypatch.setenv("TAXI_LAKE", "gs://taxi")
+        resource = LakeResource()
+        raw = load_raw(tmp_path, resource, "csv")
+        stored, lake = load_lake(raw, resource), resource.lake
+        for asset, key, open_day in (
+            ("raw_trips", raw_key(YELLOW, BAD), raw.open_day),
+            ("gcs_trips", trips_key(YELLOW, BAD, "hive"), stored.open_day),
+        ):
+            content = lake.get(key)
+            assert content is not None
+            for damaged in (b"", content[:-1], content[:100].to_pybytes() + bytes(9) + content):
+                lake.put(key, damaged)
+                days = Days(DAYS, lambda day, open_day=open_day: open_day(YELLOW, day))
+                assert [day for day, _ in days] == [DAYS[0], DAYS[2]]
+                message = str(days.refused[BAD])
+                assert message.startswith(f"yellow/{asset} {BAD}: gs://taxi/{key} is ")
+
+
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 @pytest.mark.parametrize("of_month", [outside_key, unreadable_key])
 def test_a_damaged_object_of_a_month_fails_its_report_and_names_the_fix(
@@ -332,6 +359,33 @@ def test_a_damaged_object_is_not_copied(tmp_path: Path, resource: LakeResource) 
     assert re.search(f"cleaned_trips {BAD}: .* is damaged", str(outcomes[BAD]))
     assert [day for day in DAYS if isinstance(outcomes[day], DayRecord)] == [DAYS[0], DAYS[2]]
     assert target.read_bytes() == before
+
+
+def test_a_folder_in_place_of_an_object_is_named_when_it_is_written(
+    resource: LakeResource,
+) -> None:
+    for key, found in (("a.parquet/b", "Is a directory"), ("a.parquet/b/c", "Not a directory")):
+        if found == "Is a directory":
+            Path(resource.lake.root, key).mkdir(parents=True)
+        else:
+            Path(resource.lake.root, "a.parquet/b").rmdir()
+            Path(resource.lake.root, "a.parquet/b").touch()
+        with pytest.raises(StoreError, match=f"cannot write .*{key}: .*; remove what is in its"):
+            resource.lake.put(key, b"new")
+
+
+def test_a_report_that_is_no_text_is_named(resource: LakeResource) -> None:
+    key = dg.AssetKey(["yellow", "monthly_report"])
+    context = dg.build_input_context(asset_key=key, partition_key="2021-02-01")
+    manager = MonthlyReportIOManager(SERVICES, resource)
+    with pytest.raises(StoreError, match="is not there: materialize yellow/monthly_report"):
+        manager.load_input(context)
+    path = Path(resource.lake.root, report_key(YELLOW, FEBRUARY, "html"))
+    resource.lake.put(report_key(YELLOW, FEBRUARY, "html"), "<p>Café".encode())
+    assert manager.load_input(context) == "<p>Café"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DayRefusedError, match=r"monthly_report 2021-02: .* cannot be read: .utf-8"):
+        manager.load_input(context)
 
 
 DOWNSTREAM = {

@@ -19,6 +19,7 @@ from taxi_assets.report.page import top_zones
 from taxi_assets.report.picture import narrowed
 from taxi_assets.resources.lake import Lake, LakeResource, report_key
 from taxi_assets.services import Service
+from taxi_assets.slices import Label, rejecting_damage
 from taxi_assets.windows import Month
 
 PAGE, PICTURE = "html", "png"
@@ -58,14 +59,16 @@ class MonthlyReportIOManager(dg.IOManager):
     def load_input(self, context: dg.InputContext) -> str:
         """The page, as HTML."""
         month = Month.of(date.fromisoformat(context.partition_key))
-        key = report_key(self.services[context.asset_key.path[0]], month, PAGE)
-        stored = self.lake.lake.get(key)
-        if stored is None:
-            raise StoreError(
-                f"{self.lake.lake.path(key)} is not there: materialize "
-                f"{context.asset_key.to_user_string()} for {month} first"
-            )
-        return str(stored.to_pybytes(), "utf-8")
+        service, asset = context.asset_key.path
+        lake, key = self.lake.lake, report_key(self.services[service], month, PAGE)
+        with rejecting_damage(lake, key, Label(service, asset, str(month))):
+            stored = lake.get(key)
+            if stored is not None:
+                return str(stored.to_pybytes(), "utf-8")
+        raise StoreError(
+            f"{lake.path(key)} is not there: materialize {context.asset_key.to_user_string()} "
+            f"for {month} first"
+        )
 
 
 def _metadata(lake: Lake, report: Report) -> dict[str, Any]:

@@ -33,7 +33,6 @@ from taxi_assets.windows import Month
 TEMPORARY = "_tmp"
 TEMPORARY_NAME = re.compile(r"[0-9a-f]{32}")
 
-
 LINES, ROWS = "csv.zst", "parquet"
 """Endings of raw slices: lines of a CSV month, rows of a Parquet month."""
 
@@ -190,7 +189,10 @@ class Lake:
                     os.fsync(file.fileno())
                 temporary.replace(target)
         except OSError as error:
-            raise StoreError(f"cannot write {target}: {error.strerror}") from error
+            raise StoreError(
+                f"cannot write {target}: {error.strerror}; remove what is in its place or let "
+                "this user write there, then run again"
+            ) from error
         finally:
             temporary.unlink(missing_ok=True)
 
