@@ -10,11 +10,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+from taxi_assets.services import YELLOW
 from taxi_assets.trips import download
 
 NAME = "{service}_tripdata_{year}-{month}.csv.gz"
-PLAIN = b"VendorID,tpep_pickup_datetime\n" + hashlib.shake_256(b"trips").hexdigest(600_000).encode()
+HEADER = ",".join(YELLOW.header).encode() + b"\n"
+NOISE = hashlib.shake_256(b"trips").hexdigest(600_000).encode()
+PLAIN = HEADER + NOISE
 PACKED = gzip.compress(PLAIN, 1, mtime=0)
+RESTATED = gzip.compress(HEADER + NOISE[::-1], 1, mtime=0)
 
 Act = Callable[["Handler"], None]
 
@@ -36,6 +40,10 @@ class Site:
     months: dict[str, bytes] | None = None
     """Bodies by path, with an ETag of their own; another path is answered 404. None: `body` and
     `etag` are everywhere."""
+    new_etag_each_time: bool = False
+    """As some CDNs do it."""
+    says_length: bool = True
+    honours_range: bool = True
     go_on: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -73,7 +81,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.site.modified:
             self.send_header("Last-Modified", self.site.modified)
         self.send_header("Connection", "close")
-        if length is not None:
+        if length is not None and self.site.says_length:
             self.send_header("Content-Length", str(length))
         self.end_headers()
         self.close_connection = True
@@ -84,26 +92,35 @@ class Handler(BaseHTTPRequestHandler):
 
     @property
     def etag(self) -> str | None:
+        if self.site.new_etag_each_time:
+            return f'"{len(self.site.asked)}-{len(self.site.looked)}"'
         if self.site.months is None:
             return self.site.etag
         body = self.site.months.get(self.path)
         return None if body is None else f'"{hashlib.sha256(body).hexdigest()[:16]}"'
 
-    def first_byte(self) -> int:
-        """Where the body starts: 0 unless Range and If-Range ask for the rest of this version."""
-        wanted = self.headers.get("Range")
-        same = self.headers.get("If-Range") in (self.etag, self.site.modified)
-        return int(wanted.removeprefix("bytes=").rstrip("-")) if wanted and same else 0
+    def asked_range(self) -> tuple[int, int] | None:
+        """First byte and end of the range asked for; None for the whole of this version."""
+        wanted, condition = self.headers.get("Range"), self.headers.get("If-Range")
+        if not wanted or not self.site.honours_range:
+            return None
+        if condition is not None and condition not in (self.etag, self.site.modified):
+            return None
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        return int(first), min(int(last) + 1 if last else len(self.body), len(self.body))
 
     def begin(self) -> bytes:
-        """Send the headers of the body or its rest, which is returned."""
-        first, size = self.first_byte(), len(self.body)
-        rest = self.body[first:]
-        if first:
-            self.start(206, len(rest), Content_Range=f"bytes {first}-{size - 1}/{size}")
-        else:
-            self.start(200, len(rest))
-        return rest
+        """Send the headers of the body or of the range asked for, which is returned."""
+        size, asked = len(self.body), self.asked_range()
+        if asked is None:
+            self.start(200, size)
+            return self.body
+        first, end = asked
+        if first >= end:
+            self.start(416, 0, Content_Range=f"bytes */{size}")
+            return b""
+        self.start(206, end - first, Content_Range=f"bytes {first}-{end - 1}/{size}")
+        return self.body[first:end]
 
 
 def serve(handler: Handler) -> None:
@@ -134,10 +151,67 @@ def answer(status: int, **headers: str) -> Act:
     return lambda handler: handler.start(status, 0, **headers)
 
 
+def text(content: bytes, status: int = 200, **headers: str) -> Act:
+    """Answer with another body than the month's."""
+
+    def act(handler: Handler) -> None:
+        handler.start(status, len(content), **headers)
+        if handler.command == "GET":
+            handler.wfile.write(content)
+
+    return act
+
+
+def drip(handler: Handler) -> None:
+    """Send the body a byte at a time, and never all of it."""
+    rest = handler.begin()
+    with suppress(OSError):
+        for at in range(len(rest)):
+            handler.wfile.write(rest[at : at + 1])
+            handler.wfile.flush()
+            if handler.site.go_on.wait(0.02):
+                return
+
+
+def drip_headers(handler: Handler) -> None:
+    """Send a byte of a header at a time, for ever."""
+    with suppress(OSError):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        while not handler.site.go_on.wait(0.02):
+            handler.wfile.write(b"X")
+            handler.wfile.flush()
+    handler.close_connection = True
+
+
+def endless(status: int, **headers: str) -> Act:
+    """Answer with a body that has no end."""
+
+    def act(handler: Handler) -> None:
+        handler.start(status, None, **headers)
+        with suppress(OSError):
+            handler.wfile.write(HEADER)
+            while not handler.site.go_on.is_set():
+                handler.wfile.write(NOISE)
+
+    return act
+
+
+def claim(size: int) -> Act:
+    """Serve the body under a wrong Content-Length."""
+
+    def act(handler: Handler) -> None:
+        handler.start(200, size)
+        if handler.command == "GET":
+            with suppress(OSError):
+                handler.wfile.write(handler.body)
+
+    return act
+
+
 def changed(handler: Handler) -> None:
     """Another version from now on; this request is served."""
     handler.site.etag = '"two"'
-    handler.site.body = gzip.compress(PLAIN[::-1], 1, mtime=0)
+    handler.site.body = RESTATED
     serve(handler)
 
 

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -49,7 +50,8 @@ def new_month_sensor(service: Service, automation: AutomationSettings) -> dg.Sen
         f"{automation.months_per_tick} a tick (TAXI_MONTHS_PER_TICK).",
     )
     def new_month(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
-        source = Settings.from_env().source
+        settings = Settings.from_env()
+        source = settings.source
         if source == SAMPLE:
             return dg.SkipReason(
                 "the synthetic sample has every month and none is ever restated: nothing to look "
@@ -58,7 +60,8 @@ def new_month_sensor(service: Service, automation: AutomationSettings) -> dg.Sen
         months = ended_months()
         if not months:
             return dg.SkipReason(f"no month since {start_date()} (TAXI_START_DATE) is over yet")
-        tick = _Tick(service, source, context.instance, SeenMonths.read(context.cursor, months))
+        seen = SeenMonths.read(context.cursor, months)
+        tick = _Tick(service, source, settings.home, context.instance, seen)
         tick.go_round(months, automation.months_per_tick)
         for line in tick.requested:
             context.log.info(line)
@@ -78,12 +81,15 @@ class _Tick:
 
     service: Service
     source: str
+    home: Path
     instance: dg.DagsterInstance
     seen: SeenMonths
     runs: list[dg.RunRequest] = field(default_factory=list[dg.RunRequest])
     observations: list[Any] = field(default_factory=list[Any])
     requested: list[str] = field(default_factory=list[str])
     unchanged: int = 0
+    unconfirmed: int = 0
+    """Months of which the server says nothing that would tell a restated one."""
     absent: list[Month] = field(default_factory=list[Month])
     trouble: str = ""
 
@@ -99,7 +105,8 @@ class _Tick:
             if len(self.requested) == most or (looks and time.monotonic() > end):
                 return
             try:
-                now = look(self.source, self.service, month)
+                before = self.seen.versions.get(month)
+                now = look(self.source, self.service, month, before=before, home=self.home)
             except SourceUnavailableError as error:
                 self.trouble = str(error)
                 return
@@ -112,12 +119,14 @@ class _Tick:
     def compare(self, month: Month, now: Version) -> None:
         """Request what is not loaded of a month's version that was not dealt with."""
         before = self.seen.versions.get(month)
-        if before is not None and not now.is_other_than(before):
+        differs = before is not None and now.differs_from(before)
+        self.unconfirmed += differs is None
+        if before is not None and not differs:
             self.unchanged += 1
             return
         self.seen.versions[month] = now
         log = loaded(self.instance, self.service, month)
-        same = log.version is not None and not now.is_other_than(log.version)
+        same = log.version is not None and not now.differs_from(log.version)
         if not same:
             self.observations.append(self.observed(month, now))
         missing = [
@@ -158,6 +167,11 @@ class _Tick:
     def reason(self) -> str:
         """Why nothing is requested."""
         found = [f"{self.unchanged} months as they were loaded"]
+        if self.unconfirmed:
+            found.append(
+                f"{self.unconfirmed} of them without an ETag or time that stays: a restated one is "
+                "noticed by its size, or by a run, which downloads it and compares"
+            )
         if self.absent:
             found.append(f"{len(self.absent)} not published ({self.absent[0]} the first)")
         if self.trouble:

@@ -52,6 +52,7 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
                 settings.home,
                 progress,
                 must_confirm=self.must_confirm,
+                limits=settings.limits,
             )
 
     def most_unreadable(self) -> float:

@@ -51,6 +51,7 @@ OWNERS_SHOWN = re.compile(r"[\w.%+@:, -]*")
 LARGEST_PORT = 65535
 FOR_EVER = "forever"
 MOST_DAYS = range(1, 36_501)
+MAX_BYTES = 1 << 40
 LONGEST_DELAY = 3600
 MOST_UNREADABLE = 0.01
 DEFAULT_RULES = ("zero_passengers", "null_passengers")
@@ -114,6 +115,18 @@ class KeepSettings:
 
 
 @dataclass(frozen=True)
+class LimitSettings:
+    """How much a month file and a day of it may be, and how long a download may take."""
+
+    max_day_bytes: int = 512 << 20
+    """Rows of one day, unpacked; the largest published one takes a third of it."""
+    max_download_bytes: int = 8 << 30
+    """A month file; the largest published one has 2.9 GB."""
+    download_seconds: float = 3600
+    """All attempts together. What came by then is kept and gone on from."""
+
+
+@dataclass(frozen=True)
 class Settings:
     """The validated environment."""
 
@@ -129,6 +142,7 @@ class Settings:
     drop: tuple[str, ...] = DEFAULT_RULES
     """Names of the cleaning rules."""
     keep: KeepSettings = KeepSettings()
+    limits: LimitSettings = LimitSettings()
 
     @property
     def needs_local_stack(self) -> bool:
@@ -235,6 +249,7 @@ class _Reader(Variables):
             most_unreadable=self.share("TAXI_MOST_UNREADABLE", MOST_UNREADABLE),
             drop=self.drop(),
             keep=self.keep(),
+            limits=self.limits(),
         )
         self.google()
         if self.wrong:
@@ -268,6 +283,14 @@ class _Reader(Variables):
         return KeepSettings(
             downloads=None if days == FOR_EVER else timedelta(days=int(days)),
             temporary=timedelta(hours=self.number("TAXI_KEEP_TEMPORARY_HOURS", 6, 8760)),
+        )
+
+    def limits(self) -> LimitSettings:
+        default = LimitSettings()
+        return LimitSettings(
+            self.number("TAXI_MAX_DAY_BYTES", default.max_day_bytes, MAX_BYTES),
+            self.number("TAXI_MAX_DOWNLOAD_BYTES", default.max_download_bytes, MAX_BYTES),
+            self.number("TAXI_DOWNLOAD_TIMEOUT_SECONDS", int(default.download_seconds), 86_400),
         )
 
     def source(self, *, local: bool) -> str:

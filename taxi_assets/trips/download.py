@@ -22,10 +22,18 @@ import requests
 import urllib3
 
 from taxi_assets.errors import SourceError
+from taxi_assets.http_session import LimitedSession
+from taxi_assets.settings import LimitSettings
 
 CONNECT_SECONDS = 10.0
 READ_SECONDS = 60.0
 """Longest silence of the server, not longest download."""
+HEADER_SECONDS = 60.0
+"""Until the headers of an answer are there, however many bytes of them come."""
+MIN_BYTES_PER_SECOND = 1024
+"""A connection that brings less over `RATE_SECONDS` is broken off; a modem brought seven times as
+much."""
+RATE_SECONDS = 60.0
 ATTEMPTS = 6
 BACKOFF_SECONDS = 1.0
 """Pause before the second attempt; doubles with each further one, less up to half by chance."""
@@ -109,14 +117,19 @@ class Version:
         strong = self.etag and not self.etag.startswith("W/")
         return self.etag if strong else self.last_modified
 
-    def is_other_than(self, other: Version) -> bool:
-        """Whether both speak and disagree."""
-        stamps = [(self.last_modified, other.last_modified)]
+    def differs_from(self, other: Version) -> bool | None:
+        """Whether it is another file; None where neither ETag nor time says so.
+
+        A size that is the same proves nothing. ETags are compared weakly: one server may mark an
+        ETag as weak in one answer and not in the next.
+        """
+        if None not in (self.total, other.total) and self.total != other.total:
+            return True
         if self.etag and other.etag:
-            # weakly: one server may mark an ETag as weak in one answer and not in the next
-            stamps = [(self.etag.removeprefix("W/"), other.etag.removeprefix("W/"))]
-        pairs: list[tuple[object, object]] = [*stamps, (self.total, other.total)]
-        return any(None not in pair and pair[0] != pair[1] for pair in pairs)
+            return self.etag.removeprefix("W/") != other.etag.removeprefix("W/")
+        if self.last_modified and other.last_modified:
+            return self.last_modified != other.last_modified
+        return None
 
 
 @dataclass(frozen=True)
@@ -128,6 +141,8 @@ class Transfer:
     version: Version
     resumed: bool
     """Whether its bytes are of more than one response."""
+    encoding: str | None = None
+    """Content-Encoding in which the bytes came."""
 
 
 @dataclass(frozen=True)
@@ -141,11 +156,11 @@ class Partial:
         """JSON of the `Version`."""
         return self.path.with_name(self.path.name + ".json")
 
-    def begin(self, version: Version) -> None:
+    def begin(self, version: Version, encoding: str | None = None) -> None:
         """Start from zero: the note never describes bytes of another version."""
         self.discard()
         self.path.touch()
-        self.note.write_text(json.dumps(asdict(version)))
+        self.note.write_text(json.dumps({**asdict(version), "encoding": encoding}))
 
     def discard(self) -> None:
         """Leave nothing to resume."""
@@ -155,12 +170,32 @@ class Partial:
     def kept(self) -> tuple[int, Version]:
         """Bytes that can be gone on from, and their version; 0 where nothing can."""
         try:
-            fields = cast("dict[str, Any]", json.loads(self.note.read_text()))
+            fields = self._fields()
+            fields.pop("encoding", None)
             version = Version(**fields)
             size = self.path.stat().st_size
         except (OSError, ValueError, TypeError):
             return 0, Version()
         return (size, version) if version.validator else (0, Version())
+
+    @property
+    def encoding(self) -> str | None:
+        """Content-Encoding of the bytes; None where the note does not name one."""
+        try:
+            return cast("str | None", self._fields().get("encoding"))
+        except (OSError, ValueError):
+            return None
+
+    def is_complete(self) -> bool:
+        """Whether all bytes are there, as a process leaves it that is killed before the rename."""
+        size, version = self.kept()
+        return size > 0 and size == version.total
+
+    def _fields(self) -> dict[str, Any]:
+        fields: object = json.loads(self.note.read_text())
+        if not isinstance(fields, dict):
+            raise ValueError("no note")  # noqa: TRY004 - as of text that is no JSON
+        return cast("dict[str, Any]", fields)
 
 
 class Meter:
@@ -182,33 +217,51 @@ class Meter:
 
 
 def download(
-    origin: Origin, part: Partial, progress: Progress, look: Callable[[], None]
+    origin: Origin,
+    part: Partial,
+    progress: Progress,
+    look: Callable[[], None],
+    limits: LimitSettings,
 ) -> Transfer:
     """Bring `origin.url` to `part.path`, going on from what is there.
 
     `look` is called once the first `EARLY_LOOK` bytes are there, and may raise.
 
     Raises:
-        SourceError: the server refuses (4xx), or answers what no repetition makes better.
-        SourceUnavailableError: `ATTEMPTS` attempts failed; the partial file stays.
+        SourceError: the server refuses (4xx), answers what no repetition makes better, or the file
+            is larger than a month may be.
+        SourceUnavailableError: `ATTEMPTS` attempts failed, or the time is over; the partial file
+            stays.
 
     """
-    why = ""
-    with requests.Session() as session:
-        run = _Download(session, origin, part, Meter(origin.label, progress), look)
+    why, end = "", time.monotonic() + limits.download_seconds
+    meter = Meter(origin.label, progress)
+    with LimitedSession(HEADER_SECONDS, limits.download_seconds) as session:
+        run = _Download(session, origin, part, meter, look, limits.max_download_bytes)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return run.attempt()
             except _BrokenOffError as broken:
                 why, wait = str(broken), broken.wait
+            pause = _pause(attempt, wait)
+            if session.expired.is_set() or time.monotonic() + pause > end:
+                raise _overdue(origin, part, why, limits.download_seconds)
             if attempt < ATTEMPTS:
-                pause = _pause(attempt, wait)
                 again = f"attempt {attempt + 1} of {ATTEMPTS} in {pause:.1f} s"
                 progress(f"{origin.label}: {why}; {again}")
                 time.sleep(pause)
     raise SourceUnavailableError(
         f"{origin.label}: {origin.public}: {why}, at the last of {ATTEMPTS} attempts; what came "
         "is kept: run again later and it goes on from there"
+    )
+
+
+def _overdue(origin: Origin, part: Partial, why: str, seconds: float) -> SourceUnavailableError:
+    size, _ = part.kept()
+    return SourceUnavailableError(
+        f"{origin.label}: {origin.public}: not here within {seconds:g} s ({why}); "
+        f"{size / MIB:.1f} MiB are kept: run again and it goes on from there, or raise "
+        "TAXI_DOWNLOAD_TIMEOUT_SECONDS"
     )
 
 
@@ -221,38 +274,41 @@ def _pause(attempt: int, wait: float | None) -> float:
 class _Download:
     """One file's attempts, which share a session and a partial file."""
 
-    session: requests.Session
+    session: LimitedSession
     origin: Origin
     part: Partial
     meter: Meter
     look: Callable[[], None]
+    max_bytes: int
 
     def attempt(self) -> Transfer:
         size, version = self.part.kept()
-        if size and size == version.total:  # killed between the last byte and the rename
-            return Transfer(size, sha256_of(self.part.path).hexdigest(), version, resumed=True)
+        if self.part.is_complete():
+            sha256 = sha256_of(self.part.path).hexdigest()
+            return Transfer(size, sha256, version, True, self.part.encoding)
         with self.get(size, version) as response:
             start, now = _judge(response, self.origin)
             resumed = response.status_code == HTTPStatus.PARTIAL_CONTENT and size > 0
-            if start != (size if resumed else 0) or (resumed and now.is_other_than(version)):
+            if start != (size if resumed else 0) or (resumed and now.differs_from(version)):
                 self.part.discard()
                 raise _BrokenOffError("the file changed on the server: again from the start")
             if resumed:  # a 206 need not repeat what is known of the version
                 now = replace(version, total=now.total or version.total)
             else:
-                self.part.begin(now)
+                self.part.begin(now, _encoding(response))
+            self.refuse_larger(now.total or 0)
             digest = sha256_of(self.part.path)
             end = self.receive(response, digest, start, now.total)
         if now.total is not None and end != now.total:
             raise _BrokenOffError(f"only {end} of {now.total} bytes came")
         self.meter.at(end, now.total, end=True)
-        return Transfer(end, digest.hexdigest(), now, resumed)
+        return Transfer(end, digest.hexdigest(), now, resumed, self.part.encoding)
 
     def get(self, size: int, version: Version) -> requests.Response:
-        # identity: a .csv.gz must arrive as published, and a Range counts its bytes
-        headers = {"Accept-Encoding": "identity", "User-Agent": "taxi_assets"}
+        # The session asks for identity: a .csv.gz must arrive as published.
+        headers = {}
         if size and version.validator:
-            headers |= {"Range": f"bytes={size}-", "If-Range": version.validator}
+            headers = {"Range": f"bytes={size}-", "If-Range": version.validator}
         timeout = (CONNECT_SECONDS, READ_SECONDS)
         try:
             return self.session.get(self.origin.url, headers=headers, stream=True, timeout=timeout)
@@ -270,22 +326,57 @@ class _Download:
         self, response: requests.Response, digest: Digest, size: int, total: int | None
     ) -> int:
         """Append the body, as it is on the wire, to the `size` bytes; their number then."""
-        unseen = size < EARLY_LOOK
+        unseen, pace = size < EARLY_LOOK and not self.part.encoding, _Pace()
+        raw = cast("urllib3.HTTPResponse", response.raw)
         try:
             with self.part.path.open("ab") as file:
-                for chunk in response.raw.stream(CHUNK, decode_content=False):
+                # read1 returns what is there: a read of CHUNK bytes would wait for the last of them
+                while chunk := raw.read1(CHUNK, decode_content=False):
                     file.write(chunk)
                     file.flush()  # a kill loses nothing that came
                     digest.update(chunk)
                     size += len(chunk)
+                    self.refuse_larger(size)
                     self.meter.at(size, total)
                     if unseen and size >= EARLY_LOOK:
                         self.look()
                         unseen = False
+                    pace.add(len(chunk))
         except urllib3.exceptions.HTTPError as error:
             name = type(error).__name__
             raise _BrokenOffError(f"the connection broke at {size} bytes ({name})") from None
+        if self.session.expired.is_set():
+            raise _BrokenOffError(f"the time was over at {size} bytes")
         return size
+
+    def refuse_larger(self, size: int) -> None:
+        """Reject a file of more bytes than a month may have, and leave nothing of it."""
+        if size > self.max_bytes:
+            self.part.discard()
+            raise self.origin.refusal(
+                f"{size:,} bytes or more, over the {self.max_bytes:,} that a month may have",
+                "check TAXI_SOURCE, or raise TAXI_MAX_DOWNLOAD_BYTES",
+            )
+
+
+class _Pace:
+    """Breaks a connection off that brings too little."""
+
+    def __init__(self) -> None:
+        self.since, self.bytes = time.monotonic(), 0
+
+    def add(self, size: int) -> None:
+        """`size` bytes more came."""
+        self.bytes += size
+        seconds = time.monotonic() - self.since
+        if seconds < RATE_SECONDS:
+            return
+        if self.bytes < MIN_BYTES_PER_SECOND * seconds:
+            raise _BrokenOffError(
+                f"only {self.bytes:,} bytes came in {seconds:.0f} s, under "
+                f"{MIN_BYTES_PER_SECOND:,} a second"
+            )
+        self.since, self.bytes = time.monotonic(), 0
 
 
 def sha256_of(path: Path) -> Digest:
@@ -312,18 +403,18 @@ def _judge(response: requests.Response, origin: Origin) -> tuple[int, Version]:
         remedy = REMEDIES.get(status, "check TAXI_SOURCE")
         raise origin.refusal(f"the server answered {status}", remedy)
     headers = response.headers
-    encoding = headers.get("Content-Encoding", "identity").lower()
-    if encoding != "identity" and not origin.public.lower().endswith(".gz"):
+    encoding = _encoding(response)
+    if encoding not in (None, "gzip") and not origin.public.lower().endswith(".gz"):
         raise origin.refusal(
             f"comes as Content-Encoding {encoding} though identity was asked for",
             "download it by hand and set TAXI_SOURCE to its path",
         )
-    start, total = _extent(status, headers.get("Content-Length"), headers.get("Content-Range"))
+    start, total = extent_of(status, headers.get("Content-Length"), headers.get("Content-Range"))
     return start, Version(headers.get("ETag"), headers.get("Last-Modified"), total)
 
 
-def _extent(status: int, length: str | None, content_range: str | None) -> tuple[int, int | None]:
-    """First byte of the body and bytes of the whole file, where the headers tell."""
+def extent_of(status: int, length: str | None, content_range: str | None) -> tuple[int, int | None]:
+    """Return the first byte of a body (-1: unknown) and the bytes of the whole file, if given."""
     body = int(length) if length and length.isdecimal() else None
     if status == HTTPStatus.OK:
         return 0, body
@@ -332,6 +423,12 @@ def _extent(status: int, length: str | None, content_range: str | None) -> tuple
         return -1, None
     # of an unknown whole (`*`) the range asked for reaches to the end
     return int(found[1]), int(found[2]) + 1 if found[3] == "*" else int(found[3])
+
+
+def _encoding(response: requests.Response) -> str | None:
+    """Content-Encoding of a body; None for the bytes as they are."""
+    encoding = response.headers.get("Content-Encoding", "").strip().lower()
+    return {"": None, "identity": None, "x-gzip": "gzip"}.get(encoding, encoding[:20])
 
 
 def _retry_after(response: requests.Response) -> float | None:

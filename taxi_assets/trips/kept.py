@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 from taxi_assets.errors import UnavailableError
 from taxi_assets.services import Service
@@ -19,6 +19,9 @@ from taxi_assets.trips.download import Origin, Progress, sha256_of
 from taxi_assets.windows import Month
 
 LOCK = ".lock"
+LOCK_SECONDS = 3600.0
+"""Longest wait for another run's download, or for its look at a local file."""
+POLL_SECONDS = 0.1
 BESIDE = ("{}", "{}.json", "{}.json.part", "{}.part", "{}.part.json", "part-{}")
 """What there may be of a month: the file, notes, and what a killed run left of either."""
 
@@ -61,17 +64,36 @@ class MonthFile:
 
 
 @contextmanager
-def locked(path: Path, label: str, progress: Progress) -> Generator[None]:
-    """Hold the lock file beside `path`; it dies with the process that holds it."""
+def locked(
+    path: Path, label: str, progress: Progress, max_seconds: float = LOCK_SECONDS
+) -> Generator[None]:
+    """Hold the lock file beside `path`; it dies with the process that holds it.
+
+    Raises:
+        UnavailableError: another run holds it for longer than bringing the file may take.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.with_name(f"{path.name}{LOCK}").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _lock(file):
             progress(f"{label}: another run is bringing {path.name}; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            end = time.monotonic() + max_seconds
+            while not _lock(file):
+                if time.monotonic() > end:
+                    raise UnavailableError(
+                        f"{label}: another run has held {file.name} for {max_seconds:g} s: see "
+                        "whether its process hangs, and end it"
+                    )
+                time.sleep(POLL_SECONDS)
         os.utime(file.fileno())
         yield
+
+
+def _lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def forget_unused(downloads: Path, keep: timedelta | None) -> None:
@@ -123,11 +145,17 @@ def keep(part: Path, file: MonthFile) -> MonthFile:
     A restated month's old file goes before, or a crash could leave it under the new one's note.
     """
     file.path.unlink(missing_ok=True)
-    names = ("url", "size", "sha256", "etag", "last_modified")
-    _write_note(file.path, {name: getattr(file, name) for name in names})
+    keep_note(file)
     _sync(part)
     part.replace(file.path)
     _sync(file.path.parent)
+    return file
+
+
+def keep_note(file: MonthFile) -> MonthFile:
+    """Note what is known of a file that is kept."""
+    names = ("url", "size", "sha256", "etag", "last_modified")
+    _write_note(file.path, {name: getattr(file, name) for name in names})
     return file
 
 
@@ -140,11 +168,18 @@ def _sync(path: Path) -> None:
 
 
 def remembered_sha256(path: Path, memory: Path, origin: Origin) -> str:
-    """SHA-256 of a local file, computed once for a path, size and mtime (500 MB take a second)."""
+    """SHA-256 of a local file, computed once for a path and its times (500 MB take a second)."""
 
     def state() -> dict[str, object]:
         stat = path.stat()
-        return {"path": str(path), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+        # `cp -p`, rsync and touch set size and mtime as before; nobody sets ctime.
+        return {
+            "path": str(path),
+            "size": stat.st_size,
+            "mtime_ns": stat.st_mtime_ns,
+            "ctime_ns": stat.st_ctime_ns,
+            "inode": stat.st_ino,
+        }
 
     before = state()
     note = read_note(memory)

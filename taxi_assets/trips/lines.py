@@ -15,13 +15,13 @@ from isal import igzip, isal_zlib
 from taxi_assets.errors import SourceError
 from taxi_assets.trips.header import Header, HeaderError, header_of_line
 from taxi_assets.trips.source import MonthFile
+from taxi_assets.trips.whole import MAX_UNPACKED_BYTES
 
 BLOCK = 4 << 20
 """Bytes read at a time. 4 MiB: larger blocks cost page faults, smaller ones Python calls."""
 LONGEST_LINE = 16 << 20
 """Bytes. TLC's lines have about 100; a longer one means that this is no CSV of trips."""
-MOST_BYTES = 64 << 30
-"""Bytes a month may have unpacked; the largest published CSV has 2.9 GB. Stops gzip bombs."""
+MOST_BYTES = MAX_UNPACKED_BYTES
 
 DAMAGED: tuple[type[Exception], ...] = (
     EOFError,

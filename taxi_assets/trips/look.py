@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 
 import requests
 
+from taxi_assets.http_session import LimitedSession
 from taxi_assets.trips.download import (
     REMEDIES,
     TRANSIENT_STATUS,
@@ -20,22 +22,40 @@ from taxi_assets.trips.download import (
 
 TIMEOUT = (5.0, 10.0)
 """Seconds to connect, and of silence."""
+TOTAL_SECONDS = 20.0
+"""Of one request with its redirects: a sensor's tick has 60 for all its months."""
 ABSENT = frozenset({403, 404, 410})
 """What servers say of a file that is not there. TLC's says 403."""
-NO_HEAD = frozenset({405, 501})
+NO_HEAD = frozenset({403, 405, 501})
+"""Answers to HEAD that GET decides: a presigned URL is signed for GET alone, and HEAD of it is
+forbidden."""
+FIRST_BYTE = {"Range": "bytes=0-0"}
 
 
-def look_at(origin: Origin) -> Version | None:
+def look_at(origin: Origin, before: Version | None = None) -> Version | None:
     """What the server has under `origin.url`; None where it has nothing.
+
+    An ETag that is another one than that of `before` is asked for twice. One that changes with
+    each answer, as some CDNs' do, says nothing of the file and is left out.
 
     Raises:
         SourceError: it refuses, for a reason that waiting does not change.
         SourceUnavailableError: it does not answer now.
     """
-    headers = {"Accept-Encoding": "identity", "User-Agent": "taxi_assets"}
-    response = _ask("HEAD", origin, headers)
+    now = _ask_for_version(origin)
+    if now is None or before is None or not (now.etag and before.etag):
+        return now
+    if now.total in (None, before.total) and now.differs_from(before):
+        again = _ask_for_version(origin)
+        if again is not None and again.etag != now.etag:
+            return replace(again, etag=None)
+    return now
+
+
+def _ask_for_version(origin: Origin) -> Version | None:
+    response = _ask("HEAD", origin, {})
     if response.status_code in NO_HEAD:
-        response = _ask("GET", origin, headers)
+        response = _ask("GET", origin, FIRST_BYTE)
     status = response.status_code
     if status in ABSENT:
         return None
@@ -43,23 +63,47 @@ def look_at(origin: Origin) -> Version | None:
         raise SourceUnavailableError(
             f"{origin.label}: {origin.public}: the server answered {status}; it may later"
         )
-    if status != HTTPStatus.OK:
+    if status not in (
+        HTTPStatus.OK,
+        HTTPStatus.PARTIAL_CONTENT,
+        HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,  # an empty file has no first byte
+    ):
         remedy = REMEDIES.get(status, "check TAXI_SOURCE")
         raise origin.refusal(f"the server answered {status}", remedy)
-    length = response.headers.get("Content-Length", "")
-    return Version(
-        response.headers.get("ETag"),
-        response.headers.get("Last-Modified"),
-        int(length) if length.isdecimal() else None,
-    )
+    headers = response.headers
+    return Version(headers.get("ETag"), headers.get("Last-Modified"), _total_of(response))
+
+
+def _total_of(response: requests.Response) -> int | None:
+    """Bytes of the file; None where the answer does not say.
+
+    The length of an encoded body is not the file's, and 0 is what servers say to HEAD that do not
+    know it.
+    """
+    headers = response.headers
+    if response.status_code != HTTPStatus.OK:
+        total = headers.get("Content-Range", "").rpartition("/")[2]
+        return int(total) if total.isdecimal() else None
+    if headers.get("Content-Encoding", "identity").lower() != "identity":
+        return None
+    length = headers.get("Content-Length", "")
+    return int(length) or None if length.isdecimal() else None
 
 
 def _ask(method: str, origin: Origin, headers: dict[str, str]) -> requests.Response:
-    """The answer without its body."""
+    """The answer; its body is not read, and closed at once."""
     try:
-        with requests.request(
-            method, origin.url, headers=headers, stream=True, timeout=TIMEOUT, allow_redirects=True
-        ) as response:
+        with (
+            LimitedSession(TOTAL_SECONDS, TOTAL_SECONDS) as session,
+            session.request(
+                method,
+                origin.url,
+                headers=headers,
+                stream=True,
+                timeout=TIMEOUT,
+                allow_redirects=True,
+            ) as response,
+        ):
             return response
     except UNASKABLE as error:
         name = type(error).__name__

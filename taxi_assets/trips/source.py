@@ -19,9 +19,10 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from taxi_assets.errors import SourceError
 from taxi_assets.redaction import redact_value
 from taxi_assets.services import Service
-from taxi_assets.settings import SAMPLE
+from taxi_assets.settings import SAMPLE, LimitSettings
 from taxi_assets.settings.addresses import source_complaint
 from taxi_assets.trips.download import (
+    MIB,
     Origin,
     Partial,
     Progress,
@@ -31,16 +32,17 @@ from taxi_assets.trips.download import (
     download,
     sha256_of,
 )
-from taxi_assets.trips.kept import MonthFile, keep, locked, read_note, remembered_sha256
+from taxi_assets.trips.kept import MonthFile, keep, keep_note, locked, read_note, remembered_sha256
 from taxi_assets.trips.look import look_at, modified_at, stat_of
 from taxi_assets.trips.sample import LABEL, write_month
-from taxi_assets.trips.whole import check_start, check_whole
+from taxi_assets.trips.whole import check_start, check_whole, decode, is_encoded
 from taxi_assets.windows import Month
 
 __all__ = ["MonthFile", "fetch", "look", "place"]
 
 SUFFIXES = (".csv.gz", ".csv", ".parquet")
 NAMES_SHOWN = 4
+DEFAULT_LIMITS = LimitSettings()
 
 
 def fetch(  # noqa: PLR0913 - one call from one place
@@ -51,6 +53,7 @@ def fetch(  # noqa: PLR0913 - one call from one place
     progress: Callable[[str], None],
     *,
     must_confirm: bool = False,
+    limits: LimitSettings = DEFAULT_LIMITS,
 ) -> MonthFile:
     """Bring the file of `month` to this machine, if it is not here yet or was restated since.
 
@@ -64,13 +67,14 @@ def fetch(  # noqa: PLR0913 - one call from one place
         home: `TAXI_HOME`; what is kept goes to `downloads` in it.
         progress: gets lines to show a person: how far a download is, why it waits.
         must_confirm: whether a kept file is of no use when the server does not confirm it.
+        limits: how large a month file may be, and how long bringing it may take.
 
     Raises:
         SourceError: the file is not there, not whole, or not a month file. Terminal.
         SourceUnavailableError: the server did not deliver in several attempts. Later may help.
 
     """
-    job = _Job(service, month, home.absolute() / "downloads", progress, must_confirm)
+    job = _Job(service, month, home.absolute() / "downloads", progress, must_confirm, limits)
     if template == SAMPLE:
         return job.sample()
     address = job.render(template)
@@ -79,10 +83,25 @@ def fetch(  # noqa: PLR0913 - one call from one place
     return job.local(_path_of(address))
 
 
-def look(template: str, service: Service, month: Month) -> Version | None:
+def look(
+    template: str,
+    service: Service,
+    month: Month,
+    *,
+    before: Version | None = None,
+    home: Path | None = None,
+) -> Version | None:
     """What the source has of `month`, by one HEAD or stat; None where it is not published.
 
     Of the sample, which has every month and never changes, nothing is said.
+
+    Args:
+        template: as for `fetch`.
+        service: whose trips.
+        month: which.
+        before: what an earlier look found; an ETag that changes with each answer is left out.
+        home: `TAXI_HOME`. With it a local file's SHA-256, remembered there, is its ETag: a copy
+            may keep size and time.
 
     Raises:
         SourceError: the source refuses, or the template is wrong. Terminal.
@@ -90,13 +109,16 @@ def look(template: str, service: Service, month: Month) -> Version | None:
     """
     if template == SAMPLE:
         return Version()
-    job = _Job(service, month, Path(), lambda _: None)
+    job = _Job(service, month, (home or Path()).absolute() / "downloads", lambda _: None)
     address = job.render(template)
     if _is_http(address):
-        return look_at(Origin(job.label, redact_value(address), address))
+        return look_at(Origin(job.label, redact_value(address), address), before)
     path = _path_of(address)
     try:
-        return stat_of(path)
+        version = stat_of(path)
+        if version is None or home is None or not path.is_file():
+            return version
+        return replace(version, etag=_etag(job.sha256_of_local(path, Origin(job.label, str(path)))))
     except PermissionError as error:
         raise Origin(job.label, str(path)).refusal(
             f"{error.strerror}", "give this user access"
@@ -125,6 +147,7 @@ class _Job:
     downloads: Path
     progress: Progress
     must_confirm: bool = False
+    limits: LimitSettings = DEFAULT_LIMITS
 
     @property
     def label(self) -> str:
@@ -164,42 +187,79 @@ class _Job:
         try:
             if not path.is_file():
                 raise origin.refusal(*_absence(path))
-            check_start(path, suffix, origin)
+            check_start(path, suffix, origin, self.service)
             if suffix == ".parquet":
-                check_whole(path, suffix, origin)
-            memory = self.downloads / "local" / f"{path.name}-{_short_hash(str(path))}"
-            with locked(memory, self.label, self.progress):
-                sha256 = remembered_sha256(path, memory, origin)
-            return self.file_at(path, str(path), sha256)
+                check_whole(path, suffix, origin, self.service)
+            sha256 = self.sha256_of_local(path, origin)
+            return replace(self.file_at(path, str(path), sha256), etag=_etag(sha256))
         except PermissionError as error:
             found = f"{error.strerror} ({error.filename})"
             raise origin.refusal(found, "give this user access") from None
+
+    def sha256_of_local(self, path: Path, origin: Origin) -> str:
+        memory = self.downloads / "local" / f"{path.name}-{_short_hash(str(path))}"
+        with locked(memory, self.label, self.progress):
+            return remembered_sha256(path, memory, origin)
 
     def http(self, template: str, url: str) -> MonthFile:
         origin = Origin(self.label, redact_value(url), url)
         parts = urlsplit(template)
         folder = self.downloads / self.service.name / _folder_of(parts)
         path = folder / self.name_of(PurePosixPath(parts.path).name, origin)
-        with locked(path, self.label, self.progress):
-            kept = self.kept(path)
-            if kept and not self.is_restated(kept, origin):
-                return kept
+        with locked(path, self.label, self.progress, self.limits.download_seconds):
             part = Partial(path.with_name(f"{path.name}.part"))
-            came = self.obtain(origin, part, _suffix(path.name, origin))
-            version = came.version
-            stamps = (came.size, came.sha256, version.etag, version.last_modified)
-            written = part.path.stat().st_mtime_ns
-            whole = MonthFile(
-                self.service, self.month, path, origin.public, *stamps, False, written
-            )
-            keep(part.path, whole)
-            part.discard()
-            return whole
+            kept = self.kept(path)
+            if kept is None:
+                self.drop_unconfirmed(part, origin)
+                return self.bring(origin, part, path)
+            differs = self.differs(kept, origin)
+            if differs is False:
+                return kept
+            try:
+                return self.bring(origin, part, path, kept)
+            except (SourceError, SourceUnavailableError) as error:
+                if differs or self.must_confirm:
+                    raise
+                self.progress(f"{error}; the file kept here is used as it is")
+                return kept
 
-    def is_restated(self, kept: MonthFile, origin: Origin) -> bool:
-        """Whether the server has another version than the kept one."""
+    def bring(
+        self, origin: Origin, part: Partial, path: Path, kept: MonthFile | None = None
+    ) -> MonthFile:
+        """Download, and commit to the cache what differs from the file kept there."""
+        came = self.obtain(origin, part, _suffix(path.name, origin))
+        version = came.version
+        stamps = (came.size, came.sha256, version.etag, version.last_modified)
+        if kept and kept.sha256 == came.sha256:
+            part.discard()
+            self.progress(f"{self.label}: {origin.public} is the same file as before")
+            same = replace(kept, etag=version.etag, last_modified=version.last_modified)
+            return keep_note(same)
+        written = part.path.stat().st_mtime_ns
+        whole = MonthFile(self.service, self.month, path, origin.public, *stamps, False, written)
+        keep(part.path, whole)
+        part.discard()
+        return whole
+
+    def drop_unconfirmed(self, part: Partial, origin: Origin) -> None:
+        """Discard a download that a killed run had finished, unless the server still has it."""
+        if not part.is_complete():
+            return
+        _, version = part.kept()
         try:
-            now = look_at(origin)
+            now = look_at(origin, version)
+        except (SourceError, SourceUnavailableError):
+            if self.must_confirm:
+                raise
+            return
+        if now is None or now.differs_from(version) is not False:
+            part.discard()
+
+    def differs(self, kept: MonthFile, origin: Origin) -> bool | None:
+        """Whether the server has another version than the kept one; None where it cannot tell."""
+        before = Version(kept.etag, kept.last_modified, kept.size)
+        try:
+            now = look_at(origin, before)
             if now is None:
                 raise origin.refusal("the server has it no more", "check TAXI_SOURCE")
         except (SourceError, SourceUnavailableError) as error:
@@ -207,11 +267,17 @@ class _Job:
                 raise
             self.progress(f"{error}; the file kept here is used as it is")
             return False
-        restated = now.is_other_than(Version(kept.etag, kept.last_modified, kept.size))
-        if restated:
+        differs = now.differs_from(before)
+        if differs:
             when = f", {now.last_modified}" if now.last_modified else ""
             self.progress(f"{self.label}: {origin.public} was restated{when}: it is fetched anew")
-        return restated
+        elif differs is None:
+            self.progress(
+                f"{self.label}: {origin.public} comes without an ETag or time that could confirm "
+                f"the file kept here: it is downloaded again ({kept.size / MIB:.1f} MiB) and "
+                "compared"
+            )
+        return differs
 
     def name_of(self, pattern: str, origin: Origin) -> str:
         """File name that no other month of the template has."""
@@ -225,12 +291,14 @@ class _Job:
 
         def refuse_early() -> None:
             with _discarding(part):
-                check_start(part.path, suffix, origin)
+                check_start(part.path, suffix, origin, self.service)
 
         def attempt() -> Transfer:
-            transfer = download(origin, part, self.progress, refuse_early)
+            transfer = download(origin, part, self.progress, refuse_early, self.limits)
             with _discarding(part):
-                check_whole(part.path, suffix, origin)
+                if transfer.encoding == "gzip" and is_encoded(part.path, suffix):
+                    transfer = self.decoded(origin, part, transfer)
+                check_whole(part.path, suffix, origin, self.service)
             return transfer
 
         mended = part.kept()[0] > 0
@@ -241,6 +309,18 @@ class _Job:
                 raise
             self.progress(f"{error}; its first part was of an earlier run: again from the start")
         return attempt()
+
+    def decoded(self, origin: Origin, part: Partial, came: Transfer) -> Transfer:
+        """Undo the Content-Encoding that a server applied though identity was asked for."""
+        plain = part.path.with_name(f"part-{part.path.name.removesuffix('.part')}")
+        try:
+            decode(part.path, plain, self.limits.max_download_bytes, origin)
+            part.discard()  # its note describes the encoded bytes
+            plain.replace(part.path)
+        finally:
+            plain.unlink(missing_ok=True)
+        size, sha256 = part.path.stat().st_size, sha256_of(part.path).hexdigest()
+        return replace(came, size=size, sha256=sha256)
 
     def file_at(self, path: Path, url: str, sha256: str) -> MonthFile:
         """File whose origin is this machine, not a server."""
@@ -274,6 +354,11 @@ def _folder_of(template: SplitResult) -> str:
     """Folder of a template's downloads: a new password moves nothing, any other change does."""
     place = template._replace(netloc=template.netloc.rpartition("@")[2])
     return _short_hash(place.geturl())
+
+
+def _etag(sha256: str) -> str:
+    """ETag of a local file: a sensor's cursor holds those of all months."""
+    return sha256[:32]
 
 
 def _short_hash(text: str) -> str:

@@ -7,16 +7,21 @@ import gzip
 import os
 import zlib
 from pathlib import Path
+from typing import IO
 
-from taxi_assets.errors import SourceError
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from taxi_assets.errors import SourceError, one_line
+from taxi_assets.services import Service, name_key
 from taxi_assets.trips.download import Origin
+from taxi_assets.trips.header import HeaderError, header_of, header_of_line
 
 GZIP = b"\x1f\x8b"
 PARQUET = b"PAR1"
 PARQUET_LEAST = 12
 """Bytes of the two magic numbers and the footer's length."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
-MARKUP = (b"<!doctype", b"<html", b"<?xml", b"<error", b"<head", b"<body")
 JSON = (b"{", b"[")
 NEITHER = "neither gzip nor Parquet"
 KINDS = {
@@ -43,22 +48,28 @@ ENCODINGS = {
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 """By byte order mark; UTF-32's begins with UTF-16's and comes first."""
-HEAD = 1 << 10
+LINE_BYTES = 1 << 16
+"""Of a CSV, in which its header has to end."""
+MAX_UNPACKED_BYTES = 64 << 30
+"""Bytes a month may have unpacked; the largest published CSV has 2.9 GB. Stops gzip bombs."""
 LETTERS = 16
 """Characters of a header by which its encoding is told."""
 CHUNK = 1 << 20
 
 
-def check_start(path: Path, suffix: str, origin: Origin) -> None:
-    """Reject what its first bytes, in gzip the first that come out, show to be no month file."""
+def check_start(path: Path, suffix: str, origin: Origin, service: Service) -> None:
+    """Reject what its first bytes, in gzip the first that come out, show to be no month file.
+
+    A CSV has to begin with a header of the service: servers send error texts with status 200.
+    """
     with path.open("rb") as file:
-        head = file.read(HEAD)
+        head = file.read(LINE_BYTES)
     starts, found = head[:8], _kind_of(head) or NEITHER
     packed = found == "gzip"
     if packed:
         try:
             with gzip.open(path) as file:
-                head = file.read(HEAD)
+                head = file.read(LINE_BYTES)
         except (EOFError, OSError, zlib.error) as error:
             raise _damaged(error, origin) from None
     if found in ("gzip", NEITHER):
@@ -70,6 +81,8 @@ def check_start(path: Path, suffix: str, origin: Origin) -> None:
             if found not in ("gzip", "Parquet", NEITHER)
             else "name it by what it is, or get it again",
         )
+    if suffix != ".parquet":
+        _check_header(head, origin, service)
 
 
 def _kind_of(head: bytes) -> str | None:
@@ -91,7 +104,7 @@ def _check_text(head: bytes, inside: str, origin: Origin) -> None:
         raise origin.refusal(f"{inside}empty", again)
     if text.startswith(LFS_POINTER):
         raise origin.refusal(f"{inside}a Git LFS pointer, not the file", "run git lfs pull there")
-    if text.startswith(MARKUP):
+    if text.startswith(b"<"):
         raise origin.refusal(f"{inside}an HTML or XML page, not trips", "open it to see why")
     if text.startswith(JSON):
         raise origin.refusal(f"{inside}JSON, not trips", "open it to see why")
@@ -113,22 +126,92 @@ def _encoding_of(head: bytes) -> str | None:
     return None
 
 
-def check_whole(path: Path, suffix: str, origin: Origin) -> None:
-    """`check_start`, and the end: all of a gzip's members with CRC and length, Parquet's magic."""
-    check_start(path, suffix, origin)
+def check_whole(path: Path, suffix: str, origin: Origin, service: Service) -> None:
+    """`check_start`, and the rest: all of a gzip with CRC and length, Parquet's footer."""
+    check_start(path, suffix, origin, service)
     if suffix == ".csv.gz":
-        try:
-            with gzip.open(path) as file:
-                while file.read(CHUNK):
-                    pass
-        except (EOFError, OSError, zlib.error) as error:
-            raise _damaged(error, origin) from None
+        _unpack(path, origin, MAX_UNPACKED_BYTES, None)
     if suffix == ".parquet":
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(-min(size, len(PARQUET)), os.SEEK_END)
             if size < PARQUET_LEAST or file.read() != PARQUET:
                 raise origin.refusal(f"Parquet cut short at {size} bytes", "get it again")
+        _check_columns(path, origin, service)
+
+
+def is_encoded(path: Path, suffix: str) -> bool:
+    """Whether gzip as a Content-Encoding came on top of what the file is.
+
+    Many servers label a `.csv.gz` with the encoding that it is published in.
+    """
+    with path.open("rb") as file:
+        if file.read(len(GZIP)) != GZIP:
+            return False
+    if suffix != ".csv.gz":
+        return True
+    try:
+        with gzip.open(path) as file:
+            return file.read(len(GZIP)) == GZIP
+    except (EOFError, OSError, zlib.error):
+        return False
+
+
+def decode(path: Path, target: Path, max_bytes: int, origin: Origin) -> None:
+    """Write what a gzip unpacks to."""
+    with target.open("wb") as file:
+        _unpack(path, origin, max_bytes, file)
+
+
+def _unpack(path: Path, origin: Origin, max_bytes: int, target: IO[bytes] | None) -> None:
+    size = 0
+    try:
+        with gzip.open(path) as file:
+            while chunk := file.read(CHUNK):
+                size += len(chunk)
+                if size > max_bytes:
+                    raise origin.refusal(
+                        f"unpacks to over {max_bytes:,} bytes", "no month has as many: get it again"
+                    )
+                if target is not None:
+                    target.write(chunk)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise _damaged(error, origin) from None
+
+
+def _check_header(head: bytes, origin: Origin, service: Service) -> None:
+    line = head.partition(b"\n")[0]
+    try:
+        header_of_line(line, service)
+    except HeaderError as error:
+        names = {name_key(name) for name in line.decode("utf-8-sig", "replace").split(",")}
+        if b"\0" not in line and names.isdisjoint(service.by_name):
+            # The line is not shown: an error text may repeat the URL with its signature.
+            raise origin.refusal(
+                f"a text whose first line names no column of {service.name} trips",
+                "open it to see why",
+            ) from None
+        raise origin.refusal(*_wrong_header(error, service)) from None
+
+
+def _check_columns(path: Path, origin: Origin, service: Service) -> None:
+    try:
+        with pq.ParquetFile(path) as parquet:
+            names = tuple(parquet.schema_arrow.names)
+    except (pa.ArrowException, OSError) as error:
+        raise origin.refusal(f"damaged Parquet ({one_line(error)[:200]})", "get it again") from None
+    try:
+        header_of(names, service, by_name=True)
+    except HeaderError as error:
+        raise origin.refusal(*_wrong_header(error, service)) from None
+
+
+def _wrong_header(error: HeaderError, service: Service) -> tuple[str, str]:
+    found = (
+        f"has a wrong header ({error}): expected {','.join(service.header)}, or the names of "
+        "another year"
+    )
+    return found, f"is this a {service.name} month as published?"
 
 
 def _damaged(error: Exception, origin: Origin) -> SourceError:

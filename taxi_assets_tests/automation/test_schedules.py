@@ -83,6 +83,11 @@ def test_a_month_that_is_not_published_is_a_reason_to_skip(source: Site, status:
     )
 
 
+def test_a_presigned_month_whose_head_is_forbidden_is_requested(source: Site) -> None:
+    source.looks = [answer(403)]
+    assert [one.partition_key for one in tick("2021-05-01").run_requests] == ["2021-01-21"]
+
+
 def test_a_day_before_the_first_partition_is_a_reason_to_skip(source: Site) -> None:
     data = tick("2021-03-01")
     assert data.run_requests == []

@@ -301,10 +301,10 @@ def test_what_was_found_before_the_trouble_is_requested(desk: Desk) -> None:
     desk.publish("2021-03", total=99.0)
     head = sensors.look
 
-    def fails_once(*arguments: Any) -> Any:
+    def fails_once(*arguments: Any, **options: Any) -> Any:
         if str(arguments[2]) == "2021-02":
             desk.site.looks = [answer(503)]
-        return head(*arguments)
+        return head(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sensors, "look", fails_once)
@@ -312,6 +312,30 @@ def test_what_was_found_before_the_trouble_is_requested(desk: Desk) -> None:
     desk.site.looked.clear()
     assert [first for first, _ in ranges(desk.tick())] == ["2021-03-01"]
     assert desk.site.looked[0] == path_of("2021-02")
+
+
+def test_a_presigned_month_whose_head_is_forbidden_is_published(desk: Desk) -> None:
+    desk.publish("2021-01")
+    desk.site.looks = [answer(403)] * 9
+    assert ranges(desk.tick()) == [("2021-01-01", "2021-01-31")]
+    assert set(desk.site.ranges) == {"bytes=0-0"}
+
+
+@pytest.mark.parametrize("changes", [True, False], ids=["etag that changes", "no etag"])
+def test_a_month_whose_version_nothing_tells_is_requested_once_and_the_reason_says_so(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, changes: bool
+) -> None:
+    desk.site.months, desk.site.etag = None, None
+    desk.site.new_etag_each_time = changes
+    desk.site.body = month_file("2021-04")
+    monkeypatch.setenv("TAXI_START_DATE", "2021-04-01")
+    assert len(desk.tick().run_requests) == 1
+    for _ in range(3):
+        data = desk.tick()
+        assert data.run_requests == []
+        assert "1 of them without an ETag or time that stays" in data.skip_message
+    desk.site.body += gzip.compress(b"\n", mtime=0)
+    assert len(desk.tick().run_requests) == 1
 
 
 def test_a_source_nobody_listens_at(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

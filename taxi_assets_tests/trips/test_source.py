@@ -21,13 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from taxi_assets.errors import SourceError
+from taxi_assets.errors import SourceError, UnavailableError
 from taxi_assets.services import GREEN, YELLOW
-from taxi_assets.settings import SAMPLE
-from taxi_assets.trips import download, kept
+from taxi_assets.settings import SAMPLE, LimitSettings
+from taxi_assets.trips import download, kept, whole
 from taxi_assets.trips.source import MonthFile, fetch
 from taxi_assets.windows import Month
 from taxi_assets_tests.site import (
+    HEADER,
     NAME,
     PACKED,
     PLAIN,
@@ -36,9 +37,14 @@ from taxi_assets_tests.site import (
     Site,
     answer,
     changed,
+    claim,
     cut,
+    drip,
+    drip_headers,
+    endless,
     other_range,
     stall,
+    text,
 )
 
 JANUARY = Month(2021, 1)
@@ -59,9 +65,10 @@ class Desk:
 
     home: Path
     lines: list[str] = field(default_factory=list)
+    limits: LimitSettings = field(default_factory=LimitSettings)
 
     def fetch(self, template: str, month: Month = JANUARY) -> MonthFile:
-        return fetch(template, YELLOW, month, self.home, self.lines.append)
+        return fetch(template, YELLOW, month, self.home, self.lines.append, limits=self.limits)
 
     def refused(self, template: str) -> str:
         """Fetch, and return the one line of the SourceError that has to come."""
@@ -90,6 +97,12 @@ def sha256(content: bytes) -> str:
 
 def parquet() -> bytes:
     out = io.BytesIO()
+    pq.write_table(pa.table({key: ["1", "2"] for key in YELLOW.header}), out)
+    return out.getvalue()
+
+
+def other_parquet() -> bytes:
+    out = io.BytesIO()
     pq.write_table(pa.table({"VendorID": [1, 2]}), out)
     return out.getvalue()
 
@@ -114,7 +127,7 @@ def test_downloaded_once(site: Site, desk: Desk) -> None:
 
 
 def test_templates_and_months_of_one_file_name_do_not_collide(site: Site, desk: Desk) -> None:
-    site.body = b"VendorID\n1\n"
+    site.body = HEADER + b"1\n"
     templates = [f"{site.address}/{{year}}/{{month}}/{{service}}.csv{end}" for end in ("", "?v=2")]
     paths = {desk.fetch(one, Month(2021, n)).path for one in templates for n in (1, 2)}
     assert len(paths) == 4
@@ -134,7 +147,7 @@ def test_a_kept_file_of_another_size_is_fetched_again(site: Site, desk: Desk) ->
     assert desk.fetch(site.template).path.read_bytes() == PACKED
 
 
-@pytest.mark.parametrize(("suffix", "body"), [(".csv", b"VendorID\n1\n"), (".parquet", parquet())])
+@pytest.mark.parametrize(("suffix", "body"), [(".csv", HEADER + b"1\n"), (".parquet", parquet())])
 def test_other_types(site: Site, desk: Desk, suffix: str, body: bytes) -> None:
     site.body = body
     template = site.template.removesuffix(".csv.gz") + suffix
@@ -142,7 +155,7 @@ def test_other_types(site: Site, desk: Desk, suffix: str, body: bytes) -> None:
 
 
 def test_gzip_of_several_members(site: Site, desk: Desk) -> None:
-    site.body = gzip.compress(b"VendorID\n") + gzip.compress(b"1\n") + gzip.compress(b"")
+    site.body = gzip.compress(HEADER) + gzip.compress(b"1\n") + gzip.compress(b"")
     assert desk.fetch(site.template).size == len(site.body)
 
 
@@ -155,6 +168,37 @@ def test_gz_that_the_server_also_labels_as_encoding_is_kept_as_it_is(
 
     site.acts = [labelled]
     assert desk.fetch(site.template).sha256 == sha256(PACKED)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".csv.gz"])
+@pytest.mark.parametrize("label", ["gzip", "x-gzip"])
+def test_an_encoding_that_the_server_applies_is_undone(
+    site: Site, desk: Desk, suffix: str, label: str
+) -> None:
+    """A `.csv.gz` keeps the gzip that it is published in."""
+    published = {".csv": PLAIN, ".parquet": parquet(), ".csv.gz": PACKED}[suffix]
+    encoded = gzip.compress(published, 1, mtime=0)
+    template = site.template.removesuffix(".csv.gz") + suffix
+    site.acts = [text(encoded, Content_Encoding=label)]
+    site.looks = [text(encoded, Content_Encoding=label)]
+    file = desk.fetch(template)
+    assert file.path.read_bytes() == published
+    assert (file.size, file.sha256) == (len(published), sha256(published))
+    assert desk.fetch(template) == file
+    assert desk.left() == [file.path.name, f"{file.path.name}.json"]
+
+
+def test_an_encoded_body_that_breaks_is_resumed(site: Site, desk: Desk) -> None:
+    encoded = site.body = gzip.compress(PLAIN, 1, mtime=0)
+
+    def half(handler: Handler) -> None:
+        handler.start(200, len(encoded), Content_Encoding="gzip")
+        handler.wfile.write(encoded[: len(encoded) // 2])
+
+    site.acts = [half]
+    file = desk.fetch(site.template.removesuffix(".gz"))
+    assert file.path.read_bytes() == PLAIN
+    assert site.ranges[1] == f"bytes={len(encoded) // 2}-"
 
 
 def test_no_length_given(site: Site, desk: Desk) -> None:
@@ -172,7 +216,7 @@ def test_progress(site: Site, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> No
     desk.fetch(site.template)
     whole = f"{len(PACKED) / (1 << 20):.1f}"
     assert len(desk.lines) > 2
-    assert desk.lines[0].startswith("yellow 2021-01: 0.2 of ")
+    assert desk.lines[0].startswith("yellow 2021-01: 0.")
     assert desk.lines[-1] == f"yellow 2021-01: {whole} of {whole} MiB (100 %)"
 
 
@@ -263,6 +307,102 @@ def test_nobody_listens(desk: Desk) -> None:
         desk.fetch(f"http://127.0.0.1:9/{NAME}")
 
 
+# What lasts too long or is too large
+
+
+@pytest.fixture
+def impatient(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    monkeypatch.setattr(download, "RATE_SECONDS", 0.2)
+    monkeypatch.setattr(download, "HEADER_SECONDS", 0.3)
+    desk.limits = LimitSettings(max_download_bytes=4 << 20, download_seconds=30)
+    return desk
+
+
+def test_a_source_at_a_few_bytes_a_second_is_given_up_and_gone_on_from(
+    site: Site, impatient: Desk
+) -> None:
+    site.acts = [drip] * download.ATTEMPTS
+    with pytest.raises(download.SourceUnavailableError, match="under 1,024 a second"):
+        impatient.fetch(site.template)
+    assert site.ranges[0] is None
+    assert all(site.ranges[1:])
+    assert impatient.fetch(site.template).sha256 == sha256(PACKED)
+
+
+def test_all_attempts_together_have_an_end(site: Site, impatient: Desk) -> None:
+    impatient.limits = LimitSettings(download_seconds=0.5)
+    site.acts = [stall] * 9
+    began = time.monotonic()
+    with pytest.raises(
+        download.SourceUnavailableError, match="TAXI_DOWNLOAD_TIMEOUT_SECONDS"
+    ) as caught:
+        impatient.fetch(site.template)
+    assert time.monotonic() - began < 3
+    assert "MiB are kept: run again and it goes on from there" in str(caught.value)
+    assert impatient.fetch(site.template).sha256 == sha256(PACKED)
+    assert site.ranges[-1] is not None
+
+
+def test_headers_a_byte_at_a_time_are_not_waited_for(site: Site, impatient: Desk) -> None:
+    site.acts = [drip_headers, drip_headers]
+    began = time.monotonic()
+    assert impatient.fetch(site.template).sha256 == sha256(PACKED)
+    assert time.monotonic() - began < 5
+    assert "no answer (ReadTimeout" in impatient.lines[0]
+
+
+def test_a_redirect_with_an_endless_body_is_followed(site: Site, impatient: Desk) -> None:
+    site.acts = [endless(302, Location="/elsewhere")]
+    assert impatient.fetch(site.template).sha256 == sha256(PACKED)
+
+
+@pytest.mark.parametrize("act", [endless(200), claim(5 << 20)])
+def test_a_body_that_is_too_large_leaves_nothing(site: Site, impatient: Desk, act: Act) -> None:
+    site.acts = [act]
+    message = impatient.refused(site.template.removesuffix(".gz"))
+    assert "over the 4,194,304 that a month may have; check TAXI_SOURCE, or raise" in message
+    assert impatient.left() == []
+
+
+def test_a_bomb_as_content_encoding_is_refused(site: Site, impatient: Desk) -> None:
+    site.body = gzip.compress(HEADER + bytes(8 << 20))
+    site.acts = [text(site.body, Content_Encoding="gzip")]
+    message = impatient.refused(site.template.removesuffix(".gz"))
+    assert "unpacks to over 4,194,304 bytes" in message
+    assert impatient.left() == []
+
+
+def test_a_gzip_bomb_is_refused_when_it_is_checked(
+    site: Site, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(whole, "MAX_UNPACKED_BYTES", 4 << 20)
+    site.body = gzip.compress(HEADER + bytes(8 << 20))
+    assert "unpacks to over 4,194,304 bytes" in desk.refused(site.template)
+    assert desk.left() == []
+
+
+def test_a_length_that_is_too_long_is_asked_for_again(site: Site, desk: Desk) -> None:
+    site.acts = [claim(len(PACKED) + 9)]
+    assert desk.fetch(site.template).sha256 == sha256(PACKED)
+    site.acts = [claim(len(PACKED) + 9)] * 9
+
+
+def test_a_length_that_is_too_short_is_a_cut_file(site: Site, desk: Desk) -> None:
+    site.acts = [claim(len(PACKED) - 9)]
+    assert "gzip cut short" in desk.refused(site.template)
+    assert desk.left() == []
+
+
+def test_another_run_that_hangs_is_not_waited_for(site: Site, desk: Desk) -> None:
+    path = desk.fetch(site.template).path
+    desk.limits = LimitSettings(download_seconds=0.3)
+    with (
+        kept.locked(path, "yellow", desk.lines.append),
+        pytest.raises(UnavailableError, match="see whether its process hangs"),
+    ):
+        desk.fetch(site.template)
+
+
 # Several at once, and killed ones
 
 SCRIPT = """
@@ -351,6 +491,15 @@ CONTENTS = [
     (".csv.gz", PACKED[:-5], "gzip cut short"),
     (".csv.gz", PACKED[:-8] + b"\0\0\0\0" + PACKED[-4:], "CRC"),
     (".csv.gz", PAGE, "an HTML or XML page"),
+    (".csv", b"<head><title>Sign in</title", "an HTML or XML page"),
+    (".csv", b"<Error><Code>AccessDenied</Code>", "an HTML or XML page"),
+    (".csv", b'{"message": "Not Found"}', "a JSON text"),
+    (".csv.gz", b"[]", "a JSON text"),
+    (".csv", b"Error: rate limit exceeded for token t0ken", "names no column of yellow trips"),
+    (".csv.gz", gzip.compress(b"busy\n", mtime=0), "names no column of yellow trips"),
+    (".csv", HEADER.replace(b"tpep_pickup_datetime", b"when"), "has a wrong header"),
+    (".parquet", other_parquet(), "has a wrong header"),
+    (".parquet", parquet()[:-508] + b"\xff" * 500 + parquet()[-8:], "damaged Parquet"),
     (".csv.gz", gzip.compress(PAGE, mtime=0), "inside the gzip an HTML or XML page"),
     (".csv", b"<?xml version='1.0'?><Error>", "an HTML or XML page"),
     (".parquet", b"<html>", "an HTML or XML page"),
@@ -484,7 +633,7 @@ def test_local_file_is_read_in_place(
     file = desk.fetch(f"{shelf}/{NAME}")
     assert file.path == shelf / "yellow_tripdata_2021-01.csv.gz"
     assert (file.url, file.size, file.sha256) == (str(file.path), len(PACKED), sha256(PACKED))
-    assert (file.etag, file.last_modified) == (None, "2020-09-13T12:26:40+00:00")
+    assert (file.etag, file.last_modified) == (file.sha256[:32], "2020-09-13T12:26:40+00:00")
     assert not any(path.endswith(".gz") for path in desk.left())
     assert desk.fetch(f"file://{shelf}/{NAME}") == file
     monkeypatch.setenv("HOME", str(shelf.parent))
