@@ -214,7 +214,7 @@ def open_trips_footer(lake: Lake, key: str, stored: Label) -> TripsSlice | None:
     """As `open_trips`, of which only the footer is read and verified."""
     with rejecting_damage(lake, key, stored):
         try:
-            with lake.filesystem.open_input_file(f"{lake.root}/{key}") as stream:
+            with lake.open(key) as stream:
                 footer, facts = open_footer(stream)
         except FileNotFoundError:
             return None

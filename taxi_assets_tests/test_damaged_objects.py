@@ -165,6 +165,16 @@ def a_folder(place: Place) -> None:
     place.path().mkdir()
 
 
+def a_pipe(place: Place) -> None:
+    place.path().unlink()
+    os.mkfifo(place.path())
+
+
+def a_link_to_itself(place: Place) -> None:
+    place.path().unlink()
+    place.path().symlink_to(place.path())
+
+
 def below_a_file(place: Place) -> None:
     shutil.rmtree(place.path().parent)
     place.path().parent.write_bytes(b"")
@@ -191,7 +201,9 @@ def of_another_day(place: Place) -> None:
         (emptied, "is empty: 0 bytes"),
         (cut, "is cut off|is damaged"),
         (flipped, "is damaged: the checksum of its (content|metadata) is"),
-        (a_folder, "cannot be read: .*is a directory; let this user read it or remove it, then"),
+        (a_folder, "cannot be read: a folder, pipe or device is in its place; let this user read"),
+        (a_pipe, "cannot be read: a folder, pipe or device is in its place; let this user read"),
+        (a_link_to_itself, "cannot be read: Too many levels of symbolic links; let this user"),
         (below_a_file, "cannot be read: Not a directory; let this user read it or remove it, then"),
         (text, "is cut off or no Parquet|was not written by taxi_assets"),
         (of_another_tool, "was not written by taxi_assets"),

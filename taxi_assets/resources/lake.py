@@ -6,6 +6,7 @@ half a day.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -117,10 +118,22 @@ class Lake:
                 stream.write(content)
         return size
 
+    def open(self, key: str) -> pa.NativeFile:
+        """Open an object for reading; a pipe in its place would be waited for without end.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            OSError: it cannot be opened, or is no file.
+        """
+        path = f"{self.root}/{key}"
+        if self.local and not stat.S_ISREG(Path(path).stat().st_mode):
+            raise OSError(errno.EINVAL, "a folder, pipe or device is in its place")
+        return self.filesystem.open_input_file(path)
+
     def get(self, key: str) -> pa.Buffer | None:
         """An object's content; None where there is no such object."""
         try:
-            with self.filesystem.open_input_file(f"{self.root}/{key}") as stream:
+            with self.open(key) as stream:
                 return stream.read_buffer()
         except FileNotFoundError:
             return None

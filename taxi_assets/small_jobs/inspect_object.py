@@ -128,7 +128,7 @@ def look_into(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
         StoreError: it is not there, empty, or cannot be read.
     """
     try:
-        with lake.filesystem.open_input_file(f"{lake.root}/{key}") as stream:
+        with lake.open(key) as stream:
             verify_stream(stream)
         if key.endswith(PARQUET):
             found = _parquet(lake, key, config.rows)
@@ -147,7 +147,7 @@ def look_into(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
 
 def _parquet(lake: Lake, key: str, rows: int) -> Found:
     with (
-        lake.filesystem.open_input_file(f"{lake.root}/{key}") as stream,
+        lake.open(key) as stream,
         pq.ParquetFile(stream, buffer_size=BLOCK, page_checksum_verification=True) as parquet,
     ):
         first = next(parquet.iter_batches(rows, use_threads=False), None)

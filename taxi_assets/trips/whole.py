@@ -107,7 +107,7 @@ def _check_text(head: bytes, inside: str, origin: Origin) -> None:
     if text.startswith(b"<"):
         raise origin.refusal(f"{inside}an HTML or XML page, not trips", "open it to see why")
     if text.startswith(JSON):
-        raise origin.refusal(f"{inside}JSON, not trips", "open it to see why")
+        raise origin.refusal(f"{inside}a JSON text, not trips", "open it to see why")
 
 
 def _encoding_of(head: bytes) -> str | None:
