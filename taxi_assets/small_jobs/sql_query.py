@@ -2,8 +2,9 @@
 
 Nothing that writes gets through. On Postgres the server sees to it: the query runs as a login role
 of its own that has SELECT and nothing else, in a read-only transaction; the extended protocol takes
-one statement, and it must be the query of a cursor, so a SELECT. On BigQuery a dry run must call it
-a SELECT.
+one statement, and it must be the query of a cursor, so a SELECT. BigQuery gets the query as it was
+understood here, without comments (`one_select.py`), a dry run must call it a SELECT, and the
+emulator runs it in a read-only transaction.
 """
 
 import time
@@ -16,6 +17,11 @@ from pydantic import Field
 from taxi_assets.errors import StoreError
 from taxi_assets.resources.bigquery import BigQueryResource
 from taxi_assets.resources.postgres import PostgresResource
+from taxi_assets.small_jobs.one_select import (
+    ONE_SELECT,
+    parse_one_select,
+    write_out_for_bigquery,
+)
 from taxi_assets.small_jobs.result import Column, failing_in_one_line, table, text
 
 if TYPE_CHECKING:
@@ -27,7 +33,8 @@ SLACK = 5
 """Seconds past its time after which a query's server is taken for dead."""
 PASSING = ("57P", "53")
 """Beginnings of SQLSTATEs that are no fault of the query: a shutdown, a lack of resources."""
-ONE_SELECT = "sql_query runs one SELECT"
+READ_ONLY = {"taxi_assets": "read_only"}
+"""Label of BigQuery's jobs. The emulator lets such a job only read; Google has it in its logs."""
 
 
 class SqlQueryConfig(dg.Config):
@@ -68,11 +75,11 @@ def sql_query_job() -> dg.JobDefinition:
         """Runs one SELECT and shows its first rows."""
         began = time.monotonic()
         with failing_in_one_line():
-            certain = is_one_select(config.query, config.store)
             if config.store == "postgres":
+                is_one_select(config.query, "postgres")
                 found = from_postgres(postgres, config)
             else:
-                found = from_bigquery(bigquery, config, certain=certain)
+                found = from_bigquery(bigquery, config)
         shown = table(found.columns, found.rows[: config.rows])
         more = len(found.rows) > config.rows
         context.log.info(
@@ -104,29 +111,12 @@ def is_one_select(query: str, dialect: str) -> bool:
     Raises:
         StoreError: it is another statement, or more than one.
     """
-    import sqlglot  # noqa: PLC0415 - heavy at import
-    from sqlglot import exp  # noqa: PLC0415
+    from sqlglot.errors import SqlglotError  # noqa: PLC0415 - heavy at import
 
     try:
-        statements = [
-            one
-            for one in sqlglot.parse(query, dialect=dialect)
-            if one is not None and not isinstance(one, exp.Semicolon)
-        ]
-    except sqlglot.errors.SqlglotError as error:
-        # The emulator executes the dry run of a script: what cannot be read here must be one
-        # statement at least.
-        if dialect == "bigquery" and ";" in query.rstrip().rstrip(";"):
-            raise StoreError(
-                f"{ONE_SELECT}, and this cannot be read as one: {str(error).splitlines()[0]}"
-            ) from error
+        parse_one_select(query, dialect)
+    except SqlglotError:
         return False
-    if len(statements) != 1:
-        raise StoreError(f"{ONE_SELECT}: these are {len(statements)} statements")
-    writes = next((one for one in statements[0].find_all(exp.DML)), None)
-    if writes is not None or not isinstance(statements[0], exp.Query | exp.Values):
-        word = writes.key if writes is not None else query.split(maxsplit=1)[0]
-        raise StoreError(f"{ONE_SELECT}: {word.upper()} is refused, it only reads")
     return True
 
 
@@ -202,10 +192,8 @@ def _check_only_reads(cursor: "Cursor[Any]") -> None:
         )
 
 
-def from_bigquery(
-    bigquery: BigQueryResource, config: SqlQueryConfig, *, certain: bool = False
-) -> Rows:
-    """The first rows from BigQuery; `certain` when the query is known to be a SELECT.
+def from_bigquery(bigquery: BigQueryResource, config: SqlQueryConfig) -> Rows:
+    """The first rows from BigQuery.
 
     Raises:
         StoreError: what BigQuery says of the query, or that it took too long.
@@ -214,6 +202,7 @@ def from_bigquery(
     from google.cloud.bigquery import QueryJobConfig  # noqa: PLC0415
     from requests import Timeout  # noqa: PLC0415
 
+    query = write_out_for_bigquery(config.query)
     with bigquery.client() as client:
         try:
             # No retries: they would go on past the time.
@@ -222,16 +211,17 @@ def from_bigquery(
                 "retry": None,
                 "job_retry": None,
             }
-            dry = QueryJobConfig(dry_run=True, use_query_cache=False)
-            plan = client.query(config.query, job_config=dry, **in_time)
+            dry = QueryJobConfig(dry_run=True, use_query_cache=False, labels=READ_ONLY)
+            plan = client.query(query, job_config=dry, **in_time)
             # The emulator has no word for a UNION; BigQuery calls it a SELECT.
-            if plan.statement_type != "SELECT" and not (certain and plan.statement_type is None):
+            if plan.statement_type not in ("SELECT", None):
                 raise StoreError(f"{ONE_SELECT}: {plan.statement_type} is refused, it only reads")
             job = client.query(
-                config.query,
+                query,
                 job_config=QueryJobConfig(
                     job_timeout_ms=config.timeout_seconds * 1000,
                     maximum_bytes_billed=config.most_gigabytes * 10**9,
+                    labels=READ_ONLY,
                 ),
                 **in_time,
             )

@@ -1,0 +1,138 @@
+"""The text of a query, read before a server sees it: one SELECT and nothing else.
+
+Two parsers may read one text differently: a line break that only one of them knows ends a comment
+for it alone, and what follows is a second statement. So BigQuery never gets the text itself but
+its tokens, written out again in the one form that everybody reads alike: no comment, no line
+break, no semicolon, every string in single quotes. That text is what is parsed here, too.
+It is not the parse tree that is written out: sqlglot 30 makes `CREATE TABLE x` of `SELECT 1 INTO x`
+and leaves the escapes for code points in strings as they are, to be escaped once more.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from taxi_assets.errors import StoreError
+
+if TYPE_CHECKING:
+    from sqlglot import exp
+
+ONE_SELECT = "sql_query runs one SELECT"
+# https://docs.cloud.google.com/bigquery/docs/reference/standard-sql/lexical
+TOKEN = re.compile(
+    r"""
+    (?P<gap>(?:[ \t\n]|--[^\n]*|\#[^\n]*|/\*.*?\*/)+)
+    |(?P<prefix>[rR][bB]?|[bB][rR]?)?(?P<quote>'{3}|"{3}|'|")(?P<body>(?:\\.|[^\\])*?)(?P=quote)
+    |(?P<plain>[A-Za-z0-9_]+|`[^`\\]+`|(?!/\*)[][(){},.+*/%<>=!|&^~@?:-])
+    |(?P<end>;[\s;]*\Z)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+PIECE = re.compile(r"\\.|.", re.DOTALL)
+# Controls and separators of lines and paragraphs: for some parsers they end a line.
+BREAKS = frozenset({"Cc", "Zl", "Zp"})
+
+
+def parse_one_select(query: str, dialect: str) -> exp.Query | exp.Values:
+    """Parse a query.
+
+    Raises:
+        StoreError: it is another statement, or more than one.
+        SqlglotError: it cannot be read; the server may know better.
+    """
+    import sqlglot  # noqa: PLC0415 - heavy at import
+    from sqlglot import exp  # noqa: PLC0415
+
+    statements = [
+        one
+        for one in sqlglot.parse(query, dialect=dialect)
+        if one is not None and not isinstance(one, exp.Semicolon)
+    ]
+    if len(statements) != 1:
+        raise StoreError(f"{ONE_SELECT}: these are {len(statements)} statements")
+    (statement,) = statements
+    writes = next((one for one in statement.find_all(exp.DML)), None)
+    if writes is not None or not isinstance(statement, exp.Query | exp.Values):
+        word = writes.key if writes is not None else query.split(maxsplit=1)[0]
+        raise StoreError(f"{ONE_SELECT}: {word.upper()} is refused, it only reads")
+    return statement
+
+
+def write_out_for_bigquery(query: str) -> str:
+    """Return a query that is one SELECT in the form that every parser reads alike.
+
+    Raises:
+        StoreError: it is no SELECT, more than one statement, or cannot be read for certain.
+    """
+    from sqlglot import exp  # noqa: PLC0415 - heavy at import
+    from sqlglot.errors import SqlglotError  # noqa: PLC0415
+
+    with suppress(SqlglotError):
+        parse_one_select(query, "bigquery")  # says best what else it is
+    text = _write_out(query)
+    try:
+        statement = parse_one_select(text, "bigquery")
+    except SqlglotError as error:
+        raise StoreError(
+            f"{ONE_SELECT}, and this cannot be read as one: {str(error).splitlines()[0]}"
+        ) from error
+    if statement.find(exp.Into, exp.Create, exp.Command):
+        raise StoreError(f"{ONE_SELECT}: INTO is refused, it only reads")
+    return text
+
+
+def _write_out(query: str) -> str:
+    # GoogleSQL ends a line at any of the three.
+    query = query.replace("\r\n", "\n").replace("\r", "\n")
+    written, at = "", 0
+    while at < len(query):
+        token = TOKEN.match(query, at)
+        if token is None:
+            raise StoreError(
+                f"{ONE_SELECT}, and this cannot be read as one: character {at + 1}, {query[at]!a}, "
+                "begins nothing that ends"
+            )
+        if token["gap"]:
+            written += " "
+        elif token["quote"]:
+            written += _string(token)
+        elif token["plain"]:
+            written += _unbroken(token["plain"])
+        at = token.end()
+    return written.strip()
+
+
+def _unbroken(name: str) -> str:
+    if any(unicodedata.category(character) in BREAKS for character in name):
+        raise StoreError(f"{ONE_SELECT}, and {name!a} can be no name in it")
+    return name
+
+
+def _string(token: re.Match[str]) -> str:
+    """Write a string out in single quotes, with escapes for everything that may end it."""
+    prefix, body = (token["prefix"] or "").lower(), token["body"]
+    if len(token["quote"]) == 1 and "\n" in body:
+        raise StoreError(f"{ONE_SELECT}, and the string {body[:20]!a} goes over a line's end")
+    written = ""
+    for piece in PIECE.findall(body):
+        if piece[0] == "\\" and "r" not in prefix:
+            # An escape already: only what it escapes may have to be written otherwise.
+            written += "\\" + (piece[1] if piece[1].isascii() else _escape(piece[1], prefix))
+        else:
+            written += "".join(_escape(character, prefix) for character in piece)
+    return f"{prefix.replace('r', '')}'{written}'"
+
+
+def _escape(character: str, prefix: str) -> str:
+    if character in "\\'":
+        return f"\\{character}"
+    if character == "\n":
+        return "\\n"
+    if unicodedata.category(character) not in BREAKS:
+        return character
+    if "b" in prefix:
+        return "".join(f"\\x{byte:02x}" for byte in character.encode())
+    return f"\\u{ord(character):04x}"
