@@ -200,7 +200,10 @@ class StrictExchange(Exchange):
             return answer(self.google.complete(name, json.loads(body)))
 
     def refuse_patch(self, name: str, asked: dict[str, Any]) -> Answer | None:
-        """412 for an etag that is not the table's, 400 for a schema that loses a column."""
+        """412 for an etag that is not the table's, 400 for a schema that loses a column.
+
+        And 403 for one with policy tags, as for an account that is no more than a data editor.
+        """
         command, sent, self.command, self.body = self.command, self.body, "GET", b""
         code, _, body = super().forward()
         self.command, self.body = command, sent
@@ -216,6 +219,9 @@ class StrictExchange(Exchange):
             lost = min(columns - kept)
             message = f"Provided Schema does not match Table {name}."
             return error(400, "invalid", f"{message} Field {lost} is missing in new schema")
+        if any("policyTags" in column for column in asked.get("schema", {}).get("fields", [])):
+            message = f"Access Denied: {name}: User does not have permission to get taxonomy"
+            return error(403, "accessDenied", message)
         return None
 
     def on_job(self, path: re.Match[str]) -> Answer:

@@ -19,7 +19,8 @@ Measured with 31 Parquet files of 1.24 million rows on two cores (seconds):
 5. The `spatial` extension comes from its wheel: no network, nothing in the user's home.
 6. A job's id can be used once, as in BigQuery: a client that lost the answer asks again, and the
    stock emulator runs the job again.
-7. A table's `numRows` is counted: the stock one is what the last load job left.
+7. A table's `numRows` is counted and its schema has the columns that ALTER TABLE added: the stock
+   ones are what the last load job and the last PATCH left.
 8. Nobody without the token gets in (`bigquery_guard.py`), and there is no second door: the gRPC
    half, which has no guard and which nothing here uses, is not started.
 9. DuckDB is confined: no file outside the lake, the emulator's own folder and that of uploads, no
@@ -52,6 +53,7 @@ from bqemulator.scripting.interpreter import ScriptInterpreter
 from bqemulator.scripting.parser import parse_script
 from bqemulator.storage.engine import DuckDBEngine
 from bqemulator.storage.sql_identifiers import quoted_table_ref
+from bqemulator.storage.type_map import duckdb_to_bq
 from bqemulator.versioning.snapshots import SnapshotManager
 from fastapi import Request
 
@@ -236,15 +238,22 @@ def only_reading(
     return execute_reading
 
 
-def get_counted_table(
+def get_live_table(
     project_id: str, dataset_id: str, table_id: str, ctx: jobs._Ctx
 ) -> dict[str, Any]:
-    """Return a table with its rows counted."""
+    """Return a table with its rows counted, and with the columns that SQL added to it."""
     found = tables.get_table(project_id, dataset_id, table_id, ctx)
     if found["type"] == "TABLE" and ctx.catalog.get_table(project_id, dataset_id, table_id):
         table = quoted_table_ref(project_id, dataset_id, table_id)
         counted = ctx.engine.execute(f"SELECT COUNT(*) FROM {table}").fetchone()  # noqa: S608 - quoted by the emulator
         found["numRows"] = str(counted[0] if counted else 0)
+        fields = found.get("schema", {}).get("fields", [])
+        listed = {field["name"].casefold() for field in fields}
+        fields += [
+            {"name": name, "type": duckdb_to_bq(kind), "mode": "NULLABLE"}
+            for name, kind, *_ in ctx.engine.execute(f"DESCRIBE {table}").fetchall()
+            if name.casefold() not in listed
+        ]
     return found
 
 
@@ -305,7 +314,7 @@ def adapt(token: str, hosts: list[str]) -> None:
         setattr(module, name, replacement)
     _replace_route(jobs, jobs.insert_job, insert_once, "/projects/{project_id}/jobs", "POST")
     table = "/projects/{project_id}/datasets/{dataset_id}/tables/{table_id}"
-    _replace_route(tables, tables.get_table, get_counted_table, table, "GET")
+    _replace_route(tables, tables.get_table, get_live_table, table, "GET")
 
 
 def _replace_route(module: Any, stock: object, ours: Any, path: str, method: str) -> None:
