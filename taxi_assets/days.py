@@ -82,11 +82,16 @@ class Days(Generic[T]):
         """Compute a day; an error that comes from its rows rejects this day alone."""
         try:
             return self.compute(day)
-        except DayRefusedError as error:
-            return error
         except Exception as error:
             if not concerns_one_day(error):
                 raise
-            rejected = DayRefusedError(f"{type(error).__name__}: {one_line(error)}")
-            rejected.__cause__ = error
-            return rejected
+            return rejected_by(error)
+
+
+def rejected_by(error: Exception) -> DayRefusedError:
+    """Return the reason why a day is rejected, with the error over its rows as its cause."""
+    if isinstance(error, DayRefusedError):
+        return error
+    rejected = DayRefusedError(f"{type(error).__name__}: {one_line(error)}")
+    rejected.__cause__ = error
+    return rejected

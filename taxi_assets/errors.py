@@ -79,8 +79,11 @@ def is_transient(error: BaseException) -> bool:
 def concerns_one_day(error: Exception) -> bool:
     """Whether an error that was raised over one day's rows may come from them.
 
-    What a server, a disk, a permission or a setting causes concerns every day of the run.
+    What a server, a disk, a permission or a setting causes concerns every day of the run; a
+    server's DataError is about a value.
     """
+    if any(base.__name__ == "DataError" for base in type(error).__mro__):
+        return True
     elsewhere = isinstance(error, OSError | SettingsError | SourceError | StoreError)
     server = type(error).__module__.split(".")[0] in SERVERS
     return not (elsewhere or server or is_transient(error))

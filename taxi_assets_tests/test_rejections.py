@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 
 from taxi_assets.definitions import build_defs
 from taxi_assets.rejections import find_rejections, later_steps, lineage
 from taxi_assets.services import SERVICES
+from taxi_assets.slices import completed
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.stores import Runs
@@ -295,6 +297,36 @@ def test_an_error_over_one_days_rows_rejects_this_day_only(
     assert {landed[name] == good[name] for name in ("lake", "bigquery")} == {True}
     assert landed["postgres"] == (totals(10, 10, 10) if stage == "lake" else good)["postgres"]
     assert not any(event.is_step_up_for_retry for event in result.all_events)
+
+
+def test_a_value_that_postgres_cannot_store_rejects_its_day_there(
+    month: Month, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def with_a_nul(table: pa.Table, schema: pa.Schema) -> pa.Table:
+        table = completed(table, schema)
+        if str(table["lpep_pickup_datetime"][0].as_py().date()) != BAD:
+            return table
+        at = schema.get_field_index("store_and_fwd_flag")
+        return table.set_column(at, schema.field(at), pa.array(["\0"] * len(table), pa.string()))
+
+    assert month.run(RANGE).success
+    month.publish(20, 20, 20)
+    monkeypatch.setattr("taxi_assets.io_managers.postgres.completed", with_a_nul)
+    result = month.run(RANGE)
+    assert not result.success
+    message = stores.failure(result)
+    assert f"1 of 3 days not stored; the other 2 are stored. {BAD}: green/postgres_trips" in message
+    assert "invalid byte sequence" in message
+    landed = stores.store_totals(GREEN)
+    assert landed["postgres"] == totals(20, 10, 20)["postgres"]
+    assert landed["bigquery"] == totals(20, 20, 20)["bigquery"]
+    # The stores do not agree on that day, and the check says so.
+    agreed = {
+        day: event.passed
+        for (_, name, day), event in month.runs.evaluations(result.run_id).items()
+        if name == "stores_agree"
+    }
+    assert agreed == {DAYS[0]: True, BAD: False, DAYS[2]: True}
 
 
 def test_a_fault_that_hits_every_day_fails_with_its_traceback(

@@ -12,8 +12,8 @@ import pandas as pd
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from taxi_assets.days import Days
-from taxi_assets.errors import StoreError
+from taxi_assets.days import Days, rejected_by
+from taxi_assets.errors import DayRefusedError, StoreError, concerns_one_day
 from taxi_assets.io_managers.base import DaysIOManager, Records, last_written, trips_metadata
 from taxi_assets.io_managers.binary_copy import copy_rows
 from taxi_assets.io_managers.csv_copy import fetch_table
@@ -41,7 +41,7 @@ class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
     def store(
         self, service: Service, value: Mapping[date, TripsSlice], log: dg.DagsterLogManager
     ) -> Records:
-        """Replace the days; a month's days appear together or not at all."""
+        """Replace the days; a month's days appear together, those that are rejected left out."""
         if not value:
             return
         table = trips_table(service, self.postgres.schema_name())
@@ -51,16 +51,38 @@ class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
             what = f"{service.name} {month}: {len(days)} days, {rows:,} rows"
             log.info(f"{what} on their way to {table.fullname}")
             began = time.perf_counter()
-            # A connection for each month: what breaks in one's upkeep does not reach the next.
-            with self.postgres.connect() as connection:
-                with connection.cursor() as cursor:
-                    ensure_table(cursor, table, service)
-                connection.commit()
-                _replace_month(connection, Partition(table, service, month), slices, log)
+            refused = self._replace(Partition(table, service, month), slices, log)
             # They landed together: an equal share each.
             seconds = (time.perf_counter() - began) / len(slices)
             for day, trips in slices.items():
-                yield day, self._record(table, service, trips, seconds)
+                yield day, refused.get(day) or self._record(table, service, trips, seconds)
+
+    def _replace(
+        self, partition: Partition, slices: Mapping[date, TripsSlice], log: dg.DagsterLogManager
+    ) -> dict[date, DayRefusedError]:
+        """Replace days together; if rows of one of them are at fault, each day by itself.
+
+        Returns:
+            The days whose rows cannot be stored; the table holds what it held of them.
+        """
+        try:
+            # A connection for each month: what breaks in one's upkeep does not reach the next.
+            with self.postgres.connect() as connection:
+                with connection.cursor() as cursor:
+                    ensure_table(cursor, partition.table, partition.service)
+                connection.commit()
+                _replace_month(connection, partition, slices, log)
+        except Exception as error:
+            if not concerns_one_day(error):
+                raise
+            if len(slices) == 1:
+                return dict.fromkeys(slices, rejected_by(error))
+            log.warning(f"one of {len(slices)} days cannot be stored: each is tried by itself")
+            refused: dict[date, DayRefusedError] = {}
+            for day, trips in slices.items():
+                refused |= self._replace(partition, {day: trips}, log)
+            return refused
+        return {}
 
     def open_day(self, service: Service, day: date) -> pd.DataFrame | None:
         """The day's rows as a frame."""
@@ -125,7 +147,9 @@ def _copy(cursor: Cursor, partition: Partition, slices: Mapping[date, TripsSlice
     tables = (completed(table, schema) for _, table in days)
     copied = copy_rows(cursor, partition.quoted, schema, tables)
     expected = sum(trips.rows for trips in slices.values())
-    if days.refused or copied != expected:
+    if days.refused:
+        raise next(iter(days.refused.values()))
+    if copied != expected:
         raise StoreError(
             f"{copied} of {expected} rows arrived in {partition.fullname}: rolled back"
         )
