@@ -187,9 +187,9 @@ class _Job:
         try:
             if not path.is_file():
                 raise origin.refusal(*_absence(path))
-            check_start(path, suffix, origin, self.service)
+            check_start(path, suffix, origin, self.service, self.month)
             if suffix == ".parquet":
-                check_whole(path, suffix, origin, self.service)
+                check_whole(path, suffix, origin, self.service, self.month)
             sha256 = self.sha256_of_local(path, origin)
             return replace(self.file_at(path, str(path), sha256), etag=_etag(sha256))
         except PermissionError as error:
@@ -291,14 +291,14 @@ class _Job:
 
         def refuse_early() -> None:
             with _discarding(part):
-                check_start(part.path, suffix, origin, self.service)
+                check_start(part.path, suffix, origin, self.service, self.month)
 
         def attempt() -> Transfer:
             transfer = download(origin, part, self.progress, refuse_early, self.limits)
             with _discarding(part):
                 if transfer.encoding == "gzip" and is_encoded(part.path, suffix):
                     transfer = self.decoded(origin, part, transfer)
-                check_whole(part.path, suffix, origin, self.service)
+                check_whole(part.path, suffix, origin, self.service, self.month)
             return transfer
 
         mended = part.kept()[0] > 0

@@ -16,12 +16,14 @@ from taxi_assets.errors import SourceError, one_line
 from taxi_assets.services import Service, name_key
 from taxi_assets.trips.download import Origin
 from taxi_assets.trips.header import HeaderError, header_of, header_of_line
+from taxi_assets.windows import Month
 
 GZIP = b"\x1f\x8b"
 PARQUET = b"PAR1"
 PARQUET_LEAST = 12
 """Bytes of the two magic numbers and the footer's length."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
+MARKUP = b"<"
 JSON = (b"{", b"[")
 NEITHER = "neither gzip nor Parquet"
 KINDS = {
@@ -57,7 +59,7 @@ LETTERS = 16
 CHUNK = 1 << 20
 
 
-def check_start(path: Path, suffix: str, origin: Origin, service: Service) -> None:
+def check_start(path: Path, suffix: str, origin: Origin, service: Service, month: Month) -> None:
     """Reject what its first bytes, in gzip the first that come out, show to be no month file.
 
     A CSV has to begin with a header of the service: servers send error texts with status 200.
@@ -82,7 +84,7 @@ def check_start(path: Path, suffix: str, origin: Origin, service: Service) -> No
             else "name it by what it is, or get it again",
         )
     if suffix != ".parquet":
-        _check_header(head, origin, service)
+        _check_header(head, origin, service, month)
 
 
 def _kind_of(head: bytes) -> str | None:
@@ -104,10 +106,10 @@ def _check_text(head: bytes, inside: str, origin: Origin) -> None:
         raise origin.refusal(f"{inside}empty", again)
     if text.startswith(LFS_POINTER):
         raise origin.refusal(f"{inside}a Git LFS pointer, not the file", "run git lfs pull there")
-    if text.startswith(b"<"):
+    if text.startswith(MARKUP):
         raise origin.refusal(f"{inside}an HTML or XML page, not trips", "open it to see why")
     if text.startswith(JSON):
-        raise origin.refusal(f"{inside}a JSON text, not trips", "open it to see why")
+        raise origin.refusal(f"{inside}JSON, not trips", "open it to see why")
 
 
 def _encoding_of(head: bytes) -> str | None:
@@ -126,9 +128,9 @@ def _encoding_of(head: bytes) -> str | None:
     return None
 
 
-def check_whole(path: Path, suffix: str, origin: Origin, service: Service) -> None:
+def check_whole(path: Path, suffix: str, origin: Origin, service: Service, month: Month) -> None:
     """`check_start`, and the rest: all of a gzip with CRC and length, Parquet's footer."""
-    check_start(path, suffix, origin, service)
+    check_start(path, suffix, origin, service, month)
     if suffix == ".csv.gz":
         _unpack(path, origin, MAX_UNPACKED_BYTES, None)
     if suffix == ".parquet":
@@ -137,7 +139,7 @@ def check_whole(path: Path, suffix: str, origin: Origin, service: Service) -> No
             file.seek(-min(size, len(PARQUET)), os.SEEK_END)
             if size < PARQUET_LEAST or file.read() != PARQUET:
                 raise origin.refusal(f"Parquet cut short at {size} bytes", "get it again")
-        _check_columns(path, origin, service)
+        _check_columns(path, origin, service, month)
 
 
 def is_encoded(path: Path, suffix: str) -> bool:
@@ -179,12 +181,13 @@ def _unpack(path: Path, origin: Origin, max_bytes: int, target: IO[bytes] | None
         raise _damaged(error, origin) from None
 
 
-def _check_header(head: bytes, origin: Origin, service: Service) -> None:
+def _check_header(head: bytes, origin: Origin, service: Service, month: Month) -> None:
     line = head.partition(b"\n")[0]
     try:
-        header_of_line(line, service)
+        header_of_line(line, service, month)
     except HeaderError as error:
-        names = {name_key(name) for name in line.decode("utf-8-sig", "replace").split(",")}
+        text = line.decode("utf-8-sig", "replace")
+        names = {name_key(name.strip(' "')) for name in text.split(",")}
         if b"\0" not in line and names.isdisjoint(service.by_name):
             # The line is not shown: an error text may repeat the URL with its signature.
             raise origin.refusal(
@@ -194,14 +197,14 @@ def _check_header(head: bytes, origin: Origin, service: Service) -> None:
         raise origin.refusal(*_wrong_header(error, service)) from None
 
 
-def _check_columns(path: Path, origin: Origin, service: Service) -> None:
+def _check_columns(path: Path, origin: Origin, service: Service, month: Month) -> None:
     try:
         with pq.ParquetFile(path) as parquet:
             names = tuple(parquet.schema_arrow.names)
     except (pa.ArrowException, OSError) as error:
         raise origin.refusal(f"damaged Parquet ({one_line(error)[:200]})", "get it again") from None
     try:
-        header_of(names, service, by_name=True)
+        header_of(names, service, by_name=True, month=month)
     except HeaderError as error:
         raise origin.refusal(*_wrong_header(error, service)) from None
 

@@ -154,6 +154,14 @@ def test_other_types(site: Site, desk: Desk, suffix: str, body: bytes) -> None:
     assert desk.fetch(template).path.read_bytes() == body
 
 
+def test_an_unknown_last_column_is_judged_by_the_month_of_the_file(site: Site, desk: Desk) -> None:
+    """Before 2019 it is no renamed `congestion_surcharge`: no file had that yet."""
+    names = YELLOW.header[: YELLOW.header.index("total_amount") + 1]
+    site.body = ",".join([*names, "filename"]).encode() + b"\n"
+    template = site.template.removesuffix(".gz")
+    assert desk.fetch(template, Month(2017, 1)).path.read_bytes() == site.body
+
+
 def test_gzip_of_several_members(site: Site, desk: Desk) -> None:
     site.body = gzip.compress(HEADER) + gzip.compress(b"1\n") + gzip.compress(b"")
     assert desk.fetch(site.template).size == len(site.body)
@@ -493,8 +501,8 @@ CONTENTS = [
     (".csv.gz", PAGE, "an HTML or XML page"),
     (".csv", b"<head><title>Sign in</title", "an HTML or XML page"),
     (".csv", b"<Error><Code>AccessDenied</Code>", "an HTML or XML page"),
-    (".csv", b'{"message": "Not Found"}', "a JSON text"),
-    (".csv.gz", b"[]", "a JSON text"),
+    (".csv", b'{"message": "Not Found"}', "JSON, not trips"),
+    (".csv.gz", b"[]", "JSON, not trips"),
     (".csv", b"Error: rate limit exceeded for token t0ken", "names no column of yellow trips"),
     (".csv.gz", gzip.compress(b"busy\n", mtime=0), "names no column of yellow trips"),
     (".csv", HEADER.replace(b"tpep_pickup_datetime", b"when"), "has a wrong header"),
