@@ -250,14 +250,13 @@ def test_a_user_who_may_fill_the_schema_and_not_make_one(
             cursor.execute("DROP ROLE loader")
 
 
-def test_a_failed_copy_leaves_the_old_rows(schema: str, lake: Lake) -> None:
+def test_a_failed_copy_leaves_the_old_rows_of_its_day(schema: str, lake: Lake) -> None:
     days = [date(2021, 1, 5), date(2021, 1, 6)]
     store(*(a_day(lake, day, 100) for day in days), names=days)
     broken = a_day(lake, days[1], 100, 7.0)
     Path(lake.root, broken.key).unlink()
-    with pytest.raises(Exception, match="rolled back"):
-        store(a_day(lake, days[0], 100, 7.0), broken, names=days)
-    assert totals(days, schema) == dict.fromkeys(days, (100, 100.0))
+    store(a_day(lake, days[0], 100, 7.0), broken, names=days)
+    assert totals(days, schema) == {days[0]: (100, 700.0), days[1]: (100, 100.0)}
 
 
 def test_a_table_of_another_type_is_refused(schema: str, lake: Lake) -> None:
