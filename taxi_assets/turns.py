@@ -17,6 +17,7 @@ from datetime import date
 from threading import Lock
 from typing import Any
 
+from taxi_assets.private import make_private
 from taxi_assets.services import Service
 from taxi_assets.settings import Settings
 from taxi_assets.windows import by_month
@@ -50,7 +51,8 @@ def take_turn(
             name = f"{service.name}-{month}.lock"
             if name in turns.files:
                 continue
-            folder.mkdir(parents=True, exist_ok=True)
+            make_private(folder.parent)
+            make_private(folder)
             file = os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             turns.files[name] = file
             try:

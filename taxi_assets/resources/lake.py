@@ -27,6 +27,7 @@ import pyarrow.fs as pa_fs
 from pydantic import Field
 
 from taxi_assets.errors import StoreError, room_in
+from taxi_assets.private import make_private
 from taxi_assets.services import Service
 from taxi_assets.settings import KeepSettings, LakeSettings, Layout, Settings, storage_emulator
 from taxi_assets.windows import Month
@@ -244,7 +245,7 @@ def open_lake(settings: LakeSettings, keep: timedelta = KeepSettings.temporary) 
     to an emulator, without credentials.
     """
     if settings.path is not None:
-        settings.path.mkdir(parents=True, exist_ok=True)
+        make_private(settings.path)
         _sweep(settings.path / TEMPORARY, keep)
         return Lake(pa_fs.LocalFileSystem(), str(settings.path), settings.bucket, settings.layout)
     # By default it goes on for 15 minutes. A silent server is given up after 120 s more: that limit

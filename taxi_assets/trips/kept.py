@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, Any, cast
 
 from taxi_assets.errors import UnavailableError
+from taxi_assets.private import make_private
 from taxi_assets.services import Service
 from taxi_assets.trips.download import Origin, Progress, sha256_of
 from taxi_assets.windows import Month
@@ -72,7 +73,7 @@ def locked(
     Raises:
         UnavailableError: another run holds it for longer than bringing the file may take.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private(path.parent)
     with path.with_name(f"{path.name}{LOCK}").open("w") as file:
         if not _lock(file):
             progress(f"{label}: another run is bringing {path.name}; waiting for it")
