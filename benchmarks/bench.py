@@ -86,6 +86,7 @@ class Bench:
         source = self.months / "{service}_tripdata_{year}-{month}.csv.gz"
         self.env = inherited | {
             "PYTHONPATH": str(CHECKOUT),
+            "TAXI_ENV_FILE": "none",
             "TAXI_HOME": str(self.home),
             "TAXI_SOURCE": str(source),
             "DAGSTER_HOME": str(self.dagster_home),
@@ -98,6 +99,8 @@ class Bench:
         for folder in (self.home, self.dagster_home, self.logs, self.months):
             folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(CHECKOUT / "dagster.yaml", self.dagster_home)
+        # Dagster's commands would let a .env of the current folder override the environment.
+        os.chdir(self.work)
         self._python("-m", "taxi_assets.local", "up")
         lines = self._python("-m", "taxi_assets.local", "env").splitlines()
         named = (line.split("=", 1) for line in lines)

@@ -81,6 +81,7 @@ def environment(work: Path) -> dict[str, str]:
     first = date.today() - timedelta(days=round(365.25 * YEARS))  # noqa: DTZ011
     return inherited | {
         "PYTHONPATH": str(CHECKOUT),
+        "TAXI_ENV_FILE": "none",
         "TAXI_HOME": str(work / "home"),
         "DAGSTER_HOME": str(work / "dagster_home"),
         "TAXI_START_DATE": str(first),

@@ -2,7 +2,9 @@
 
 By what is let in, not by what is kept out: the tests' processes start from the few variables of
 `KEPT`, with a `HOME` and a working directory of their own. Dagster's commands read `.env` from the
-working directory and let it override the environment, so none may be started in the checkout.
+working directory and let it override the environment, so none may be started in the checkout. Our
+own reader of `.env` is off; a process that gets an environment from scratch must have
+`TAXI_ENV_FILE=none` in it, too.
 """
 
 from __future__ import annotations
@@ -55,6 +57,7 @@ class _Isolation:
         )
         (self.folder / "home").mkdir()
         os.environ["HOME"] = str(self.folder / "home")
+        os.environ["TAXI_ENV_FILE"] = "none"
         # Processes import this checkout wherever they start.
         os.environ["PYTHONPATH"] = str(REPOSITORY)
         sys.addaudithook(self._guard)

@@ -93,6 +93,7 @@ print(sorted(clients & set(sys.modules)))
     env = {
         "HOME": str(tmp_path),
         "TAXI_HOME": str(tmp_path / "taxi"),
+        "TAXI_ENV_FILE": "none",
         "PYTHONPATH": str(REPOSITORY),
         "PYTHONDONTWRITEBYTECODE": "1",
     }

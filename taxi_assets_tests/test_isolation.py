@@ -104,6 +104,11 @@ def test_with_a_hostile_env_file_and_environment_the_tests_pass_and_stay_at_home
 ) -> None:
     folder = tmp_path / "production"
     before = sorted(path.name for path in checkout.iterdir())
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("TAXI_ENV_FILE", "PYTHONPATH")
+    }
     with listener() as (port, came):
         settings = hostile(folder, port)
         lines = "".join(f"{name}={value}\n" for name, value in settings.items())
@@ -113,7 +118,7 @@ def test_with_a_hostile_env_file_and_environment_the_tests_pass_and_stay_at_home
             + [f"taxi_assets_tests/{test}" for test in TESTS],
             cwd=checkout,
             # Python's own warnings as errors would stop pytest itself.
-            env=os.environ | settings | {"PYTHONWARNINGS": "", "PYTHONDONTWRITEBYTECODE": "1"},
+            env=inherited | settings | {"PYTHONWARNINGS": "", "PYTHONDONTWRITEBYTECODE": "1"},
             capture_output=True,
             text=True,
             check=False,

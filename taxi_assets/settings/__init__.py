@@ -8,7 +8,6 @@ overrides its profile's value. Reading opens nothing; a wrong or missing value i
 from __future__ import annotations
 
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from taxi_assets.settings.addresses import (
     path_complaint,
     source_complaint,
 )
+from taxi_assets.settings.environment import environment
 from taxi_assets.settings.variables import Variables
 
 Profile = Literal["local", "gcp"]
@@ -156,12 +156,12 @@ class Settings:
         Raises:
             SettingsError: naming every variable that is missing or wrong.
         """
-        return _Reader(os.environ if env is None else env).settings()
+        return _Reader(environment() if env is None else env).settings()
 
 
 def start_date(env: Mapping[str, str] | None = None) -> date:
     """First daily partition, `TAXI_START_DATE` (default 2021-01-01)."""
-    text = (os.environ if env is None else env).get("TAXI_START_DATE") or "2021-01-01"
+    text = (environment() if env is None else env).get("TAXI_START_DATE") or "2021-01-01"
     try:
         return date.fromisoformat(text)
     except ValueError:
@@ -170,7 +170,7 @@ def start_date(env: Mapping[str, str] | None = None) -> date:
 
 def storage_emulator(env: Mapping[str, str] | None = None) -> str | None:
     """URL of a GCS emulator, `STORAGE_EMULATOR_HOST` (Google's own variable); None for Google."""
-    text = (os.environ if env is None else env).get("STORAGE_EMULATOR_HOST")
+    text = (environment() if env is None else env).get("STORAGE_EMULATOR_HOST")
     if not text:
         return None
     if not matches_url(EMULATOR, text):
@@ -182,7 +182,7 @@ def storage_emulator(env: Mapping[str, str] | None = None) -> str | None:
 
 def days_per_run(env: Mapping[str, str] | None = None) -> int:
     """Most days in one run of a backfill, `TAXI_DAYS_PER_RUN` (default 31)."""
-    text = (os.environ if env is None else env).get("TAXI_DAYS_PER_RUN") or "31"
+    text = (environment() if env is None else env).get("TAXI_DAYS_PER_RUN") or "31"
     if not text.isdecimal() or int(text) < 1:
         raise SettingsError(f"TAXI_DAYS_PER_RUN={shown(text)}: write a whole number from 1")
     return int(text)
@@ -190,7 +190,7 @@ def days_per_run(env: Mapping[str, str] | None = None) -> int:
 
 def retry_delay(env: Mapping[str, str] | None = None) -> float:
     """Seconds before a step's first retry, `TAXI_RETRY_DELAY` (default 2); doubles each time."""
-    text = (os.environ if env is None else env).get("TAXI_RETRY_DELAY") or "2"
+    text = (environment() if env is None else env).get("TAXI_RETRY_DELAY") or "2"
     try:
         delay = float(text)
     except ValueError:
@@ -204,7 +204,7 @@ def retry_delay(env: Mapping[str, str] | None = None) -> float:
 
 def owners(env: Mapping[str, str] | None = None) -> list[str]:
     """Who looks after the assets, `TAXI_OWNERS` (default team:taxi): e-mail addresses, teams."""
-    text = (os.environ if env is None else env).get("TAXI_OWNERS") or "team:taxi"
+    text = (environment() if env is None else env).get("TAXI_OWNERS") or "team:taxi"
     names = [name.strip() for name in text.split(",") if name.strip()]
     wrong = [name for name in names if not OWNER.fullmatch(name)]
     if wrong or not names:
@@ -226,7 +226,7 @@ def drop_rules(env: Mapping[str, str] | None = None) -> tuple[str, ...]:
 
     `none` is no rule. The names are checked where the rules are used, by `Settings.from_env`.
     """
-    text = (os.environ if env is None else env).get("TAXI_DROP")
+    text = (environment() if env is None else env).get("TAXI_DROP")
     if text is None or not text.strip():
         return DEFAULT_RULES
     names = (name.strip().lower() for name in text.split(","))

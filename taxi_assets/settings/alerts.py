@@ -6,7 +6,6 @@ wrong setting is told of all the same.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from taxi_assets.errors import SettingsError
 from taxi_assets.redaction import shown
 from taxi_assets.settings import LARGEST_PORT
 from taxi_assets.settings.addresses import MAIL_HOST, UI_URL, WEB_URL, matches_url
+from taxi_assets.settings.environment import environment
 from taxi_assets.settings.variables import Variables
 
 Security = Literal["starttls", "tls", "none"]
@@ -69,7 +69,7 @@ class AlertSettings:
         Raises:
             SettingsError: naming every variable that is missing or wrong, without its value.
         """
-        variables = Variables(os.environ if env is None else env)
+        variables = Variables(environment() if env is None else env)
         settings = cls(
             slack=_url(variables, "TAXI_ALERT_SLACK_WEBHOOK"),
             webhook=_url(variables, "TAXI_ALERT_WEBHOOK"),
@@ -92,7 +92,7 @@ class AlertSettings:
 
 def any_target(env: Mapping[str, str] | None = None) -> bool:
     """Whether a target is set, right or wrong."""
-    return any((os.environ if env is None else env).get(name) for name in TARGETS)
+    return any((environment() if env is None else env).get(name) for name in TARGETS)
 
 
 def _url(variables: Variables, name: str, pattern: re.Pattern[str] = WEB_URL) -> str | None:

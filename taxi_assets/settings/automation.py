@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from taxi_assets.errors import SettingsError
 from taxi_assets.settings import SAMPLE
+from taxi_assets.settings.environment import environment
 from taxi_assets.settings.variables import Variables
 
 SAMPLE_LAG = 1
@@ -36,7 +36,7 @@ class AutomationSettings:
         Raises:
             SettingsError: naming every variable that is wrong.
         """
-        variables = Variables(os.environ if env is None else env)
+        variables = Variables(environment() if env is None else env)
         settings = cls(
             running=variables.choice("TAXI_AUTOMATION", ("stopped", "running"), "stopped")
             == "running",

@@ -188,6 +188,7 @@ def container_env(home: Path, gcs: str, sockets: Path, folder: Path) -> dict[str
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
         "HOME": str(folder),
+        "TAXI_ENV_FILE": "none",
         "DAGSTER_HOME": str(dagster_home(folder)),
         "DAGSTER_PG_URL": dagster_database(sockets),
         "DAGSTER_LOGS_BUCKET": LOGS,

@@ -1,0 +1,180 @@
+"""One `.env` for every command: the same values whichever is used, from any folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from taxi_assets_tests.isolation import REPOSITORY
+
+DAGSTER = str(Path(sys.executable).with_name("dagster"))
+# What a run sees: written by a job of the project's own code, loaded by Dagster's command line.
+DEFINITIONS = """
+import json, os, pathlib
+import dagster as dg
+from taxi_assets.settings import Settings
+
+@dg.op
+def write():
+    settings = Settings.from_env()
+    seen = [str(settings.home), str(settings.lake.path), settings.source, settings.bigquery.dataset]
+    seen.append(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"))
+    pathlib.Path(os.environ["SEEN"]).write_text(json.dumps(seen))
+
+@dg.job(executor_def=dg.in_process_executor)
+def show():
+    write()
+"""
+SEEN = """
+import json, os
+from taxi_assets.settings import Settings
+settings = Settings.from_env()
+seen = [str(settings.home), str(settings.lake.path), settings.source, settings.bigquery.dataset]
+print(json.dumps([*seen, os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")]))
+"""
+
+
+def environment_of(**variables: str) -> dict[str, str]:
+    """The tests' environment, with our reader of `.env` on."""
+    return {name: it for name, it in os.environ.items() if name != "TAXI_ENV_FILE"} | variables
+
+
+def run(
+    folder: Path, *command: str, code: int = 0, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment_of(**variables),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def status(folder: Path, **variables: str) -> tuple[str, str]:
+    """The home that `local status` shows, and what it remarks."""
+    done = run(folder, sys.executable, "-m", "taxi_assets.local", "status", "--json", **variables)
+    return json.loads(done.stdout)["home"], done.stderr
+
+
+def seen_by_python(folder: Path, **variables: str) -> list[str]:
+    return json.loads(run(folder, sys.executable, "-c", SEEN, **variables).stdout)
+
+
+def seen_by_dagster(folder: Path, **variables: str) -> list[str]:
+    file, jobs = folder / "seen.json", folder / "jobs.py"
+    jobs.write_text(DEFINITIONS)
+    job = ("job", "execute", "-f", str(jobs), "-j", "show")
+    run(folder, DAGSTER, *job, SEEN=str(file), **variables)
+    return json.loads(file.read_text())
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project with every kind of path in its `.env`."""
+    folder = tmp_path / "project"
+    (folder / "below").mkdir(parents=True)
+    (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
+    (folder / ".env").write_text(
+        "TAXI_HOME=state\nTAXI_LAKE=lake\nTAXI_SOURCE='months/{service}_{year}-{month}.csv'\n"
+        "BIGQUERY_DATASET=mine\nGOOGLE_APPLICATION_CREDENTIALS=key.json\n"
+    )
+    return folder
+
+
+def test_every_command_reads_the_same_values(project: Path) -> None:
+    wanted = [
+        str(project / "state"),
+        str(project / "lake"),
+        str(project / "months/{service}_{year}-{month}.csv"),
+        "mine",
+        str(project / "key.json"),
+    ]
+    assert seen_by_dagster(project) == wanted
+    assert seen_by_python(project) == wanted
+    assert seen_by_python(project / "below") == wanted
+    assert status(project)[0] == status(project / "below")[0] == wanted[0]
+
+
+def test_what_is_exported_gives_way_to_the_current_folders_file_as_in_dagster(
+    project: Path, tmp_path: Path
+) -> None:
+    exported = {"TAXI_HOME": str(tmp_path / "other"), "TAXI_PROFILE": "local"}
+    home, remarks = status(project, **exported)
+    assert home == seen_by_dagster(project, **exported)[0] == str(project / "state")
+    assert "TAXI_HOME is exported, but" in remarks
+    assert "TAXI_PROFILE" not in remarks
+    # Dagster reads nothing in another folder: there the file only completes what is exported.
+    home, remarks = status(project / "below", **exported)
+    assert home == seen_by_python(project / "below", **exported)[0] == exported["TAXI_HOME"]
+    assert "is exported" not in remarks
+    assert seen_by_python(project / "below", **exported)[3] == "mine"
+
+
+def test_from_any_other_folder_it_is_the_checkout_of_this_package(tmp_path: Path) -> None:
+    checkout, elsewhere = tmp_path / "checkout", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    checkout.mkdir()
+    run(tmp_path, "cp", "-r", str(REPOSITORY / "taxi_assets"), str(checkout))
+    (checkout / "dagster.yaml").touch()
+    imported = {"PYTHONPATH": str(checkout)}
+    home, remarks = status(elsewhere, **imported)
+    assert home == str(checkout / ".taxi")
+    assert f"nothing was ever started under {checkout}/.taxi" in remarks
+    (checkout / ".env").write_text("TAXI_HOME=state\n")
+    assert status(elsewhere, **imported)[0] == str(checkout / "state")
+    # A folder's own .env goes first, and the checkout's completes it.
+    (elsewhere / ".env").write_text("BIGQUERY_DATASET=theirs\n")
+    seen = seen_by_python(elsewhere, **imported)
+    assert (seen[0], seen[3]) == (str(checkout / "state"), "theirs")
+    assert seen_by_dagster(elsewhere, **imported) == seen
+
+
+def test_an_installed_package_has_the_project_of_dagster_home(
+    project: Path, tmp_path: Path
+) -> None:
+    site, elsewhere = tmp_path / "site-packages", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    site.mkdir()
+    run(tmp_path, "cp", "-r", str(REPOSITORY / "taxi_assets"), str(site))
+    installed = {"PYTHONPATH": str(site), "DAGSTER_HOME": str(project)}
+    assert status(elsewhere, **installed)[0] == str(project / "state")
+    home, remarks = status(elsewhere, PYTHONPATH=str(site))
+    assert home == str(elsewhere / ".taxi")
+    assert f"no .env (none in {elsewhere})" in remarks
+
+
+def test_a_file_can_be_chosen_or_none(project: Path, tmp_path: Path) -> None:
+    chosen = tmp_path / "chosen.env"
+    chosen.write_text("TAXI_HOME=here\n")
+    assert status(project, TAXI_ENV_FILE=str(chosen))[0] == str(tmp_path / "here")
+    assert status(project, TAXI_ENV_FILE="none")[0] == str(project / ".taxi")
+    done = run(
+        project,
+        *(sys.executable, "-m", "taxi_assets.local", "status"),
+        code=1,
+        TAXI_ENV_FILE=str(tmp_path / "lost.env"),
+    )
+    assert "no such file" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_what_started_with_a_file_is_not_mixed_with_its_next_version(project: Path) -> None:
+    script = f"""
+import os, pathlib, subprocess, sys
+from taxi_assets.settings import Settings
+Settings.from_env()
+pathlib.Path({str(project / ".env")!r}).write_text("TAXI_HOME=later\\nBIGQUERY_DATASET=later\\n")
+os.chdir("/")
+sys.exit(subprocess.run([sys.executable, "-c", {SEEN!r}]).returncode)
+"""
+    seen = json.loads(run(project, sys.executable, "-c", script).stdout)
+    assert (seen[0], seen[3]) == (str(project / "state"), "mine")

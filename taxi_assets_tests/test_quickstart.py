@@ -1,0 +1,164 @@
+"""The quick start: what it says, what it leaves, and that docker-compose's first step keeps it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from dotenv import dotenv_values
+
+from taxi_assets.local.__main__ import down
+from taxi_assets.local.home import Home
+from taxi_assets.quickstart import name_dagster_home
+from taxi_assets_tests.isolation import PROJECT_FILES, REPOSITORY
+
+DAGSTER = str(Path(sys.executable).with_name("dagster"))
+PRIVATE = (0o700, 0o600)
+PASSABLE = 0o711
+
+
+@pytest.fixture
+def checkout() -> Iterator[Path]:
+    """A copy of this one where the embedded database's user can reach it, its stack stopped."""
+    folder = Path(tempfile.mkdtemp(prefix="taxi-checkout-"))
+    folder.chmod(0o755)
+    for name in (*PROJECT_FILES, "dagster.yaml"):
+        shutil.copy(REPOSITORY / name, folder)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(REPOSITORY / "taxi_assets", folder / "taxi_assets", ignore=ignored)
+    try:
+        yield folder
+    finally:
+        down(Home(folder / ".taxi"))
+        shutil.rmtree(folder)
+
+
+def run(checkout: Path, *command: str, code: int = 0, **variables: str) -> str:
+    """A command in another folder, by somebody whose umask lets everybody write."""
+    inherited = {name: it for name, it in os.environ.items() if name != "TAXI_ENV_FILE"}
+    own = {"PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1", "TAXI_LOCAL_GRACE": "1"}
+    done = subprocess.run(
+        command,
+        cwd=variables.pop("cwd", "/"),
+        env=inherited | own | variables,
+        umask=0,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def modes_of(folder: Path) -> dict[str, int]:
+    """Mode of everything under a folder that the package did not come with."""
+    came = {"taxi_assets", "dagster.yaml", *PROJECT_FILES}
+    return {
+        str(path.relative_to(folder)): stat.S_IMODE(path.lstat().st_mode)
+        for path in folder.rglob("*")
+        if path.relative_to(folder).parts[0] not in came
+    }
+
+
+def test_it_runs_from_any_folder_and_what_it_makes_is_private(checkout: Path) -> None:
+    said = run(checkout, sys.executable, "-m", "taxi_assets.quickstart")
+    lines = said.splitlines()
+    assert lines[0].startswith("Running yellow_daily for 2021-01-05, all five assets, on the embed")
+    rows = dict(re.findall(r"^  yellow/(\w+) +(\d+) rows", said, re.MULTILINE))
+    assert len(rows) == 5
+    assert len(set(rows.values())) == 2
+    assert "Data: synthetic sample" in said
+    assert dotenv_values(checkout / ".env") == {"DAGSTER_HOME": str(checkout)}
+    assert (checkout / "history" / "runs").is_dir()
+
+    modes = modes_of(checkout)
+    assert [name for name, mode in modes.items() if mode not in (*PRIVATE, PASSABLE)] == []
+    # Folders that others may pass through, and not list.
+    passable = {name for name, mode in modes.items() if mode == PASSABLE}
+    assert passable <= {".taxi", ".taxi/postgres"}
+
+    home = run(checkout, sys.executable, "-m", "taxi_assets.local", "status", "--json")
+    assert json.loads(home)["home"] == str(checkout / ".taxi")
+
+    # Dagster's own commands, by the same person.
+    tags = json.dumps({"dagster/partition": "2021-01-06"})
+    job = ("job", "execute", "-m", "taxi_assets.definitions", "-j", "green_daily", "--tags", tags)
+    run(checkout, DAGSTER, *job, cwd=str(checkout))
+    for name, mode in (modes_of(checkout)).items():
+        if name.startswith(".taxi"):
+            assert mode in (*PRIVATE, PASSABLE), name
+        else:
+            top = (checkout / Path(name).parts[0]).stat().st_mode
+            assert stat.S_IMODE(top) in PRIVATE, name
+
+
+def test_another_profile_is_refused_before_anything_runs(checkout: Path) -> None:
+    gcp = {"TAXI_PROFILE": "gcp", "GCP_PROJECT": "p", "GCS_BUCKET": "bucket"}
+    gcp |= {f"POSTGRES_{name}": "x" for name in ("HOST", "DBNAME", "USER", "PASSWORD")}
+    gcp["TAXI_SOURCE"] = "/{service}/{year}-{month}.csv"
+    said = run(checkout, sys.executable, "-m", "taxi_assets.quickstart", code=2, **gcp)
+    assert said.startswith("TAXI_PROFILE=gcp: the quick start is for profile local")
+    assert not list((checkout / "history").iterdir())
+
+
+class Case(NamedTuple):
+    """What `.env` and the environment have before, and what is named after, with what words."""
+
+    file: str | None
+    exported: str | None
+    named: str | None
+    said: str
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(None, None, "{here}", ""),
+        Case("TAXI_SOURCE=sample", None, "{here}", ""),
+        Case("TAXI_SOURCE=sample\n", None, "{here}", ""),
+        Case("DAGSTER_HOME=/srv/runs\n", None, "/srv/runs", ""),
+        Case("DAGSTER_HOME=/srv/runs\n", "/srv/runs/", "/srv/runs", ""),
+        Case(None, "/srv/runs", None, "DAGSTER_HOME=/srv/runs is exported: runs are recorded"),
+        Case("DAGSTER_HOME=/a\n", "/b", "/a", "DAGSTER_HOME=/b is exported, but {here}/.env names"),
+    ],
+)
+def test_dagster_home_is_named_once_and_nothing_is_lost(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / "it's a #1 $checkout"
+    here.mkdir()
+    if case.file is not None:
+        (here / ".env").write_text(case.file)
+    monkeypatch.setenv("DAGSTER_HOME", case.exported or "")
+    for _ in range(2):
+        assert name_dagster_home(here).startswith(case.said.format(here=here))
+        found = dotenv_values(here / ".env") if (here / ".env").exists() else {}
+        assert found.get("DAGSTER_HOME") == (case.named and case.named.format(here=here))
+        assert ("TAXI_SOURCE" in found) == ("TAXI" in (case.file or ""))
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/docker-compose.md"])
+def test_what_docker_compose_asks_for_keeps_the_quick_starts_file(
+    page: str, tmp_path: Path
+) -> None:
+    text = (REPOSITORY / page).read_text()
+    block = next(it for it in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) if ".env.ex" in it)
+    steps = "".join(line for line in block.splitlines(keepends=True) if "docker " not in line)
+    shutil.copy(REPOSITORY / ".env.example", tmp_path)
+    name_dagster_home(tmp_path)
+    (tmp_path / ".env").open("a").write("TAXI_SOURCE=sample\n")
+    subprocess.run(["bash", "-euo", "pipefail", "-c", steps], cwd=tmp_path, check=True)
+    found = dotenv_values(tmp_path / ".env")
+    assert (found["DAGSTER_HOME"], found["TAXI_SOURCE"]) == (str(tmp_path), "sample")
+    assert found["COMPOSE_PROFILES"] == "local"
+    assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
