@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from taxi_assets.errors import TerminalError
-from taxi_assets.local.home import LOCAL_HOST, Home, LocalStackError, Record, locked
+from taxi_assets.local.home import LOCAL_HOST, Config, Home, LocalStackError, Record, locked
 from taxi_assets.local.keeper import stop_left_over
+from taxi_assets.local.postgres_place import chosen_folder
 from taxi_assets.local.process import until
 from taxi_assets.local.stack import use
+from taxi_assets.private import restrict_umask
 from taxi_assets.settings import Settings
+from taxi_assets.settings.environment import read_env_file
 
 STOP_SECONDS = 60
 
@@ -41,6 +44,11 @@ def down(home: Home) -> None:
             # The first moments of a keeper have no process id yet.
             until(lambda: _keeper(home) > 0 or not home.keeper_lives(), 5)
             if home.keeper_lives():
+                if not _keeper(home):
+                    raise LocalStackError(
+                        f"{home.keeper} is locked by no keeper of this folder: a copy must not "
+                        "share files with its original (hard links)"
+                    )
                 os.kill(_keeper(home), signal.SIGTERM)
             if not until(lambda: not home.keeper_lives(), STOP_SECONDS):
                 raise LocalStackError(
@@ -68,6 +76,7 @@ def status(home: Home) -> dict[str, Any]:
     database = Path(_postgres_folder(home)) / "data"
     return {
         "home": str(home.path),
+        "settings": [str(file) for file in read_env_file().files],
         "keeps_running": lives and home.pin.exists(),
         "postgres": {
             "state": state,
@@ -88,8 +97,7 @@ def status(home: Home) -> dict[str, Any]:
 
 
 def _postgres_folder(home: Home) -> str:
-    chosen = home.config().postgres_folder if home.local.is_dir() else ""
-    return chosen or str(home.path / "postgres")
+    return str(chosen_folder(home, home.config() if home.local.is_dir() else Config()))
 
 
 def env(home: Home, settings: Settings) -> dict[str, str]:
@@ -123,6 +131,7 @@ def _shown(home: Home) -> str:
     found = status(home)
     stays = "until down" if found["keeps_running"] else "while in use"
     lines = [f"home      {found['home']} (up {stays})"]
+    lines.append(f"settings  {', '.join(found['settings']) or 'the environment, no .env'}")
     for name in ("postgres", "bigquery", "lake"):
         it = found[name]
         lines.append(f"{name:9} {it['state']:8} {it['address'] or '-':28} {it['folder']}")
@@ -139,18 +148,41 @@ def main(arguments: list[str] | None = None) -> int:
     shown.add_argument("--json", action="store_true", help="as one JSON object")
     commands.add_parser("env", help="print KEY=value lines for a shell, with password and token")
     asked = parser.parse_args(arguments)
+    restrict_umask()
     try:
         settings = Settings.from_env()
         if settings.profile != "local":
             raise LocalStackError(
                 f"TAXI_PROFILE={settings.profile}: the local stack is for profile local, unset it"
             )
-        for line in _answer(asked, Home(settings.home), settings):
+        home = Home(settings.home)
+        for line in _answer(asked, home, settings):
             print(line)  # noqa: T201
+        for line in _remarks(asked.command, home):
+            print(line, file=sys.stderr)  # noqa: T201
     except TerminalError as error:
         print(error, file=sys.stderr)  # noqa: T201
         return 1
     return 0
+
+
+def _remarks(command: str, home: Home) -> list[str]:
+    """What a person may not expect of the settings."""
+    read = read_env_file()
+    lines = [
+        f"{name} is exported, but {read.files[0]} overrides it, as in Dagster's commands here"
+        for name in read.overridden
+    ]
+    record = home.record() if home.local.is_dir() else None
+    if record and record.notice and command in ("up", "status"):
+        lines.append(record.notice)
+    if command == "status" and not home.local.is_dir():
+        files = " and ".join(map(str, read.files)) or f"no .env (none in {read.project})"
+        lines.append(
+            f"nothing was ever started under {home.path}; settings come from the environment and "
+            f"{files}: if your stack is elsewhere, run this in its checkout or set TAXI_HOME"
+        )
+    return lines
 
 
 def _answer(asked: argparse.Namespace, home: Home, settings: Settings) -> list[str]:

@@ -9,14 +9,15 @@ import json
 import os
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from taxi_assets.errors import TerminalError
 from taxi_assets.local.process import Identity
+from taxi_assets.private import PASSABLE, make_private
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-    from pathlib import Path
 
 LOCAL_HOST = "127.0.0.1"
 DBNAME = "ny_taxi"
@@ -49,6 +50,33 @@ class Stack:
 
 
 @dataclass(frozen=True)
+class Folder:
+    """The folder that a state file was written in; moved it keeps its inode, a copy has another."""
+
+    path: str = ""
+    device: int = 0
+    inode: int = 0
+
+    @classmethod
+    def of(cls, path: Path) -> Folder:
+        """Return the identity of a folder that is there."""
+        found = path.stat()
+        return cls(str(path), found.st_dev, found.st_ino)
+
+    def is_same(self, path: Path) -> bool:
+        """Tell whether this very folder is at `path` now."""
+        try:
+            found = path.stat()
+        except OSError:
+            return False
+        return (self.device, self.inode) == (found.st_dev, found.st_ino)
+
+    def is_in_place(self) -> bool:
+        """Tell whether it is still where it was."""
+        return bool(self.path) and self.is_same(Path(self.path))
+
+
+@dataclass(frozen=True)
 class Record:
     """What the keeper tells the others, in `stack.json`."""
 
@@ -63,6 +91,10 @@ class Record:
     """BigQuery's."""
     reader_password: str = field(default="", repr=False)
     postgres_folder: str = ""
+    notice: str = ""
+    """What a person should know of this start."""
+    folder: Folder = Folder()
+    """Where it was written; `Home` sets it."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +106,11 @@ class Config:
     reader_password: str = field(default="", repr=False)
     ports: dict[str, int] = field(default_factory=dict[str, int])
     postgres_folder: str = ""
+    folder: Folder = Folder()
+    """Where it was written; `Home` sets it."""
+
+
+_State = TypeVar("_State", Record, Config)
 
 
 class Home:
@@ -95,11 +132,10 @@ class Home:
         self._config = self.local / "config.json"
 
     def make(self) -> None:
-        """Make the folders; `local` holds the password and is closed to everybody else."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        self.local.mkdir(mode=0o700, exist_ok=True)
-        self.lake.mkdir(exist_ok=True)
-        self.bigquery.mkdir(exist_ok=True)
+        """Make the folders; `local` holds the password."""
+        make_private(self.path, PASSABLE)
+        for folder in (self.local, self.lake, self.bigquery):
+            make_private(folder)
 
     def keeper_lives(self) -> bool:
         """Tell whether a keeper runs: it holds its lock, and the kernel frees a dead one's."""
@@ -117,24 +153,41 @@ class Home:
             os.close(handle)
 
     def record(self) -> Record | None:
-        """Read the keeper's record; it may be a dead keeper's."""
+        """Read the keeper's record; it may be a dead keeper's.
+
+        A copied folder has its original's record, whose processes are not ours to stop: None.
+        """
         found = _read(self._record)
-        if found is None:
+        if found is None or not self.owns(found["folder"]):
             return None
         servers: dict[str, dict[str, Any]] = found.pop("servers")
         return Record(**found, servers={name: Identity(**it) for name, it in servers.items()})
 
     def write_record(self, record: Record) -> None:
         """Replace the keeper's record in one step."""
-        _write(self._record, dataclasses.asdict(record))
+        _write(self._record, dataclasses.asdict(self._own(record)))
 
     def config(self) -> Config:
-        """Read what the last start left, empty at the first."""
-        return Config(**(_read(self._config) or {}))
+        """Read what the last start left, empty at the first.
+
+        In a copied folder without ports, which are its original's.
+        """
+        found = _read(self._config)
+        if found is None:
+            return Config()
+        config = Config(**found)
+        return config if self.owns(config.folder) else dataclasses.replace(config, ports={})
 
     def write_config(self, config: Config) -> None:
         """Replace what the next start will find."""
-        _write(self._config, dataclasses.asdict(config))
+        _write(self._config, dataclasses.asdict(self._own(config)))
+
+    def owns(self, folder: Folder) -> bool:
+        """Tell whether a state file was written in this folder, wherever it was then."""
+        return folder.is_same(self.local)
+
+    def _own(self, state: _State) -> _State:
+        return dataclasses.replace(state, folder=Folder.of(self.local))
 
     def stack(self, record: Record) -> Stack:
         """Say where the servers of a ready record are."""
@@ -184,9 +237,10 @@ def locked(path: Path) -> Generator[None]:
 
 def _read(path: Path) -> dict[str, Any] | None:
     try:
-        return json.loads(path.read_text())
+        found = json.loads(path.read_text())
     except FileNotFoundError:
         return None
+    return found | {"folder": Folder(**found.get("folder", {}))}
 
 
 def _write(path: Path, content: dict[str, Any]) -> None:

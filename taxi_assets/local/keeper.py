@@ -13,7 +13,6 @@ import fcntl
 import logging
 import os
 import secrets
-import shutil
 import signal
 import sys
 import time
@@ -23,13 +22,15 @@ from typing import TYPE_CHECKING, Any
 from taxi_assets.errors import TerminalError
 from taxi_assets.local import bigquery, postgres
 from taxi_assets.local.home import (
+    Config,
+    Folder,
     Home,
     LocalStackError,
     Record,
     lock_exclusively,
     open_lock,
 )
-from taxi_assets.local.postgres_place import OUTSIDE
+from taxi_assets.local.postgres_place import remove_outside
 from taxi_assets.local.process import Identity, stop
 from taxi_assets.redaction import shown
 
@@ -60,6 +61,7 @@ class Keeper:
         self.servers: list[Server] = []
         self.lease = open_lock(home.lease)
         self.start = open_lock(home.start)
+        self.folder = Folder.of(home.local)
 
     def run(self) -> None:
         """Keep the stack until its end; what went wrong is left in the record."""
@@ -83,6 +85,9 @@ class Keeper:
         stop_left_over(self.home)
         self.home.pin.unlink(missing_ok=True)
         config = self.home.config()
+        notice = _notice(self.home, config)
+        if notice:
+            log.warning("%s", notice)
         config = dataclasses.replace(config, token=config.token or secrets.token_urlsafe(32))
         port = config.ports.get("bigquery")
         emulator = bigquery.start(self.home, port, config.token, self._own)
@@ -98,6 +103,7 @@ class Keeper:
             token=config.token,
             reader_password=config.reader_password,
             postgres_folder=config.postgres_folder,
+            notice=notice,
         )
         log.info("ready: %s", ports)
 
@@ -163,15 +169,28 @@ class Keeper:
         for server in self.servers:
             server.finish(STOP_SECONDS)
         if self._folder_gone():
-            outside = Path(self.record.postgres_folder or self.home.path)
-            if outside.parent == OUTSIDE:
-                shutil.rmtree(outside, ignore_errors=True)
-                with contextlib.suppress(OSError):
-                    OUTSIDE.rmdir()  # Only when it is empty.
+            # Removed, and not moved: the lock file that we hold open has no name any more.
+            if os.fstat(self.lease).st_nlink == 0:
+                remove_outside(Path(self.record.postgres_folder or self.home.path), self.folder)
             return
         self.home.pin.unlink(missing_ok=True)
         self._note(ready=False, servers={})
         log.info("stopped")
+
+
+def _notice(home: Home, config: Config) -> str:
+    """Say that a home is a copy, and whether its original ran meanwhile."""
+    if not config.folder.path or home.owns(config.folder):
+        return ""
+    notice = (
+        f"{home.path} is a copy of {Path(config.folder.path).parent}: it gets servers of its own"
+    )
+    if (home.path / "postgres" / "data" / "postmaster.pid").exists():
+        notice += (
+            "; it was made while the original's ran, so both databases recover as after a crash: "
+            "load the days again that were written meanwhile, or copy a stopped one"
+        )
+    return notice
 
 
 def stop_left_over(home: Home) -> None:

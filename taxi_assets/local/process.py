@@ -60,6 +60,17 @@ def command(pid: int) -> list[str]:
     return (_ps(pid, "command=") or "").split()
 
 
+def works_in(pid: int, folder: Path) -> bool:
+    """Tell whether a process's working directory is this very folder, moved or not.
+
+    Where the kernel does not show it, its arguments must name the folder.
+    """
+    try:
+        return os.path.samestat(Path(f"/proc/{pid}/cwd").stat(), folder.stat())
+    except OSError:
+        return str(folder) in command(pid)
+
+
 def _ps(pid: int, column: str) -> str | None:
     shown = subprocess.run(  # noqa: S603  a number and one of our own column names
         ["/bin/ps", "-o", column, "-p", str(pid)], capture_output=True, text=True, check=False

@@ -131,7 +131,8 @@ def _running(place: Home) -> Record | None:
             return None
         record = place.record()
         # Not ready: whoever started this keeper was killed meanwhile, and it goes on.
-        if record and record.ready and _answers(record):
+        # Moved while it ran: its keeper is about to notice, and to end.
+        if record and record.ready and record.folder.is_in_place() and _answers(record):
             return record
     raise LocalStackError(
         f"the embedded stack under {place.path} runs but does not answer: see "

@@ -172,7 +172,7 @@ def test_home_that_the_database_user_cannot_reach(home: Path) -> None:
     assert (outside / "data").is_dir()
     use(home)
     # The home is removed under the servers: they end and take their folder outside along.
-    home.rename(home.with_name("gone"))
+    shutil.rmtree(home)
     assert until(lambda: not outside.exists(), 10)
     assert until(lambda: not servers_of(home) and not servers_of(outside), 10)
 
