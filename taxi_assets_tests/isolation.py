@@ -29,8 +29,8 @@ KEPT = frozenset(
     + ("TAXI_KILLS", "TAXI_PAIRS", "SCREENSHOTS")
 )
 KEPT_PREFIXES = ("LC_", "PYTEST_", "COV_")
-# What makes Dagster take a folder for this project.
-PROJECT_FILES = ("pyproject.toml", "workspace.yaml")
+# What makes Dagster, and our own commands, take a folder for this project.
+PROJECT_FILES = ("pyproject.toml", "workspace.yaml", "dagster.yaml")
 
 
 class _Isolation:

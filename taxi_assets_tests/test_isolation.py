@@ -16,7 +16,7 @@ import pytest
 
 from taxi_assets_tests.isolation import PROJECT_FILES, REPOSITORY
 
-CHECKOUT = (*PROJECT_FILES, "dagster.yaml", "README.md", "taxi_assets", "taxi_assets_tests")
+CHECKOUT = (*PROJECT_FILES, "README.md", "taxi_assets", "taxi_assets_tests")
 # One of each kind: a command, a job by the command line, a round of the daemon, a server's runs.
 TESTS = (
     "local/test_main.py::test_nothing_runs",

@@ -32,7 +32,7 @@ def checkout() -> Iterator[Path]:
     """A copy of this one where the embedded database's user can reach it, its stack stopped."""
     folder = Path(tempfile.mkdtemp(prefix="taxi-checkout-"))
     folder.chmod(0o755)
-    for name in (*PROJECT_FILES, "dagster.yaml"):
+    for name in PROJECT_FILES:
         shutil.copy(REPOSITORY / name, folder)
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(REPOSITORY / "taxi_assets", folder / "taxi_assets", ignore=ignored)
@@ -62,7 +62,7 @@ def run(checkout: Path, *command: str, code: int = 0, **variables: str) -> str:
 
 def modes_of(folder: Path) -> dict[str, int]:
     """Mode of everything under a folder that the package did not come with."""
-    came = {"taxi_assets", "dagster.yaml", *PROJECT_FILES}
+    came = {"taxi_assets", *PROJECT_FILES}
     return {
         str(path.relative_to(folder)): stat.S_IMODE(path.lstat().st_mode)
         for path in folder.rglob("*")

@@ -38,6 +38,7 @@ def grace() -> Iterator[None]:
             name for name in os.environ if name.startswith(("TAXI_", "POSTGRES_", "BIGQ"))
         ]:
             patch.delenv(name)
+        patch.setenv("TAXI_ENV_FILE", "none")
         patch.setenv("TAXI_LOCAL_GRACE", str(GRACE))
         yield
 
