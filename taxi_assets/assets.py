@@ -154,7 +154,9 @@ def _raw_trips(stage: Stage) -> dg.AssetsDefinition:
                 record_observation(
                     context, stage.key("trip_file"), f"{month}-01", file.sha256, _facts(file)
                 )
-                months.append(RawMonth(file, month_days, source.most_unreadable()))
+                months.append(
+                    RawMonth(file, month_days, source.most_unreadable(), source.max_day_bytes())
+                )
             yield dg.Output(months)
             landed = _landed(context, days)
             results = {

@@ -58,3 +58,7 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
     def most_unreadable(self) -> float:
         """Share of rows that may be unreadable (TAXI_MOST_UNREADABLE)."""
         return Settings.from_env().most_unreadable
+
+    def max_day_bytes(self) -> int:
+        """Bytes that a day's rows may have unpacked (TAXI_MAX_DAY_BYTES)."""
+        return Settings.from_env().limits.max_day_bytes

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from taxi_assets.days import bounded_map
 from taxi_assets.errors import SourceError
-from taxi_assets.settings import MOST_UNREADABLE
+from taxi_assets.settings import MOST_UNREADABLE, LimitSettings
 from taxi_assets.trips.header import Header
 from taxi_assets.trips.lines import Block, open_csv
 from taxi_assets.trips.parquet import Batch, RowsOfDay, open_parquet, split_batch
@@ -34,6 +34,10 @@ CODEC = pa.Codec("zstd", 1)
 ALL_WRONG = 1000
 """Rows of which none can be read that are no accident but another format."""
 
+PLACES = {OUTSIDE: "other months", UNREADABLE: "unreadable rows", BLANK: "blank lines"}
+MAX_REASONS = 1_000_000
+"""Unreadable rows of which number and reason are noted: 200 MB of memory."""
+
 
 @dataclass(frozen=True)
 class PackedLines:
@@ -43,6 +47,11 @@ class PackedLines:
     lines: pa.Buffer
     packed: bytes
     rows: int
+
+    @property
+    def size(self) -> int:
+        """Bytes, unpacked."""
+        return int(self.lines.size)
 
 
 @dataclass(frozen=True)
@@ -71,6 +80,7 @@ class RawMonth:
     file: MonthFile
     days: list[date]
     most_unreadable: float = MOST_UNREADABLE
+    max_day_bytes: int = LimitSettings.max_day_bytes
     line: bytes = b""
     """Header line of a CSV month."""
     schema: pa.Schema | None = None
@@ -103,7 +113,7 @@ class RawMonth:
 
         Raises:
             SourceError: the file was cut, its columns are not the service's, too many of its rows
-                cannot be read, or none of them is of the month.
+                cannot be read, none of them is of the month, or a day is larger than one is.
             UnavailableError: the file was replaced meanwhile.
         """
         self.file.refuse_replaced()
@@ -111,6 +121,7 @@ class RawMonth:
         self.unreadable.clear()
         wanted = {day.day for day in self.days} | {OUTSIDE, UNREADABLE, BLANK}
         reported, fewest = 0, None
+        sizes = Counter[int]()
         read = self._read_parquet(wanted) if self.is_parquet else self._read_csv(wanted)
         with closing(read) as parts:
             for part in parts:
@@ -120,6 +131,7 @@ class RawMonth:
                     break
                 self._reject_cut(part, fewest)
                 fewest = min(filter(None, (fewest, part.fewest)), default=None)
+                self._reject_large(part.kept, sizes)
                 yield from part.kept
                 share = part.read * 10 // max(self.file.size, 1)
                 if share > reported:
@@ -128,6 +140,27 @@ class RawMonth:
         self.file.refuse_replaced()
         self._refuse_unreadable()
         self._reject_without_rows()
+
+    def _reject_large(self, parts: Sequence[PackedLines | RowsOfDay], sizes: Counter[int]) -> None:
+        """Reject a file with more rows in one place than may be in memory at once.
+
+        Every later stage holds a day as a whole.
+        """
+        for part in parts:
+            sizes[part.key] += part.size
+            if sizes[part.key] > self.max_day_bytes:
+                where = PLACES.get(part.key) or str(day_of(part.key, self.file.month))
+                raise SourceError(
+                    f"{self._label}: {self.file.url} has over {self.max_day_bytes:,} bytes of rows "
+                    f"for {where}, more than a day may have. Nothing was stored; is this the file "
+                    "as published? If so, raise TAXI_MAX_DAY_BYTES (a run needs about eight times "
+                    "as much memory)"
+                )
+        if len(self.unreadable) > MAX_REASONS:
+            raise SourceError(
+                f"{self._label}: over {MAX_REASONS:,} rows of {self.file.url} cannot be used, "
+                f"first {self.unreadable[0].line}: {self.unreadable[0].reason}. Nothing was stored"
+            )
 
     def _read_csv(self, wanted: set[int]) -> Generator[_Part]:
         csv = open_csv(self.file)
@@ -144,7 +177,8 @@ class RawMonth:
             yield from bounded_map(work, blocks)
 
     def _read_parquet(self, wanted: set[int]) -> Generator[_Part]:
-        parquet = open_parquet(self.file, {day.day for day in self.days})
+        days = {day.day for day in self.days}
+        parquet = open_parquet(self.file, days, self.max_day_bytes)
         self.schema, self.header, self.int96 = parquet.schema, parquet.header, parquet.int96
 
         def work(batch: Batch) -> _Part:

@@ -16,6 +16,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from taxi_assets.errors import SourceError, one_line
+from taxi_assets.parquet_limits import TooLargeError, reject_bomb
+from taxi_assets.settings import LimitSettings
 from taxi_assets.trips.arrow_types import (
     is_text,
     plain,
@@ -30,6 +32,7 @@ from taxi_assets.trips.lines import prefetch, wrong_header
 from taxi_assets.trips.source import MonthFile
 from taxi_assets.trips.split import OUTSIDE, UNREADABLE, Unreadable
 from taxi_assets.trips.values import accepts, to_times
+from taxi_assets.trips.whole import MAX_UNPACKED_BYTES
 from taxi_assets.windows import Month
 
 ROWS = 1 << 16
@@ -47,6 +50,11 @@ class RowsOfDay:
     """Day of the month, or OUTSIDE, UNREADABLE."""
     batch: pa.RecordBatch
     rows: int
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory, those of rows of the batch that are in other places left out."""
+        return int(self.batch.nbytes)
 
 
 @dataclass(frozen=True)
@@ -84,17 +92,21 @@ class ParquetMonth:
     """Close it to stop the reading early."""
 
 
-def open_parquet(file: MonthFile, days: AbstractSet[int]) -> ParquetMonth:
+def open_parquet(
+    file: MonthFile, days: AbstractSet[int], max_day_bytes: int = LimitSettings.max_day_bytes
+) -> ParquetMonth:
     """Open a `.parquet` month and look at its footer.
 
     Args:
         file: the month's file.
         days: days of the month that are wanted; of the others only pickup times are read.
+        max_day_bytes: bytes that the rows of a day may have, and so those of a batch.
 
     Raises:
         SourceError: it is no Parquet, or its columns or their types are not the service's; while
             reading: it is damaged.
     """
+    _reject_bomb(file, max_day_bytes)
     try:
         options = options_of(file.path)
         with options.open(file.path) as parquet:
@@ -115,6 +127,20 @@ def open_parquet(file: MonthFile, days: AbstractSet[int]) -> ParquetMonth:
     pickup = schema.names[header.pickup_index]
     batches = prefetch(lambda: _batches(file, options, footer, pickup, skip))
     return ParquetMonth(header, schema, options.int96, batches)
+
+
+def _reject_bomb(file: MonthFile, max_day_bytes: int) -> None:
+    """Reject a file that unpacks to more than a month may have, before it is unpacked."""
+    try:
+        reject_bomb(str(file.path), max_day_bytes, MAX_UNPACKED_BYTES)
+    except TooLargeError as error:
+        raise SourceError(
+            f"{file.service.name} {file.month}: {file.url} ({file.size:,} bytes) is no month of "
+            f"trips: {error}. Nothing was stored; get it again from where it is published, or "
+            "raise TAXI_MAX_DAY_BYTES"
+        ) from None
+    except (pa.ArrowException, OSError) as error:
+        raise damaged(file, error) from error
 
 
 def damaged(file: MonthFile, error: Exception) -> SourceError:

@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from taxi_assets.checks import check_raw
 from taxi_assets.errors import SourceError
 from taxi_assets.trips import lines as lines_module
+from taxi_assets.trips import month as month_module
 from taxi_assets.trips.lines import prefetch
 from taxi_assets.trips.month import ALL_WRONG, BLANK, OUTSIDE, UNREADABLE
 from taxi_assets_tests.trips.files import HEADER, PICKUP, YELLOW, passed_over, raw_month, row
@@ -328,3 +329,34 @@ def test_days_without_rows_are_named_once_the_month_is_over(tmp_path: Path) -> N
             assert found.severity == dg.AssetCheckSeverity.WARN
             missing = "" if passed else "2021-02-03 to 2021-02-04, 2021-02-07 to 2021-02-27"
             assert found.metadata == {"days": 0 if passed else 23, "without_rows": missing}
+
+
+@pytest.mark.parametrize(
+    ("line", "where"),
+    [
+        (row(), "2021-02-03"),
+        (row("2021-03-01 00:00:00"), "other months"),
+        (b"1,2", "unreadable rows"),
+        (b"", "blank lines"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".csv.gz"])
+def test_more_rows_in_one_place_than_fit_in_memory_reject_the_file(
+    tmp_path: Path, line: bytes, where: str, suffix: str
+) -> None:
+    content = HEADER + row() + b"\n" + (line + b"\n") * 20_000
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(gzip.compress(content) if suffix == ".csv.gz" else content)
+    month = raw_month(path)
+    month.max_day_bytes = 10_000
+    with pytest.raises(SourceError, match=f"over 10,000 bytes of rows for {where}") as error:
+        passed_over(month)
+    assert "TAXI_MAX_DAY_BYTES" in str(error.value)
+
+
+def test_reasons_do_not_fill_the_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(month_module, "MAX_REASONS", 100)
+    path = tmp_path / "m.csv"
+    path.write_bytes(HEADER + row() + b"\n" + b"1,2\n" * 101)
+    with pytest.raises(SourceError, match=r"over 100 rows of .* cannot be used, first 3: 2 fields"):
+        passed_over(raw_month(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from taxi_assets.errors import SourceError
 from taxi_assets.io_managers.spool import spool_of
 from taxi_assets.services import YELLOW
+from taxi_assets.settings import LimitSettings
 from taxi_assets.trips import parquet as parquet_module
 from taxi_assets.trips.digest import ContentHash
 from taxi_assets.trips.month import OUTSIDE, UNREADABLE, RawMonth
@@ -254,3 +256,57 @@ def test_categories_and_days_without_rows(tmp_path: Path) -> None:
         assert read.sort_by("passenger_count")["store_and_fwd_flag"].to_pylist() == (
             rows["store_and_fwd_flag"].to_pylist()
         )
+
+
+# Files that are larger than months are
+
+
+def limited(path: Path, max_day_bytes: int) -> RawMonth:
+    month = raw_month(path)
+    month.max_day_bytes = max_day_bytes
+    return month
+
+
+def test_a_bomb_is_rejected_before_it_is_unpacked(tmp_path: Path) -> None:
+    """20 KB that stand for 1 GB: one text of 20 KB in each of 50,000 rows."""
+    rows = 50_000
+    flag = pa.DictionaryArray.from_arrays(
+        pa.array([0] * rows, pa.int32()), pa.array(["N" * 20_000])
+    )
+    table = (
+        trips([START] * rows).drop("store_and_fwd_flag").append_column("store_and_fwd_flag", flag)
+    )
+    path = write(tmp_path / "m.parquet", table, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 400_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(SourceError, match="rows of store_and_fwd_flag unpack to 1,000,") as error:
+        parts_of(raw_month(path))
+    assert "TAXI_MAX_DAY_BYTES" in str(error.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+
+
+def test_a_day_of_more_rows_than_fit_in_memory_rejects_the_file(tmp_path: Path) -> None:
+    """Run lengths: 200 KB stand for 40 MB of rows of one day."""
+    path = write(tmp_path / "m.parquet", trips([START] * 200_000), compression="zstd")
+    with pytest.raises(
+        SourceError, match="over 20,000,000 bytes of rows for 2021-02-01, more than a day may have"
+    ):
+        parts_of(limited(path, 20_000_000))
+    assert parts_of(limited(path, 60_000_000))[1].num_rows == 200_000
+
+
+def test_the_largest_published_day_fits_twice() -> None:
+    """900,000 rows of 24 columns, fhvhv's busiest, as lines and as Parquet."""
+    line = (
+        "HV0003,B02764,B02764,2021-02-01 00:28:09,2021-02-01 00:31:42,2021-02-01 00:33:44,"
+        "2021-02-01 00:49:07,230,166,15.26,1923,122.28,10.00,10.67,11.98,12.50,12.50,10.00,"
+        "114.99,N,N,N,N,N"
+    )
+    fields = line.split(",")
+    assert len(fields) == 24
+    assert 2 * 900_000 * (len(line) + 1) < LimitSettings.max_day_bytes
+    columns = {
+        str(at): pa.array([START if ":" in field else 1.5 if "." in field else field] * 1000)
+        for at, field in enumerate(fields)
+    }
+    assert 2 * 900 * pa.table(columns).nbytes < LimitSettings.max_day_bytes
