@@ -70,6 +70,31 @@ def reject_bomb(source: Any, max_rows_bytes: int, max_bytes: int) -> None:
         _reject_measured(source, name, max(1, min(ROWS, max_rows_bytes // longest)), max_rows_bytes)
 
 
+def first_rows(parquet: pq.ParquetFile, rows: int, max_bytes: int) -> pa.Table:
+    """Return the first rows of an open file, so few at a time that no value can be too large.
+
+    Raises:
+        TooLargeError: they have more than `max_bytes`.
+    """
+    longest = 1
+    for at in range(parquet.metadata.num_row_groups):
+        for column in _columns(parquet.metadata.row_group(at)):
+            values = column.num_values * _width(column)
+            if column.num_values > parquet.metadata.row_group(at).num_rows:
+                _reject(values, max_bytes, f"lists of {column.path_in_schema} unpack to")
+            if column.physical_type == TEXT:
+                longest = max(longest, column.total_uncompressed_size)
+    batches, found, size = list[pa.RecordBatch](), 0, 0
+    step = max(1, min(rows, max_bytes // longest))
+    for batch in parquet.iter_batches(step, use_threads=False):
+        batches.append(batch.slice(0, rows - found))
+        found, size = found + batches[-1].num_rows, size + batch.nbytes
+        _reject(size, max_bytes, f"the first {found:,} rows unpack to")
+        if found >= rows:
+            break
+    return pa.Table.from_batches(batches, parquet.schema_arrow)
+
+
 def _top(schema: pa.Schema, path: str) -> str:
     """Name of the column that a leaf belongs to; a name may have dots in it."""
     return max((name for name in schema.names if f"{path}.".startswith(f"{name}.")), key=len)

@@ -26,6 +26,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from isal import isal_zlib
 
+from taxi_assets.parquet_limits import TooLargeError, reject_bomb
+from taxi_assets.settings import LimitSettings
+
 FACTS = b"taxi_assets"
 """Key under which a Parquet object carries its facts."""
 SEAL = re.compile(rb'"seal": "([0-9a-f]{8}) ([0-9a-f]{8})"')
@@ -130,6 +133,12 @@ def open_parquet(content: pa.Buffer) -> tuple[pq.ParquetFile, dict[str, Any]]:
     body = _verify_envelope(footer)
     if body is not None:
         _verify_body(isal_zlib.crc32(content[: content.size - len(footer)]), body)
+    else:
+        try:
+            limit = LimitSettings.max_day_bytes
+            reject_bomb(pa.BufferReader(content), limit, limit)
+        except TooLargeError as error:
+            raise DamagedError(f"is no day of trips: {error}") from None
     parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
     return parquet, _facts(parquet.metadata)
 

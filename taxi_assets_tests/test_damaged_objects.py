@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -39,6 +40,7 @@ from taxi_assets.resources.lake import (
     trips_key,
     unreadable_key,
 )
+from taxi_assets.sealed import open_zstd, seal_zstd
 from taxi_assets.services import SERVICES
 from taxi_assets.slices import CLEANED, CleanedDay, Label, RawSlice, open_trips
 from taxi_assets.trips.clean import clean
@@ -455,3 +457,39 @@ def test_a_damaged_object_stops_no_other_day_of_a_run(
     (stores.lake() / keys["raw_trips"]).write_bytes(b"")
     assert runs.run("green", days[1]).success
     assert stores.store_totals(GREEN) == before
+
+
+def test_lines_that_unpack_to_more_than_fit_in_memory_reject_their_day_alone(
+    tmp_path: Path, resource: LakeResource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = load_raw(tmp_path, resource, "csv")
+    path = Path(resource.lake.root, raw_key(YELLOW, BAD))
+    lines = pa.Codec("zstd").compress(HEADER + row(f"{BAD} 08:00:00") * 100_000, asbytes=True)
+    facts, _ = open_zstd(pa.py_buffer(path.read_bytes()))
+    path.write_bytes(seal_zstd(facts, lines))
+    assert path.stat().st_size < 20_000
+    monkeypatch.setenv("TAXI_MAX_DAY_BYTES", "1000000")
+    days = Days(DAYS, lambda day: raw.open_day(YELLOW, day))
+    assert [day for day, _ in days] == [DAYS[0], DAYS[2]]
+    assert "unpacks to over 1,000,000 bytes (TAXI_MAX_DAY_BYTES)" in str(days.refused[BAD])
+
+
+def test_rows_that_unpack_to_more_than_fit_in_memory_reject_their_day_alone(
+    tmp_path: Path, resource: LakeResource
+) -> None:
+    raw = load_raw(tmp_path, resource, "parquet")
+    path = Path(resource.lake.root, raw_key(YELLOW, BAD, "parquet"))
+    # An object of version 1 had facts and no seal.
+    facts = json.loads(pq.read_metadata(path).metadata[b"taxi_assets"])
+    del facts["seal"], facts["sealed_by"]
+    text = pa.DictionaryArray.from_arrays(
+        pa.array([0] * 60_000, pa.int32()), pa.array(["x" * 10_000])
+    )
+    schema = pa.schema([("text", pa.string())])
+    with pq.ParquetWriter(path, schema, compression="zstd", store_schema=False) as writer:
+        writer.add_key_value_metadata({"taxi_assets": json.dumps(facts)})
+        writer.write_table(pa.table([text.dictionary_decode()], schema=schema))
+    assert path.stat().st_size < 200_000
+    days = Days(DAYS, lambda day: raw.open_day(YELLOW, day))
+    assert [day for day, _ in days] == [DAYS[0], DAYS[2]]
+    assert "is no day of trips: 60,000 rows of text unpack to" in str(days.refused[BAD])

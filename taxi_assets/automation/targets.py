@@ -7,13 +7,14 @@ webhook is a secret.
 from __future__ import annotations
 
 import smtplib
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.message import EmailMessage
 from functools import partial
-from threading import Thread
+from threading import Thread, Timer
 from typing import Any
 
 from taxi_assets.automation.message import Alert
@@ -104,11 +105,16 @@ def email_message(alert: Alert, settings: EmailSettings) -> EmailMessage:
 def _post(url: str, body: dict[str, Any]) -> None:
     import requests  # noqa: PLC0415 - heavy at import
 
+    from taxi_assets.http_session import LimitedSession  # noqa: PLC0415
+
     try:
         # Streamed and closed: the answer's status is all that is read.
-        with requests.post(
-            url, json=body, timeout=PATIENCE, allow_redirects=False, stream=True
-        ) as answer:
+        with (
+            LimitedSession(PATIENCE, LONGEST) as session,
+            session.post(
+                url, json=body, timeout=PATIENCE, allow_redirects=False, stream=True
+            ) as answer,
+        ):
             status = answer.status_code
     except requests.Timeout:
         raise NotSentError(f"no answer within {PATIENCE:g} s", passing=True) from None
@@ -149,16 +155,49 @@ def _mail(settings: EmailSettings, message: EmailMessage) -> None:
         )
 
 
+class _Limited:
+    """Mixed into smtplib's clients, which bound each silence of a server and not its answers."""
+
+    sock: socket.socket | None
+    _timer: Timer | None = None
+
+    def connect(self, *arguments: Any, **options: Any) -> Any:
+        """Connect, and end the connection when all targets have to be told."""
+        self._timer = Timer(LONGEST, self._cut)
+        self._timer.daemon = True
+        self._timer.start()
+        return super().connect(*arguments, **options)  # type: ignore[misc]
+
+    def close(self) -> None:
+        """Close, and leave no timer behind."""
+        if self._timer is not None:
+            self._timer.cancel()
+        super().close()  # type: ignore[misc]
+
+    def _cut(self) -> None:
+        if self.sock is not None:
+            with suppress(OSError):
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+
+
+class _LimitedSMTP(_Limited, smtplib.SMTP):
+    pass
+
+
+class _LimitedSMTPOverTLS(_Limited, smtplib.SMTP_SSL):
+    pass
+
+
 @contextmanager
 def _connection(settings: EmailSettings) -> Iterator[smtplib.SMTP]:
     tls = ssl.create_default_context()
     if settings.security == "tls":
-        with smtplib.SMTP_SSL(
+        with _LimitedSMTPOverTLS(
             settings.host, settings.port, timeout=PATIENCE, context=tls
         ) as connection:
             yield connection
         return
-    with smtplib.SMTP(settings.host, settings.port, timeout=PATIENCE) as connection:
+    with _LimitedSMTP(settings.host, settings.port, timeout=PATIENCE) as connection:
         if settings.security == "starttls":
             connection.starttls(context=tls)
         yield connection

@@ -40,13 +40,18 @@ from taxi_assets.resources.lake import (
 )
 from taxi_assets.sealed import DamagedError, open_parquet, open_zstd
 from taxi_assets.services import Service
+from taxi_assets.settings import Settings
 from taxi_assets.slices import Label, Origin, RawSlice, rejecting_damage
 from taxi_assets.table_metadata import PARTITION_ROWS, SCHEMA, published_schema
+from taxi_assets.trips.header import LONGEST_HEADER
 from taxi_assets.trips.month import BLANK, OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.windows import Month
 
 RAW, OUTSIDE_ASSET, UNREADABLE_ASSET = "raw_trips", "outside_month", "unreadable"
 """What raw objects say they are."""
+
+BLOCK = 16 << 20
+"""Bytes that are unpacked at a time: most days are one block."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +137,19 @@ def _open(stored: pa.Buffer, kind: str) -> tuple[pa.Buffer | pa.Table, dict[str,
         parquet, facts = open_parquet(stored)
         return parquet.read(use_threads=False), facts
     facts, packed = open_zstd(stored)
+    return _unpack(packed, Settings.from_env().limits.max_day_bytes), facts
+
+
+def _unpack(packed: pa.Buffer, max_bytes: int) -> pa.Buffer:
+    """Unpack a day's lines; a few KB of somebody else's object may stand for GBs."""
+    blocks, size = list[pa.Buffer](), 0
     with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as stream:
-        return stream.read_buffer(), facts
+        while (block := stream.read_buffer(BLOCK)).size:
+            blocks.append(block)
+            size += block.size
+            if size > max_bytes + LONGEST_HEADER:
+                raise DamagedError(f"unpacks to over {max_bytes:,} bytes (TAXI_MAX_DAY_BYTES)")
+    return blocks[0] if len(blocks) == 1 else pa.py_buffer(b"".join(blocks))
 
 
 def _row_count(facts: Mapping[str, Any]) -> int:

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from pydantic import Field
 
 from taxi_assets.errors import StoreError
+from taxi_assets.parquet_limits import TooLargeError, first_rows
 from taxi_assets.resources.lake import Lake, LakeResource, open_lake
 from taxi_assets.sealed import DamagedError, verify_stream
 from taxi_assets.settings import BUCKET, LakeSettings
@@ -30,6 +31,10 @@ CSV, PARQUET = (".csv", ".csv.gz", ".csv.zst"), (".parquet",)
 """Endings that tell what an object is."""
 BLOCK = 1 << 20
 """Bytes of CSV in memory at once, and the longest row."""
+MAX_SHOWN_BYTES = 256 << 20
+"""Bytes that the rows to show may have."""
+MAX_UNPACKED_BYTES = 64 << 30
+"""Bytes of CSV that are counted; stops zstd and gzip bombs."""
 
 
 class InspectObjectConfig(dg.Config):
@@ -136,6 +141,8 @@ def look_into(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
             found = _csv(lake, key, config)
     except FileNotFoundError as error:
         raise StoreError(f"there is no {lake.path(key)}") from error
+    except TooLargeError as error:
+        raise StoreError(f"{lake.path(key)} is too large to show: {error}") from error
     except DamagedError as error:
         raise StoreError(f"{lake.path(key)} cannot be read: it {error}") from error
     except (pa.ArrowException, OSError, MemoryError, UnicodeError) as error:
@@ -150,7 +157,7 @@ def _parquet(lake: Lake, key: str, rows: int) -> Found:
         lake.open(key) as stream,
         pq.ParquetFile(stream, buffer_size=BLOCK, page_checksum_verification=True) as parquet,
     ):
-        first = next(parquet.iter_batches(rows, use_threads=False), None)
+        first = first_rows(parquet, rows, MAX_SHOWN_BYTES)
         return Found(
             columns_of(parquet.schema_arrow), parquet.metadata.num_rows, _tuples(first, rows)
         )
@@ -165,7 +172,16 @@ def _csv(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
         column_types=dict.fromkeys((name for name, _ in columns), pa.string())
     )
     with _reader(lake, key, config, as_text) as reader:
-        return Found(columns, sum(batch.num_rows for batch in reader), first)
+        return Found(columns, _count(reader), first)
+
+
+def _count(reader: pc.CSVStreamingReader) -> int:
+    rows = size = 0
+    for batch in reader:
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if size > MAX_UNPACKED_BYTES:
+            raise TooLargeError(f"it unpacks to over {MAX_UNPACKED_BYTES:,} bytes")
+    return rows
 
 
 @contextmanager
@@ -184,7 +200,7 @@ def _reader(
         yield reader
 
 
-def _tuples(batch: pa.RecordBatch | None, rows: int) -> list[tuple[Any, ...]]:
+def _tuples(batch: pa.RecordBatch | pa.Table | None, rows: int) -> list[tuple[Any, ...]]:
     if batch is None:
         return []
     cells = [column.to_pylist() for column in batch.slice(0, rows).columns]

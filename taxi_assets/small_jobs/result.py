@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,6 +13,8 @@ import pyarrow as pa
 from taxi_assets.errors import TerminalError, one_line
 from taxi_assets.redaction import redacted_cause
 
+MAX_COLUMNS = 500
+"""Columns of a table; the schema beside it names all."""
 WIDEST = 200
 """Characters of a cell."""
 LARGEST_EXACT = 2**53
@@ -22,19 +25,38 @@ Column = tuple[str, str]
 
 
 def table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> dg.TableMetadataValue:
-    """Rows as the run's page shows them; a name that comes twice gets a number."""
-    names: list[str] = []
-    for name, _ in columns:
-        again = sum(one == name for one, _ in columns[: len(names)])
-        names.append(f"{name} ({again + 1})" if again else name)
+    """Rows as the run's page shows them; a name that comes twice gets a number.
+
+    A table of more than `MAX_COLUMNS` columns is cut, and says how many are left out.
+    """
+    left_out = len(columns) - MAX_COLUMNS
+    shown_columns = list(columns[:MAX_COLUMNS])
+    if left_out > 0:
+        shown_columns.append((f"{left_out:,} more columns", "not shown"))
+        rows = ((*row[:MAX_COLUMNS], "") for row in rows)
+    names = _numbered(name for name, _ in shown_columns)
     return dg.MetadataValue.table(
         records=[dg.TableRecord(dict(zip(names, map(_cell, row), strict=True))) for row in rows],
         schema=dg.TableSchema(
             columns=[
-                dg.TableColumn(name, kind) for name, (_, kind) in zip(names, columns, strict=True)
+                dg.TableColumn(name, kind)
+                for name, (_, kind) in zip(names, shown_columns, strict=True)
             ]
         ),
     )
+
+
+def _numbered(names: Iterable[str]) -> list[str]:
+    """Each name once: `x`, `x (2)`, `x (3)`."""
+    numbered, times, used = list[str](), Counter[str](), set[str]()
+    for name in names:
+        unique = name
+        while unique in used:
+            times[name] += 1
+            unique = f"{name} ({times[name] + 1})"
+        used.add(unique)
+        numbered.append(unique)
+    return numbered
 
 
 def schema(columns: Sequence[Column]) -> dg.TableSchemaMetadataValue:

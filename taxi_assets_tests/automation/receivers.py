@@ -6,7 +6,7 @@ import json
 import socket
 import ssl
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email import message_from_bytes
 from email.message import EmailMessage, Message
@@ -110,3 +110,32 @@ def smtp_server(inbox: Inbox, tls: ssl.SSLContext | None = None, **options: Any)
         yield controller.port
     finally:
         controller.stop()
+
+
+@contextmanager
+def dripping() -> Iterator[int]:
+    """A server whose answer is a byte every 50 ms, for ever; its port."""
+    over = Event()
+
+    def drip(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            while not over.wait(0.05):
+                connection.sendall(b"2")
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threads.append(Thread(target=drip, args=[listener.accept()[0]]))
+                threads[-1].start()
+
+    threads: list[Thread] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        accepting = Thread(target=accept)
+        accepting.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            over.set()
+            listener.shutdown(socket.SHUT_RDWR)
+    for thread in [accepting, *threads]:
+        thread.join()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from taxi_assets_tests.automation.receivers import (
     PASSWORD,
     USER,
     Inbox,
+    dripping,
     free_port,
     http_receiver,
     smtp_server,
@@ -179,3 +181,23 @@ def test_only_what_may_pass_is_mailed_again(
 
 def test_an_smtp_server_that_is_down_is_said(short_pauses: None) -> None:
     assert send(ALERT, email(free_port())) == {"e-mail": "no connection"}
+
+
+@pytest.mark.parametrize("target", ["webhook", "smtp"])
+def test_a_target_that_answers_a_byte_at_a_time_leaves_no_thread_behind(
+    target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each byte resets the time-out of requests and smtplib: its thread would stay for ever."""
+    monkeypatch.setattr(targets, "LONGEST", 0.5)
+    monkeypatch.setattr(targets, "PATIENCE", 0.3)
+    with dripping() as port:
+        hook = f"http://127.0.0.1:{port}/hook"
+        settings = replace(NOBODY, webhook=hook) if target == "webhook" else email(port)
+        before = set(threading.enumerate())
+        began = time.monotonic()
+        assert len(send(ALERT, settings)) == 1
+        assert time.monotonic() - began < 2
+        end = time.monotonic() + 5
+        while set(threading.enumerate()) - before and time.monotonic() < end:
+            time.sleep(0.05)
+        assert set(threading.enumerate()) - before == set()

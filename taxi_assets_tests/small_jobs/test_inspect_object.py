@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,8 @@ import pytest
 
 from taxi_assets.sealed import seal_zstd
 from taxi_assets.slices import encode
+from taxi_assets.small_jobs import inspect_object
+from taxi_assets.small_jobs.result import MAX_COLUMNS, _numbered
 from taxi_assets_tests.small_jobs.jobs import records, refused, shown
 
 TEXT = 'name,age,fare\n"Allen, Elisabeth",29,211.3375\n"two\nlines",,151.55\nAstor,47,227.525\n'
@@ -227,3 +230,49 @@ def test_a_large_object_is_read_in_blocks(lake: Path) -> None:
         pa.set_memory_pool(before)
     assert found["rows"] == 1_000_000
     assert 0 < pool.max_memory() < 30e6
+
+
+# Objects that are wider or larger than they look
+
+
+@pytest.mark.parametrize("name", ["wide.csv", "wide.parquet"])
+def test_ten_thousand_columns(lake: Path, name: str) -> None:
+    names = [f"c{at}" for at in range(10_000)]
+    (lake / "wide.csv").write_text(",".join(names) + "\n" + ",".join("1" for _ in names) + "\n")
+    pq.write_table(pa.table({name: [1] for name in names}), lake / "wide.parquet")
+    found = shown("inspect_object", object=name)
+    assert [column.name for column in found["columns"].columns] == names
+    (row,) = records(found["preview"])
+    assert list(row) == [*names[:MAX_COLUMNS], "9,500 more columns"]
+
+
+def test_a_table_takes_time_by_its_columns_and_not_by_their_square() -> None:
+    """100,000 names took 270 s, each compared with all before it."""
+    columns = [("same", "int64"), ("same (2)", "int64")] * 50_000
+    began = time.process_time()
+    names = _numbered(name for name, _ in columns)
+    assert time.process_time() - began < 5
+    assert len(set(names)) == len(columns)
+    assert names[:4] == ["same", "same (2)", "same (3)", "same (2) (2)"]
+
+
+def test_rows_that_unpack_to_more_than_fit_in_memory_are_not_shown(lake: Path) -> None:
+    """Some KB that stand for 300 MB in its first 1,000 rows."""
+    text = pa.DictionaryArray.from_arrays(
+        pa.array([0] * 1000, pa.int32()), pa.array(["x" * 300_000])
+    )
+    pq.write_table(
+        pa.table({"text": text}), lake / "bomb.parquet", compression="zstd", store_schema=False
+    )
+    assert (lake / "bomb.parquet").stat().st_size < 200_000
+    said = refused("inspect_object", object="bomb.parquet", rows=1000)
+    assert "bomb.parquet is too large to show: the first " in said
+    assert shown("inspect_object", object="bomb.parquet", rows=2)["rows"] == 1000
+
+
+def test_what_unpacks_without_end_is_not_counted_to_the_end(
+    lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inspect_object, "MAX_UNPACKED_BYTES", 1 << 20)
+    (lake / "bomb.csv.zst").write_bytes(zstd("a,b\n" + "11,22\n" * 1_000_000))
+    assert "unpacks to over 1,048,576 bytes" in refused("inspect_object", object="bomb.csv.zst")
