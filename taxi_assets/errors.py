@@ -122,7 +122,8 @@ REMEDIES = {
     "PermissionError": "give this account Storage Object Admin on the bucket",
     "FileNotFoundError": "make the bucket, or check GCS_BUCKET and TAXI_LAKE",
     **dict.fromkeys(
-        ("Unauthorized", "RefreshError", "InvalidOperation"), "check GOOGLE_APPLICATION_CREDENTIALS"
+        ("Unauthorized", "RefreshError", "InvalidOperation"),
+        "check GOOGLE_APPLICATION_CREDENTIALS, or BIGQUERY_TOKEN for an emulator",
     ),
     "Forbidden": "give this account BigQuery Data Editor and Job User on GCP_PROJECT",
 }

@@ -13,7 +13,7 @@ import pytest
 from google.api_core.exceptions import BadRequest, Forbidden, NotFound, PreconditionFailed
 from google.cloud import bigquery
 
-from taxi_assets.errors import StoreError, UnavailableError
+from taxi_assets.errors import StoreError, UnavailableError, is_transient
 from taxi_assets.io_managers import bigquery as module
 from taxi_assets.io_managers.bigquery import BigQueryIOManager, read_back
 from taxi_assets.io_managers.bigquery_table import schema_of
@@ -22,6 +22,7 @@ from taxi_assets.resources.lake import Lake
 from taxi_assets.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.fault_proxy import HttpProxy
+from taxi_assets_tests.small_jobs import jobs as small_jobs
 from taxi_assets_tests.strict_bigquery import strict_bigquery
 from taxi_assets_tests.test_postgres_store import a_day
 
@@ -60,9 +61,11 @@ def google(proxy: HttpProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpPr
     monkeypatch.setenv("BIGQUERY_TOKEN", stores.stack().bigquery_token)
     monkeypatch.setenv("BIGQUERY_DATASET", DATASET)
     yield proxy
-    assert proxy.left == []
+    left = proxy.left
+    proxy.clear()
     with BigQueryResource().client() as client:
         client.delete_dataset(DATASET, delete_contents=True, not_found_ok=True)
+    assert left == []
 
 
 @pytest.fixture
@@ -339,6 +342,18 @@ def test_answers_that_are_no_json_are_lost_answers(
     google.add(r"^POST \S+/jobs\b.*BEGIN TRANSACTION", "cut_json")
     store(lake, DAY)
     assert rows_of(client, DAY) == [10]
+
+
+def test_a_page_in_place_of_an_answer_is_named(google: HttpProxy, lake: Lake) -> None:
+    google.add(r"^GET \S+/tables/", "answer_in_html")
+    with pytest.raises(
+        UnavailableError, match=f"came from {google.address} .* is no JSON"
+    ) as error:
+        store(lake, DAY)
+    assert is_transient(error.value)
+    google.add(r"^POST \S+/jobs", "answer_in_html")
+    said = small_jobs.refused("sql_query", query="SELECT 1", store="bigquery")
+    assert "is no JSON: a proxy in between may want somebody to sign in" in said
 
 
 def test_this_bigquery_is_as_strict_as_google(client: bigquery.Client, lake: Lake) -> None:

@@ -72,12 +72,22 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
 
         Raises:
             StoreError: there are no credentials for Google Cloud.
+            UnavailableError: somebody in between answered in the place of BigQuery.
         """
+        from requests import JSONDecodeError  # noqa: PLC0415 - heavy at import
+
         endpoint, token = self._emulator()
-        if endpoint is None:
-            with self._google() as client:
-                yield _impatient(client, self.settings.timeout)
-            return
+        try:
+            with self._google() if endpoint is None else self._at(endpoint, token) as client:
+                yield client
+        except JSONDecodeError as error:
+            raise UnavailableError(
+                f"what came from {endpoint or 'Google'} in place of BigQuery's answer is no JSON: "
+                "a proxy in between may want somebody to sign in"
+            ) from error
+
+    @contextmanager
+    def _at(self, endpoint: str, token: str) -> Iterator[Client]:
         client = emulator_client(self.settings.project, endpoint, token)
         _impatient(client, self.settings.timeout, embedded=self.settings.embedded)
         try:
@@ -93,7 +103,7 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
         google = GoogleBigQuery(project=self.settings.project, location=self.settings.location)
         try:
             with google.get_client() as client:
-                yield client
+                yield _impatient(client, self.settings.timeout)
         except DefaultCredentialsError as error:
             raise StoreError(
                 "no credentials for Google Cloud: set GOOGLE_APPLICATION_CREDENTIALS to a key "
