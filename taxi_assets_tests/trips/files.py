@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from taxi_assets.io_managers.spool import Spool, spool_of
+from taxi_assets.sealed import open_parquet, open_zstd
 from taxi_assets.services import SERVICES, Service
-from taxi_assets.trips.month import RawMonth
+from taxi_assets.trips.month import BLANK, RawMonth
 from taxi_assets.trips.source import MonthFile
 from taxi_assets.windows import Month
 
@@ -67,3 +69,16 @@ def unpacked(packed: bytes) -> bytes:
 def slice_of(*lines: bytes) -> pa.Buffer:
     """A day's slice: header and lines."""
     return pa.py_buffer(HEADER + b"".join(line + b"\n" for line in lines))
+
+
+def slices_of(month: RawMonth) -> dict[int, pa.Buffer | pa.Table]:
+    """What the lake gets of a month, read back, by day of the month, OUTSIDE and UNREADABLE."""
+    spools: dict[int, Spool] = {}
+    for part in month.pass_over(lambda _: None):
+        if part.key != BLANK:
+            spools.setdefault(part.key, spool_of(month)).add(part)
+    stored = {key: pa.py_buffer(spools[key].content({})) for key in sorted(spools)}
+    if month.is_parquet:
+        return {key: open_parquet(one)[0].read() for key, one in stored.items()}
+    packed = {key: open_zstd(one)[1] for key, one in stored.items()}
+    return {key: pa.py_buffer(unpacked(one)) for key, one in packed.items()}

@@ -1,0 +1,234 @@
+"""Odd files, from the file to every store: what is odd in a row is that row's matter alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from taxi_assets.checks import check_raw
+from taxi_assets.errors import SourceError
+from taxi_assets.services import YELLOW
+from taxi_assets.trips.clean import clean
+from taxi_assets.trips.month import RawMonth
+from taxi_assets.trips.source import fetch
+from taxi_assets.windows import Month
+from taxi_assets_tests import stores
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.stores import Runs
+from taxi_assets_tests.trips.files import raw_month, row, slices_of
+from taxi_assets_tests.trips.test_parquet import trips
+
+DAYS = [date(2020, 12, 1), date(2020, 12, 2), date(2020, 12, 3)]
+A_DAY = 150
+"""Rows of a day: one that is quarantined among them is less than the 1 % that may be."""
+INFINITY = 2**63 - 1
+"""Microseconds, as DuckDB writes its infinite timestamp."""
+
+
+def odd_parquet() -> pa.Table:
+    """Three days; on the second and third, rows with values that no store can hold."""
+    midnights = [datetime(one.year, one.month, one.day) for one in DAYS]  # noqa: DTZ001
+    pickups = [start + timedelta(minutes=at) for start in midnights for at in range(A_DAY)]
+    rows = len(pickups)
+    dropoffs = pa.array(pickups, pa.timestamp("us")).cast(pa.int64()).to_pylist()
+    dropoffs[A_DAY + 10] = INFINITY
+    flags: list[bytes | None] = [(b"N", b"Y", None)[at % 3] for at in range(rows)]
+    flags[2 * A_DAY + 20] = b"N\0"
+    dates = [None if at % 2 else pickup.date() for at, pickup in enumerate(pickups)]
+    return trips(
+        list(pickups),
+        passenger_count=pa.array([1.0] * rows),
+        total_amount=pa.array([10] * rows, pa.int64()).cast(pa.decimal128(38, 2)),
+        tpep_dropoff_datetime=pa.array(dropoffs).view(pa.timestamp("us")),
+        store_and_fwd_flag=pa.array(flags).cast(pa.string_view(), safe=False),
+        pickup_date=pa.array(dates),
+        ingested=pa.array([INFINITY] * rows).view(pa.timestamp("us")),
+        tags=pa.array([["a", None], None, []] * (rows // 3), pa.list_(pa.string_view())),
+    )
+
+
+def odd_csv() -> bytes:
+    """Two days of lines with marks for "no value", truth values for flags and Excel's comma."""
+    header = ",".join(YELLOW.header) + ",filename,\n"
+    marks = ("NULL", r"\N", "NaN", "nan", "None", "N/A")
+    lines = []
+    for day in DAYS[:2]:
+        for at in range(A_DAY):
+            values = {"store_and_fwd_flag": ("True", "False", "what")[at % 3]}
+            if at < len(marks):
+                names = ("VendorID", "RatecodeID", "tip_amount", "tpep_dropoff_datetime")
+                values |= dict.fromkeys(names, marks[at])
+            if at == A_DAY - 1:
+                values["passenger_count"] = "NULL"
+            lines.append(row(f"{day} 00:00:{at % 60:02d}", **values) + b",m.csv,\n")
+    return header.encode() + b"".join(lines)
+
+
+def totals(*days: tuple[date, int, float]) -> dict[str, stores.Totals]:
+    each = {day: (rows, amount) for day, rows, amount in days}
+    return dict.fromkeys(("postgres", "lake", "bigquery"), each)
+
+
+@pytest.mark.usefixtures("empty_stores")
+def test_odd_rows_of_a_parquet_month_are_quarantined_and_a_file_of_none_empties_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / "{service}_{year}-{month}.parquet"))
+    path = tmp_path / "yellow_2020-12.parquet"
+    table = odd_parquet()
+    pq.write_table(table, path)
+    runs = Runs()
+    result = runs.run("yellow", str(DAYS[0]), str(DAYS[-1]))
+    assert result.success, stores.failure(result)
+    rows = (A_DAY, A_DAY - 1, A_DAY - 1)
+    landed = totals(*((day, n, 10.0 * n) for day, n in zip(DAYS, rows, strict=True)))
+    assert stores.store_totals(YELLOW) == landed
+    found = runs.evaluations(result.run_id)
+    said = {
+        str(DAYS[1]): "row 11: tpep_dropoff_datetime='294247-01-10 04:00:54.775807'",
+        str(DAYS[2]): r"row 21: store_and_fwd_flag='N\x00'",
+    }
+    for day in map(str, DAYS):
+        check = found["yellow/cleaned_trips", "values_readable", day]
+        assert (check.passed, check.metadata["first"].value) == (day not in said, said.get(day, ""))
+        assert check.severity == dg.AssetCheckSeverity.WARN or check.passed
+        new = found["yellow/raw_trips", "known_columns", day]
+        assert new.metadata["unknown"].value == "pickup_date, ingested, tags"
+        empty = found["yellow/raw_trips", "every_day_has_rows", day]
+        assert empty.metadata["without_rows"].value == "2020-12-04 to 2020-12-31"
+    recorded = runs.materializations(result.run_id)
+    assert sum(recorded[one].metadata["rows"].value for one in recorded if "raw" in one[0]) == 450
+    preview = recorded["yellow/raw_trips", str(DAYS[0])].metadata["preview"].records[0].data
+    assert preview["ingested"] == "294247-01-10 04:00:54.775807"
+    for frame in stores.store_rows(YELLOW).values():
+        assert len(frame) == sum(rows)
+        assert set(frame["store_and_fwd_flag"].dropna()) == {"N", "Y"}
+
+    pq.write_table(table[:0], path)
+    for days in ((str(DAYS[1]),), (str(DAYS[0]), str(DAYS[-1]))):
+        result = runs.run("yellow", *days)
+        assert not result.success
+        assert f"none of the 0 rows of {path} has its pickup in 2020-12" in stores.failure(result)
+        assert runs.materializations(result.run_id) == {}
+    assert stores.store_totals(YELLOW) == landed
+
+
+@pytest.mark.usefixtures("empty_stores")
+def test_odd_texts_of_a_csv_month_are_what_they_mean_and_a_cut_file_empties_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / "{service}_{year}-{month}.csv"))
+    path = tmp_path / "yellow_2020-12.csv"
+    content = odd_csv()
+    path.write_bytes(content)
+    runs = Runs()
+    result = runs.run("yellow", str(DAYS[0]), str(DAYS[1]))
+    assert result.success, stores.failure(result)
+    landed = totals(*((day, A_DAY - 1, float(A_DAY - 1)) for day in DAYS[:2]))
+    assert stores.store_totals(YELLOW) == landed
+    found = runs.evaluations(result.run_id)
+    for day in map(str, DAYS[:2]):
+        assert found["yellow/cleaned_trips", "values_readable", day].passed
+        labels = found["yellow/cleaned_trips", "known_labels", day]
+        assert (labels.passed, labels.severity) == (False, dg.AssetCheckSeverity.WARN)
+        assert labels.metadata["labels"].value == {"store_and_fwd_flag=what": A_DAY // 3}
+        assert (
+            found["yellow/raw_trips", "known_columns", day].metadata["unknown"].value == "filename"
+        )
+    for frame in stores.store_rows(YELLOW).values():
+        assert set(frame["store_and_fwd_flag"].dropna()) == {"Y", "N"}
+        assert frame["vendorid"].isna().sum() == 2 * 6
+        assert frame["tip_amount"].isna().sum() == 2 * 6
+
+    second_day = content.index(str(DAYS[1]).encode())
+    for broken, why in (
+        (content[: second_day + 30], "was cut short inside line"),
+        (content.partition(b"\n")[0], "none of the 0 rows"),
+        (content.replace(b"2020-12", b"2020-11"), "none of the 300 rows"),
+        (content.decode().encode("utf-16"), "UTF-16 text, not UTF-8"),
+    ):
+        path.write_bytes(broken)
+        result = runs.run("yellow", str(DAYS[0]), str(DAYS[1]))
+        assert not result.success
+        assert why in stores.failure(result)
+        assert runs.materializations(result.run_id) == {}
+    assert stores.store_totals(YELLOW) == landed
+
+
+FOLDER = REPOSITORY.parent / "shared" / "cases" / "files"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What becomes of a file of `../shared/cases`."""
+
+    rows: Sequence[int] = ()
+    """Cleaned rows of its first days."""
+    rejected: str = ""
+    unreadable: Sequence[str] = ()
+    unknown: str = ""
+    """Columns that `known_columns` names."""
+
+
+CASES = {
+    "csv-header-only": Case(rejected="none of the 0 rows of .* has its pickup in 2021-01"),
+    "parquet-extra-date-with-null": Case([393], unknown="tpep_pickup_date, tpep_dropoff_date"),
+    "parquet-added-columns-of-all-kinds": Case(
+        [393],
+        unknown="trip_id, ingested_at, _dlt_load_id, tags, meta, props, geom, is_long, cost, "
+        "nothing, borough, took",
+    ),
+    "parquet-infinity-one-day-of-three": Case(
+        [338, 330, 379],
+        unreadable=["row 11: tpep_dropoff_datetime='294247-01-10 04:00:54.775807'"],
+    ),
+    "parquet-int96-year-2300": Case([393]),
+    "parquet-string-view": Case([393]),
+    "csv-2017-plus-filename": Case([94], unknown="filename"),
+    "csv-utf16": Case(rejected="UTF-16"),
+    "csv-trailing-comma-header": Case([393]),
+    "csv-null-NULL": Case([338]),
+    "csv-flag-words": Case([393]),
+}
+
+
+@pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no cases in {FOLDER}")
+def test_every_case_of_the_folder_is_known() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == set(CASES)
+
+
+@pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no cases in {FOLDER}")
+@pytest.mark.parametrize("name", CASES)
+def test_a_case_of_the_folder_has_its_outcome(name: str, tmp_path: Path) -> None:
+    (path,) = (FOLDER / name).iterdir()
+    year, month = re.search(r"_(\d{4})-(\d\d)\.", path.name).groups()
+    which, case = Month(int(year), int(month)), CASES[name]
+    template = str(FOLDER / name / f"{{service}}_tripdata_{{year}}-{{month}}{path.suffix}")
+
+    def opened() -> tuple[RawMonth, dict[int, pa.Buffer | pa.Table]]:
+        month = raw_month(fetch(template, YELLOW, which, tmp_path, print).path, month=which)
+        return month, slices_of(month)
+
+    if case.rejected:
+        with pytest.raises(SourceError, match=case.rejected):
+            opened()
+        return
+    read, days = opened()
+    done = [clean(days[at + 1], YELLOW) for at in range(len(case.rows))]
+    assert [len(one.frame) for one in done] == list(case.rows)
+    assert [str(bad) for one in done for bad in one.unreadable] == list(case.unreadable)
+    for one in done:
+        assert set(one.frame["store_and_fwd_flag"].dropna()) <= {"N", "Y"}
+        assert not one.unknown_labels
+    results = {one.check: one for one in check_raw(read)}
+    assert results["known_columns"].metadata["unknown"] == case.unknown
+    assert results["no_int96_times"].passed is ("int96" not in name)
+    assert not results["every_day_has_rows"].passed
