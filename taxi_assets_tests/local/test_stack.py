@@ -194,7 +194,12 @@ def test_programs_run_from_a_copy_when_the_wheel_is_out_of_reach(
     servers: list[Server] = []
     place = Home(home)
     place.make()
-    server, config = postgres.start(place, Config(), servers.append)
+    # The copy is for another account, whatever the umask.
+    umask = os.umask(0o077)
+    try:
+        server, config = postgres.start(place, Config(), servers.append)
+    finally:
+        os.umask(umask)
     server.wait_ready()
     server.ask_to_stop()
     server.finish(10)
