@@ -25,7 +25,7 @@ from taxi_assets.io_managers.base import guarded
 from taxi_assets.partitions import daily_partitions, monthly_partitions
 from taxi_assets.record import CheckResult, days_of, is_last, record_checks, record_observation
 from taxi_assets.redaction import redact, redacted_cause
-from taxi_assets.rejections import find_rejections, record_rejection
+from taxi_assets.rejections import find_rejections, record_rejection, rejected_by_asset
 from taxi_assets.resources.bigquery import BigQueryResource
 from taxi_assets.resources.cleaning import CleaningResource, cleaning_version
 from taxi_assets.resources.lake import LakeResource
@@ -333,7 +333,7 @@ def _pull(context: dg.AssetExecutionContext, upstream: Days[T]) -> dict[date, T]
 
 def _landed(context: dg.AssetExecutionContext, days: Sequence[date]) -> list[date]:
     """Return the days that the IO manager has stored, and not rejected."""
-    rejected = find_rejections(context.instance, context.asset_key, days)
+    rejected = rejected_by_asset(context.instance, context.asset_key, days)
     return [day for day in days if day not in rejected]
 
 

@@ -20,6 +20,9 @@ from filelock import FileLock
 
 from taxi_assets.event_log import BatchedSqliteEventLogStorage
 
+MAX_SECONDS = 120
+"""For which a process waits for another one to make the files."""
+
 
 class TaxiInstance(dg.DagsterInstance):
     """Dagster's instance, whose storage is `BatchedSqliteStorage` unless `dagster.yaml` has one."""
@@ -50,7 +53,8 @@ class BatchedSqliteStorage(DagsterSqliteStorage):
     """
 
     def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        with FileLock(os.path.join(base_dir, ".storage.lock")):  # noqa: PTH118 - Dagster's string
+        lock = os.path.join(base_dir, ".storage.lock")  # noqa: PTH118 - Dagster's string
+        with FileLock(lock, timeout=MAX_SECONDS):
             super().__init__(base_dir, inst_data)
         folder = os.path.join(base_dir, "history", "runs")  # noqa: PTH118 - as Dagster's own
         self._event_log_storage = BatchedSqliteEventLogStorage(folder)

@@ -75,13 +75,22 @@ def find_rejections(
     found: dict[date, DayRefusedError] = {}
     for asset in lineage(key):
         others = [day for day in days if day not in found]
-        for day, rejection in _last_rejections(instance, asset, others).items():
-            if not _materialized_since(instance, asset, day, rejection.storage_id):
-                found[day] = DayRefusedError(
-                    f"{asset.to_user_string()} rejected it in run {rejection.run_id[:8]}: "
-                    f"{rejection.reason}"
-                )
+        found |= rejected_by_asset(instance, asset, others)
     return found
+
+
+def rejected_by_asset(
+    instance: dg.DagsterInstance, asset: dg.AssetKey, days: Sequence[date]
+) -> dict[date, DayRefusedError]:
+    """Return the days that an asset itself rejected last."""
+    return {
+        day: DayRefusedError(
+            f"{asset.to_user_string()} rejected it in run {rejection.run_id[:8]}: "
+            f"{rejection.reason}"
+        )
+        for day, rejection in _last_rejections(instance, asset, days).items()
+        if not _materialized_since(instance, asset, day, rejection.storage_id)
+    }
 
 
 @dataclass(frozen=True)
