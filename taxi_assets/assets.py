@@ -22,6 +22,7 @@ from taxi_assets.io_managers import bigquery as bigquery_store
 from taxi_assets.io_managers import lake_parquet as lake_store
 from taxi_assets.io_managers import postgres as postgres_store
 from taxi_assets.io_managers.base import guarded
+from taxi_assets.month_lock import MonthLocks
 from taxi_assets.partitions import daily_partitions, monthly_partitions
 from taxi_assets.record import CheckResult, days_of, is_last, record_checks, record_observation
 from taxi_assets.redaction import redact, redacted_cause
@@ -40,7 +41,6 @@ from taxi_assets.trips.header import header_of_slice
 from taxi_assets.trips.month import RawMonth
 from taxi_assets.trips.rules import described
 from taxi_assets.trips.source import MonthFile
-from taxi_assets.turns import take_turn
 from taxi_assets.windows import by_month
 
 DAYS = dg.DagsterType(
@@ -139,7 +139,10 @@ def _raw_trips(stage: Stage) -> dg.AssetsDefinition:
         "pickup lies in the day, byte for byte; of a Parquet month its columns and types.",
     )
     def raw_trips(
-        context: dg.AssetExecutionContext, source: SourceResource, postgres: PostgresResource
+        context: dg.AssetExecutionContext,
+        source: SourceResource,
+        postgres: PostgresResource,
+        month_locks: dg.ResourceParam[MonthLocks],
     ) -> Events:
         days = days_of(context)
         with guarded(context.asset_key, days):
@@ -147,7 +150,7 @@ def _raw_trips(stage: Stage) -> dg.AssetsDefinition:
             if stage.key("postgres_trips") in context.job_def.asset_layer.executable_asset_keys:
                 with postgres.connect():
                     context.log.debug(f"Postgres at {postgres.address()} answers")
-            take_turn(context.run.run_id, service, days, context.log.info)
+            month_locks.acquire(service, days, context.log.info)
             months: list[RawMonth] = []
             for month, month_days in by_month(days).items():
                 file = source.month_file(service, month, context.log.info)

@@ -9,8 +9,7 @@ import gc
 # walked over and over while it grows (0.3 s), and once more at exit (0.7 s).
 gc.disable()
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import dagster as dg
@@ -22,12 +21,14 @@ from taxi_assets.automation.jobs import daily_job
 from taxi_assets.automation.reports import monthly_report_job, monthly_report_sensor
 from taxi_assets.automation.schedules import daily_schedule
 from taxi_assets.automation.sensors import new_month_sensor
+from taxi_assets.io_managers.base import DaysIOManager
 from taxi_assets.io_managers.bigquery import BigQueryIOManager
 from taxi_assets.io_managers.frame import FrameIOManager
 from taxi_assets.io_managers.lake_parquet import LakeParquetIOManager
 from taxi_assets.io_managers.monthly_report import MonthlyReportIOManager
 from taxi_assets.io_managers.postgres import PostgresIOManager
 from taxi_assets.io_managers.raw_trips import RawTripsIOManager
+from taxi_assets.month_lock import month_locks
 from taxi_assets.monthly import monthly_report
 from taxi_assets.resources.bigquery import BigQueryResource
 from taxi_assets.resources.cleaning import CleaningResource
@@ -37,7 +38,6 @@ from taxi_assets.resources.source import SourceResource
 from taxi_assets.services import SERVICES, Service
 from taxi_assets.settings.automation import AutomationSettings
 from taxi_assets.small_jobs import small_jobs
-from taxi_assets.turns import turns_of
 
 
 def build_defs(
@@ -70,6 +70,7 @@ def build_defs(
             "source": SourceResource(),
             "cleaning": CleaningResource(),
             "lake": LakeResource(),
+            "month_locks": month_locks,
             "postgres": PostgresResource(),
             "bigquery": BigQueryResource(),
             "raw_trips": _io_manager(RawTripsIOManager, services, "lake"),
@@ -91,12 +92,15 @@ def _io_manager(
 ) -> dg.IOManagerDefinition:
     """An IO manager on a run's own resource, which the run's config has reached."""
 
-    @contextmanager
-    def of_run(context: dg.InitResourceContext) -> Iterator[dg.IOManager]:
-        with turns_of(context.run.run_id if context.run else ""):
-            yield make(services, getattr(context.resources, resource))
+    def of_run(context: dg.InitResourceContext) -> dg.IOManager:
+        manager = make(services, getattr(context.resources, resource))
+        if isinstance(manager, DaysIOManager):
+            manager.month_locks = context.resources.month_locks
+        return manager
 
-    return dg.IOManagerDefinition(cast("Any", of_run), required_resource_keys={resource})
+    return dg.IOManagerDefinition(
+        cast("Any", of_run), required_resource_keys={resource, "month_locks"}
+    )
 
 
 defs = build_defs()

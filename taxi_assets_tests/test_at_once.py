@@ -144,3 +144,29 @@ def test_overlapping_chunks_a_day_in_a_chunk_and_two_services(tmp_path: Path) ->
         for store, found in stores.store_totals(SERVICES[name]).items():
             assert found == asked, store
     assert failed_checks() == []
+
+
+@pytest.mark.usefixtures("empty_stores")
+def test_two_machines_that_share_the_lake(tmp_path: Path) -> None:
+    """Two TAXI_HOMEs, as two Cloud Run executions have, load a month by different rules."""
+    green, log = SERVICES["green"], tmp_path / "runs.log"
+    publish(tmp_path, green, OCTOBER)
+    days = "2021-10-04", "2021-10-06"
+    source = {"TAXI_SOURCE": str(tmp_path / "first" / NAME), "TAXI_LAKE": str(stores.lake())}
+    halt, settings = Halt(), stores.settings() | source
+    address = settings["POSTGRES_HOST"], int(settings["POSTGRES_PORT"])
+    with relay(halt, "postgres", *address) as port, all_end_well(log) as started:
+        first = settings | {"POSTGRES_PORT": str(port), "TAXI_HOME": str(tmp_path / "one")}
+        started.append(start_job("green", *days, log, **first))
+        assert halt.reached.wait(100), log.read_text()
+        second = settings | {"TAXI_HOME": str(tmp_path / "two"), "TAXI_DROP": "none"}
+        started.append(start_job("green", *days, log, **second))
+        waits = "another run is at work on green 2021-10 (run "
+        assert until(lambda: waits in log.read_text() or not started[1].is_alive(), 100)
+        halt.resume.set()
+    found = stores.store_totals(green)
+    assert found["postgres"] == found["lake"] == found["bigquery"]
+    dropped = between(*days, expected(tmp_path, "first", green, OCTOBER))
+    assert all(found["lake"][day][0] > dropped[day][0] for day in dropped)
+    assert failed_checks() == []
+    assert not list((stores.lake() / "_locks").glob("*.lock"))

@@ -20,6 +20,7 @@ from taxi_assets.errors import (
     one_line,
     remedy,
 )
+from taxi_assets.month_lock import MonthLocks
 from taxi_assets.record import DayRecord, days_of, record_days
 from taxi_assets.redaction import redact, redacted_cause
 from taxi_assets.rejections import find_rejections
@@ -37,7 +38,6 @@ from taxi_assets.table_metadata import (
     content_metadata,
     median_metadata,
 )
-from taxi_assets.turns import take_turn
 
 LAST_WRITTEN = "Last written from "
 """How a description begins that is ours; another one is a person's."""
@@ -49,6 +49,9 @@ Out = TypeVar("Out")
 
 class DaysIOManager(dg.IOManager, Generic[In, Out]):
     """Stores the days of a run in one target and hands them to the next stage."""
+
+    month_locks: MonthLocks | None = None
+    """Of the run; None outside of one."""
 
     def __init__(self, services: Mapping[str, Service]) -> None:
         self.services = services
@@ -71,13 +74,15 @@ class DaysIOManager(dg.IOManager, Generic[In, Out]):
     def handle_output(self, context: dg.OutputContext, obj: In) -> None:
         """Store the days and log one materialization or rejection for each."""
         with guarded(context.asset_key, days_of(context)):
-            record_days(context, self.store(self._service(context.asset_key), obj, context.log))
+            records = self.store(self._service(context.asset_key), obj, context.log)
+            record_days(context, self._while_locked(records))
 
     def load_input(self, context: dg.InputContext) -> Days[Out]:
         """The upstream's days; one that is rejected or not stored is so for this stage, too."""
         service = self._service(context.asset_key)
         days = days_of(context)
-        take_turn(context.step_context.run_id, service, days, context.log.info)
+        if self.month_locks is not None:
+            self.month_locks.acquire(service, days, context.log.info)
         rejected = find_rejections(context.instance, context.asset_key, days)
 
         def load(day: date) -> Out:
@@ -92,6 +97,17 @@ class DaysIOManager(dg.IOManager, Generic[In, Out]):
             return found
 
         return Days(days, load)
+
+    def check_lock(self) -> None:
+        """Stop a run that lost the lock of its months, before it writes to a store."""
+        if self.month_locks is not None:
+            self.month_locks.check()
+
+    def _while_locked(self, records: Records) -> Records:
+        self.check_lock()
+        for record in records:
+            yield record
+            self.check_lock()
 
     def _service(self, key: dg.AssetKey) -> Service:
         return self.services[key.path[0]]

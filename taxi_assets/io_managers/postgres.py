@@ -71,7 +71,7 @@ class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
                 with connection.cursor() as cursor:
                     ensure_table(cursor, partition.table, partition.service)
                 connection.commit()
-                _replace_month(connection, partition, slices, log)
+                self._replace_month(connection, partition, slices, log)
         except Exception as error:
             if not concerns_one_day(error):
                 raise
@@ -107,26 +107,27 @@ class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
             }
         )
 
-
-def _replace_month(
-    connection: Connection,
-    partition: Partition,
-    slices: Mapping[date, TripsSlice],
-    log: dg.DagsterLogManager,
-) -> None:
-    """Replace days of one month in one transaction."""
-    deleted = 0
-    with connection.cursor() as cursor:
-        new = claim(cursor, partition)
+    def _replace_month(
+        self,
+        connection: Connection,
+        partition: Partition,
+        slices: Mapping[date, TripsSlice],
+        log: dg.DagsterLogManager,
+    ) -> None:
+        """Replace days of one month in one transaction."""
+        deleted = 0
+        with connection.cursor() as cursor:
+            new = claim(cursor, partition)
+            if not new:
+                deleted = _delete(cursor, partition.table, partition.service, list(slices))
+            _copy(cursor, partition, slices)
+            set_comment(cursor, partition, last_written(slices.values()), log)
+            if new:
+                attach(cursor, partition)
+        self.check_lock()
+        connection.commit()
         if not new:
-            deleted = _delete(cursor, partition.table, partition.service, list(slices))
-        _copy(cursor, partition, slices)
-        set_comment(cursor, partition, last_written(slices.values()), log)
-        if new:
-            attach(cursor, partition)
-    connection.commit()
-    if not new:
-        tidy(connection, partition, deleted=deleted, log=log)
+            tidy(connection, partition, deleted=deleted, log=log)
 
 
 def _delete(cursor: Cursor, table: sa.Table, service: Service, days: list[date]) -> int:

@@ -53,6 +53,7 @@ FOR_EVER = "forever"
 MOST_DAYS = range(1, 36_501)
 MAX_BYTES = 1 << 40
 LONGEST_DELAY = 3600
+LONGEST_LOCK = 604_800
 MOST_UNREADABLE = 0.01
 DEFAULT_RULES = ("zero_passengers", "null_passengers")
 
@@ -200,6 +201,16 @@ def retry_delay(env: Mapping[str, str] | None = None) -> float:
             f"TAXI_RETRY_DELAY={shown(text)}: write seconds, over 0 and at most {LONGEST_DELAY}"
         )
     return delay
+
+
+def lock_timeout(env: Mapping[str, str] | None = None) -> int:
+    """Seconds that a run waits for another one's month, `TAXI_LOCK_TIMEOUT` (default 7200)."""
+    text = (environment() if env is None else env).get("TAXI_LOCK_TIMEOUT") or "7200"
+    if not text.isdecimal() or not 1 <= int(text) <= LONGEST_LOCK:
+        raise SettingsError(
+            f"TAXI_LOCK_TIMEOUT={shown(text)}: write whole seconds from 1 to {LONGEST_LOCK}"
+        )
+    return int(text)
 
 
 def owners(env: Mapping[str, str] | None = None) -> list[str]:

@@ -1,0 +1,172 @@
+"""The lock of a month as an object in a bucket.
+
+GCS creates and replaces an object under a precondition on its generation, so of two runs one wins.
+The object is a lease: its holder writes it again six times in `lease_seconds`; one that was not
+written for that long by the server's clock may be taken over. The holder measures from before its
+request, and by its own monotonic clock, so that it stops earlier than anybody can take over.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from contextlib import suppress
+from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
+from threading import Event, Lock, Thread
+from typing import Any
+
+from google.api_core.exceptions import GoogleAPIError, NotFound, PreconditionFailed
+from google.cloud.storage import Blob, Bucket, Client
+from requests import RequestException
+
+from taxi_assets.month_lock import FOLDER, HeldLock, Owner
+
+LEASE_SECONDS = 180.0
+"""pyarrow keeps Python's threads waiting while it waits for GCS, up to two minutes."""
+MARGIN_SECONDS = 10.0
+"""By which clocks of Google's servers may differ."""
+REQUEST_SECONDS = 20
+# A network that is away does not end a lease: the next try may renew it in time.
+PASSING = (GoogleAPIError, RequestException, OSError)
+
+
+@dataclass(frozen=True)
+class BucketLocks:
+    """Locks in a bucket, for all machines that use it."""
+
+    bucket: Bucket
+    lease_seconds: float = LEASE_SECONDS
+    poll_seconds: float = 2.0
+
+    def try_acquire(self, name: str, owner: Owner) -> HeldLock | Owner:
+        """Create the object, share the same run's, or take over one whose lease ran out."""
+        lock = BucketLock(self, f"{FOLDER}/{name}.json", owner)
+        try:
+            lock.write(0, [])
+        except PreconditionFailed as refused:
+            found = self.bucket.get_blob(lock.key)
+            if found is None:
+                return self.try_acquire(name, owner)
+            holder, holders = _read(found)
+            ours = holder.run_id == owner.run_id
+            if not ours and not self._ran_out(found, refused):
+                return holder
+            try:
+                lock.write(found.generation, holders if ours else [])
+            except PreconditionFailed:
+                return self.try_acquire(name, owner)
+        lock.start_renewing()
+        return lock
+
+    def _ran_out(self, found: Blob, refused: PreconditionFailed) -> bool:
+        now = parsedate_to_datetime(refused.response.headers["Date"])
+        lease = float((found.metadata or {}).get("lease_seconds", self.lease_seconds))
+        return (now - found.updated).total_seconds() > lease + MARGIN_SECONDS
+
+
+@dataclass
+class BucketLock:
+    """One held object, which a thread renews."""
+
+    locks: BucketLocks
+    key: str
+    owner: Owner
+    token: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
+    """Of this process: several of one run may hold the same object."""
+    holders: list[str] = field(default_factory=list[str])
+    generation: int = 0
+    valid_until: float = 0.0
+    """By the monotonic clock."""
+    _ended: Event = field(default_factory=Event)
+    _one_request: Lock = field(default_factory=Lock)
+    _thread: Thread | None = None
+
+    def is_held(self) -> bool:
+        """Whether the lease still runs."""
+        return time.monotonic() < self.valid_until
+
+    def write(self, generation: int, holders: list[str]) -> None:
+        """Write the object in place of one generation, which starts the lease again.
+
+        Raises:
+            PreconditionFailed: the object is of another generation.
+        """
+        asked = time.monotonic()
+        blob = self.locks.bucket.blob(self.key)
+        holders = [*(one for one in holders if one != self.token), self.token]
+        blob.metadata = vars(self.owner) | {
+            "holders": " ".join(holders),
+            "lease_seconds": str(self.locks.lease_seconds),
+        }
+        self._upload(blob, generation)
+        self.holders, self.generation = holders, int(blob.generation)
+        self.valid_until = asked + self.locks.lease_seconds
+
+    def start_renewing(self) -> None:
+        """Renew until it is closed."""
+        self._thread = Thread(target=self._renew_in_time, name=f"renew {self.key}", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop renewing; remove the object, or leave it to the run's other processes."""
+        self._ended.set()
+        with self._one_request, suppress(*PASSING):  # else its lease runs out
+            while self.is_held():
+                found = self.locks.bucket.get_blob(self.key)
+                if found is None:
+                    return
+                holder, holders = _read(found)
+                if holder.run_id != self.owner.run_id or self.token not in holders:
+                    return
+                holders.remove(self.token)
+                with suppress(PreconditionFailed):
+                    if holders:
+                        found.metadata = {**found.metadata, "holders": " ".join(holders)}
+                        self._upload(found, found.generation)
+                    else:
+                        found.delete(if_generation_match=found.generation, timeout=REQUEST_SECONDS)
+                    return
+
+    def _renew_in_time(self) -> None:
+        while not self._ended.wait(self.locks.lease_seconds / 6) and self.is_held():
+            with self._one_request, suppress(*PASSING):
+                if self._ended.is_set():
+                    return
+                self._renew()
+
+    def _renew(self) -> None:
+        try:
+            self.write(self.generation, self.holders)
+        except (PreconditionFailed, NotFound):
+            found = self.locks.bucket.get_blob(self.key)
+            holder, holders = _read(found) if found else (None, [])
+            if holder is None or holder.run_id != self.owner.run_id or self.token not in holders:
+                self.valid_until = 0.0  # taken over
+                return
+            self.write(found.generation, holders)  # another process of this run was faster
+
+    @staticmethod
+    def _upload(blob: Blob, generation: int) -> None:
+        # No retry: an attempt whose answer was lost would refuse the next one.
+        blob.upload_from_string(
+            b"", if_generation_match=generation, timeout=REQUEST_SECONDS, retry=None
+        )
+
+
+def open_bucket_locks(bucket: str) -> BucketLocks:
+    """Return the locks of a bucket; STORAGE_EMULATOR_HOST leads to an emulator."""
+    options: dict[str, Any] = {}
+    if os.environ.get("STORAGE_EMULATOR_HOST"):
+        from google.auth.credentials import AnonymousCredentials  # noqa: PLC0415
+
+        options = {"project": "emulator", "credentials": AnonymousCredentials()}
+    return BucketLocks(Client(**options).bucket(bucket))
+
+
+def _read(blob: Blob) -> tuple[Owner, list[str]]:
+    """Return who holds a lock, and the processes of that run."""
+    facts = blob.metadata or {}
+    owner = Owner(*(str(facts.get(name, "?")) for name in ("run_id", "host", "since")))
+    return owner, str(facts.get("holders", "")).split()
