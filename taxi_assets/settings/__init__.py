@@ -341,7 +341,7 @@ class _Reader(Variables):
         timeout = self.number("POSTGRES_TIMEOUT", 120, LONGEST_DELAY)
         if local and not self.env.get("POSTGRES_HOST"):
             return PostgresSettings(host=None, schema=schema, timeout=timeout)
-        reader = self.text("POSTGRES_READER_USER", "")
+        reader = self.secretive("POSTGRES_READER_USER", POSTGRES_NAME, "the name of a user", "")
         return PostgresSettings(
             host=self.secretive("POSTGRES_HOST", POSTGRES_HOST, "a host name, address or folder"),
             port=self.number("POSTGRES_PORT", 5432, LARGEST_PORT),

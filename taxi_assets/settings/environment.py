@@ -23,6 +23,7 @@ from functools import cache
 from pathlib import Path
 
 from taxi_assets.errors import SettingsError
+from taxi_assets.redaction import redact_value, shown
 
 ENV_FILE = "TAXI_ENV_FILE"
 NONE = "none"
@@ -63,7 +64,7 @@ def read_env_file() -> EnvFile:
         file = Path(chosen).expanduser().absolute()
         if not file.is_file():
             raise SettingsError(
-                f"{ENV_FILE}={chosen!r}: there is no such file; write {NONE} for none"
+                f"{ENV_FILE}={shown(chosen)}: there is no such file; write {NONE} for none"
             )
         read = EnvFile(file.parent, (file,))
         _complete(file)
@@ -98,7 +99,8 @@ def values_of(file: Path) -> dict[str, str]:
     try:
         found = dotenv_values(file)
     except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError(f"cannot read {file}: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise SettingsError(f"cannot read {redact_value(str(file))}: {why}") from None
     values = {name: value for name, value in found.items() if value is not None}
     for name in PATHS:
         if RELATIVE.fullmatch(values.get(name, "")):

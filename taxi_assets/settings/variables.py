@@ -57,9 +57,11 @@ class Variables:
             self.wrong.append(f"{name}={shown(value)} must match {pattern.pattern}")
         return value
 
-    def secretive(self, name: str, pattern: re.Pattern[str], wanted: str) -> str:
+    def secretive(
+        self, name: str, pattern: re.Pattern[str], wanted: str, default: str | None = None
+    ) -> str:
         """A value of a given form that no message shows: a mistyped one may hold a password."""
-        value = self.text(name)
+        value = self.text(name, default)
         if value and not pattern.fullmatch(value):
             self.wrong.append(f"{name} is not {wanted}")
         return value
