@@ -34,11 +34,9 @@ Measured with 31 Parquet files of 1.24 million rows on two cores (seconds):
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 import threading
-from contextvars import ContextVar
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -46,34 +44,31 @@ from typing import TYPE_CHECKING, Any
 from bqemulator import server
 from bqemulator.api.routes import jobs, tables
 from bqemulator.config import LogLevel, PersistenceMode, Settings
-from bqemulator.domain.errors import InvalidQueryError, ResourceRef, resource_already_exists
 from bqemulator.jobs import executor
-from bqemulator.scripting.ast import SqlStmt
 from bqemulator.scripting.interpreter import ScriptInterpreter
-from bqemulator.scripting.parser import parse_script
 from bqemulator.storage.engine import DuckDBEngine
 from bqemulator.storage.sql_identifiers import quoted_table_ref
 from bqemulator.storage.type_map import duckdb_to_bq
 from bqemulator.versioning.snapshots import SnapshotManager
-from fastapi import Request
 
 from taxi_assets.local.bigquery_guard import MIN_TOKEN, Guard
+from taxi_assets.local.bigquery_jobs import (
+    insert_once,
+    load_in_one_transaction,
+    loaded_already,
+    only_reading,
+    resolve_in_lake,
+)
 from taxi_assets.local.home import LOCAL_HOST, Home
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     import duckdb
     from bqemulator.catalog.models import SnapshotMeta
 
 DEFAULT_PROJECT = "taxi-local"
 SPATIAL = "extensions/*/spatial.duckdb_extension"
-READ_ONLY = ("taxi_assets", "read_only")
-"""Label of jobs that must only read."""
-# Without this a hive path adds a column that the file does not have; BigQuery adds none.
-INSERT_PARQUET = (
-    "INSERT INTO {target} BY NAME SELECT * FROM read_parquet(?, hive_partitioning = false)"
-)
 
 
 class Engine(DuckDBEngine):
@@ -154,90 +149,6 @@ class TransactionInterpreter(ScriptInterpreter):
             self._ctx.engine.execute("ROLLBACK")
 
 
-def load_in_one_transaction(
-    dispose: Callable[[Any, Any], None], load: Callable[[str, Any, Any], None]
-) -> Callable[[Any, Any], None]:
-    """Make the step that empties the target as the job says also load every file, or nothing.
-
-    Runs under the emulator's write lock, and it does not give way in between.
-    """
-
-    def load_all(job: Any, ctx: Any) -> None:
-        paths = [executor._resolve_uri(uri, ctx) for uri in job.source_uris]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-        run = ctx.engine.execute
-        run("BEGIN TRANSACTION")
-        try:
-            dispose(job, ctx)
-            if job.source_format == "PARQUET" and paths:
-                run(INSERT_PARQUET.format(target=job.target_ref), [paths])
-            else:
-                for path in paths:
-                    load(path, job, ctx)
-            run("COMMIT")
-        except BaseException:
-            with contextlib.suppress(Exception):
-                run("ROLLBACK")
-            raise
-
-    return load_all
-
-
-_accepted: set[tuple[str, str]] = set()
-"""Jobs that are running."""
-
-
-async def insert_once(
-    project_id: str,
-    request: Request,
-    ctx: jobs._Ctx,
-    caller: jobs._Caller,
-) -> dict[str, Any]:
-    """Reject the id of a job that was accepted before: a lost answer must not run it twice."""
-    body = await request.json()
-    name, value = READ_ONLY
-    _read_only.set(body.get("configuration", {}).get("labels", {}).get(name) == value)
-    job_id = body.get("jobReference", {}).get("jobId")
-    if not job_id:
-        return await jobs.insert_job(project_id, request, ctx, caller)
-    job = (project_id, job_id)
-    if job in _accepted or ctx.catalog.get_job(project_id, job_id):
-        raise resource_already_exists(ResourceRef("job", project_id, resource_id=job_id))
-    _accepted.add(job)
-    try:
-        return await jobs.insert_job(project_id, request, ctx, caller)
-    finally:
-        _accepted.remove(job)
-
-
-_read_only: ContextVar[bool] = ContextVar("read_only", default=False)
-"""Whether the job of this request must only read."""
-
-
-def only_reading(
-    execute: Callable[..., Awaitable[Any]], classify: Callable[[str], str]
-) -> Callable[..., Awaitable[Any]]:
-    """Hold a job with the label to one SELECT, in a transaction that cannot write."""
-
-    async def execute_reading(
-        project_id: str, job_id: str, sql: str, parameters: Any, ctx: Any, **more: Any
-    ) -> Any:
-        if not _read_only.get():
-            return await execute(project_id, job_id, sql, parameters, ctx, **more)
-        statements = parse_script(sql).statements
-        # The emulator has no word for a UNION: an empty one.
-        if len(statements) != 1 or not isinstance(statements[0], SqlStmt):
-            raise InvalidQueryError("a read-only job is one SELECT, not a script")
-        if classify(sql) not in ("SELECT", ""):
-            raise InvalidQueryError(f"a read-only job is one SELECT, not {classify(sql)}")
-        ctx.engine.execute("BEGIN TRANSACTION READ ONLY")
-        try:
-            return await execute(project_id, job_id, sql, parameters, ctx, **more)
-        finally:
-            ctx.engine.execute("ROLLBACK")
-
-    return execute_reading
-
-
 def get_live_table(
     project_id: str, dataset_id: str, table_id: str, ctx: jobs._Ctx
 ) -> dict[str, Any]:
@@ -257,19 +168,6 @@ def get_live_table(
     return found
 
 
-def resolve_in_lake(resolve: Callable[[str, Any], str]) -> Callable[[str, Any], str]:
-    """Take no address but `gs://`, and the emulator's own copy of an upload."""
-
-    def resolve_uri(uri: str, ctx: Any) -> str:
-        uploads = ctx.settings.upload_staging_dir
-        uploaded = uploads and Path(uri.removeprefix("file://")).resolve().parent == uploads
-        if not uri.startswith("gs://") and not uploaded:
-            raise InvalidQueryError("jobs read and write gs:// only, which is the lake")
-        return resolve(uri, ctx)
-
-    return resolve_uri
-
-
 class NoSecondDoor:
     """Takes the place of the gRPC server."""
 
@@ -278,10 +176,6 @@ class NoSecondDoor:
 
     async def stop(self, grace: float) -> None:
         """End nothing."""
-
-
-def loaded_already(_path: str, _job: Any, _ctx: Any) -> None:
-    """Take the place of the step that loads one file."""
 
 
 def adapt(token: str, hosts: list[str]) -> None:
