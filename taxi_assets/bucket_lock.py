@@ -17,10 +17,12 @@ from email.utils import parsedate_to_datetime
 from threading import Event, Lock, Thread
 from typing import Any
 
-from google.api_core.exceptions import GoogleAPIError, NotFound, PreconditionFailed
+from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, PreconditionFailed
 from google.cloud.storage import Blob, Bucket, Client
+from google.cloud.storage.retry import DEFAULT_RETRY
 from requests import RequestException
 
+from taxi_assets.errors import StoreError
 from taxi_assets.month_lock import FOLDER, HeldLock, Owner
 
 LEASE_SECONDS = 180.0
@@ -28,6 +30,9 @@ LEASE_SECONDS = 180.0
 MARGIN_SECONDS = 10.0
 """By which clocks of Google's servers may differ."""
 REQUEST_SECONDS = 20
+RETRY = DEFAULT_RETRY.with_timeout(60)
+"""An attempt whose answer was lost makes the next one fail its precondition; the object then shows
+whose it is."""
 # A network that is away does not end a lease: the next try may renew it in time.
 PASSING = (GoogleAPIError, RequestException, OSError)
 
@@ -41,10 +46,24 @@ class BucketLocks:
     poll_seconds: float = 2.0
 
     def try_acquire(self, name: str, owner: Owner) -> HeldLock | Owner:
-        """Create the object, share the same run's, or take over one whose lease ran out."""
+        """Create the object, share the same run's, or take over one whose lease ran out.
+
+        Raises:
+            StoreError: there is no such bucket, or this account may not write to it.
+        """
         lock = BucketLock(self, f"{FOLDER}/{name}.json", owner)
         try:
             lock.write(0, [])
+        except NotFound as error:
+            raise StoreError(
+                f"there is no bucket gs://{self.bucket.name}: make the bucket, or check GCS_BUCKET "
+                "and TAXI_LAKE, then run again"
+            ) from error
+        except Forbidden as error:
+            raise StoreError(
+                f"gs://{self.bucket.name}/{lock.key} cannot be written, where runs lock a month: "
+                "give this account Storage Object Admin on the bucket, then run again"
+            ) from error
         except PreconditionFailed as refused:
             found = self.bucket.get_blob(lock.key)
             if found is None:
@@ -149,9 +168,8 @@ class BucketLock:
 
     @staticmethod
     def _upload(blob: Blob, generation: int) -> None:
-        # No retry: an attempt whose answer was lost would refuse the next one.
         blob.upload_from_string(
-            b"", if_generation_match=generation, timeout=REQUEST_SECONDS, retry=None
+            b"", if_generation_match=generation, timeout=REQUEST_SECONDS, retry=RETRY
         )
 
 

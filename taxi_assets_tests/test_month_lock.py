@@ -20,6 +20,7 @@ from taxi_assets.errors import StoreError
 from taxi_assets.local.process import until
 from taxi_assets.month_lock import FolderLocks, LockStore, MonthLocks, Owner
 from taxi_assets.services import SERVICES
+from taxi_assets_tests.fault_proxy import http_proxy
 from taxi_assets_tests.gcs_server import gcs_server
 
 GREEN, YELLOW = SERVICES["green"], SERVICES["yellow"]
@@ -240,6 +241,22 @@ def test_of_two_that_take_over_one_wins(bucket: BucketLocks) -> None:
     held = [one for one in found if not isinstance(one, Owner)]
     assert (len(found), len(held)) == (6, 1)
     held[0].close()
+
+
+def test_a_lock_whose_answer_was_lost_is_the_runs_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lake").mkdir()
+    with gcs_server(tmp_path) as address, http_proxy(address) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.address)
+        proxy.add("POST /upload/", "lose_answer", times=2)
+        store = open_bucket_locks("lake")
+        held = locks("first", store)
+        held.acquire(GREEN, DAYS[:1], silent)
+        assert proxy.left == []
+        assert isinstance(store.try_acquire(NAME, Owner("second")), Owner)
+        held.close()
+        assert left(store) == []
 
 
 def stale(bucket: BucketLocks) -> bool:
