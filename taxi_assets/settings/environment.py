@@ -27,6 +27,7 @@ from taxi_assets.redaction import redact_value, shown
 
 ENV_FILE = "TAXI_ENV_FILE"
 NONE = "none"
+DAGSTER_HOME = "DAGSTER_HOME"
 MARK = "dagster.yaml"
 HOME = ("TAXI_HOME", ".taxi")
 PATHS = ("TAXI_HOME", "TAXI_LAKE", "TAXI_SOURCE", "GOOGLE_APPLICATION_CREDENTIALS")
@@ -83,8 +84,8 @@ def project_folder() -> Path:
     here = _current_folder()
     checkout = Path(__file__).resolve().parents[2]
     candidates = [here, *here.parents, checkout]
-    if os.environ.get("DAGSTER_HOME"):
-        candidates.append(Path(os.environ["DAGSTER_HOME"]).expanduser().absolute())
+    if os.environ.get(DAGSTER_HOME):
+        candidates.append(Path(os.environ[DAGSTER_HOME]).expanduser().absolute())
     return next((folder for folder in candidates if (folder / MARK).is_file()), here)
 
 
@@ -122,9 +123,9 @@ def _read_folders(here: Path, project: Path) -> EnvFile:
 
 
 def _complete(file: Path) -> None:
-    """Set what is not set."""
+    """Set what is not set; but Dagster has chosen its folder by now, and one run has one."""
     for name, value in values_of(file).items():
-        if not os.environ.get(name):
+        if name != DAGSTER_HOME and not os.environ.get(name):
             os.environ[name] = value
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from taxi_assets_tests.isolation import REPOSITORY
+from taxi_assets_tests.isolation import REPOSITORY, isolation
 
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
 # What a run sees: written by a job of the project's own code, loaded by Dagster's command line.
@@ -41,7 +40,8 @@ print(json.dumps([*seen, os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")]))
 
 def environment_of(**variables: str) -> dict[str, str]:
     """The tests' environment, with our reader of `.env` on."""
-    return {name: it for name, it in os.environ.items() if name != "TAXI_ENV_FILE"} | variables
+    inherited = {name: it for name, it in isolation.pristine.items() if name != "TAXI_ENV_FILE"}
+    return inherited | variables
 
 
 def run(
@@ -136,6 +136,16 @@ def test_from_any_other_folder_it_is_the_checkout_of_this_package(tmp_path: Path
     seen = seen_by_python(elsewhere, **imported)
     assert (seen[0], seen[3]) == (str(checkout / "state"), "theirs")
     assert seen_by_dagster(elsewhere, **imported) == seen
+
+
+def test_dagsters_own_folder_is_not_changed_under_a_run(project: Path, tmp_path: Path) -> None:
+    with (project / ".env").open("a") as file:
+        file.write(f"DAGSTER_HOME={tmp_path}\n")
+    script = "import os; from taxi_assets.settings import start_date; start_date(); "
+    script += "print(os.environ.get('DAGSTER_HOME'))"
+    assert run(project, sys.executable, "-c", script).stdout == f"{tmp_path}\n"
+    # There Dagster has read no file, and taken another folder.
+    assert run(project / "below", sys.executable, "-c", script).stdout == "None\n"
 
 
 def test_an_installed_package_has_the_project_of_dagster_home(
