@@ -38,6 +38,8 @@ class _Isolation:
 
     def __init__(self) -> None:
         self.person: Mapping[str, str] = {}
+        self.pristine: Mapping[str, str] = {}
+        """What the tests start from, before a fixture of the session sets anything."""
         self.folder = Path()
         self.guarded = False
 
@@ -60,6 +62,7 @@ class _Isolation:
         os.environ["TAXI_ENV_FILE"] = "none"
         # Processes import this checkout wherever they start.
         os.environ["PYTHONPATH"] = str(REPOSITORY)
+        self.pristine = dict(os.environ)
         sys.addaudithook(self._guard)
 
     @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from taxi_assets_tests.isolation import PROJECT_FILES, REPOSITORY
+from taxi_assets_tests.isolation import PROJECT_FILES, REPOSITORY, isolation
 
 CHECKOUT = (*PROJECT_FILES, "README.md", "taxi_assets", "taxi_assets_tests")
 # One of each kind: a command, a job by the command line, a round of the daemon, a server's runs.
@@ -106,7 +105,7 @@ def test_with_a_hostile_env_file_and_environment_the_tests_pass_and_stay_at_home
     before = sorted(path.name for path in checkout.iterdir())
     inherited = {
         name: value
-        for name, value in os.environ.items()
+        for name, value in isolation.pristine.items()
         if name not in ("TAXI_ENV_FILE", "PYTHONPATH")
     }
     with listener() as (port, came):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import stat
@@ -20,7 +19,7 @@ from dotenv import dotenv_values
 from taxi_assets.local.__main__ import down
 from taxi_assets.local.home import Home
 from taxi_assets.quickstart import name_dagster_home
-from taxi_assets_tests.isolation import PROJECT_FILES, REPOSITORY
+from taxi_assets_tests.isolation import PROJECT_FILES, REPOSITORY, isolation
 
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
 PRIVATE = (0o700, 0o600)
@@ -45,7 +44,7 @@ def checkout() -> Iterator[Path]:
 
 def run(checkout: Path, *command: str, code: int = 0, **variables: str) -> str:
     """A command in another folder, by somebody whose umask lets everybody write."""
-    inherited = {name: it for name, it in os.environ.items() if name != "TAXI_ENV_FILE"}
+    inherited = {name: it for name, it in isolation.pristine.items() if name != "TAXI_ENV_FILE"}
     own = {"PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1", "TAXI_LOCAL_GRACE": "1"}
     done = subprocess.run(
         command,
@@ -149,8 +148,9 @@ def test_dagster_home_is_named_once_and_nothing_is_lost(
 
 @pytest.mark.parametrize("page", ["README.md", "docs/docker-compose.md"])
 def test_what_docker_compose_asks_for_keeps_the_quick_starts_file(
-    page: str, tmp_path: Path
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
     text = (REPOSITORY / page).read_text()
     block = next(it for it in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) if ".env.ex" in it)
     steps = "".join(line for line in block.splitlines(keepends=True) if "docker " not in line)
