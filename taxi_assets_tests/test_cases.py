@@ -33,6 +33,15 @@ INFINITY = 2**63 - 1
 """Microseconds, as DuckDB writes its infinite timestamp."""
 
 
+BOUNDS = (datetime.min, datetime.max)  # noqa: DTZ901
+"""The first and the last time that every store holds."""
+
+
+def since_1970(time: datetime) -> int:
+    """Microseconds."""
+    return (time - datetime(1970, 1, 1)) // timedelta(microseconds=1)  # noqa: DTZ001
+
+
 def odd_parquet() -> pa.Table:
     """Three days; on the second and third, rows with values that no store can hold."""
     midnights = [datetime(one.year, one.month, one.day) for one in DAYS]  # noqa: DTZ001
@@ -40,6 +49,7 @@ def odd_parquet() -> pa.Table:
     rows = len(pickups)
     dropoffs = pa.array(pickups, pa.timestamp("us")).cast(pa.int64()).to_pylist()
     dropoffs[A_DAY + 10] = INFINITY
+    dropoffs[0], dropoffs[1] = (since_1970(bound) for bound in BOUNDS)
     flags: list[bytes | None] = [(b"N", b"Y", None)[at % 3] for at in range(rows)]
     flags[2 * A_DAY + 20] = b"N\0"
     dates = [None if at % 2 else pickup.date() for at, pickup in enumerate(pickups)]
@@ -111,6 +121,8 @@ def test_odd_rows_of_a_parquet_month_are_quarantined_and_a_file_of_none_empties_
     for frame in stores.store_rows(YELLOW).values():
         assert len(frame) == sum(rows)
         assert set(frame["store_and_fwd_flag"].dropna()) == {"N", "Y"}
+        dropoffs = frame["tpep_dropoff_datetime"].dt.to_pydatetime()
+        assert (min(dropoffs), max(dropoffs)) == BOUNDS
 
     pq.write_table(table[:0], path)
     for days in ((str(DAYS[1]),), (str(DAYS[0]), str(DAYS[-1]))):

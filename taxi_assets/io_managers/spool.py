@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from taxi_assets.sealed import SealedParquetWriter, seal_zstd
 from taxi_assets.table_metadata import lines_preview, rows_preview
-from taxi_assets.trips.arrow_types import shown_rows
+from taxi_assets.trips.arrow_types import holds_views, shown_rows
 from taxi_assets.trips.digest import ContentHash
 from taxi_assets.trips.month import CODEC, PackedLines, RawMonth, RowsOfDay
 from taxi_assets.trips.parquet import LEAST_VIEW
@@ -132,6 +132,8 @@ class RowSpool:
         if self._pending:
             batches = [batch.replace_schema_metadata(None) for batch in self._pending]
             rows = pa.Table.from_batches(batches).cast(schema)
+            if any(holds_views(field.type) for field in rows.schema):
+                rows = rows.combine_chunks()  # Parquet's writer cannot cut views inside structs
             self._writer.write_table(rows, row_group_size=self._rows)
             self._pending.clear()
             self._rows = 0

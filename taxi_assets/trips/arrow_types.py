@@ -5,9 +5,8 @@ What is here knows Arrow and not taxis. Which value a column of ours may hold is
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
@@ -88,31 +87,30 @@ def _storable(value: bytes | None) -> str | None:
         return None
 
 
-LISTS: tuple[tuple[Any, Any], ...] = (
-    (types.is_list, pa.list_),
-    (types.is_large_list, pa.large_list),
-    (types.is_list_view, pa.list_view),
-    (types.is_large_list_view, pa.large_list_view),
-)
-
-
 def without_views(kind: pa.DataType) -> pa.DataType:
-    """Return a type without string and binary views, which Arrow cannot take rows of."""
+    """Return the type without views that a type of string or binary views is cast to and from."""
     if types.is_string_view(kind) or types.is_binary_view(kind):
         return pa.string() if types.is_string_view(kind) else pa.binary()
-    if types.is_struct(kind):
-        return pa.struct([_field_without_views(kind.field(at)) for at in range(kind.num_fields)])
-    if types.is_map(kind):
-        pair = map(_field_without_views, (kind.key_field, kind.item_field))
-        return pa.map_(*pair, keys_sorted=kind.keys_sorted)
-    if types.is_fixed_size_list(kind):
-        return pa.list_(_field_without_views(kind.value_field), kind.list_size)
-    make = next((make for is_kind, make in LISTS if is_kind(kind)), None)
-    return make(_field_without_views(kind.value_field)) if make else kind
+    return kind
 
 
-def _field_without_views(field: pa.Field) -> pa.Field:
-    return field.with_type(without_views(field.type))
+def holds_views(kind: pa.DataType) -> bool:
+    """Return whether a type is one of views, or has one inside."""
+    if types.is_string_view(kind) or types.is_binary_view(kind):
+        return True
+    return any(holds_views(kind.field(at).type) for at in range(kind.num_fields))
+
+
+def take(values: pa.Array, places: npt.NDArray[np.int64]) -> pa.Array:
+    """Return some of the values, in order, also of views inside lists, structs and maps.
+
+    Arrow cannot take those, and is given the runs of neighbours that they consist of.
+    """
+    if not holds_views(values.type):
+        return values.take(pa.array(places))
+    firsts = np.flatnonzero(np.diff(places, prepend=-2) != 1)
+    runs = zip(places[firsts].tolist(), np.diff(firsts, append=len(places)).tolist(), strict=True)
+    return pa.concat_arrays([values.slice(*run) for run in runs])
 
 
 def children(values: pa.Array) -> list[pa.Array] | None:
@@ -128,9 +126,14 @@ def children(values: pa.Array) -> list[pa.Array] | None:
         entry = pa.struct([kind.key_field, kind.item_field])
         entries = pa.field("entries", entry, nullable=False)
         return list(values.cast(pa.list_(entries)).flatten().flatten())
-    if types.is_fixed_size_list(kind) or any(is_kind(kind) for is_kind, _ in LISTS):
-        return [values.flatten()]
-    return None
+    is_list = (
+        types.is_list(kind)
+        or types.is_large_list(kind)
+        or types.is_list_view(kind)
+        or types.is_large_list_view(kind)
+        or types.is_fixed_size_list(kind)
+    )
+    return [values.flatten()] if is_list else None
 
 
 def shown(value: pa.Scalar) -> str:

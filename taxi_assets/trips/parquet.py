@@ -24,6 +24,7 @@ from taxi_assets.trips.arrow_types import (
     plain_type,
     shown,
     storable_text,
+    take,
     without_views,
 )
 from taxi_assets.trips.header import Header, HeaderError, header_of
@@ -191,7 +192,8 @@ def _where(rows: pa.RecordBatch, which: npt.NDArray[np.bool_]) -> pa.RecordBatch
     at = np.flatnonzero(which)
     if len(at) >= LEAST_VIEW and at[-1] - at[0] + 1 == len(at):
         return rows.slice(int(at[0]), len(at))
-    return rows.take(pa.array(at))
+    columns = [take(column, at) for column in rows.columns]
+    return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
 
 
 def _named(pickup: pa.Scalar) -> str:

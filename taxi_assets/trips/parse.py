@@ -18,7 +18,7 @@ from taxi_assets.services import ARROW_TYPES, Kind, Service
 from taxi_assets.trips.arrow_types import shown
 from taxi_assets.trips.header import Header, HeaderError, header_of, header_of_line
 from taxi_assets.trips.null_marks import spellings
-from taxi_assets.trips.values import FIRST_TIME, converted, decode_labels, read_column
+from taxi_assets.trips.values import FIRST_TIME, converted, decode_labels, is_amount, read_column
 
 PARSE_BLOCK = 1 << 20
 """Bytes pyarrow parses at a time: with 1 MiB the buffers are reused, a month parses in 0.7 s of
@@ -182,7 +182,7 @@ def _is_strict(table: pa.Table, rows: bytes, blanks: int, header: Header) -> boo
     return (
         rows.count(b" ") == blanks
         and not any(pc.any(pc.less(column, FIRST_TIME)).as_py() for column in times)
-        and all(pc.all(pc.is_finite(column)).as_py() is not False for column in amounts)
+        and all(pc.all(is_amount(column)).as_py() is not False for column in amounts)
     )
 
 

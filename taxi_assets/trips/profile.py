@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ FEW_VALUES = 32
 """That are sorted as quickly as they are sifted."""
 HOURS = 24
 MICROSECONDS = 1_000_000
+EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - New York wall time
 FEW_DAYS = 7 * 24 * 3600
 """Seconds."""
 
@@ -200,15 +201,16 @@ def _median(values: Any, rows: Any) -> float:
     ends = np.cumsum(rows[order])
     total = int(ends[-1])
     low, high = np.searchsorted(ends, [(total - 1) // 2, total // 2], side="right")
-    return float(values[order[low]] + values[order[high]]) / 2
+    return (float(values[order[low]]) + float(values[order[high]])) / 2
 
 
 def _time(microseconds: int) -> str:
-    return _plain_time(datetime.fromtimestamp(int(microseconds) / MICROSECONDS, UTC))
+    # Of the last time there is, a division's rounding would make the year 10000.
+    return _plain_time(EPOCH + timedelta(microseconds=int(microseconds)))
 
 
 def _plain_time(value: datetime) -> str:
-    return value.strftime("%Y-%m-%d %H:%M:%S")
+    return value.isoformat(" ", "seconds")
 
 
 def _plain_number(value: float) -> float | None:

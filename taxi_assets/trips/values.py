@@ -27,6 +27,8 @@ WHOLE = r"^-?\d+(\.0*)?$"
 """Whole numbers are also written "1.0"."""
 DECIMAL = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 LARGEST = Decimal(2**63 - 1)
+MAX_AMOUNT = 1e18
+"""Dollars or miles, either sign. PostgreSQL fails a query whose sum is past 1.8e308."""
 
 
 def _matching(values: pa.Array, pattern: str) -> pa.Array:
@@ -49,7 +51,12 @@ def _each_to_id(values: pa.Array) -> pa.Array:
 
 def _to_amounts(values: pa.Array) -> pa.Array:
     numbers = _matching(values, DECIMAL).cast(pa.float64())
-    return pc.if_else(pc.is_finite(numbers), numbers, None)
+    return pc.if_else(is_amount(numbers), numbers, None)
+
+
+def is_amount(numbers: pa.Array) -> pa.Array:
+    """Return whether each double is an amount: not infinite, and not so large that sums are."""
+    return pc.less_equal(pc.abs(numbers), MAX_AMOUNT)
 
 
 def to_times(values: pa.Array) -> pa.Array:
@@ -176,8 +183,8 @@ def _amounts_of_numbers(values: pa.Array) -> pa.Array:
         same = pc.equal(numbers.cast(values.type, safe=False), values)
         exact = pc.and_(same, pc.less_equal(pc.abs(numbers), 2.0**53))
         numbers = pc.if_else(exact, numbers, None)
-    if pc.all(pc.is_finite(numbers)).as_py() is False:
-        numbers = pc.if_else(pc.is_finite(numbers), numbers, None)
+    if pc.all(is_amount(numbers)).as_py() is False:
+        numbers = pc.if_else(is_amount(numbers), numbers, None)
     return numbers
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from decimal import Decimal
+from decimal import Context, Decimal
 from typing import Any
 
 import pyarrow as pa
 from hypothesis import strategies as st
 
+EXACT = Context(prec=99)
 Make = Callable[[list[Any]], pa.Array]
 
 
@@ -24,7 +25,7 @@ def _ints(kind: pa.DataType, storage: pa.DataType) -> tuple[st.SearchStrategy[An
 def _decimals(kind: pa.DataType) -> tuple[st.SearchStrategy[Any], Make]:
     most = 10**kind.precision - 1
     unscaled = st.integers(-most, most) | st.integers(-9, 9).map(lambda one: one * 10**kind.scale)
-    values = unscaled.map(lambda one: Decimal(one).scaleb(-kind.scale))
+    values = unscaled.map(lambda one: Decimal(one).scaleb(-kind.scale, EXACT))
     return values, lambda drawn: pa.array(drawn, kind)
 
 
@@ -120,9 +121,9 @@ COLUMNS: dict[str, tuple[st.SearchStrategy[Any], Make]] = {
 
 
 @st.composite
-def columns(draw: st.DrawFn, rows: int) -> pa.Array:
-    """A column of any type, with and without nulls."""
-    values, make = COLUMNS[draw(st.sampled_from(sorted(COLUMNS)))]
+def columns(draw: st.DrawFn, rows: int, name: str | None = None) -> pa.Array:
+    """A column of a type, or of any, with and without nulls."""
+    values, make = COLUMNS[name or draw(st.sampled_from(sorted(COLUMNS)))]
     nullable = draw(st.booleans())
     drawn = st.lists(st.none() | values if nullable else values, min_size=rows, max_size=rows)
     return make(draw(drawn))

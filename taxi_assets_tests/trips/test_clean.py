@@ -63,6 +63,7 @@ READABLE: list[tuple[Kind, str, Any]] = [
     ("amount", "-52.80", -52.8),
     ("amount", "+1.5", 1.5),
     ("amount", "1e3", 1000.0),
+    ("amount", "-1e18", -1e18),
     ("time", "", None),
     ("time", "2021-02-03 23:59:59", datetime(2021, 2, 3, 23, 59, 59)),  # noqa: DTZ001
     ("time", "2020-02-29 00:00:00", datetime(2020, 2, 29)),  # noqa: DTZ001
@@ -104,7 +105,10 @@ UNREADABLE: list[tuple[Kind, str]] = [
         ("amount", text)
         for text in (" 1.5", "1.5 ", "\t1", " nan", "infinity", "inf", "-Infinity", ".")
     ],
-    *[("amount", text) for text in ("1e400", "9" * 400, "0x10", "1.2.3", "$8", "1e", "5-")],
+    *[
+        ("amount", text)
+        for text in ("1e400", "9" * 400, "1.7e308", "-1.1e18", "0x10", "1.2.3", "$8", "1e", "5-")
+    ],
     *[("time", text) for text in ("2021-02-03", "2021-02-03 04:05", "2021-02-03T04:05:06")],
     *[("time", text) for text in ("2021-02-03 04:05:06.5", "2021-02-03 04:05:06.000")],
     *[("time", text) for text in ("2021-02-03 04:05:06Z", "2021-02-03 04:05:06-05:00")],

@@ -101,3 +101,18 @@ def test_a_profile_survives_json(rows: int) -> None:
     assert DayProfile.of(facts) == found
     assert DayProfile.of({**facts, "more": 1}) is None
     assert DayProfile.of({}) is None
+
+
+def test_the_first_and_last_values_that_stores_hold_have_a_profile() -> None:
+    made = frame(40)
+    made["tpep_dropoff_datetime"] = [datetime.min, datetime.max] * 20  # noqa: DTZ901
+    made["tpep_dropoff_datetime"] = made["tpep_dropoff_datetime"].astype("datetime64[us]")
+    made["passenger_count"] = pd.array([2**63 - 1, -(2**63)] * 20, "Int64")
+    made["total_amount"] = [1e18, -1e18] * 20
+    found = profile(to_table(made, YELLOW), YELLOW)
+    json.dumps(found.facts(), allow_nan=False)
+    columns = {one.column: one for one in found.columns}
+    dropoff = columns["tpep_dropoff_datetime"]
+    assert (dropoff.least, dropoff.most) == ("0001-01-01 00:00:00", "9999-12-31 23:59:59")
+    assert columns["passenger_count"].most == 2**63 - 1
+    assert columns["total_amount"].mean == 0

@@ -71,6 +71,7 @@ def test_a_value_ends_in_its_canonical_type(name: str, values: pa.Array, read: l
         ("VendorID", decimals("1", "1.50"), "row 2: VendorID='1.50'"),
         ("VendorID", pa.array(["1", "CMT"]), "row 2: VendorID='CMT'"),
         ("extra", pa.array([1.0, float("inf")]), "row 2: extra='inf'"),
+        ("extra", pa.array([1.0, -1.7e308]), "row 2: extra='-1.7e+308'"),
         ("extra", pa.array([1, 2**53 + 1]), "row 2: extra='9007199254740993'"),
         ("extra", pa.array(["1", "$2"]), "row 2: extra='$2'"),
         (
