@@ -9,12 +9,13 @@ import dagster as dg
 from dagster import DagsterEventType
 
 from taxi_assets import checks
-from taxi_assets.assets import Stage, left_out
+from taxi_assets.assets import Stage
 from taxi_assets.errors import DayNotStoredError
 from taxi_assets.io_managers import bigquery as bigquery_store
 from taxi_assets.io_managers import lake_parquet as lake_store
 from taxi_assets.io_managers import postgres as postgres_store
 from taxi_assets.io_managers.base import guarded
+from taxi_assets.left_out import left_out
 from taxi_assets.partitions import daily_partitions
 from taxi_assets.record import CheckResult, days_of, evaluations, record_checks
 from taxi_assets.rejections import find_rejections

@@ -6,10 +6,10 @@ makes every service's.
 
 import time
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
-from typing import Any, TypeVar
+from typing import Any
 
 import dagster as dg
 
@@ -22,11 +22,10 @@ from taxi_assets.io_managers import bigquery as bigquery_store
 from taxi_assets.io_managers import lake_parquet as lake_store
 from taxi_assets.io_managers import postgres as postgres_store
 from taxi_assets.io_managers.base import guarded
+from taxi_assets.left_out import fail_last_step, landed_days, pull_days
 from taxi_assets.month_lock import MonthLocks
 from taxi_assets.partitions import daily_partitions, monthly_partitions
-from taxi_assets.record import CheckResult, days_of, is_last, record_checks, record_observation
-from taxi_assets.redaction import redact, redacted_cause
-from taxi_assets.rejections import find_rejections, record_rejection, rejected_by_asset
+from taxi_assets.record import CheckResult, days_of, record_checks, record_observation
 from taxi_assets.resources.bigquery import BigQueryResource
 from taxi_assets.resources.cleaning import CleaningResource, cleaning_version
 from taxi_assets.resources.lake import LakeResource
@@ -50,7 +49,6 @@ DAYS = dg.DagsterType(
 )
 
 Events = Iterator[Any]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -161,7 +159,7 @@ def _raw_trips(stage: Stage) -> dg.AssetsDefinition:
                     RawMonth(file, month_days, source.most_unreadable(), source.max_day_bytes())
                 )
             yield dg.Output(months)
-            landed = _landed(context, days)
+            landed = landed_days(context, days)
             results = {
                 day: checks.check_raw(month)
                 for month in months
@@ -169,7 +167,7 @@ def _raw_trips(stage: Stage) -> dg.AssetsDefinition:
                 if day in landed
             }
             yield from record_checks(context, results, context.asset_key)
-            _finish(context, landed, {})
+            fail_last_step(context, landed, {})
 
     return raw_trips
 
@@ -222,7 +220,7 @@ def _cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
             yield dg.Output(cleaned_days)
             yield from record_checks(context, dict(sorted(results.items())), context.asset_key)
             good = [day for day in cleaned_days.days if day not in cleaned_days.refused]
-            _finish(context, good, cleaned_days.refused)
+            fail_last_step(context, good, cleaned_days.refused)
 
     return cleaned_trips
 
@@ -244,15 +242,15 @@ def _postgres_trips(stage: Stage) -> dg.AssetsDefinition:
         postgres: PostgresResource,
     ) -> Events:
         with guarded(context.asset_key, days_of(context)):
-            slices = _pull(context, cleaned_trips)
+            slices = pull_days(context, cleaned_trips)
             yield dg.Output(slices)
-            landed = {day: slices[day] for day in _landed(context, list(slices))}
+            landed = {day: slices[day] for day in landed_days(context, list(slices))}
             with postgres.connect() as connection:
                 found = postgres_store.read_back(
                     connection, service, postgres.schema_name(), list(landed)
                 )
             yield from record_checks(context, checks.check_store(landed, found), context.asset_key)
-            _finish(context, landed, cleaned_trips.refused)
+            fail_last_step(context, landed, cleaned_trips.refused)
 
     return postgres_trips
 
@@ -272,12 +270,12 @@ def _gcs_trips(stage: Stage) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, cleaned_trips: Days[TripsSlice], lake: LakeResource
     ) -> Events:
         with guarded(context.asset_key, days_of(context)):
-            slices = _pull(context, cleaned_trips)
+            slices = pull_days(context, cleaned_trips)
             yield dg.Output(slices)
-            landed = {day: slices[day] for day in _landed(context, list(slices))}
+            landed = {day: slices[day] for day in landed_days(context, list(slices))}
             found = lake_store.read_back(lake.lake, service, list(landed), context.log.error)
             yield from record_checks(context, checks.check_store(landed, found), context.asset_key)
-            _finish(context, landed, cleaned_trips.refused)
+            fail_last_step(context, landed, cleaned_trips.refused)
 
     return gcs_trips
 
@@ -298,13 +296,13 @@ def _bigquery_trips(stage: Stage) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, gcs_trips: Days[TripsSlice], bigquery: BigQueryResource
     ) -> Events:
         with guarded(context.asset_key, days_of(context)):
-            slices = _pull(context, gcs_trips)
+            slices = pull_days(context, gcs_trips)
             yield dg.Output(slices)
-            landed = {day: slices[day] for day in _landed(context, list(slices))}
+            landed = {day: slices[day] for day in landed_days(context, list(slices))}
             with bigquery.client() as client:
                 found = bigquery_store.read_back(client, service, bigquery.dataset, list(landed))
             yield from record_checks(context, checks.check_store(landed, found), context.asset_key)
-            _finish(context, landed, gcs_trips.refused)
+            fail_last_step(context, landed, gcs_trips.refused)
 
     return bigquery_trips
 
@@ -318,59 +316,3 @@ def _facts(file: MonthFile) -> dict[str, Any]:
         "last_modified": file.last_modified or "",
         "synthetic sample": file.synthetic,
     }
-
-
-def _pull(context: dg.AssetExecutionContext, upstream: Days[T]) -> dict[date, T]:
-    """Return the upstream's days that this asset may store; one rejected there is so here, too.
-
-    Raises:
-        Failure: no day is left.
-    """
-    found = dict(upstream)
-    for day, error in upstream.refused.items():
-        record_rejection(context, context.asset_key, day, error)
-    if not found:
-        raise left_out(context.asset_key, days_of(context), upstream.refused)
-    return found
-
-
-def _landed(context: dg.AssetExecutionContext, days: Sequence[date]) -> list[date]:
-    """Return the days that the IO manager has stored, and not rejected."""
-    rejected = rejected_by_asset(context.instance, context.asset_key, days)
-    return [day for day in days if day not in rejected]
-
-
-def _finish(
-    context: dg.AssetExecutionContext,
-    stored: Collection[date],
-    refused: Mapping[date, DayRefusedError],
-) -> None:
-    """Fail the run's last step when a day was left out, so that nobody overlooks it.
-
-    Good days go on to the stores first: a step in the middle fails only when nothing is left.
-    """
-    days = days_of(context)
-    missing = [day for day in days if day not in stored]
-    if missing and (not stored or is_last(context)):
-        rejected = find_rejections(context.instance, context.asset_key, missing)
-        raise left_out(context.asset_key, days, {**rejected, **refused})
-
-
-def left_out(
-    key: dg.AssetKey, days: Sequence[date], refused: Mapping[date, DayRefusedError]
-) -> dg.Failure:
-    """Return the error that names the days of a run that are not stored, each with its cause."""
-    missing = [day for day in days if day in refused]
-    good = len(days) - len(missing)
-    reasons = redact("; ".join(f"{day}: {refused[day]}" for day in missing[:5]))
-    failure = dg.Failure(
-        f"{key.to_user_string()}: {len(missing)} of {len(days)} days not stored"
-        f"{f'; the other {good} are stored' if good else ''}. {reasons}. Fix the cause, then "
-        f"materialize {'that day' if len(missing) == 1 else 'those days'} alone, "
-        "from raw_trips on",
-        allow_retries=False,
-    )
-    # An error of ours that hits every day comes with its traceback.
-    cause = next((refused[day].__cause__ for day in missing), None)
-    failure.__cause__ = redacted_cause(cause) if cause else None
-    return failure

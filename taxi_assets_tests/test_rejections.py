@@ -125,6 +125,10 @@ class Month:
 
 @pytest.fixture
 def month(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Month:
+    # A history of its own: what other tests rejected would stay so.
+    (tmp_path / "dagster").mkdir()
+    shutil.copy(REPOSITORY / "dagster.yaml", tmp_path / "dagster")
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
     found = Month(tmp_path, Runs())
     monkeypatch.setenv("TAXI_SOURCE", found.publish(10, 10, 10))
     return found
@@ -230,13 +234,7 @@ def test_an_asset_alone_says_what_to_load_first(
     assert find_rejections(month.runs.instance, key_of(name), [date.fromisoformat(BAD)]) == {}
 
 
-def test_stores_agree_alone_says_what_to_load_first(
-    month: Month, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "dagster").mkdir()
-    shutil.copy(REPOSITORY / "dagster.yaml", tmp_path / "dagster")
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
-    month.runs = Runs()
+def test_stores_agree_alone_says_what_to_load_first(month: Month) -> None:
     result = month.agree(ALONE)
     assert not result.success
     assert f"materialize green/bigquery_trips for {BAD} first" in stores.failure(result)
