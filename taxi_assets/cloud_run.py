@@ -1,18 +1,33 @@
-"""Dagster runs as executions of a Cloud Run job: `dagster-contrib-gcp`'s launcher, two faults less.
+"""Dagster runs as executions of a Cloud Run job: `dagster-contrib-gcp`'s launcher, repaired.
 
 Named by `deploy/dagster-gcp.yaml`; nothing else imports it, and it needs the extra `gcp`.
 """
 
 from __future__ import annotations
 
+import os
+
 import dagster as dg
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 from dagster_contrib_gcp.cloud_run.run_launcher import CloudRunRunLauncher
 from google.api_core.exceptions import FailedPrecondition, NotFound
 
+RUNS_JOB = "CLOUD_RUN_RUNS_JOB"
+"""Variable with the name of the job whose executions are runs, where it is not the settings'."""
+
 
 class CloudRunLauncher(CloudRunRunLauncher):  # type: ignore[misc]
     """Launches runs on Cloud Run, watches and cancels them."""
+
+    def fully_qualified_job_name(self, code_location_name: str) -> str:
+        """Return the job of a code location: the environment's, else the one in `dagster.yaml`.
+
+        Two deployments in one project have jobs of different names and one image, and the parent
+        does not resolve `env:` in this place.
+        """
+        name: str = super().fully_qualified_job_name(code_location_name)
+        job = os.environ.get(RUNS_JOB)
+        return f"{name.rpartition('/')[0]}/{job}" if job else name
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
         """Whether the run's execution still runs.

@@ -14,6 +14,7 @@ locals {
 resource "google_cloud_run_v2_service_iam_member" "ui" {
   for_each = local.deploy ? local.ui_invokers : {}
 
+  project  = var.project_id
   name     = google_cloud_run_v2_service.webserver[0].name
   location = var.region
   role     = "roles/run.invoker"
@@ -23,6 +24,7 @@ resource "google_cloud_run_v2_service_iam_member" "ui" {
 resource "google_iap_web_cloud_run_service_iam_member" "ui" {
   for_each = local.deploy && var.enable_iap ? toset(var.ui_members) : toset([])
 
+  project                = var.project_id
   cloud_run_service_name = google_cloud_run_v2_service.webserver[0].name
   location               = var.region
   role                   = "roles/iap.httpsResourceAccessor"

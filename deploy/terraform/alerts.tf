@@ -1,5 +1,5 @@
-# Told by mail: a run that failed, and a daemon that has gone silent. Both are counted in the logs;
-# the words are Dagster's, and the launch test looks for them in what Dagster really prints.
+# Told by mail: a run that failed, a daemon that has gone silent, and a database that is filling up or
+# whose backup failed. The first two are counted in the logs; the words are Dagster's, and the launch test looks for them in what Dagster really prints.
 
 locals {
   daemon_resource = var.daemon == "always" ? "cloud_run_worker_pool" : "cloud_run_job"
@@ -9,6 +9,8 @@ locals {
   daemon_silence = var.daemon == "always" ? "600s" : "9000s"
   run_logs       = "resource.type=\"cloud_run_job\" AND resource.labels.job_name=\"${local.job_name}\""
 
+  backup_logs = "logName=\"projects/${var.project_id}/logs/cloudaudit.googleapis.com%2Fsystem_event\" AND resource.type=\"cloudsql_database\" AND resource.labels.database_id=\"${var.project_id}:${local.instance}\" AND protoPayload.methodName=\"cloudsql.instances.automatedBackup\""
+
   metrics = {
     failed_runs = {
       description = "Runs that ended as failed, by their own log"
@@ -17,6 +19,10 @@ locals {
     lost_runs = {
       description = "Runs that never started or whose execution was lost, by the daemon's log"
       filter      = "${local.daemon_logs} AND (jsonPayload.event:\"Marking run\" OR jsonPayload.event:\"Run timed out\")"
+    }
+    failed_backups = {
+      description = "Daily backups of the database that ended in another way than well"
+      filter      = "${local.backup_logs} AND (severity>=ERROR OR protoPayload.metadata.windowStatus=~\"FAIL|ERROR|SKIP|CANCEL\")"
     }
     heartbeats = {
       description = "Lines of the daemon's loops; one says something every 30 seconds"
@@ -28,6 +34,7 @@ locals {
 resource "google_logging_metric" "this" {
   for_each = local.metrics
 
+  project     = var.project_id
   name        = "${local.name}/${each.key}"
   description = each.value.description
   filter      = each.value.filter
@@ -43,6 +50,7 @@ resource "google_logging_metric" "this" {
 resource "google_monitoring_notification_channel" "email" {
   for_each = toset(var.alert_emails)
 
+  project      = var.project_id
   display_name = each.key
   type         = "email"
   labels       = { email_address = each.key }
@@ -53,6 +61,7 @@ resource "google_monitoring_notification_channel" "email" {
 resource "google_monitoring_alert_policy" "failed_runs" {
   count = local.deploy ? 1 : 0
 
+  project               = var.project_id
   display_name          = "${local.name}: a run failed"
   combiner              = "OR"
   severity              = "ERROR"
@@ -88,6 +97,7 @@ resource "google_monitoring_alert_policy" "failed_runs" {
 resource "google_monitoring_alert_policy" "daemon_silent" {
   count = local.deploy && var.daemon != "off" ? 1 : 0
 
+  project               = var.project_id
   display_name          = "${local.name}: the daemon is silent"
   combiner              = "OR"
   severity              = "CRITICAL"
@@ -108,5 +118,81 @@ resource "google_monitoring_alert_policy" "daemon_silent" {
 
   documentation {
     content = "Schedules, the run queue and backfills stand still. Its last words: `gcloud logging read '${local.daemon_logs}' --project ${var.project_id} --limit 50`."
+  }
+}
+
+locals {
+  database_metrics = {
+    disk = {
+      condition = "The disk is at 80 % of database_disk_limit_gb"
+      metric    = "cloudsql.googleapis.com/database/disk/bytes_used"
+      threshold = 0.8 * var.database_disk_limit_gb * 1000 * 1000 * 1000
+    }
+    connections = {
+      condition = "80 % of all connections are taken"
+      metric    = "cloudsql.googleapis.com/database/postgresql/num_backends"
+      threshold = floor(0.8 * local.max_connections)
+    }
+  }
+}
+
+# Of a database that was there before, its owner is told.
+resource "google_monitoring_alert_policy" "database" {
+  for_each = { for name, found in local.database_metrics : name => found if var.existing_database == null }
+
+  project               = var.project_id
+  display_name          = "${local.name}: the database's ${each.key}"
+  combiner              = "OR"
+  severity              = "WARNING"
+  notification_channels = values(google_monitoring_notification_channel.email)[*].id
+
+  conditions {
+    display_name = each.value.condition
+    condition_threshold {
+      filter          = "metric.type=\"${each.value.metric}\" AND resource.type=\"cloudsql_database\" AND resource.labels.database_id=\"${var.project_id}:${local.instance}\""
+      comparison      = "COMPARISON_GT"
+      threshold_value = each.value.threshold
+      duration        = "300s"
+      aggregations {
+        alignment_period     = "60s"
+        per_series_aligner   = "ALIGN_MEAN"
+        cross_series_reducer = "REDUCE_SUM"
+      }
+    }
+  }
+
+  documentation {
+    content = "The database stops at its limits. Disk: raise database_disk_limit_gb, or drop what is not needed. Connections: look at pg_stat_activity, or lower max_concurrent_runs."
+  }
+
+  depends_on = [google_project_service.api]
+}
+
+resource "google_monitoring_alert_policy" "failed_backup" {
+  count = var.existing_database == null ? 1 : 0
+
+  project               = var.project_id
+  display_name          = "${local.name}: a backup failed"
+  combiner              = "OR"
+  severity              = "ERROR"
+  notification_channels = values(google_monitoring_notification_channel.email)[*].id
+
+  conditions {
+    display_name = google_logging_metric.this["failed_backups"].description
+    condition_threshold {
+      filter          = "metric.type=\"logging.googleapis.com/user/${google_logging_metric.this["failed_backups"].name}\" AND resource.type=\"cloudsql_database\""
+      comparison      = "COMPARISON_GT"
+      threshold_value = 0
+      duration        = "0s"
+      aggregations {
+        alignment_period     = "300s"
+        per_series_aligner   = "ALIGN_DELTA"
+        cross_series_reducer = "REDUCE_SUM"
+      }
+    }
+  }
+
+  documentation {
+    content = "`gcloud sql backups list --instance ${local.instance} --project ${var.project_id}` has the others; make one now with `gcloud sql backups create`."
   }
 }

@@ -1,6 +1,7 @@
 """What a plan holds: no secret, no role beside the listed ones, nothing public.
 
-Reads `terraform show -json <plan>` on standard input; `check.sh` runs it.
+Reads `terraform show -json <plan>` on standard input; `check.sh` runs it, on a plan of the defaults
+and, with `everything`, on one with every toggle on.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 Resource = dict[str, Any]
 
 WRITE_ONLY = ("password", "password_wo", "root_password", "secret_data", "secret_data_wo")
+READ = ("google_project",)
 SECRET_SETTINGS = ("DAGSTER_PG_URL", "POSTGRES_PASSWORD")
 # Roles by type of resource, with how often each is given; tests/roles.tftest.hcl says to whom.
 GRANTS = {
@@ -32,12 +34,33 @@ GRANTS = {
     "google_cloud_run_v2_service_iam_member": {"roles/run.invoker": 1},
 }
 
+# What toggles add: Cloud Build's account, a reader of the database, a secret setting, IAP.
+EVERYTHING = {
+    "google_artifact_registry_repository_iam_member": {"roles/artifactregistry.writer": 1},
+    "google_iap_web_cloud_run_service_iam_member": {"roles/iap.httpsResourceAccessor": 1},
+    "google_project_iam_member": {
+        "roles/cloudsql.client": 1,
+        "roles/cloudsql.instanceUser": 1,
+        "roles/logging.logWriter": 1,
+    },
+    "google_secret_manager_secret_iam_member": {"roles/secretmanager.secretAccessor": 2},
+    "google_storage_bucket_iam_member": {"roles/storage.objectViewer": 1},
+}
+
+
+def expected(*, everything: bool) -> dict[str, Counter[str]]:
+    """Roles by type of resource that a plan must have, and no other."""
+    found = {kind: Counter(roles) for kind, roles in GRANTS.items()}
+    for kind, roles in EVERYTHING.items() if everything else ():
+        found.setdefault(kind, Counter()).update(roles)
+    return found
+
 
 def secrets(resource: Resource) -> list[str]:
     """Complaints about values that would lie in the state."""
     values = resource["values"]
     found = [f"{resource['address']}.{name} is set" for name in WRITE_ONLY if values.get(name)]
-    if resource["mode"] != "managed":
+    if resource["mode"] != "managed" and resource["type"] not in READ:
         found.append(f"{resource['address']} is in the plan")
     return found + [
         f"{resource['address']}: {variable['name']} is in plain text"
@@ -56,7 +79,7 @@ def variables(values: Any) -> list[dict[str, Any]]:
     return [*own, *(found for value in values.values() for found in variables(value))]
 
 
-def grants(resources: list[Resource]) -> list[str]:
+def grants(resources: list[Resource], wanted: dict[str, Counter[str]]) -> list[str]:
     """Complaints about roles, and about members that are everyone."""
     found: dict[str, Counter[str]] = {}
     public = []
@@ -67,7 +90,7 @@ def grants(resources: list[Resource]) -> list[str]:
         found.setdefault(kind, Counter())[resource["values"].get("role", "?")] += 1
         if str(resource["values"].get("member")).startswith("all"):
             public.append(f"{resource['address']} is for everyone")
-    if found == GRANTS:
+    if found == wanted:
         return public
     return [*public, f"roles are {json.dumps(found, indent=2)}, not those in check_plan.py"]
 
@@ -77,7 +100,7 @@ def main() -> int:
     plan = json.load(sys.stdin)
     resources = plan["planned_values"]["root_module"]["resources"]
     complaints = [line for resource in resources for line in secrets(resource)]
-    complaints += grants(resources)
+    complaints += grants(resources, expected(everything="everything" in sys.argv))
     for line in complaints:
         sys.stderr.write(f"{line}\n")
     if not complaints:

@@ -3,6 +3,7 @@
 resource "google_cloud_run_v2_job" "daemon" {
   count = local.deploy && var.daemon == "woken" ? 1 : 0
 
+  project             = var.project_id
   name                = local.daemon_name
   location            = var.region
   deletion_protection = false
@@ -50,10 +51,21 @@ resource "google_cloud_run_v2_job" "daemon" {
         }
       }
 
+      dynamic "vpc_access" {
+        for_each = local.vpc_access
+        content {
+          egress = vpc_access.value
+          network_interfaces {
+            network    = local.network
+            subnetwork = local.subnetwork
+          }
+        }
+      }
+
       volumes {
         name = "cloudsql"
         cloud_sql_instance {
-          instances = [google_sql_database_instance.postgres.connection_name]
+          instances = [local.instance_connection]
         }
       }
     }
@@ -72,6 +84,7 @@ resource "google_cloud_run_v2_job" "daemon" {
 resource "google_cloud_scheduler_job" "wake" {
   count = local.deploy && var.daemon == "woken" ? 1 : 0
 
+  project          = var.project_id
   name             = "${local.name}-wake"
   region           = var.region
   description      = "Wakes the daemon: schedules and sensors fire within the hour"
@@ -99,6 +112,7 @@ resource "google_cloud_scheduler_job" "wake" {
 resource "google_cloud_run_v2_worker_pool" "daemon" {
   count = local.deploy && var.daemon == "always" ? 1 : 0
 
+  project             = var.project_id
   name                = "${local.name}-daemon"
   location            = var.region
   deletion_protection = false
@@ -148,10 +162,21 @@ resource "google_cloud_run_v2_worker_pool" "daemon" {
       }
     }
 
+    dynamic "vpc_access" {
+      for_each = local.vpc_access
+      content {
+        egress = vpc_access.value
+        network_interfaces {
+          network    = local.network
+          subnetwork = local.subnetwork
+        }
+      }
+    }
+
     volumes {
       name = "cloudsql"
       cloud_sql_instance {
-        instances = [google_sql_database_instance.postgres.connection_name]
+        instances = [local.instance_connection]
       }
     }
   }

@@ -11,22 +11,43 @@ resource "google_sql_database_instance" "postgres" {
   # checkov:skip=CKV_GCP_108: all clients have one host name, the connector's
   # checkov:skip=CKV_GCP_110: public trip records, read by one program: nobody to audit
   # checkov:skip=CKV2_GCP_13: a line for every statement; what waits for a lock is logged
+  count = var.existing_database == null ? 1 : 0
+
+  project             = var.project_id
   name                = "${local.name}-postgres"
   region              = var.region
   database_version    = "POSTGRES_16"
   deletion_protection = var.deletion_protection
 
+  final_backup_description = "Made when Terraform destroyed it"
+
   settings {
     # Edition ENTERPRISE_PLUS has no shared-core machines. The protection is that of console and gcloud.
     edition                     = "ENTERPRISE"
     tier                        = var.database_tier
+    availability_type           = var.database_availability
+    disk_size                   = var.database_disk_gb
+    disk_autoresize             = true
     disk_autoresize_limit       = var.database_disk_limit_gb
     connector_enforcement       = "REQUIRED"
     deletion_protection_enabled = var.deletion_protection
 
     ip_configuration {
-      ipv4_enabled = true
-      ssl_mode     = "ENCRYPTED_ONLY"
+      ipv4_enabled    = !var.enable_private_ip
+      private_network = local.network
+      ssl_mode        = "ENCRYPTED_ONLY"
+    }
+
+    maintenance_window {
+      day          = var.maintenance_window.day
+      hour         = var.maintenance_window.hour
+      update_track = "stable"
+    }
+
+    # What is left of it when it is destroyed, whatever becomes of its daily backups.
+    final_backup_config {
+      enabled        = var.final_backup_days > 0
+      retention_days = var.final_backup_days > 0 ? var.final_backup_days : null
     }
 
     backup_configuration {
@@ -42,7 +63,14 @@ resource "google_sql_database_instance" "postgres" {
     database_flags {
       name = "max_connections"
       # A few for each run of the queue, the rest for webserver, daemon and people.
-      value = tostring(40 + 6 * local.concurrent_runs)
+      value = tostring(local.max_connections)
+    }
+    dynamic "database_flags" {
+      for_each = length(var.database_readers) > 0 ? ["on"] : []
+      content {
+        name  = "cloudsql.iam_authentication"
+        value = database_flags.value
+      }
     }
     database_flags {
       name  = "log_checkpoints"
@@ -62,16 +90,35 @@ resource "google_sql_database_instance" "postgres" {
     }
   }
 
-  depends_on = [google_project_service.api]
+  # It grows by itself, and Google's provider would make a smaller one anew, without the data.
+  lifecycle {
+    ignore_changes = [settings[0].disk_size]
+  }
+
+  depends_on = [google_project_service.api, google_service_networking_connection.postgres]
+}
+
+data "google_sql_database_instance" "existing" {
+  count = var.existing_database == null ? 0 : 1
+
+  project = var.project_id
+  name    = var.existing_database
 }
 
 locals {
+  instance            = one(concat(google_sql_database_instance.postgres[*].name, data.google_sql_database_instance.existing[*].name))
+  instance_connection = one(concat(google_sql_database_instance.postgres[*].connection_name, data.google_sql_database_instance.existing[*].connection_name))
+  max_connections     = 40 + 6 * local.concurrent_runs
+
   databases = toset(["dagster", "taxi"]) # and their users
-  sockets   = "/cloudsql"
-  socket    = "${local.sockets}/${google_sql_database_instance.postgres.connection_name}"
+  # Two deployments may share a server.
+  database_names = { for database in local.databases : database => var.name == "taxi" ? database : "${replace(var.name, "-", "_")}_${database}" }
+
+  sockets = "/cloudsql"
+  socket  = "${local.sockets}/${local.instance_connection}"
 
   secrets = {
-    dagster = "postgresql://dagster:${ephemeral.random_password.database["dagster"].result}@/dagster?host=${local.socket}"
+    dagster = "postgresql://${local.database_names.dagster}:${ephemeral.random_password.database["dagster"].result}@/${local.database_names.dagster}?host=${local.socket}"
     taxi    = ephemeral.random_password.database["taxi"].result
   }
 }
@@ -91,6 +138,7 @@ ephemeral "random_password" "database" {
 resource "google_secret_manager_secret" "database" {
   for_each = local.databases
 
+  project   = var.project_id
   secret_id = "${local.name}-${each.key}-database"
 
   replication {
@@ -123,8 +171,9 @@ ephemeral "google_secret_manager_secret_version" "database" {
 resource "google_sql_database" "this" {
   for_each = local.databases
 
-  name     = each.key
-  instance = google_sql_database_instance.postgres.name
+  project  = var.project_id
+  name     = local.database_names[each.key]
+  instance = local.instance
 
   # Postgres does not drop what is in use: database and users go with their server.
   deletion_policy = "ABANDON"
@@ -133,9 +182,10 @@ resource "google_sql_database" "this" {
 resource "google_sql_user" "this" {
   for_each = local.databases
 
-  name                = each.key
-  instance            = google_sql_database_instance.postgres.name
-  password_wo         = regex("^(?:postgresql://dagster:)?([^@]+)", ephemeral.google_secret_manager_secret_version.database[each.key].secret_data)[0]
+  project             = var.project_id
+  name                = local.database_names[each.key]
+  instance            = local.instance
+  password_wo         = regex("^(?:postgresql://\\w+:)?([^@]+)", ephemeral.google_secret_manager_secret_version.database[each.key].secret_data)[0]
   password_wo_version = var.password_version
   deletion_policy     = "ABANDON"
 
@@ -144,4 +194,16 @@ resource "google_sql_user" "this" {
   lifecycle {
     replace_triggered_by = [google_secret_manager_secret_version.database[each.key]]
   }
+}
+
+# People and BI tools, by their Google account in place of a password. What they may read is granted
+# in Postgres: deploy/README.md, "Read the trips".
+resource "google_sql_user" "reader" {
+  for_each = toset(var.database_readers)
+
+  project         = var.project_id
+  name            = trimsuffix(split(":", each.key)[1], ".gserviceaccount.com")
+  instance        = local.instance
+  type            = { user = "CLOUD_IAM_USER", group = "CLOUD_IAM_GROUP", serviceAccount = "CLOUD_IAM_SERVICE_ACCOUNT" }[split(":", each.key)[0]]
+  deletion_policy = "ABANDON"
 }

@@ -8,9 +8,11 @@ resource "google_service_account" "this" {
       daemon    = "Schedules, queues, launches and watches runs"
       runner    = "Runs: moves the data"
     },
+    var.enable_cloud_build ? { builder = "Cloud Build's: builds and pushes the image" } : {},
     var.daemon == "woken" ? { waker = "Cloud Scheduler's: wakes the daemon" } : {},
   )
 
+  project      = var.project_id
   account_id   = "${local.name}-${each.key}"
   display_name = "taxi_assets ${each.key}"
   description  = each.value
@@ -21,6 +23,8 @@ resource "google_service_account" "this" {
 locals {
   members = { for role, account in google_service_account.this : role => account.member }
   clients = toset(["webserver", "daemon", "runner"])
+
+  this_instance = "resource.name == 'projects/${var.project_id}/instances/${local.instance}' && resource.type == 'sqladmin.googleapis.com/Instance'"
 
   bucket_roles = {
     # Dagster asks whether its log bucket exists, BigQuery where the lake is: both read the bucket.
@@ -48,7 +52,7 @@ resource "google_project_iam_member" "database" {
 
   condition {
     title      = "${local.name}-postgres-only"
-    expression = "resource.name == 'projects/${var.project_id}/instances/${google_sql_database_instance.postgres.name}' && resource.type == 'sqladmin.googleapis.com/Instance'"
+    expression = local.this_instance
   }
 }
 
@@ -59,6 +63,7 @@ resource "google_secret_manager_secret_iam_member" "database" {
     }
   ]...)
 
+  project   = var.project_id
   secret_id = google_secret_manager_secret.database[each.value.database].id
   role      = "roles/secretmanager.secretAccessor"
   member    = local.members[each.value.reader]
@@ -70,6 +75,7 @@ resource "google_secret_manager_secret_iam_member" "setting" {
     join(" ", pair) => { reader = pair[0], secret = pair[1] }
   }
 
+  project   = var.project_id
   secret_id = each.value.secret
   role      = "roles/secretmanager.secretAccessor"
   member    = local.members[each.value.reader]
@@ -86,13 +92,14 @@ resource "google_storage_bucket_iam_member" "this" {
     }
   ]...)
 
-  bucket = { lake = google_storage_bucket.lake, logs = google_storage_bucket.logs }[each.value.bucket].name
+  bucket = { lake = local.lake, logs = google_storage_bucket.logs.name }[each.value.bucket]
   role   = "roles/storage.${each.value.role}"
   member = local.members[each.value.account]
 }
 
 resource "google_bigquery_dataset_iam_member" "runner" {
-  dataset_id = google_bigquery_dataset.trips.dataset_id
+  project    = var.project_id
+  dataset_id = local.dataset
   role       = "roles/bigquery.dataEditor"
   member     = local.members["runner"]
 }
@@ -110,6 +117,7 @@ resource "google_cloud_run_v2_job_iam_member" "this" {
     }
   ]...)
 
+  project  = var.project_id
   name     = google_cloud_run_v2_job.run[0].name
   location = var.region
   role     = "roles/run.${each.value.role}"
@@ -120,8 +128,25 @@ resource "google_cloud_run_v2_job_iam_member" "this" {
 resource "google_cloud_run_v2_job_iam_member" "daemon" {
   for_each = local.deploy && var.daemon == "woken" ? toset(["webserver", "waker"]) : toset([])
 
+  project  = var.project_id
   name     = google_cloud_run_v2_job.daemon[0].name
   location = var.region
   role     = "roles/run.jobsExecutor"
   member   = local.members[each.key]
+}
+
+# To connect to the database, and to log in there with a Google account.
+resource "google_project_iam_member" "reader" {
+  for_each = {
+    for pair in setproduct(["client", "instanceUser"], var.database_readers) : join(" ", pair) => { role = pair[0], member = pair[1] }
+  }
+
+  project = var.project_id
+  role    = "roles/cloudsql.${each.value.role}"
+  member  = each.value.member
+
+  condition {
+    title      = "${local.name}-postgres-only"
+    expression = local.this_instance
+  }
 }

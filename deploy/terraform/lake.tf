@@ -1,7 +1,15 @@
 # The lake and BigQuery's dataset beside it, and the bucket for what steps print.
 
+locals {
+  lake    = var.existing_bucket == null ? one(google_storage_bucket.lake[*].name) : var.existing_bucket
+  dataset = var.existing_dataset == null ? one(google_bigquery_dataset.trips[*].dataset_id) : var.existing_dataset
+}
+
 resource "google_storage_bucket" "lake" {
   # checkov:skip=CKV_GCP_62: who reads public trip records needs no log of its own
+  count = var.existing_bucket == null ? 1 : 0
+
+  project       = var.project_id
   name          = "${var.project_id}-${local.name}-lake"
   location      = var.region
   force_destroy = !var.deletion_protection
@@ -50,6 +58,7 @@ resource "google_storage_bucket" "lake" {
 resource "google_storage_bucket" "logs" {
   # checkov:skip=CKV_GCP_62: these are the logs
   # checkov:skip=CKV_GCP_78: a step's output is written once
+  project       = var.project_id
   name          = "${var.project_id}-${local.name}-logs"
   location      = var.region
   force_destroy = true
@@ -62,7 +71,7 @@ resource "google_storage_bucket" "logs" {
       type = "Delete"
     }
     condition {
-      age = 30
+      age = var.log_retention_days
     }
   }
 
@@ -71,7 +80,10 @@ resource "google_storage_bucket" "logs" {
 
 resource "google_bigquery_dataset" "trips" {
   # checkov:skip=CKV_GCP_81: Google's keys encrypt it; the trip records are public
-  dataset_id                 = "ny_taxi"
+  count = var.existing_dataset == null ? 1 : 0
+
+  project                    = var.project_id
+  dataset_id                 = var.name == "taxi" ? "ny_taxi" : "${replace(var.name, "-", "_")}_ny_taxi"
   location                   = var.region
   description                = "NYC taxi trips, a table a service, partitioned by the pickup's day"
   delete_contents_on_destroy = !var.deletion_protection

@@ -7,6 +7,7 @@ locals {
 resource "google_compute_global_address" "ui" {
   count = local.load_balancer
 
+  project    = var.project_id
   name       = "${local.name}-ui"
   depends_on = [google_project_service.api]
 }
@@ -14,6 +15,7 @@ resource "google_compute_global_address" "ui" {
 resource "google_compute_region_network_endpoint_group" "ui" {
   count = local.load_balancer
 
+  project               = var.project_id
   name                  = "${local.name}-ui"
   region                = var.region
   network_endpoint_type = "SERVERLESS"
@@ -28,6 +30,7 @@ resource "google_compute_region_network_endpoint_group" "ui" {
 resource "google_compute_backend_service" "ui" {
   count = local.load_balancer
 
+  project               = var.project_id
   name                  = "${local.name}-ui"
   load_balancing_scheme = "EXTERNAL_MANAGED"
   security_policy       = one(google_compute_security_policy.ui[*].id)
@@ -41,7 +44,8 @@ resource "google_compute_security_policy" "ui" {
   # checkov:skip=CKV_GCP_73: the rule asks for a Log4j filter; no Java is behind it, and only known ranges get this far
   count = local.load_balancer == 1 && var.enable_cloud_armor ? 1 : 0
 
-  name = "${local.name}-ui"
+  project = var.project_id
+  name    = "${local.name}-ui"
 
   rule {
     description = "Known ranges"
@@ -72,7 +76,8 @@ resource "google_compute_security_policy" "ui" {
 resource "google_compute_managed_ssl_certificate" "ui" {
   count = local.load_balancer
 
-  name = "${local.name}-ui"
+  project = var.project_id
+  name    = "${local.name}-ui"
   managed {
     domains = [var.domain]
   }
@@ -83,6 +88,7 @@ resource "google_compute_managed_ssl_certificate" "ui" {
 resource "google_compute_ssl_policy" "ui" {
   count = local.load_balancer
 
+  project         = var.project_id
   name            = "${local.name}-ui"
   profile         = "MODERN"
   min_tls_version = "TLS_1_2"
@@ -93,6 +99,7 @@ resource "google_compute_ssl_policy" "ui" {
 resource "google_compute_url_map" "ui" {
   count = local.load_balancer
 
+  project         = var.project_id
   name            = "${local.name}-ui"
   default_service = google_compute_backend_service.ui[0].id
 }
@@ -100,6 +107,7 @@ resource "google_compute_url_map" "ui" {
 resource "google_compute_target_https_proxy" "ui" {
   count = local.load_balancer
 
+  project          = var.project_id
   name             = "${local.name}-ui"
   url_map          = google_compute_url_map.ui[0].id
   ssl_certificates = [google_compute_managed_ssl_certificate.ui[0].id]
@@ -109,6 +117,7 @@ resource "google_compute_target_https_proxy" "ui" {
 resource "google_compute_global_forwarding_rule" "ui" {
   count = local.load_balancer
 
+  project               = var.project_id
   name                  = "${local.name}-ui"
   target                = google_compute_target_https_proxy.ui[0].id
   ip_address            = google_compute_global_address.ui[0].id

@@ -1,13 +1,13 @@
 # What the other files share: names, the parts that Dagster's own settings decide, the APIs.
 
 locals {
-  name   = "taxi"
+  name   = var.name
   deploy = var.image != null
 
-  # Written once, in the file that is in the image: the launcher finds the job by this name.
+  # Written once, in the file that is in the image.
   dagster         = yamldecode(file("${path.module}/../dagster-gcp.yaml"))
   launcher        = local.dagster.run_launcher.config
-  job_name        = one(values(local.launcher.job_name_by_code_location))
+  job_name        = "${local.name}-run"
   daemon_name     = "${local.name}-daemon"
   location        = one(keys(local.launcher.job_name_by_code_location))
   run_timeout     = local.launcher.run_timeout
@@ -19,8 +19,10 @@ locals {
       "secretmanager", "sqladmin", "storage",
     ],
     var.daemon == "woken" ? ["cloudscheduler"] : [],
+    var.enable_cloud_build ? ["cloudbuild"] : [],
     var.enable_iap ? ["iap"] : [],
-    var.enable_load_balancer ? ["compute"] : [],
+    var.enable_load_balancer || var.enable_private_ip ? ["compute"] : [],
+    var.enable_private_ip && var.network == null ? ["servicenetworking"] : [],
     var.billing_account == null ? [] : ["billingbudgets"],
   ))
 }
@@ -29,6 +31,7 @@ locals {
 resource "google_project_service" "api" {
   for_each = local.apis
 
+  project            = var.project_id
   service            = "${each.key}.googleapis.com"
   disable_on_destroy = false # other things in the project may use them
 }
@@ -36,6 +39,8 @@ resource "google_project_service" "api" {
 # The project's number, where a name is not enough.
 data "google_project" "this" {
   count = var.enable_iap || var.billing_account != null ? 1 : 0
+
+  project_id = var.project_id
 
   depends_on = [google_project_service.api]
 }

@@ -20,17 +20,17 @@ output "load_balancer_address" {
 
 output "lake" {
   description = "The lake: pandas.read_parquet(\"<this>/yellow\")."
-  value       = "gs://${google_storage_bucket.lake.name}"
+  value       = "gs://${local.lake}"
 }
 
 output "bigquery_dataset" {
   description = "The tables' dataset."
-  value       = "${var.project_id}.${google_bigquery_dataset.trips.dataset_id}"
+  value       = "${var.project_id}.${local.dataset}"
 }
 
 output "postgres" {
-  description = "Connection name of the database, for `gcloud sql connect` and Cloud SQL's proxy."
-  value       = google_sql_database_instance.postgres.connection_name
+  description = "Connection name of the database, for Cloud SQL's proxy and connectors."
+  value       = local.instance_connection
 }
 
 output "run_job" {
@@ -39,6 +39,16 @@ output "run_job" {
 }
 
 output "service_accounts" {
-  description = "The three accounts, by role."
+  description = "The accounts, by role."
   value       = { for role, account in google_service_account.this : role => account.email }
+}
+
+output "build" {
+  description = "How to build the image on Google's machines; null without enable_cloud_build."
+  value = var.enable_cloud_build ? join(" ", [
+    "gcloud builds submit --project ${var.project_id} --region ${var.region}",
+    "--config deploy/cloudbuild.yaml --substitutions _IMAGE=\"$IMAGE\"",
+    "--service-account ${google_service_account.this["builder"].id}",
+    "--gcs-source-staging-dir gs://${google_storage_bucket.logs.name}/source .",
+  ]) : null
 }

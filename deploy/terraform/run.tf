@@ -7,12 +7,13 @@ locals {
       DAGSTER_HOME        = "/opt/dagster/gcp"
       DAGSTER_LOGS_BUCKET = google_storage_bucket.logs.name
       CLOUD_RUN_REGION    = var.region
+      CLOUD_RUN_RUNS_JOB  = local.job_name
       TAXI_PROFILE        = "gcp"
       TAXI_SOURCE         = var.taxi_source
       GCP_PROJECT         = var.project_id
-      GCS_BUCKET          = google_storage_bucket.lake.name
-      BIGQUERY_DATASET    = google_bigquery_dataset.trips.dataset_id
-      BIGQUERY_LOCATION   = google_bigquery_dataset.trips.location
+      GCS_BUCKET          = local.lake
+      BIGQUERY_DATASET    = local.dataset
+      BIGQUERY_LOCATION   = var.region
       POSTGRES_HOST       = local.socket
       POSTGRES_DBNAME     = google_sql_database.this["taxi"].name
       POSTGRES_USER       = google_sql_user.this["taxi"].name
@@ -38,6 +39,7 @@ locals {
 resource "google_cloud_run_v2_job" "run" {
   count = local.deploy ? 1 : 0
 
+  project             = var.project_id
   name                = local.job_name
   location            = var.region
   deletion_protection = false # it holds nothing
@@ -85,10 +87,21 @@ resource "google_cloud_run_v2_job" "run" {
         }
       }
 
+      dynamic "vpc_access" {
+        for_each = local.vpc_access
+        content {
+          egress = vpc_access.value
+          network_interfaces {
+            network    = local.network
+            subnetwork = local.subnetwork
+          }
+        }
+      }
+
       volumes {
         name = "cloudsql"
         cloud_sql_instance {
-          instances = [google_sql_database_instance.postgres.connection_name]
+          instances = [local.instance_connection]
         }
       }
     }
@@ -109,6 +122,7 @@ resource "google_cloud_run_v2_job" "run" {
 resource "google_cloud_run_v2_service" "webserver" {
   count = local.deploy ? 1 : 0
 
+  project             = var.project_id
   name                = "${local.name}-webserver"
   location            = var.region
   deletion_protection = false
@@ -178,10 +192,21 @@ resource "google_cloud_run_v2_service" "webserver" {
       }
     }
 
+    dynamic "vpc_access" {
+      for_each = local.vpc_access
+      content {
+        egress = vpc_access.value
+        network_interfaces {
+          network    = local.network
+          subnetwork = local.subnetwork
+        }
+      }
+    }
+
     volumes {
       name = "cloudsql"
       cloud_sql_instance {
-        instances = [google_sql_database_instance.postgres.connection_name]
+        instances = [local.instance_connection]
       }
     }
   }

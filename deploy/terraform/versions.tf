@@ -13,15 +13,3 @@ terraform {
     }
   }
 }
-
-# Credentials are those of `gcloud auth application-default login`: no key file, no variable.
-provider "google" {
-  project = var.project_id
-  region  = var.region
-
-  # Budgets refuse a user's credentials without a project to bill the call to.
-  billing_project       = var.project_id
-  user_project_override = true
-
-  default_labels = { app = local.name }
-}

@@ -43,6 +43,8 @@ BIN = Path(sys.executable).parent
 LOCATION = "taxi_assets.definitions"
 SETTINGS = REPOSITORY / "deploy" / "dagster-gcp.yaml"
 LAKE, LOGS = "launched-lake", "launched-logs"
+JOB = "taxi-dev-run"
+"""Of a deployment with another name than the settings file has."""
 QUIET = 40
 """Seconds without work after which the daemon sleeps here: half of those on Google Cloud."""
 DAYS = ["2021-01-05", "2021-01-06", "2021-01-07"]
@@ -193,6 +195,7 @@ def container_env(home: Path, gcs: str, sockets: Path, folder: Path) -> dict[str
         "DAGSTER_PG_URL": dagster_database(sockets),
         "DAGSTER_LOGS_BUCKET": LOGS,
         "CLOUD_RUN_REGION": "us-central1",
+        "CLOUD_RUN_RUNS_JOB": JOB,
         "TAXI_PROFILE": "gcp",
         "TAXI_HOME": str(folder / "taxi"),
         "TAXI_SOURCE": "sample",
@@ -218,9 +221,6 @@ def deployment(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     root = local.use(home / "taxi").lake_root
     for bucket in (LAKE, LOGS):
         (root / bucket).mkdir(parents=True)
-    (job,) = yaml.safe_load(SETTINGS.read_text())["run_launcher"]["config"][
-        "job_name_by_code_location"
-    ].values()
     identity = Identity.new()
     where = stores.postgres_arguments()
     with ExitStack() as stack:
@@ -229,7 +229,7 @@ def deployment(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         env = container_env(home, gcs, sockets, folder)
         command = [str(BIN / "python"), "-m", "taxi_assets.woken_daemon", LOCATION]
         command += ["--quiet-seconds", str(QUIET)]
-        name = f"projects/taxi-local/locations/us-central1/jobs/{job}"
+        name = f"projects/taxi-local/locations/us-central1/jobs/{JOB}"
         cloud_run = CloudRun(name, env, folder, daemon=command)
         server, port = cloud_run.serve(identity.server_credentials())
         stack.callback(lambda: server.stop(None).wait())
@@ -262,16 +262,16 @@ def test_a_killed_execution_is_noticed_and_the_backfill_ends_right(deployment: D
         found = deployment.ask(RUNS, id=backfill)["results"]
         return [run["runId"] for run in found if run["status"] == status]
 
-    (first,) = until(lambda: runs("STARTED"), 90)
+    (first,) = until(lambda: runs("STARTED"), 180)
     deployment.execution(first).kill()
-    assert until(lambda: runs("FAILURE"), 30) == [first]
-    (second,) = until(lambda: runs("STARTED"), 60)
+    assert until(lambda: runs("FAILURE"), 90) == [first]
+    (second,) = until(lambda: runs("STARTED"), 120)
     # An outage of the API is not the death of a run.
     deployment.cloud_run.unavailable = 2
-    assert until(lambda: runs("SUCCESS"), 60) == [second]
+    assert until(lambda: runs("SUCCESS"), 240) == [second]
     assert deployment.cloud_run.unavailable == 0
     assert until(
-        lambda: deployment.ask(BACKFILL_STATUS, id=backfill)["status"] == "COMPLETED_SUCCESS", 90
+        lambda: deployment.ask(BACKFILL_STATUS, id=backfill)["status"] == "COMPLETED_SUCCESS", 180
     )
     assert runs("FAILURE") == [first]
     assert [e.resource().failed_count for e in deployment.cloud_run.executions] == [1, 0]
@@ -310,7 +310,7 @@ def silent_source(deployment: Deployment) -> Iterator[None]:
 @pytest.mark.usefixtures("silent_source")
 def test_cancel_ends_the_execution(deployment: Deployment) -> None:
     run = deployment.launch_raw_day("2021-01-05")
-    until(lambda: deployment.status(run) == "STARTED", 60)
+    until(lambda: deployment.status(run) == "STARTED", 180)
     answer = deployment.ask(TERMINATE, id=run)
     assert answer["__typename"] == "TerminateRunSuccess", answer
     assert deployment.status(run) == "CANCELED"
@@ -323,7 +323,7 @@ def test_cancel_ends_the_execution(deployment: Deployment) -> None:
 @pytest.mark.usefixtures("silent_source")
 def test_cancel_of_an_execution_that_has_died(deployment: Deployment) -> None:
     run = deployment.launch_raw_day("2021-01-06")
-    until(lambda: deployment.status(run) == "STARTED", 60)
+    until(lambda: deployment.status(run) == "STARTED", 180)
     # Run monitoring must not see it first.
     deployment.cloud_run.unavailable = 1_000_000
     deployment.execution(run).kill()
@@ -336,9 +336,9 @@ def test_cancel_of_an_execution_that_has_died(deployment: Deployment) -> None:
 def test_what_the_alerts_look_for_is_logged(deployment: Deployment) -> None:
     deployment.cloud_run.env["TAXI_DROP"] = "no_such_rule"
     run = deployment.launch_raw_day("2021-01-07")
-    assert until(lambda: deployment.status(run) == "FAILURE", 60)
+    assert until(lambda: deployment.status(run) == "FAILURE", 180)
     log = deployment.execution(run).log
-    until(lambda: "RUN_FAILURE" in log.read_text(), 20)
+    until(lambda: "RUN_FAILURE" in log.read_text(), 60)
     lines = deployment.daemon_lines()
     events = [line["event"] for line in lines]
     alerts = (REPOSITORY / "deploy" / "terraform" / "alerts.tf").read_text()
@@ -350,7 +350,7 @@ def test_what_the_alerts_look_for_is_logged(deployment: Deployment) -> None:
 
 
 def test_the_daemon_sleeps_when_nothing_is_left(deployment: Deployment) -> None:
-    until(deployment.asleep, 150)
+    until(deployment.asleep, 300)
     assert deployment.cloud_run.daemons[0].process.returncode == 0
     logs = [daemon.log.read_text() for daemon in deployment.cloud_run.daemons]
     assert "Nothing left to do" in logs[0]
@@ -361,7 +361,7 @@ def test_the_daemon_sleeps_when_nothing_is_left(deployment: Deployment) -> None:
 def test_a_schedule_that_fell_due_in_the_daemons_sleep_fires_at_the_next_wake(
     deployment: Deployment,
 ) -> None:
-    until(deployment.asleep, 150)
+    until(deployment.asleep, 300)
     before = len(deployment.cloud_run.daemons)
     selector = {
         "repositoryLocationName": LOCATION,
@@ -389,15 +389,15 @@ def test_a_schedule_that_fell_due_in_the_daemons_sleep_fires_at_the_next_wake(
         found = deployment.ask(TICKS, selector=instigation)["ticks"]
         return [tick for tick in found if tick["status"] != "STARTED"]
 
-    fired = until(ticks, 90)
+    fired = until(ticks, 180)
     morning = fired[0]["timestamp"]
     assert time.time() - 86400 < morning < time.time()
     assert {tick["status"] for tick in fired} <= {"SUCCESS", "SKIPPED"}, fired
-    until(deployment.asleep, 150)
+    until(deployment.asleep, 300)
 
 
 def test_two_wakes_at_once_are_one_daemon(deployment: Deployment) -> None:
-    until(deployment.asleep, 150)
+    until(deployment.asleep, 300)
     before = len(deployment.cloud_run.daemons)
     deployment.wake()
     deployment.wake()
@@ -406,3 +406,17 @@ def test_two_wakes_at_once_are_one_daemon(deployment: Deployment) -> None:
     assert len(logs) == 2
     assert sorted("dagster.daemon" in log for log in logs) == [False, True]
     assert sum("Another daemon has seen to" in log for log in logs) == 1
+
+
+def test_the_upgrades_migration_runs_with_these_settings(deployment: Deployment) -> None:
+    # `gcloud run jobs execute taxi-run --args dagster,instance,migrate`; a container on Google
+    # Cloud has credentials, which runs need not have here.
+    migration = subprocess.run(
+        ["dagster", "instance", "migrate"],
+        env=deployment.cloud_run.daemon_env,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert migration.returncode == 0, migration.stderr

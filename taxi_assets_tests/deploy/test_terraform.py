@@ -150,3 +150,10 @@ def test_no_password_is_in_the_state(terraform: Terraform) -> None:
     state = (terraform.root / "terraform.tfstate").read_text()
     assert "google_sql_user" in state
     assert not [word for word in terraform.google.users.values() if word in state]
+
+
+def test_a_disk_that_has_grown_is_left_as_it_is(terraform: Terraform) -> None:
+    # Google's provider makes a database anew whose disk the configuration has smaller.
+    assert terraform.apply(database_disk_gb=20).returncode == 0
+    second = terraform.apply(database_disk_gb=10)
+    assert "0 added, 0 changed, 0 destroyed" in second.stdout, second.stdout

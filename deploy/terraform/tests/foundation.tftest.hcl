@@ -26,26 +26,26 @@ run "data_is_guarded" {
 
   assert {
     condition = (
-      google_sql_database_instance.postgres.deletion_protection &&
-      google_sql_database_instance.postgres.settings[0].deletion_protection_enabled &&
-      google_sql_database_instance.postgres.settings[0].backup_configuration[0].enabled &&
-      google_sql_database_instance.postgres.settings[0].backup_configuration[0].point_in_time_recovery_enabled
+      google_sql_database_instance.postgres[0].deletion_protection &&
+      google_sql_database_instance.postgres[0].settings[0].deletion_protection_enabled &&
+      google_sql_database_instance.postgres[0].settings[0].backup_configuration[0].enabled &&
+      google_sql_database_instance.postgres[0].settings[0].backup_configuration[0].point_in_time_recovery_enabled
     )
     error_message = "Postgres needs backups, point-in-time recovery and protection from deletion."
   }
   assert {
-    condition     = !google_storage_bucket.lake.force_destroy && !google_bigquery_dataset.trips.delete_contents_on_destroy
+    condition     = !google_storage_bucket.lake[0].force_destroy && !google_bigquery_dataset.trips[0].delete_contents_on_destroy
     error_message = "A lake or a dataset with something in it must not be destroyed."
   }
   assert {
     condition = alltrue([
-      for bucket in [google_storage_bucket.lake, google_storage_bucket.logs] :
+      for bucket in [google_storage_bucket.lake[0], google_storage_bucket.logs] :
       bucket.public_access_prevention == "enforced" && bucket.uniform_bucket_level_access
     ])
     error_message = "Buckets are never public."
   }
   assert {
-    condition     = length(google_sql_database_instance.postgres.settings[0].ip_configuration[0].authorized_networks) == 0 && google_sql_database_instance.postgres.settings[0].connector_enforcement == "REQUIRED"
+    condition     = length(google_sql_database_instance.postgres[0].settings[0].ip_configuration[0].authorized_networks) == 0 && google_sql_database_instance.postgres[0].settings[0].connector_enforcement == "REQUIRED"
     error_message = "Postgres is reached by Cloud SQL's connector alone."
   }
 }
@@ -92,9 +92,9 @@ run "protection_can_be_taken_off" {
 
   assert {
     condition = (
-      !google_sql_database_instance.postgres.deletion_protection &&
-      !google_sql_database_instance.postgres.settings[0].deletion_protection_enabled &&
-      google_storage_bucket.lake.force_destroy && google_bigquery_dataset.trips.delete_contents_on_destroy
+      !google_sql_database_instance.postgres[0].deletion_protection &&
+      !google_sql_database_instance.postgres[0].settings[0].deletion_protection_enabled &&
+      google_storage_bucket.lake[0].force_destroy && google_bigquery_dataset.trips[0].delete_contents_on_destroy
     )
     error_message = "deletion_protection = false must let terraform destroy through."
   }

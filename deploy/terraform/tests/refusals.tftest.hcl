@@ -136,3 +136,85 @@ run "a_wake_by_words" {
   }
   expect_failures = [var.wake_schedule]
 }
+
+run "a_name_that_is_too_long" {
+  command = plan
+  variables {
+    name = "taxi-for-the-whole-company"
+  }
+  expect_failures = [var.name]
+}
+
+run "a_network_without_its_subnetwork" {
+  command = plan
+  variables {
+    enable_private_ip = true
+    network           = "projects/house/global/networks/main"
+  }
+  expect_failures = [var.network]
+}
+
+run "a_network_without_private_address" {
+  command = plan
+  variables {
+    network    = "projects/house/global/networks/main"
+    subnetwork = "projects/house/regions/us-central1/subnetworks/run"
+  }
+  expect_failures = [var.network]
+}
+
+run "a_subnetwork_that_is_too_small" {
+  command = plan
+  variables {
+    subnetwork_range = "10.0.0.0/28"
+  }
+  expect_failures = [var.subnetwork_range]
+}
+
+run "a_disk_above_its_limit" {
+  command = plan
+  variables {
+    database_disk_gb = 200
+  }
+  expect_failures = [var.database_disk_gb]
+}
+
+run "an_availability_of_another_kind" {
+  command = plan
+  variables {
+    database_availability = "GLOBAL"
+  }
+  expect_failures = [var.database_availability]
+}
+
+run "a_day_that_is_none" {
+  command = plan
+  variables {
+    maintenance_window = { day = 0, hour = 8 }
+  }
+  expect_failures = [var.maintenance_window]
+}
+
+run "a_backup_for_ever" {
+  command = plan
+  variables {
+    final_backup_days = 1000
+  }
+  expect_failures = [var.final_backup_days]
+}
+
+run "everyone_as_reader" {
+  command = plan
+  variables {
+    database_readers = ["allUsers"]
+  }
+  expect_failures = [var.database_readers]
+}
+
+run "logs_for_no_time" {
+  command = plan
+  variables {
+    log_retention_days = 0
+  }
+  expect_failures = [var.log_retention_days]
+}

@@ -100,3 +100,60 @@ run "secret_settings_are_for_daemon_and_runs" {
     error_message = "Who reads a secret has it in the environment."
   }
 }
+
+run "no_builder_and_no_reader_by_default" {
+  command = plan
+
+  assert {
+    condition     = length(google_artifact_registry_repository_iam_member.builder) + length(google_project_iam_member.builder_logs) + length(google_storage_bucket_iam_member.builder_sources) + length(google_project_iam_member.reader) == 0
+    error_message = "No right for what is not switched on."
+  }
+}
+
+run "a_builder_pushes_logs_and_reads_its_sources" {
+  command = plan
+
+  variables {
+    enable_cloud_build = true
+  }
+
+  assert {
+    condition     = contains(keys(google_service_account.this), "builder") && contains(keys(google_project_service.api), "cloudbuild")
+    error_message = "An account of its own."
+  }
+  assert {
+    condition = [
+      google_artifact_registry_repository_iam_member.builder[0].role, google_project_iam_member.builder_logs[0].role,
+      google_storage_bucket_iam_member.builder_sources[0].role,
+    ] == ["roles/artifactregistry.writer", "roles/logging.logWriter", "roles/storage.objectViewer"]
+    error_message = "Exactly these."
+  }
+  assert {
+    condition     = google_storage_bucket_iam_member.builder_sources[0].condition[0].expression == "resource.name.startsWith('projects/_/buckets/my-project-123-taxi-logs/objects/source/')"
+    error_message = "Of the bucket, the sources alone."
+  }
+  assert {
+    condition     = !contains(local.secret_readers.dagster, "builder") && toset(keys(google_project_iam_member.database)) == toset(["webserver", "daemon", "runner"])
+    error_message = "No password, no database."
+  }
+}
+
+run "a_reader_connects_to_this_instance_alone" {
+  command = plan
+
+  variables {
+    database_readers = ["user:ana@example.com"]
+  }
+
+  assert {
+    condition = { for key, grant in google_project_iam_member.reader : key => grant.role } == {
+      "client user:ana@example.com"       = "roles/cloudsql.client"
+      "instanceUser user:ana@example.com" = "roles/cloudsql.instanceUser"
+    }
+    error_message = "To connect, and to log in."
+  }
+  assert {
+    condition     = alltrue([for grant in google_project_iam_member.reader : grant.condition[0].expression == local.this_instance])
+    error_message = "To this instance."
+  }
+}
