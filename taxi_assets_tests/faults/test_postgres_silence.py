@@ -36,7 +36,7 @@ from taxi_assets_tests.test_postgres_store import (
 
 __all__ = ["lake", "schema"]
 DAY = date(2021, 1, 5)
-LIMIT = 2
+LIMIT = 3
 """POSTGRES_TIMEOUT in seconds."""
 
 
@@ -122,10 +122,10 @@ def test_a_halted_server_process_is_given_up_and_the_day_stays_whole(
     disturb(proxy, after, halted.halt, count)
 
     def rewrite() -> None:
-        with pytest.raises(UnavailableError, match=r"process \d+ does not go on for 2 s"):
+        with pytest.raises(UnavailableError, match=r"(does not go on|does not answer) for 3 s"):
             store(a_day(lake, DAY, 20_000, 2.0), names=[DAY])
 
-    assert LIMIT <= seconds(rewrite) < LIMIT + 10
+    assert LIMIT <= seconds(rewrite) < LIMIT + 20
     assert not proxy.cuts
     # It was told to end, and does so as soon as it can; what it was committing it may commit.
     halted.resume()
@@ -142,7 +142,7 @@ def test_a_server_process_halted_in_the_upkeep_does_not_fail_what_was_committed(
     store(a_day(lake, DAY, 100), names=[DAY])
     disturb(proxy, rb"VACUUM", halted.halt)
     log = Log()
-    assert seconds(lambda: store(a_day(lake, DAY, 100, 2.0), names=[DAY], log=log)) < LIMIT + 10
+    assert seconds(lambda: store(a_day(lake, DAY, 100, 2.0), names=[DAY], log=log)) < LIMIT + 20
     assert not proxy.cuts
     assert "has its rows, but its upkeep failed (UnavailableError" in log.warnings[0]
     assert totals([DAY], schema) == {DAY: (100, 200.0)}
@@ -210,7 +210,7 @@ def test_a_network_that_swallows_everything_from_the_middle_of_a_copy(
 
     disturb(proxy, rb"COPY", swallow, 100_000)
     try:
-        with pytest.raises(UnavailableError, match=r"does not answer for 2 s"):
+        with pytest.raises(UnavailableError, match=r"does not answer for 3 s"):
             store(a_day(lake, DAY, 60_000, 2.0), names=[DAY])
     finally:
         swallowed.set()
@@ -259,7 +259,7 @@ def test_a_run_is_cancelled_while_its_server_process_is_halted(
         assert reached.wait(100), log.read_text()
         assert run.pid
         os.kill(run.pid, how)
-        run.join(10)
+        run.join(20)  # 3 to 6 s on an idle machine
         assert run.exitcode is not None, log.read_text()
         (cancelled,) = DagsterInstance.get().get_runs(limit=1)
         assert cancelled.status in (DagsterRunStatus.CANCELED, DagsterRunStatus.FAILURE)
