@@ -150,7 +150,12 @@ def reachable_folder(home: Home, config: Config, account: Account) -> Path:
         make_private(folder, PASSABLE)
         _claim(folder, home)
     if chosen != inside and not (folder / "data").exists():
-        _copy_cluster(chosen, folder)
+        try:
+            _copy_cluster(chosen, folder)
+        except LocalStackError:
+            if folder != inside:
+                shutil.rmtree(folder)
+            raise
     return folder
 
 

@@ -149,9 +149,11 @@ def test_the_database_outside_is_copied_once_its_original_is_stopped(
     fill(use(home))
     outside = outside_of(home)
     copied(home, copy)
-    servers = record_of(home).servers
+    servers, there = record_of(home).servers, set(OUTSIDE.iterdir())
     with pytest.raises(LocalStackError, match=f"copy of {home}.*is in use: stop it"):
         use(copy)
+    made = set(OUTSIDE.iterdir()) - there
+    assert not [folder for folder in made if owner_of(folder).is_same(Home(copy).local)]
     assert all(server.alive() for server in servers.values())
     down(Home(home))
     found = use(copy)
