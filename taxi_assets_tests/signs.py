@@ -69,8 +69,8 @@ class Signs:
     def _kill(self, sign: str, number: int, *, after: bool) -> bool:
         if self.hit or self.victim is None or self.aim != Aim(sign, number, after):
             return False
+        self.hit = True  # first: whoever waits for the process may ask as soon as it is dead
         os.kill(self.victim, signal.SIGKILL)
-        self.hit = True
         return True
 
 
