@@ -2,12 +2,8 @@
 
 It speaks Terraform's plugin protocol, version 6, so that the real Terraform core validates, plans
 and applies `deploy/terraform` without a registry and without an account. The schema in
-`google_schema.json` is cut from version 8.7.0 of the real provider, and cut again by
-
-    terraform -chdir=deploy/terraform providers schema -json |
-        .venv/bin/python -m taxi_assets_tests.deploy.google_provider schema
-
-With other arguments the module is Terraform with this provider, as in `check.sh --offline`.
+`google_schema.json` is cut from version 8.7.0 of the real provider by `google_schema.py`. Run as a
+program, the module is Terraform with this provider: `check.sh --offline`.
 
 Free strings (roles, machine types) and rules between arguments pass, which Google's provider and
 APIs would check.
@@ -17,7 +13,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 import shutil
 import subprocess
@@ -53,8 +48,6 @@ RANDOM: Values = {
         }
     }
 }
-
-DOCUMENTATION = ("description", "description_kind")
 
 REPLACED_BY = {
     "google_secret_manager_secret_version": ["secret", "secret_data_wo_version"],
@@ -119,10 +112,11 @@ def identity(kind: str, values: Values) -> str:
         "secret_id",
         "secret",
         "dataset_id",
+        "repository_id",
         "bucket",
-        "role",
-        "member",
+        "repository",
     ]
+    words += ["display_name", "role", "member"]
     if not kind.startswith("google_secret_manager_"):
         words.append("name")
     return " ".join([kind, *(values[word] for word in words if isinstance(values.get(word), str))])
@@ -291,51 +285,8 @@ def serving(google: Google) -> Iterator[dict[str, str]]:
         shutil.rmtree(folder)
 
 
-def cut_schema(whole: Values) -> Values:
-    """Of `terraform providers schema -json`, what `deploy/terraform` uses."""
-    text = "\n".join(path.read_text() for path in sorted(CONFIGURATION.rglob("*.tf")))
-    kinds = {"resource": "resource", "data": "data_source", "ephemeral": "ephemeral_resource"}
-    cut = {"provider": _bare(whole["provider"])}
-    for word, kind in kinds.items():
-        used = set(re.findall(rf'^{word} "(google_\w+)"', text, re.MULTILINE))
-        schemas = whole.get(f"{kind}_schemas", {})
-        cut[f"{kind}_schemas"] = {name: _bare(schemas[name]) for name in sorted(used)}
-    return cut
-
-
-def _bare(value: Any) -> Any:
-    """A schema without descriptions and without what is false."""
-    if isinstance(value, dict):
-        left = {name: _bare(one) for name, one in value.items()}
-        return {
-            name: one
-            for name, one in left.items()
-            if one not in (False, None) and not (name in DOCUMENTATION and isinstance(one, str))
-        }
-    return [_bare(one) for one in value] if isinstance(value, list) else value
-
-
-def _lines(schema: Values) -> str:
-    """JSON with a line for each resource, so that a diff says which ones changed."""
-    parts = []
-    for kind, found in sorted(schema.items()):
-        if kind == "provider":
-            parts.append(f'"{kind}": {json.dumps(found, sort_keys=True)}')
-            continue
-        resources = [f'"{name}": {json.dumps(found[name], sort_keys=True)}' for name in found]
-        parts.append(f'"{kind}": {{\n' + ",\n".join(resources) + "\n}")
-    return "{\n" + ",\n".join(parts) + "\n}\n"
-
-
 def main() -> int:
-    """Terraform with this provider; with `schema`, a new cut from standard input."""
-    if sys.argv[1:] == ["schema"]:
-        whole = json.load(sys.stdin)
-        for name, schema in whole.get("provider_schemas", {}).items():
-            if name.endswith("/google"):
-                whole = schema
-        SCHEMA.write_text(_lines(cut_schema(whole)))
-        return 0
+    """Terraform with this provider."""
     terraform = shutil.which("terraform") or "terraform"
     with serving(Google()) as env:
         return subprocess.run(

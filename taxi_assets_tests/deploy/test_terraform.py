@@ -157,3 +157,18 @@ def test_a_disk_that_has_grown_is_left_as_it_is(terraform: Terraform) -> None:
     assert terraform.apply(database_disk_gb=20).returncode == 0
     second = terraform.apply(database_disk_gb=10)
     assert "0 added, 0 changed, 0 destroyed" in second.stdout, second.stdout
+
+
+def test_two_deployments_in_one_project_share_no_name(terraform: Terraform) -> None:
+    """`tests/house` is the module twice, with the provider of its caller and one server."""
+    shutil.copytree(CONFIGURATION / "tests" / "house", terraform.root / "tests" / "house")
+    terraform.root = terraform.root / "tests" / "house"
+    assert terraform.run("init").returncode == 0
+    both = terraform.run("apply", "-auto-approve")
+    assert both.returncode == 0, both.stderr
+    made = [name for name in terraform.google.applied if "google_project_service" not in name]
+    assert len(made) == len(set(made)), [name for name in made if made.count(name) > 1]
+    assert set(terraform.google.users) == {
+        f"taxi_{house}_{database}" for house in ("dev", "prod") for database in ("dagster", "taxi")
+    }
+    assert {name.split()[0] for name in made if "-dev-postgres" in name} == set()

@@ -1,0 +1,68 @@
+"""Cuts `google_schema.json` out of the real provider's schema: what `deploy/terraform` uses.
+
+After a change of resources or of the provider's version, where its registry can be reached:
+
+    terraform -chdir=deploy/terraform providers schema -json |
+        .venv/bin/python -m taxi_assets_tests.deploy.google_schema
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from typing import Any
+
+from taxi_assets_tests.deploy.google_provider import CONFIGURATION, SCHEMA, Values
+
+DOCUMENTATION = ("description", "description_kind")
+
+
+def cut_schema(whole: Values) -> Values:
+    """Of `terraform providers schema -json`, what `deploy/terraform` uses."""
+    text = "\n".join(path.read_text() for path in sorted(CONFIGURATION.rglob("*.tf")))
+    kinds = {"resource": "resource", "data": "data_source", "ephemeral": "ephemeral_resource"}
+    cut = {"provider": _bare(whole["provider"])}
+    for word, kind in kinds.items():
+        used = set(re.findall(rf'^{word} "(google_\w+)"', text, re.MULTILINE))
+        schemas = whole.get(f"{kind}_schemas", {})
+        cut[f"{kind}_schemas"] = {name: _bare(schemas[name]) for name in sorted(used)}
+    return cut
+
+
+def _bare(value: Any) -> Any:
+    """A schema without descriptions and without what is false."""
+    if isinstance(value, dict):
+        left = {name: _bare(one) for name, one in value.items()}
+        return {
+            name: one
+            for name, one in left.items()
+            if one not in (False, None) and not (name in DOCUMENTATION and isinstance(one, str))
+        }
+    return [_bare(one) for one in value] if isinstance(value, list) else value
+
+
+def _lines(schema: Values) -> str:
+    """JSON with a line for each resource, so that a diff says which ones changed."""
+    parts = []
+    for kind, found in sorted(schema.items()):
+        if kind == "provider":
+            parts.append(f'"{kind}": {json.dumps(found, sort_keys=True)}')
+            continue
+        resources = [f'"{name}": {json.dumps(found[name], sort_keys=True)}' for name in found]
+        parts.append(f'"{kind}": {{\n' + ",\n".join(resources) + "\n}")
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def main() -> int:
+    """Write the file from standard input."""
+    whole = json.load(sys.stdin)
+    for name, schema in whole.get("provider_schemas", {}).items():
+        if name.endswith("/google"):
+            whole = schema
+    SCHEMA.write_text(_lines(cut_schema(whole)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
