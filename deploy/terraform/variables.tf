@@ -112,7 +112,7 @@ variable "run_cpu" {
 }
 
 variable "run_memory_gib" {
-  description = "GiB of memory of a run, which also holds the month file it downloads."
+  description = "GiB of memory of a run, which also holds the month file it downloads. Measured: 0.4 GiB for a month of 1.4 million rows, 0.5 for one of 4 million, without files; an estimated 1.4 with files for one of 16 million."
   type        = number
   default     = 4
 
