@@ -3,15 +3,20 @@
 Dagster 1.13 counts an interrupt as a failure that the step's retry policy covers: SIGINT, SIGTERM
 or the UI's terminate merely start the step again, up to three times. Between two steps it keeps an
 interrupt and ends the run at the next one. An interrupt inside a step is kept here in the same
-place, `dagster._utils.interrupts._received_interrupt`, the only private name that is used.
+place, `dagster._utils.interrupts._received_interrupt`, the only private name that is used. Where a
+newer Dagster has none, the run goes on as Dagster's own does, with a warning.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import dagster as dg
+from dagster._utils import interrupts
+
+PRIVATE = "_received_interrupt"
 
 
 @contextmanager
@@ -20,9 +25,19 @@ def ending_the_run() -> Iterator[None]:
     try:
         yield
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-        # Without the name the run goes on as Dagster's own does: a second request ends it.
-        with suppress(ImportError):
-            from dagster._utils.interrupts import _received_interrupt  # noqa: PLC0415
-
-            _received_interrupt["received"] = True
+        _keep_interrupt()
         raise
+
+
+def _keep_interrupt() -> None:
+    """Have Dagster end the run at the end of this step, as it does with one between steps."""
+    kept = getattr(interrupts, PRIVATE, None)
+    if isinstance(kept, dict) and "received" in kept:
+        kept["received"] = True
+        return
+    warnings.warn(
+        f"this Dagster has no {interrupts.__name__}.{PRIVATE}: a step that is interrupted is tried "
+        "again as its retry policy says; ask for the end of the run again",
+        RuntimeWarning,
+        stacklevel=3,
+    )
