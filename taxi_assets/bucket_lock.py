@@ -3,7 +3,8 @@
 GCS creates and replaces an object under a precondition on its generation, so of two runs one wins.
 The object is a lease: its holder writes it again six times in `lease_seconds`; one that was not
 written for that long by the server's clock may be taken over. The holder measures from before its
-request, and by its own monotonic clock, so that it stops earlier than anybody can take over.
+request, and by a clock that nobody sets and that goes on while the machine sleeps, so that it stops
+earlier than anybody can take over.
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ REQUEST_SECONDS = 20
 RETRY = DEFAULT_RETRY.with_timeout(60)
 """An attempt whose answer was lost makes the next one fail its precondition; the object then shows
 whose it is."""
+CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Linux's monotonic clock stands still while the machine is suspended; macOS's does not."""
 # A network that is away does not end a lease: the next try may renew it in time.
 PASSING = (GoogleAPIError, RequestException, OSError)
 
@@ -97,14 +100,14 @@ class BucketLock:
     holders: list[str] = field(default_factory=list[str])
     generation: int = 0
     valid_until: float = 0.0
-    """By the monotonic clock."""
+    """By `CLOCK`."""
     _ended: Event = field(default_factory=Event)
     _one_request: Lock = field(default_factory=Lock)
     _thread: Thread | None = None
 
     def is_held(self) -> bool:
         """Whether the lease still runs."""
-        return time.monotonic() < self.valid_until
+        return time.clock_gettime(CLOCK) < self.valid_until
 
     def write(self, generation: int, holders: list[str]) -> None:
         """Write the object in place of one generation, which starts the lease again.
@@ -112,7 +115,7 @@ class BucketLock:
         Raises:
             PreconditionFailed: the object is of another generation.
         """
-        asked = time.monotonic()
+        asked = time.clock_gettime(CLOCK)
         blob = self.locks.bucket.blob(self.key)
         holders = [*(one for one in holders if one != self.token), self.token]
         blob.metadata = vars(self.owner) | {

@@ -16,7 +16,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -34,6 +34,8 @@ from taxi_assets.settings import lock_timeout
 from taxi_assets.windows import by_month
 
 FOLDER = "_locks"
+GATE_SECONDS = 30.0
+"""For a few calls of another process."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,8 @@ class MonthLocks:
         if lost:
             raise StoreError(
                 f"run {self.owner.run_id} lost the lock of {', '.join(lost)}: it could not renew "
-                "its lease in time, and another run may work there now. Nothing more is written; "
-                "run again"
+                "its lease in time, or somebody deleted the lock, and another run may work there "
+                "now. Nothing more is written; run again"
             )
 
     def close(self) -> None:
@@ -136,15 +138,20 @@ class FileLock:
     handle: int
 
     def is_held(self) -> bool:
-        """A kernel's lock is not lost."""
-        return True
+        """Whether the locked file is the one that others would lock: somebody may delete it."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self.handle))
+        except OSError:
+            return False
 
     def close(self) -> None:
-        """Unlock, and remove the file with its last holder."""
-        with _gate(self.path.parent):
-            with suppress(BlockingIOError):
+        """Unlock, and remove the file with its last holder, unless the folder is gone."""
+        try:
+            with suppress(OSError), _gate(self.path.parent):
                 fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                self.path.unlink(missing_ok=True)
+                if self.is_held():
+                    self.path.unlink()
+        finally:
             os.close(self.handle)
 
 
@@ -165,8 +172,7 @@ class FolderLocks:
         try:
             make_private(self.folder)
             with _gate(self.folder):
-                handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                return _lock_file(path, handle, owner)
+                return _lock_file(path, owner)
         except OSError as error:
             raise StoreError(
                 f"cannot lock {path} ({error.strerror}): runs lock a month in the lake, make that "
@@ -174,27 +180,50 @@ class FolderLocks:
             ) from error
 
 
-def _lock_file(path: Path, handle: int, owner: Owner) -> HeldLock | Owner:
+def _lock_file(path: Path, owner: Owner) -> HeldLock | Owner:
+    with ExitStack() as stack:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        stack.callback(os.close, handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _read(path)
+            if holder.run_id != owner.run_id:
+                return holder
+        else:
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, json.dumps(vars(owner)).encode(), 0)
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        stack.pop_all()
+        return FileLock(path, handle)
+
+
+def _read(path: Path) -> Owner:
+    """Return who holds a lock; somebody else may have locked or edited the file."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        holder = Owner(**json.loads(path.read_text()))
-        if holder.run_id != owner.run_id:
-            os.close(handle)
-            return holder
-    else:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(vars(owner)).encode(), 0)
-    fcntl.flock(handle, fcntl.LOCK_SH)
-    return FileLock(path, handle)
+        facts = json.loads(path.read_text())
+        return Owner(*(str(facts[name]) for name in ("run_id", "host", "since")))
+    except (ValueError, LookupError, TypeError):
+        return Owner("unknown", "an unknown machine", "an unknown time")
 
 
 @contextmanager
 def _gate(folder: Path) -> Iterator[None]:
-    """Let one process at a time look at locks and change them; it never waits inside."""
+    """Let one process at a time look at locks and change them.
+
+    It never waits inside, so that only one that is halted there keeps others out.
+    """
     handle = os.open(folder / ".gate", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        deadline = time.monotonic() + GATE_SECONDS
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
         yield
     finally:
         os.close(handle)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,12 +12,13 @@ import time
 from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NoReturn
 
 import pytest
 from google.api_core.exceptions import PreconditionFailed, ServiceUnavailable
 
-from taxi_assets.bucket_lock import BucketLocks, open_bucket_locks
+from taxi_assets.bucket_lock import BucketLock, BucketLocks, open_bucket_locks
 from taxi_assets.errors import StoreError
 from taxi_assets.local.process import until
 from taxi_assets.month_lock import FolderLocks, LockStore, MonthLocks, Owner
@@ -270,3 +273,73 @@ def test_a_lake_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "lake").write_text("no folder")
     with pytest.raises(StoreError, match=r"cannot lock .*lake/_locks/green-2021-01.lock"):
         locks("a", FolderLocks(tmp_path / "lake" / "_locks")).acquire(GREEN, DAYS, silent)
+
+
+def test_a_deleted_lock_stops_its_run_and_lets_the_next_one_in(folder: FolderLocks) -> None:
+    first, second = locks("first", folder), locks("second", folder)
+    first.acquire(GREEN, DAYS[:1], silent)
+    shutil.rmtree(folder.folder)
+    with pytest.raises(StoreError, match=r"lost the lock of green-2021-01: .* deleted the lock"):
+        first.check()
+    second.acquire(GREEN, DAYS[:1], pytest.fail)
+    with pytest.raises(StoreError, match="lost the lock"):
+        first.check()
+    first.close()
+    second.check()
+    assert isinstance(folder.try_acquire(NAME, Owner("third")), Owner)
+    second.close()
+    assert left(folder) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"run_id": "x"}', "\0"])
+def test_a_locked_file_of_any_content_is_waited_for(text: str, folder: FolderLocks) -> None:
+    held = folder.try_acquire(NAME, Owner("first"))
+    (folder.folder / f"{NAME}.lock").write_text(text)
+    assert isinstance(folder.try_acquire(NAME, Owner("second")), Owner)
+    assert not isinstance(held, Owner)
+    held.close()
+    free = folder.try_acquire(NAME, Owner("second"))
+    assert not isinstance(free, Owner)
+    free.close()
+
+
+def test_a_lock_that_cannot_be_written_is_not_kept(
+    folder: FolderLocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk: the attempt fails, and leaves nothing that the next one waits for."""
+
+    def full(*_: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("taxi_assets.month_lock.os.pwrite", full)
+        with pytest.raises(StoreError, match="No space left"):
+            folder.try_acquire(NAME, Owner("first"))
+    held = folder.try_acquire(NAME, Owner("second"))
+    assert not isinstance(held, Owner)
+    held.close()
+
+
+def test_a_process_that_is_halted_with_the_gate_is_not_waited_for_without_end(
+    folder: FolderLocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taxi_assets.month_lock.GATE_SECONDS", 0.2)
+    folder.folder.mkdir()
+    with (folder.folder / ".gate").open("w") as gate:
+        fcntl.flock(gate, fcntl.LOCK_EX)
+        with pytest.raises(StoreError, match=r"cannot lock .*temporarily unavailable"):
+            folder.try_acquire(NAME, Owner("first"))
+
+
+def test_a_lease_ends_while_the_machine_sleeps(
+    bucket: BucketLocks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux's monotonic clock stands still then."""
+    still = time.monotonic()
+    awake = vars(time) | {"monotonic": lambda: still}
+    monkeypatch.setattr("taxi_assets.bucket_lock.time", SimpleNamespace(**awake))
+    held = bucket.try_acquire(NAME, Owner("first"))
+    assert isinstance(held, BucketLock)
+    held._ended.set()  # nothing renews it, as in a process that does not run
+    assert held.is_held()
+    assert until(lambda: not held.is_held(), 2 * LEASE)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import date
 from typing import Any, Generic, TypeVar
 
@@ -75,7 +76,7 @@ class DaysIOManager(dg.IOManager, Generic[In, Out]):
         """Store the days and log one materialization or rejection for each."""
         with guarded(context.asset_key, days_of(context)):
             records = self.store(self._service(context.asset_key), obj, context.log)
-            record_days(context, self._while_locked(records))
+            record_days(context, self._checked(records))
 
     def load_input(self, context: dg.InputContext) -> Days[Out]:
         """The upstream's days; one that is rejected or not stored is so for this stage, too."""
@@ -98,12 +99,16 @@ class DaysIOManager(dg.IOManager, Generic[In, Out]):
 
         return Days(days, load)
 
+    def while_locked(self, lake: Lake) -> Lake:
+        """Return the lake for writing: each object is put while the run holds its months."""
+        return replace(lake, before_write=self.check_lock)
+
     def check_lock(self) -> None:
         """Stop a run that lost the lock of its months, before it writes to a store."""
         if self.month_locks is not None:
             self.month_locks.check()
 
-    def _while_locked(self, records: Records) -> Records:
+    def _checked(self, records: Records) -> Records:
         self.check_lock()
         for record in records:
             yield record

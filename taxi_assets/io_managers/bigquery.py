@@ -83,7 +83,8 @@ class BigQueryIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
             try:
                 expires = datetime.now(UTC) + self.bigquery.keep_temporary
                 rows = _load(client, service, staging, list(value.values()), expires)
-                _replace(client, service, target, staging, list(value))
+                script = _replacement(service, target, staging, list(value))
+                _replace(client, target, staging, script, self.check_lock)
             finally:
                 _tidy(client, staging, self.bigquery.keep_temporary, log)
             log.info(f"{service.name}: {len(value)} days, {rows:,} rows in {target}")
@@ -153,25 +154,40 @@ def _load(
     return rows
 
 
-def _replace(client: Client, service: Service, target: str, staging: str, days: list[date]) -> None:
-    """Swap the days' rows in one transaction.
-
-    Raises:
-        UnavailableError: another transaction on the table won.
-    """
-    from google.api_core.exceptions import BadRequest  # noqa: PLC0415 - heavy at import
-
+def _replacement(service: Service, target: str, staging: str, days: list[date]) -> str:
+    """Return the script that swaps the days' rows in one transaction."""
     columns = ", ".join(identifier(column.name) for column in service.columns)
     day, pickup = identifier(service.day_column), identifier(service.pickup_column)
     into, source = identifier(target), identifier(staging)
-    script = (
+    return (
         "BEGIN TRANSACTION;\n"  # noqa: S608 - quoted names
         f"DELETE FROM {into} WHERE {in_days(service, days)};\n"
         f"INSERT INTO {into} ({columns}, {day}) SELECT {columns}, DATE({pickup}) FROM {source};\n"
         "COMMIT TRANSACTION;"
     )
-    job_id = f"{staging.rpartition('.')[2]}_replace"
-    job = _once(client, job_id, lambda job_id: client.query(script, job_id=job_id, job_retry=None))
+
+
+def _replace(
+    client: Client, target: str, staging: str, script: str, check_lock: Callable[[], None]
+) -> None:
+    """Run the script of `_replacement`.
+
+    The lock is checked before each request: the job commits by itself, and its request is repeated
+    for longer than a lease runs.
+
+    Raises:
+        UnavailableError: another transaction on the table won.
+    """
+    from google.api_core.exceptions import BadRequest  # noqa: PLC0415 - heavy at import
+    from google.cloud.bigquery import DEFAULT_RETRY  # noqa: PLC0415
+
+    at_once: dict[str, Any] = {"retry": None, "job_retry": None}
+
+    def start(job_id: str) -> Any:
+        check_lock()
+        return client.query(script, job_id=job_id, **at_once)
+
+    job = _once(client, f"{staging.rpartition('.')[2]}_replace", DEFAULT_RETRY(start))
     try:
         job.result()
     except BadRequest as error:

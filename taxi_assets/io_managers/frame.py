@@ -62,7 +62,8 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
         self, service: Service, value: Days[CleanedDay], log: dg.DagsterLogManager
     ) -> Records:
         """Replace the days' slices."""
-        earlier = SameWeekdays(self.lake.lake, service, log.warning)
+        lake = self.while_locked(self.lake.lake)
+        earlier = SameWeekdays(lake, service, log.warning)
 
         def put(day: date, cleaned: CleanedDay) -> DayRecord:
             table = to_table(cleaned.frame, service)
@@ -82,7 +83,7 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
                 "profile": figures.profile.facts(),
             }
             key = cleaned_key(service, day)
-            stored = self.lake.lake.put(key, encode(table, facts))
+            stored = lake.put(key, encode(table, facts))
             shown = _shown(service, day, figures, earlier.before(day))
             earlier.add(day, figures)
             metadata = {
@@ -98,7 +99,7 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
                 **_unknown_labels(cleaned),
                 "bytes": stored,
                 "seconds": round(time.perf_counter() - cleaned.began, 3),
-                **object_metadata(self.lake.lake, key),
+                **object_metadata(lake, key),
                 **origin_metadata(cleaned.origin.facts()),
                 **content_metadata(figures.profile),
                 SCHEMA: column_schema(service, "arrow", tuple(cleaned.rules)),

@@ -33,7 +33,7 @@ class LakeParquetIOManager(DaysIOManager[Mapping[date, TripsSlice], TripsSlice])
     ) -> Records:
         """Replace the days' objects."""
         del log
-        lake = self.lake.lake
+        lake = self.while_locked(self.lake.lake)
 
         def put(day: date) -> DayRecord:
             began = time.perf_counter()

@@ -91,7 +91,7 @@ class RawTripsIOManager(DaysIOManager[list[RawMonth], RawSlice]):
     def store(self, service: Service, value: list[RawMonth], log: dg.DagsterLogManager) -> Records:
         """Pass over each month file once; nothing is put before the file was read to its end."""
         del service
-        lake = self.lake.lake
+        lake = self.while_locked(self.lake.lake)
         for month in value:
             began = time.perf_counter()
             places = (*(day.day for day in month.days), OUTSIDE, UNREADABLE)

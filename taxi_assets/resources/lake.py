@@ -12,9 +12,9 @@ import re
 import stat
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from enum import StrEnum
 from functools import cached_property
@@ -80,6 +80,8 @@ class Lake:
     """The bucket in terms of the file system: a folder, or the bucket's name."""
     bucket: str
     layout: Layout
+    before_write: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
+    """Called before an object appears, changes or goes; what it raises leaves all as it was."""
 
     @property
     def local(self) -> bool:
@@ -113,6 +115,7 @@ class Lake:
         else:
             # By default pyarrow would compress what is named .zst once more.
             path = f"{self.root}/{key}"
+            self.before_write()
             with self.filesystem.open_output_stream(
                 path, compression=None, metadata={"Content-Type": content_type}
             ) as stream:
@@ -146,6 +149,7 @@ class Lake:
     def copy(self, source: str, target: str) -> None:
         """Replace `target` by a copy of `source`; on GCS it never leaves the server."""
         if not self.local:
+            self.before_write()
             self.filesystem.copy_file(f"{self.root}/{source}", f"{self.root}/{target}")
             return
         self._put_local(target, Path(self.root, source).read_bytes())
@@ -172,9 +176,10 @@ class Lake:
                     return
                 with here.open("rb") as file:
                     os.fsync(file.fileno())
+                self.before_write()
                 here.replace(target)
         finally:
-            self.delete(temporary)
+            replace(self, before_write=lambda: None).delete(temporary)
 
     def keys(self, folder: str) -> set[str]:
         """Keys of all objects under a folder."""
@@ -188,6 +193,7 @@ class Lake:
     def delete(self, key: str) -> None:
         """Remove an object if it is there."""
         if self.size(key) is not None:
+            self.before_write()
             self.filesystem.delete_file(f"{self.root}/{key}")
 
     def _put_local(self, key: str, content: bytes | pa.Buffer) -> None:
@@ -201,6 +207,7 @@ class Lake:
                     file.write(content)
                     file.flush()
                     os.fsync(file.fileno())
+                self.before_write()
                 temporary.replace(target)
         except OSError as error:
             raise StoreError(
