@@ -80,9 +80,10 @@ def concerns_one_day(error: Exception) -> bool:
     """Whether an error that was raised over one day's rows may come from them.
 
     What a server, a disk, a permission or a setting causes concerns every day of the run; a
-    server's DataError is about a value.
+    server's DataError is about a value, its IntegrityError about a row that a person's own
+    constraint forbids.
     """
-    if any(base.__name__ == "DataError" for base in type(error).__mro__):
+    if any(base.__name__ in ("DataError", "IntegrityError") for base in type(error).__mro__):
         return True
     elsewhere = isinstance(error, OSError | SettingsError | SourceError | StoreError)
     server = type(error).__module__.split(".")[0] in SERVERS

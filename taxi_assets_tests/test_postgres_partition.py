@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
-from datetime import date
+from datetime import date, timedelta
 
+import psycopg
 import pytest
 
-from taxi_assets.errors import StoreError
+from taxi_assets.errors import DayRefusedError, StoreError
+from taxi_assets.io_managers.postgres import PostgresIOManager
+from taxi_assets.local.process import until
 from taxi_assets.resources.lake import Lake
+from taxi_assets.resources.postgres import PostgresResource
 from taxi_assets_tests import stores
-from taxi_assets_tests.test_postgres_store import Log, a_day, lake, schema, store, totals
+from taxi_assets_tests.test_postgres_store import GREEN, Log, a_day, lake, schema, store, totals
 
 __all__ = ["lake", "schema"]
-DAY, OTHER = date(2021, 1, 5), date(2021, 3, 5)
+DAY, NEXT, OTHER = date(2021, 1, 5), date(2021, 1, 6), date(2021, 3, 5)
 PARENT, PARTITION = "store_test.green_cab_data", "store_test.green_cab_data_2021_01"
 JANUARY = "FOR VALUES FROM ('2021-01-01 00:00:00') TO ('2021-02-01 00:00:00')"
 LIKE = f"(LIKE {PARENT})"
@@ -26,6 +31,12 @@ def execute(*statements: str) -> list[tuple]:
             cursor.execute(statement)
         return cursor.fetchall() if cursor.description else []
 
+
+NOWHERE = [
+    "DROP FOREIGN DATA WRAPPER IF EXISTS nowhere CASCADE",
+    "CREATE FOREIGN DATA WRAPPER nowhere",
+    "CREATE SERVER nowhere FOREIGN DATA WRAPPER nowhere",
+]
 
 REJECTED = {
     "detached by hand": (
@@ -72,6 +83,30 @@ REJECTED = {
     "a view": (
         [f"DROP TABLE {PARTITION}", f"CREATE VIEW {PARTITION} AS SELECT * FROM {PARENT}"],
         rf"{PARTITION} is a view and must be a table",
+    ),
+    "a foreign table": (
+        [
+            f"DROP TABLE {PARTITION}",
+            *NOWHERE,
+            f"CREATE FOREIGN TABLE {PARTITION} PARTITION OF {PARENT} {JANUARY} SERVER nowhere",
+        ],
+        rf"{PARTITION} is a foreign table and must be a table",
+    ),
+    "a table that is a foreign table": (
+        [
+            f"DROP TABLE {PARENT}",
+            *NOWHERE,
+            f"CREATE FOREIGN TABLE {PARENT} (n bigint) SERVER nowhere",
+        ],
+        rf"{PARENT} is a foreign table and must be partitioned by month",
+    ),
+    "emptied by a crash": (
+        [f"ALTER TABLE {PARTITION} SET UNLOGGED"],
+        rf"{PARTITION} is UNLOGGED, .* ALTER TABLE {PARTITION} SET LOGGED",
+    ),
+    "a column that must be filled": (
+        [f"DELETE FROM {PARENT}", f"ALTER TABLE {PARENT} ADD loaded timestamptz NOT NULL"],
+        r"green_cab_data.loaded is NOT NULL and no file has it: .* DROP NOT NULL",
     ),
     "partitioned again": (
         [
@@ -240,3 +275,80 @@ def test_a_policy_that_hides_rows_is_rejected(loader: None, schema: str, lake: L
     )
     with pytest.raises(StoreError, match="has a row-level security policy for this user"):
         store(a_day(lake, DAY, 20_000, 2.0), names=[DAY])
+
+
+def test_a_partition_that_is_half_detached_is_rejected(schema: str, lake: Lake) -> None:
+    """DETACH CONCURRENTLY that was ended while it waited for a reader."""
+    store(a_day(lake, DAY, 100), names=[DAY])
+    arguments = stores.postgres_arguments()
+    with (
+        psycopg.connect(**arguments) as reader,
+        psycopg.connect(**arguments, autocommit=True) as owner,
+    ):
+        reader.execute(f"SELECT 1 FROM {PARENT}")
+        owner.execute("SET lock_timeout = '200ms'")
+        with pytest.raises(psycopg.errors.LockNotAvailable):
+            owner.execute(f"ALTER TABLE {PARENT} DETACH PARTITION {PARTITION} CONCURRENTLY")
+    assert totals([DAY], schema) == {}
+    with pytest.raises(StoreError, match=r"half detached .* FINALIZE"):
+        store(a_day(lake, DAY, 100, 2.0), names=[DAY])
+    assert execute(f"SELECT count(*) FROM {PARTITION}") == [(100,)]
+
+
+def test_the_same_names_in_a_schema_that_is_searched_first_are_not_ours(
+    schema: str, lake: Lake
+) -> None:
+    """A role's search_path leads to tables of our names, and to other functions and types."""
+    names = ("green_cab_data", "green_cab_data_2021_01", "green_cab_data_2021_01_pickup")
+    execute(
+        "CREATE SCHEMA decoy",
+        *(f"CREATE TABLE decoy.{name} (n bigint)" for name in names),
+        "ALTER ROLE CURRENT_USER SET search_path = decoy, public",
+    )
+    try:
+        for amount in (1.0, 2.0):
+            store(a_day(lake, DAY, 100, amount), names=[DAY])
+        assert totals([DAY], schema) == {DAY: (100, 200.0)}
+        assert execute(*(f"TABLE decoy.{name}" for name in names)) == []
+    finally:
+        execute("ALTER ROLE CURRENT_USER RESET search_path", "DROP SCHEMA decoy CASCADE")
+
+
+def test_a_constraint_of_a_persons_own_rejects_the_day_that_breaks_it(
+    schema: str, lake: Lake
+) -> None:
+    store(a_day(lake, DAY, 10), names=[DAY])
+    execute(f"ALTER TABLE {PARENT} ADD CONSTRAINT own CHECK (total_amount < 5) NOT VALID")
+    manager = PostgresIOManager({GREEN.name: GREEN}, PostgresResource())
+    days = {DAY: a_day(lake, DAY, 10, 7.0), NEXT: a_day(lake, NEXT, 10, 3.0)}
+    outcomes = dict(manager.store(GREEN, days, Log()))
+    assert isinstance(outcomes[DAY], DayRefusedError)
+    assert 'violates check constraint "own"' in str(outcomes[DAY])
+    assert not isinstance(outcomes[NEXT], DayRefusedError)
+    assert totals([DAY, NEXT], schema) == {DAY: (10, 10.0), NEXT: (10, 30.0)}
+
+
+@pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
+def test_no_isolation_of_a_role_doubles_a_day(isolation: str, schema: str, lake: Lake) -> None:
+    """Two lakes that feed one database: the second run waits for the first one's partition."""
+    store(a_day(lake, OTHER, 10), names=[OTHER])
+    partition = f"{PARENT}_2021_03"
+    day = OTHER + timedelta(1)
+    execute(f"ALTER ROLE CURRENT_USER SET default_transaction_isolation = '{isolation}'")
+    try:
+        with psycopg.connect(**stores.postgres_arguments()) as other:
+            other.execute(f"LOCK TABLE {partition} IN SHARE UPDATE EXCLUSIVE MODE")
+            run = threading.Thread(
+                target=store, args=(a_day(lake, day, 10),), kwargs={"names": [day]}
+            )
+            run.start()
+            waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            assert until(lambda: execute(waits) == [(1,)], 10)
+            other.execute(f"INSERT INTO {partition} SELECT * FROM {partition}")
+            pickup = "lpep_pickup_datetime"
+            other.execute(f"UPDATE {partition} SET {pickup} = {pickup} + interval '1 day'")
+            other.commit()
+            run.join(30)
+    finally:
+        execute("ALTER ROLE CURRENT_USER RESET default_transaction_isolation")
+    assert totals([day], schema) == {day: (10, 10.0)}

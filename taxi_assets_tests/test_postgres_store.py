@@ -263,7 +263,8 @@ def test_a_table_of_another_type_is_refused(schema: str, lake: Lake) -> None:
     with stores.postgres() as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE SCHEMA {schema}")
         columns = ", ".join(f"{one.name} text" for one in GREEN.columns)
-        cursor.execute(f"CREATE TABLE {schema}.green_cab_data ({columns})")
+        by = f"PARTITION BY RANGE ({GREEN.pickup_column})"
+        cursor.execute(f"CREATE TABLE {schema}.green_cab_data ({columns}) {by}")
     day = date(2021, 1, 5)
     with pytest.raises(StoreError, match=r"vendorid is text and must be bigint: alter or drop"):
         store(a_day(lake, day, 10), names=[day])

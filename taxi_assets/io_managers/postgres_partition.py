@@ -137,11 +137,18 @@ def _check_kind(cursor: Cursor, partition: Partition) -> None:
 def _check_attached(cursor: Cursor, partition: Partition) -> None:
     cursor.execute(
         "SELECT i.inhparent::regclass::text, i.inhparent = %s::regclass,"
-        " pg_get_expr(c.relpartbound, c.oid) FROM pg_class c"
-        " LEFT JOIN pg_inherits i ON i.inhrelid = c.oid WHERE c.oid = %s::regclass",
+        # The column is new in PostgreSQL 14.
+        " pg_get_expr(c.relpartbound, c.oid), to_jsonb(i) ->> 'inhdetachpending' = 'true'"
+        " FROM pg_class c LEFT JOIN pg_inherits i ON i.inhrelid = c.oid WHERE c.oid = %s::regclass",
         [partition.parent, partition.quoted],
     )
-    parent, ours, values = cursor.fetchone() or (None, False, None)
+    parent, ours, values, leaving = cursor.fetchone() or (None, False, None, False)
+    if leaving:
+        raise StoreError(
+            f"{partition.fullname} is half detached from {parent} (DETACH CONCURRENTLY that did "
+            f"not end), so that no reader would see its rows: ALTER TABLE {parent} DETACH PARTITION"
+            f" {partition.quoted} FINALIZE, attach it again, then run again"
+        )
     if parent is None:
         raise StoreError(
             f"{partition.fullname} is not attached to {partition.table.fullname} (detached by "

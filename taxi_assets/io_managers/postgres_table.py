@@ -73,6 +73,11 @@ def ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
     if kind is None:
         _create(cursor, table)
         return
+    if kind != "p":
+        raise StoreError(
+            f"{table.fullname} is {KINDS.get(kind, kind)} and must be partitioned by month (made "
+            "by another tool?): rename it, run again, and copy its rows where they are wanted"
+        )
     name = qualified(table.schema, table.name)
     columns = _columns(cursor, name)
     for column in service.columns:
@@ -83,11 +88,6 @@ def ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
                 f"{table.fullname}.{column.name} is {there} and must be "
                 f"{column.postgres.lower()}: alter or drop the table, then run again"
             )
-    if kind != "p":
-        raise StoreError(
-            f"{table.fullname} is {KINDS.get(kind, kind)} and must be partitioned by month (made "
-            "by another tool?): rename it, run again, and copy its rows where they are wanted"
-        )
     key = f"RANGE ({QUOTE(service.pickup_column)})"
     cursor.execute("SELECT pg_get_partkeydef(%s::regclass)", [name])
     found = cursor.fetchone()
@@ -96,6 +96,7 @@ def ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
             f"{table.fullname} is partitioned by {found and found[0]} and must be by {key}: "
             "rename it, run again, and copy its rows where they are wanted"
         )
+    _check_other_columns(cursor, table, name)
     check_writable(cursor, table.schema, table.name)
     _grow(cursor, table, [column for column in service.columns if column.name not in columns])
 
@@ -104,18 +105,24 @@ def check_writable(cursor: Cursor, schema: str | None, name: str) -> None:
     """Reject a table on which a DELETE or a COPY does less, or other, than it is asked to.
 
     Raises:
-        StoreError: a BEFORE trigger, a rule or a row-level policy could skip or change rows.
+        StoreError: a BEFORE trigger, a rule or a row-level policy could skip or change rows, or
+            a crash of the server would empty it.
     """
     cursor.execute(
         "SELECT (SELECT string_agg(tgname, ', ') FROM pg_trigger WHERE tgrelid = c.oid"
         # Bits of tgtype: 1 FOR EACH ROW, 2 BEFORE, 4 INSERT, 8 DELETE (pg_trigger.h).
         " AND NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 3 = 3 AND tgtype & 12 <> 0),"
         " (SELECT string_agg(rulename, ', ') FROM pg_rewrite WHERE ev_class = c.oid"
-        " AND ev_enabled <> 'D'), row_security_active(c.oid)"
+        " AND ev_enabled <> 'D'), row_security_active(c.oid), c.relpersistence = 'u'"
         " FROM pg_class c WHERE c.oid = %s::regclass",
         [qualified(schema, name)],
     )
-    triggers, rules, secured = cursor.fetchone() or (None, None, False)
+    triggers, rules, secured, unlogged = cursor.fetchone() or (None, None, False, False)
+    if unlogged:
+        raise StoreError(
+            f"{schema}.{name} is UNLOGGED, so that a crash of the server empties it: "
+            f"ALTER TABLE {qualified(schema, name)} SET LOGGED, then run again"
+        )
     obstacles = {
         f"the BEFORE trigger {triggers}": triggers,
         f"the rule {rules}": rules,
@@ -127,6 +134,22 @@ def check_writable(cursor: Cursor, schema: str | None, name: str) -> None:
                 f"{schema}.{name} has {obstacle}, which can skip or change rows in silence: drop "
                 "or disable it for this user, then run again"
             )
+
+
+def _check_other_columns(cursor: Cursor, table: sa.Table, name: str) -> None:
+    """Reject a column of a person's own that every row leaves empty and that may not be."""
+    cursor.execute(
+        "SELECT min(attname) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
+        " AND attnotnull AND NOT atthasdef AND attidentity = '' AND NOT attisdropped"
+        " AND attname <> ALL(%s)",
+        [name, [column.name for column in table.columns]],
+    )
+    (found,) = cursor.fetchone() or (None,)
+    if found:
+        raise StoreError(
+            f"{table.fullname}.{found} is NOT NULL and no file has it: ALTER TABLE {name} ALTER "
+            f"COLUMN {QUOTE(found)} DROP NOT NULL, or give it a default, then run again"
+        )
 
 
 def _columns(cursor: Cursor, name: str) -> dict[str, str]:

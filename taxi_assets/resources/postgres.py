@@ -32,13 +32,18 @@ GONE: dict[str, Any] = {
     "tcp_user_timeout": 60_000,
 }
 # An administrator may set these for the role. Silence is limited here, and not a load's duration;
-# with `row_security` off a policy that would hide rows from a DELETE is an error.
+# with `row_security` off a policy that would hide rows from a DELETE is an error; by any other
+# isolation a DELETE misses the rows that were committed while it waited for the partition's lock.
 SESSION = {
     "statement_timeout": "0",
     "lock_timeout": "0",
     "transaction_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    "idle_session_timeout": "0",
     "row_security": "off",
+    "default_transaction_isolation": "read committed",
+    "standard_conforming_strings": "on",
+    "extra_float_digits": "1",
     "DateStyle": "ISO",
 }
 NO_READER = (
