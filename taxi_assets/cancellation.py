@@ -1,10 +1,10 @@
 """Lets one request end a run, whatever retries its step has left.
 
 Dagster 1.13 counts an interrupt as a failure that the step's retry policy covers: SIGINT, SIGTERM
-or the UI's terminate merely start the step again, up to three times. Between two steps it keeps an
-interrupt and ends the run at the next one. An interrupt inside a step is kept here in the same
-place, `dagster._utils.interrupts._received_interrupt`, the only private name that is used. Where a
-newer Dagster has none, the run goes on as Dagster's own does, with a warning.
+or the UI's terminate merely start the step again, as often as the policy allows. Between two steps
+it keeps an interrupt and ends the run at the next one. An interrupt inside a step is kept here in
+the same place, `dagster._utils.interrupts._received_interrupt`, the only private name that is used.
+Where a newer Dagster has none, the run goes on as Dagster's own does, with a warning.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import pytest
 from dagster._utils import interrupts
 
 from taxi_assets import cancellation
+from taxi_assets.assets import retries
 from taxi_assets.cancellation import ending_the_run
 
 
@@ -44,6 +45,14 @@ def interrupt() -> None:
     """Raise inside the block what a signal raises, which comes out again."""
     with suppress(KeyboardInterrupt), ending_the_run():
         raise KeyboardInterrupt
+
+
+def test_no_wait_between_attempts_holds_a_cancelled_run_for_long() -> None:
+    """Dagster sleeps there, whatever signal comes; 10 s are the promise."""
+    policy = retries()
+    waits = [policy.calculate_delay(attempt) for attempt in range(1, policy.max_retries + 1)]
+    assert max(waits) <= 8
+    assert sum(waits) >= 20, "a server that restarts is waited for"
 
 
 def test_dagster_keeps_an_interrupt_where_we_keep_ours() -> None:
