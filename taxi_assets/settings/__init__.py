@@ -190,7 +190,7 @@ def days_per_run(env: Mapping[str, str] | None = None) -> int:
 
 
 def retry_delay(env: Mapping[str, str] | None = None) -> float:
-    """Seconds before a step's first retry (`TAXI_RETRY_DELAY`, default 2); each later one adds them."""
+    """Seconds before a step's first retry (`TAXI_RETRY_DELAY`, default 2); later ones add it."""
     text = (environment() if env is None else env).get("TAXI_RETRY_DELAY") or "2"
     try:
         delay = float(text)
