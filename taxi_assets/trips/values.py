@@ -83,11 +83,12 @@ def decode_labels(
     """Return texts in which labels are replaced by the values they stand for.
 
     A label that is not in TLC's dictionary is null and counted in `unknown`, as `column=label`. A
-    whole number in an id column stays what it is.
+    whole number in an id column stays what it is, and one that is a label may be written "1.0".
     """
     encoded = values.dictionary_encode()
     distinct = encoded.dictionary
     capitals = pc.utf8_upper(pc.utf8_trim_whitespace(distinct))
+    capitals = pc.replace_substring_regex(capitals, r"^(\d+)\.0*$", r"\1")
     at = pc.index_in(capitals, value_set=pa.array(list(labels), pa.string()))
     found = pa.array(list(labels.values()), pa.string()).take(at)
     if column.kind == "id":
@@ -141,17 +142,10 @@ def read_column(
     if is_text(values.type):
         values = step(values, storable_text(values))
     elif labels and column.kind == "text":
-        values = step(values, _number_labels(values))
+        values = values.cast(pa.string())
     if labels and is_text(values.type):
         values = decode_labels(values, column, labels, unknown)
     return step(values, converted(values, column)), sorted(misfits)
-
-
-def _number_labels(values: pa.Array) -> pa.Array:
-    """Return numbers and truth values as the labels that they are."""
-    if types.is_boolean(values.type) or types.is_null(values.type):
-        return values.cast(pa.string())
-    return _ids_of_numbers(values).cast(pa.string())
 
 
 def converted(values: pa.Array, column: Column) -> pa.Array:
