@@ -50,6 +50,8 @@ ENCODINGS = {
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 """By byte order mark; UTF-32's begins with UTF-16's and comes first."""
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+"""Of fields, where they are not commas."""
 LINE_BYTES = 1 << 16
 """Of a CSV, in which its header has to end."""
 MAX_UNPACKED_BYTES = 64 << 30
@@ -187,14 +189,29 @@ def _check_header(head: bytes, origin: Origin, service: Service, month: Month) -
         header_of_line(line, service, month)
     except HeaderError as error:
         text = line.decode("utf-8-sig", "replace")
-        names = {name_key(name.strip(' "')) for name in text.split(",")}
-        if b"\0" not in line and names.isdisjoint(service.by_name):
-            # The line is not shown: an error text may repeat the URL with its signature.
+        if not text.strip():
             raise origin.refusal(
-                f"a text whose first line names no column of {service.name} trips",
-                "open it to see why",
+                "a blank line stands where the header should", "delete the lines above the header"
             ) from None
-        raise origin.refusal(*_wrong_header(error, service)) from None
+        if b"\0" in line or _names_any(text, ",", service):
+            raise origin.refusal(*_wrong_header(error, service)) from None
+        for separator, named in SEPARATORS.items():
+            if _names_any(text, separator, service):
+                raise origin.refusal(
+                    f"has its fields separated by {named}, not commas", "convert it to CSV"
+                ) from None
+        # The line is not shown: an error text may repeat the URL with its signature.
+        raise origin.refusal(
+            f"a text whose first line names no column of {service.name} trips",
+            "open it to see why",
+        ) from None
+
+
+def _names_any(line: str, separator: str, service: Service) -> bool:
+    """Whether a line parted by a separator names a column of the service."""
+    return not {name_key(name.strip(' "')) for name in line.split(separator)}.isdisjoint(
+        service.by_name
+    )
 
 
 def _check_columns(path: Path, origin: Origin, service: Service, month: Month) -> None:

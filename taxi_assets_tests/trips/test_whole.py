@@ -73,6 +73,29 @@ KINDS: dict[str, tuple[Callable[[bytes], bytes], str]] = {
 }
 
 
+def separated(separator: bytes) -> bytes:
+    return CSV.replace(b",", separator)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (separated(b";"), "has its fields separated by semicolons, not commas; convert it to CSV"),
+        (separated(b"\t"), "has its fields separated by tabs, not commas"),
+        (separated(b"|"), "has its fields separated by vertical bars, not commas"),
+        (b"\r\n" + CSV, "a blank line stands where the header should; delete the lines above"),
+        (b"Forbidden; key=abc\n", "a text whose first line names no column of yellow trips"),
+    ],
+)
+def test_a_first_line_that_is_no_header_of_ours_is_named_as_what_it_is(
+    tmp_path: Path, content: bytes, what: str
+) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(content)
+    assert what in said(path, ".csv")
+    assert "abc" not in said(path, ".csv")
+
+
 def said(path: Path, suffix: str) -> str:
     with pytest.raises(SourceError) as rejected:
         check_whole(path, suffix, Origin("yellow 2021-02", str(path)), YELLOW, FEBRUARY)
