@@ -8,6 +8,8 @@ from typing import Literal
 
 import pyarrow as pa
 
+from taxi_assets.windows import Month
+
 Kind = Literal["id", "amount", "time", "text"]
 
 ARROW_TYPES: dict[Kind, pa.DataType] = {
@@ -201,3 +203,8 @@ class Service:
     def since(self, column: Column) -> str:
         """First month whose file has the column."""
         return max(column.since, self.first_month)
+
+    def is_due(self, name: str, month: Month) -> bool:
+        """Whether a month's file should have the column of a published name."""
+        column = self.by_name.get(name_key(name))
+        return (self.since(column) if column else "") <= str(month)

@@ -7,8 +7,10 @@ name at the end is a column more or the renamed last one, the file's month decid
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -21,6 +23,8 @@ from taxi_assets.windows import Month
 NAMELESS = re.compile(r"(unnamed: \d+)?")
 LONGEST_HEADER = 1 << 16
 """Bytes."""
+STORED = Month(1, 1)
+"""Month of a raw slice's header: its file had the columns that were due, and none is by now."""
 
 
 class HeaderError(ValueError):
@@ -97,7 +101,8 @@ def header_of_line(line: bytes, service: Service, month: Month | None = None) ->
     text = line.decode("utf-8-sig", "replace").rstrip("\r\n")
     if "\r" in text:
         raise HeaderError("its lines end in CR alone, not LF or CRLF")
-    names = text.split(",")
+    # Only a name with a comma in it needs its quotes; broken ones are left to the comparison.
+    names = next(csv.reader([text], skipinitialspace=True)) if '"' in text else text.split(",")
     while len(names) > 1 and not names[-1].strip(' "'):
         names.pop()
     return header_of(tuple(names), service, month=month)
@@ -110,9 +115,9 @@ def header_of_slice(content: pa.Buffer | pa.Table, service: Service) -> Header:
         HeaderError: naming the columns that are missing, unknown or in another place.
     """
     if isinstance(content, pa.Table):
-        return header_of(tuple(content.schema.names), service, by_name=True)
+        return header_of(tuple(content.schema.names), service, by_name=True, month=STORED)
     line, _, _ = content[:LONGEST_HEADER].to_pybytes().partition(b"\n")
-    return header_of_line(line, service)
+    return header_of_line(line, service, STORED)
 
 
 @lru_cache(maxsize=64)
@@ -136,10 +141,25 @@ def header_of(
         HeaderError: naming the columns that are missing, unknown or in another place.
     """
     names = tuple(name.strip().strip('"').strip() for name in published)
-    header = Header(service, names, _nearest(names, service, month))
+    nearest, *others = (Header(service, names, era) for era in _by_closeness(names, service, month))
+    try:
+        return _checked(nearest, by_name=by_name)
+    except HeaderError:
+        if month is None or any(service.is_due(name, month) for name in _missing(nearest)):
+            raise
+        # A column more, of later years, made the file look like theirs.
+        for header in others:
+            with suppress(HeaderError):
+                return _checked(header, by_name=by_name)
+        raise
+
+
+def _checked(header: Header, *, by_name: bool) -> Header:
+    """Return the header, if its file has the columns of its era."""
+    names, service = header.names, header.service
     expected = {_identity(name, service): name.strip() for name in header.era.header}
     found = [_identity(name, service) for name in names]
-    missing = [name for identity, name in expected.items() if identity not in found]
+    missing = _missing(header)
     nameless = [str(at) for at, name in enumerate(names, 1) if NAMELESS.fullmatch(name.lower())]
     twice = list(dict.fromkeys(name for name in found if name and found.count(name) > 1))
     unknown = [repr(name[:40]) for name in header.unknown if name]
@@ -159,14 +179,21 @@ def header_of(
     return header
 
 
+def _missing(header: Header) -> list[str]:
+    """Names of the era that the file has under none of theirs."""
+    found = {_identity(name, header.service) for name in header.names}
+    names = header.era.header
+    return [name.strip() for name in names if _identity(name, header.service) not in found]
+
+
 def _identity(name: str, service: Service) -> str:
     """What a name and its aliases share."""
     column = service.by_name.get(name_key(name))
     return column.name if column else name_key(name)
 
 
-def _nearest(names: Sequence[str], service: Service, month: Month | None) -> Era:
-    """The era with most of the names and fewest others; of equals the newest of CSV files.
+def _by_closeness(names: Sequence[str], service: Service, month: Month | None) -> list[Era]:
+    """The eras, those with most of the names and fewest others first; of equals the newest of CSV.
 
     An unknown name at the place of a column that CSV files have by the month is taken for it.
     """
@@ -175,23 +202,21 @@ def _nearest(names: Sequence[str], service: Service, month: Month | None) -> Era
     known = {*service.by_name, *map(name_key, service.elsewhere)}
     unknown = {at for at, name in enumerate(names) if name_key(name) not in known}
 
-    def is_due(name: str) -> bool:
-        """Whether the month's file should have a column that this one does not name."""
-        column = service.by_name.get(name_key(name))
-        since = service.since(column) if column else ""
-        return _identity(name, service) not in found and since <= str(month)
-
     def closeness(era: Era) -> tuple[int, int, bool]:
         expected = {_identity(name, service) for name in era.header}
         same = len(spelled & set(map(name_key, era.header)))
         renamed = 0
         if month and not era.parquet:
-            places = enumerate(era.header)
-            renamed = sum(at in unknown and is_due(name) for at, name in places)
+            renamed = sum(
+                at in unknown and service.is_due(name, month)
+                for at, name in enumerate(era.header)
+                if _identity(name, service) not in found
+            )
         missing = len(expected - found) - renamed
         return len(expected & found) - missing, same, not era.parquet
 
-    return max(reversed(service.all_eras), key=closeness)
+    newest_first = service.all_eras[::-1]
+    return sorted(newest_first, key=closeness, reverse=True)
 
 
 def _check_order(names: Sequence[str], of_era: Sequence[bool], era: Era, service: Service) -> None:

@@ -16,7 +16,7 @@ import pyarrow.csv as pa_csv
 from taxi_assets.errors import DayRefusedError
 from taxi_assets.services import ARROW_TYPES, Kind, Service
 from taxi_assets.trips.arrow_types import shown
-from taxi_assets.trips.header import Header, HeaderError, header_of, header_of_line
+from taxi_assets.trips.header import Header, HeaderError, header_of_slice
 from taxi_assets.trips.null_marks import spellings, without_null_marks
 from taxi_assets.trips.values import FIRST_TIME, converted, decode_labels, is_amount, read_column
 
@@ -66,10 +66,9 @@ def parse(content: pa.Buffer | pa.Table, service: Service) -> Parsed:
     """
     try:
         if isinstance(content, pa.Table):
-            names = tuple(content.schema.names)
-            return _of_table(content, header_of(names, service, by_name=True))
-        line, _, rows = content.to_pybytes().partition(b"\n")
-        return _of_lines(content, rows, header_of_line(line, service))
+            return _of_table(content, header_of_slice(content, service))
+        _, _, rows = content.to_pybytes().partition(b"\n")
+        return _of_lines(content, rows, header_of_slice(content, service))
     except HeaderError as error:
         raise DayRefusedError(
             f"the raw slice has {error}: materialize {service.name}/raw_trips again"

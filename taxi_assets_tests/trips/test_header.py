@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 
 from taxi_assets.services import GREEN, SERVICES, YELLOW, Column, Era, Service
-from taxi_assets.trips.header import Header, HeaderError, header_of, header_of_line
+from taxi_assets.trips.header import (
+    Header,
+    HeaderError,
+    header_of,
+    header_of_line,
+    header_of_slice,
+)
 from taxi_assets.windows import Month
 
 ERAS = [(service, era) for service in SERVICES.values() for era in service.eras]
@@ -159,3 +166,40 @@ def test_the_month_tells_a_column_more_from_a_renamed_one(by_name: bool) -> None
         with pytest.raises(HeaderError, match="missing congestion_surcharge; unknown 'surge'"):
             header_of(names, YELLOW, by_name=by_name, month=month)
     assert header_of(names[:-1], YELLOW, by_name=by_name, month=Month(2023, 5)).unknown == ()
+
+
+@each_era
+@pytest.mark.parametrize("more", [(), ("filename",)])
+def test_a_column_of_later_years_makes_no_other_one_missing(
+    service: Service, era: Era, more: tuple[str, ...]
+) -> None:
+    has = {service.by_name[name.strip().lower()] for name in era.header if _is_known(name, service)}
+    for column in service.columns:
+        if column in has or column.kind == "time":
+            continue
+        for names in (
+            (*era.header, column.published, *more),
+            (*more, *era.header, column.published),
+            (*era.header[:6], *more, column.published, *era.header[6:]),
+        ):
+            line = ",".join(names).encode() + b"\n"
+            table = pa.table({name: pa.nulls(0) for name in names})
+            for header, content in (
+                (header_of(names, service, month=last_month(era)), pa.py_buffer(line)),
+                (header_of(names, service, by_name=True, month=last_month(era)), table),
+            ):
+                assert header.unknown == more
+                assert header.places[column.name] == names.index(column.published)
+                stored = header_of_slice(content, service)
+                assert (stored.places, stored.labels) == (header.places, header.labels)
+
+
+def _is_known(name: str, service: Service) -> bool:
+    return name.strip().lower() in service.by_name
+
+
+def test_a_comma_inside_a_quoted_name_separates_nothing() -> None:
+    line = (",".join(YELLOW.header) + ', "where, exactly"').encode() + b"\r\n"
+    header = header_of_line(line, YELLOW)
+    assert header.unknown == ("where, exactly",)
+    assert len(header.names) == len(YELLOW.header) + 1
