@@ -12,8 +12,9 @@ import json
 import random
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -44,6 +45,9 @@ CHUNK = 1 << 18
 """Bytes a read; what a silent connection can lose."""
 EARLY_LOOK = 1 << 16
 """Bytes after which the start of a file is looked at, so that a wrong 500 MB is not fetched."""
+DAY = 86_400
+JUST_NOW = 60
+"""Seconds before an answer in which its file is not taken to have been written."""
 MIB = 1 << 20
 
 TRANSIENT_STATUS = frozenset({408, 425, 429})
@@ -314,13 +318,11 @@ class _Download:
             return self.session.get(self.origin.url, headers=headers, stream=True, timeout=timeout)
         # Messages of requests hold the whole URL: only the names of its errors are passed on.
         except UNASKABLE as error:
-            name = type(error).__name__
-            raise self.origin.refusal(
-                f"cannot be asked for, or redirects where it must not ({name})",
-                "check TAXI_SOURCE",
-            ) from None
+            raise unaskable(error, self.origin) from None
         except requests.RequestException as error:
             raise _BrokenOffError(f"no answer ({cause_of(error)})") from None
+        except ValueError as error:  # urllib's own, of a redirect to http://[
+            raise unaskable(error, self.origin) from None
 
     def receive(
         self, response: requests.Response, digest: Digest, size: int, total: int | None
@@ -385,6 +387,35 @@ def sha256_of(path: Path) -> Digest:
         return hashlib.file_digest(file, "sha256")
 
 
+def unaskable(error: Exception, origin: Origin) -> SourceError:
+    """What is said of a URL, or a redirect, that leads to no file of a server."""
+    return origin.refusal(
+        f"cannot be asked for, or redirects where it must not ({type(error).__name__})",
+        "check TAXI_SOURCE",
+    )
+
+
+def version_of(headers: Mapping[str, str], total: int | None) -> Version:
+    """Return what an answer says of its file, without what says nothing.
+
+    That is an ETag of no characters, a Last-Modified that is no date, and one of 1970 or of the
+    moment of the answer (RFC 9110, 8.8.2.1), as servers write that do not know the time.
+    """
+    etag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
+    time, now = _date_of(modified), _date_of(headers.get("Date", ""))
+    is_known = time is not None and time > DAY and (now is None or time < now - JUST_NOW)
+    is_tag = bool(etag.removeprefix("W/").strip('" '))
+    return Version(etag if is_tag else None, modified if is_known else None, total)
+
+
+def _date_of(value: str) -> float | None:
+    """Seconds since 1970 of a date in a header; None where it is none."""
+    try:
+        return parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
 def cause_of(error: Exception) -> str:
     """Name of the innermost error that requests and urllib3 wrapped, e.g. NameResolutionError."""
     inner: object = error.args[0] if error.args else error
@@ -410,7 +441,7 @@ def _judge(response: requests.Response, origin: Origin) -> tuple[int, Version]:
             "download it by hand and set TAXI_SOURCE to its path",
         )
     start, total = extent_of(status, headers.get("Content-Length"), headers.get("Content-Range"))
-    return start, Version(headers.get("ETag"), headers.get("Last-Modified"), total)
+    return start, version_of(headers, total)
 
 
 def extent_of(status: int, length: str | None, content_range: str | None) -> tuple[int, int | None]:

@@ -18,6 +18,8 @@ from taxi_assets.trips.download import (
     SourceUnavailableError,
     Version,
     cause_of,
+    unaskable,
+    version_of,
 )
 
 TIMEOUT = (5.0, 10.0)
@@ -26,9 +28,6 @@ TOTAL_SECONDS = 20.0
 """Of one request with its redirects: a sensor's tick has 60 for all its months."""
 ABSENT = frozenset({403, 404, 410})
 """What servers say of a file that is not there. TLC's says 403."""
-NO_HEAD = frozenset({403, 405, 501})
-"""Answers to HEAD that GET decides: a presigned URL is signed for GET alone, and HEAD of it is
-forbidden."""
 FIRST_BYTE = {"Range": "bytes=0-0"}
 
 
@@ -54,7 +53,7 @@ def look_at(origin: Origin, before: Version | None = None) -> Version | None:
 
 def _ask_for_version(origin: Origin) -> Version | None:
     response = _ask("HEAD", origin, {})
-    if response.status_code in NO_HEAD:
+    if _is_refused(response.status_code):
         response = _ask("GET", origin, FIRST_BYTE)
     status = response.status_code
     if status in ABSENT:
@@ -70,8 +69,19 @@ def _ask_for_version(origin: Origin) -> Version | None:
     ):
         remedy = REMEDIES.get(status, "check TAXI_SOURCE")
         raise origin.refusal(f"the server answered {status}", remedy)
-    headers = response.headers
-    return Version(headers.get("ETag"), headers.get("Last-Modified"), _total_of(response))
+    return version_of(response.headers, _total_of(response))
+
+
+def _is_refused(status: int) -> bool:
+    """Whether GET decides what HEAD answered with a status.
+
+    A presigned URL is signed for GET alone: HEAD of it is forbidden, or a bad request. Servers of
+    other kinds do not know HEAD, and answer 404, 405 or 501.
+    """
+    is_client_error = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return status == HTTPStatus.NOT_IMPLEMENTED or (
+        is_client_error and status not in TRANSIENT_STATUS
+    )
 
 
 def _total_of(response: requests.Response) -> int | None:
@@ -106,14 +116,13 @@ def _ask(method: str, origin: Origin, headers: dict[str, str]) -> requests.Respo
         ):
             return response
     except UNASKABLE as error:
-        name = type(error).__name__
-        raise origin.refusal(
-            f"cannot be asked for, or redirects where it must not ({name})", "check TAXI_SOURCE"
-        ) from None
+        raise unaskable(error, origin) from None
     except requests.RequestException as error:
         raise SourceUnavailableError(
             f"{origin.label}: {origin.public}: no answer ({cause_of(error)}); it may come later"
         ) from None
+    except ValueError as error:  # urllib's own, of a redirect to http://[
+        raise unaskable(error, origin) from None
 
 
 def stat_of(path: Path) -> Version | None:

@@ -108,7 +108,7 @@ def test_nor_does_one_that_nobody_listens_at(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_source_that_refuses_fails_the_tick(source: Site) -> None:
-    source.looks = [answer(401)]
+    source.looks = source.acts = [answer(401)] * 2
     with pytest.raises(dg.DagsterError) as failed:
         tick("2021-05-01")
     cause = failed.value.__cause__

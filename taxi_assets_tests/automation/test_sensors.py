@@ -107,7 +107,7 @@ def test_nothing_is_published_and_the_reason_says_so(desk: Desk) -> None:
         "green: 0 months as they were loaded; 4 not published (2021-01 the first)"
     )
     assert len(desk.site.looked) == 4
-    assert desk.site.asked == []
+    assert desk.site.ranges == ["bytes=0-0"] * 4
 
 
 def test_a_new_month_is_requested_once_observed_and_its_file_not_fetched(desk: Desk) -> None:
@@ -124,7 +124,7 @@ def test_a_new_month_is_requested_once_observed_and_its_file_not_fetched(desk: D
     again = desk.tick()
     assert (again.run_requests, again.asset_events) == ([], [])
     assert again.skip_message.startswith("green: 1 months as they were loaded; 3 not published")
-    assert desk.site.asked == []
+    assert desk.site.ranges == ["bytes=0-0"] * 6
 
 
 def test_a_restated_month_is_requested_again(desk: Desk) -> None:
@@ -145,9 +145,9 @@ def test_a_month_restated_back_is_requested_again(desk: Desk) -> None:
     """As a publisher does who puts the old file up again: its time is new."""
     desk.publish("2021-02")
     requested = []
-    for total, modified in ((10.0, "Mon"), (99.0, "Tue"), (10.0, "Wed")):
+    for day, total in enumerate((10.0, 99.0, 10.0), 1):
         desk.publish("2021-02", total=total)
-        desk.site.modified = modified
+        desk.site.modified = f"Mon, {day:02d} Mar 2021 10:00:00 GMT"
         requested += keys(desk.tick())
     assert len(set(requested)) == 3
 
@@ -346,7 +346,7 @@ def test_a_source_nobody_listens_at(desk: Desk, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_refusing_source_fails_the_tick(desk: Desk) -> None:
-    desk.site.looks = [answer(401)]
+    desk.site.looks = desk.site.acts = [answer(401)] * 2
     with pytest.raises(SourceError, match="the server answered 401; give the user and password"):
         desk.tick()
 
