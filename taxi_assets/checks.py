@@ -25,7 +25,8 @@ from taxi_assets.services import TOTAL_AMOUNT, Service
 from taxi_assets.settings import MOST_UNREADABLE
 from taxi_assets.slices import CleanedDay, TripsSlice
 from taxi_assets.trips.clean import outside
-from taxi_assets.trips.month import RawMonth
+from taxi_assets.trips.month import ALL_WRONG, RawMonth
+from taxi_assets.trips.rules import RULES
 from taxi_assets.trips.split import OUTSIDE
 from taxi_assets.windows import tile
 
@@ -43,7 +44,8 @@ CLEANED_CHECKS = {
     "schema_matches": "ERROR: the frame has the schema's columns with their nullable types.",
     "rows_accounted_for": "ERROR: raw rows = cleaned rows + dropped rows by reason.",
     "no_rows_outside_day": "ERROR: every pickup lies in [day 00:00, next day 00:00).",
-    "not_empty": "WARN: the day has rows.",
+    "not_empty": "WARN: the day has rows. ERROR where rules drop all of a thousand, or need a "
+    "column that the file does not have.",
     "negative_totals": "WARN: no row has a total below zero (voids and refunds).",
     "values_readable": "WARN: every value is of its column's type. ERROR past TAXI_MOST_UNREADABLE "
     "of the day's rows.",
@@ -152,7 +154,7 @@ def check_cleaned(
             {"raw_rows": published_rows, "cleaned_rows": len(frame), **dropped_metadata(cleaned)},
         ),
         CheckResult("no_rows_outside_day", strays == 0, {"rows": strays}),
-        CheckResult("not_empty", len(frame) > 0, {"rows": len(frame)}, WARN),
+        _check_not_empty(cleaned, service),
         CheckResult("negative_totals", negative == 0, {"rows": negative}, WARN),
         CheckResult(
             "values_readable",
@@ -169,6 +171,28 @@ def check_cleaned(
             WARN,
         ),
     ]
+
+
+def _check_not_empty(cleaned: CleanedDay, service: Service) -> CheckResult:
+    """Whether rows are left; a broken column must not empty a loaded day.
+
+    A day of a few rows may be all of empty taxis. One of a thousand is not.
+    """
+    rows, metadata = len(cleaned.frame), {"rows": len(cleaned.frame)}
+    columns = {name: RULES[name].column(service) for name in cleaned.rules}
+    absent = [
+        f"{columns[name]} (rule {name}) is not in the month file"
+        for name, rows_dropped in cleaned.dropped.items()
+        if rows_dropped and name in columns and columns[name] not in cleaned.published
+    ]
+    by_rules = sum(cleaned.dropped.get(name, 0) for name in columns)
+    if rows or not by_rules or not (absent or by_rules >= ALL_WRONG):
+        return CheckResult("not_empty", rows > 0, metadata, WARN)
+    why = (
+        f"{'; '.join(absent) or 'is a column broken?'}: load a file that has it, or leave the rule "
+        "out (TAXI_DROP)"
+    )
+    return CheckResult("not_empty", False, {**metadata, **dropped_metadata(cleaned), "why": why})
 
 
 def _left_by_passenger_rules(frame: pd.DataFrame, service: Service, rules: Sequence[str]) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import shutil
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -15,7 +16,10 @@ import pyarrow as pa
 import pytest
 
 from taxi_assets.definitions import build_defs
+from taxi_assets.local.process import until
+from taxi_assets.month_lock import MonthLocks, open_locks
 from taxi_assets.rejections import find_rejections, later_steps, lineage
+from taxi_assets.resources.lake import LakeResource
 from taxi_assets.services import SERVICES
 from taxi_assets.slices import completed
 from taxi_assets_tests import stores
@@ -256,6 +260,33 @@ def test_stores_agree_fails_where_a_store_lost_the_day(month: Month) -> None:
     assert event.metadata["gcs_trips_rows"].value == 1
     for name in ("postgres", "bigquery"):
         assert event.metadata[f"{name}_trips_rows"].value == 0
+
+
+def test_stores_agree_alone_waits_for_a_run_that_loads_the_month(month: Month) -> None:
+    assert month.run(ALONE).success
+    instance = month.runs.instance
+
+    def load(total: float) -> None:
+        with stores.postgres() as connection, connection.cursor() as cursor:
+            cursor.execute(f"UPDATE ny_taxi.green_cab_data SET total_amount = {total}")
+
+    def waits() -> bool:
+        (run,) = instance.get_runs(limit=1)
+        return any(
+            "another run is at work" in log.user_message for log in instance.all_logs(run.run_id)
+        )
+
+    other = MonthLocks("other", lambda: open_locks(LakeResource().lake))
+    other.acquire(GREEN, [date.fromisoformat(BAD)], pytest.fail)
+    load(20)
+    with ThreadPoolExecutor(1) as pool:
+        agreeing = pool.submit(month.agree, ALONE)
+        until(lambda: agreeing.done() or waits(), 60)
+        load(10)
+        other.close()
+        result = agreeing.result(60)
+    (event,) = month.runs.evaluations(result.run_id).values()
+    assert (result.success, event.passed) == (True, True), event.metadata
 
 
 def over_the_bad_day(function: Callable[..., Any]) -> Callable[..., Any]:

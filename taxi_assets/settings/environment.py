@@ -103,6 +103,8 @@ def values_of(file: Path) -> dict[str, str]:
         why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(f"cannot read {redact_value(str(file))}: {why}") from None
     values = {name: value for name, value in found.items() if value is not None}
+    if any("\0" in text for pair in values.items() for text in pair):
+        raise SettingsError(f"cannot read {redact_value(str(file))}: it holds a NUL byte")
     for name in PATHS:
         if RELATIVE.fullmatch(values.get(name, "")):
             values[name] = str(file.parent / values[name])
