@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from taxi_assets.errors import SourceError
+from taxi_assets.private import make_private
 from taxi_assets.redaction import redact_value
 from taxi_assets.services import Service
 from taxi_assets.settings import SAMPLE, LimitSettings
@@ -74,7 +75,9 @@ def fetch(  # noqa: PLR0913 - one call from one place
         SourceUnavailableError: the server did not deliver in several attempts. Later may help.
 
     """
-    job = _Job(service, month, home.absolute() / "downloads", progress, must_confirm, limits)
+    downloads = home.absolute() / "downloads"
+    make_private(downloads)
+    job = _Job(service, month, downloads, progress, must_confirm, limits)
     if template == SAMPLE:
         return job.sample()
     address = job.render(template)

@@ -177,8 +177,10 @@ def test_failed_checks_of_a_run_that_succeeded(
         return
     (body,) = receiver.bodies
     assert body["title"] == "green_daily has failed checks: 2020-11-01 to 2020-11-08"
+    days = f"({', '.join(DAYS[:5])} and 3 more)"
     assert body["checks"] == [
-        f"WARN green/cleaned_trips.negative_totals ({', '.join(DAYS[:5])} and 3 more)"
+        f"WARN green/raw_trips.every_day_has_rows {days}",
+        f"WARN green/cleaned_trips.negative_totals {days}",
     ]
     assert body["failed"] is False
 

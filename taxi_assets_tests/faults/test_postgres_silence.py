@@ -220,7 +220,7 @@ def test_a_slow_statement_that_lives_is_waited_for(proxy: TcpProxy) -> None:
     """Past the limit without a byte, several times over, with work of two kinds."""
     with PostgresResource().connect() as connection:
         connection.silence_limit = 0.5
-        rows = "SELECT n, md5(n::text) AS t FROM generate_series(1, 1000000) n"
+        rows = "SELECT n, md5(n::text) AS t FROM generate_series(1, 3000000) n"
         connection.execute(f"CREATE TABLE slow AS {rows}")
         assert seconds(lambda: connection.execute("CREATE INDEX ON slow (t)")) > 1
         connection.rollback()
