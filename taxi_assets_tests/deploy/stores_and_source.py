@@ -44,12 +44,16 @@ def of_postgres(service: Service, days: list[date]) -> pa.Table:
     resource = PostgresResource()
     columns = ", ".join(column.name for column in service.columns)
     table = f"{resource.schema_name()}.{service.table}"
-    with resource.connect_arrow() as connection, connection.cursor() as cursor:
+    with resource.connect() as connection, connection.cursor() as cursor:
         cursor.execute(
             f"SELECT {columns} FROM {table} WHERE {service.pickup_column} >= '{days[0]}'"
             f" AND {service.pickup_column} < DATE '{days[-1]}' + 1"
         )
-        return cursor.fetch_arrow_table()
+        columns_of_rows = zip(*cursor.fetchall(), strict=True)
+    schema = service.arrow_schema
+    return pa.table(
+        [pa.array(it, f.type) for it, f in zip(columns_of_rows, schema, strict=True)], schema=schema
+    )
 
 
 def of_lake(service: Service, days: list[date]) -> pa.Table:

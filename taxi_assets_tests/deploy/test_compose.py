@@ -5,25 +5,39 @@ One scenario in the order of the file: each test goes on where the one before it
 
 from __future__ import annotations
 
-import shutil
+import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
-from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.deploy.compose import MINUTES, PASSWORDS, Clock, Project
+from taxi_assets_tests.deploy.compose import (
+    MINUTES,
+    PASSWORDS,
+    SERVICES,
+    Clock,
+    Project,
+    free_port,
+)
+from taxi_assets_tests.isolation import REPOSITORY
 from taxi_assets_tests.test_server import ask, until
 
 pytestmark = pytest.mark.deploy
 
 WEEK = [f"2021-03-{day:02d}" for day in range(1, 8)]
+SMALL = [f"2021-05-{day:02d}" for day in range(1, 4)]
 DISTURBED = [f"2021-04-{day:02d}" for day in range(1, 17)]
-SERVICES = ("postgres", "code", "webserver", "daemon", "bigquery")
 AWAY = 20
 """Seconds that Postgres is gone: longer than Dagster tries to reconnect."""
+LOCKED = 45
+"""Seconds for which a run must wait for a table: far longer than Docker's own 10 s to stop."""
+GOOGLE = {"COMPOSE_PROFILES": "gcp", "GCP_PROJECT": "p", "GCS_BUCKET": "b", "TAXI_SOURCE": "sample"}
+ALL = "{runsOrError{... on Runs{results{runId status parentRunId}}}}"
 
 
 @pytest.fixture(scope="module")
@@ -33,68 +47,87 @@ def clock() -> Clock:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory, clock: Clock) -> Iterator[Project]:
-    project = Project(tmp_path_factory.mktemp("compose") / ".env")
+    # The name of the folder is that of any other checkout.
+    project = Project(tmp_path_factory.mktemp("here") / "taxi")
     try:
         yield project
     finally:
-        project.run("down", "--volumes", "--remove-orphans")
-        subprocess.run(
-            ["docker", "image", "rm", "-f", f"taxi-assets:{project.name}"],
-            check=False,
-            capture_output=True,
-        )
+        project.remove()
         clock("taken down")
-        kinds = (["ps", "-aq"], ["volume", "ls", "-q"], ["network", "ls", "-q"])
-        label = f"label=com.docker.compose.project={project.name}"
-        assert [project.docker(*kind, "--filter", label) for kind in kinds] == ["", "", ""]
 
 
-@pytest.mark.parametrize("name", [*PASSWORDS, "COMPOSE_PROFILES"])
-def test_without_a_password_or_profile_nothing_starts(project: Project, name: str) -> None:
-    there = dict(project.settings)
-    project.settings[name] = ""
-    project.write()
-    done = project.run("up", "-d", check=False)
-    project.settings = there
-    project.write()
+@pytest.mark.parametrize(
+    ("profile", "missing"),
+    [
+        *(("local", (name,)) for name in (*PASSWORDS, "COMPOSE_PROFILES", "BIGQUERY_TOKEN")),
+        ("local", (*PASSWORDS, "BIGQUERY_TOKEN")),
+        *(("gcp", (name,)) for name in ("GCP_PROJECT", "GCS_BUCKET", "TAXI_SOURCE")),
+    ],
+)
+def test_one_message_names_all_that_is_missing(
+    project: Project, profile: str, missing: tuple[str, ...]
+) -> None:
+    settings = GOOGLE if profile == "gcp" else {}
+    with project.changed(**settings | dict.fromkeys(missing, "")):
+        done = project.run("up", "-d", check=False)
     assert done.returncode
-    assert f"set {name} in .env" in done.stderr
+    said = done.stderr.strip().splitlines()[-1]
+    assert any(f"{name} is missing. .env needs " in said for name in missing)
+    for name in (*PASSWORDS, "COMPOSE_PROFILES", "BIGQUERY_TOKEN", *GOOGLE):
+        assert name in said.rpartition(".env needs ")[2]
+    assert said.endswith("see .env.example")
     assert project.run("ps", "-q").stdout == ""
 
 
 def test_with_google_cloud_the_emulator_is_no_part_of_it(project: Project) -> None:
-    there = dict(project.settings)
-    project.settings |= {"COMPOSE_PROFILES": "gcp", "GCP_PROJECT": "p", "GCS_BUCKET": "lake"}
-    project.write()
-    names = project.run("config", "--services").stdout.split()
-    config = project.run("config").stdout
-    project.settings = there
-    project.write()
+    with project.changed("BIGQUERY_TOKEN", **GOOGLE):
+        names = project.run("config", "--services").stdout.split()
+        config = project.run("config").stdout
     assert "TAXI_PROFILE: gcp" in config
-    assert "BIGQUERY_ENDPOINT" not in config or names == []
+    assert "BIGQUERY_ENDPOINT" not in config
     # docker-compose 1.29 lists services of profiles that are off, and starts none of them.
     assert {"postgres", "code", "webserver", "daemon"} <= set(names)
 
 
 def test_from_nothing_every_container_becomes_healthy(project: Project, clock: Clock) -> None:
     clock("until here")
-    project.run("build")
-    clock("build")
-    project.run("up", "-d", "--build")
-    project.wait_healthy(SERVICES)
-    clock("up and healthy")
-    image = project.docker("image", "inspect", "-f", "{{.Size}}", f"taxi-assets:{project.name}")
+    with project.changed(TAXI_IMAGE_TAG="1"):
+        project.run("build")
+        clock("build")
+        project.up("--build")
+        clock("up and healthy")
+    tag = f"{project.name}-assets:1"
+    image = project.docker("image", "inspect", "-f", "{{.Size}}", tag)
     print(f"  image {int(image) / 1e6:.0f} MB", project.memory())
+    project.settings["TAXI_IMAGE_TAG"] = "1"
+    project.write()
 
 
 def test_a_week_is_in_three_stores_as_in_the_source(project: Project, clock: Clock) -> None:
     backfill = project.backfill("green", WEEK)
-    assert project.ended(backfill) == "COMPLETED_SUCCESS"
+    assert project.ended(backfill) == "COMPLETED_SUCCESS", project.failures(backfill)
     clock("backfill of a week")
     rows = project.compare("green", WEEK)
     assert set(rows) == {"source", "postgres", "lake", "bigquery"}
     clock(f"compared: {sum(rows['source'].values())} rows")
     print("", project.memory())
+
+
+def test_the_documented_call_starts_a_single_day(project: Project, clock: Clock) -> None:
+    page = (REPOSITORY / "docs" / "api.md").read_text().partition("## A range of days")[0]
+    script = "\n".join(re.findall(r"^```bash\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "GRAPHQL": project.graphql},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=5 * MINUTES,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    run, ended = done.stdout.splitlines()
+    assert ended == f"{run}: SUCCESS"
+    clock("a single day, as in docs/api.md")
 
 
 def test_roles_run_as_nobody_in_particular_on_a_read_only_system(project: Project) -> None:
@@ -110,31 +143,162 @@ def test_roles_run_as_nobody_in_particular_on_a_read_only_system(project: Projec
         assert superuser not in project.run("exec", "-T", service, "env").stdout
 
 
-def test_an_upgrade_keeps_the_data(project: Project, clock: Clock, tmp_path: Path) -> None:
-    context = tmp_path / "checkout"
-    for part in ("taxi_assets", "deploy"):
-        shutil.copytree(REPOSITORY / part, context / part)
-    (context / "taxi_assets" / "__init__.py").write_text('__version__ = "upgraded"\n')
-    tag = f"taxi-assets:{project.name}"
-    before = project.docker("image", "inspect", "-f", "{{.Id}}", tag)
-    arguments = ["-t", tag, "-f", str(context / "deploy" / "Dockerfile"), str(context)]
-    project.docker("build", "-q", *arguments)
-    assert project.docker("image", "inspect", "-f", "{{.Id}}", tag) != before
-    # A run a day, so that there is one to disturb for each container.
-    project.settings["TAXI_DAYS_PER_RUN"] = "1"
+ASK_EMULATOR = """
+import os, sys, urllib.error, urllib.request as web
+host, token = sys.argv[1:]
+headers = {"Authorization": "Bearer " + (os.environ["BIGQUERY_TOKEN"] if token == "-" else token)}
+if len(sys.argv) > 1 and host != "bigquery":
+    headers["Host"] = host
+request = web.Request("http://bigquery:9050/bigquery/v2/projects", headers=headers)
+try:
+    print(web.urlopen(request, timeout=10).status)
+except urllib.error.HTTPError as error:
+    print(error.code)
+"""
+READ_FILE = """
+from taxi_assets.resources.bigquery import BigQueryResource
+with BigQueryResource().client() as client:
+    try:
+        print(list(client.query("SELECT content FROM read_text('/etc/passwd')").result()))
+    except Exception as error:
+        print("no:", error)
+"""
+
+
+def test_the_emulator_wants_its_token_and_reads_the_lake_only(project: Project) -> None:
+    def asked(*arguments: str) -> str:
+        command = ("exec", "-T", "code", "python", "-c", ASK_EMULATOR, *arguments)
+        return project.run(*command).stdout.strip()
+
+    assert asked("bigquery", "-") == "200"
+    assert asked("bigquery", "another-token-of-16") == "401"
+    assert asked("rebound.example.com", "-") == "403"
+    read = project.run("exec", "-T", "code", "python", "-c", READ_FILE).stdout
+    assert read.startswith("no:")
+    assert "root:" not in read
+    # The health check, by the token it is given.
+    form = "{{json .Config.Healthcheck.Test}}"
+    check = json.loads(project.docker("inspect", "-f", form, project.container("bigquery")))
+    for token, healthy in ((project.settings["BIGQUERY_TOKEN"], True), ("x" * 16, False)):
+        own = ("exec", "-T", "-e", f"BIGQUERY_TOKEN={token}", "bigquery", *check[1:])
+        assert (project.run(*own, check=False).returncode == 0) == healthy
+
+
+def test_postgres_has_a_port_on_loopback_when_asked_for(project: Project, clock: Clock) -> None:
+    assert project.docker("port", project.container("postgres")) == ""
+    port = free_port()
+    option = {
+        "COMPOSE_FILE": "docker-compose.yml:deploy/postgres-port.yml",
+        "POSTGRES_LOOPBACK_PORT": str(port),
+        # A new password takes effect with the same command.
+        "POSTGRES_READER_PASSWORD": project.password(),
+    }
+    project.settings |= option
     project.write()
-    clock("new image")
-    project.run("up", "-d")
-    project.wait_healthy(SERVICES)
-    clock("upgraded")
+    project.up()
+    clock("up with a port for Postgres")
+    assert (
+        project.docker("port", project.container("postgres")) == f"5432/tcp -> 127.0.0.1:{port}\n"
+    )
+
+    def connect(user: str, name: str, dbname: str = "ny_taxi") -> psycopg.Connection:
+        password = project.settings[name]
+        return psycopg.connect(
+            host="127.0.0.1", port=port, dbname=dbname, user=user, password=password
+        )
+
+    table = "ny_taxi.green_cab_data"
+    with closing(connect("taxi_reader", "POSTGRES_READER_PASSWORD")) as reader:
+        counted = reader.execute(f"SELECT count(*) FROM {table}").fetchone()
+        assert counted is not None
+        assert counted[0] > 0
+        reader.rollback()
+        for statement in (f"DELETE FROM {table}", "CREATE TABLE x ()", "SET ROLE taxi"):
+            with pytest.raises(psycopg.Error):
+                reader.execute(statement)
+            reader.rollback()
+    with pytest.raises(psycopg.OperationalError):
+        connect("taxi_reader", "POSTGRES_READER_PASSWORD", "dagster")
+    # Every password is the one in `.env`, character by character.
+    connect("taxi", "POSTGRES_PASSWORD").close()
+    connect("dagster", "DAGSTER_POSTGRES_PASSWORD", "dagster").close()
+    connect("postgres", "POSTGRES_SUPERUSER_PASSWORD").close()
+
+
+def version_of(project: Project) -> str:
     version = "import taxi_assets; print(taxi_assets.__version__)"
-    shown = project.run("exec", "-T", "code", "python", "-c", version).stdout
-    assert shown == "upgraded\n"
+    return project.run("exec", "-T", "code", "python", "-c", version).stdout.strip()
+
+
+@contextmanager
+def locked(project: Project, table: str) -> Iterator[None]:
+    """A table that loads must wait for, for some time, whatever happens here."""
+    psql = ("psql", "-U", "postgres", "-d", "ny_taxi", "-c")
+    statement = f"BEGIN; LOCK TABLE {table}; SELECT pg_sleep({LOCKED})"
+    project.run("exec", "-d", "postgres", *psql, statement)
+    yield
+
+
+def test_an_upgrade_and_a_rollback_keep_data_and_runs(project: Project, clock: Clock) -> None:
+    before = version_of(project)
+    own = project.folder / "taxi_assets" / "__init__.py"
+    own.write_text('__version__ = "upgraded"\n')
+    # A run a day, so that there is one to disturb for each container.
+    project.settings |= {"TAXI_IMAGE_TAG": "2", "TAXI_DAYS_PER_RUN": "1"}
+    project.write()
+    project.run("build")
+    clock("new image")
+    runs = ask(project.graphql, ALL)["runsOrError"]["results"]
+    project.up()
+    clock("upgraded")
+    assert version_of(project) == "upgraded"
     project.run("exec", "-T", "code", "dagster", "instance", "migrate")
     project.compare("green", WEEK)
-    runs = ask(project.graphql, "{runsOrError{... on Runs{results{status}}}}")["runsOrError"]
-    assert [run["status"] for run in runs["results"]] == ["SUCCESS"]
+    assert ask(project.graphql, ALL)["runsOrError"]["results"] == runs
+    assert {run["status"] for run in runs} == {"SUCCESS"}
     clock("compared")
+
+    # Back, while a run is at work.
+    backfill = project.backfill("green", SMALL)
+    with locked(project, "ny_taxi.green_cab_data"):
+        run = project.running(backfill, set())
+        project.settings["TAXI_IMAGE_TAG"] = "1"
+        project.write()
+        began = time.monotonic()
+        project.up()
+    took = time.monotonic() - began
+    clock("rolled back")
+    assert version_of(project) == before
+    assert project.ended(backfill) == "COMPLETED_SUCCESS", project.failures(backfill)
+    found = project.runs(backfill)
+    print("", [(one["runId"][:8], one["status"]) for one in found], f"up took {took:.0f} s")
+    # None was killed and started again, nor failed for want of a code server.
+    assert len(found) == len(SMALL)
+    assert all(one["parentRunId"] is None for one in found), project.failures(backfill)
+    assert run in {one["runId"] for one in found}
+    project.compare("green", WEEK)
+    project.compare("green", SMALL)
+    clock("compared")
+
+
+def test_a_second_checkout_runs_beside_it(project: Project, clock: Clock, tmp_path: Path) -> None:
+    ids = {service: project.container(service) for service in SERVICES}
+    second = Project(tmp_path / project.folder.name)
+    try:
+        second.up("--build")
+        clock("a second stack is up")
+        assert ask(second.graphql, ALL)["runsOrError"]["results"] == []
+        assert ask(project.graphql, ALL)["runsOrError"]["results"] != []
+        image = "{{.Config.Image}}"
+        images = {
+            it.docker("inspect", "-f", image, it.container("code")) for it in (project, second)
+        }
+        assert len(images) == 2
+    finally:
+        second.remove()
+    assert {service: project.container(service) for service in SERVICES} == ids
+    project.wait_healthy(SERVICES, 1)
+    clock("the second is gone, the first is as it was")
 
 
 def test_a_backfill_outlasts_the_restart_of_every_container(project: Project, clock: Clock) -> None:
@@ -189,13 +353,30 @@ def test_a_backup_comes_back_on_an_empty_volume(project: Project, clock: Clock) 
     for database, dump in dumps.items():
         restore = ("pg_restore", "-U", "postgres", "-d", database, "--exit-on-error")
         project.run("exec", "-T", "postgres", *restore, input=dump, text=False)
-    project.run("up", "-d")
-    project.wait_healthy(SERVICES)
+    project.up()
     clock("restored and up")
     project.compare("green", WEEK)
     project.compare("yellow", DISTURBED)
-    runs = ask(project.graphql, "{runsOrError{... on Runs{results{status}}}}")["runsOrError"]
-    assert len(runs["results"]) > len(DISTURBED)
+    assert len(ask(project.graphql, ALL)["runsOrError"]["results"]) > len(DISTURBED)
     again = project.backfill("green", WEEK[:1])
     assert project.ended(again) == "COMPLETED_SUCCESS"
     clock("compared, and a day run again")
+
+
+def test_logs_survive_down(project: Project, clock: Clock) -> None:
+    run = ask(project.graphql, ALL)["runsOrError"]["results"][0]["runId"]
+    project.run("down")
+    assert project.run("ps", "-q", "-a").stdout == ""
+    tail = ("run", "--rm", "--no-deps", "-T", "code", "cat")
+    folder = "/var/lib/dagster/logs/services"
+    for service, words in (
+        ("code", run),
+        ("daemon", "BackfillDaemon"),
+        ("webserver", "Serving dagster-webserver"),
+        ("bigquery", "bqemulator"),
+    ):
+        assert words in project.run(*tail, f"{folder}/{service}.log").stdout, service
+    log = ("run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", "postgres", "-c")
+    said = project.run(*log, "cat /var/lib/postgresql/data/log/*.log").stdout
+    assert "database system is ready to accept connections" in said
+    clock("down, and the logs are there")
