@@ -132,9 +132,10 @@ class Project:
     def remove(self) -> None:
         """Take everything down, images too; nothing of it is left."""
         self.run("down", "--volumes", "--remove-orphans")
-        images = self.docker("images", "-q", "--filter", f"reference={self.name}-assets").split()
-        if images:
-            self.docker("image", "rm", "-f", *set(images))
+        # By name: another project's image may have the same content, and so the same id.
+        form = ("--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={self.name}-assets")
+        for image in self.docker("images", *form).split():
+            self.docker("image", "rm", image)
         kinds = (["ps", "-aq"], ["volume", "ls", "-q"], ["network", "ls", "-q"])
         label = f"label=com.docker.compose.project={self.name}"
         assert [self.docker(*kind, "--filter", label) for kind in kinds] == ["", "", ""]

@@ -10,7 +10,7 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -213,12 +213,20 @@ def test_postgres_has_a_port_on_loopback_when_asked_for(project: Project, clock:
         assert counted is not None
         assert counted[0] > 0
         reader.rollback()
-        for statement in (f"DELETE FROM {table}", "CREATE TABLE x ()", "SET ROLE taxi"):
+        for statement in (
+            *(f"DELETE FROM {table}", "CREATE TABLE x ()", "SET ROLE taxi"),
+            *("SELECT set_config('role', 'postgres', false)", "SELECT pg_read_file('PG_VERSION')"),
+        ):
             with pytest.raises(psycopg.Error):
                 reader.execute(statement)
             reader.rollback()
     with pytest.raises(psycopg.OperationalError):
         connect("taxi_reader", "POSTGRES_READER_PASSWORD", "dagster")
+    query = f"SELECT current_user AS who, count(*) AS trips FROM {table}"
+    config = json.dumps({"ops": {"query": {"config": {"query": query}}}})
+    job = ("dagster", "job", "execute", "-m", "taxi_assets.definitions", "-j", "sql_query")
+    done = project.run("exec", "-T", "code", *job, "--config-json", config)
+    assert "RUN_SUCCESS" in done.stdout + done.stderr
     # Every password is the one in `.env`, character by character.
     connect("taxi", "POSTGRES_PASSWORD").close()
     connect("dagster", "DAGSTER_POSTGRES_PASSWORD", "dagster").close()
@@ -230,13 +238,12 @@ def version_of(project: Project) -> str:
     return project.run("exec", "-T", "code", "python", "-c", version).stdout.strip()
 
 
-@contextmanager
-def locked(project: Project, table: str) -> Iterator[None]:
-    """A table that loads must wait for, for some time, whatever happens here."""
-    psql = ("psql", "-U", "postgres", "-d", "ny_taxi", "-c")
+def lock(project: Project, table: str) -> None:
+    """Have loads wait for a table, for `LOCKED` seconds from now."""
+    # A result on a terminal would wait for its reader.
+    psql = ("psql", "-U", "postgres", "-d", "ny_taxi", "-o", "/dev/null", "-c")
     statement = f"BEGIN; LOCK TABLE {table}; SELECT pg_sleep({LOCKED})"
     project.run("exec", "-d", "postgres", *psql, statement)
-    yield
 
 
 def test_an_upgrade_and_a_rollback_keep_data_and_runs(project: Project, clock: Clock) -> None:
@@ -260,12 +267,12 @@ def test_an_upgrade_and_a_rollback_keep_data_and_runs(project: Project, clock: C
 
     # Back, while a run is at work.
     backfill = project.backfill("green", SMALL)
-    with locked(project, "ny_taxi.green_cab_data"):
-        run = project.running(backfill, set())
-        project.settings["TAXI_IMAGE_TAG"] = "1"
-        project.write()
-        began = time.monotonic()
-        project.up()
+    lock(project, "ny_taxi.green_cab_data")
+    run = project.running(backfill, set())
+    project.settings["TAXI_IMAGE_TAG"] = "1"
+    project.write()
+    began = time.monotonic()
+    project.up()
     took = time.monotonic() - began
     clock("rolled back")
     assert version_of(project) == before
