@@ -36,6 +36,8 @@ from taxi_assets.windows import by_month
 FOLDER = "_locks"
 GATE_SECONDS = 30.0
 """For a few calls of another process."""
+CLOSE_SECONDS = 3.0
+"""The same, at the end of a run: a file that is left behind locks nothing."""
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ class FileLock:
     def close(self) -> None:
         """Unlock, and remove the file with its last holder, unless the folder is gone."""
         try:
-            with suppress(OSError), _gate(self.path.parent):
+            with suppress(OSError), _gate(self.path.parent, CLOSE_SECONDS):
                 fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self.is_held():
                     self.path.unlink()
@@ -208,14 +210,14 @@ def _read(path: Path) -> Owner:
 
 
 @contextmanager
-def _gate(folder: Path) -> Iterator[None]:
+def _gate(folder: Path, seconds: float | None = None) -> Iterator[None]:
     """Let one process at a time look at locks and change them.
 
     It never waits inside, so that only one that is halted there keeps others out.
     """
     handle = os.open(folder / ".gate", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
-        deadline = time.monotonic() + GATE_SECONDS
+        deadline = time.monotonic() + (GATE_SECONDS if seconds is None else seconds)
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -262,6 +262,22 @@ def test_a_lock_whose_answer_was_lost_is_the_runs_own(
         assert left(store) == []
 
 
+def test_a_bucket_that_does_not_answer_holds_no_cancelled_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lake").mkdir()
+    with gcs_server(tmp_path) as address, http_proxy(address) as proxy:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.address)
+        store = BucketLocks(open_bucket_locks("lake").bucket, 12)
+        held = locks("first", store)
+        held.acquire(GREEN, DAYS, silent)
+        proxy.add(".", "hang", times=99)
+        assert until(lambda: proxy.fired != [], 10, 0.1)  # a renewal is under way
+        began = time.monotonic()
+        held.close()
+        assert time.monotonic() - began < 8
+
+
 def stale(bucket: BucketLocks) -> bool:
     blob = bucket.bucket.get_blob(f"_locks/{NAME}.json")
     with pytest.raises(PreconditionFailed) as refused:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -161,7 +162,7 @@ def _checked(header: Header, *, by_name: bool) -> Header:
     found = [_identity(name, service) for name in names]
     missing = _missing(header)
     nameless = [str(at) for at, name in enumerate(names, 1) if NAMELESS.fullmatch(name.lower())]
-    twice = list(dict.fromkeys(name for name in found if name and found.count(name) > 1))
+    twice = [name for name, columns in Counter(found).items() if name and columns > 1]
     unknown = [repr(name[:40]) for name in header.unknown if name]
     lacks = any(name not in header.places for name in service.required)
     if lacks or nameless or twice or (missing and (unknown or not by_name)):
