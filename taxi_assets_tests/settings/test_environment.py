@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from taxi_assets.errors import SettingsError
+from taxi_assets.settings.environment import values_of
 from taxi_assets_tests.isolation import REPOSITORY, isolation
 
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
@@ -175,6 +177,21 @@ def test_a_file_can_be_chosen_or_none(project: Path, tmp_path: Path) -> None:
     )
     assert "no such file" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [(b"TAXI_HOME=\xff\n", "it is not UTF-8"), (b"POSTGRES_PASSWORD=s3cret\0\n", "a NUL byte")],
+)
+def test_a_file_that_is_no_text_is_named_in_one_line(
+    tmp_path: Path, content: bytes, what: str
+) -> None:
+    (tmp_path / ".env").write_bytes(content)
+    with pytest.raises(SettingsError, match=what) as rejected:
+        values_of(tmp_path / ".env")
+    assert str(tmp_path / ".env") in str(rejected.value)
+    assert "\n" not in str(rejected.value)
+    assert "s3cret" not in str(rejected.value)
 
 
 def test_what_started_with_a_file_is_not_mixed_with_its_next_version(project: Path) -> None:
