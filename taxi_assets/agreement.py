@@ -16,6 +16,7 @@ from taxi_assets.io_managers import lake_parquet as lake_store
 from taxi_assets.io_managers import postgres as postgres_store
 from taxi_assets.io_managers.base import guarded
 from taxi_assets.left_out import left_out
+from taxi_assets.month_lock import MonthLocks
 from taxi_assets.partitions import daily_partitions
 from taxi_assets.record import CheckResult, days_of, evaluations, record_checks
 from taxi_assets.rejections import find_rejections
@@ -48,8 +49,12 @@ def stores_agree(service: Service) -> dg.AssetChecksDefinition:
             postgres: PostgresResource,
             lake: LakeResource,
             bigquery: BigQueryResource,
+            month_locks: dg.ResourceParam[MonthLocks],
         ) -> Iterator[Any]:
             days = days_of(context)
+            with guarded(stores[-1], days):
+                # In the middle of another run's load the stores do differ.
+                month_locks.acquire(service, days, context.log.info)
             rejected = find_rejections(context.instance, stores[-1], days)
             readers: dict[dg.AssetKey, Callable[[list[date]], Totals]] = dict(
                 zip(

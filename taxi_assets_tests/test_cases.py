@@ -132,6 +132,14 @@ def test_odd_rows_of_a_parquet_month_are_quarantined_and_a_file_of_none_empties_
         assert runs.materializations(result.run_id) == {}
     assert stores.store_totals(YELLOW) == landed
 
+    pq.write_table(table.select([name for name in YELLOW.header if "passenger" not in name]), path)
+    result = runs.run("yellow", str(DAYS[0]), str(DAYS[-1]))
+    assert not result.success
+    assert "passenger_count (rule null_passengers) is not in the month file" in stores.failure(
+        result
+    )
+    assert stores.store_totals(YELLOW) == landed
+
 
 @pytest.mark.usefixtures("empty_stores")
 def test_odd_texts_of_a_csv_month_are_what_they_mean_and_a_cut_file_empties_nothing(

@@ -12,8 +12,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from taxi_assets.checks import check_cleaned
 from taxi_assets.services import SERVICES, Kind
+from taxi_assets.slices import CleanedDay, Origin
 from taxi_assets.trips.clean import clean, outside, to_frame, to_table
+from taxi_assets.trips.header import header_of_slice
 from taxi_assets.trips.parse import parse
 from taxi_assets.trips.rules import drop
 from taxi_assets_tests.trips.files import HEADER, PICKUP, YELLOW, row, slice_of
@@ -243,6 +246,41 @@ def test_a_service_without_passengers_keeps_every_row() -> None:
     done = clean(slice_of(row(passenger_count="0"), row(passenger_count="")), service)
     assert len(done.frame) == 2
     assert done.dropped == {"unreadable": 0}
+
+
+@pytest.mark.parametrize(
+    ("rows", "column", "severity"),
+    [
+        (1, None, "ERROR"),
+        (1, pa.nulls(1), "WARN"),
+        (999, pa.nulls(999, pa.float64()), "WARN"),
+        (1000, pa.nulls(1000), "ERROR"),
+        (1000, pa.array([0] * 1000), "ERROR"),
+        (1000, pa.array([0] * 999 + [1]), "passed"),
+        (0, pa.nulls(0), "WARN"),
+    ],
+)
+def test_a_day_that_a_broken_column_would_empty_is_rejected(
+    rows: int, column: pa.Array | None, severity: str
+) -> None:
+    names = set(YELLOW.header) - {"passenger_count"}
+    table = pa.table({name: pa.nulls(rows) for name in names})
+    if column is not None:
+        table = table.append_column("passenger_count", column)
+    done = clean(table, YELLOW)
+    published = header_of_slice(table, YELLOW).published
+    origin = Origin("here", "0", synthetic=False)
+    day = CleanedDay(done.frame, done.raw_rows, done.dropped, [], origin, published=published)
+    results = {one.check: one for one in check_cleaned(date(2021, 2, 3), day, rows, YELLOW)}
+    found = results["not_empty"]
+    assert (found.severity.value if not found.passed else "passed") == severity
+    if severity == "ERROR":
+        assert (
+            found.metadata["dropped_null_passengers"] or found.metadata["dropped_zero_passengers"]
+        )
+        assert "leave the rule out (TAXI_DROP)" in str(found.metadata["why"])
+        lacks = "passenger_count (rule null_passengers) is not in the month file"
+        assert (lacks in str(found.metadata["why"])) is (column is None)
 
 
 def test_green_is_read_by_its_own_columns() -> None:
