@@ -17,6 +17,8 @@ URL = re.compile(
     rf"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#@\s'\"]*@)?({HOST})(/[^?#@\s]*)?(?:[?#][^@]*)?"
 )
 """Scheme, user and password, host, path, query and fragment, with no `@` left over."""
+PARAMETER = re.compile(r"(?i)((?:;|%3f|%26)[\w.~-]*=)[^;/]*")
+"""A parameter of a path, or of a query whose `?` is escaped; not `day=`, a folder of a lake."""
 PATH = re.compile(r"(?:/(?!/)|\.\.?/|~)[^\n]*")
 CREDENTIALS = re.compile(r":.*@", re.DOTALL)
 DOUBTFUL = re.compile(r"[@?#=:\x00-\x1f]")
@@ -36,7 +38,7 @@ def redact_value(value: str) -> str:
     A path of this machine and a text without a separator of secrets are returned as they are.
     """
     if (url := URL.fullmatch(value)) is not None:
-        return "".join(part or "" for part in url.groups())
+        return PARAMETER.sub(rf"\1{HIDDEN}", "".join(part or "" for part in url.groups()))
     if len(value) > MAX_SHOWN:
         return HIDDEN
     if PATH.fullmatch(value) and not CREDENTIALS.search(value):

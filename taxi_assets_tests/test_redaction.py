@@ -184,6 +184,8 @@ def test_whatever_surrounds_a_password_it_is_not_shown(
         ("https://me@host/a", "https://host/a"),
         ("http://[::1]:8080/{service}/a.csv", "http://[::1]:8080/{service}/a.csv"),
         ("gs://bucket/a=1/b.parquet", "gs://bucket/a=1/b.parquet"),
+        ("https://host/a.csv;token=s3cret;b=c", "https://host/a.csv;token=***;b=***"),
+        ("https://host/a%3Fsig=s3cret%26b=c/d", "https://host/a%3Fsig=***/d"),
         ("/data/{service}/2021.csv", "/data/{service}/2021.csv"),
         ("/home/me@host/a b.csv", "/home/me@host/a b.csv"),
         ("~/a#1.csv", "~/a#1.csv"),
