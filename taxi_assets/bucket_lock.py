@@ -19,6 +19,7 @@ from threading import Event, Lock, Thread
 from typing import Any
 
 from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, PreconditionFailed
+from google.api_core.retry import Retry
 from google.cloud.storage import Blob, Bucket, Client
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests import RequestException
@@ -34,6 +35,8 @@ REQUEST_SECONDS = 20
 RETRY = DEFAULT_RETRY.with_timeout(60)
 """An attempt whose answer was lost makes the next one fail its precondition; the object then shows
 whose it is."""
+CLOSE_SECONDS = 3.0
+CLOSE_RETRY = DEFAULT_RETRY.with_timeout(CLOSE_SECONDS)
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """Linux's monotonic clock stands still while the machine is suspended; macOS's does not."""
 # A network that is away does not end a lease: the next try may renew it in time.
@@ -132,24 +135,39 @@ class BucketLock:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop renewing; remove the object, or leave it to the run's other processes."""
+        """Stop renewing; remove the object, or leave it to the run's other processes.
+
+        A bucket that does not answer holds a cancelled run for no longer than a request may take;
+        the lease then runs out.
+        """
         self._ended.set()
-        with self._one_request, suppress(*PASSING):  # else its lease runs out
-            while self.is_held():
-                found = self.locks.bucket.get_blob(self.key)
-                if found is None:
-                    return
-                holder, holders = _read(found)
-                if holder.run_id != self.owner.run_id or self.token not in holders:
-                    return
-                holders.remove(self.token)
-                with suppress(PreconditionFailed):
-                    if holders:
-                        found.metadata = {**found.metadata, "holders": " ".join(holders)}
-                        self._upload(found, found.generation)
-                    else:
-                        found.delete(if_generation_match=found.generation, timeout=REQUEST_SECONDS)
-                    return
+        if self._one_request.acquire(timeout=CLOSE_SECONDS):
+            try:
+                with suppress(*PASSING):
+                    while self.is_held() and not self._is_released():
+                        pass
+            finally:
+                self._one_request.release()
+
+    def _is_released(self) -> bool:
+        """Try once to take this process out of the holders; False where another one was faster."""
+        in_time: dict[str, Any] = {"timeout": CLOSE_SECONDS, "retry": CLOSE_RETRY}
+        found = self.locks.bucket.get_blob(self.key, **in_time)
+        if found is None:
+            return True
+        holder, holders = _read(found)
+        if holder.run_id != self.owner.run_id or self.token not in holders:
+            return True
+        holders.remove(self.token)
+        try:
+            if holders:
+                found.metadata = {**found.metadata, "holders": " ".join(holders)}
+                self._upload(found, found.generation, **in_time)
+            else:
+                found.delete(if_generation_match=found.generation, **in_time)
+        except PreconditionFailed:
+            return False
+        return True
 
     def _renew_in_time(self) -> None:
         while not self._ended.wait(self.locks.lease_seconds / 6) and self.is_held():
@@ -170,10 +188,10 @@ class BucketLock:
             self.write(found.generation, holders)  # another process of this run was faster
 
     @staticmethod
-    def _upload(blob: Blob, generation: int) -> None:
-        blob.upload_from_string(
-            b"", if_generation_match=generation, timeout=REQUEST_SECONDS, retry=RETRY
-        )
+    def _upload(
+        blob: Blob, generation: int, timeout: float = REQUEST_SECONDS, retry: Retry = RETRY
+    ) -> None:
+        blob.upload_from_string(b"", if_generation_match=generation, timeout=timeout, retry=retry)
 
 
 def open_bucket_locks(bucket: str) -> BucketLocks:

@@ -16,6 +16,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -113,9 +114,11 @@ class MonthLocks:
             )
 
     def close(self) -> None:
-        """Release all locks."""
-        while self._held:
-            self._held.popitem()[1].close()
+        """Release all locks, at once: a bucket that does not answer is waited for once."""
+        if self._held:
+            with ThreadPoolExecutor(len(self._held)) as pool:
+                list(pool.map(lambda held: held.close(), self._held.values()))
+            self._held.clear()
 
     def _wait(self, store: LockStore, name: str, what: str, log: Callable[[str], Any]) -> HeldLock:
         deadline, shown = time.monotonic() + lock_timeout(), None

@@ -42,11 +42,11 @@ def home(session_env: pytest.MonkeyPatch) -> Iterator[Path]:
     (folder / "dagster").mkdir()
     shutil.copy(REPOSITORY / "dagster.yaml", folder / "dagster")
     local = [sys.executable, "-m", "taxi_assets.local"]
-    subprocess.run([*local, "up"], check=True, capture_output=True)
+    subprocess.run([*local, "up"], check=True, capture_output=True, cwd=folder)
     try:
         yield folder
     finally:
-        subprocess.run([*local, "down"], check=True, capture_output=True)
+        subprocess.run([*local, "down"], check=True, capture_output=True, cwd=folder)
         shutil.rmtree(folder)
 
 
