@@ -130,6 +130,9 @@ def from_postgres(postgres: PostgresResource, config: SqlQueryConfig) -> Rows:
     import psycopg  # noqa: PLC0415 - heavy at import
     from psycopg.types.string import TextLoader  # noqa: PLC0415
 
+    if "\0" in config.query:
+        # libpq sends what comes before it, which is another query.
+        raise StoreError(f"{ONE_SELECT}: character {config.query.index(chr(0)) + 1} of it is NUL")
     with postgres.connect_reader() as connection, psycopg.Cursor(connection) as cursor:
         for kind in psycopg.adapters.types:
             if kind.name not in NATIVE:

@@ -387,6 +387,11 @@ def test_wrong_sql_shows_the_servers_words(store: str, query: str, said: str, ke
     assert said_of(store, query).startswith(said)
 
 
+def test_a_query_is_not_cut_at_a_nul(kept: None) -> None:
+    said = said_of("postgres", "SELECT id FROM kept.zones \0 WHERE id = 1")
+    assert said == "sql_query runs one SELECT: character 27 of it is NUL"
+
+
 SLOW = {
     "postgres": "SELECT pg_sleep(60)",
     "bigquery": "SELECT COUNT(*) FROM UNNEST(GENERATE_ARRAY(1, 20000)) AS x"
