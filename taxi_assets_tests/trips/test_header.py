@@ -209,8 +209,8 @@ def test_a_comma_inside_a_quoted_name_separates_nothing() -> None:
 
 def test_the_time_for_many_columns_does_not_grow_with_their_square() -> None:
     names = (*YELLOW.header, *(f"c{at}" for at in range(40_000)))
-    began = time.process_time()
+    began = time.thread_time()
     assert len(header_of(names, YELLOW).unknown) == 40_000
     with pytest.raises(HeaderError, match="twice c39999"):
         header_of((*names, "c39999"), YELLOW)
-    assert time.process_time() - began < 5
+    assert time.thread_time() - began < 5
