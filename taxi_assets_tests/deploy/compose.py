@@ -131,6 +131,13 @@ class Project:
 
     def remove(self) -> None:
         """Take everything down, images too; nothing of it is left."""
+        # One without a name, that a container got from the one before it, is never removed.
+        form = "{{range .Mounts}}{{.Name}} {{end}}"
+        volumes = {
+            name
+            for container in self.run("ps", "-a", "-q").stdout.split()
+            for name in self.docker("inspect", "-f", form, container).split()
+        }
         self.run("down", "--volumes", "--remove-orphans")
         # By name: another project's image may have the same content, and so the same id.
         form = ("--format", "{{.Repository}}:{{.Tag}}", "--filter", f"reference={self.name}-assets")
@@ -138,6 +145,7 @@ class Project:
             self.docker("image", "rm", image)
         kinds = (["ps", "-aq"], ["volume", "ls", "-q"], ["network", "ls", "-q"])
         label = f"label=com.docker.compose.project={self.name}"
+        assert {name for name in volumes if not name.startswith(f"{self.name}_")} == set()
         assert [self.docker(*kind, "--filter", label) for kind in kinds] == ["", "", ""]
 
     def run(self, *arguments: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess:
