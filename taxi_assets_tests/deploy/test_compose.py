@@ -383,7 +383,7 @@ def test_logs_survive_down(project: Project, clock: Clock) -> None:
         ("code", run),
         ("daemon", "BackfillDaemon"),
         ("webserver", "Serving dagster-webserver"),
-        ("bigquery", "bqemulator"),
+        ("bigquery", "sql.translator.init"),
     ):
         assert words in project.run(*tail, f"{folder}/{service}.log").stdout, service
     log = ("run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", "postgres", "-c")
