@@ -170,6 +170,8 @@ class Project:
         """A docker command's output."""
         return subprocess.run(
             ["docker", *arguments],
+            # Wherever this process is by then: an interrupted rehearsal is taken down, too.
+            cwd=self.folder,
             check=True,
             capture_output=True,
             text=True,
