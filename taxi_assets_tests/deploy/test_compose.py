@@ -374,7 +374,8 @@ def test_a_backup_comes_back_on_an_empty_volume(project: Project, clock: Clock) 
 
 
 def test_logs_survive_down(project: Project, clock: Clock) -> None:
-    run = ask(project.graphql, ALL)["runsOrError"]["results"][0]["runId"]
+    # Of the first container, before any upgrade.
+    run = ask(project.graphql, ALL)["runsOrError"]["results"][-1]["runId"]
     project.run("down")
     assert project.run("ps", "-q", "-a").stdout == ""
     tail = ("run", "--rm", "--no-deps", "-T", "code", "cat")
