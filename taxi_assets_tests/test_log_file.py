@@ -21,7 +21,14 @@ def start(file: Path, *command: str) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
+        preexec_fn=take_signals,  # noqa: PLW1509 - only signals
     )
+
+
+def take_signals() -> None:
+    """Undo signals that the suite was started to ignore: a shell cannot trap them."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def test_output_is_in_the_file_and_goes_on_and_the_code_is_the_commands(tmp_path: Path) -> None:
