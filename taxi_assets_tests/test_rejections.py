@@ -262,8 +262,11 @@ def test_stores_agree_fails_where_a_store_lost_the_day(month: Month) -> None:
         assert event.metadata[f"{name}_trips_rows"].value == 0
 
 
-def test_stores_agree_alone_waits_for_a_run_that_loads_the_month(month: Month) -> None:
+def test_stores_agree_alone_waits_for_a_run_that_loads_the_month(
+    month: Month, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert month.run(ALONE).success
+    monkeypatch.setenv("TAXI_LOCK_TIMEOUT", "120")
     instance = month.runs.instance
 
     def load(total: float) -> None:
@@ -276,15 +279,20 @@ def test_stores_agree_alone_waits_for_a_run_that_loads_the_month(month: Month) -
             "another run is at work" in log.user_message for log in instance.all_logs(run.run_id)
         )
 
+    def load_meanwhile() -> None:
+        try:
+            until(waits, 60)
+            load(10)
+        finally:
+            other.close()
+
     other = MonthLocks("other", lambda: open_locks(LakeResource().lake))
     other.acquire(GREEN, [date.fromisoformat(BAD)], pytest.fail)
     load(20)
     with ThreadPoolExecutor(1) as pool:
-        agreeing = pool.submit(month.agree, ALONE)
-        until(lambda: agreeing.done() or waits(), 60)
-        load(10)
-        other.close()
-        result = agreeing.result(240)  # of a busy machine
+        loaded = pool.submit(load_meanwhile)
+        result = month.agree(ALONE)
+        loaded.result(60)
     (event,) = month.runs.evaluations(result.run_id).values()
     assert (result.success, event.passed) == (True, True), event.metadata
 
