@@ -22,8 +22,9 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from benchmarks import stores
-from taxi_assets.io_managers.binary_copy import copy_rows
-from taxi_assets.services import SERVICES, Service
+from taxi_assets.defs.io_managers.binary_copy import copy_rows
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.services import SERVICES
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client

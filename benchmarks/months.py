@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from taxi_assets.services import SERVICES
-from taxi_assets.trips.sample import write_month
-from taxi_assets.windows import Month
+from taxi_assets.date_ranges import Month
+from taxi_assets.tlc.sample import write_month
+from taxi_assets.tlc.services import SERVICES
 
 
 def main(service: str, month: str, path: Path, rows: int) -> None:

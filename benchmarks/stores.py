@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from taxi_assets.services import SERVICES, Service
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.services import SERVICES
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client

@@ -30,7 +30,7 @@ import requests
 from playwright.sync_api import Page, Request, sync_playwright
 
 from benchmarks.bench import CHECKOUT, OURS, month_start
-from taxi_assets.services import SERVICES
+from taxi_assets.tlc.services import SERVICES
 
 YEARS = 10
 MONTHS = 12

@@ -16,7 +16,8 @@ from datetime import date, timedelta
 from typing import Any
 
 from benchmarks import stores
-from taxi_assets.services import SERVICES, Column, Service
+from taxi_assets.tlc.schema import Column, Service
+from taxi_assets.tlc.services import SERVICES
 
 Digest = tuple[int, int, int]
 """Rows, and the sums of both halves of their hashes."""

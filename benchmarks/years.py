@@ -23,11 +23,19 @@ import pyarrow as pa
 import pyarrow.fs as pa_fs
 
 from benchmarks import stores
-from taxi_assets.io_managers.postgres import PostgresIOManager
-from taxi_assets.resources.lake import Lake
-from taxi_assets.resources.postgres import PostgresResource
-from taxi_assets.services import SERVICES, Column, Service
-from taxi_assets.slices import CLEANED, Label, TripsSlice, encode, open_trips, total_of
+from taxi_assets.defs.io_managers.partition_data import (
+    CLEANED,
+    Label,
+    TripsSlice,
+    encode,
+    open_trips,
+    total_of,
+)
+from taxi_assets.defs.io_managers.postgres import PostgresIOManager
+from taxi_assets.defs.resources.lake import Lake
+from taxi_assets.defs.resources.postgres import PostgresResource
+from taxi_assets.tlc.schema import Column, Service
+from taxi_assets.tlc.services import SERVICES
 
 FIRST = date(2021, 1, 1)
 LOG = logging.getLogger(__name__)

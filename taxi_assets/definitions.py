@@ -14,30 +14,31 @@ from typing import Any, cast
 
 import dagster as dg
 
-from taxi_assets.agreement import stores_agree
-from taxi_assets.assets import service_assets
-from taxi_assets.automation.alerts import alert_sensors
-from taxi_assets.automation.jobs import daily_job
-from taxi_assets.automation.reports import monthly_report_job, monthly_report_sensor
-from taxi_assets.automation.schedules import daily_schedule
-from taxi_assets.automation.sensors import new_month_sensor
-from taxi_assets.io_managers.base import DaysIOManager
-from taxi_assets.io_managers.bigquery import BigQueryIOManager
-from taxi_assets.io_managers.frame import FrameIOManager
-from taxi_assets.io_managers.lake_parquet import LakeParquetIOManager
-from taxi_assets.io_managers.monthly_report import MonthlyReportIOManager
-from taxi_assets.io_managers.postgres import PostgresIOManager
-from taxi_assets.io_managers.raw_trips import RawTripsIOManager
-from taxi_assets.month_lock import month_locks
-from taxi_assets.monthly import monthly_report
-from taxi_assets.resources.bigquery import BigQueryResource
-from taxi_assets.resources.cleaning import CleaningResource
-from taxi_assets.resources.lake import LakeResource
-from taxi_assets.resources.postgres import PostgresResource
-from taxi_assets.resources.source import SourceResource
-from taxi_assets.services import SERVICES, Service
+from taxi_assets.defs.alerts.alert_sensors import alert_sensors
+from taxi_assets.defs.automation.reports import monthly_report_job, monthly_report_sensor
+from taxi_assets.defs.automation.schedules import daily_schedule
+from taxi_assets.defs.automation.sensors import new_month_sensor
+from taxi_assets.defs.daily_assets import service_assets
+from taxi_assets.defs.io_managers.base import DaysIOManager
+from taxi_assets.defs.io_managers.bigquery import BigQueryIOManager
+from taxi_assets.defs.io_managers.frame import FrameIOManager
+from taxi_assets.defs.io_managers.lake_parquet import LakeParquetIOManager
+from taxi_assets.defs.io_managers.monthly_report import MonthlyReportIOManager
+from taxi_assets.defs.io_managers.postgres import PostgresIOManager
+from taxi_assets.defs.io_managers.raw_trips import RawTripsIOManager
+from taxi_assets.defs.jobs import small_jobs
+from taxi_assets.defs.jobs.daily import daily_job
+from taxi_assets.defs.monthly_report import monthly_report
+from taxi_assets.defs.resources.bigquery import BigQueryResource
+from taxi_assets.defs.resources.cleaning import CleaningResource
+from taxi_assets.defs.resources.lake import LakeResource
+from taxi_assets.defs.resources.month_lock import month_locks
+from taxi_assets.defs.resources.postgres import PostgresResource
+from taxi_assets.defs.resources.source import SourceResource
+from taxi_assets.defs.stores_agree import stores_agree
 from taxi_assets.settings.automation import AutomationSettings
-from taxi_assets.small_jobs import small_jobs
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.services import SERVICES
 
 
 def build_defs(

@@ -7,8 +7,8 @@ from datetime import date
 
 import dagster as dg
 
+from taxi_assets.date_ranges import ONE_DAY, Month, Window
 from taxi_assets.settings import start_date
-from taxi_assets.windows import ONE_DAY, Month, Window
 
 TIMEZONE = "America/New_York"
 PARTITION = "dagster/partition"

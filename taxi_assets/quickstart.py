@@ -14,9 +14,9 @@ import sys
 from pathlib import Path
 
 from taxi_assets.errors import TerminalError
-from taxi_assets.private import make_private, restrict_umask
 from taxi_assets.settings import SAMPLE, Settings
 from taxi_assets.settings.environment import MARK, project_folder, values_of
+from taxi_assets.settings.private_folders import make_private, restrict_umask
 
 DAY = "2021-01-05"
 SERVICE = "yellow"

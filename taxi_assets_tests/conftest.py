@@ -19,7 +19,7 @@ from taxi_assets_tests.isolation import REPOSITORY, isolation
 isolation.begin()
 
 from taxi_assets_tests import stores  # noqa: E402
-from taxi_assets_tests.site import Site, serving  # noqa: E402
+from taxi_assets_tests.fake_http_server import Site, serving  # noqa: E402
 
 REAL_ROWS = REPOSITORY.parent / "shared" / "data" / "tlc"
 

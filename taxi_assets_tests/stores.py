@@ -16,8 +16,9 @@ from dagster import DagsterEventType, DagsterInstance
 
 from taxi_assets import local
 from taxi_assets.definitions import build_defs
-from taxi_assets.resources.bigquery import emulator_client
-from taxi_assets.services import SERVICES, Service
+from taxi_assets.defs.resources.bigquery import emulator_client
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.services import SERVICES
 
 Totals = dict[date, tuple[int, float]]
 

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 from dagster import DagsterEventType, DagsterInstance
 
+from taxi_assets.date_ranges import Month
 from taxi_assets.local.process import until
-from taxi_assets.services import SERVICES, Service
-from taxi_assets.trips.sample import write_month
-from taxi_assets.windows import Month
+from taxi_assets.tlc.sample import write_month
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
+from taxi_assets_tests.kill_points import Signs, relay
 from taxi_assets_tests.processes import start_job
-from taxi_assets_tests.signs import Signs, relay
 
 OCTOBER, NOVEMBER = Month(2021, 10), Month(2021, 11)
 NAME = "{service}_tripdata_{year}-{month}.csv.gz"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from taxi_assets.services import SERVICES
+from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
+from taxi_assets_tests.defs.jobs.test_daily import DAGSTER, trip, write_month
 from taxi_assets_tests.stores import Runs
-from taxi_assets_tests.test_jobs import DAGSTER, trip, write_month
 
 pytestmark = pytest.mark.usefixtures("home")
 GREEN = SERVICES["green"]

@@ -13,18 +13,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from taxi_assets.checks import check_raw
+from taxi_assets.date_ranges import Month
+from taxi_assets.defs.checks import check_raw
 from taxi_assets.errors import SourceError
-from taxi_assets.services import YELLOW
+from taxi_assets.tlc.raw_month import RawMonth
+from taxi_assets.tlc.services import YELLOW
+from taxi_assets.tlc.source import fetch
 from taxi_assets.trips.clean import clean
-from taxi_assets.trips.month import RawMonth
-from taxi_assets.trips.source import fetch
-from taxi_assets.windows import Month
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.stores import Runs
-from taxi_assets_tests.trips.files import raw_month, row, slices_of
-from taxi_assets_tests.trips.test_parquet import trips
+from taxi_assets_tests.tlc.files import raw_month, row, slices_of
+from taxi_assets_tests.tlc.test_parquet_batches import trips
 
 DAYS = [date(2020, 12, 1), date(2020, 12, 2), date(2020, 12, 3)]
 A_DAY = 150

@@ -98,7 +98,12 @@ def test_no_service_has_more_than_it_needs() -> None:
     for name in ROLES:
         # Its log outlives the container.
         written = f"/var/lib/dagster/logs/services/{name}.log"
-        assert services[name]["command"][:4] == ["python", "-m", "taxi_assets.log_file", written]
+        assert services[name]["command"][:4] == [
+            "python",
+            "-m",
+            "taxi_assets.local.log_file",
+            written,
+        ]
         assert "logs:/var/lib/dagster/logs" in services[name]["volumes"], name
         assert "cap_add" not in services[name], name
         assert "${POSTGRES_SUPERUSER_PASSWORD" not in str(services[name]), name

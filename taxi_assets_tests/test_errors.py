@@ -15,6 +15,7 @@ from dagster_postgres.utils import DagsterPostgresException
 from google.api_core import exceptions as google
 from google.auth import exceptions as auth
 
+from taxi_assets.defs.io_managers.base import guarded
 from taxi_assets.errors import (
     DayRefusedError,
     StoreError,
@@ -23,7 +24,6 @@ from taxi_assets.errors import (
     remedy,
     room_in,
 )
-from taxi_assets.io_managers.base import guarded
 
 GCS = "google::cloud::Status({}: {}, with a last message of something)"
 

@@ -16,9 +16,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from taxi_assets.services import YELLOW, Column, Service
-from taxi_assets.trips.sample import write_month
-from taxi_assets.windows import Month
+from taxi_assets.date_ranges import Month
+from taxi_assets.tlc.sample import write_month
+from taxi_assets.tlc.schema import Column, Service
+from taxi_assets.tlc.services import YELLOW
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.stores import Runs
 

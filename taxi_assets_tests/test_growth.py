@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from taxi_assets.resources.lake import open_lake
+from taxi_assets.defs.resources.lake import open_lake
 from taxi_assets.settings import Settings
 from taxi_assets_tests import stores
 from taxi_assets_tests.stores import Runs

@@ -29,13 +29,13 @@ import pandas as pd
 import pytest
 from dagster import AssetKey, DagsterInstance
 
-from taxi_assets.io_managers.bigquery import STAGING, _sweep
-from taxi_assets.services import SERVICES
-from taxi_assets.trips.sample import write_month
-from taxi_assets.windows import Month
+from taxi_assets.date_ranges import Month
+from taxi_assets.defs.io_managers.bigquery import STAGING, _sweep
+from taxi_assets.tlc.sample import write_month
+from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
+from taxi_assets_tests.kill_points import Aim, Signs, phase_of, relays, watched
 from taxi_assets_tests.processes import start_job
-from taxi_assets_tests.signs import Aim, Signs, phase_of, relays, watched
 
 GREEN = SERVICES["green"]
 DAYS = ("2021-10-04", "2021-10-05", "2021-10-06")

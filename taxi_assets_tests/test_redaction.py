@@ -15,11 +15,11 @@ import requests
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taxi_assets.date_ranges import Month
+from taxi_assets.defs.io_managers.base import guarded
+from taxi_assets.defs.resources.lake import open_lake
 from taxi_assets.errors import SettingsError, SourceError, StoreError, one_line
-from taxi_assets.io_managers.base import guarded
 from taxi_assets.redaction import HIDDEN, redact, redact_value
-from taxi_assets.resources.lake import open_lake
-from taxi_assets.services import YELLOW
 from taxi_assets.settings import (
     Settings,
     days_per_run,
@@ -31,9 +31,9 @@ from taxi_assets.settings import (
 from taxi_assets.settings.alerts import AlertSettings
 from taxi_assets.settings.automation import AutomationSettings
 from taxi_assets.settings.environment import ENV_FILE, read_env_file
-from taxi_assets.trips.download import SourceUnavailableError
-from taxi_assets.trips.source import fetch, look, place
-from taxi_assets.windows import Month
+from taxi_assets.tlc.download import SourceUnavailableError
+from taxi_assets.tlc.services import YELLOW
+from taxi_assets.tlc.source import fetch, look, place
 from taxi_assets_tests.conftest import REPOSITORY
 
 PLANTED = "pl4nted"

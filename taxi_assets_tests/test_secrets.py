@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 
 from taxi_assets.local.__main__ import main
-from taxi_assets.services import SERVICES
-from taxi_assets.trips import download
+from taxi_assets.tlc import download
+from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.defs.jobs.test_daily import trip
 from taxi_assets_tests.stores import Runs
-from taxi_assets_tests.test_jobs import trip
 
 PLANTED = "pl4nted"
 """Part of every secret; the other characters are those that URLs and shells stumble over."""

@@ -21,10 +21,10 @@ import requests
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from taxi_assets.services import SERVICES
+from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
-from taxi_assets_tests.automation.receivers import Receiver, http_receiver
 from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.defs.automation.receivers import Receiver, http_receiver
 
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
 GREEN = SERVICES["green"]

@@ -18,7 +18,7 @@ import pytest
 
 from taxi_assets.local.home import Home
 from taxi_assets.local.process import until
-from taxi_assets.services import SERVICES
+from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.processes import start_job
 

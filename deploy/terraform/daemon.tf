@@ -1,5 +1,5 @@
 # The daemon that is woken: by Cloud Scheduler every hour, by the webserver for every backfill and
-# run that is queued. It goes when nothing is left to do (taxi_assets/woken_daemon.py).
+# run that is queued. It goes when nothing is left to do (taxi_assets/dagster_internals/woken_daemon.py).
 resource "google_cloud_run_v2_job" "daemon" {
   count = local.deploy && var.daemon == "woken" ? 1 : 0
 
@@ -18,7 +18,7 @@ resource "google_cloud_run_v2_job" "daemon" {
 
       containers {
         image   = var.image
-        command = ["python", "-m", "taxi_assets.woken_daemon"]
+        command = ["python", "-m", "taxi_assets.dagster_internals.woken_daemon"]
         args    = [local.location]
 
         resources {

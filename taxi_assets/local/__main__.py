@@ -17,9 +17,9 @@ from taxi_assets.local.keeper import stop_left_over
 from taxi_assets.local.postgres_place import chosen_folder
 from taxi_assets.local.process import until
 from taxi_assets.local.stack import use
-from taxi_assets.private import restrict_umask
 from taxi_assets.settings import Settings
 from taxi_assets.settings.environment import read_env_file
+from taxi_assets.settings.private_folders import restrict_umask
 
 STOP_SECONDS = 60
 

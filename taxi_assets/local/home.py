@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from taxi_assets.errors import TerminalError
 from taxi_assets.local.process import Identity
-from taxi_assets.private import PASSABLE, make_private
+from taxi_assets.settings.private_folders import PASSABLE, make_private
 
 if TYPE_CHECKING:
     from collections.abc import Generator

@@ -33,7 +33,7 @@ from taxi_assets.local.postgres_place import (
 )
 from taxi_assets.local.process import Identity, die_with_parent, stop, works_in
 from taxi_assets.local.server import Server, open_log, pick_port
-from taxi_assets.private import make_private
+from taxi_assets.settings.private_folders import make_private
 
 if TYPE_CHECKING:
     from collections.abc import Callable

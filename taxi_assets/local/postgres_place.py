@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taxi_assets.local.home import Folder, LocalStackError
-from taxi_assets.private import PASSABLE, make_private
+from taxi_assets.settings.private_folders import PASSABLE, make_private
 
 if TYPE_CHECKING:
     from taxi_assets.local.home import Config, Home

@@ -1,4 +1,4 @@
-"""A month at a glance: its figures, and the page and picture that show them.
+"""Statistics, charts and pages of a day and of a month.
 
-Nothing here knows Dagster or a store.
+Functions here take tables and return text or pictures. Where these are stored belongs in `defs`.
 """

@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.services import PICKUP_ZONE, Service
-from taxi_assets.windows import Month
+from taxi_assets.date_ranges import Month
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.services import PICKUP_ZONE
 
 HOURS = 24
 WEEKDAYS = 7

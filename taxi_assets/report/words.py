@@ -6,9 +6,9 @@ import calendar
 from collections.abc import Iterable
 from datetime import date
 
+from taxi_assets.date_ranges import Month, tile
 from taxi_assets.report.figures import MonthFigures
 from taxi_assets.report.zones import zone
-from taxi_assets.windows import Month, tile
 
 THOUSAND, MILLION = 1e3, 1e6
 SYNTHETIC = "Synthetic sample: made-up trips, none of TLC's"

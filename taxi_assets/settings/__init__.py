@@ -28,6 +28,7 @@ from taxi_assets.settings.addresses import (
     source_complaint,
 )
 from taxi_assets.settings.environment import environment
+from taxi_assets.settings.rule_names import DEFAULT_RULES, RuleName
 from taxi_assets.settings.variables import Variables
 
 Profile = Literal["local", "gcp"]
@@ -55,7 +56,6 @@ MAX_BYTES = 1 << 40
 LONGEST_DELAY = 3600
 LONGEST_LOCK = 604_800
 MOST_UNREADABLE = 0.01
-DEFAULT_RULES = ("zero_passengers", "null_passengers")
 
 
 @dataclass(frozen=True)
@@ -272,14 +272,12 @@ class _Reader(Variables):
         return settings
 
     def drop(self) -> tuple[str, ...]:
-        from taxi_assets.trips.rules import RULES  # noqa: PLC0415 - Arrow, which few commands need
-
         names = drop_rules(self.env)
-        unknown = [name for name in names if name not in RULES]
+        unknown = [name for name in names if name not in set(RuleName)]
         if unknown:
             self.wrong.append(
                 f"TAXI_DROP names {', '.join(map(shown, unknown))}: the rules are "
-                f"{', '.join(RULES)}; none leaves every row in"
+                f"{', '.join(RuleName)}; none leaves every row in"
             )
         return names
 

@@ -1,1 +1,4 @@
-"""Pure functions on files, lines, tables and frames; no Dagster, no client of a store."""
+"""Pure transforms of one day's rows: parse, clean, rules, profile, content hash.
+
+They work on buffers, Arrow tables and frames. Files, stores and Dagster belong elsewhere.
+"""

@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from taxi_assets.errors import DayRefusedError
-from taxi_assets.services import ARROW_TYPES, Kind, Service
-from taxi_assets.trips.arrow_types import shown
-from taxi_assets.trips.header import Header, HeaderError, header_of_slice
-from taxi_assets.trips.null_marks import spellings, without_null_marks
-from taxi_assets.trips.values import FIRST_TIME, converted, decode_labels, is_amount, read_column
+from taxi_assets.tlc.arrow_types import shown
+from taxi_assets.tlc.header import Header, HeaderError, header_of_slice
+from taxi_assets.tlc.null_marks import spellings, without_null_marks
+from taxi_assets.tlc.schema import ARROW_TYPES, Kind, Service
+from taxi_assets.tlc.values import FIRST_TIME, converted, decode_labels, is_amount, read_column
 
 PARSE_BLOCK = 1 << 20
 """Bytes pyarrow parses at a time: with 1 MiB the buffers are reused, a month parses in 0.7 s of

@@ -16,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.services import DISTANCE, FARE, Service
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.services import DISTANCE, FARE
 
 FIRST_ROWS = 5
 TOP_VALUES = 3

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.services import Service
 from taxi_assets.settings import DEFAULT_RULES
+from taxi_assets.tlc.schema import Service
 
 FARES = (0, 500)
 """Dollars. The fare to Newark with hours of traffic stays below; typing errors are far above."""

@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
 
-from taxi_assets.services import SERVICES
+from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.test_server import LAUNCH_DAY, ask, dagster_dev

@@ -17,7 +17,7 @@ def _substitute_event_log() -> None:
     from dagster._core.storage import event_log
     from dagster._core.storage.event_log.sqlite import sqlite_event_log
 
-    from taxi_assets.event_log import BatchedSqliteEventLogStorage
+    from taxi_assets.dagster_internals.event_log import BatchedSqliteEventLogStorage
 
     event_log.SqliteEventLogStorage = BatchedSqliteEventLogStorage
     sqlite_event_log.SqliteEventLogStorage = BatchedSqliteEventLogStorage
@@ -28,8 +28,8 @@ def _substitute_run_launcher() -> None:
     from dagster._core.launcher import default_run_launcher
     from dagster._grpc import server
 
-    from taxi_assets.code_server import CodeServer
-    from taxi_assets.run_launcher import WatchedRunLauncher
+    from taxi_assets.dagster_internals.code_server import CodeServer
+    from taxi_assets.dagster_internals.run_launcher import WatchedRunLauncher
 
     launcher.DefaultRunLauncher = WatchedRunLauncher
     default_run_launcher.DefaultRunLauncher = WatchedRunLauncher

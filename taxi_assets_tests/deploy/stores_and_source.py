@@ -19,13 +19,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from taxi_assets.resources.bigquery import BigQueryResource
-from taxi_assets.resources.lake import LakeResource, trips_key
-from taxi_assets.resources.postgres import PostgresResource
-from taxi_assets.services import SERVICES, Service
+from taxi_assets.date_ranges import by_month
+from taxi_assets.defs.resources.bigquery import BigQueryResource
+from taxi_assets.defs.resources.lake import LakeResource, trips_key
+from taxi_assets.defs.resources.postgres import PostgresResource
+from taxi_assets.tlc.sample import write_month
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import clean, to_frame
-from taxi_assets.trips.sample import write_month
-from taxi_assets.windows import by_month
 
 
 def of_source(service: Service, days: list[date]) -> pa.Table:

@@ -156,7 +156,7 @@ except urllib.error.HTTPError as error:
     print(error.code)
 """
 READ_FILE = """
-from taxi_assets.resources.bigquery import BigQueryResource
+from taxi_assets.defs.resources.bigquery import BigQueryResource
 with BigQueryResource().client() as client:
     try:
         print(list(client.query("SELECT content FROM read_text('/etc/passwd')").result()))

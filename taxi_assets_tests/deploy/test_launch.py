@@ -227,7 +227,12 @@ def deployment(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         gcs = stack.enter_context(gcs_server(root))
         sockets = stack.enter_context(socket_folder(str(where["host"]), int(where["port"])))
         env = container_env(home, gcs, sockets, folder)
-        command = [str(BIN / "python"), "-m", "taxi_assets.woken_daemon", LOCATION]
+        command = [
+            str(BIN / "python"),
+            "-m",
+            "taxi_assets.dagster_internals.woken_daemon",
+            LOCATION,
+        ]
         command += ["--quiet-seconds", str(QUIET)]
         name = f"projects/taxi-local/locations/us-central1/jobs/{JOB}"
         cloud_run = CloudRun(name, env, folder, daemon=command)

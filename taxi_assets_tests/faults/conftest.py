@@ -10,7 +10,7 @@ import dagster as dg
 import pandas as pd
 import pytest
 
-from taxi_assets.services import SERVICES
+from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.stores import Runs
 

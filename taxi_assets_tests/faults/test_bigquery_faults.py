@@ -13,12 +13,12 @@ from datetime import date
 import pandas as pd
 import pytest
 
+from taxi_assets.defs.io_managers.bigquery import BigQueryIOManager, read_back
+from taxi_assets.defs.io_managers.partition_data import CLEANED, Label, open_trips
+from taxi_assets.defs.resources.bigquery import BigQueryResource, _impatient, emulator_client
+from taxi_assets.defs.resources.lake import cleaned_key, open_lake
 from taxi_assets.errors import UnavailableError
-from taxi_assets.io_managers.bigquery import BigQueryIOManager, read_back
-from taxi_assets.resources.bigquery import BigQueryResource, _impatient, emulator_client
-from taxi_assets.resources.lake import cleaned_key, open_lake
 from taxi_assets.settings import Settings
-from taxi_assets.slices import CLEANED, Label, open_trips
 from taxi_assets_tests import stores
 from taxi_assets_tests.fault_proxy import HttpProxy
 from taxi_assets_tests.faults.conftest import DAY, YELLOW, Log, Steps, assert_left

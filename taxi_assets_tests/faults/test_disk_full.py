@@ -24,13 +24,13 @@ import pytest
 
 from taxi_assets.local import postgres
 from taxi_assets.local.home import LOCAL_HOST, Config, Home
-from taxi_assets.services import SERVICES
+from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
+from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
+from taxi_assets_tests.fake_http_server import Site
 from taxi_assets_tests.faults.conftest import tries_of
 from taxi_assets_tests.faults.test_postgres_faults import PASSWORD, Server
-from taxi_assets_tests.site import Site
 from taxi_assets_tests.stores import Runs
-from taxi_assets_tests.test_jobs import trip, write_month
 
 GREEN = SERVICES["green"]
 DAY = "2021-03-02"

@@ -16,23 +16,16 @@ import psycopg
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 
+from taxi_assets.defs.jobs.sql_query import SqlQueryConfig, from_postgres
+from taxi_assets.defs.resources.lake import Lake
+from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.errors import StoreError, UnavailableError
 from taxi_assets.local.home import Home
 from taxi_assets.local.process import until
-from taxi_assets.resources.lake import Lake
-from taxi_assets.resources.postgres import PostgresResource
-from taxi_assets.small_jobs.sql_query import SqlQueryConfig, from_postgres
 from taxi_assets_tests import stores
+from taxi_assets_tests.defs.io_managers.test_postgres import Log, a_day, lake, schema, store, totals
 from taxi_assets_tests.fault_proxy import Cut, TcpProxy, tcp_proxy
 from taxi_assets_tests.processes import start_job
-from taxi_assets_tests.test_postgres_store import (
-    Log,
-    a_day,
-    lake,
-    schema,
-    store,
-    totals,
-)
 
 __all__ = ["lake", "schema"]
 DAY = date(2021, 1, 5)

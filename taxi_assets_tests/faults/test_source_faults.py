@@ -9,13 +9,13 @@ from datetime import date
 import pandas as pd
 import pytest
 
-from taxi_assets.services import YELLOW
-from taxi_assets.trips import download
-from taxi_assets.trips.sample import write_month
-from taxi_assets.windows import Month
+from taxi_assets.date_ranges import Month
+from taxi_assets.tlc import download
+from taxi_assets.tlc.sample import write_month
+from taxi_assets.tlc.services import YELLOW
+from taxi_assets_tests.fake_http_server import Handler, Site, serve
 from taxi_assets_tests.fault_proxy import HttpProxy, http_proxy
 from taxi_assets_tests.faults.conftest import DAY, Steps, assert_left
-from taxi_assets_tests.site import Handler, Site, serve
 
 GET = "^GET "
 Rows = Mapping[str, pd.DataFrame]

@@ -20,9 +20,9 @@ import pytest
 from google.api_core.exceptions import GoogleAPICallError, Unauthorized
 from google.cloud import bigquery
 
+from taxi_assets.defs.resources.bigquery import BigQueryResource, emulator_client
 from taxi_assets.local import Stack
 from taxi_assets.local.home import Home
-from taxi_assets.resources.bigquery import BigQueryResource, emulator_client
 from taxi_assets_tests.local.clients import bigquery_client
 from taxi_assets_tests.local.conftest import servers_of
 

@@ -12,14 +12,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from taxi_assets.checks import check_cleaned
-from taxi_assets.services import SERVICES, Kind
-from taxi_assets.slices import CleanedDay, Origin
+from taxi_assets.defs.checks import check_cleaned
+from taxi_assets.defs.io_managers.partition_data import CleanedDay, Origin
+from taxi_assets.tlc.header import header_of_slice
+from taxi_assets.tlc.schema import Kind
+from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import clean, outside, to_frame, to_table
-from taxi_assets.trips.header import header_of_slice
 from taxi_assets.trips.parse import parse
 from taxi_assets.trips.rules import drop
-from taxi_assets_tests.trips.files import HEADER, PICKUP, YELLOW, row, slice_of
+from taxi_assets_tests.tlc.files import HEADER, PICKUP, YELLOW, row, slice_of
 
 OF_KIND: dict[Kind, str] = {
     "id": "passenger_count",

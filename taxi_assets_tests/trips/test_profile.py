@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from taxi_assets.services import SERVICES
+from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import to_table
 from taxi_assets.trips.profile import BINS, DayProfile, profile
 

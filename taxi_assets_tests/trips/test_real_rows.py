@@ -19,11 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from taxi_assets.services import SERVICES, Service
+from taxi_assets.date_ranges import Month
+from taxi_assets.tlc.raw_month import BLANK, OUTSIDE, UNREADABLE, RawMonth
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import Cleaned, clean, outside
-from taxi_assets.trips.month import BLANK, OUTSIDE, UNREADABLE, RawMonth
-from taxi_assets.windows import Month
-from taxi_assets_tests.trips.files import passed_over, raw_month
+from taxi_assets_tests.tlc.files import passed_over, raw_month
 
 ROWS = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 MANIFEST = ROWS / "MANIFEST.csv"

@@ -7,7 +7,8 @@ import dataclasses
 import pyarrow as pa
 import pytest
 
-from taxi_assets.services import GREEN, YELLOW, Service
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.services import GREEN, YELLOW
 from taxi_assets.trips.rules import FARES, RULES, drop
 
 DROPPED: dict[str, tuple[str, list[float | None], list[float | None]]] = {

@@ -107,7 +107,7 @@ run "a_woken_daemon" {
     error_message = "One task: a second daemon would only wait for the first."
   }
   assert {
-    condition     = google_cloud_run_v2_job.daemon[0].template[0].template[0].containers[0].command == tolist(["python", "-m", "taxi_assets.woken_daemon"]) && google_cloud_run_v2_job.daemon[0].template[0].template[0].containers[0].args == tolist(["taxi_assets.definitions"])
+    condition     = google_cloud_run_v2_job.daemon[0].template[0].template[0].containers[0].command == tolist(["python", "-m", "taxi_assets.dagster_internals.woken_daemon"]) && google_cloud_run_v2_job.daemon[0].template[0].template[0].containers[0].args == tolist(["taxi_assets.definitions"])
     error_message = "The job's own command: nobody may give it another."
   }
   assert {

@@ -1,0 +1,105 @@
+"""What is known of a service's month files: seen at the source, and loaded."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from typing import Any, cast
+
+import dagster as dg
+from dagster import DagsterEventType
+
+from taxi_assets.date_ranges import Month
+from taxi_assets.partitions import daily_partitions
+from taxi_assets.settings import start_date
+from taxi_assets.tlc.download import Version
+from taxi_assets.tlc.schema import Service
+
+
+@dataclass
+class SeenMonths:
+    """A sensor's cursor: which version of each month was dealt with, and where to go on."""
+
+    start: Month
+    versions: dict[Month, Version]
+
+    @classmethod
+    def read(cls, cursor: str | None, months: Sequence[Month]) -> SeenMonths:
+        """From a cursor, of these months only; of none where the text is no such cursor."""
+        try:
+            fields = cast("dict[str, Any]", json.loads(cursor or "{}"))
+            by_name = {str(month): month for month in months}
+            return cls(
+                by_name.get(fields.get("start", ""), months[0]),
+                {
+                    by_name[name]: Version(**version)
+                    for name, version in fields.get("months", {}).items()
+                    if name in by_name
+                },
+            )
+        except (ValueError, TypeError, AttributeError):
+            return cls(months[0], {})
+
+    def written(self) -> str:
+        """As a cursor."""
+        versions = {str(month): asdict(self.versions[month]) for month in sorted(self.versions)}
+        return json.dumps({"start": str(self.start), "months": versions})
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """What the event log says of a month."""
+
+    version: Version | None
+    """That a run read last; None where none did."""
+    days: frozenset[date]
+    """Days whose raw slices came from it."""
+
+
+def ended_months() -> list[Month]:
+    """Months with daily partitions that are over, oldest first."""
+    last = daily_partitions().get_last_partition_key()
+    month, months = Month.of(start_date()), list[Month]()
+    while last is not None and max(month.window) <= date.fromisoformat(last):
+        months.append(month)
+        month = Month.of(month.window.end)
+    return months
+
+
+def loaded(instance: dg.DagsterInstance, service: Service, month: Month) -> Loaded:
+    """What was loaded of a month, by a few look-ups in the event log.
+
+    A run observes `trip_file` with the file's SHA-256 and what the server said of it; the record
+    of each day's raw slice has the SHA-256 of the file that it came from.
+    """
+    file, raw = (dg.AssetKey([service.name, name]) for name in ("trip_file", "raw_trips"))
+    found = instance.fetch_observations(
+        dg.AssetRecordsFilter(asset_key=file, asset_partitions=[f"{month}-01"]), limit=1
+    ).records
+    observation = found[0].asset_observation if found else None
+    if observation is None or "sha256" not in observation.metadata:
+        return Loaded(None, frozenset())
+    facts = {name: entry.value for name, entry in observation.metadata.items()}
+    ids = instance.event_log_storage.get_latest_storage_id_by_partition(
+        raw, DagsterEventType.ASSET_MATERIALIZATION, {str(day) for day in month.window}
+    )
+    latest = dg.AssetRecordsFilter(asset_key=raw, storage_ids=list(ids.values()))
+    slices = instance.fetch_materializations(latest, limit=len(ids)).records if ids else []
+    days = (
+        date.fromisoformat(record.partition_key or "")
+        for record in slices
+        if (event := record.asset_materialization)
+        and event.metadata["source_sha256"].value == facts["sha256"]
+    )
+    version = Version(
+        str(facts["etag"]) or None, str(facts["last_modified"]) or None, int(str(facts["bytes"]))
+    )
+    return Loaded(version, frozenset(days))
+
+
+def identity(version: Version) -> str:
+    """Short name of a version, for run keys and data versions."""
+    return hashlib.sha256(json.dumps(asdict(version)).encode()).hexdigest()[:16]

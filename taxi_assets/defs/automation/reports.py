@@ -1,0 +1,37 @@
+"""Monthly reports: a job a service, and what makes them without a person."""
+
+from __future__ import annotations
+
+import warnings
+
+import dagster as dg
+
+from taxi_assets.settings.automation import AutomationSettings
+from taxi_assets.tlc.schema import Service
+
+
+def monthly_report_job(service: Service, report: dg.AssetKey) -> dg.UnresolvedAssetJobDefinition:
+    """`<service>_monthly_report`: the report of a month."""
+    return dg.define_asset_job(
+        f"{service.name}_monthly_report",
+        selection=dg.AssetSelection.assets(report),
+        description=f"The report of a month of {service.name} trips, from the days in the lake.",
+        tags={"service": service.name},
+    )
+
+
+def monthly_report_sensor(
+    reports: list[dg.AssetKey], automation: AutomationSettings
+) -> dg.AutomationConditionSensorDefinition:
+    """Requests the reports whose automation condition is met."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # in beta in Dagster 1.13
+        return dg.AutomationConditionSensorDefinition(
+            "monthly_report_sensor",
+            target=dg.AssetSelection.assets(*reports),
+            default_status=dg.DefaultSensorStatus.RUNNING
+            if automation.running
+            else dg.DefaultSensorStatus.STOPPED,
+            description="Requests the report of a month once all of its days are in the lake, "
+            "and again when one is replaced.",
+        )

@@ -1,0 +1,63 @@
+"""Schedules: every morning the one day whose data the source can have."""
+
+from datetime import date, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+
+from taxi_assets.date_ranges import Month
+from taxi_assets.defs.jobs.daily import daily_job_name
+from taxi_assets.partitions import TIMEZONE
+from taxi_assets.settings import Settings, start_date
+from taxi_assets.settings.automation import AutomationSettings
+from taxi_assets.tlc.download import SourceUnavailableError
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.source import look
+
+MORNING = "0 6 * * *"
+
+
+def daily_schedule(service: Service, automation: AutomationSettings) -> dg.ScheduleDefinition:
+    """`<service>_daily_schedule`: at 06:00 on D in New York it requests day D - lag.
+
+    A day is requested when the source has its month. A source that does not answer costs no day:
+    the day is requested all the same, since a run tries again and its failure is told of.
+    """
+    lag = automation.lag_days
+
+    @dg.schedule(
+        name=f"{service.name}_daily_schedule",
+        job_name=daily_job_name(service),
+        cron_schedule=MORNING,
+        execution_timezone=TIMEZONE,
+        default_status=dg.DefaultScheduleStatus.RUNNING
+        if automation.running
+        else dg.DefaultScheduleStatus.STOPPED,
+        description=f"Every day at 06:00 in New York: {service.name} trips of {lag} days before "
+        "(TAXI_SCHEDULE_LAG_DAYS). Skips while the day's month is not published.",
+    )
+    def daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        day = _morning(context.scheduled_execution_time) - timedelta(days=lag)
+        if day < start_date():
+            return dg.SkipReason(
+                f"{day} ({lag} days ago) is before the first partition, {start_date()}: set "
+                "TAXI_START_DATE or TAXI_SCHEDULE_LAG_DAYS otherwise"
+            )
+        month = Month.of(day)
+        try:
+            published = look(Settings.from_env().source, service, month) is not None
+        except SourceUnavailableError as error:
+            context.log.warning(f"{error}. {day} is requested all the same")
+            published = True
+        if not published:
+            return dg.SkipReason(
+                f"{service.name} {month} is not published yet, so {day} is not requested; "
+                f"{service.name}_new_month_sensor, if it runs, loads the month when it is"
+            )
+        return dg.RunRequest(run_key=f"{service.name} {day}", partition_key=str(day))
+
+    return daily
+
+
+def _morning(tick: datetime) -> date:
+    return tick.astimezone(ZoneInfo(TIMEZONE)).date()

@@ -1,0 +1,128 @@
+"""Monthly reports in the lake: a page and a picture a month, each put whole."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+from urllib.parse import quote
+
+import dagster as dg
+
+from taxi_assets.date_ranges import Month
+from taxi_assets.defs.io_managers.base import guarded
+from taxi_assets.defs.io_managers.partition_data import Label, rejecting_damage
+from taxi_assets.defs.resources.lake import Lake, LakeResource, report_key
+from taxi_assets.errors import StoreError
+from taxi_assets.report import words
+from taxi_assets.report.figures import MonthFigures
+from taxi_assets.report.page import top_zones
+from taxi_assets.report.picture import narrowed
+from taxi_assets.tlc.schema import Service
+
+PAGE, PICTURE = "html", "png"
+SHOWN = 1120
+"""Pixels: Dagster's dialog, four fifths of the window, cuts off the rest of a wider picture."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A month's report: its figures, and what shows them."""
+
+    figures: MonthFigures
+    page: bytes
+    """HTML, UTF-8."""
+    picture: bytes
+    """PNG."""
+
+
+class MonthlyReportIOManager(dg.IOManager):
+    """Replaces a month's report, and shows it on the materialization."""
+
+    def __init__(self, services: Mapping[str, Service], lake: LakeResource) -> None:
+        self.services = services
+        self.lake = lake
+
+    def handle_output(self, context: dg.OutputContext, obj: Report) -> None:
+        """Put the picture and the page."""
+        lake, figures = self.lake.lake, obj.figures
+        with guarded(context.asset_key, [figures.month.window.start]):
+            for kind, content, content_type in (
+                (PICTURE, obj.picture, "image/png"),
+                (PAGE, obj.page, "text/html; charset=utf-8"),
+            ):
+                lake.put(report_key(figures.service, figures.month, kind), content, content_type)
+            context.add_output_metadata(_metadata(lake, obj))
+
+    def load_input(self, context: dg.InputContext) -> str:
+        """The page, as HTML."""
+        month = Month.of(date.fromisoformat(context.partition_key))
+        service, asset = context.asset_key.path
+        lake, key = self.lake.lake, report_key(self.services[service], month, PAGE)
+        with rejecting_damage(lake, key, Label(service, asset, str(month))):
+            stored = lake.get(key)
+            if stored is not None:
+                return str(stored.to_pybytes(), "utf-8")
+        raise StoreError(
+            f"{lake.path(key)} is not there: materialize {context.asset_key.to_user_string()} "
+            f"for {month} first"
+        )
+
+
+def _metadata(lake: Lake, report: Report) -> dict[str, Any]:
+    figures = report.figures
+    key = report_key(figures.service, figures.month, PAGE)
+    image = base64.b64encode(narrowed(report.picture, SHOWN)).decode()
+    metadata: dict[str, Any] = {
+        "summary": words.headline(figures),
+        "report": dg.MetadataValue.md(f"![{words.title(figures)}](data:image/png;base64,{image})"),
+        "page": _link(lake, key),
+        "picture": _link(lake, report_key(figures.service, figures.month, PICTURE)),
+        "dagster/uri": lake.path(key),
+        "trips": figures.trips,
+        "days_loaded": len(figures.days),
+        "days_missing": len(figures.missing),
+        "rows_dropped": figures.dropped.total(),
+        "rows_outside_month": figures.outside,
+        "rows_unreadable": figures.unreadable,
+        "bytes": len(report.page) + len(report.picture),
+    }
+    if figures.missing:
+        metadata["partial"] = words.loaded(figures)
+    if figures.file_rows is not None:
+        metadata["month_file_rows"] = figures.file_rows
+    if figures.service.total:
+        metadata["revenue"] = round(figures.revenue, 2)
+        metadata["negative_totals"] = figures.negative_totals
+    if figures.zones:
+        metadata["busiest_zones"] = _zones(figures)
+    if figures.synthetic:
+        metadata["synthetic sample"] = True
+    return metadata
+
+
+def _zones(figures: MonthFigures) -> dg.TableMetadataValue:
+    columns = {"zone": "string", "borough": "string", "trips": "int", "per cent": "float"}
+    return dg.MetadataValue.table(
+        [
+            dg.TableRecord(
+                {
+                    "zone": row.name,
+                    "borough": row.borough,
+                    "trips": row.trips,
+                    "per cent": round(100 * row.share, 1),
+                }
+            )
+            for row in top_zones(figures)
+        ],
+        dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()]),
+    )
+
+
+def _link(lake: Lake, key: str) -> dg.PathMetadataValue | dg.UrlMetadataValue:
+    """Where a person opens an object: its path here, or Google's address for people signed in."""
+    if lake.local:
+        return dg.MetadataValue.path(lake.path(key))
+    return dg.MetadataValue.url(f"https://storage.cloud.google.com/{lake.bucket}/{quote(key)}")

@@ -1,0 +1,234 @@
+"""The tables of trips in Postgres: schema, columns, and what must hold before rows go into one.
+
+A name that exists is not proof of anything: a table is used only if it is what this module creates,
+and nothing on it can change or hide rows. What is added to it (columns, indexes, grants, triggers
+that run afterwards) does no harm and stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.schema import CreateTable
+
+from taxi_assets.errors import StoreError
+from taxi_assets.tlc.schema import Column, Service
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
+
+# "named" leaves a literal percent sign alone, psycopg's style doubles it.
+DIALECT = postgresql.dialect(paramstyle="named")
+QUOTE = DIALECT.identifier_preparer.quote
+TYPES: dict[str, Any] = {
+    "BIGINT": sa.BigInteger(),
+    "DOUBLE PRECISION": postgresql.DOUBLE_PRECISION(),
+    "TIMESTAMP WITHOUT TIME ZONE": postgresql.TIMESTAMP(timezone=False),
+    "TEXT": sa.Text(),
+}
+KINDS = {
+    "r": "a table that is not partitioned",
+    "p": "a partitioned table",
+    "v": "a view",
+    "m": "a materialized view",
+    "f": "a foreign table",
+    "S": "a sequence",
+    "i": "an index",
+    "I": "an index",
+    "c": "a type",
+}
+"""`pg_class.relkind` in words."""
+
+
+def trips_table(service: Service, schema: str) -> sa.Table:
+    """The service's table, from its columns."""
+    columns = [
+        sa.Column(
+            column.name,
+            TYPES[column.postgres],
+            nullable=column.name != service.pickup_column,
+            comment=column.meaning,
+        )
+        for column in service.columns
+    ]
+    return sa.Table(
+        service.table,
+        sa.MetaData(schema=schema),
+        *columns,
+        postgresql_partition_by=f"RANGE ({QUOTE(service.pickup_column)})",
+    )
+
+
+def ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
+    """Create schema and table if they do not exist; reject a table that is not what we create.
+
+    Raises:
+        StoreError: it is of another kind, partitioned otherwise, has a column of another type, or
+            something on it that can change or hide rows.
+    """
+    kind = kind_of(cursor, table.schema, table.name)
+    if kind is None:
+        _create(cursor, table)
+        return
+    if kind != "p":
+        raise StoreError(
+            f"{table.fullname} is {KINDS.get(kind, kind)} and must be partitioned by month (made "
+            "by another tool?): rename it, run again, and copy its rows where they are wanted"
+        )
+    name = qualified(table.schema, table.name)
+    columns = _columns(cursor, name)
+    for column in service.columns:
+        there = columns.get(column.name, "missing")
+        new = there == "missing" and column.name != service.pickup_column
+        if there != column.postgres.lower() and not new:
+            raise StoreError(
+                f"{table.fullname}.{column.name} is {there} and must be "
+                f"{column.postgres.lower()}: alter or drop the table, then run again"
+            )
+    key = f"RANGE ({QUOTE(service.pickup_column)})"
+    cursor.execute("SELECT pg_get_partkeydef(%s::regclass)", [name])
+    found = cursor.fetchone()
+    if found != (key,):
+        raise StoreError(
+            f"{table.fullname} is partitioned by {found and found[0]} and must be by {key}: "
+            "rename it, run again, and copy its rows where they are wanted"
+        )
+    _check_other_columns(cursor, table, name)
+    check_writable(cursor, table.schema, table.name)
+    _grow(cursor, table, [column for column in service.columns if column.name not in columns])
+
+
+def check_writable(cursor: Cursor, schema: str | None, name: str) -> None:
+    """Reject a table on which a DELETE or a COPY does less, or other, than it is asked to.
+
+    Raises:
+        StoreError: a BEFORE trigger, a rule or a row-level policy could skip or change rows, or
+            a crash of the server would empty it.
+    """
+    cursor.execute(
+        "SELECT (SELECT string_agg(tgname, ', ') FROM pg_trigger WHERE tgrelid = c.oid"
+        # Bits of tgtype: 1 FOR EACH ROW, 2 BEFORE, 4 INSERT, 8 DELETE (pg_trigger.h).
+        " AND NOT tgisinternal AND tgenabled <> 'D' AND tgtype & 3 = 3 AND tgtype & 12 <> 0),"
+        " (SELECT string_agg(rulename, ', ') FROM pg_rewrite WHERE ev_class = c.oid"
+        " AND ev_enabled <> 'D'), row_security_active(c.oid), c.relpersistence = 'u'"
+        " FROM pg_class c WHERE c.oid = %s::regclass",
+        [qualified(schema, name)],
+    )
+    triggers, rules, secured, unlogged = cursor.fetchone() or (None, None, False, False)
+    if unlogged:
+        raise StoreError(
+            f"{schema}.{name} is UNLOGGED, so that a crash of the server empties it: "
+            f"ALTER TABLE {qualified(schema, name)} SET LOGGED, then run again"
+        )
+    obstacles = {
+        f"the BEFORE trigger {triggers}": triggers,
+        f"the rule {rules}": rules,
+        "a row-level security policy for this user": secured,
+    }
+    for obstacle, is_there in obstacles.items():
+        if is_there:
+            raise StoreError(
+                f"{schema}.{name} has {obstacle}, which can skip or change rows in silence: drop "
+                "or disable it for this user, then run again"
+            )
+
+
+def _check_other_columns(cursor: Cursor, table: sa.Table, name: str) -> None:
+    """Reject a column of a person's own that every row leaves empty and that may not be."""
+    cursor.execute(
+        "SELECT min(attname) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
+        " AND attnotnull AND NOT atthasdef AND attidentity = '' AND NOT attisdropped"
+        " AND attname <> ALL(%s)",
+        [name, [column.name for column in table.columns]],
+    )
+    (found,) = cursor.fetchone() or (None,)
+    if found:
+        raise StoreError(
+            f"{table.fullname}.{found} is NOT NULL and no file has it: ALTER TABLE {name} ALTER "
+            f"COLUMN {QUOTE(found)} DROP NOT NULL, or give it a default, then run again"
+        )
+
+
+def _columns(cursor: Cursor, name: str) -> dict[str, str]:
+    """Return the type of each column; one that cannot be filled has a type of its own here."""
+    cursor.execute(
+        "SELECT attname, CASE WHEN attgenerated <> '' THEN 'a generated column'"
+        " ELSE format_type(atttypid, atttypmod) END"
+        " FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+        [name],
+    )
+    return dict(cursor.fetchall())
+
+
+def _create(cursor: Cursor, table: sa.Table) -> None:
+    schema = QUOTE(str(table.schema))
+
+    def schema_is_missing() -> bool:
+        cursor.execute("SELECT to_regnamespace(%s) IS NULL", [schema])
+        return cursor.fetchone() == (True,)
+
+    create_once(cursor, schema_is_missing, f"CREATE SCHEMA {schema}")
+    new = create_once(
+        cursor,
+        lambda: kind_of(cursor, table.schema, table.name) is None,
+        str(CreateTable(table).compile(dialect=DIALECT)),
+    )
+    for column in table.columns if new else ():
+        target = f"{qualified(table.schema, table.name)}.{QUOTE(column.name)}"
+        cursor.execute(f"COMMENT ON COLUMN {target} IS {literal(column.comment)}")
+
+
+def create_once(cursor: Cursor, is_missing: Callable[[], bool], statement: str) -> bool:
+    """Create something unless another run does so at this moment; return whether we did.
+
+    IF NOT EXISTS does not help: it fails beside a transaction that creates the same, and is denied
+    to a user who may fill a schema but not create one. Nor do advisory locks: anybody who may
+    connect can hold one.
+    """
+    from psycopg import errors  # noqa: PLC0415 - heavy at import
+
+    while is_missing():
+        try:
+            with cursor.connection.transaction():
+                cursor.execute(statement)
+        except (errors.UniqueViolation, errors.DuplicateSchema, errors.DuplicateTable):
+            continue
+        return True
+    return False
+
+
+def _grow(cursor: Cursor, table: sa.Table, new: Sequence[Column]) -> None:
+    """Add columns that the schema got since, null in all rows: no row is rewritten."""
+    name = qualified(table.schema, table.name)
+    for column in new:
+        added = f"{QUOTE(column.name)} {column.postgres}"
+        cursor.execute(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {added}")
+        comment = literal(table.columns[column.name].comment)
+        cursor.execute(f"COMMENT ON COLUMN {name}.{QUOTE(column.name)} IS {comment}")
+
+
+def kind_of(cursor: Cursor, schema: str | None, name: str) -> str | None:
+    """Return the kind (`pg_class.relkind`) of what has a name; None if nothing has it."""
+    cursor.execute(
+        "SELECT relkind FROM pg_class WHERE oid = to_regclass(%s)", [qualified(schema, name)]
+    )
+    row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def sql(statement: Any) -> str:
+    """A composed statement as text, its values as quoted literals."""
+    return str(statement.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True}))
+
+
+def literal(value: object) -> str:
+    """A value's text, quoted for SQL."""
+    return sql(sa.literal(str(value), sa.String()))
+
+
+def qualified(schema: str | None, name: str) -> str:
+    """Schema and table, quoted where they must be."""
+    return f"{QUOTE(str(schema))}.{QUOTE(name)}"

@@ -1,0 +1,155 @@
+"""`export_parquet`: a range of days of a service as one Parquet object."""
+
+import time
+from collections.abc import Mapping
+from datetime import date
+
+import dagster as dg
+import pyarrow as pa
+from pydantic import Field
+
+from taxi_assets.date_ranges import ONE_DAY, Window
+from taxi_assets.defs.io_managers.partition_data import Label, completed, open_lake_trips
+from taxi_assets.defs.io_managers.sealed_objects import SealedParquetWriter
+from taxi_assets.defs.jobs.inspect_object import locate
+from taxi_assets.defs.jobs.result import columns_of, failing_in_one_line, schema
+from taxi_assets.defs.resources.lake import Lake, LakeResource, trips_key
+from taxi_assets.errors import StoreError
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.services import SERVICES
+
+SHOWN = 5
+"""Missing days that a message names."""
+
+
+class ExportParquetConfig(dg.Config):
+    """What the launchpad asks for."""
+
+    service: str = Field(description=f"One of {', '.join(SERVICES)}.")
+    first_day: str = Field(description="First pickup day, as 2021-01-01.")
+    last_day: str = Field(description="Last pickup day, as 2021-01-31; it is included.")
+    object: str = Field(
+        "nyc_taxi_data.parquet",
+        description="Key of the object in the lake; what is there is replaced.",
+    )
+    skip_missing_days: bool = Field(
+        False, description="Leave out days that the lake does not have, instead of failing."
+    )
+
+
+def export_parquet_job(services: Mapping[str, Service]) -> dg.JobDefinition:
+    """The job, of one op `export`."""
+
+    @dg.op(out=dg.Out(dg.Nothing))
+    def export(
+        context: dg.OpExecutionContext, config: ExportParquetConfig, lake: LakeResource
+    ) -> None:
+        """Copies the days, one after the other, into one object."""
+        began = time.monotonic()
+        with failing_in_one_line():
+            service, days = _asked(config, services)
+            target = lake.lake
+            key = _target(target, config.object, services)
+            held, missing = _held(target, service, days)
+            if missing and not (config.skip_missing_days and held):
+                named = ", ".join(map(str, missing[:SHOWN]))
+                more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+                raise StoreError(
+                    f"{target.path(service.name)} lacks {len(missing)} of {len(days)} days: {named}"
+                    f"{more}. Materialize {service.name}/gcs_trips for them"
+                    + (", or set skip_missing_days" if held else "")
+                )
+            rows = write(target, service, held, key)
+        size = target.size(key) or 0
+        context.log.info(f"{target.path(key)}: {len(held)} days, {rows:,} rows, {size:,} bytes")
+        context.add_output_metadata(
+            {
+                "rows": rows,
+                "days": len(held),
+                "missing_days": len(missing),
+                "bytes": size,
+                "seconds": round(time.monotonic() - began, 3),
+                "dagster/uri": target.path(key),
+                "columns": schema(columns_of(exported_schema(service))),
+            }
+        )
+
+    @dg.job(
+        name="export_parquet",
+        description="Writes a range of days of a service from the lake into one Parquet object.",
+    )
+    def export_parquet() -> None:
+        export()
+
+    return export_parquet
+
+
+def exported_schema(service: Service) -> pa.Schema:
+    """The service's columns, then the pickup's DATE, which the lake has in its paths only."""
+    return service.arrow_schema.append(pa.field(service.day_column, pa.date32()))
+
+
+def write(lake: Lake, service: Service, days: list[date], key: str) -> int:
+    """Write the days' rows, one row group a day, and put the object whole; returns the rows.
+
+    Raises:
+        StoreError: a day's object was deleted meanwhile.
+        DayRefusedError: a day's object is damaged.
+    """
+    rows = 0
+    with (
+        lake.writer(key) as stream,
+        SealedParquetWriter(stream, exported_schema(service)) as writer,
+    ):
+        for day in days:
+            rows += _append(writer, lake, service, day)
+        label = Label(service.name, "export_parquet", f"{days[0]} to {days[-1]}")
+        writer.seal(label.facts())
+    return rows
+
+
+def _append(writer: SealedParquetWriter, lake: Lake, service: Service, day: date) -> int:
+    """Write one day's rows; none of them is held any longer afterwards."""
+    trips = open_lake_trips(lake, service, day)
+    if trips is None:
+        raise StoreError(f"{service.name} {day} was deleted from the lake: run again")
+    rows = completed(trips.table(), service.arrow_schema)
+    dates = pa.repeat(pa.scalar(day, pa.date32()), rows.num_rows)
+    writer.write_table(rows.append_column(service.day_column, dates).cast(exported_schema(service)))
+    return int(rows.num_rows)
+
+
+def _asked(
+    config: ExportParquetConfig, services: Mapping[str, Service]
+) -> tuple[Service, list[date]]:
+    service = services.get(config.service)
+    if service is None:
+        raise StoreError(f"service {config.service!r} is none of {', '.join(services)}")
+    try:
+        first, last = map(date.fromisoformat, (config.first_day, config.last_day))
+        return service, list(Window(first, last + ONE_DAY))
+    except (ValueError, OverflowError):
+        raise StoreError(
+            f"first_day {config.first_day!r} to last_day {config.last_day!r} is no range of days: "
+            "write them as 2021-01-01, the first one first"
+        ) from None
+
+
+def _target(lake: Lake, named: str, services: Mapping[str, Service]) -> str:
+    """The key to write: an export must not lie among the days that people read as one table."""
+    home, key = locate(lake, named)
+    folder, _, rest = key.partition("/")
+    if home is not lake or not key.endswith(".parquet"):
+        raise StoreError(f"{named!r} is no key in the lake that ends in .parquet")
+    if rest and (folder in services or folder.startswith("_")):
+        raise StoreError(f"{named!r} lies in {folder}/, which belongs to the assets")
+    return key
+
+
+def _held(lake: Lake, service: Service, days: list[date]) -> tuple[list[date], list[date]]:
+    """The days that the lake has, and those it lacks."""
+    keys = lake.keys(service.name)
+    by_presence: dict[bool, list[date]] = {True: [], False: []}
+    for day in days:
+        by_presence[trips_key(service, day, lake.layout) in keys].append(day)
+    return by_presence[True], by_presence[False]

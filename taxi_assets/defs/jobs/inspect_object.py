@@ -1,0 +1,207 @@
+"""`inspect_object`: schema, row count and first rows of any CSV or Parquet object."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.csv as pc
+import pyarrow.parquet as pq
+from pydantic import Field
+
+from taxi_assets.defs.io_managers.sealed_objects import DamagedError, verify_stream
+from taxi_assets.defs.jobs.result import (
+    Column,
+    columns_of,
+    failing_in_one_line,
+    schema,
+    table,
+    text,
+)
+from taxi_assets.defs.resources.lake import Lake, LakeResource, open_lake
+from taxi_assets.errors import StoreError
+from taxi_assets.settings import BUCKET, LakeSettings
+from taxi_assets.tlc.parquet_limits import TooLargeError, first_rows
+
+CSV, PARQUET = (".csv", ".csv.gz", ".csv.zst"), (".parquet",)
+"""Endings that tell what an object is."""
+BLOCK = 1 << 20
+"""Bytes of CSV in memory at once, and the longest row."""
+MAX_SHOWN_BYTES = 256 << 20
+"""Bytes that the rows to show may have."""
+MAX_UNPACKED_BYTES = 64 << 30
+"""Bytes of CSV that are counted; stops zstd and gzip bombs."""
+
+
+class InspectObjectConfig(dg.Config):
+    """What the launchpad asks for."""
+
+    object: str = Field(
+        description="A key of the lake (titanic_clean.csv), a path in the lake's folder, or a "
+        "gs:// URI. It ends in .csv, .csv.gz, .csv.zst or .parquet."
+    )
+    rows: int = Field(20, ge=1, le=1000, description="Rows to show, 1 to 1000.")
+    delimiter: str = Field(
+        ",", min_length=1, max_length=1, description="What separates the fields of a CSV object."
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an object holds."""
+
+    columns: list[Column]
+    rows: int
+    first: list[tuple[Any, ...]]
+
+
+def inspect_object_job() -> dg.JobDefinition:
+    """The job, of one op `inspect`."""
+
+    @dg.op(out=dg.Out(dg.Nothing))
+    def inspect(
+        context: dg.OpExecutionContext, config: InspectObjectConfig, lake: LakeResource
+    ) -> None:
+        """Reads one object and shows what is in it."""
+        began = time.monotonic()
+        with failing_in_one_line():
+            home, key = locate(lake.lake, config.object)
+            found = look_into(home, key, config)
+        shown = table(found.columns, found.first)
+        context.log.info(f"{home.path(key)}: {found.rows:,} rows\n{text(shown)}")
+        context.add_output_metadata(
+            {
+                "rows": found.rows,
+                "bytes": home.size(key) or 0,
+                "seconds": round(time.monotonic() - began, 3),
+                "dagster/uri": home.path(key),
+                "columns": schema(found.columns),
+                # Last: a wide table is wider than the page.
+                "preview": shown,
+            }
+        )
+
+    @dg.job(
+        name="inspect_object",
+        description="Shows schema, row count and first rows of a CSV or Parquet object; fails when "
+        "it is empty or cannot be read.",
+    )
+    def inspect_object() -> None:
+        inspect()
+
+    return inspect_object
+
+
+def locate(lake: Lake, named: str) -> tuple[Lake, str]:
+    """The bucket and key of an object; a folder's objects lie in it, links followed.
+
+    Raises:
+        StoreError: it lies outside, or is neither CSV nor Parquet.
+    """
+    if not named.endswith(CSV + PARQUET):
+        raise StoreError(f"{named!r} ends in none of {', '.join(CSV + PARQUET)}")
+    if named.startswith("gs://"):
+        bucket, _, key = named.removeprefix("gs://").partition("/")
+        if not BUCKET.fullmatch(bucket) or not key:
+            raise StoreError(f"{named!r} is no gs://<bucket>/<key>")
+        if bucket != lake.bucket:
+            lake = open_lake(LakeSettings(bucket, lake.layout, None))
+    else:
+        key = named
+    if not lake.local:
+        if key.startswith("/") or ".." in key.split("/"):
+            raise StoreError(f"{named!r} is no key of {lake.path('')}")
+        return lake, key
+    root = Path(lake.root).resolve()
+    try:
+        path = (root / key).resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise StoreError(f"{named!r} is no path") from error
+    if not path.is_relative_to(root):
+        raise StoreError(f"{named!r} is outside the lake's folder {root}")
+    return lake, path.relative_to(root).as_posix()
+
+
+def look_into(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
+    """Read an object without holding more than a block of it.
+
+    Raises:
+        StoreError: it is not there, empty, or cannot be read.
+    """
+    try:
+        with lake.open(key) as stream:
+            verify_stream(stream)
+        if key.endswith(PARQUET):
+            found = _parquet(lake, key, config.rows)
+        else:
+            found = _csv(lake, key, config)
+    except FileNotFoundError as error:
+        raise StoreError(f"there is no {lake.path(key)}") from error
+    except TooLargeError as error:
+        raise StoreError(f"{lake.path(key)} is too large to show: {error}") from error
+    except DamagedError as error:
+        raise StoreError(f"{lake.path(key)} cannot be read: it {error}") from error
+    except (pa.ArrowException, OSError, MemoryError, UnicodeError) as error:
+        raise StoreError(f"{lake.path(key)} cannot be read: {error}") from error
+    if found.rows == 0:
+        raise StoreError(f"{lake.path(key)} is empty: it has no rows")
+    return found
+
+
+def _parquet(lake: Lake, key: str, rows: int) -> Found:
+    with (
+        lake.open(key) as stream,
+        pq.ParquetFile(stream, buffer_size=BLOCK, page_checksum_verification=True) as parquet,
+    ):
+        first = first_rows(parquet, rows, MAX_SHOWN_BYTES)
+        return Found(
+            columns_of(parquet.schema_arrow), parquet.metadata.num_rows, _tuples(first, rows)
+        )
+
+
+def _csv(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
+    """The first block gives types and rows to show; text will do for counting all."""
+    with _reader(lake, key, config, pc.ConvertOptions()) as reader:
+        columns = columns_of(reader.schema)
+        first = _tuples(next(reader, None), config.rows)
+    as_text = pc.ConvertOptions(
+        column_types=dict.fromkeys((name for name, _ in columns), pa.string())
+    )
+    with _reader(lake, key, config, as_text) as reader:
+        return Found(columns, _count(reader), first)
+
+
+def _count(reader: pc.CSVStreamingReader) -> int:
+    rows = size = 0
+    for batch in reader:
+        rows, size = rows + batch.num_rows, size + batch.nbytes
+        if size > MAX_UNPACKED_BYTES:
+            raise TooLargeError(f"it unpacks to over {MAX_UNPACKED_BYTES:,} bytes")
+    return rows
+
+
+@contextmanager
+def _reader(
+    lake: Lake, key: str, config: InspectObjectConfig, convert: pc.ConvertOptions
+) -> Iterator[pc.CSVStreamingReader]:
+    with (
+        lake.filesystem.open_input_stream(f"{lake.root}/{key}", compression="detect") as stream,
+        pc.open_csv(
+            stream,
+            read_options=pc.ReadOptions(use_threads=False, block_size=BLOCK),
+            parse_options=pc.ParseOptions(delimiter=config.delimiter, newlines_in_values=True),
+            convert_options=convert,
+        ) as reader,
+    ):
+        yield reader
+
+
+def _tuples(batch: pa.RecordBatch | pa.Table | None, rows: int) -> list[tuple[Any, ...]]:
+    if batch is None:
+        return []
+    cells = [column.to_pylist() for column in batch.slice(0, rows).columns]
+    return list(zip(*cells, strict=True))

@@ -1,0 +1,251 @@
+"""`sql_query`: one SELECT on Postgres or BigQuery, its first rows as a table in the run.
+
+Nothing that writes gets through. On Postgres the server sees to it: the query runs as a login role
+of its own that has SELECT and nothing else, in a read-only transaction; the extended protocol takes
+one statement, and it must be the query of a cursor, so a SELECT. BigQuery gets the query as it was
+understood here, without comments (`one_select.py`), a dry run must call it a SELECT, and the
+emulator runs it in a read-only transaction.
+"""
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import dagster as dg
+from pydantic import Field
+
+from taxi_assets.defs.jobs.one_select import (
+    ONE_SELECT,
+    parse_one_select,
+    write_out_for_bigquery,
+)
+from taxi_assets.defs.jobs.result import Column, failing_in_one_line, table, text
+from taxi_assets.defs.resources.bigquery import BigQueryResource
+from taxi_assets.defs.resources.postgres import PostgresResource
+from taxi_assets.errors import StoreError
+
+if TYPE_CHECKING:
+    from psycopg import Cursor
+
+NATIVE = {"bool", "bytea", "int2", "int4", "int8", "float4", "float8", "oid"}
+"""Types of Postgres that the table shows as values; all others are shown as Postgres's text."""
+SLACK = 5
+"""Seconds past its time after which a query's server is taken for dead."""
+PASSING = ("57P", "53")
+"""Beginnings of SQLSTATEs that are no fault of the query: a shutdown, a lack of resources."""
+READ_ONLY = {"taxi_assets": "read_only"}
+"""Label of BigQuery's jobs. The emulator lets such a job only read; Google has it in its logs."""
+
+
+class SqlQueryConfig(dg.Config):
+    """What the launchpad asks for."""
+
+    query: str = Field(description="One SELECT (or WITH ... SELECT). Anything else is refused.")
+    store: Literal["postgres", "bigquery"] = Field("postgres", description="Where it runs.")
+    rows: int = Field(
+        20, ge=1, le=1000, description="Most rows to show, 1 to 1000. The rest is not read."
+    )
+    timeout_seconds: int = Field(
+        60, ge=1, le=3600, description="Seconds after which the query is stopped, 1 to 3600."
+    )
+    most_gigabytes: int = Field(
+        10, ge=1, description="BigQuery only: a query that would read more is refused unpaid."
+    )
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The first rows of a result."""
+
+    columns: list[Column]
+    rows: list[tuple[Any, ...]]
+    """One more than asked for where there are more."""
+
+
+def sql_query_job() -> dg.JobDefinition:
+    """The job, of one op `query`."""
+
+    @dg.op(out=dg.Out(dg.Nothing))
+    def query(
+        context: dg.OpExecutionContext,
+        config: SqlQueryConfig,
+        postgres: PostgresResource,
+        bigquery: BigQueryResource,
+    ) -> None:
+        """Runs one SELECT and shows its first rows."""
+        began = time.monotonic()
+        with failing_in_one_line():
+            if config.store == "postgres":
+                is_one_select(config.query, "postgres")
+                found = from_postgres(postgres, config)
+            else:
+                found = from_bigquery(bigquery, config)
+        shown = table(found.columns, found.rows[: config.rows])
+        more = len(found.rows) > config.rows
+        context.log.info(
+            f"{len(shown.records)} rows{', and there are more' if more else ''}\n{text(shown)}"
+        )
+        context.add_output_metadata(
+            {
+                "result": shown,
+                "rows": len(shown.records),
+                "more_rows": more,
+                "seconds": round(time.monotonic() - began, 3),
+                "query": dg.MetadataValue.md(f"```sql\n{config.query}\n```"),
+            }
+        )
+
+    @dg.job(
+        name="sql_query",
+        description="Runs one SELECT, read-only, on Postgres or BigQuery and shows the first rows.",
+    )
+    def sql_query() -> None:
+        query()
+
+    return sql_query
+
+
+def is_one_select(query: str, dialect: str) -> bool:
+    """Whether a query is a single SELECT for certain; the server has the last word on its dialect.
+
+    Raises:
+        StoreError: it is another statement, or more than one.
+    """
+    from sqlglot.errors import SqlglotError  # noqa: PLC0415 - heavy at import
+
+    try:
+        parse_one_select(query, dialect)
+    except SqlglotError:
+        return False
+    return True
+
+
+def from_postgres(postgres: PostgresResource, config: SqlQueryConfig) -> Rows:
+    """The first rows from Postgres, as a role that can only read.
+
+    Raises:
+        StoreError: what the server says of the query, that it took too long, or that there is no
+            role that can only read.
+    """
+    import psycopg  # noqa: PLC0415 - heavy at import
+    from psycopg.types.string import TextLoader  # noqa: PLC0415
+
+    if "\0" in config.query:
+        # libpq sends what comes before it, which is another query.
+        raise StoreError(f"{ONE_SELECT}: character {config.query.index(chr(0)) + 1} of it is NUL")
+    with postgres.connect_reader() as connection, psycopg.Cursor(connection) as cursor:
+        for kind in psycopg.adapters.types:
+            if kind.name not in NATIVE:
+                # Shown as Postgres writes it: a row, JSON, a time that Python does not have.
+                cursor.adapters.register_loader(kind.oid, TextLoader)
+            cursor.adapters.register_loader(kind.array_oid, TextLoader)
+        _check_only_reads(cursor)
+        cursor.execute("SET TRANSACTION READ ONLY")
+        cursor.execute(f"SET LOCAL statement_timeout = {config.timeout_seconds * 1000:d}")
+        # The server stops the query in time. One that is halted does not.
+        connection.silence_limit = config.timeout_seconds + SLACK
+        connection.watches = False
+        try:
+            # `binary` is for the extended protocol, which takes one statement.
+            cursor.execute(f"DECLARE found NO SCROLL CURSOR FOR {config.query}", binary=True)
+            cursor.execute(f"FETCH {config.rows + 1:d} FROM found")
+            rows = cursor.fetchall()
+        except psycopg.errors.QueryCanceled as error:
+            raise _too_slow(config) from error
+        except psycopg.Error as error:
+            if not error.sqlstate or error.sqlstate.startswith(PASSING):
+                raise
+            raise StoreError(f"Postgres: {error.diag.message_primary}") from error
+        columns = [(one.name, one.type_display) for one in cursor.description or ()]
+    return Rows(columns, rows)
+
+
+def _check_only_reads(cursor: "Cursor[Any]") -> None:
+    """Reject a role that may do more than read, whoever named it the reader.
+
+    Raises:
+        StoreError: it is a superuser, belongs to another role, or may write to a table.
+    """
+    cursor.execute(
+        "SELECT current_user, rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication"
+        " OR rolbypassrls, (SELECT string_agg(pg_get_userbyid(roleid), ', ') FROM pg_auth_members"
+        " WHERE member = r.oid), (SELECT min(oid::regclass::text) FROM pg_class"
+        " WHERE relkind IN ('r', 'p', 'v', 'f') AND relnamespace::regnamespace::text"
+        " NOT IN ('pg_catalog', 'information_schema')"
+        " AND has_table_privilege(oid, 'INSERT, UPDATE, DELETE, TRUNCATE')),"
+        " has_database_privilege(current_database(), 'CREATE')"
+        " FROM pg_roles r WHERE rolname = current_user"
+    )
+    user, mighty, member_of, table, creates = cursor.fetchone() or ("", True, None, None, True)
+    found = (
+        "has a role attribute such as SUPERUSER"
+        if mighty
+        else f"is a member of {member_of}"
+        if member_of
+        else f"may write to {table}"
+        if table
+        else "may create schemas"
+        if creates
+        else None
+    )
+    if found:
+        raise StoreError(
+            f"sql_query runs as a role that can only read, and POSTGRES_READER_USER {user!r} "
+            f"{found}: create a role as docs/operations.md shows"
+        )
+
+
+def from_bigquery(bigquery: BigQueryResource, config: SqlQueryConfig) -> Rows:
+    """The first rows from BigQuery.
+
+    Raises:
+        StoreError: what BigQuery says of the query, or that it took too long.
+    """
+    from google.api_core.exceptions import ClientError  # noqa: PLC0415 - heavy at import
+    from google.cloud.bigquery import QueryJobConfig  # noqa: PLC0415
+    from requests import Timeout  # noqa: PLC0415
+
+    query = write_out_for_bigquery(config.query)
+    with bigquery.client() as client:
+        try:
+            # No retries: they would go on past the time.
+            in_time: dict[str, Any] = {
+                "timeout": config.timeout_seconds,
+                "retry": None,
+                "job_retry": None,
+            }
+            dry = QueryJobConfig(dry_run=True, use_query_cache=False, labels=READ_ONLY)
+            plan = client.query(query, job_config=dry, **in_time)
+            # The emulator has no word for a UNION; BigQuery calls it a SELECT.
+            if plan.statement_type not in ("SELECT", None):
+                raise StoreError(f"{ONE_SELECT}: {plan.statement_type} is refused, it only reads")
+            job = client.query(
+                query,
+                job_config=QueryJobConfig(
+                    job_timeout_ms=config.timeout_seconds * 1000,
+                    maximum_bytes_billed=config.most_gigabytes * 10**9,
+                    labels=READ_ONLY,
+                ),
+                **in_time,
+            )
+            found = job.result(
+                max_results=config.rows + 1, timeout=config.timeout_seconds, job_retry=None
+            )
+            rows = [tuple(row.values()) for row in found]
+        except (TimeoutError, Timeout) as error:
+            raise _too_slow(config) from error
+        except ClientError as error:
+            raise StoreError(f"BigQuery: {_said(error)}") from error
+        return Rows([(one.name, one.field_type) for one in found.schema], rows)
+
+
+def _too_slow(config: SqlQueryConfig) -> StoreError:
+    return StoreError(
+        f"the query was stopped after {config.timeout_seconds} s: narrow it, or raise "
+        "timeout_seconds"
+    )
+
+
+def _said(error: Any) -> str:
+    """BigQuery's own message, without the request's address."""
+    return str(error.errors[0]["message"] if error.errors else error.message)

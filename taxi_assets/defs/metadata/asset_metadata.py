@@ -1,0 +1,95 @@
+"""What an asset's definition says before any run: owners, tags, columns, lineage, place."""
+
+from __future__ import annotations
+
+import warnings
+from contextlib import suppress
+from typing import Any
+
+import dagster as dg
+
+from taxi_assets.defs.metadata.table_metadata import (
+    LINEAGE,
+    SCHEMA,
+    TABLE_NAME,
+    URI,
+    Types,
+    column_lineage,
+    column_schema,
+)
+from taxi_assets.defs.resources.bigquery import console_page
+from taxi_assets.errors import SettingsError
+from taxi_assets.local.home import DBNAME
+from taxi_assets.settings import LakeSettings, Settings, drop_rules
+from taxi_assets.tlc.schema import Service
+
+FOLDERS = {"raw_trips": "_raw/", "cleaned_trips": "_cleaned/", "gcs_trips": ""}
+"""Of the lake, in front of the service's name."""
+TYPES: dict[str, Types] = {
+    "cleaned_trips": "arrow",
+    "postgres_trips": "postgres",
+    "gcs_trips": "arrow",
+    "bigquery_trips": "bigquery",
+}
+STORES = {
+    "postgres_trips": ("postgres", "cleaned_trips"),
+    "gcs_trips": ("gcs", "cleaned_trips"),
+    "bigquery_trips": ("bigquery", "gcs_trips"),
+}
+"""Kind of storage, and the asset that its rows come from."""
+
+
+def with_code(assets: list[Any]) -> list[Any]:
+    """The same assets, each with the line of its code, which the UI opens in an editor."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # code references are in beta
+        return list(dg.with_source_code_references(assets))
+
+
+def definition_tags(service: Service, name: str) -> dict[str, str]:
+    """Tags to search and group by."""
+    tags = {"service": service.name, "layer": name.removesuffix("_trips")}
+    if name in STORES:
+        tags |= {"layer": "store", "dagster/storage_kind": STORES[name][0]}
+    return tags
+
+
+def definition_metadata(service: Service, name: str) -> dict[str, Any]:
+    """Columns, lineage and place, as far as they are the same for every day.
+
+    The names of raw columns are each month's own, and so are on its days alone.
+    """
+    metadata: dict[str, Any] = {}
+    if name in TYPES:
+        metadata[SCHEMA] = column_schema(service, TYPES[name], drop_rules())
+    if name in STORES:
+        upstream = dg.AssetKey([service.name, STORES[name][1]])
+        metadata[LINEAGE] = column_lineage(service, upstream, TYPES[name])
+    with suppress(SettingsError):  # a run says what is wrong; the definitions load all the same
+        metadata |= _place(service, name, Settings.from_env())
+    return metadata
+
+
+def _place(service: Service, name: str, settings: Settings) -> dict[str, Any]:
+    if name in FOLDERS:
+        return {URI: _folder(settings.lake, f"{FOLDERS[name]}{service.name}")}
+    if name == "postgres_trips":
+        postgres = settings.postgres
+        database = postgres.dbname if postgres.host else DBNAME
+        return {TABLE_NAME: f"{database}.{postgres.schema}.{service.table}"}
+    if name != "bigquery_trips":
+        return {}
+    bigquery = settings.bigquery
+    table = {TABLE_NAME: f"{bigquery.project}.{bigquery.dataset}.{service.table}"}
+    if bigquery.embedded or bigquery.endpoint:
+        return table
+    return {**table, URI: dg.MetadataValue.url(console_page(bigquery, service.table))}
+
+
+def _folder(lake: LakeSettings, folder: str) -> Any:
+    """A folder on this machine as text, which the UI lets copy, or Google's console page."""
+    if lake.path is not None:
+        return str(lake.path / folder)
+    return dg.MetadataValue.url(
+        f"https://console.cloud.google.com/storage/browser/{lake.bucket}/{folder}"
+    )

@@ -1,0 +1,95 @@
+"""`<service>/monthly_report`: a month at a glance, from the days that the lake has."""
+
+import warnings
+from datetime import date
+
+import dagster as dg
+
+from taxi_assets.date_ranges import Month
+from taxi_assets.defs.daily_assets import Stage, retries
+from taxi_assets.defs.io_managers.base import guarded
+from taxi_assets.defs.io_managers.monthly_report import Report
+from taxi_assets.defs.io_managers.partition_data import open_lake_trips
+from taxi_assets.defs.io_managers.raw_trips import file_rows
+from taxi_assets.defs.metadata.asset_metadata import with_code
+from taxi_assets.defs.resources.lake import Lake, LakeResource
+from taxi_assets.errors import StoreError
+from taxi_assets.lazy_partitions import Days
+from taxi_assets.partitions import daily_partitions, month_of_run, monthly_partitions
+from taxi_assets.report.figures import DayFigures, MonthFigures, columns, count
+from taxi_assets.report.page import page
+from taxi_assets.report.picture import picture
+from taxi_assets.settings import owners
+from taxi_assets.tlc.schema import Service
+
+GROUP = "reports"
+"""A group of its own: the daily assets' group can be materialized for days as a whole."""
+
+
+def monthly_report(service: Service) -> dg.AssetsDefinition:
+    """The report asset of a service."""
+    stage = Stage(service, daily_partitions())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # parts of automation conditions are in beta
+        whenever_complete = dg.AutomationCondition.eager().without(
+            dg.AutomationCondition.in_latest_time_window()
+        )
+        # TAXI_START_DATE may lie within a month, and the running month has days to come.
+        days_of_month = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+
+    @dg.asset(
+        key=stage.key("monthly_report"),
+        group_name=GROUP,
+        kinds={"html", "png"},
+        owners=owners(),
+        tags={"service": service.name, "layer": "report"},
+        partitions_def=monthly_partitions(),
+        deps=[dg.AssetDep(stage.key("gcs_trips"), partition_mapping=days_of_month)],
+        automation_condition=whenever_complete,
+        retry_policy=retries(),
+        io_manager_key="monthly_report",
+        code_version="1",
+        description=f"A month of {service.name} trips at a glance, from the days in the lake: a "
+        "page and a picture. Days that are not loaded are named, not drawn as zero.",
+    )
+    def report(context: dg.AssetExecutionContext, lake: LakeResource) -> Report:
+        month = month_of_run(context.run.tags)
+        with guarded(context.asset_key, list(month.window)):
+            figures = month_figures(lake.lake, service, month)
+            return Report(figures, page(figures), picture(figures))
+
+    (asset,) = with_code([report])
+    return asset
+
+
+def month_figures(lake: Lake, service: Service, month: Month) -> MonthFigures:
+    """Count the month's days that are in the lake.
+
+    Raises:
+        StoreError: the lake has no day of the month, or objects that cannot be read: all are named.
+    """
+
+    def counted(day: date) -> DayFigures | None:
+        trips = open_lake_trips(lake, service, day)
+        if trips is None:
+            return None
+        return count(
+            trips.table(columns(service)),
+            service,
+            trips.dropped,
+            synthetic=trips.origin.synthetic,
+        )
+
+    found = Days(list(month.window), counted)
+    days = {day: figures for day, figures in found if figures}
+    if found.refused:
+        raise StoreError("; ".join(map(str, found.refused.values())))
+    if not days:
+        raise StoreError(
+            f"no day of {month} is in {lake.path(service.name)}: materialize "
+            f"{service.name}/gcs_trips for its days first"
+        )
+    rows = file_rows(lake, service, month)
+    if rows is None:
+        return MonthFigures(service, month, days, None)
+    return MonthFigures(service, month, days, rows.file, rows.outside, rows.unreadable)

@@ -1,0 +1,64 @@
+"""The source of month files, as the environment names it (TAXI_SOURCE, TAXI_HOME)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import dagster as dg
+from pydantic import Field
+
+from taxi_assets.date_ranges import Month
+from taxi_assets.errors import room_in
+from taxi_assets.partitions import refuse_unknown_days
+from taxi_assets.settings import Settings
+from taxi_assets.tlc.cache import forget_unused
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.source import MonthFile, fetch
+
+
+class SourceResource(dg.ConfigurableResource["SourceResource"]):
+    """Fetches a month's file once, and a restated one again.
+
+    It is kept under TAXI_HOME (TAXI_KEEP_DOWNLOADS_DAYS).
+    """
+
+    must_confirm: bool = Field(
+        default=False,
+        description="Fail rather than use a kept month file that the server does not confirm to "
+        "be its current one.",
+    )
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Look at the run's days before any step starts."""
+        if context.run is not None:
+            refuse_unknown_days(context.run.tags)
+
+    def month_file(
+        self, service: Service, month: Month, progress: Callable[[str], None]
+    ) -> MonthFile:
+        """The month's file on this machine, whole and checked.
+
+        Raises:
+            SourceError: it is not there, or not what it should be.
+            StoreError: the disk under TAXI_HOME is full.
+        """
+        settings = Settings.from_env()
+        forget_unused(settings.home / "downloads", settings.keep.downloads)
+        with room_in(settings.home):
+            return fetch(
+                settings.source,
+                service,
+                month,
+                settings.home,
+                progress,
+                must_confirm=self.must_confirm,
+                limits=settings.limits,
+            )
+
+    def most_unreadable(self) -> float:
+        """Share of rows that may be unreadable (TAXI_MOST_UNREADABLE)."""
+        return Settings.from_env().most_unreadable
+
+    def max_day_bytes(self) -> int:
+        """Bytes that a day's rows may have unpacked (TAXI_MAX_DAY_BYTES)."""
+        return Settings.from_env().limits.max_day_bytes

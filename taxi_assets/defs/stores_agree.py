@@ -1,0 +1,153 @@
+"""The check that needs every store: that Postgres, lake and BigQuery hold the same day."""
+
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date
+from typing import Any
+
+import dagster as dg
+from dagster import DagsterEventType
+
+from taxi_assets.dagster_internals.partition_records import (
+    CheckResult,
+    days_of,
+    evaluations,
+    record_checks,
+)
+from taxi_assets.dagster_internals.rejections import find_rejections
+from taxi_assets.defs import checks
+from taxi_assets.defs.daily_assets import Stage
+from taxi_assets.defs.io_managers import bigquery as bigquery_store
+from taxi_assets.defs.io_managers import lake_parquet as lake_store
+from taxi_assets.defs.io_managers import postgres as postgres_store
+from taxi_assets.defs.io_managers.base import guarded
+from taxi_assets.defs.left_out import left_out
+from taxi_assets.defs.resources.bigquery import BigQueryResource
+from taxi_assets.defs.resources.lake import LakeResource
+from taxi_assets.defs.resources.month_lock import MonthLocks
+from taxi_assets.defs.resources.postgres import PostgresResource
+from taxi_assets.errors import DayNotStoredError
+from taxi_assets.partitions import daily_partitions
+from taxi_assets.tlc.schema import Service
+
+Totals = Mapping[date, tuple[int, float]]
+
+
+def stores_agree(service: Service) -> dg.AssetChecksDefinition:
+    """`stores_agree` on `bigquery_trips`: counts and sums of all stores that have the day."""
+    stage = Stage(service, daily_partitions())
+    stores = [stage.key(f"{name}_trips") for name in ("postgres", "gcs", "bigquery")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # partitioned checks are in preview in Dagster 1.13
+        spec = dg.AssetCheckSpec(
+            checks.AGREE,
+            asset=stores[-1],
+            additional_deps=stores[:-1],
+            partitions_def=stage.partitions,
+            description="ERROR: Postgres, lake and BigQuery hold the same rows and sum of "
+            "total_amount. A store without the day (left out of the run) is not compared.",
+        )
+
+        @dg.multi_asset_check(specs=[spec], name=f"{service.name}_stores_agree")
+        def check(
+            context: dg.AssetCheckExecutionContext,
+            postgres: PostgresResource,
+            lake: LakeResource,
+            bigquery: BigQueryResource,
+            month_locks: dg.ResourceParam[MonthLocks],
+        ) -> Iterator[Any]:
+            days = days_of(context)
+            with guarded(stores[-1], days):
+                # In the middle of another run's load the stores do differ.
+                month_locks.acquire(service, days, context.log.info)
+            rejected = find_rejections(context.instance, stores[-1], days)
+            readers: dict[dg.AssetKey, Callable[[list[date]], Totals]] = dict(
+                zip(
+                    stores,
+                    (
+                        lambda asked: _in_postgres(postgres, service, asked),
+                        lambda asked: lake_store.read_back(
+                            lake.lake, service, asked, context.log.error
+                        ),
+                        lambda asked: _in_bigquery(bigquery, service, asked),
+                    ),
+                    strict=True,
+                )
+            )
+            totals: dict[date, dict[str, tuple[int, float]]] = {}
+            just_read = evaluations(context.instance, context.run.run_id, "matches_cleaned")
+            with guarded(stores[-1], days):
+                for key, read in readers.items():
+                    held = [day for day in _materialized(context, key, days) if day not in rejected]
+                    found = _totals(just_read.get(key, {}), held) or (read(held) if held else {})
+                    for day in held:
+                        totals.setdefault(day, {})[key.path[-1]] = found.get(day, (0, 0.0))
+                compared = {day: of for day, of in totals.items() if stores[-1].path[-1] in of}
+                results = {day: [_compare(of_day)] for day, of_day in sorted(compared.items())}
+                yield from record_checks(context, results, stores[-1])
+                refused = find_rejections(context.instance, stores[0], days) | rejected
+                refused |= {
+                    day: _never_stored(stores[-1], day)
+                    for day in days
+                    if day not in compared and day not in refused
+                }
+                if refused:
+                    raise left_out(stores[-1], days, refused)
+
+    return check
+
+
+def _totals(read: Mapping[date, dg.AssetCheckEvaluation], held: list[date]) -> Totals:
+    """What `matches_cleaned` read back from a store in this run, if it did for all the days."""
+    if not set(held) <= set(read):
+        return {}
+    shown = {day: read[day].metadata for day in held}
+    return {
+        day: (int(str(of_day["rows"].value)), float(str(of_day["total_amount"].value)))
+        for day, of_day in shown.items()
+    }
+
+
+def _never_stored(key: dg.AssetKey, day: date) -> DayNotStoredError:
+    name = key.to_user_string()
+    return DayNotStoredError(f"{name} has no record of it: materialize {name} for {day} first")
+
+
+def _in_postgres(postgres: PostgresResource, service: Service, days: list[date]) -> Totals:
+    from psycopg.errors import UndefinedTable  # noqa: PLC0415 - heavy at import
+
+    with postgres.connect() as connection:
+        try:
+            return postgres_store.read_back(connection, service, postgres.schema_name(), days)
+        except UndefinedTable:
+            return {}
+
+
+def _in_bigquery(bigquery: BigQueryResource, service: Service, days: list[date]) -> Totals:
+    from google.api_core.exceptions import NotFound  # noqa: PLC0415 - heavy at import
+
+    with bigquery.client() as client:
+        try:
+            return bigquery_store.read_back(client, service, bigquery.dataset, days)
+        except NotFound:
+            return {}
+
+
+def _compare(totals: Mapping[str, tuple[int, float]]) -> CheckResult:
+    first = next(iter(totals.values()))
+    metadata: dict[str, Any] = {}
+    for store, (rows, total) in totals.items():
+        metadata |= {f"{store}_rows": rows, f"{store}_total_amount": total}
+    return CheckResult(
+        checks.AGREE, all(checks.same(first, other) for other in totals.values()), metadata
+    )
+
+
+def _materialized(
+    context: dg.AssetCheckExecutionContext, key: dg.AssetKey, days: list[date]
+) -> list[date]:
+    """The days that have a materialization of an asset."""
+    ids = context.instance.event_log_storage.get_latest_storage_id_by_partition(
+        key, DagsterEventType.ASSET_MATERIALIZATION, {str(day) for day in days}
+    )
+    return [day for day in days if str(day) in ids]

@@ -1,1 +1,0 @@
-"""One IO manager a storage target: days in, days out, no business rule."""

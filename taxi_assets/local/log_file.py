@@ -1,0 +1,72 @@
+"""`python -m taxi_assets.local.log_file <file> <command>`: run a command and keep its output in a file.
+
+Docker removes a container's log together with the container. docker-compose starts each service by
+this module, so that what a service printed before `down`, or before an upgrade, is still on the
+volume. The output goes on to the container's own log, too.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+from logging.handlers import RotatingFileHandler
+from pathlib import Path
+from typing import IO
+
+MAX_BYTES = 10 << 20
+"""Size at which the file is renamed to `<file>.1`, as Docker's log is by docker-compose.yml."""
+FILES = 3
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+LAST_WORDS = 5
+"""Seconds to wait for output after the command ended: another process may hold its pipe."""
+
+
+def run(file: Path, command: list[str]) -> int:
+    """Run a command, hand on the signals that this process gets, and return its exit code.
+
+    A command that a signal killed has 128 plus the signal's number, as in a shell.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Held back until there is a process to hand them on to.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    child = subprocess.Popen(  # noqa: S603 - the command of docker-compose.yml
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        preexec_fn=_unblock,  # noqa: PLW1509 - this process has no other thread yet
+    )
+    for number in SIGNALS:
+        signal.signal(number, lambda received, _: child.send_signal(received))
+    _unblock()
+    assert child.stdout is not None  # noqa: S101 - it is a pipe
+    copy = threading.Thread(target=_copy, args=(child.stdout, file), daemon=True)
+    copy.start()
+    code = child.wait()
+    copy.join(LAST_WORDS)
+    return code if code >= 0 else 128 - code
+
+
+def _unblock() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def _copy(output: IO[bytes], file: Path) -> None:
+    handler = RotatingFileHandler(
+        file, maxBytes=MAX_BYTES, backupCount=FILES - 1, encoding="utf-8", errors="replace"
+    )
+    handler.terminator = ""
+    for line in output:
+        # A full disk must not block the service: `logging` says so on stderr, and goes on.
+        handler.handle(logging.makeLogRecord({"msg": line.decode(errors="replace")}))
+        sys.stdout.buffer.write(line)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    sys.stdout.flush()
+    # Not sys.exit: a thread that still reads must not hold the end.
+    os._exit(run(Path(sys.argv[1]), sys.argv[2:]))

@@ -1,1 +1,0 @@
-"""Typed access to the source, Postgres, the lake and BigQuery, as the environment names them."""

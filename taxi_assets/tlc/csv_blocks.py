@@ -1,0 +1,188 @@
+"""A CSV month as blocks of whole lines, byte for byte."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass
+from queue import Queue
+from threading import Event, Thread
+from typing import IO, TypeVar, cast
+
+from isal import igzip, isal_zlib
+
+from taxi_assets.errors import SourceError
+from taxi_assets.tlc.header import Header, HeaderError, header_of_line
+from taxi_assets.tlc.integrity import MAX_UNPACKED_BYTES
+from taxi_assets.tlc.source import MonthFile
+
+BLOCK = 4 << 20
+"""Bytes read at a time. 4 MiB: larger blocks cost page faults, smaller ones Python calls."""
+LONGEST_LINE = 16 << 20
+"""Bytes. TLC's lines have about 100; a longer one means that this is no CSV of trips."""
+MOST_BYTES = MAX_UNPACKED_BYTES
+
+DAMAGED: tuple[type[Exception], ...] = (
+    EOFError,
+    gzip.BadGzipFile,
+    zlib.error,
+    cast("type[Exception]", isal_zlib.error),
+)
+"""What unpacking raises when the file is cut short or was changed."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Whole lines as they stand in the file, terminators included."""
+
+    first_line: int
+    """Number of the block's first line; the header is line 1."""
+    data: bytes
+    read: int
+    """Bytes of the file that had been read when this block was whole."""
+
+
+@dataclass(frozen=True)
+class CsvMonth:
+    """A CSV month that was opened and whose header is one of the service's."""
+
+    file: MonthFile
+    line: bytes
+    """The header line as published, terminator included."""
+    header: Header
+    blocks: Generator[Block]
+    """Close it to stop the reading early."""
+
+
+def open_csv(file: MonthFile) -> CsvMonth:
+    """Open a `.csv` or `.csv.gz` month and check its header.
+
+    Raises:
+        SourceError: the header is not the service's; while reading: the file is cut short.
+    """
+    blocks = _blocks(file)
+    first = next(blocks, None)
+    if first is None:
+        raise SourceError(f"{_what(file)} is empty: fetch it again")
+    line, data = _cut_header(first.data)
+    header = check_header(line, file)
+    rest = Block(2, data, first.read)
+
+    def all_blocks() -> Iterator[Block]:
+        if rest.data:
+            yield rest
+        yield from _renumbered(blocks, rest)
+
+    return CsvMonth(file, line, header, prefetch(all_blocks))
+
+
+def check_header(line: bytes, file: MonthFile) -> Header:
+    """The columns that a header line names.
+
+    Raises:
+        SourceError: naming the columns that are missing, unknown or in another place.
+    """
+    try:
+        return header_of_line(line, file.service, file.month)
+    except HeaderError as error:
+        raise wrong_header(error, file) from None
+
+
+def wrong_header(error: HeaderError, file: MonthFile) -> SourceError:
+    """What is said of a file that has not the service's columns."""
+    return SourceError(
+        f"{_what(file)} has a wrong header ({error}): expected {','.join(file.service.header)}, "
+        f"or the names of another year. Is this a {file.service.name} month as published?"
+    )
+
+
+def prefetch(iterate: Callable[[], Iterator[T]], ahead: int = 2) -> Generator[T]:
+    """Run an iterator in a thread, a few items ahead of its reader."""
+    queue: Queue[tuple[T | None, BaseException | None]] = Queue(ahead)
+    stop = Event()
+
+    def work() -> None:
+        error: BaseException | None = None
+        try:
+            for item in iterate():
+                queue.put((item, None))
+                if stop.is_set():
+                    return
+        except BaseException as raised:  # noqa: BLE001 - handed to the reader, who raises it
+            error = raised
+        queue.put((None, error or StopIteration()))
+
+    thread = Thread(target=work, name="prefetch", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = queue.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield cast("T", item)
+    finally:
+        stop.set()
+        while thread.is_alive():
+            while not queue.empty():
+                queue.get_nowait()
+            thread.join(0.01)
+
+
+def _what(file: MonthFile) -> str:
+    return f"{file.service.name} {file.month}: {file.url}"
+
+
+def _cut_header(data: bytes) -> tuple[bytes, bytes]:
+    end = data.find(b"\n") + 1 or len(data)
+    return data[:end], data[end:]
+
+
+def _renumbered(blocks: Iterator[Block], previous: Block) -> Iterator[Block]:
+    line = previous.first_line + previous.data.count(b"\n")
+    for block in blocks:
+        yield Block(line, block.data, block.read)
+        line += block.data.count(b"\n")
+
+
+def _blocks(file: MonthFile) -> Iterator[Block]:
+    """Blocks that end at a line's end; the last may lack its terminator."""
+    carry = b""
+    total = 0
+    with file.path.open("rb") as raw:
+        packed = file.path.name.lower().endswith(".gz")
+        stream = cast("IO[bytes]", igzip.open(raw)) if packed else raw
+        while chunk := _read(stream, file):
+            total += len(chunk)
+            if total > MOST_BYTES:
+                raise SourceError(
+                    f"{_what(file)} unpacks to over {MOST_BYTES:,} bytes: "
+                    "no month has as many; get the file again from where it is published"
+                )
+            end = chunk.rfind(b"\n") + 1
+            if not end:
+                carry += chunk
+                if len(carry) > LONGEST_LINE:
+                    raise SourceError(
+                        f"{_what(file)} has a line of over {LONGEST_LINE >> 20} MiB: "
+                        "this is no CSV of trips, or its lines end in CR alone"
+                    )
+                continue
+            yield Block(0, carry + chunk[:end], raw.tell())
+            carry = chunk[end:]
+    if carry:
+        yield Block(0, carry, file.size)
+
+
+def _read(stream: IO[bytes], file: MonthFile) -> bytes:
+    try:
+        return stream.read(BLOCK)
+    except DAMAGED as error:
+        raise SourceError(
+            f"{_what(file)} is cut short or damaged ({error}): fetch it again "
+            f"(delete {file.path} if it was downloaded)"
+        ) from error

@@ -1,0 +1,231 @@
+"""The columns of a month file: which of the service's columns each published name is.
+
+A file is of the era whose names its own match best. The names of an era may come with others,
+known or new; one that is missing beside a new one is a renamed column, and rejected. Whether a new
+name at the end is a column more or the renamed last one, the file's month decides.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import pyarrow as pa
+
+from taxi_assets.date_ranges import Month
+from taxi_assets.tlc.schema import Column, Era, Service, name_key
+
+# What pandas calls a column that has no name.
+NAMELESS = re.compile(r"(unnamed: \d+)?")
+LONGEST_HEADER = 1 << 16
+"""Bytes."""
+STORED = Month(1, 1)
+"""Month of a raw slice's header: its file had the columns that were due, and none is by now."""
+
+
+class HeaderError(ValueError):
+    """What is wrong with a header, as part of a sentence."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The columns of a file, in its order."""
+
+    service: Service
+    names: tuple[str, ...]
+    """As published, without blanks around them."""
+    era: Era
+
+    @cached_property
+    def columns(self) -> tuple[Column | None, ...]:
+        """The service's column of each name; None for what stays in raw."""
+        return tuple(self.service.by_name.get(name_key(name)) for name in self.names)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Position of each of the service's columns that the file has."""
+        return {column.name: at for at, column in enumerate(self.columns) if column}
+
+    @cached_property
+    def published(self) -> dict[str, str]:
+        """The file's name for each of the service's columns that it has."""
+        return {name: self.names[at] for name, at in self.places.items()}
+
+    @cached_property
+    def pickup_index(self) -> int:
+        """Position of the pickup time."""
+        return self.places[self.service.pickup_column]
+
+    @cached_property
+    def labels(self) -> dict[str, dict[str, str]]:
+        """By column that is published in labels: the label in capitals, and its value."""
+        return {
+            column.name: dict(column.labels)
+            for column in self.columns
+            if column and column.labels and (self.era.labels or column.kind == "text")
+        }
+
+    @cached_property
+    def raw_only(self) -> tuple[str, ...]:
+        """Known columns that the schema has no place for."""
+        known = set(map(name_key, self.service.elsewhere))
+        return tuple(name for name in self.names if name_key(name) in known)
+
+    @cached_property
+    def unknown(self) -> tuple[str, ...]:
+        """Columns never seen before; they are kept in raw."""
+        pairs = zip(self.names, self.columns, strict=True)
+        return tuple(name for name, column in pairs if not column and name not in self.raw_only)
+
+    @cached_property
+    def absent(self) -> tuple[str, ...]:
+        """The service's columns that the file lacks: null in the stores."""
+        return tuple(one.name for one in self.service.columns if one.name not in self.places)
+
+
+def header_of_line(line: bytes, service: Service, month: Month | None = None) -> Header:
+    """The columns that a CSV header line names; Excel's last columns without a name are none.
+
+    Args:
+        line: the header as published.
+        service: whose trips.
+        month: whose file it is, where that is known.
+
+    Raises:
+        HeaderError: naming the columns that are missing, unknown or in another place.
+    """
+    text = line.decode("utf-8-sig", "replace").rstrip("\r\n")
+    if "\r" in text:
+        raise HeaderError("its lines end in CR alone, not LF or CRLF")
+    # Only a name with a comma in it needs its quotes; broken ones are left to the comparison.
+    names = next(csv.reader([text], skipinitialspace=True)) if '"' in text else text.split(",")
+    while len(names) > 1 and not names[-1].strip(' "'):
+        names.pop()
+    return header_of(tuple(names), service, month=month)
+
+
+def header_of_slice(content: pa.Buffer | pa.Table, service: Service) -> Header:
+    """The columns of a day's raw slice: CSV lines under their header, or a table.
+
+    Raises:
+        HeaderError: naming the columns that are missing, unknown or in another place.
+    """
+    if isinstance(content, pa.Table):
+        return header_of(tuple(content.schema.names), service, by_name=True, month=STORED)
+    line, _, _ = content[:LONGEST_HEADER].to_pybytes().partition(b"\n")
+    return header_of_line(line, service, STORED)
+
+
+@lru_cache(maxsize=64)
+def header_of(
+    published: Sequence[str],
+    service: Service,
+    *,
+    by_name: bool = False,
+    month: Month | None = None,
+) -> Header:
+    """The columns of a file.
+
+    Args:
+        published: their names, in order.
+        service: whose trips.
+        by_name: readers find columns by name (Parquet), so that their order tells nothing and
+            one that is not there is null.
+        month: whose file it is, where that is known.
+
+    Raises:
+        HeaderError: naming the columns that are missing, unknown or in another place.
+    """
+    names = tuple(name.strip().strip('"').strip() for name in published)
+    nearest, *others = (Header(service, names, era) for era in _by_closeness(names, service, month))
+    try:
+        return _checked(nearest, by_name=by_name)
+    except HeaderError:
+        if month is None or any(service.is_due(name, month) for name in _missing(nearest)):
+            raise
+        # A column more, of later years, made the file look like theirs.
+        for header in others:
+            with suppress(HeaderError):
+                return _checked(header, by_name=by_name)
+        raise
+
+
+def _checked(header: Header, *, by_name: bool) -> Header:
+    """Return the header, if its file has the columns of its era."""
+    names, service = header.names, header.service
+    expected = {_identity(name, service): name.strip() for name in header.era.header}
+    found = [_identity(name, service) for name in names]
+    missing = _missing(header)
+    nameless = [str(at) for at, name in enumerate(names, 1) if NAMELESS.fullmatch(name.lower())]
+    twice = [name for name, columns in Counter(found).items() if name and columns > 1]
+    unknown = [repr(name[:40]) for name in header.unknown if name]
+    lacks = any(name not in header.places for name in service.required)
+    if lacks or nameless or twice or (missing and (unknown or not by_name)):
+        differs = (
+            f"missing {', '.join(missing)}" if missing else "",
+            f"unknown {', '.join(unknown[:5])}" if unknown else "",
+            f"no name in column {', '.join(nameless[:5])}, as pandas writes an index"
+            if nameless
+            else "",
+            f"twice {', '.join(expected.get(name, name) for name in twice)}" if twice else "",
+        )
+        raise HeaderError("; ".join(part for part in differs if part))
+    if not by_name:
+        _check_order(names, [one in expected for one in found], header.era, service)
+    return header
+
+
+def _missing(header: Header) -> list[str]:
+    """Names of the era that the file has under none of theirs."""
+    found = {_identity(name, header.service) for name in header.names}
+    names = header.era.header
+    return [name.strip() for name in names if _identity(name, header.service) not in found]
+
+
+def _identity(name: str, service: Service) -> str:
+    """What a name and its aliases share."""
+    column = service.by_name.get(name_key(name))
+    return column.name if column else name_key(name)
+
+
+def _by_closeness(names: Sequence[str], service: Service, month: Month | None) -> list[Era]:
+    """The eras, those with most of the names and fewest others first; of equals the newest of CSV.
+
+    An unknown name at the place of a column that CSV files have by the month is taken for it.
+    """
+    found = {_identity(name, service) for name in names}
+    spelled = set(map(name_key, names))
+    known = {*service.by_name, *map(name_key, service.elsewhere)}
+    unknown = {at for at, name in enumerate(names) if name_key(name) not in known}
+
+    def closeness(era: Era) -> tuple[int, int, bool]:
+        expected = {_identity(name, service) for name in era.header}
+        same = len(spelled & set(map(name_key, era.header)))
+        renamed = 0
+        if month and not era.parquet:
+            renamed = sum(
+                at in unknown and service.is_due(name, month)
+                for at, name in enumerate(era.header)
+                if _identity(name, service) not in found
+            )
+        missing = len(expected - found) - renamed
+        return len(expected & found) - missing, same, not era.parquet
+
+    newest_first = service.all_eras[::-1]
+    return sorted(newest_first, key=closeness, reverse=True)
+
+
+def _check_order(names: Sequence[str], of_era: Sequence[bool], era: Era, service: Service) -> None:
+    kept = [
+        (at, name) for at, (name, known) in enumerate(zip(names, of_era, strict=True), 1) if known
+    ]
+    for (at, name), expected in zip(kept, era.header, strict=True):
+        if _identity(name, service) != _identity(expected, service):
+            raise HeaderError(
+                f"in another order: column {at} is {name} instead of {expected.strip()}"
+            )

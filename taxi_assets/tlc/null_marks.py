@@ -1,0 +1,50 @@
+r"""What writers put into a text for "no value".
+
+The marks are pandas' own (`read_csv`, parameter `na_values`), with `\N` of MySQL, Hive and
+PostgreSQL's COPY and `NaT` of pandas' times. Case tells nothing. A label of TLC's dictionary
+comes first: `NA` is an unknown payment in the months of labels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import lru_cache
+from itertools import product
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import types
+
+from taxi_assets.tlc.arrow_types import is_text
+
+NULL_MARKS = frozenset(
+    {
+        *("", "NULL", r"\N", "NAN", "-NAN", "NA", "<NA>", "N/A", "NONE", "NAT"),
+        *("#N/A", "#N/A N/A", "#NA", "-1.#IND", "1.#IND", "-1.#QNAN", "1.#QNAN"),
+    }
+)
+"""In capitals."""
+
+
+@lru_cache(maxsize=16)
+def spellings(except_for: frozenset[str] = frozenset()) -> list[str]:
+    """Return the marks in every case, for readers that compare bytes."""
+    return [
+        "".join(letters)
+        for mark in sorted(NULL_MARKS - except_for)
+        for letters in product(*(sorted({letter.lower(), letter}) for letter in mark))
+    ]
+
+
+def without_null_marks(values: pa.Array, labels: Collection[str] = ()) -> pa.Array:
+    """Return plain values with nulls for marks of "no value": in texts those above, else NaN."""
+    if is_text(values.type):
+        marks = pa.array(sorted(NULL_MARKS.difference(labels)), pa.string())
+        blank = pc.is_in(pc.ascii_upper(values), marks)
+    elif types.is_floating(values.type):
+        blank = pc.is_nan(values)
+    else:
+        return values
+    if not pc.any(blank).as_py():
+        return values
+    return pc.if_else(blank, pa.scalar(None, values.type), values)

@@ -1,0 +1,139 @@
+"""What a server or a folder has of a month, without bringing it: one HEAD, or one stat."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import Path
+
+import requests
+
+from taxi_assets.tlc.download import (
+    REMEDIES,
+    TRANSIENT_STATUS,
+    UNASKABLE,
+    Origin,
+    SourceUnavailableError,
+    Version,
+    cause_of,
+    unaskable,
+    version_of,
+)
+from taxi_assets.tlc.http_session import LimitedSession
+
+TIMEOUT = (5.0, 10.0)
+"""Seconds to connect, and of silence."""
+TOTAL_SECONDS = 20.0
+"""Of one request with its redirects: a sensor's tick has 60 for all its months."""
+ABSENT = frozenset({403, 404, 410})
+"""What servers say of a file that is not there. TLC's says 403."""
+FIRST_BYTE = {"Range": "bytes=0-0"}
+
+
+def look_at(origin: Origin, before: Version | None = None) -> Version | None:
+    """What the server has under `origin.url`; None where it has nothing.
+
+    An ETag that is another one than that of `before` is asked for twice. One that changes with
+    each answer, as some CDNs' do, says nothing of the file and is left out.
+
+    Raises:
+        SourceError: it refuses, for a reason that waiting does not change.
+        SourceUnavailableError: it does not answer now.
+    """
+    now = _ask_for_version(origin)
+    if now is None or before is None or not (now.etag and before.etag):
+        return now
+    if now.total in (None, before.total) and now.differs_from(before):
+        again = _ask_for_version(origin)
+        if again is not None and again.etag != now.etag:
+            return replace(again, etag=None)
+    return now
+
+
+def _ask_for_version(origin: Origin) -> Version | None:
+    response = _ask("HEAD", origin, {})
+    if _is_refused(response.status_code):
+        response = _ask("GET", origin, FIRST_BYTE)
+    status = response.status_code
+    if status in ABSENT:
+        return None
+    if status in TRANSIENT_STATUS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise SourceUnavailableError(
+            f"{origin.label}: {origin.public}: the server answered {status}; it may later"
+        )
+    if status not in (
+        HTTPStatus.OK,
+        HTTPStatus.PARTIAL_CONTENT,
+        HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,  # an empty file has no first byte
+    ):
+        remedy = REMEDIES.get(status, "check TAXI_SOURCE")
+        raise origin.refusal(f"the server answered {status}", remedy)
+    return version_of(response.headers, _total_of(response))
+
+
+def _is_refused(status: int) -> bool:
+    """Whether GET decides what HEAD answered with a status.
+
+    A presigned URL is signed for GET alone: HEAD of it is forbidden, or a bad request. Servers of
+    other kinds do not know HEAD, and answer 404, 405 or 501.
+    """
+    is_client_error = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
+    return status == HTTPStatus.NOT_IMPLEMENTED or (
+        is_client_error and status not in TRANSIENT_STATUS
+    )
+
+
+def _total_of(response: requests.Response) -> int | None:
+    """Bytes of the file; None where the answer does not say.
+
+    The length of an encoded body is not the file's, and 0 is what servers say to HEAD that do not
+    know it.
+    """
+    headers = response.headers
+    if response.status_code != HTTPStatus.OK:
+        total = headers.get("Content-Range", "").rpartition("/")[2]
+        return int(total) if total.isdecimal() else None
+    if headers.get("Content-Encoding", "identity").lower() != "identity":
+        return None
+    length = headers.get("Content-Length", "")
+    return int(length) or None if length.isdecimal() else None
+
+
+def _ask(method: str, origin: Origin, headers: dict[str, str]) -> requests.Response:
+    """The answer; its body is not read, and closed at once."""
+    try:
+        with (
+            LimitedSession(TOTAL_SECONDS, TOTAL_SECONDS) as session,
+            session.request(
+                method,
+                origin.url,
+                headers=headers,
+                stream=True,
+                timeout=TIMEOUT,
+                allow_redirects=True,
+            ) as response,
+        ):
+            return response
+    except UNASKABLE as error:
+        raise unaskable(error, origin) from None
+    except requests.RequestException as error:
+        raise SourceUnavailableError(
+            f"{origin.label}: {origin.public}: no answer ({cause_of(error)}); it may come later"
+        ) from None
+    except ValueError as error:  # urllib's own, of a redirect to http://[
+        raise unaskable(error, origin) from None
+
+
+def stat_of(path: Path) -> Version | None:
+    """A file on this machine: its mtime (ISO, UTC) and size; None where there is none."""
+    try:
+        stat = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return Version(None, modified_at(stat.st_mtime), stat.st_size)
+
+
+def modified_at(mtime: float) -> str:
+    """A file's time as it is kept and compared: ISO, UTC, whole seconds."""
+    return datetime.fromtimestamp(int(mtime), UTC).isoformat()

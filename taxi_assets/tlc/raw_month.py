@@ -1,0 +1,264 @@
+"""A month file pulled apart into days: the pass that every raw slice comes from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import date
+
+import pyarrow as pa
+
+from taxi_assets.errors import SourceError
+from taxi_assets.lazy_partitions import bounded_map
+from taxi_assets.settings import MOST_UNREADABLE, LimitSettings
+from taxi_assets.tlc.csv_blocks import Block, open_csv
+from taxi_assets.tlc.csv_split import (
+    BLANK,
+    OUTSIDE,
+    UNREADABLE,
+    Group,
+    Unreadable,
+    day_of,
+    split_block,
+)
+from taxi_assets.tlc.header import Header
+from taxi_assets.tlc.parquet_batches import Batch, RowsOfDay, open_parquet, split_batch
+from taxi_assets.tlc.source import MonthFile
+from taxi_assets.trips.parse import parse
+
+CODEC = pa.Codec("zstd", 1)
+"""125 MB of lines pack to 27 MB in 0.3 s; gzip level 1 takes six times as long."""
+
+ALL_WRONG = 1000
+"""Rows of which none can be read that are no accident but another format."""
+
+PLACES = {OUTSIDE: "other months", UNREADABLE: "unreadable rows", BLANK: "blank lines"}
+MAX_REASONS = 1_000_000
+"""Unreadable rows of which number and reason are noted: 200 MB of memory."""
+
+
+@dataclass(frozen=True)
+class PackedLines:
+    """Lines of one place, packed; concatenated packed lines unpack to concatenated lines."""
+
+    key: int
+    lines: pa.Buffer
+    packed: bytes
+    rows: int
+
+    @property
+    def size(self) -> int:
+        """Bytes, unpacked."""
+        return int(self.lines.size)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What became of one piece of the file."""
+
+    kept: Sequence[PackedLines | RowsOfDay]
+    rows: Mapping[int, int]
+    unreadable: list[Unreadable]
+    read: int
+    fewest: int | None = None
+    """Fewest fields of a CSV row that can be read."""
+    cut: Unreadable | None = None
+    """The last line of a CSV month, where it stops too early."""
+    last: bytes = b""
+    """The last line of a CSV month, where it has no end."""
+
+
+@dataclass
+class RawMonth:
+    """A month file and the days of it that a run wants.
+
+    `rows` and `unreadable` grow during the pass and are whole at its end.
+    """
+
+    file: MonthFile
+    days: list[date]
+    most_unreadable: float = MOST_UNREADABLE
+    max_day_bytes: int = LimitSettings.max_day_bytes
+    line: bytes = b""
+    """Header line of a CSV month."""
+    schema: pa.Schema | None = None
+    """Columns of a Parquet month, as published."""
+    header: Header | None = None
+    rows: Counter[int] = field(default_factory=Counter[int])
+    """Rows by day of the month (also of days that the run does not want), OUTSIDE and UNREADABLE;
+    BLANK counts lines that are no rows."""
+    unreadable: list[Unreadable] = field(default_factory=list[Unreadable])
+    int96: tuple[str, ...] = ()
+    """Columns of a Parquet month that are stored as INT96."""
+
+    @property
+    def days_without_rows(self) -> list[date]:
+        """Days of the month that no row of the file belongs to, after the pass."""
+        return [day for day in self.file.month.window if not self.rows[day.day]]
+
+    @property
+    def file_rows(self) -> int:
+        """Rows of the file: every line but the header and blank ones."""
+        return self.rows.total() - self.rows[BLANK]
+
+    @property
+    def is_parquet(self) -> bool:
+        """Whether the file is Parquet, and not CSV."""
+        return self.file.path.name.lower().endswith(".parquet")
+
+    def pass_over(self, progress: Callable[[str], None]) -> Iterator[PackedLines | RowsOfDay]:
+        """Every line (packed) or row that the run keeps, in file order within its place.
+
+        Raises:
+            SourceError: the file was cut, its columns are not the service's, too many of its rows
+                cannot be read, none of them is of the month, or a day is larger than one is.
+            UnavailableError: the file was replaced meanwhile.
+        """
+        self.file.refuse_replaced()
+        self.rows.clear()
+        self.unreadable.clear()
+        wanted = {day.day for day in self.days} | {OUTSIDE, UNREADABLE, BLANK}
+        reported, fewest = 0, None
+        sizes = Counter[int]()
+        read = self._read_parquet(wanted) if self.is_parquet else self._read_csv(wanted)
+        with closing(read) as parts:
+            for part in parts:
+                self.rows.update(part.rows)
+                self.unreadable += part.unreadable
+                if self._is_hopeless():
+                    break
+                self._reject_cut(part, fewest)
+                fewest = min(filter(None, (fewest, part.fewest)), default=None)
+                self._reject_large(part.kept, sizes)
+                yield from part.kept
+                share = part.read * 10 // max(self.file.size, 1)
+                if share > reported:
+                    reported = share
+                    progress(self._progress(part.read))
+        self.file.refuse_replaced()
+        self._refuse_unreadable()
+        self._reject_without_rows()
+
+    def _reject_large(self, parts: Sequence[PackedLines | RowsOfDay], sizes: Counter[int]) -> None:
+        """Reject a file with more rows in one place than may be in memory at once.
+
+        Every later stage holds a day as a whole.
+        """
+        for part in parts:
+            sizes[part.key] += part.size
+            if sizes[part.key] > self.max_day_bytes:
+                where = PLACES.get(part.key) or str(day_of(part.key, self.file.month))
+                raise SourceError(
+                    f"{self._label}: {self.file.url} has over {self.max_day_bytes:,} bytes of rows "
+                    f"for {where}, more than a day may have. Nothing was stored; is this the file "
+                    "as published? If so, raise TAXI_MAX_DAY_BYTES (a run needs about eight times "
+                    "as much memory)"
+                )
+        if len(self.unreadable) > MAX_REASONS:
+            raise SourceError(
+                f"{self._label}: over {MAX_REASONS:,} rows of {self.file.url} cannot be used, "
+                f"first {self.unreadable[0].line}: {self.unreadable[0].reason}. Nothing was stored"
+            )
+
+    def _read_csv(self, wanted: set[int]) -> Generator[_Part]:
+        csv = open_csv(self.file)
+        self.line, self.header = csv.line, csv.header
+
+        def work(block: Block) -> _Part:
+            split = split_block(block, csv.header, self.file.month)
+            kept = [_pack(group) for group in split.groups if group.key in wanted]
+            rows = {group.key: group.rows for group in split.groups}
+            last = b"" if block.data.endswith((b"\n", b"\r")) else block.data
+            return _Part(kept, rows, split.unreadable, split.read, split.fewest, split.cut, last)
+
+        with closing(csv.blocks) as blocks:
+            yield from bounded_map(work, blocks)
+
+    def _read_parquet(self, wanted: set[int]) -> Generator[_Part]:
+        days = {day.day for day in self.days}
+        parquet = open_parquet(self.file, days, self.max_day_bytes)
+        self.schema, self.header, self.int96 = parquet.schema, parquet.header, parquet.int96
+
+        def work(batch: Batch) -> _Part:
+            split = split_batch(batch, parquet.header, self.file.month, wanted)
+            return _Part(split.groups, split.rows, split.unreadable, batch.read)
+
+        with closing(parquet.batches) as batches:
+            yield from bounded_map(work, batches)
+
+    def _progress(self, read: int) -> str:
+        share = read * 10 // max(self.file.size, 1)
+        return (
+            f"{self._label}: {self.file_rows:,} rows, {read / 2**20:.1f} of "
+            f"{self.file.size / 2**20:.1f} MiB ({min(share * 10, 100)} %)"
+        )
+
+    @property
+    def _label(self) -> str:
+        return f"{self.file.service.name} {self.file.month}"
+
+    def _refuse_unreadable(self) -> None:
+        bad = len(self.unreadable)
+        if bad <= self.file_rows * self.most_unreadable:
+            return
+        first, unit = self.unreadable[0], "row" if self.is_parquet else "line"
+        raise SourceError(
+            f"{self._label}: {bad:,} of {self.file_rows:,} rows read of {self.file.url} cannot be "
+            f"used, first {unit} {first.line}: {first.reason}. Nothing was stored; mend the file, "
+            f"or allow more with TAXI_MOST_UNREADABLE (now {self.most_unreadable:g})"
+        )
+
+    def _reject_cut(self, part: _Part, fewest: int | None) -> None:
+        """Reject a CSV file whose last line has no end and is not all of a row."""
+        why = part.cut.reason if part.cut else ""
+        if part.last and not why:
+            if part.fewest and fewest and part.fewest < fewest:
+                why = f"{part.fewest} fields, where every other row has {fewest}"
+            else:
+                why = self._cut_value(part.last)
+        if why:
+            at = f"line {part.cut.line}" if part.cut else "its last line"
+            raise SourceError(
+                f"{self._label}: {self.file.url} was cut short inside {at}, which has no line end "
+                f"({why}). Nothing was stored; get the file again from where it is published"
+            )
+
+    def _cut_value(self, line: bytes) -> str:
+        """Return what is wrong with the last value of a file that ends in it."""
+        if self.header is None:
+            return ""
+        header = self.line.rstrip(b"\r\n") + b"\n"
+        bad = parse(pa.py_buffer(header + line), self.file.service).unreadable
+        ours = bool(bad) and bad[0].column == self.header.names[-1]
+        return f"{bad[0].column}={bad[0].value[:40]!r}" if ours else ""
+
+    def _reject_without_rows(self) -> None:
+        """Reject a file that would empty all the days of its month."""
+        outside, unreadable = self.rows[OUTSIDE], len(self.unreadable)
+        if self.file_rows > outside + unreadable:
+            return
+        raise SourceError(
+            f"{self._label}: none of the {self.file_rows:,} rows of {self.file.url} has its pickup "
+            f"in {self.file.month} ({outside:,} in other months, {unreadable:,} unreadable). "
+            "Nothing was stored, loaded days stay as they are; is it another month's file, or was "
+            "it cut? Check TAXI_SOURCE"
+        )
+
+    def _is_hopeless(self) -> bool:
+        """Whether no row could be read, of so many that the rest need not be noted one by one."""
+        return self.most_unreadable < 1 and len(self.unreadable) == self.file_rows >= ALL_WRONG
+
+    def day_rows(self, day: date) -> int:
+        """Raw rows of a day, after the pass."""
+        return self.rows[day.day]
+
+
+def _pack(group: Group) -> PackedLines:
+    return PackedLines(
+        group.key, group.lines, CODEC.compress(group.lines, asbytes=True), group.rows
+    )
+
+
+__all__ = ["BLANK", "OUTSIDE", "UNREADABLE", "PackedLines", "RawMonth", "RowsOfDay", "day_of"]

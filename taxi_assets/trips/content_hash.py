@@ -1,0 +1,115 @@
+"""A hash of rows that says the same of the same rows, however they are cut into batches."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import types
+
+from taxi_assets.tlc.arrow_types import children, is_text
+
+
+class ContentHash:
+    """SHA-256 of columns, types, values and nulls, in the order of the rows."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._columns: list[_ColumnHash] = []
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """Add rows."""
+        if not self._columns:
+            self._columns = [_ColumnHash() for _ in batch.columns]
+        for column, array in zip(self._columns, batch.columns, strict=True):
+            column.update(array)
+        self.rows += batch.num_rows
+
+    def hexdigest(self, schema: pa.Schema | None) -> str:
+        """The hash of all rows so far."""
+        whole = hashlib.sha256(f"{self.rows} {schema}".encode())
+        for column in self._columns if self.rows else ():
+            whole.update(column.digest())
+        return whole.hexdigest()
+
+
+class _ColumnHash:
+    """Hashes of one column, or of one array that a nested column consists of."""
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self.values, self.lengths, self.nulls = (hashlib.sha256() for _ in range(3))
+        self.children: list[_ColumnHash] = []
+
+    def digest(self) -> bytes:
+        """Everything so far, in one order."""
+        own = b"".join(part.digest() for part in (self.values, self.lengths, self.nulls))
+        return own + b"".join(child.digest() for child in self.children)
+
+    def update(self, array: pa.Array) -> None:
+        """Add values; each hash gets what it would get of all batches at once."""
+        if isinstance(array, pa.ExtensionArray):
+            array = array.storage
+        if types.is_dictionary(array.type):
+            array = array.dictionary_decode()
+        rows = len(array)
+        if array.null_count and not types.is_null(array.type):
+            self.nulls.update((np.flatnonzero(_is_null(array)) + self.rows).astype("<i8").tobytes())
+        self._add(array)
+        self.rows += rows
+
+    def _add(self, array: pa.Array) -> None:
+        kind = array.type
+        if types.is_null(kind):
+            return
+        parts = children(array)
+        if parts is not None:
+            if not types.is_struct(kind):
+                self.lengths.update(_lengths(array).tobytes())
+            self.children = self.children or [_ColumnHash() for _ in parts]
+            for child, part in zip(self.children, parts, strict=True):
+                child.update(part)
+        elif types.is_boolean(kind):
+            self._add(array.cast(pa.uint8()))
+        elif is_text(kind) or not _has_width(kind):
+            texts = array.cast(pa.large_binary(), safe=False)
+            present = pc.fill_null(texts, b"")
+            self.lengths.update(pc.binary_length(present).to_numpy().tobytes())
+            self.values.update(b"".join(present.to_pylist()))
+        else:
+            self.values.update(_fixed(array))
+
+
+def _is_null(array: pa.Array) -> npt.NDArray[np.bool_]:
+    nulls: npt.NDArray[np.bool_] = array.is_null().to_numpy(zero_copy_only=False)
+    return nulls
+
+
+def _lengths(array: pa.Array) -> npt.NDArray[np.int64]:
+    """How many values each list or map of an array has; a null has none."""
+    if types.is_map(array.type):
+        entry = pa.struct([array.type.key_field, array.type.item_field])
+        array = array.cast(pa.list_(pa.field("entries", entry, nullable=False)))
+    lengths = pc.fill_null(pc.list_value_length(array), 0)
+    return np.asarray(lengths.to_numpy(zero_copy_only=False), np.int64)
+
+
+def _has_width(kind: pa.DataType) -> bool:
+    """Whether all values of a type have the same number of bytes."""
+    return types.is_primitive(kind) or types.is_decimal(kind) or types.is_fixed_size_binary(kind)
+
+
+def _fixed(array: pa.Array) -> Any:
+    """Values of one width, as they lie in memory, with zeros where there is none."""
+    width = array.type.bit_width // 8
+    content = array.buffers()[1]
+    values = memoryview(content)[array.offset * width : (array.offset + len(array)) * width]
+    if not array.null_count:
+        return values
+    zeroed = np.frombuffer(values, np.uint8).reshape(len(array), width).copy()
+    zeroed[_is_null(array)] = 0
+    return zeroed

@@ -1,0 +1,155 @@
+"""The code server of docker-compose and its launcher: no run is lost, whatever dies."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster._core.launcher.base import WorkerStatus
+from dagster._core.test_utils import create_run_for_test
+from dagster._core.workspace.context import WorkspaceProcessContext
+from dagster._core.workspace.load_target import GrpcServerTarget
+from dagster._daemon.monitoring.run_monitoring import execute_run_monitoring_iteration
+
+from taxi_assets.dagster_internals.run_launcher import WatchedRunLauncher
+from taxi_assets_tests.test_server import until
+
+SETTINGS = """
+telemetry: {enabled: false}
+run_launcher: {module: taxi_assets.dagster_internals.run_launcher, class: WatchedRunLauncher}
+run_monitoring: {enabled: true}
+"""
+JOBS = """
+import os, pathlib, time
+import dagster as dg
+
+@dg.op(config_schema={"pid_file": str})
+def sleeps(context):
+    pathlib.Path(context.op_config["pid_file"]).write_text(str(os.getpid()))
+    time.sleep(300)
+
+@dg.job(executor_def=dg.in_process_executor)
+def long():
+    sleeps()
+
+defs = dg.Definitions(jobs=[long])
+"""
+
+
+@contextmanager
+def code_server(folder: Path, port: int) -> Iterator[subprocess.Popen]:
+    """A code server in a process group of its own; its runs are killed with it."""
+    options = ["--host", "127.0.0.1", "--port", str(port), "-f", str(folder / "jobs.py")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "taxi_assets.dagster_internals.code_server", *options],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        until(lambda: answers(port), 60)
+        yield process
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.DagsterInstance]:
+    (tmp_path / "dagster.yaml").write_text(SETTINGS)
+    (tmp_path / "jobs.py").write_text(JOBS)
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def launch(
+    instance: dg.DagsterInstance, context: WorkspaceProcessContext
+) -> tuple[dg.DagsterRun, int]:
+    """A run of the long job, and the id of its process."""
+    workspace = context.create_request_context()
+    location = workspace.get_code_location("jobs")
+    job = location.get_repository("__repository__").get_full_job("long")
+    pid_file = Path(os.environ["DAGSTER_HOME"], "pid")
+    pid_file.unlink(missing_ok=True)
+    run = create_run_for_test(
+        instance,
+        job_name="long",
+        run_config={"ops": {"sleeps": {"config": {"pid_file": str(pid_file)}}}},
+        remote_job_origin=job.get_remote_origin(),
+        job_code_origin=job.get_python_origin(),
+    )
+    instance.launch_run(run.run_id, workspace)
+    until(lambda: pid_file.exists() and pid_file.read_text(), 60)
+    return run, int(pid_file.read_text())
+
+
+def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunStatus:
+    found = instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found.status
+
+
+def test_a_run_whose_code_server_was_killed_is_found_dead(
+    instance: dg.DagsterInstance, tmp_path: Path, port: int
+) -> None:
+    launcher = instance.run_launcher
+    assert isinstance(launcher, WatchedRunLauncher)
+    target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="jobs")
+
+    def monitor() -> None:
+        with WorkspaceProcessContext(instance, target) as context:
+            list(execute_run_monitoring_iteration(context, logging.getLogger("test")))
+
+    with code_server(tmp_path, port):
+        with WorkspaceProcessContext(instance, target) as context:
+            run, _ = launch(instance, context)
+        assert launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
+        monitor()
+        assert status(instance, run) == dg.DagsterRunStatus.STARTED
+    # Nobody answers: it may be the network, and a second run beside the first would be worse.
+    assert launcher.check_run_worker_health(run).status == WorkerStatus.RUNNING
+    with code_server(tmp_path, port):
+        assert launcher.check_run_worker_health(run).status == WorkerStatus.NOT_FOUND
+        monitor()
+    assert status(instance, run) == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_that_died_while_the_storage_was_away_is_found_dead(
+    instance: dg.DagsterInstance, tmp_path: Path, port: int
+) -> None:
+    target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="jobs")
+    storage, away = tmp_path / "history", tmp_path / "away"
+    with code_server(tmp_path, port):
+        with WorkspaceProcessContext(instance, target) as context:
+            run, process = launch(instance, context)
+        storage.rename(away)
+        storage.write_text("no folder")
+        os.kill(process, signal.SIGKILL)
+        # The server looks once a second, and fails.
+        with pytest.raises(TimeoutError):
+            until(lambda: not storage.is_file(), 4)
+        storage.unlink()
+        away.rename(storage)
+        until(lambda: status(instance, run) == dg.DagsterRunStatus.FAILURE, 30)

@@ -1,0 +1,217 @@
+"""Alerts about real runs that failed or have failed checks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+from dagster import DagsterEventType
+
+from taxi_assets.defs.alerts import targets
+from taxi_assets.defs.alerts.alert_sensors import UntoldError, alert_sensors
+from taxi_assets.errors import SettingsError
+from taxi_assets.tlc.services import SERVICES
+from taxi_assets_tests.defs.automation.receivers import Receiver, free_port, http_receiver
+from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
+from taxi_assets_tests.stores import Runs
+
+pytestmark = pytest.mark.usefixtures("home")
+
+GREEN = SERVICES["green"]
+DAYS = [f"2020-11-{day:02d}" for day in range(1, 9)]
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    """A webhook that is set as the one target."""
+    with http_receiver() as found:
+        monkeypatch.setenv("TAXI_ALERT_WEBHOOK", found.url)
+        monkeypatch.setenv("TAXI_UI_URL", "https://dagster.example.com/")
+        yield found
+
+
+@pytest.fixture
+def failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dg.ExecuteInProcessResult:
+    """A run over a week whose month file is not there."""
+    monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / "{service}_{year}-{month}.csv"))
+    return Runs().run("green", DAYS[0], DAYS[-1])
+
+
+def run_of(result: dg.ExecuteInProcessResult) -> dg.DagsterRun:
+    run = dg.DagsterInstance.get().get_run_by_id(result.run_id)
+    assert run is not None
+    return run
+
+
+def tick(result: dg.ExecuteInProcessResult) -> dg.SkipReason | None:
+    """The sensor of the run's status, called as by the daemon."""
+    instance, run = dg.DagsterInstance.get(), run_of(result)
+    of_failures, of_checks = alert_sensors()
+    ended = {
+        dg.DagsterRunStatus.FAILURE: (of_failures, DagsterEventType.RUN_FAILURE),
+        dg.DagsterRunStatus.SUCCESS: (of_checks, DagsterEventType.RUN_SUCCESS),
+    }
+    sensor, kind = ended[run.status]
+    (record,) = instance.get_records_for_run(run.run_id, of_type=kind).records
+    context = dg.build_run_status_sensor_context(
+        sensor.name, record.event_log_entry.get_dagster_event(), instance, run
+    )
+    if kind == DagsterEventType.RUN_FAILURE:
+        context = context.for_run_failure()
+    return sensor(context)
+
+
+def noted(result: dg.ExecuteInProcessResult) -> list[str]:
+    """What the sensors wrote into the run's log."""
+    records = (
+        dg.DagsterInstance.get()
+        .get_records_for_run(result.run_id, of_type=DagsterEventType.ENGINE_EVENT)
+        .records
+    )
+    messages = [record.event_log_entry.get_dagster_event().message for record in records]
+    return [message for message in messages if message and "_alert: " in message]
+
+
+def test_a_failed_run_is_told_with_its_real_cause(
+    failed: dg.ExecuteInProcessResult, receiver: Receiver, tmp_path: Path
+) -> None:
+    tick(failed)
+    (body,) = receiver.bodies
+    assert body["title"] == "green_daily failed: green/raw_trips 2020-11-01 to 2020-11-08"
+    cause = body["cause"]
+    assert "no such file" in cause
+    assert str(tmp_path / "green_2020-11.csv") in cause
+    assert "\n" not in cause
+    assert "Steps failed" not in cause
+    assert body["link"] == f"https://dagster.example.com/runs/{failed.run_id}"
+    assert run_of(failed).status == dg.DagsterRunStatus.FAILURE
+    assert noted(failed) == [
+        "run_failure_alert: telling webhook",
+        "run_failure_alert: told webhook",
+    ]
+
+
+def test_a_run_is_told_once_and_after_crashes_twice_at_most(
+    failed: dg.ExecuteInProcessResult, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send = targets.send
+
+    def crash(*arguments: object) -> None:
+        send(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as crashing:
+        crashing.setattr("taxi_assets.defs.alerts.alert_sensors.send", crash)
+        for _ in range(4):
+            try:
+                tick(failed)
+            except KeyboardInterrupt:
+                continue
+    assert len(receiver.bodies) == 2
+    tick(failed)
+    assert len(receiver.bodies) == 2
+
+
+def test_a_second_tick_tells_nothing_again(
+    failed: dg.ExecuteInProcessResult, receiver: Receiver
+) -> None:
+    tick(failed)
+    tick(failed)
+    assert len(receiver.bodies) == 1
+
+
+def test_what_could_not_be_told_is_in_the_tick_and_in_the_run(
+    failed: dg.ExecuteInProcessResult, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "PAUSES", (0.01,))
+    refused = f"http://127.0.0.1:{free_port()}/planted-secret"
+    monkeypatch.setenv("TAXI_ALERT_SLACK_WEBHOOK", refused)
+    with pytest.raises(UntoldError) as error:
+        tick(failed)
+    assert str(error.value) == f"run {failed.run_id} was not told to Slack: no connection"
+    assert noted(failed)[-1] == "run_failure_alert: told webhook (not told: Slack: no connection)"
+    assert len(receiver.bodies) == 1
+    assert run_of(failed).status == dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_with_wrong_settings_is_told(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as wrong:
+        wrong.setenv("TAXI_LAKE_LAYOUT", "flat")
+        result = Runs().run("green", "2020-11-05")
+        assert not result.success
+        tick(result)
+    (body,) = receiver.bodies
+    assert "TAXI_LAKE_LAYOUT='flat' is none of hive, date" in body["cause"]
+
+
+def test_wrong_alert_settings_fail_the_tick_and_no_run(
+    failed: dg.ExecuteInProcessResult, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAXI_ALERT_ON", "always")
+    with pytest.raises(SettingsError, match="TAXI_ALERT_ON='always' is none of"):
+        tick(failed)
+    assert receiver.bodies == []
+    for sensor in alert_sensors():
+        assert "Nobody is told, the settings are wrong: alerts: TAXI_ALERT_ON" in (
+            sensor.description or ""
+        )
+
+
+@pytest.mark.parametrize("warnings", [True, False])
+def test_failed_checks_of_a_run_that_succeeded(
+    warnings: bool, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [trip(day, -5.0) for day in DAYS]
+    monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2020-11", lines))
+    if warnings:
+        monkeypatch.setenv("TAXI_ALERT_ON", "failure_and_warnings")
+    result = Runs().run("green", DAYS[0], DAYS[-1])
+    assert result.success
+    tick(result)
+    if not warnings:
+        assert receiver.bodies == noted(result) == []
+        return
+    (body,) = receiver.bodies
+    assert body["title"] == "green_daily has failed checks: 2020-11-01 to 2020-11-08"
+    days = f"({', '.join(DAYS[:5])} and 3 more)"
+    assert body["checks"] == [
+        f"WARN green/raw_trips.every_day_has_rows {days}",
+        f"WARN green/cleaned_trips.negative_totals {days}",
+    ]
+    assert body["failed"] is False
+
+
+def test_a_failed_error_check_is_always_told(
+    receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [trip(DAYS[0]), trip(DAYS[1], passengers="many")]
+    monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2020-11", lines))
+    result = Runs().run("green", DAYS[0], DAYS[1])
+    assert not result.success
+    tick(result)
+    (body,) = receiver.bodies
+    assert body["checks"] == [f"ERROR green/cleaned_trips.values_readable ({DAYS[1]})"]
+    assert f"1 of 2 days not stored; the other 1 are stored. {DAYS[1]}: " in body["cause"]
+
+
+def test_without_a_target_the_sensors_say_so_and_are_stopped(
+    failed: dg.ExecuteInProcessResult,
+) -> None:
+    for sensor in alert_sensors():
+        assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
+        assert "No target is set: TAXI_ALERT_SLACK_WEBHOOK" in (sensor.description or "")
+    skipped = tick(failed)
+    assert isinstance(skipped, dg.SkipReason)
+    assert "no target is set" in (skipped.skip_message or "")
+    assert noted(failed) == []
+
+
+def test_with_a_target_the_sensors_run_and_show_no_secret(receiver: Receiver) -> None:
+    for sensor in alert_sensors():
+        assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
+        assert "Targets: webhook." in (sensor.description or "")
+        assert "planted-secret" not in (sensor.description or "")

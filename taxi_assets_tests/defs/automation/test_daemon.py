@@ -1,0 +1,252 @@
+"""Schedule, sensor and API on Dagster's real webserver and daemon, one for all tests."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from datetime import date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import pytest
+from dagster._core.scheduler.instigation import ScheduleInstigatorData
+
+from taxi_assets.tlc.services import SERVICES
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.defs.automation.test_sensors import month_file, path_of
+from taxi_assets_tests.fake_http_server import Site, serving
+from taxi_assets_tests.stores import store_totals
+from taxi_assets_tests.test_server import DAGSTER, ask, dagster_dev, until
+from taxi_assets_tests.tlc.files import HEADER, row
+
+SELECTOR = {
+    "repositoryName": "__repository__",
+    "repositoryLocationName": "taxi_assets.definitions",
+}
+SCHEDULED = date(2021, 2, 10)
+"""The day that the last tick of the schedules leads to."""
+GREEN, YELLOW = SERVICES["green"], SERVICES["yellow"]
+WEEK = [f"2021-01-{day:02d}" for day in range(1, 8)]
+
+
+def last_morning() -> date:
+    """The last day on which it was 06:00 in New York."""
+    now = datetime.now(ZoneInfo("America/New_York"))
+    return now.date() if now.hour >= 6 else now.date() - timedelta(days=1)
+
+
+def schedules_since_yesterday(folder: Path) -> None:
+    """Start the schedules as if a day ago: the daemon makes up for the tick since."""
+    shutil.copy(REPOSITORY / "dagster.yaml", folder)
+    subprocess.run(
+        [DAGSTER, "schedule", "start", "--start-all"],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "DAGSTER_HOME": str(folder)},
+    )
+    with dg.DagsterInstance.from_config(str(folder)) as instance:
+        for state in instance.all_instigator_state():
+            data = state.instigator_data
+            assert isinstance(data, ScheduleInstigatorData)
+            since = data._replace(start_timestamp=datetime.now().timestamp() - 24 * 3600)  # noqa: DTZ005
+            instance.update_instigator_state(state.with_data(since))
+
+
+def yellow_file(month: str) -> bytes:
+    """A month's file of one row a day, up to the 28th."""
+    rows = [row(f"{month}-{day:02d} 08:00:00") for day in range(1, 29)]
+    return gzip.compress(HEADER + b"\n".join([*rows, b""]), mtime=0)
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[Site]:
+    """Yellow's January and February, nothing of green."""
+    with serving() as here:
+        here.months = {
+            f"/yellow/yellow_tripdata_{month}.csv.gz": yellow_file(month)
+            for month in ("2021-01", "2021-02")
+        }
+        yield here
+
+
+@pytest.fixture(scope="module")
+def server(home: Path, site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The GraphQL address of a server whose source is the site."""
+    folder = tmp_path_factory.mktemp("daemon")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GCS_BUCKET", "automated")
+        patch.setenv("TAXI_SOURCE", site.template)
+        patch.setenv("TAXI_START_DATE", "2021-01-01")
+        patch.setenv("TAXI_LOOK_SECONDS", "1")
+        patch.setenv("TAXI_SCHEDULE_LAG_DAYS", str((last_morning() - SCHEDULED).days))
+        patch.setenv("FRESHNESS_DAEMON_INTERVAL_SECONDS", "1")
+        schedules_since_yesterday(folder)
+        with dagster_dev(folder, patch) as address:
+            yield f"{address}/graphql"
+
+
+TICKS = """
+  ticks { status skipReason error { message } runIds runs { status tags { key value } } }"""
+SCHEDULE = f"""query ($name: String!, $place: String!, $where: String!) {{
+  scheduleOrError(scheduleSelector: {{
+    scheduleName: $name, repositoryName: $place, repositoryLocationName: $where
+  }}) {{ ... on Schedule {{ scheduleState {{ {TICKS} }} }} }} }}"""
+SENSOR = f"""query ($sensor: SensorSelector!) {{
+  sensorOrError(sensorSelector: $sensor) {{ ... on Sensor {{ sensorState {{ {TICKS} }} }} }} }}"""
+START = """mutation ($sensor: SensorSelector!) {
+  startSensor(sensorSelector: $sensor) { __typename } }"""
+CURSOR = """mutation ($sensor: SensorSelector!) {
+  setSensorCursor(sensorSelector: $sensor, cursor: null) { __typename } }"""
+ASSET = """query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
+  freshnessStatusInfo { freshnessStatus } } } }"""
+OBSERVED = """query ($key: AssetKeyInput!) { assetOrError(assetKey: $key) { ... on Asset {
+  assetObservations { partition runId } } } }"""
+SENSOR_OF_GREEN = {**SELECTOR, "sensorName": "green_new_month_sensor"}
+
+
+def schedule_tick(server: str, name: str) -> dict[str, Any]:
+    """The one tick of a schedule, when it has ended."""
+    place, where = SELECTOR.values()
+
+    def ended() -> dict[str, Any] | None:
+        found = ask(server, SCHEDULE, name=name, place=place, where=where)["scheduleOrError"]
+        ticks = [one for one in found["scheduleState"]["ticks"] if one["status"] != "STARTED"]
+        return ticks[0] if ticks else None
+
+    return until(ended, 90)
+
+
+def sensor_ticks(server: str) -> list[dict[str, Any]]:
+    """Ended ticks of green's sensor, the latest first."""
+    found = ask(server, SENSOR, sensor=SENSOR_OF_GREEN)["sensorOrError"]["sensorState"]["ticks"]
+    return [tick for tick in found if tick["status"] != "STARTED"]
+
+
+def requested(server: str) -> list[dict[str, Any]]:
+    """Runs that green's sensor requested, the first one first."""
+    return [run for tick in reversed(sensor_ticks(server)) for run in tick["runs"]]
+
+
+def run_of(server: str, number: int) -> dict[str, str]:
+    """Tags of the sensor's run of that number, after its success."""
+
+    def ended() -> dict[str, Any] | None:
+        runs = requested(server)
+        done = len(runs) > number and runs[number]["status"] in ("SUCCESS", "FAILURE")
+        return runs[number] if done else None
+
+    run = until(ended, 120)
+    assert run["status"] == "SUCCESS"
+    return {tag["key"]: tag["value"] for tag in run["tags"]}
+
+
+def test_the_schedule_requests_the_day_that_the_lag_leads_to(server: str) -> None:
+    tick = schedule_tick(server, "yellow_daily_schedule")
+    assert tick["status"] == "SUCCESS", tick
+    (run,) = tick["runs"]
+    tags = {tag["key"]: tag["value"] for tag in run["tags"]}
+    assert tags["dagster/partition"] == str(SCHEDULED)
+    assert tags["dagster/run_key"] == f"yellow {SCHEDULED}"
+
+    def landed() -> bool:
+        (run,) = schedule_tick(server, "yellow_daily_schedule")["runs"]
+        assert run["status"] != "FAILURE"
+        return run["status"] == "SUCCESS"
+
+    until(landed, 120)
+    assert SCHEDULED in store_totals(YELLOW)["postgres"]
+    key = {"path": ["yellow", "bigquery_trips"]}
+
+    def fresh() -> bool:
+        found = ask(server, ASSET, key=key)["assetNodeOrError"]["freshnessStatusInfo"]
+        return found is not None and found["freshnessStatus"] == "HEALTHY"
+
+    until(fresh, 60)
+
+
+def test_the_schedule_says_why_it_skips(server: str) -> None:
+    tick = schedule_tick(server, "green_daily_schedule")
+    assert tick["status"] == "SKIPPED"
+    assert (
+        "green 2021-02 is not published yet, so 2021-02-10 is not requested" in (tick["skipReason"])
+    )
+
+
+def test_the_sensor_loads_a_month_when_it_is_published_and_again_when_restated(
+    server: str, site: Site
+) -> None:
+    assert site.months is not None
+    started = ask(server, START, sensor=SENSOR_OF_GREEN)["startSensor"]
+    assert started["__typename"] == "Sensor"
+    first = until(lambda: sensor_ticks(server), 60)[-1]
+    assert first["status"] == "SKIPPED"
+    assert "not published (2021-01 the first)" in first["skipReason"]
+
+    site.months[path_of("2021-03")] = month_file("2021-03")
+    tags = run_of(server, 0)
+    assert tags["dagster/asset_partition_range_start"] == "2021-03-01"
+    assert tags["dagster/asset_partition_range_end"] == "2021-03-31"
+    assert tags["month_file"] == "2021-03 new"
+    day = date(2021, 3, 3)
+    assert store_totals(GREEN)["bigquery"][day] == (1, 10.0)
+
+    site.months[path_of("2021-03")] = month_file("2021-03", total=99.0)
+    until(lambda: len(requested(server)) == 2, 60)
+    # As after a crash of the daemon: what the last tick saw and requested is not in the cursor.
+    ask(server, CURSOR, sensor=SENSOR_OF_GREEN)
+    seen = len(sensor_ticks(server))
+    assert run_of(server, 1)["month_file"] == "2021-03 restated"
+    assert store_totals(GREEN)["bigquery"][day] == (1, 99.0)
+    until(lambda: len(sensor_ticks(server)) > seen + 1, 60)
+    assert len(requested(server)) == 2
+    observed = ask(server, OBSERVED, key={"path": ["green", "trip_file"]})["assetOrError"]
+    assert {one["partition"] for one in observed["assetObservations"]} == {"2021-03-01"}
+    # By the sensor, which has no run, and by the run that read the file: each version twice.
+    runs = [one["runId"] for one in observed["assetObservations"] if one["runId"]]
+    assert len(runs) == 2
+
+
+def test_the_documented_commands_start_a_day_and_a_backfill(server: str) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("no curl")
+    page = (REPOSITORY / "docs" / "api.md").read_text()
+    script = "\n".join(re.findall(r"^```bash\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        env={**os.environ, "GRAPHQL": server},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    run, ended, backfill, completed = done.stdout.splitlines()
+    assert ended == f"{run}: SUCCESS"
+    assert completed == f"{backfill}: COMPLETED_SUCCESS"
+    found = store_totals(YELLOW)["bigquery"]
+    assert {date.fromisoformat(day) for day in WEEK} <= set(found)
+
+
+LAUNCH = """mutation ($run: ExecutionParams!) { launchRun(executionParams: $run) { __typename
+  ... on LaunchRunSuccess { run { runId } }
+  ... on RunConfigValidationInvalid { errors { message } } ... on PythonError { message } } }"""
+
+
+def test_a_wrong_run_config_starts_no_run(server: str) -> None:
+    run = {
+        "selector": {**SELECTOR, "jobName": "yellow_daily"},
+        "executionMetadata": {"tags": [{"key": "dagster/partition", "value": WEEK[0]}]},
+        "runConfigData": {"resources": {"lake": {"config": {"layout": "flat"}}}},
+    }
+    refused = ask(server, LAUNCH, run=run)["launchRun"]
+    assert refused["__typename"] == "RunConfigValidationInvalid"
+    assert (
+        "resources:lake:config:layout not in enum type LayoutName"
+        in (refused["errors"][0]["message"])
+    )

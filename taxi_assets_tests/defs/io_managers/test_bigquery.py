@@ -1,0 +1,397 @@
+"""BigQuery's IO manager against a strict BigQuery: tables of its own making, and a person's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from datetime import date, timedelta
+from typing import Any
+
+import pyarrow.fs as pa_fs
+import pytest
+from google.api_core.exceptions import BadRequest, Forbidden, NotFound, PreconditionFailed
+from google.cloud import bigquery
+
+from taxi_assets.defs.io_managers import bigquery as module
+from taxi_assets.defs.io_managers.bigquery import BigQueryIOManager, read_back
+from taxi_assets.defs.io_managers.bigquery_table import schema_of
+from taxi_assets.defs.resources.bigquery import BigQueryResource
+from taxi_assets.defs.resources.lake import Lake
+from taxi_assets.errors import StoreError, UnavailableError, is_transient
+from taxi_assets.tlc.services import SERVICES
+from taxi_assets_tests import stores
+from taxi_assets_tests.defs.io_managers.test_postgres import a_day
+from taxi_assets_tests.defs.jobs import jobs as small_jobs
+from taxi_assets_tests.fault_proxy import HttpProxy
+from taxi_assets_tests.strict_bigquery import strict_bigquery
+
+GREEN = SERVICES["green"]
+DATASET = "store_test"
+TABLE = f"{DATASET}.{GREEN.table}"
+DAY = date(2021, 1, 5)
+NEXT = date(2021, 1, 6)
+PATCH, GET = r"^PATCH \S+/tables/", rf"^GET \S+/tables/{GREEN.table}"
+
+
+@dataclass
+class Log:
+    """Keeps warnings."""
+
+    warnings: list[str] = field(default_factory=list)
+
+    def info(self, *args: object) -> None:
+        """Say nothing."""
+
+    def warning(self, message: str) -> None:
+        """Keep it."""
+        self.warnings.append(message)
+
+
+@pytest.fixture(scope="module")
+def proxy(home: object) -> Iterator[HttpProxy]:
+    with strict_bigquery(stores.stack().bigquery_endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def google(proxy: HttpProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpProxy]:
+    """A strict BigQuery without the dataset."""
+    monkeypatch.setenv("BIGQUERY_ENDPOINT", proxy.address)
+    monkeypatch.setenv("BIGQUERY_TOKEN", stores.stack().bigquery_token)
+    monkeypatch.setenv("BIGQUERY_DATASET", DATASET)
+    yield proxy
+    left = proxy.left
+    proxy.clear()
+    with BigQueryResource().client() as client:
+        client.delete_dataset(DATASET, delete_contents=True, not_found_ok=True)
+    assert left == []
+
+
+@pytest.fixture
+def client(google: HttpProxy) -> Iterator[bigquery.Client]:
+    with BigQueryResource().client() as client:
+        yield client
+
+
+@pytest.fixture
+def lake(home: object) -> Lake:
+    root = stores.stack().lake_root / "store-test"
+    root.mkdir(exist_ok=True)
+    return Lake(pa_fs.LocalFileSystem(), str(root), "store-test", "hive")
+
+
+def store(lake: Lake, *days: date, rows: int = 10, log: Log | None = None) -> dict[date, Any]:
+    """Store days; what is recorded of each."""
+    own = replace(lake, root=f"{lake.root}/{rows}", bucket=f"{lake.bucket}/{rows}")
+    slices = {day: a_day(own, day, rows) for day in days}
+    manager = BigQueryIOManager({"green": GREEN}, BigQueryResource())
+    stored = manager.store(GREEN, slices, log or Log())
+    return {day: record.metadata for day, record in stored}
+
+
+def rows_of(client: bigquery.Client, *days: date) -> list[int]:
+    found = read_back(client, GREEN, f"{client.project}.{DATASET}", list(days))
+    return [found.get(day, (0, 0.0))[0] for day in days]
+
+
+def make(client: bigquery.Client, **changes: Any) -> bigquery.Table:
+    """A table of a person's own making, as ours would be but for `changes`."""
+    client.create_dataset(DATASET, exists_ok=True)
+    schema = [*schema_of(GREEN), bigquery.SchemaField(GREEN.day_column, "DATE")]
+    table = bigquery.Table(f"{client.project}.{TABLE}", schema=changes.pop("schema", schema))
+    table.time_partitioning = bigquery.TimePartitioning(field=GREEN.day_column)
+    for name, value in changes.items():
+        setattr(table, name, value)
+    return client.create_table(table)
+
+
+def test_days_are_replaced(google: HttpProxy, client: bigquery.Client, lake: Lake) -> None:
+    log = Log()
+    assert store(lake, DAY, NEXT, log=log)[DAY]["dagster/row_count"] == 20
+    assert store(lake, NEXT, rows=7, log=log)[NEXT]["dagster/row_count"] == 17
+    assert rows_of(client, DAY, NEXT) == [10, 7]
+    table = client.get_table(TABLE)
+    assert table.description.startswith("Last written from ")
+    assert table.time_partitioning.field == GREEN.day_column
+    assert log.warnings == []
+    assert [it.table_id for it in client.list_tables(DATASET)] == [GREEN.table]
+
+
+@pytest.mark.parametrize(
+    ("on", "act", "status"),
+    [
+        (PATCH, "answer", 412),
+        (PATCH, "answer", 403),
+        (PATCH, "answer", 503),
+        (PATCH, "answer_in_html", 0),
+        (PATCH, "cut_json", 0),
+        (r"^DELETE \S+/tables/_staging", "answer", 403),
+        (r"^GET \S+/tables\?", "answer", 403),
+        (r"^GET \S+/tables\?", "answer_in_html", 0),
+    ],
+)
+def test_nothing_after_the_commit_fails_a_run(
+    on: str, act: str, status: int, google: HttpProxy, lake: Lake
+) -> None:
+    google.add(on, act, times=99, status=status)
+    log = Log()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "COSMETIC_SECONDS", 0.5)
+        recorded = store(lake, DAY, log=log)
+    google.clear()
+    assert recorded[DAY]["rows"] == 10
+    with BigQueryResource().client() as client:
+        assert rows_of(client, DAY) == [10]
+    assert len(log.warnings) == 1
+    assert "the rows are not concerned" in log.warnings[0]
+
+
+def test_a_count_that_cannot_be_had_is_left_out(
+    google: HttpProxy, client: bigquery.Client, lake: Lake
+) -> None:
+    store(lake, DAY)
+    # The first one asks whether the table is there.
+    google.add(GET, "hold")
+    google.add(GET, "answer", status=403)
+    log = Log()
+    recorded = store(lake, DAY, rows=12, log=log)
+    assert "dagster/row_count" not in recorded[DAY]
+    assert rows_of(client, DAY) == [12]
+    assert len(log.warnings) == 1
+
+
+def test_a_persons_own_table_keeps_what_is_theirs(
+    google: HttpProxy, client: bigquery.Client, lake: Lake
+) -> None:
+    tags = bigquery.PolicyTagList(
+        [f"projects/{client.project}/locations/us/taxonomies/1/policyTags/2"]
+    )
+    *columns, total = [*schema_of(GREEN), bigquery.SchemaField(GREEN.day_column, "DATE")]
+    upper = bigquery.SchemaField(columns[0].name.upper(), columns[0].field_type, policy_tags=tags)
+    remark = bigquery.SchemaField("remark", "STRING", description="ours")
+    # Two columns that our schema got since are not there yet.
+    missing, columns = columns[-2:], columns[:-2]
+    made = make(
+        client,
+        schema=[upper, *columns[1:], total, remark],
+        description="Trips of the night shift",
+        labels={"team": "night"},
+        clustering_fields=["vendorid"],
+        require_partition_filter=True,
+    )
+    log = Log()
+    recorded = store(lake, DAY, log=log)
+    store(lake, DAY, rows=8, log=log)
+    assert log.warnings == []
+    assert recorded[DAY]["dagster/row_count"] == 10
+    assert rows_of(client, DAY) == [8]
+    found = client.get_table(TABLE)
+    assert (found.description, found.labels) == (made.description, made.labels)
+    assert found.clustering_fields == ["vendorid"]
+    assert found.require_partition_filter is True
+    kept = {column.name: column for column in found.schema}
+    assert kept[upper.name].policy_tags == tags
+    assert kept["remark"].description == "ours"
+    assert {it.name for it in missing} <= set(kept)
+
+
+ANOTHER_DAY = bigquery.SchemaField("loaded_on", "DATE")
+WHOLE = [*schema_of(GREEN), bigquery.SchemaField(GREEN.day_column, "DATE")]
+
+
+def changed(name: str, kind: str | None = None, mode: str = "NULLABLE") -> dict[str, Any]:
+    """The schema with one column of another type or mode."""
+    return {
+        "schema": [
+            bigquery.SchemaField(name, kind or it.field_type, mode) if it.name == name else it
+            for it in WHOLE
+        ]
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"time_partitioning": None}, " is not partitioned and must be partitioned by DAY on lpep"),
+        (
+            {"time_partitioning": bigquery.TimePartitioning()},
+            " is partitioned by DAY on the time of ingestion and must be",
+        ),
+        (
+            {"time_partitioning": bigquery.TimePartitioning("MONTH", GREEN.day_column)},
+            " is partitioned by MONTH on lpep_pickup_date and must be",
+        ),
+        (
+            {"time_partitioning": bigquery.TimePartitioning("HOUR", GREEN.pickup_column)},
+            " is partitioned by HOUR on lpep_pickup_datetime and must be",
+        ),
+        (
+            {
+                "schema": [*WHOLE, ANOTHER_DAY],
+                "time_partitioning": bigquery.TimePartitioning(field="loaded_on"),
+            },
+            " is partitioned by DAY on loaded_on and must be",
+        ),
+        (
+            {
+                "time_partitioning": None,
+                "range_partitioning": bigquery.RangePartitioning(
+                    bigquery.PartitionRange(0, 9, 1), "vendorid"
+                ),
+            },
+            " is partitioned by ranges of vendorid and must be",
+        ),
+        (changed("vendorid", "STRING"), ".vendorid is STRING and must be INT64: alter or drop"),
+        (changed("vendorid", mode="REPEATED"), ".vendorid is ARRAY<INT64> and must be INT64"),
+        (changed("vendorid", mode="REQUIRED"), ".vendorid is REQUIRED and a row may have none"),
+        (
+            {"schema": [*WHOLE, bigquery.SchemaField("remark", "STRING", "REQUIRED")]},
+            ".remark is REQUIRED and no file has it",
+        ),
+    ],
+)
+def test_a_table_that_would_lose_rows_is_rejected(
+    changes: dict[str, Any], said: str, client: bigquery.Client, lake: Lake
+) -> None:
+    made = make(client, **changes)
+    with pytest.raises(StoreError) as error:
+        store(lake, DAY)
+    assert f"taxi-local.{TABLE}{said}" in str(error.value)
+    assert str(error.value).endswith(", then run again")
+    assert client.get_table(TABLE).etag == made.etag
+    assert [it.table_id for it in client.list_tables(DATASET)] == [GREEN.table]
+
+
+def test_columns_that_are_never_null_may_be_required(client: bigquery.Client, lake: Lake) -> None:
+    required = {GREEN.day_column, GREEN.pickup_column}
+    schema = [
+        bigquery.SchemaField(it.name, it.field_type, "REQUIRED") if it.name in required else it
+        for it in WHOLE
+    ]
+    make(client, schema=schema)
+    store(lake, DAY)
+    assert rows_of(client, DAY) == [10]
+
+
+def test_what_is_no_table_is_rejected(client: bigquery.Client, lake: Lake) -> None:
+    client.create_dataset(DATASET)
+    name = f"{client.project}.{TABLE}"
+    view = bigquery.Table(name)
+    view.view_query = "SELECT 1 AS vendorid"
+    external = bigquery.Table(name, schema=WHOLE)
+    external.external_data_configuration = bigquery.ExternalConfig("PARQUET")
+    external.external_data_configuration.source_uris = ["gs://store-test/*.parquet"]
+    for table, kind in ((view, "VIEW"), (external, "EXTERNAL")):
+        client.create_table(table)
+        with pytest.raises(StoreError, match=f"is a {kind} and must be a TABLE: drop it"):
+            store(lake, DAY)
+        client.delete_table(name)
+
+
+def test_another_location_is_named(client: bigquery.Client, lake: Lake) -> None:
+    dataset = bigquery.Dataset(f"{client.project}.{DATASET}")
+    dataset.location = "EU"
+    client.create_dataset(dataset)
+    said = "is in EU and BIGQUERY_LOCATION is US: set BIGQUERY_LOCATION=EU, then run again"
+    with pytest.raises(StoreError, match=said):
+        store(lake, DAY)
+    make(client)
+    with pytest.raises(StoreError, match=said):
+        store(lake, DAY)
+
+
+def test_days_that_would_expire_at_once_are_rejected(client: bigquery.Client, lake: Lake) -> None:
+    sixty = 60 * 24 * 3600 * 1000
+    by = bigquery.TimePartitioning(field=GREEN.day_column, expiration_ms=sixty)
+    make(client, time_partitioning=by)
+    with pytest.raises(StoreError, match=r"after 60 days, so 2021-01-05 to 2021-01-06 would be"):
+        store(lake, DAY, NEXT)
+    recent = date.today() - timedelta(days=3)  # noqa: DTZ011 - any day of the last weeks
+    store(lake, recent)
+    assert rows_of(client, recent) == [10]
+
+
+def test_the_second_of_two_transactions_may_be_tried_again(
+    google: HttpProxy, client: bigquery.Client, lake: Lake
+) -> None:
+    store(lake, DAY)
+    google.add(r"^POST \S+/jobs.*BEGIN TRANSACTION", "hold")
+
+    def attempt(rows: int) -> str:
+        try:
+            store(lake, DAY, rows=rows)
+        except UnavailableError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor() as pool:
+        said = list(pool.map(attempt, (5, 6)))
+    assert sorted(map(bool, said)) == [False, True]
+    assert "was written by somebody else at the same time: BigQuery rolled back" in max(said)
+    assert rows_of(client, DAY) == [5 if not said[0] else 6]
+    assert attempt(9) == ""
+    assert rows_of(client, DAY) == [9]
+    assert [it.table_id for it in client.list_tables(DATASET)] == [GREEN.table]
+
+
+def test_answers_that_are_no_json_are_lost_answers(
+    google: HttpProxy, client: bigquery.Client, lake: Lake
+) -> None:
+    google.add(r'^POST \S+/jobs\b.*"load"', "answer_in_html")
+    google.add(r"^POST \S+/jobs\b.*BEGIN TRANSACTION", "cut_json")
+    store(lake, DAY)
+    assert rows_of(client, DAY) == [10]
+
+
+def test_a_page_in_place_of_an_answer_is_named(google: HttpProxy, lake: Lake) -> None:
+    google.add(r"^GET \S+/tables/", "answer_in_html")
+    with pytest.raises(
+        UnavailableError, match=f"came from {google.address} .* is no JSON"
+    ) as error:
+        store(lake, DAY)
+    assert is_transient(error.value)
+    google.add(r"^POST \S+/jobs", "answer_in_html")
+    said = small_jobs.refused("sql_query", query="SELECT 1", store="bigquery")
+    assert "is no JSON: a proxy in between may want somebody to sign in" in said
+
+
+def test_this_bigquery_is_as_strict_as_google(client: bigquery.Client, lake: Lake) -> None:
+    """Without this the tests above could not fail."""
+    make(client, require_partition_filter=True)
+    before = client.get_table(TABLE)
+    store(lake, DAY)
+    before.description = "stale"
+    with pytest.raises(PreconditionFailed, match="Precondition check failed"):
+        client.update_table(before, ["description"])
+    fresh = client.get_table(TABLE)
+    assert fresh.etag != before.etag
+    assert fresh.num_rows == 10
+    tagged = fresh.schema[0].to_api_repr() | {"policyTags": {"names": ["a/b"]}}
+    fresh.schema = [bigquery.SchemaField.from_api_repr(tagged), *fresh.schema[1:]]
+    with pytest.raises(Forbidden, match="permission to get taxonomy"):
+        client.update_table(fresh, ["schema"])
+    fresh.schema = fresh.schema[1:]
+    with pytest.raises(BadRequest, match="is missing in new schema"):
+        client.update_table(fresh, ["schema"])
+
+    whole = f"SELECT COUNT(*) FROM `{TABLE}`"
+    said = "without a filter over column.* 'lpep_pickup_date' that can be used for partition elim"
+    for where in (
+        "",
+        " WHERE vendorid = 1",
+        " WHERE lpep_pickup_date = '2021-01-05' OR vendorid = 1",
+    ):
+        with pytest.raises(BadRequest, match=said):
+            client.query(whole + where).result()
+        with pytest.raises(BadRequest, match=said):
+            client.query(whole + where, job_config=bigquery.QueryJobConfig(dry_run=True))
+    with pytest.raises(BadRequest, match=said):
+        client.query(f"DELETE FROM `{TABLE}` WHERE TRUE").result()
+    (row,) = client.query(f"{whole} WHERE lpep_pickup_date = '2021-01-05'").result()
+    assert row[0] == 10
+
+    with pytest.raises(BadRequest, match="Invalid job ID"):
+        client.query("SELECT 1", job_id="a.b", job_retry=None)
+    with pytest.raises(NotFound, match="was not found in location EU"):
+        client.query(f"{whole} WHERE lpep_pickup_date = '2021-01-05'", location="EU").result()

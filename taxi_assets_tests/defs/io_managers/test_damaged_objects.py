@@ -1,0 +1,501 @@
+"""An object that cannot be read rejects its own day, names itself and the fix, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from logging import ERROR
+from pathlib import Path
+
+import dagster as dg
+import pyarrow as pa
+import pyarrow.fs as pa_fs
+import pyarrow.parquet as pq
+import pytest
+
+from taxi_assets.dagster_internals.partition_records import DayRecord
+from taxi_assets.definitions import build_defs
+from taxi_assets.defs.io_managers.frame import FrameIOManager
+from taxi_assets.defs.io_managers.lake_parquet import LakeParquetIOManager, read_back
+from taxi_assets.defs.io_managers.monthly_report import MonthlyReportIOManager
+from taxi_assets.defs.io_managers.partition_data import (
+    CLEANED,
+    CleanedDay,
+    Label,
+    RawSlice,
+    open_trips,
+)
+from taxi_assets.defs.io_managers.raw_trips import RawTripsIOManager, file_rows
+from taxi_assets.defs.io_managers.sealed_objects import open_zstd, seal_zstd
+from taxi_assets.defs.monthly_report import month_figures
+from taxi_assets.defs.resources.lake import (
+    Lake,
+    LakeResource,
+    cleaned_key,
+    outside_key,
+    raw_key,
+    report_key,
+    trips_key,
+    unreadable_key,
+)
+from taxi_assets.errors import DayRefusedError, StoreError, is_transient
+from taxi_assets.lazy_partitions import Days
+from taxi_assets.local.server import pick_port
+from taxi_assets.tlc.services import SERVICES
+from taxi_assets.trips.clean import clean
+from taxi_assets_tests import stores
+from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
+from taxi_assets_tests.gcs_server import gcs_server
+from taxi_assets_tests.stores import Runs
+from taxi_assets_tests.tlc.files import FEBRUARY, HEADER, raw_month, row
+from taxi_assets_tests.tlc.test_parquet_batches import trips as published
+
+YELLOW, GREEN = SERVICES["yellow"], SERVICES["green"]
+DAYS = [date(2021, 2, day) for day in (3, 4, 5)]
+BAD = DAYS[1]
+LOG = dg.get_dagster_logger()
+NOBODY = 65534
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where three days lie in a lake of the test's own, and what opens them."""
+
+    lake: Lake
+    asset: str
+    key: Callable[[date], str]
+    open_day: Callable[[date], object]
+
+    def path(self, day: date = BAD) -> Path:
+        return Path(self.lake.root, self.key(day))
+
+
+def load_raw(folder: Path, resource: LakeResource, ending: str) -> RawTripsIOManager:
+    """Raw objects of three days, as `raw_trips` stores them."""
+    path = folder / f"yellow_tripdata_2021-02.{ending}"
+    if ending == "parquet":
+        times = [datetime(2021, 2, day.day, 8, n) for day in DAYS for n in range(5)]  # noqa: DTZ001
+        pq.write_table(published([*times]), path)
+    else:
+        lines = [row(f"{day} 08:0{n}:00") for day in DAYS for n in range(5)]
+        path.write_bytes(HEADER + b"\n".join([*lines, row("2021-01-31 08:00:00"), b""]))
+    manager = RawTripsIOManager(SERVICES, resource)
+    list(manager.store(YELLOW, [raw_month(path, days=DAYS)], LOG))
+    return manager
+
+
+def load_lake(raw: RawTripsIOManager, resource: LakeResource) -> LakeParquetIOManager:
+    """The same days cleaned, and copied into the lake's own folder."""
+
+    def cleaned(raw_slice: RawSlice) -> CleanedDay:
+        done = clean(raw_slice.content, YELLOW, (), None)
+        return CleanedDay(done.frame, done.raw_rows, done.dropped, [], raw_slice.origin)
+
+    frames = FrameIOManager(SERVICES, resource)
+    list(frames.store(YELLOW, Days(DAYS, lambda day: cleaned(raw.open_day(YELLOW, day))), LOG))
+    lake = LakeParquetIOManager(SERVICES, resource)
+    list(lake.store(YELLOW, {day: frames.open_day(YELLOW, day) for day in DAYS}, LOG))
+    return lake
+
+
+@pytest.fixture
+def resource(monkeypatch: pytest.MonkeyPatch) -> Iterator[LakeResource]:
+    """A lake outside pytest's folders, which other users may not enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        monkeypatch.setenv("TAXI_LAKE", str(Path(folder, "lake")))
+        yield LakeResource()
+
+
+@pytest.fixture(params=["raw lines", "raw rows", "cleaned", "lake"])
+def place(request: pytest.FixtureRequest, tmp_path: Path, resource: LakeResource) -> Place:
+    ending = "parquet" if request.param == "raw rows" else "csv"
+    raw, lake = load_raw(tmp_path, resource, ending), resource.lake
+    kind = "parquet" if ending == "parquet" else "csv.zst"
+    if request.param.startswith("raw"):
+        return Place(
+            lake,
+            "raw_trips",
+            lambda day: raw_key(YELLOW, day, kind),
+            lambda day: raw.open_day(YELLOW, day),
+        )
+    stored = load_lake(raw, resource)
+    if request.param == "cleaned":
+        frames = FrameIOManager(SERVICES, resource)
+        return Place(
+            lake,
+            CLEANED,
+            lambda day: cleaned_key(YELLOW, day),
+            lambda day: frames.open_day(YELLOW, day),
+        )
+    return Place(
+        lake,
+        "gcs_trips",
+        lambda day: trips_key(YELLOW, day, "hive"),
+        lambda day: stored.open_day(YELLOW, day),
+    )
+
+
+def rejected(place: Place) -> str:
+    """Why the second day is rejected; the others are opened."""
+    days = Days(DAYS, place.open_day)
+    assert [day for day, _ in days] == [DAYS[0], DAYS[2]]
+    assert list(days.refused) == [BAD]
+    message = str(days.refused[BAD])
+    assert message.startswith(f"yellow/{place.asset} {BAD}: {place.path().parent}/trips.")
+    assert message.endswith(f"materialize yellow/{place.asset} for {BAD} again")
+    assert "\n" not in message
+    return message
+
+
+def emptied(place: Place) -> None:
+    place.path().write_bytes(b"")
+
+
+def cut(place: Place) -> None:
+    place.path().write_bytes(place.path().read_bytes()[:-20])
+
+
+def flipped(place: Place) -> None:
+    content = bytearray(place.path().read_bytes())
+    content[len(content) // 3] ^= 4
+    place.path().write_bytes(content)
+
+
+def a_folder(place: Place) -> None:
+    place.path().unlink()
+    place.path().mkdir()
+
+
+def a_pipe(place: Place) -> None:
+    place.path().unlink()
+    os.mkfifo(place.path())
+
+
+def a_link_to_itself(place: Place) -> None:
+    place.path().unlink()
+    place.path().symlink_to(place.path())
+
+
+def below_a_file(place: Place) -> None:
+    shutil.rmtree(place.path().parent)
+    place.path().parent.write_bytes(b"")
+
+
+def text(place: Place) -> None:
+    place.path().write_bytes(HEADER + row(f"{BAD} 08:00:00") + b"\n")
+
+
+def of_another_tool(place: Place) -> None:
+    if place.path().suffix == ".zst":
+        place.path().write_bytes(pa.Codec("zstd").compress(HEADER, asbytes=True))
+    else:
+        pq.write_table(pq.ParquetFile(place.path()).read().replace_schema_metadata(), place.path())
+
+
+def of_another_day(place: Place) -> None:
+    shutil.copy(place.path(DAYS[0]), place.path())
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (emptied, "is empty: 0 bytes"),
+        (cut, "is cut off|is damaged"),
+        (flipped, "is damaged: the checksum of its (content|metadata) is"),
+        (a_folder, "cannot be read: a folder, pipe or device is in its place; let this user read"),
+        (a_pipe, "cannot be read: a folder, pipe or device is in its place; let this user read"),
+        (a_link_to_itself, "cannot be read: Too many levels of symbolic links; let this user"),
+        (below_a_file, "cannot be read: Not a directory; let this user read it or remove it, then"),
+        (text, "is cut off or no Parquet|was not written by taxi_assets"),
+        (of_another_tool, "was not written by taxi_assets"),
+        (of_another_day, f"holds yellow/(raw|cleaned)_trips {DAYS[0]}"),
+    ],
+)
+def test_a_damaged_object_rejects_its_day_alone(
+    damage: Callable[[Place], None], said: str, place: Place
+) -> None:
+    assert [day for day, _ in Days(DAYS, place.open_day)] == DAYS
+    damage(place)
+    assert re.search(said, rejected(place))
+
+
+@contextmanager
+def unprivileged() -> Iterator[None]:
+    """As a user whom permissions bind."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_an_object_that_this_user_may_not_read_rejects_its_day_alone(place: Place) -> None:
+    root = Path(place.lake.root)
+    for path in (root.parent, root, *root.rglob("*")):
+        path.chmod(0o755)
+    place.path().chmod(0)
+    with unprivileged():
+        message = rejected(place)
+    assert "cannot be read: Permission denied; let this user read it or remove it, then" in message
+
+
+def test_an_object_of_another_service_or_asset_is_not_taken_for_a_day(
+    tmp_path: Path, resource: LakeResource
+) -> None:
+    raw = load_raw(tmp_path, resource, "parquet")
+    load_lake(raw, resource)
+    lake = resource.lake
+    lake.copy(raw_key(YELLOW, BAD, "parquet"), cleaned_key(YELLOW, BAD))
+    lake.copy(cleaned_key(YELLOW, DAYS[0]), raw_key(YELLOW, DAYS[0], "parquet"))
+    lake.copy(cleaned_key(YELLOW, DAYS[0]), cleaned_key(GREEN, DAYS[0]))
+    frames = FrameIOManager(SERVICES, resource)
+    for open_day, service, day, holds in (
+        (frames.open_day, YELLOW, BAD, f"yellow/raw_trips {BAD}"),
+        (raw.open_day, YELLOW, DAYS[0], f"yellow/cleaned_trips {DAYS[0]}"),
+        (frames.open_day, GREEN, DAYS[0], f"yellow/cleaned_trips {DAYS[0]}"),
+    ):
+        with pytest.raises(DayRefusedError, match=f"holds {holds}; materialize {service.name}/"):
+            open_day(service, day)
+
+
+def test_an_object_damaged_after_it_was_opened_is_not_read(
+    tmp_path: Path, resource: LakeResource
+) -> None:
+    stored = load_lake(load_raw(tmp_path, resource, "csv"), resource)
+    place = Place(
+        resource.lake, "gcs_trips", lambda day: trips_key(YELLOW, day, "hive"), lambda _: None
+    )
+    trips = [stored.open_day(YELLOW, day) for day in DAYS[:2]]
+    flipped(place)
+    assert trips[0].table().num_rows == 5
+    with pytest.raises(DayRefusedError, match=f"gcs_trips {BAD}: .* is damaged"):
+        trips[1].table(["total_amount"])
+    place.path().unlink()
+    with pytest.raises(DayRefusedError, match=f"gcs_trips {BAD}: .* was deleted meanwhile; mat"):
+        trips[1].table()
+
+
+def test_a_lake_that_does_not_answer_rejects_no_day(monkeypatch: pytest.MonkeyPatch) -> None:
+    filesystem = pa_fs.GcsFileSystem(
+        anonymous=True,
+        scheme="http",
+        endpoint_override=f"127.0.0.1:{pick_port(None)}",
+        retry_time_limit=timedelta(seconds=1),
+    )
+    lake = Lake(filesystem, "taxi", "taxi", "hive")
+    with pytest.raises(OSError, match="UNAVAILABLE") as raised:
+        open_trips(lake, cleaned_key(YELLOW, BAD), Label("yellow", CLEANED, str(BAD)))
+    assert is_transient(raised.value)
+
+
+def test_on_gcs_a_damaged_object_rejects_its_day_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "buckets/taxi").mkdir(parents=True)
+    with gcs_server(tmp_path / "buckets") as address:
+        monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
+        monkeypatch.setenv("TAXI_LAKE", "gs://taxi")
+        resource = LakeResource()
+        raw = load_raw(tmp_path, resource, "csv")
+        stored, lake = load_lake(raw, resource), resource.lake
+        for asset, key, open_day in (
+            ("raw_trips", raw_key(YELLOW, BAD), raw.open_day),
+            ("gcs_trips", trips_key(YELLOW, BAD, "hive"), stored.open_day),
+        ):
+            content = lake.get(key)
+            assert content is not None
+            for damaged in (b"", content[:-1], content[:100].to_pybytes() + bytes(9) + content):
+                lake.put(key, damaged)
+                days = Days(DAYS, lambda day, open_day=open_day: open_day(YELLOW, day))
+                assert [day for day, _ in days] == [DAYS[0], DAYS[2]]
+                message = str(days.refused[BAD])
+                assert message.startswith(f"yellow/{asset} {BAD}: gs://taxi/{key} is ")
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize("of_month", [outside_key, unreadable_key])
+def test_a_damaged_object_of_a_month_fails_its_report_and_names_the_fix(
+    of_month: Callable[..., str], ending: str, tmp_path: Path, resource: LakeResource
+) -> None:
+    raw, lake = load_raw(tmp_path, resource, ending), resource.lake
+    load_lake(raw, resource)
+    assert month_figures(lake, YELLOW, FEBRUARY).trips == 15
+    key = of_month(YELLOW, FEBRUARY, "csv.zst" if ending == "csv" else "parquet")
+    path = Path(lake.root, key)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DayRefusedError, match=r"materialize yellow/raw_trips for 2021-02 again$"):
+        file_rows(lake, YELLOW, FEBRUARY)
+    with pytest.raises(DayRefusedError, match=re.escape(str(path))):
+        month_figures(lake, YELLOW, FEBRUARY)
+
+
+def test_a_report_names_every_damaged_day_of_its_month(
+    tmp_path: Path, resource: LakeResource
+) -> None:
+    load_lake(load_raw(tmp_path, resource, "csv"), resource)
+    for day in DAYS[1:]:
+        Path(resource.lake.root, trips_key(YELLOW, day, "hive")).write_bytes(b"")
+    with pytest.raises(StoreError) as raised:
+        month_figures(resource.lake, YELLOW, FEBRUARY)
+    for day in DAYS[1:]:
+        assert f"materialize yellow/gcs_trips for {day} again" in str(raised.value)
+
+
+def test_a_damaged_day_is_left_out_where_stores_are_compared(
+    tmp_path: Path, resource: LakeResource
+) -> None:
+    load_lake(load_raw(tmp_path, resource, "csv"), resource)
+    path = Path(resource.lake.root, trips_key(YELLOW, BAD, "hive"))
+    path.write_bytes(path.read_bytes()[:-1])
+    errors: list[str] = []
+    found = read_back(resource.lake, YELLOW, [*DAYS, date(2021, 2, 6)], errors.append)
+    assert found == {DAYS[0]: (5, 5.0), DAYS[2]: (5, 5.0), date(2021, 2, 6): (0, 0.0)}
+    (error,) = errors
+    assert error.startswith(f"yellow/gcs_trips {BAD}: {path} is cut off")
+
+
+def test_a_damaged_object_is_not_copied(tmp_path: Path, resource: LakeResource) -> None:
+    raw = load_raw(tmp_path, resource, "csv")
+    stored = load_lake(raw, resource)
+    frames = FrameIOManager(SERVICES, resource)
+    path = Path(resource.lake.root, cleaned_key(YELLOW, BAD))
+    target = Path(resource.lake.root, trips_key(YELLOW, BAD, "hive"))
+    before = target.read_bytes()
+    trips = {day: frames.open_day(YELLOW, day) for day in DAYS}
+    content = bytearray(path.read_bytes())
+    content[200] ^= 1
+    path.write_bytes(content)
+    outcomes = dict(stored.store(YELLOW, trips, LOG))
+    assert isinstance(outcomes[BAD], DayRefusedError)
+    assert re.search(f"cleaned_trips {BAD}: .* is damaged", str(outcomes[BAD]))
+    assert [day for day in DAYS if isinstance(outcomes[day], DayRecord)] == [DAYS[0], DAYS[2]]
+    assert target.read_bytes() == before
+
+
+def test_a_folder_in_place_of_an_object_is_named_when_it_is_written(
+    resource: LakeResource,
+) -> None:
+    for key, found in (("a.parquet/b", "Is a directory"), ("a.parquet/b/c", "Not a directory")):
+        if found == "Is a directory":
+            Path(resource.lake.root, key).mkdir(parents=True)
+        else:
+            Path(resource.lake.root, "a.parquet/b").rmdir()
+            Path(resource.lake.root, "a.parquet/b").touch()
+        with pytest.raises(StoreError, match=f"cannot write .*{key}: .*; remove what is in its"):
+            resource.lake.put(key, b"new")
+
+
+def test_a_report_that_is_no_text_is_named(resource: LakeResource) -> None:
+    key = dg.AssetKey(["yellow", "monthly_report"])
+    context = dg.build_input_context(asset_key=key, partition_key="2021-02-01")
+    manager = MonthlyReportIOManager(SERVICES, resource)
+    with pytest.raises(StoreError, match="is not there: materialize yellow/monthly_report"):
+        manager.load_input(context)
+    path = Path(resource.lake.root, report_key(YELLOW, FEBRUARY, "html"))
+    resource.lake.put(report_key(YELLOW, FEBRUARY, "html"), "<p>Café".encode())
+    assert manager.load_input(context) == "<p>Café"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DayRefusedError, match=r"monthly_report 2021-02: .* cannot be read: .utf-8"):
+        manager.load_input(context)
+
+
+DOWNSTREAM = {
+    "raw_trips": ("cleaned_trips", "postgres_trips", "gcs_trips", "bigquery_trips"),
+    "cleaned_trips": ("postgres_trips", "gcs_trips"),
+    "gcs_trips": ("bigquery_trips",),
+}
+
+
+@pytest.mark.usefixtures("empty_stores")
+def test_a_damaged_object_stops_no_other_day_of_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three days loaded before; the second one's rows stay, and its upstream mends it."""
+    days = ["2021-02-03", "2021-02-04", "2021-02-05"]
+    monkeypatch.setenv(
+        "TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-02", [trip(day) for day in days * 2])
+    )
+    runs = Runs()
+    assert runs.run("green", days[0], days[-1]).success
+    before = stores.store_totals(GREEN)
+    keys = {
+        "raw_trips": raw_key(GREEN, BAD),
+        "cleaned_trips": cleaned_key(GREEN, BAD),
+        "gcs_trips": trips_key(GREEN, BAD, "hive"),
+    }
+    job = build_defs().resolve_job_def("green_daily")
+    for asset, downstream in DOWNSTREAM.items():
+        path = stores.lake() / keys[asset]
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1])
+        result = job.execute_in_process(
+            asset_selection=[dg.AssetKey(["green", name]) for name in downstream],
+            tags={
+                "dagster/asset_partition_range_start": days[0],
+                "dagster/asset_partition_range_end": days[-1],
+            },
+            instance=runs.instance,
+            raise_on_error=False,
+        )
+        assert not result.success
+        landed = runs.materializations(result.run_id)
+        assert set(landed) == {(f"green/{n}", d) for n in downstream for d in (days[0], days[2])}
+        assert "1 of 3 days not stored; the other 2 are stored" in stores.failure(result)
+        errors = [log for log in runs.instance.all_logs(result.run_id) if log.level >= ERROR]
+        said = [text for log in errors if f"{path} is " in (text := str(log.to_json()))]
+        assert said
+        assert all(f"materialize green/{asset} for {BAD} again" in text for text in said)
+        assert not any(event.is_step_up_for_retry for event in result.all_events)
+        path.write_bytes(whole)
+        # Until it is materialized again, the day stays rejected.
+        assert runs.run("green", days[1]).success
+        assert stores.store_totals(GREEN) == before
+    # The remedy that the message names.
+    (stores.lake() / keys["raw_trips"]).write_bytes(b"")
+    assert runs.run("green", days[1]).success
+    assert stores.store_totals(GREEN) == before
+
+
+def test_lines_that_unpack_to_more_than_fit_in_memory_reject_their_day_alone(
+    tmp_path: Path, resource: LakeResource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = load_raw(tmp_path, resource, "csv")
+    path = Path(resource.lake.root, raw_key(YELLOW, BAD))
+    lines = pa.Codec("zstd").compress(HEADER + row(f"{BAD} 08:00:00") * 100_000, asbytes=True)
+    facts, _ = open_zstd(pa.py_buffer(path.read_bytes()))
+    path.write_bytes(seal_zstd(facts, lines))
+    assert path.stat().st_size < 20_000
+    monkeypatch.setenv("TAXI_MAX_DAY_BYTES", "1000000")
+    days = Days(DAYS, lambda day: raw.open_day(YELLOW, day))
+    assert [day for day, _ in days] == [DAYS[0], DAYS[2]]
+    assert "unpacks to over 1,000,000 bytes (TAXI_MAX_DAY_BYTES)" in str(days.refused[BAD])
+
+
+def test_rows_that_unpack_to_more_than_fit_in_memory_reject_their_day_alone(
+    tmp_path: Path, resource: LakeResource
+) -> None:
+    raw = load_raw(tmp_path, resource, "parquet")
+    path = Path(resource.lake.root, raw_key(YELLOW, BAD, "parquet"))
+    # An object of version 1 had facts and no seal.
+    facts = json.loads(pq.read_metadata(path).metadata[b"taxi_assets"])
+    del facts["seal"], facts["sealed_by"]
+    text = pa.DictionaryArray.from_arrays(
+        pa.array([0] * 60_000, pa.int32()), pa.array(["x" * 10_000])
+    )
+    schema = pa.schema([("text", pa.string())])
+    with pq.ParquetWriter(path, schema, compression="zstd", store_schema=False) as writer:
+        writer.add_key_value_metadata({"taxi_assets": json.dumps(facts)})
+        writer.write_table(pa.table([text.dictionary_decode()], schema=schema))
+    assert path.stat().st_size < 200_000
+    days = Days(DAYS, lambda day: raw.open_day(YELLOW, day))
+    assert [day for day, _ in days] == [DAYS[0], DAYS[2]]
+    assert "is no day of trips: 60,000 rows of text unpack to" in str(days.refused[BAD])

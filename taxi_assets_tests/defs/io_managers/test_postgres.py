@@ -1,0 +1,288 @@
+"""Postgres: only the window is touched, rewriting does not grow it, readers see whole days."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import date, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.fs as pa_fs
+import pytest
+
+from taxi_assets.date_ranges import Window
+from taxi_assets.defs.io_managers.partition_data import (
+    CLEANED,
+    Label,
+    TripsSlice,
+    encode,
+    open_trips,
+    total_of,
+)
+from taxi_assets.defs.io_managers.postgres import PostgresIOManager, delete_window, read_back
+from taxi_assets.defs.io_managers.postgres_table import ensure_table, sql, trips_table
+from taxi_assets.defs.resources.lake import Lake
+from taxi_assets.defs.resources.postgres import PostgresResource
+from taxi_assets.errors import StoreError
+from taxi_assets.local.process import until
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.services import SERVICES
+from taxi_assets_tests import stores
+
+GREEN = SERVICES["green"]
+
+
+class Log:
+    """Takes the place of Dagster's."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+
+    def info(self, *args: object) -> None:
+        """Say nothing."""
+
+    def warning(self, message: str) -> None:
+        """Keep it for the test."""
+        self.warnings.append(message)
+
+
+@pytest.fixture
+def schema(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    name = "store_test"
+    monkeypatch.setenv("POSTGRES_SCHEMA", name)
+    yield name
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute(f"DROP SCHEMA IF EXISTS {name} CASCADE")
+
+
+@pytest.fixture
+def lake(tmp_path: Path) -> Lake:
+    return Lake(pa_fs.LocalFileSystem(), str(tmp_path), "test", "hive")
+
+
+def a_day(lake: Lake, day: date, rows: int, amount: float = 1.0) -> TripsSlice:
+    """A stored day with that many trips."""
+    start = np.datetime64(datetime.combine(day, datetime.min.time()), "us")
+    seconds = np.linspace(0, 86_399, rows).astype("timedelta64[s]")
+    columns = {
+        column.name: {
+            "id": np.ones(rows, np.int64),
+            "amount": np.full(rows, amount),
+            "time": start + seconds,
+            "text": np.full(rows, "N"),
+        }[column.kind]
+        for column in GREEN.columns
+    }
+    table = pa.table(columns, schema=GREEN.arrow_schema)
+    lake.put(f"{day}.parquet", encode(table, {"total_amount": total_of(table), "url": "a test"}))
+    found = open_trips(lake, f"{day}.parquet", Label(GREEN.name, CLEANED, str(day)))
+    assert found is not None
+    return found
+
+
+def store(
+    *days: TripsSlice, names: list[date], service: Service = GREEN, log: Log | None = None
+) -> None:
+    manager = PostgresIOManager({service.name: service}, PostgresResource())
+    list(manager.store(service, dict(zip(names, days, strict=True)), log or Log()))
+
+
+def totals(days: list[date], schema: str) -> dict[date, tuple[int, float]]:
+    with PostgresResource().connect() as connection:
+        return read_back(connection, GREEN, schema, days)
+
+
+def size(schema: str) -> int:
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT sum(pg_total_relation_size(inhrelid))::bigint FROM pg_inherits"
+            f" WHERE inhparent = '{schema}.green_cab_data'::regclass"
+        )
+        return cursor.fetchone()[0]
+
+
+def test_ten_rewrites_of_a_day_do_not_grow_the_table(schema: str, lake: Lake) -> None:
+    day = date(2021, 1, 5)
+    trips = a_day(lake, day, 20_000)
+    store(trips, names=[day])
+    first = size(schema)
+    for _ in range(10):
+        store(trips, names=[day])
+    assert size(schema) < 1.3 * first
+    assert totals([day], schema) == {day: (20_000, 20_000.0)}
+
+
+def test_ten_rewrites_of_a_day_in_a_month_do_not_grow_it(schema: str, lake: Lake) -> None:
+    days = [date(2021, 1, 1) + timedelta(n) for n in range(10)]
+    store(*(a_day(lake, day, 3_000) for day in days), names=days)
+    first = size(schema)
+    for _ in range(10):
+        store(a_day(lake, days[4], 3_000), names=[days[4]])
+    assert size(schema) < 1.3 * first
+
+
+def test_a_reader_puts_off_the_compaction_and_not_the_rewrite(
+    schema: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taxi_assets.defs.io_managers.postgres_partition.LOCK_TIMEOUT", "200ms")
+    day = date(2021, 1, 5)
+    trips = a_day(lake, day, 20_000)
+    store(trips, names=[day])
+    first = size(schema)
+    with PostgresResource().connect() as reader, reader.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM {schema}.green_cab_data")
+        store(trips, names=[day])
+        assert size(schema) > 1.5 * first
+        assert totals([day], schema) == {day: (20_000, 20_000.0)}
+    store(trips, names=[day])
+    assert size(schema) < 1.3 * first
+
+
+def test_the_delete_touches_only_its_window_in_a_table_of_a_year(schema: str, lake: Lake) -> None:
+    months = [date(2021, month, 1) for month in range(1, 13)]
+    days = [month + timedelta(n) for month in months for n in range(0, 28, 3)]
+    store(*(a_day(lake, day, 2_000) for day in days), names=days)
+    window = Window.of_day(date(2021, 6, 10))
+    table = trips_table(GREEN, schema)
+    with PostgresResource().connect() as connection, connection.cursor() as cursor:
+        # What a table of real size makes the planner choose by itself.
+        cursor.execute("SET enable_seqscan = off")
+        cursor.execute("EXPLAIN (ANALYZE, COSTS OFF) " + sql(delete_window(table, GREEN, window)))
+        plan = "\n".join(row[0] for row in cursor.fetchall())
+    assert "green_cab_data_2021_06" in plan
+    for month in (1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12):
+        assert f"green_cab_data_2021_{month:02d}" not in plan
+    assert "Bitmap Index Scan on green_cab_data_2021_06_pickup" in plan
+    rechecked = [line for line in plan.splitlines() if "Rows Removed by Index Recheck" in line]
+    assert sum(int(line.split(":")[1]) for line in rechecked) < 4_000, plan
+
+
+def test_a_reader_sees_the_old_day_or_the_new_one(schema: str, lake: Lake) -> None:
+    days = [date(2021, 1, 5), date(2021, 1, 6)]
+    old = [a_day(lake, day, 5_000) for day in days]
+    store(*old, names=days)
+    seen: set[tuple[int, float]] = set()
+    stop = threading.Event()
+
+    def read() -> None:
+        with stores.postgres() as connection, connection.cursor() as cursor:
+            while not stop.is_set():
+                cursor.execute(f"SELECT count(*), sum(total_amount) FROM {schema}.green_cab_data")
+                seen.add(tuple(cursor.fetchone()))
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    try:
+        for amount in (2.0, 3.0, 4.0):
+            store(*(a_day(lake, day, 5_000, amount) for day in days), names=days)
+    finally:
+        stop.set()
+        reader.join()
+    assert len(seen) > 1
+    assert seen <= {(10_000, 10_000.0 * amount) for amount in (1, 2, 3, 4)}
+
+
+def test_the_same_and_overlapping_days_at_once_end_as_if_one_after_the_other(
+    schema: str, lake: Lake
+) -> None:
+    days = [date(2021, 1, 30) + timedelta(n) for n in range(4)]
+    trips = {day: a_day(lake, day, 1_000) for day in days}
+    chunks = [days, days[1:3], days[2:], days[:1], days]
+    with ThreadPoolExecutor(len(chunks)) as pool:
+        for written in [
+            pool.submit(store, *(trips[day] for day in chunk), names=chunk) for chunk in chunks
+        ]:
+            written.result()
+    assert totals(days, schema) == dict.fromkeys(days, (1_000, 1_000.0))
+
+
+def test_two_services_make_their_schema_at_once(schema: str, lake: Lake) -> None:
+    day, yellow = date(2021, 1, 5), SERVICES["yellow"]
+    trips = a_day(lake, day, 100)
+    with ThreadPoolExecutor() as pool:
+        with PostgresResource().connect() as connection, connection.cursor() as cursor:
+            ensure_table(cursor, trips_table(yellow, schema), yellow)
+            written = pool.submit(store, trips, names=[day])
+            assert until(waits_for_a_lock, 60)
+            connection.commit()
+        written.result()
+    assert totals([day], schema) == {day: (100, 100.0)}
+
+
+def test_a_month_is_waited_for_after_another_was_compacted(
+    schema: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taxi_assets.defs.io_managers.postgres_partition.LOCK_TIMEOUT", "200ms")
+    days = [date(2021, 1, 5), date(2021, 2, 5)]
+    trips = [a_day(lake, day, 20_000) for day in days]
+    store(*trips, names=days)
+    with ThreadPoolExecutor() as pool:
+        with PostgresResource().connect() as connection, connection.cursor() as cursor:
+            cursor.execute(
+                f"LOCK TABLE {schema}.green_cab_data_2021_02 IN SHARE UPDATE EXCLUSIVE MODE"
+            )
+            written = pool.submit(store, *trips, names=days)
+            assert until(waits_for_a_lock, 60)
+            with pytest.raises(TimeoutError):
+                written.result(timeout=1)
+        written.result()
+    assert totals(days, schema) == dict.fromkeys(days, (20_000, 20_000.0))
+
+
+def waits_for_a_lock() -> bool:
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+        return bool(cursor.fetchone()[0])
+
+
+def test_a_user_who_may_fill_the_schema_and_not_make_one(
+    schema: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = date(2021, 1, 5)
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute("CREATE ROLE loader LOGIN PASSWORD 'loader'")
+        cursor.execute(f"CREATE SCHEMA {schema} AUTHORIZATION loader")
+    try:
+        loader = {"POSTGRES_USER": "loader", "POSTGRES_PASSWORD": "loader"}
+        for name, value in (stores.settings() | loader).items():
+            monkeypatch.setenv(name, value)
+        store(a_day(lake, day, 100), names=[day])
+        assert totals([day], schema) == {day: (100, 100.0)}
+    finally:
+        with stores.postgres() as connection, connection.cursor() as cursor:
+            cursor.execute("DROP OWNED BY loader CASCADE")
+            cursor.execute("DROP ROLE loader")
+
+
+def test_a_failed_copy_leaves_the_old_rows_of_its_day(schema: str, lake: Lake) -> None:
+    days = [date(2021, 1, 5), date(2021, 1, 6)]
+    store(*(a_day(lake, day, 100) for day in days), names=days)
+    broken = a_day(lake, days[1], 100, 7.0)
+    Path(lake.root, broken.key).unlink()
+    store(a_day(lake, days[0], 100, 7.0), broken, names=days)
+    assert totals(days, schema) == {days[0]: (100, 700.0), days[1]: (100, 100.0)}
+
+
+def test_a_table_of_another_type_is_refused(schema: str, lake: Lake) -> None:
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute(f"CREATE SCHEMA {schema}")
+        columns = ", ".join(f"{one.name} text" for one in GREEN.columns)
+        by = f"PARTITION BY RANGE ({GREEN.pickup_column})"
+        cursor.execute(f"CREATE TABLE {schema}.green_cab_data ({columns}) {by}")
+    day = date(2021, 1, 5)
+    with pytest.raises(StoreError, match=r"vendorid is text and must be bigint: alter or drop"):
+        store(a_day(lake, day, 10), names=[day])
+
+
+def test_a_stored_day_is_loaded_as_the_typed_frame(schema: str, lake: Lake) -> None:
+    day = date(2021, 1, 5)
+    store(a_day(lake, day, 10), names=[day])
+    manager = PostgresIOManager({"green": GREEN}, PostgresResource())
+    frame = manager.open_day(GREEN, day)
+    assert isinstance(frame, pd.DataFrame)
+    assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == GREEN.pandas_types
+    assert len(frame) == 10

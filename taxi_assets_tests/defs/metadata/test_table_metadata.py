@@ -1,0 +1,41 @@
+"""First lines as a table, whatever is in them; columns of a file that has others."""
+
+from __future__ import annotations
+
+import pytest
+
+from taxi_assets.defs.metadata.table_metadata import lines_preview, published_schema, rows_preview
+from taxi_assets.tlc.services import SERVICES
+
+GREEN = SERVICES["green"]
+HEADER = b"\xef\xbb\xbfVendorID,fare,note\r\n"
+
+
+@pytest.mark.parametrize(
+    ("lines", "rows"),
+    [
+        (b"", []),
+        (b"1,2.50,x\r\n2,,\r\n", [["1", "2.50", "x"], ["2", "", ""]]),
+        (b'1,"2,50",x\n\n3,4\n', [["1", "2,50", "x"], ["3", "4", None]]),
+        (b"1,2,a\rb\n", [["1,2,a\rb", None, None]]),
+        (b"1,2,\xff\n", [["1", "2", "�"]]),
+        (b"1,2,3,4,5\n" * 9, [["1", "2", "3"]] * 5),
+    ],
+)
+def test_first_lines(lines: bytes, rows: list[list[str]]) -> None:
+    table = lines_preview(HEADER, lines)
+    assert [column.name for column in table.schema.columns] == ["VendorID", "fare", "note"]
+    assert [list(record.data.values()) for record in table.records] == rows
+
+
+def test_first_rows_of_a_parquet_month_are_texts() -> None:
+    table = rows_preview(["VendorID", "fare"], [[1, None], [2, 3.5]])
+    assert [list(record.data.values()) for record in table.records] == [["1", None], ["2", "3.5"]]
+
+
+def test_a_column_that_no_month_had_before_has_no_description() -> None:
+    schema = published_schema(("Fare_amount", "moon"), ("string", "string"), GREEN)
+    assert [column.description for column in schema.columns] == [
+        "Time-and-distance fare (dollars)",
+        None,
+    ]

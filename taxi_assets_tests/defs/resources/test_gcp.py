@@ -1,0 +1,250 @@
+"""Profile `gcp` over real connections: fake-gcs-server for GCS, the emulator for BigQuery."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from datetime import date
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pyarrow.dataset as ds
+import pyarrow.fs as pa_fs
+import pytest
+from google.cloud import storage
+
+from taxi_assets import local
+from taxi_assets.defs.resources.bigquery import BigQueryResource
+from taxi_assets.defs.resources.lake import Lake, open_lake
+from taxi_assets.defs.resources.postgres import PostgresResource
+from taxi_assets.settings import Settings
+from taxi_assets.tlc.services import SERVICES
+from taxi_assets_tests import stores
+from taxi_assets_tests.defs.jobs import jobs as small_jobs
+from taxi_assets_tests.defs.test_monthly_report import load, metadata, report
+from taxi_assets_tests.fault_proxy import HttpProxy
+from taxi_assets_tests.gcs_server import gcs_server
+from taxi_assets_tests.sockets import socket_folder
+from taxi_assets_tests.stores import Runs
+from taxi_assets_tests.strict_bigquery import strict_bigquery
+
+BUCKET = "taxi-on-gcs"
+YELLOW = SERVICES["yellow"]
+
+
+@pytest.fixture
+def gcs(home: Path) -> Iterator[str]:
+    """A GCS server whose buckets are folders that the BigQuery emulator reads too."""
+    root = local.use(home / "taxi").lake_root
+    (root / BUCKET).mkdir(parents=True, exist_ok=True)
+    with gcs_server(root) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def google(home: Path) -> Iterator[HttpProxy]:
+    """The emulator, as strict as Google."""
+    with strict_bigquery(local.use(home / "taxi").bigquery_endpoint) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def gcp(gcs: str, google: HttpProxy, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of a server: profile gcp, every store named."""
+    stack = local.use(home / "taxi")
+    settings = {
+        "TAXI_PROFILE": "gcp",
+        "TAXI_SOURCE": "sample",
+        "STORAGE_EMULATOR_HOST": gcs,
+        "GCS_BUCKET": BUCKET,
+        "GCP_PROJECT": "taxi-local",
+        "BIGQUERY_DATASET": "on_gcp",
+        "BIGQUERY_ENDPOINT": google.address,
+        "BIGQUERY_TOKEN": stack.bigquery_token,
+        "POSTGRES_HOST": stack.postgres_host,
+        "POSTGRES_PORT": str(stack.postgres_port),
+        "POSTGRES_DBNAME": stack.postgres_dbname,
+        "POSTGRES_USER": stack.postgres_user,
+        "POSTGRES_PASSWORD": stack.postgres_password,
+        "POSTGRES_SCHEMA": "on_gcp",
+    }
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.mark.parametrize("layout", ["hive", "date"])
+def test_a_chunk_lands_in_gcs_bigquery_and_postgres(
+    layout: str, gcp: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAXI_LAKE_LAYOUT", layout)
+    runs = Runs()
+    result = runs.run("yellow", "2021-01-05", "2021-01-07")
+    assert result.success, stores.failure(result)
+    expected = {
+        date.fromisoformat(day): event.metadata["rows"].value
+        for (asset, day), event in runs.materializations(result.run_id).items()
+        if asset == "yellow/cleaned_trips"
+    }
+    assert len(expected) == 3
+    assert min(expected.values()) > 50
+
+    client = storage.Client(project="taxi-local")
+    names = {blob.name for blob in client.list_blobs(BUCKET, prefix="yellow/")}
+    folder = "yellow/tpep_pickup_date=2021-01-{day}/trips.parquet"
+    if layout == "date":
+        folder = "yellow/2021/01/{day}/daily-trips.parquet"
+    assert {folder.format(day=day) for day in ("05", "06", "07")} <= names
+
+    lake = open_lake(Settings.from_env().lake)
+    uris = [f"{BUCKET}/{folder.format(day=f'{day.day:02d}')}" for day in expected]
+    assert ds.dataset(uris, filesystem=lake.filesystem).count_rows() == sum(expected.values())
+    rows = stores.bigquery().query(
+        "SELECT tpep_pickup_date, COUNT(*) FROM on_gcp.yellow_cab_data GROUP BY 1"
+    )
+    assert {row[0]: row[1] for row in rows.result()} == expected
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM on_gcp.yellow_cab_data")
+        assert cursor.fetchone() == (sum(expected.values()),)
+
+
+def test_a_rewrite_replaces_the_object(gcp: None) -> None:
+    runs = Runs()
+    assert runs.run("yellow", "2021-01-05").success
+    client = storage.Client(project="taxi-local")
+    first = {blob.name for blob in client.list_blobs(BUCKET, prefix="yellow/")}
+    assert runs.run("yellow", "2021-01-05").success
+    assert {blob.name for blob in client.list_blobs(BUCKET, prefix="yellow/")} == first
+
+
+def test_a_months_report_opens_in_a_browser(gcp: None) -> None:
+    runs = Runs()
+    load(runs, YELLOW, "2021-01-05")
+    result = report(runs, YELLOW, "2021-01")
+    said = metadata(runs, result)
+    address = f"https://storage.cloud.google.com/{BUCKET}/_reports/yellow/2021-01"
+    assert (said["page"], said["picture"]) == (f"{address}.html", f"{address}.png")
+    assert said["dagster/uri"] == f"gs://{BUCKET}/_reports/yellow/2021-01.html"
+    blobs = storage.Client(project="taxi-local").list_blobs(BUCKET, prefix="_reports/")
+    found = {blob.name: blob.size for blob in blobs}
+    assert set(found) == {f"_reports/yellow/2021-01.{kind}" for kind in ("html", "png")}
+    assert sum(found.values()) == said["bytes"]
+
+
+def test_google_is_told_the_type_of_an_object() -> None:
+    """fake-gcs-server puts the last chunk's type in its place, so this looks at the request."""
+    sent: list[bytes] = []
+
+    class Refuses(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            sent.append(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_error(403)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refuses) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        filesystem = pa_fs.GcsFileSystem(
+            anonymous=True,
+            scheme="http",
+            endpoint_override=f"127.0.0.1:{server.server_port}",
+        )
+        lake = Lake(filesystem, BUCKET, BUCKET, "hive")
+        with pytest.raises(OSError, match="PERMISSION_DENIED"):
+            lake.put("page.html", b"<html>", "text/html")
+        server.shutdown()
+    assert json.loads(sent[0])["contentType"] == "text/html"
+
+
+def test_an_export_to_gcs_is_whole_and_can_be_inspected(gcp: None) -> None:
+    result = Runs().run("yellow", "2021-01-05", "2021-01-06")
+    assert result.success, stores.failure(result)
+    days = {"service": "yellow", "first_day": "2021-01-05", "last_day": "2021-01-06"}
+    exported = small_jobs.shown("export_parquet", **days)
+    uri = f"gs://{BUCKET}/nyc_taxi_data.parquet"
+    assert exported["dagster/uri"] == uri
+    for name in (uri, "nyc_taxi_data.parquet"):
+        found = small_jobs.shown("inspect_object", object=name)
+        assert (found["rows"], found["bytes"]) == (exported["rows"], exported["bytes"])
+    client = storage.Client(project="taxi-local")
+    assert list(client.list_blobs(BUCKET, prefix="_tmp/")) == []
+    for name in ("none.csv", f"gs://{BUCKET}/none.parquet", "gs://no-such-bucket/none.csv"):
+        assert "there is no gs://" in small_jobs.refused("inspect_object", object=name)
+    assert "is no key of" in small_jobs.refused("inspect_object", object="../x/none.csv")
+
+    damaged = client.bucket(BUCKET).blob("yellow/tpep_pickup_date=2021-01-06/trips.parquet")
+    damaged.upload_from_string("PAR1 no more PAR1")
+    small_jobs.refused("export_parquet", **days)
+    again = small_jobs.shown("inspect_object", object=uri)
+    assert (again["rows"], again["bytes"]) == (exported["rows"], exported["bytes"])
+    assert list(client.list_blobs(BUCKET, prefix="_tmp/")) == []
+
+
+def test_a_dataset_that_is_there_is_not_made(
+    gcp: None, google: HttpProxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who may edit the dataset that Terraform made may not make one: BigQuery answers 403."""
+    monkeypatch.setenv("BIGQUERY_DATASET", "made_by_terraform")
+    stores.bigquery().create_dataset("made_by_terraform")
+    google.add(r"^POST \S+/datasets(\?|\n)", "answer", times=100, status=403)
+    result = Runs().run("yellow", "2021-01-05")
+    google.clear()
+    assert result.success, stores.failure(result)
+
+
+def test_a_table_that_must_be_filtered_is_loaded_compared_and_read(
+    gcp: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With `require_partition_filter`, which somebody switched on after the first load."""
+    monkeypatch.setenv("BIGQUERY_DATASET", "filtered")
+    runs = Runs()
+    assert runs.run("yellow", "2021-01-05").success
+    with BigQueryResource().client() as client:
+        table = client.get_table(f"filtered.{YELLOW.table}")
+        table.require_partition_filter = True
+        client.update_table(table, ["require_partition_filter"])
+    result = runs.run("yellow", "2021-01-05", "2021-01-06")
+    assert result.success, stores.failure(result)
+    agreed = {
+        day: evaluation.passed
+        for (_, check, day), evaluation in runs.evaluations(result.run_id).items()
+        if check == "stores_agree"
+    }
+    assert agreed == {"2021-01-05": True, "2021-01-06": True}
+    query = f"SELECT COUNT(*) AS trips FROM filtered.{YELLOW.table}"
+    said = small_jobs.refused("sql_query", query=query, store="bigquery")
+    assert "without a filter over column(s) 'tpep_pickup_date'" in said
+    query += " WHERE tpep_pickup_date = DATE '2021-01-05'"
+    found = small_jobs.shown("sql_query", query=query, store="bigquery")
+    (row,) = small_jobs.records(found["result"])
+    assert row["trips"] > 50
+
+
+def test_postgres_by_the_folder_of_its_socket(
+    gcp: None, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Cloud Run: /cloudsql/<project>:<region>:<instance>."""
+    stack = local.use(home / "taxi")
+    with socket_folder(stack.postgres_host, stack.postgres_port) as folder:
+        monkeypatch.setenv("POSTGRES_HOST", str(folder))
+        monkeypatch.delenv("POSTGRES_PORT")
+        with PostgresResource().connect() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT current_database()")
+            assert cursor.fetchone() == (stack.postgres_dbname,)
+
+
+def test_without_credentials_the_remedy_is_named(
+    gcp: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("BIGQUERY_ENDPOINT")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    assert "GOOGLE_APPLICATION_CREDENTIALS" not in os.environ
+    result = Runs().run("yellow", "2021-01-05")
+    assert not result.success
+    message = stores.failure(result)
+    assert "yellow/bigquery_trips 2021-01-05" in message
+    assert "gcloud auth application-default login" in message

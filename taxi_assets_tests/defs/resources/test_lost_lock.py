@@ -1,0 +1,132 @@
+"""A run that lost the lock of its months writes to no store, wherever it is by then."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pyarrow.fs as pa_fs
+import pytest
+
+from taxi_assets.defs import daily_assets as assets
+from taxi_assets.defs.io_managers import bigquery, lake_parquet, postgres
+from taxi_assets.defs.io_managers.base import DaysIOManager
+from taxi_assets.defs.io_managers.bigquery import BigQueryIOManager
+from taxi_assets.defs.io_managers.lake_parquet import LakeParquetIOManager
+from taxi_assets.defs.io_managers.postgres import PostgresIOManager
+from taxi_assets.defs.resources.bigquery import BigQueryResource
+from taxi_assets.defs.resources.lake import Lake, LakeResource
+from taxi_assets.defs.resources.month_lock import FolderLocks, MonthLocks
+from taxi_assets.defs.resources.postgres import PostgresResource
+from taxi_assets.errors import StoreError
+from taxi_assets.tlc.raw_month import RawMonth
+from taxi_assets.tlc.services import SERVICES
+from taxi_assets_tests import stores
+from taxi_assets_tests.defs.io_managers.test_postgres import Log, a_day
+
+GREEN = SERVICES["green"]
+DAYS = [date(2021, 1, 5), date(2021, 1, 6)]
+LOST = r"lost the lock of green-2021-01: .* run again"
+
+
+@pytest.fixture
+def lake(home: Path) -> Iterator[Lake]:
+    """A folder that the emulator reads, too."""
+    root = stores.stack().lake_root / "lost-lock"
+    root.mkdir()
+    yield Lake(pa_fs.LocalFileSystem(), str(root), "lost-lock", "hive")
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+def locks(tmp_path: Path) -> Iterator[MonthLocks]:
+    """The months of one run, until their folder is deleted."""
+    held = MonthLocks("first", lambda: FolderLocks(tmp_path / "_locks"))
+    held.acquire(GREEN, DAYS, pytest.fail)
+    yield held
+    held.close()
+
+
+MAKE: Mapping[str, Callable[[], DaysIOManager[Any, Any]]] = {
+    "postgres": lambda: PostgresIOManager({"green": GREEN}, PostgresResource()),
+    "gcs": lambda: LakeParquetIOManager({"green": GREEN}, LakeResource()),
+    "bigquery": lambda: BigQueryIOManager({"green": GREEN}, BigQueryResource()),
+}
+
+
+def in_store(name: str) -> stores.Totals:
+    """What a store holds of the days."""
+    if name == "postgres":
+        with PostgresResource().connect() as connection:
+            return postgres.read_back(connection, GREEN, "ny_taxi", DAYS)
+    if name == "gcs":
+        return lake_parquet.read_back(LakeResource().lake, GREEN, DAYS, pytest.fail)
+    with BigQueryResource().client() as client:
+        return bigquery.read_back(client, GREEN, BigQueryResource().dataset, DAYS)
+
+
+@pytest.mark.usefixtures("empty_stores")
+@pytest.mark.parametrize("name", MAKE)
+def test_a_run_that_lost_its_lock_writes_to_no_store(
+    name: str, lake: Lake, locks: MonthLocks, tmp_path: Path
+) -> None:
+    manager, log = MAKE[name](), Log()
+    manager.month_locks = locks
+    first = {day: a_day(lake, day, 10) for day in DAYS}
+    list(manager.store(GREEN, first, log))
+    shutil.rmtree(tmp_path / "_locks")
+    second = {day: a_day(lake, day, 7, 2.0) for day in DAYS}
+    with pytest.raises(StoreError, match=LOST):
+        list(manager.store(GREEN, second, log))
+    assert in_store(name) == dict.fromkeys(DAYS, (10, 10.0))
+
+
+@pytest.mark.usefixtures("empty_stores")
+@pytest.mark.parametrize("stage", ["_raw", "_cleaned"])
+def test_a_run_that_lost_its_lock_puts_no_object(
+    stage: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = stores.lake()
+
+    def losing(act: Callable[..., Any]) -> Callable[..., Any]:
+        def lose(*args: Any, **more: Any) -> Any:
+            shutil.rmtree(root / "_locks", ignore_errors=True)
+            return act(*args, **more)
+
+        return lose
+
+    if stage == "_raw":
+        monkeypatch.setattr(RawMonth, "pass_over", losing(RawMonth.pass_over))
+    else:
+        monkeypatch.setattr(assets, "clean", losing(assets.clean))
+    result = stores.Runs().run("green", str(DAYS[0]))
+    assert not result.success
+    assert "lost the lock of green-2021-01" in stores.failure(result)
+    assert [path for path in (root / stage).rglob("*") if path.is_file()] == []
+
+
+def test_no_write_to_a_lake_goes_past_the_lock(lake: Lake) -> None:
+    lake.put("there", b"old")
+
+    def lost() -> None:
+        raise StoreError("lost")
+
+    def write() -> None:
+        with lake.writer("there") as stream:
+            stream.write(b"new")
+
+    acts: list[Callable[[], object]] = [
+        lambda: lake.put("there", b"new"),
+        lambda: lake.copy("there", "new"),
+        lambda: lake.delete("there"),
+        write,
+    ]
+    lake.before_write = lost
+    for act in acts:
+        with pytest.raises(StoreError, match="lost"):
+            act()
+    assert lake.keys("") == {"there"}
+    assert lake.get("there") == b"old"

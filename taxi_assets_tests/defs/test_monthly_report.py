@@ -1,0 +1,349 @@
+"""The monthly report: from the lake's days, through the real job, to a page and a picture."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import struct
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from taxi_assets.date_ranges import Month
+from taxi_assets.definitions import build_defs
+from taxi_assets.defs.monthly_report import month_figures
+from taxi_assets.defs.resources.lake import open_lake
+from taxi_assets.report.page import page
+from taxi_assets.report.zones import zone
+from taxi_assets.settings import Settings
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.services import SERVICES
+from taxi_assets_tests import stores
+from taxi_assets_tests.conftest import RealRows
+from taxi_assets_tests.defs.jobs.test_daily import write_month
+from taxi_assets_tests.stores import Runs
+from taxi_assets_tests.tlc.test_sample import BOATS
+from taxi_assets_tests.tlc.test_schema_versions import PARQUET, trips
+
+GREEN = SERVICES["green"]
+FEBRUARY = Month(2021, 2)
+DAYS = [f"{day}" for day in FEBRUARY.window]
+REFERENCES = {"src", "href", "xlink:href"}
+VOID = {"br", "col", "hr", "img", "input", "link", "meta"}
+
+
+@pytest.fixture(autouse=True)
+def bucket(home: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A lake of the test's own."""
+    monkeypatch.setenv("GCS_BUCKET", request.node.name.replace("_", "-")[:60].rstrip("-"))
+
+
+def line(pickup: str, passengers: str = "1", zone_id: int = 74, total: float = 10.5) -> str:
+    """A green trip."""
+    times = f"{pickup},{pickup}"
+    return f"2,{times},N,1,{zone_id},42,{passengers},1.50,6.5,0.5,0.5,0,0,,0.3,{total},1,1,0"
+
+
+def made_month() -> list[str]:
+    """Every day of February with trips, and some of each kind of dirt."""
+    lines = [
+        line(f"{day} {hour:02d}:15:00", zone_id=zone_id, total=10 + at / 4)
+        for at, day in enumerate(DAYS)
+        for hour, zone_id in [(8, 74), (8, 75), (17, 74), *[(23, 264)] * (at % 3)]
+    ]
+    lines += [line(f"{DAYS[3]} 10:00:00", passengers="0"), line(f"{DAYS[4]} 10:00:00", "")]
+    lines += [line(f"{DAYS[5]} 11:00:00", total=-4.5), line("2009-01-01 00:00:00")]
+    return [*lines, "no trip"]
+
+
+def load(runs: Runs, service: Service, *days: str) -> None:
+    """Bring days as far as the lake."""
+    job = build_defs(runs.services).resolve_job_def(f"{service.name}_daily")
+    tags = {
+        "dagster/asset_partition_range_start": days[0],
+        "dagster/asset_partition_range_end": days[-1],
+    }
+    names = ("raw_trips", "cleaned_trips", "gcs_trips")
+    result = job.execute_in_process(
+        asset_selection=[dg.AssetKey([service.name, name]) for name in names],
+        tags=tags,
+        instance=runs.instance,
+        raise_on_error=False,
+    )
+    assert result.success, stores.failure(result)
+
+
+def report(runs: Runs, service: Service, month: str) -> dg.ExecuteInProcessResult:
+    """`<service>_monthly_report` for a month; it may fail."""
+    job = build_defs(runs.services).resolve_job_def(f"{service.name}_monthly_report")
+    return job.execute_in_process(
+        partition_key=f"{month}-01", instance=runs.instance, raise_on_error=False
+    )
+
+
+def metadata(runs: Runs, result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    """What the report's one materialization says."""
+    assert result.success, stores.failure(result)
+    (event,) = runs.materializations(result.run_id).values()
+    return {name: entry.value for name, entry in event.metadata.items()}
+
+
+def files(service: Service) -> dict[str, bytes]:
+    """A service's reports in the lake."""
+    folder = stores.lake() / "_reports" / service.name
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+class Tags(HTMLParser):
+    """Whether tags are balanced, what they refer to, and the text between them."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.names: set[str] = set()
+        self.references: list[str] = []
+        self.cells: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.references += [v or "" for k, v in attrs if k in REFERENCES]
+        if tag not in VOID:
+            self.open.append(tag)
+        if tag in ("td", "th"):
+            self.cells.append("")
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.names.add(tag)
+        self.references += [v or "" for k, v in attrs if k in REFERENCES]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, text: str) -> None:
+        if {"td", "th"} & set(self.open):
+            self.cells[-1] += text
+
+
+def test_a_months_report_has_the_numbers_that_pandas_finds_in_the_lake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = made_month()
+    monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-02", lines))
+    monkeypatch.setenv("TAXI_MOST_UNREADABLE", "0.5")
+    runs = Runs()
+    load(runs, GREEN, DAYS[0], DAYS[-1])
+    said = metadata(runs, report(runs, GREEN, "2021-02"))
+
+    lake = pd.read_parquet(stores.lake() / "green")
+    pickup = lake["lpep_pickup_datetime"]
+    assert said["trips"] == len(lake) == 28 * 3 + 27 + 1
+    assert said["revenue"] == round(lake["total_amount"].sum(), 2)
+    assert said["negative_totals"] == 1
+    assert (said["days_loaded"], said["days_missing"], "partial" in said) == (28, 0, False)
+    assert said["month_file_rows"] == len(lines)
+    assert said["month_file_rows"] == said["trips"] + sum(
+        said[f"rows_{why}"] for why in ("dropped", "outside_month", "unreadable")
+    )
+    assert [said[f"rows_{why}"] for why in ("dropped", "outside_month", "unreadable")] == [2, 1, 1]
+
+    figures = month_figures(open_lake(Settings.from_env().lake), GREEN, FEBRUARY)
+    assert figures.zones == lake["pulocationid"].value_counts().to_dict()
+    by_day = lake.groupby(pickup.dt.date)["total_amount"].agg(["size", "sum"])
+    assert {day: one.trips for day, one in figures.days.items()} == by_day["size"].to_dict()
+    assert {day: one.revenue for day, one in figures.days.items()} == by_day["sum"].to_dict()
+    means = lake.groupby([pickup.dt.weekday, pickup.dt.hour]).size() / 4
+    found = {
+        (weekday, hour): mean
+        for weekday, row in enumerate(figures.by_hour)
+        for hour, mean in enumerate(row)
+        if mean
+    }
+    assert found == means.to_dict()
+    assert figures.unaccounted == 0
+
+    zones = said["busiest_zones"].records
+    expected = lake["pulocationid"].value_counts()
+    assert {row.data["zone"]: row.data["trips"] for row in zones} == {
+        zone(location).name: trips for location, trips in expected.items()
+    }
+    stored = files(GREEN)["2021-02.html"]
+    assert stored == page(figures)
+    cells = Tags(stored.decode()).cells
+    days = [
+        cell
+        for cell in cells
+        if cell in {f"{day.day}{one.trips}" for day, one in figures.days.items()}
+    ]
+    assert len(days) == 28
+    for text in (f"{len(lake):,}", f"{len(lines):,}", "Left out: passengers are null"):
+        assert text in cells
+
+
+def test_page_and_picture_need_nothing_else_and_the_materialization_shows_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runs = Runs()
+    load(runs, GREEN, "2021-03-01", "2021-03-02")
+    said = metadata(runs, report(runs, GREEN, "2021-03"))
+    found = files(GREEN)
+    assert set(found) == {"2021-03.html", "2021-03.png"}
+    text, picture = found["2021-03.html"].decode(), found["2021-03.png"]
+
+    tags = Tags(text)
+    assert tags.open == tags.references == []
+    assert not tags.names & {"script", "link", "img", "iframe", "object", "embed"}
+    assert "http" not in text
+    assert "@import" not in text
+    assert text.count("url(") == text.count("url(#hatch)")
+    assert "prefers-color-scheme: dark" in text
+
+    shown = base64.b64decode(said["report"].split("base64,")[1].rstrip(")"), validate=True)
+    for image, size in ((picture, (1600, 900)), (shown, (1120, 630))):
+        assert image.startswith(b"\x89PNG")
+        assert struct.unpack(">II", image[16:24]) == size
+        assert len(image) < 100_000
+    assert said["page"] == said["dagster/uri"] == str(stores.lake() / "_reports/green/2021-03.html")
+    assert said["synthetic sample"]
+    assert "Synthetic sample" in text
+
+
+def test_a_partial_month_says_so_and_draws_no_zero_for_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / PARQUET))
+    table = trips({"2023-04-02": 9.0, "2023-04-05": 7.0, "2023-04-30": 8.0, "2023-05-01": 1.0})
+    pq.write_table(table, tmp_path / "green_tripdata_2023-04.parquet")
+    runs = Runs()
+    load(runs, GREEN, "2023-04-02", "2023-04-03")
+    load(runs, GREEN, "2023-04-05")
+    said = metadata(runs, report(runs, GREEN, "2023-04"))
+    words = "Partial month: 3 of 30 days are loaded; 1, 4 and 6 to 30 April are not"
+    assert said["partial"] == words
+    assert (said["trips"], said["days_loaded"], said["days_missing"]) == (2, 3, 27)
+    assert (said["month_file_rows"], said["rows_outside_month"]) == (4, 1)
+    text = files(GREEN)["2023-04.html"].decode()
+    assert words in text
+    cells = Tags(text).cells
+    # The third is loaded and has no trips; that is another thing.
+    assert "30" in cells
+    assert cells.count("1not loaded") == cells.count("30not loaded") == 1
+    assert sum("not loaded" in cell for cell in cells) >= 27
+    assert text.count('fill="url(#hatch)"') == 27
+    assert cells[cells.index("In days that are not loaded") + 1] == "1"
+
+
+def test_services_without_totals_or_zones_have_a_report_too() -> None:
+    bare = dataclasses.replace(
+        BOATS, passengers=None, columns=tuple(c for c in BOATS.columns if c.published != "Riders")
+    )
+    bare = dataclasses.replace(bare, columns=bare.columns[:-1])
+    runs = Runs(services={**SERVICES, bare.name: bare})
+    load(runs, bare, "2021-01-05")
+    said = metadata(runs, report(runs, bare, "2021-01"))
+    assert said["trips"] > 100
+    assert not {"revenue", "negative_totals", "busiest_zones"} & set(said)
+    text = files(bare)["2021-01.html"].decode()
+    assert "Boats trips, January 2021" in text
+    assert "Revenue" not in text
+    assert "$" not in text
+    assert "zones" not in text
+    assert Tags(text).open == []
+
+
+def test_a_report_made_again_replaces_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day, runs, found = "2021-05-04", Runs(), []
+    for rows in (3, 4):
+        lines = [line(f"{day} 08:00:00")] * rows
+        monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-05", lines))
+        load(runs, GREEN, day)
+        assert metadata(runs, report(runs, GREEN, "2021-05"))["trips"] == rows
+        found.append(files(GREEN))
+    assert set(found[0]) == set(found[1])
+    assert all(found[0][name] != found[1][name] for name in found[0])
+
+
+def test_a_month_with_no_day_in_the_lake_is_refused_with_the_remedy() -> None:
+    result = report(Runs(), GREEN, "2021-06")
+    assert not result.success
+    assert "no day of 2021-06 is in" in stores.failure(result)
+    assert "materialize green/gcs_trips for its days first" in stores.failure(result)
+    assert not (stores.lake() / "_reports").exists()
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"dagster/partition": "2021-06-05"},
+        {
+            "dagster/asset_partition_range_start": "2021-06-01",
+            "dagster/asset_partition_range_end": "2021-07-01",
+        },
+    ],
+    ids=["a day", "two months"],
+)
+def test_a_run_is_asked_for_one_month(tags: dict[str, str]) -> None:
+    job = build_defs().resolve_job_def("green_monthly_report")
+    result = job.execute_in_process(tags=tags, instance=Runs().instance, raise_on_error=False)
+    assert not result.success
+    assert "give it one month among the partitions" in stores.failure(result)
+
+
+def test_a_real_month_is_accounted_for_to_the_row(
+    real_rows: RealRows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAXI_SOURCE", str(real_rows.folder / "{service}" / PARQUET))
+    runs = Runs()
+    load(runs, GREEN, "2023-01-01", "2023-01-31")
+    said = metadata(runs, report(runs, GREEN, "2023-01"))
+    names = ("month_file_rows", "rows_outside_month", "rows_dropped", "trips")
+    assert [said[name] for name in names] == [68_211, 4, 336 + 4_324, 68_211 - 4 - 336 - 4_324]
+    assert "no row is lost without a reason" in files(GREEN)["2023-01.html"].decode()
+    assert len(files(GREEN)["2023-01.png"]) < 100_000
+
+
+def test_it_is_made_once_a_months_days_have_landed_and_again_when_one_is_replaced() -> None:
+    defs = build_defs({"green": GREEN})
+    lake, made = dg.AssetKey(["green", "gcs_trips"]), dg.AssetKey(["green", "monthly_report"])
+
+    def landed(instance: dg.DagsterInstance, key: dg.AssetKey, *partitions: str) -> None:
+        for partition in partitions:
+            instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition))
+
+    with dg.DagsterInstance.ephemeral() as instance:
+        cursor = None
+
+        def asked() -> set[str]:
+            nonlocal cursor
+            result = dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
+            cursor = result.cursor
+            return set(result.get_requested_partitions(made))
+
+        assert asked() == set()
+        landed(instance, lake, *DAYS[:-1])
+        assert asked() == set()
+        landed(instance, lake, DAYS[-1])
+        assert asked() == {"2021-02-01"}
+        landed(instance, made, "2021-02-01")
+        assert asked() == set()
+        landed(instance, lake, DAYS[9])
+        assert asked() == {"2021-02-01"}
+
+
+def test_the_sensor_that_requests_it_runs_where_automation_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for value in ("stopped", "running"):
+        monkeypatch.setenv("TAXI_AUTOMATION", value)
+        sensors = build_defs().get_repository_def().sensor_defs
+        (found,) = (
+            one for one in sensors if isinstance(one, dg.AutomationConditionSensorDefinition)
+        )
+        assert (found.name, found.default_status.value.lower()) == ("monthly_report_sensor", value)

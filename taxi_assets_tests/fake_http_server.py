@@ -1,0 +1,243 @@
+"""A real HTTP server of month files on this machine, which misbehaves on command."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from taxi_assets.tlc import download
+from taxi_assets.tlc.services import YELLOW
+
+NAME = "{service}_tripdata_{year}-{month}.csv.gz"
+HEADER = ",".join(YELLOW.header).encode() + b"\n"
+NOISE = hashlib.shake_256(b"trips").hexdigest(600_000).encode()
+PLAIN = HEADER + NOISE
+PACKED = gzip.compress(PLAIN, 1, mtime=0)
+RESTATED = gzip.compress(HEADER + NOISE[::-1], 1, mtime=0)
+
+Act = Callable[["Handler"], None]
+
+
+@dataclass
+class Site:
+    """What the server has and does; `acts` are used up one a request, then it behaves."""
+
+    address: str = ""
+    body: bytes = PACKED
+    etag: str | None = '"one"'
+    modified: str | None = None
+    acts: list[Act] = field(default_factory=list)
+    asked: list[dict[str, str]] = field(default_factory=list)
+    looks: list[Act] = field(default_factory=list)
+    """As `acts`, for HEAD."""
+    looked: list[str] = field(default_factory=list)
+    """Paths that HEAD was asked of."""
+    months: dict[str, bytes] | None = None
+    """Bodies by path, with an ETag of their own; another path is answered 404. None: `body` and
+    `etag` are everywhere."""
+    new_etag_each_time: bool = False
+    """As some CDNs do it."""
+    says_length: bool = True
+    honours_range: bool = True
+    go_on: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def template(self) -> str:
+        return f"{self.address}/{{service}}/{NAME}"
+
+    @property
+    def ranges(self) -> list[str | None]:
+        return [headers.get("Range") for headers in self.asked]
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    site: Site
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self.site.asked.append({**self.headers, "path": self.path})
+        act = self.site.acts.pop(0) if self.site.acts else serve
+        act(self)
+
+    def do_HEAD(self) -> None:
+        self.site.looked.append(self.path)
+        act = self.site.looks.pop(0) if self.site.looks else serve
+        act(self)
+
+    def start(self, status: int, length: int | None, **headers: str) -> None:
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        if self.etag:
+            self.send_header("ETag", self.etag)
+        if self.site.modified:
+            self.send_header("Last-Modified", self.site.modified)
+        self.send_header("Connection", "close")
+        if length is not None and self.site.says_length:
+            self.send_header("Content-Length", str(length))
+        self.end_headers()
+        self.close_connection = True
+
+    @property
+    def body(self) -> bytes:
+        return self.site.body if self.site.months is None else self.site.months[self.path]
+
+    @property
+    def etag(self) -> str | None:
+        if self.site.new_etag_each_time:
+            return f'"{len(self.site.asked)}-{len(self.site.looked)}"'
+        if self.site.months is None:
+            return self.site.etag
+        body = self.site.months.get(self.path)
+        return None if body is None else f'"{hashlib.sha256(body).hexdigest()[:16]}"'
+
+    def asked_range(self) -> tuple[int, int] | None:
+        """First byte and end of the range asked for; None for the whole of this version."""
+        wanted, condition = self.headers.get("Range"), self.headers.get("If-Range")
+        if not wanted or not self.site.honours_range:
+            return None
+        if condition is not None and condition not in (self.etag, self.site.modified):
+            return None
+        first, _, last = wanted.removeprefix("bytes=").partition("-")
+        return int(first), min(int(last) + 1 if last else len(self.body), len(self.body))
+
+    def begin(self) -> bytes:
+        """Send the headers of the body or of the range asked for, which is returned."""
+        size, asked = len(self.body), self.asked_range()
+        if asked is None:
+            self.start(200, size)
+            return self.body
+        first, end = asked
+        if first >= end:
+            self.start(416, 0, Content_Range=f"bytes */{size}")
+            return b""
+        self.start(206, end - first, Content_Range=f"bytes {first}-{end - 1}/{size}")
+        return self.body[first:end]
+
+
+def serve(handler: Handler) -> None:
+    if handler.site.months is not None and handler.path not in handler.site.months:
+        handler.start(404, 0)
+        return
+    rest = handler.begin()
+    if handler.command == "GET":
+        handler.wfile.write(rest)
+
+
+def cut(handler: Handler) -> None:
+    rest = handler.begin()
+    handler.wfile.write(rest[: len(rest) // 2])
+
+
+def stall(handler: Handler) -> None:
+    """Send 2 of the client's chunks, then nothing until told to go on."""
+    rest = handler.begin()
+    handler.wfile.write(rest[: 2 * download.CHUNK])
+    handler.wfile.flush()
+    handler.site.go_on.wait(20)
+    with suppress(OSError):  # the client may have gone, as it should
+        handler.wfile.write(rest[2 * download.CHUNK :])
+
+
+def answer(status: int, **headers: str) -> Act:
+    return lambda handler: handler.start(status, 0, **headers)
+
+
+def text(content: bytes, status: int = 200, **headers: str) -> Act:
+    """Answer with another body than the month's."""
+
+    def act(handler: Handler) -> None:
+        handler.start(status, len(content), **headers)
+        if handler.command == "GET":
+            handler.wfile.write(content)
+
+    return act
+
+
+def drip(handler: Handler) -> None:
+    """Send the body a byte at a time, and never all of it."""
+    rest = handler.begin()
+    with suppress(OSError):
+        for at in range(len(rest)):
+            handler.wfile.write(rest[at : at + 1])
+            handler.wfile.flush()
+            if handler.site.go_on.wait(0.02):
+                return
+
+
+def drip_headers(handler: Handler) -> None:
+    """Send a byte of a header at a time, for ever."""
+    with suppress(OSError):
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        while not handler.site.go_on.wait(0.02):
+            handler.wfile.write(b"X")
+            handler.wfile.flush()
+    handler.close_connection = True
+
+
+def endless(status: int, **headers: str) -> Act:
+    """Answer with a body that has no end."""
+
+    def act(handler: Handler) -> None:
+        handler.start(status, None, **headers)
+        with suppress(OSError):
+            handler.wfile.write(HEADER)
+            while not handler.site.go_on.is_set():
+                handler.wfile.write(NOISE)
+
+    return act
+
+
+def claim(size: int) -> Act:
+    """Serve the body under a wrong Content-Length."""
+
+    def act(handler: Handler) -> None:
+        handler.start(200, size)
+        if handler.command == "GET":
+            with suppress(OSError):
+                handler.wfile.write(handler.body)
+
+    return act
+
+
+def changed(handler: Handler) -> None:
+    """Another version from now on; this request is served."""
+    handler.site.etag = '"two"'
+    handler.site.body = RESTATED
+    serve(handler)
+
+
+def other_range(handler: Handler) -> None:
+    """Ignore If-Range: a range of another version."""
+    handler.site.etag = '"two"'
+    body = handler.site.body = gzip.compress(PLAIN + b"more", 1, mtime=0)
+    first = int(handler.headers["Range"].removeprefix("bytes=").rstrip("-"))
+    handler.start(
+        206, len(body) - first, Content_Range=f"bytes {first}-{len(body) - 1}/{len(body)}"
+    )
+    handler.wfile.write(body[first:])
+
+
+@contextmanager
+def serving() -> Iterator[Site]:
+    """A server on a free port, until the end."""
+    here = Site()
+    handler = type("SiteHandler", (Handler,), {"site": here})
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        here.address = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        try:
+            yield here
+        finally:
+            here.go_on.set()
+            server.shutdown()
+            thread.join()

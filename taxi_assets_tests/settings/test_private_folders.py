@@ -1,0 +1,50 @@
+"""Folders of our own are private, and no file is written for everybody."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from taxi_assets.settings.private_folders import make_private
+
+
+@pytest.fixture
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    ("umask", "written"),
+    [(0o000, 0o600), (0o020, 0o600), (0o002, 0o664), (0o022, 0o644), (0o077, 0o600)],
+    indirect=["umask"],
+)
+def test_an_umask_that_lets_everybody_write_is_replaced_and_no_other(
+    umask: int, written: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "home" / "lake"
+    make_private(folder)
+    assert (mode(folder), mode(folder.parent)) == (0o700, 0o711)
+    (folder / "object").touch()
+    assert mode(folder / "object") == written
+
+
+def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+    tmp_path.chmod(0o750)
+    make_private(tmp_path)
+    assert mode(tmp_path) == 0o750
+
+
+def test_what_is_no_folder_is_in_the_way(tmp_path: Path) -> None:
+    (tmp_path / "lake").touch()
+    with pytest.raises(FileExistsError):
+        make_private(tmp_path / "lake")

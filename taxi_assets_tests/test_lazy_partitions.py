@@ -1,0 +1,156 @@
+"""Days are computed when they are pulled, in order, a few at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import date, timedelta
+
+import psycopg
+import pyarrow as pa
+import pytest
+from google.api_core.exceptions import Forbidden
+from hypothesis import given
+from hypothesis import strategies as st
+
+from taxi_assets.errors import DayRefusedError, SettingsError, StoreError, UnavailableError
+from taxi_assets.lazy_partitions import AHEAD, WORKERS, Days, bounded_map
+
+FIRST = date(2021, 1, 1)
+WEEK = [FIRST + timedelta(at) for at in range(7)]
+
+
+@given(st.lists(st.integers(), max_size=30))
+def test_results_come_in_order(items: list[int]) -> None:
+    assert list(bounded_map(lambda item: item * 2, items)) == [item * 2 for item in items]
+
+
+def test_only_a_few_are_computed_ahead() -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for item in range(1, 51):
+            taken = item
+            yield item
+
+    most = 0
+    for result in bounded_map(lambda item: item, items()):
+        most = max(most, taken - result)
+    assert taken == 50
+    assert most <= WORKERS + AHEAD
+
+
+def test_an_error_stops_the_rest_and_its_threads() -> None:
+    seen: list[int] = []
+
+    def fail_at_two(item: int) -> int:
+        seen.append(item)
+        if item == 2:
+            raise RuntimeError("two")
+        return item
+
+    before = threading.active_count()
+    results = bounded_map(fail_at_two, range(50))
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(RuntimeError, match="two"):
+        next(results)
+    assert threading.active_count() == before
+    assert len(seen) <= 3 + WORKERS + AHEAD
+
+
+def test_nothing_is_computed_before_it_is_pulled() -> None:
+    computed: list[date] = []
+
+    def compute(day: date) -> int:
+        computed.append(day)
+        return day.day
+
+    days = Days(WEEK, compute).map(lambda number: number * 10)
+    assert computed == []
+    assert list(days) == [(day, day.day * 10) for day in WEEK]
+    assert computed == WEEK
+
+
+def test_a_refused_day_is_put_aside_for_every_stage_and_its_neighbours_go_on() -> None:
+    def refuse_third(day: date, number: int) -> int:
+        if number == 3:
+            raise DayRefusedError(f"{day} is wrong")
+        return number
+
+    first = Days(WEEK, lambda day: day.day)
+    second = first.map_days(refuse_third)
+    third = second.map(str)
+    assert [number for _, number in third] == ["1", "2", "4", "5", "6", "7"]
+    assert list(third.refused) == [WEEK[2]]
+    assert first.refused is second.refused is third.refused
+    assert str(third.refused[WEEK[2]]) == "2021-01-03 is wrong"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("month 13"),
+        KeyError("pickup"),
+        OverflowError("too large"),
+        pa.ArrowInvalid("cast"),
+        pa.ArrowNotImplementedError("of this type"),
+        UnicodeDecodeError("utf-8", b"x", 0, 1, "invalid"),
+        MemoryError("3 GB"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_over_one_days_rows_rejects_this_day_and_keeps_its_cause(error: Exception) -> None:
+    def broken(day: date) -> int:
+        if day == WEEK[2]:
+            raise error
+        return day.day
+
+    days = Days(WEEK, broken)
+    assert [number for _, number in days] == [1, 2, 4, 5, 6, 7]
+    assert list(days.refused) == [WEEK[2]]
+    assert str(days.refused[WEEK[2]]).startswith(f"{type(error).__name__}: ")
+    assert days.refused[WEEK[2]].__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ConnectionError("lost"),
+        TimeoutError("no answer"),
+        UnavailableError("the server restarts"),
+        StoreError("no room"),
+        SettingsError("TAXI_LAKE"),
+        PermissionError("denied"),
+        psycopg.OperationalError("gone"),
+        Forbidden("no role"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_concerns_every_day_is_raised(error: Exception) -> None:
+    def broken(day: date) -> int:
+        raise error
+
+    days = Days(WEEK, broken)
+    with pytest.raises(type(error)):
+        list(days)
+    assert days.refused == {}
+
+
+def test_each_day_comes_with_its_rows_or_the_reason_why_not() -> None:
+    refused = DayRefusedError("wrong")
+
+    def compute(day: date) -> int:
+        if day == WEEK[1]:
+            raise refused
+        return day.day
+
+    assert list(Days(WEEK[:3], compute).outcomes()) == [
+        (WEEK[0], 1),
+        (WEEK[1], refused),
+        (WEEK[2], 3),
+    ]
+
+
+def test_no_days_give_nothing() -> None:
+    assert list(Days([], lambda day: day)) == []

@@ -1,0 +1,233 @@
+"""Whatever type a column has, raw keeps it, and its values reach the stores or are named."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from unittest.mock import patch
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from taxi_assets.defs.io_managers.sealed_objects import open_parquet
+from taxi_assets.defs.io_managers.spool import Spool, spool_of
+from taxi_assets.errors import SourceError
+from taxi_assets.tlc import parquet_batches as parquet_module
+from taxi_assets.tlc.arrow_types import MAX_TEXT_BYTES, plain, shown, storable_text
+from taxi_assets.tlc.services import YELLOW
+from taxi_assets.tlc.values import accepts
+from taxi_assets.trips.clean import clean
+from taxi_assets.trips.content_hash import ContentHash
+from taxi_assets.trips.parse import parse
+from taxi_assets_tests.tlc.arrow_columns import COLUMNS, columns
+from taxi_assets_tests.tlc.files import raw_month
+from taxi_assets_tests.tlc.test_parquet_batches import START, hash_of, trips
+
+ROWS = 6
+PICKUPS: list[datetime | None] = [START + timedelta(days=at % 2) for at in range(ROWS)]
+each_type = pytest.mark.parametrize("name", sorted(COLUMNS))
+
+
+def contents(path: Path) -> tuple[dict[int, Spool], dict[int, pa.Table]]:
+    """The raw objects of a month, by day."""
+    month = raw_month(path)
+    spools: dict[int, Spool] = {}
+    for part in month.pass_over(lambda _: None):
+        spools.setdefault(part.key, spool_of(month)).add(part)
+    stored = {key: pa.py_buffer(spool.content({})) for key, spool in spools.items()}
+    return spools, {key: open_parquet(one)[0].read() for key, one in stored.items()}
+
+
+def same(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
+    """Equal types and bits; `equals` says that NaN is not NaN."""
+    return one.type == other.type and hash_of(pa.table({"x": one})) == hash_of(
+        pa.table({"x": other})
+    )
+
+
+@each_type
+@settings(max_examples=6, deadline=None)
+@given(data=st.data(), batch=st.integers(1, 4))
+def test_a_column_of_any_type_is_kept_as_published(
+    tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject, batch: int
+) -> None:
+    column = data.draw(columns(ROWS, name))
+    path = tmp_path_factory.getbasetemp() / "kept.parquet"
+    pq.write_table(trips(PICKUPS).append_column("x", column), path)
+    published = pq.ParquetFile(path).read()["x"]
+    with patch.object(parquet_module, "ROWS", batch):
+        spools, found = contents(path)
+    assert sorted(found) == [1, 2]
+    for key, rows in found.items():
+        expected = pa.chunked_array(
+            [published.slice(at, 1).chunk(0) for at in range(key - 1, 6, 2)]
+        )
+        assert same(rows["x"], expected)
+        assert spools[key].preview().records[0].data["VendorID"] == "1"
+        assert len(clean(rows, YELLOW, ()).frame) == 3
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    column=columns(ROWS),
+    name=st.sampled_from(
+        ["VendorID", "total_amount", "tpep_dropoff_datetime", "store_and_fwd_flag"]
+    ),
+)
+@example(pa.array([2**63 - 1] * ROWS).view(pa.timestamp("us")), "tpep_dropoff_datetime")
+@example(pa.array([b"N\0", b"\xff", b"Y", b"N", None, b""]), "store_and_fwd_flag")
+def test_a_typed_column_of_any_type_is_read_or_its_rows_are_named(
+    tmp_path_factory: pytest.TempPathFactory, column: pa.Array, name: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "typed.parquet"
+    table = trips(PICKUPS)
+    at = table.schema.get_field_index(name)
+    pq.write_table(table.set_column(at, name, column), path)
+    ours = YELLOW.by_name[name.lower()]
+    found = pq.ParquetFile(path).schema_arrow.field(name).type
+    if not accepts(ours, found, labels=bool(ours.labels) and ours.kind == "text"):
+        with pytest.raises(SourceError, match=f"has {name} as .* which is never read as"):
+            contents(path)
+        return
+    _, days = contents(path)
+    for key, rows in days.items():
+        done = parse(rows, YELLOW)
+        assert done.table.num_rows + len(done.unreadable) == 3
+        assert {one.column for one in done.unreadable} <= {name}
+        assert all(one.row in (1, 2, 3) and str(one) for one in done.unreadable)
+        values = done.table[ours.name]
+        assert values.type == ours.arrow
+        if ours.kind == "time":
+            values.to_pylist()  # raises where Python has no such date
+            assert str(clean(rows, YELLOW).frame[ours.name].dtype) == "datetime64[us]"
+        if ours.kind == "amount":
+            assert pc.all(pc.is_finite(values)).as_py() is not False
+        if ours.kind == "text":
+            assert set(values.to_pylist()) <= {"Y", "N", None}
+        assert key in (1, 2)
+
+
+@each_type
+def test_a_hash_does_not_depend_on_batches_and_tells_values_apart(name: str) -> None:
+    values, make = COLUMNS[name]
+    del values
+    column = make([None] * 3)
+    table = pa.table({"x": pa.concat_arrays([column, column])})
+    cut = [batch for at in range(6) for batch in table.slice(at, 1).to_batches()]
+    assert hash_of(pa.Table.from_batches(cut, table.schema)) == hash_of(table)
+
+
+@settings(max_examples=60, deadline=None)
+@given(column=columns(5), at=st.integers(0, 4))
+def test_a_hash_of_slices_is_the_hash_of_all(column: pa.Array, at: int) -> None:
+    whole, parts = ContentHash(), ContentHash()
+    batch = pa.RecordBatch.from_arrays([column], ["x"])
+    whole.update(batch)
+    for part in (batch.slice(0, at), batch.slice(at)):
+        parts.update(part)
+    assert whole.hexdigest(batch.schema) == parts.hexdigest(batch.schema)
+    for value in column:
+        assert "\n" not in shown(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (pa.array([2**63 - 1]).view(pa.timestamp("us"))[0], "294247-01-10 04:00:54.775807"),
+        (pa.array([-(2**63) + 1]).view(pa.timestamp("us"))[0], "-290308-12-21 19:59:05.224193"),
+        (pa.array([-(2**63)]).view(pa.timestamp("us"))[0], "-9223372036854775808"),
+        (pa.array([2**31 - 1], pa.int32()).view(pa.date32())[0], "5881580-07-11"),
+        (pa.array([b"a\xff"]).cast(pa.string(), safe=False)[0], r"a\xff"),
+        (pa.array([[2**62]], pa.list_(pa.timestamp("us")))[0], "4611686018427387904"),
+        (pa.scalar(None, pa.int64()), "None"),
+    ],
+)
+def test_a_value_that_python_does_not_have_is_shown_as_what_it_is(
+    value: pa.Scalar, text: str
+) -> None:
+    assert text in shown(value)
+
+
+@pytest.mark.parametrize("bad", [b"a\0b", b"\0", b"\xff", b"\xc3", b"\xed\xa0\x80"])
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary()])
+def test_a_text_that_a_store_cannot_hold_is_none(bad: bytes, kind: pa.DataType) -> None:
+    texts = pa.array([b"good", bad, None, "é".encode(), b"x" * (MAX_TEXT_BYTES + 1)])
+    found = storable_text(plain(texts.cast(kind, safe=False)))
+    assert found.to_pylist() == ["good", None, None, "é", None]
+
+
+PLAIN_DAY = {
+    "VendorID": [1, 2, None],
+    "total_amount": [12.5, -3.0, None],
+    "tpep_dropoff_datetime": [START, None, START + timedelta(hours=1)],
+    "store_and_fwd_flag": ["N", "Y", None],
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *[("VendorID", kind) for kind in (pa.int8(), pa.uint64(), pa.float16(), pa.float64())],
+        *[("VendorID", kind) for kind in (pa.decimal32(5, 2), pa.decimal64(9, 0), pa.string())],
+        *[("total_amount", kind) for kind in (pa.decimal32(7, 2), pa.decimal64(9, 3))],
+        *[("total_amount", kind) for kind in (pa.decimal256(50, 2), pa.float16(), pa.float32())],
+        *[("tpep_dropoff_datetime", pa.timestamp(unit)) for unit in ("ms", "us", "ns")],
+        ("tpep_dropoff_datetime", pa.string_view()),
+        *[("store_and_fwd_flag", kind) for kind in (pa.large_string(), pa.string_view())],
+        *[("store_and_fwd_flag", kind) for kind in (pa.binary(), pa.large_binary())],
+        ("store_and_fwd_flag", pa.dictionary(pa.int32(), pa.string())),
+    ],
+)
+def test_a_column_published_in_another_type_lands_as_the_plain_one(
+    tmp_path: Path, name: str, kind: pa.DataType
+) -> None:
+    plain_column = pa.array(PLAIN_DAY[name], YELLOW.by_name[name.lower()].arrow)
+    tables = []
+    for column in (plain_column, _in_type(plain_column, kind)):
+        table = trips([START] * 3)
+        at = table.schema.get_field_index(name)
+        pq.write_table(table.set_column(at, name, column), tmp_path / "m.parquet")
+        _, days = contents(tmp_path / "m.parquet")
+        done = parse(days[1], YELLOW)
+        assert done.unreadable == []
+        tables.append(done.table)
+    assert tables[0].equals(tables[1])
+
+
+def _in_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
+    if pa.types.is_dictionary(kind):
+        return column.dictionary_encode()
+    if pa.types.is_timestamp(column.type) and not pa.types.is_timestamp(kind):
+        texts = [None if one is None else f"{one:%Y-%m-%d %H:%M:%S}" for one in column.to_pylist()]
+        return pa.array(texts, kind)
+    if pa.types.is_decimal(kind):
+        return column.cast(pa.decimal128(30, kind.scale)).cast(kind)
+    return column.cast(kind)
+
+
+@pytest.mark.parametrize(
+    ("flags", "read", "unknown"),
+    [
+        (pa.array([True, False, None]), ["Y", "N", None], {}),
+        (pa.array([1, 0, None]), ["Y", "N", None], {}),
+        (pa.array([1.0, 0.0, float("nan")]), ["Y", "N", None], {}),
+        (pa.array(["True", "false", "None"]), ["Y", "N", None], {}),
+        (pa.array(["1", "0", "y"]), ["Y", "N", "Y"], {}),
+        (pa.array(["1.0", "0.0", "0."]), ["Y", "N", "N"], {}),
+        (pa.array([1.5, 0.0, 1e300]), [None, "N", None], {"1.5": 1, "1e+300": 1}),
+        (pa.array([1, 0, 2]).cast(pa.decimal128(21, 2)), ["Y", "N", None], {"2.00": 1}),
+        (pa.array(["what", "*", "N"]), [None, None, "N"], {"what": 1, "*": 1}),
+        (pa.array([2, 0, 1]), [None, "N", "Y"], {"2": 1}),
+    ],
+)
+def test_the_stored_flag_becomes_y_or_n_in_every_year(
+    flags: pa.Array, read: list[str | None], unknown: dict[str, int]
+) -> None:
+    done = parse(trips([START] * 3, store_and_fwd_flag=flags), YELLOW)
+    assert done.table["store_and_fwd_flag"].to_pylist() == read
+    assert done.unknown_labels == {f"store_and_fwd_flag={one}": n for one, n in unknown.items()}
+    assert done.unreadable == []

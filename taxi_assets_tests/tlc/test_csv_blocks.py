@@ -1,0 +1,165 @@
+"""What a month file's bytes may be, and which files are refused as a whole."""
+
+from __future__ import annotations
+
+import gzip
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from taxi_assets.errors import SourceError
+from taxi_assets.tlc import csv_blocks as lines_module
+from taxi_assets.tlc.csv_blocks import open_csv
+from taxi_assets_tests.tlc.files import HEADER, YELLOW, month_file, row
+
+BODY = b"".join(row(VendorID=str(at)) + b"\n" for at in range(500))
+WHOLE = HEADER + BODY
+NAMES = list(YELLOW.header)
+
+
+def read(path: Path) -> tuple[bytes, bytes]:
+    """Header and all blocks."""
+    csv = open_csv(month_file(path))
+    return csv.line, b"".join(block.data for block in csv.blocks)
+
+
+def header_of(*names: str) -> bytes:
+    return ",".join(names).encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("m.csv", WHOLE),
+        ("m.csv.gz", gzip.compress(WHOLE, mtime=0)),
+        ("M.CSV.GZ", gzip.compress(WHOLE, mtime=0)),
+        (
+            "two-members.csv.gz",
+            gzip.compress(WHOLE[:1234], mtime=0) + gzip.compress(WHOLE[1234:], mtime=0),
+        ),
+        ("padded.csv.gz", gzip.compress(WHOLE, mtime=0) + b"\0" * 512),
+    ],
+)
+@pytest.mark.parametrize("block", [100, 1 << 20])
+def test_a_file_is_read_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: bytes, block: int
+) -> None:
+    monkeypatch.setattr(lines_module, "BLOCK", block)
+    (tmp_path / name).write_bytes(content)
+    assert read(tmp_path / name) == (HEADER, BODY)
+
+
+def test_blocks_are_whole_lines_that_know_their_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines_module, "BLOCK", 250)
+    path = tmp_path / "m.csv"
+    path.write_bytes(WHOLE + b"last")
+    blocks = list(open_csv(month_file(path)).blocks)
+    assert len(blocks) > 100
+    line = 2
+    for block in blocks:
+        assert block.first_line == line
+        assert block.data.endswith(b"\n") or block is blocks[-1]
+        line += block.data.count(b"\n")
+    assert blocks[-1].read == path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        HEADER,
+        HEADER.rstrip(),
+        HEADER.replace(b"\n", b"\r\n"),
+        b"\xef\xbb\xbf" + HEADER,
+        ",".join(f'"{name}"' for name in NAMES).encode() + b"\n",
+        HEADER.replace(b",", b", "),
+    ],
+)
+def test_a_header_alone_is_a_month_without_rows(tmp_path: Path, header: bytes) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(header)
+    assert read(path) == (header, b"")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty: fetch it again"),
+        (b"\n", "missing VendorID, tpep_pickup_datetime"),
+        (BODY, "missing VendorID"),
+        (header_of(*NAMES[:4], *NAMES[5:]), "missing trip_distance)"),
+        (header_of(*NAMES[:-2], NAMES[-1]), "missing total_amount)"),
+        (header_of(*NAMES[:-1], "surge"), "missing congestion_surcharge; unknown 'surge')"),
+        (header_of(*NAMES, "vendor_id"), "twice VendorID)"),
+        (header_of(*NAMES, "Airport_fee", "airport_fee"), "twice airport_fee)"),
+        (header_of("", *NAMES), "no name in column 1, as pandas writes an index"),
+        (header_of("Unnamed: 0", *NAMES), "unknown 'Unnamed: 0'"),
+        (header_of(*NAMES, NAMES[3]), "twice passenger_count)"),
+        (header_of(*NAMES[1:], NAMES[0]), "order: column 1 is tpep_pickup_datetime instead of"),
+        (HEADER.replace(b",", b";"), "unknown 'VendorID;tpep_pickup_datetime;"),
+        (WHOLE.replace(b"\n", b"\r"), "its lines end in CR alone, not LF or CRLF"),
+        (WHOLE.decode().encode("utf-16"), "unknown"),
+        (HEADER.replace(b"VendorID", b"Vendor\xe9"), "unknown 'Vendor\ufffd'"),
+    ],
+)
+def test_a_file_with_another_header_is_refused_naming_the_difference(
+    tmp_path: Path, content: bytes, said: str
+) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=re.escape(said)) as refused:
+        read(path)
+    assert str(refused.value).startswith(f"yellow 2021-02: {path} ")
+
+
+def cut(data: bytes) -> bytes:
+    return data[:-50]
+
+
+def crc(data: bytes) -> bytes:
+    return data[:-8] + b"\0\0\0\0" + data[-4:]
+
+
+def length(data: bytes) -> bytes:
+    return data[:-4] + b"\1\0\0\0"
+
+
+def flipped(data: bytes) -> bytes:
+    return data[:500] + bytes(255 - byte for byte in data[500:520]) + data[520:]
+
+
+def trailing(data: bytes) -> bytes:
+    return data + b"garbage"
+
+
+@pytest.mark.parametrize("damage", [cut, crc, length, flipped, trailing])
+@pytest.mark.parametrize("block", [100, 1 << 20])
+def test_a_damaged_gzip_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[bytes], bytes], block: int
+) -> None:
+    monkeypatch.setattr(lines_module, "BLOCK", block)
+    path = tmp_path / "m.csv.gz"
+    path.write_bytes(damage(gzip.compress(WHOLE)))
+    with pytest.raises(SourceError, match=r"cut short or damaged .*: fetch it again"):
+        read(path)
+
+
+def test_a_gzip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines_module, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(lines_module, "BLOCK", 1 << 16)
+    path = tmp_path / "m.csv.gz"
+    path.write_bytes(gzip.compress(HEADER + b"\n" * (4 << 20)))
+    with pytest.raises(SourceError, match="unpacks to over 1,048,576 bytes"):
+        read(path)
+
+
+def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines_module, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(lines_module, "BLOCK", 1 << 18)
+    path = tmp_path / "m.csv.gz"
+    path.write_bytes(gzip.compress(WHOLE + b"\0" * (4 << 20)))
+    with pytest.raises(SourceError, match="a line of over 1 MiB: this is no CSV of trips"):
+        read(path)

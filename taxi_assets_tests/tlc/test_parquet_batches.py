@@ -1,0 +1,312 @@
+"""Parquet months: rows in one place each, types as published, and only what is needed read."""
+
+from __future__ import annotations
+
+import resource
+from collections import defaultdict
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from taxi_assets.defs.io_managers.spool import spool_of
+from taxi_assets.errors import SourceError
+from taxi_assets.settings import LimitSettings
+from taxi_assets.tlc import parquet_batches as parquet_module
+from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
+from taxi_assets.tlc.services import YELLOW
+from taxi_assets.trips.content_hash import ContentHash
+from taxi_assets.trips.parse import parse
+from taxi_assets_tests.tlc.files import raw_month
+
+START = datetime(2021, 2, 1)  # noqa: DTZ001
+MICROS = pa.timestamp("us")
+
+
+def trips(pickups: list[datetime | None], kind: pa.DataType = MICROS, **columns: Any) -> pa.Table:
+    """Yellow trips, numbered by their passengers, in the types of TLC's Parquet."""
+    rows = len(pickups)
+    values: dict[str, Any] = {}
+    for column in YELLOW.header_columns:
+        of_kind = {"id": 1, "amount": 2.5, "text": "N", "time": START}[column.kind]
+        values[column.published] = pa.array([of_kind] * rows, column.arrow)
+    values["tpep_pickup_datetime"] = pa.array(pickups, MICROS).cast(kind)
+    values["passenger_count"] = pa.array(range(rows), pa.float64())
+    values["airport_fee"] = pa.nulls(rows)
+    return pa.table({**values, **columns})
+
+
+def write(path: Path, table: pa.Table, **options: Any) -> Path:
+    pq.write_table(table, path, **options)
+    return path
+
+
+def parts_of(month: RawMonth) -> dict[int, pa.Table]:
+    """The rows of each place."""
+    batches: defaultdict[int, list[pa.RecordBatch]] = defaultdict(list)
+    for part in month.pass_over(lambda _: None):
+        batches[part.key].append(part.batch)
+    return {key: pa.Table.from_batches(found) for key, found in batches.items()}
+
+
+def hash_of(table: pa.Table) -> str:
+    content = ContentHash()
+    for batch in table.to_batches():
+        content.update(batch)
+    return content.hexdigest(table.schema)
+
+
+PICKUPS = st.lists(
+    st.none()
+    | st.datetimes(datetime(2021, 1, 30), datetime(2021, 3, 2))  # noqa: DTZ001
+    | st.sampled_from([datetime(2008, 12, 31), datetime(2021, 2, 28, 23, 59, 59, 999999)]),  # noqa: DTZ001
+    max_size=40,
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pickups=PICKUPS,
+    unit=st.sampled_from(["us", "ns"]),
+    group=st.integers(1, 20),
+    batch=st.integers(1, 20),
+    statistics=st.booleans(),
+    day=st.none() | st.integers(1, 28),
+)
+def test_every_row_is_in_one_place_in_file_order(  # noqa: PLR0913, PLR0917 - drawn
+    tmp_path_factory: pytest.TempPathFactory,
+    pickups: list[datetime | None],
+    unit: str,
+    group: int,
+    batch: int,
+    statistics: bool,
+    day: int | None,
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "conserved.parquet"
+    table = trips(pickups, pa.timestamp(unit))
+    write(path, table, row_group_size=group, write_statistics=statistics)
+    expected: defaultdict[int, list[int]] = defaultdict(list)
+    for at, pickup in enumerate(pickups):
+        inside = pickup and (pickup.year, pickup.month) == (2021, 2)
+        key = pickup.day if pickup and inside else OUTSIDE if pickup else UNREADABLE
+        expected[key].append(at)
+
+    month = raw_month(path, days=None if day is None else [date(2021, 2, day)])
+    with patch.object(parquet_module, "ROWS", batch):
+        if set(expected) <= {OUTSIDE, UNREADABLE}:
+            with pytest.raises(SourceError, match="has its pickup in 2021-02"):
+                parts_of(month)
+            return
+        parts = parts_of(month)
+
+    kept = {k: v for k, v in expected.items() if day in (None, k) or k > 31}
+    found = {key: part["passenger_count"].to_pylist() for key, part in parts.items()}
+    assert found == kept
+    assert all(part.schema == month.schema == table.schema for part in parts.values())
+    assert month.file_rows == len(pickups)
+    assert month.rows[OUTSIDE] == len(expected[OUTSIDE])
+    assert [one.line - 1 for one in month.unreadable] == expected[UNREADABLE]
+    assert month.rows == {key: len(rows) for key, rows in expected.items() if rows}
+    for key, part in parts.items():
+        whole = table.take(pa.array(expected[key]))
+        assert hash_of(part) == hash_of(whole.combine_chunks())
+
+
+def test_row_groups_of_other_days_are_not_read(tmp_path: Path) -> None:
+    pickups: list[datetime | None] = [START + timedelta(hours=at) for at in range(24 * 28)]
+    path = write(tmp_path / "m.parquet", trips(pickups), row_group_size=48)
+    month = raw_month(path, days=[date(2021, 2, 6)])
+    read: dict[int, list[str] | None] = {}
+    iterate = pq.ParquetFile.iter_batches
+
+    def noted(self: pq.ParquetFile, *args: Any, **options: Any) -> Any:
+        read.update(dict.fromkeys(options["row_groups"], options["columns"]))
+        return iterate(self, *args, **options)
+
+    with patch.object(pq.ParquetFile, "iter_batches", noted):
+        parts = parts_of(month)
+    assert read.pop(2) is None
+    assert read == {at: ["tpep_pickup_datetime"] for at in range(14) if at != 2}
+    assert {key: part.num_rows for key, part in parts.items()} == {6: 24}
+    assert month.rows == dict.fromkeys(range(1, 29), 24)
+    whole = raw_month(path)
+    assert hash_of(parts_of(whole)[6]) == hash_of(parts[6])
+
+
+@pytest.mark.parametrize("odd", [None, datetime(2021, 3, 1), datetime(2021, 1, 31)])  # noqa: DTZ001
+def test_a_row_group_with_a_row_of_no_day_is_read(tmp_path: Path, odd: datetime | None) -> None:
+    path = write(tmp_path / "m.parquet", trips([START, odd]))
+    month = raw_month(path, days=[date(2021, 2, 6)])
+    assert set(parts_of(month)) == {OUTSIDE if odd else UNREADABLE}
+
+
+def test_the_hash_tells_values_nulls_types_and_order_apart() -> None:
+    column = pa.array(["a", None, "", "bc"])
+    tables = [
+        pa.table({"x": column}),
+        pa.table({"x": column.cast(pa.large_string())}),
+        pa.table({"y": column}),
+        pa.table({"x": ["a", "", None, "bc"]}),
+        pa.table({"x": ["a", None, "b", "c"]}),
+        pa.table({"x": column[:3]}),
+        pa.table({"x": [1, None, 0, 2]}),
+        pa.table({"x": [1, 0, None, 2]}),
+        pa.table({"x": [1.0, None, 0.0, 2.0]}),
+        pa.table({"x": [True, None, False, True]}),
+        pa.table({"x": pa.nulls(4)}),
+        pa.table({"x": [[1], None, [], [2]]}),
+        pa.table({"x": column.dictionary_encode()}),
+    ]
+    assert len(set(map(hash_of, tables))) == len(tables)
+    for table in tables:
+        cut = [batch for at in range(4) for batch in table.slice(at, 1).to_batches()]
+        assert hash_of(pa.Table.from_batches(cut, table.schema)) == hash_of(table)
+
+
+@pytest.mark.parametrize(
+    ("pickup", "day"),
+    [
+        ("2009-01-04 02:52:00", 4),
+        ("2009-02-01 00:00:00", OUTSIDE),
+        ("04/01/2009", UNREADABLE),
+        ("2009-01-04 02:52:00\0", UNREADABLE),
+    ],
+)
+def test_times_of_2009_are_texts(tmp_path: Path, pickup: str, day: int) -> None:
+    from taxi_assets.date_ranges import Month  # noqa: PLC0415
+
+    table = pa.table({name: ["1"] * 2 for name in YELLOW.eras[0].header})
+    table = table.drop_columns(["Trip_Pickup_DateTime"])
+    for kind in (pa.string(), pa.large_string(), pa.string_view(), pa.binary()):
+        pickups = pa.array([pickup, "2009-01-04 00:00:00"]).cast(kind)
+        rows = table.append_column("Trip_Pickup_DateTime", pickups)
+        path = write(tmp_path / "m.parquet", rows)
+        assert set(parts_of(raw_month(path, month=Month(2009, 1)))) == {day, 4}
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"VendorID": pa.array([True])}, "has VendorID as bool, which is never read as int64"),
+        ({"extra": pa.array([[1.0]])}, "has extra as list<"),
+        ({"store_and_fwd_flag": pa.array([date(2021, 2, 1)])}, "has store_and_fwd_flag as date32"),
+        ({"tpep_dropoff_datetime": pa.array([1])}, "which is never read as timestamp"),
+        (
+            {"tpep_pickup_datetime": pa.array([datetime(2021, 2, 1, tzinfo=UTC)])},
+            r"tpep_pickup_datetime as timestamp\[us, tz=UTC\]",
+        ),
+        ({"vendor_id": pa.array([1])}, "twice VendorID"),
+    ],
+)
+def test_a_file_of_other_types_or_columns_is_refused(
+    tmp_path: Path, columns: dict[str, pa.Array], said: str
+) -> None:
+    path = write(tmp_path / "m.parquet", trips([START], **columns))
+    with pytest.raises(SourceError, match=said) as refused:
+        parts_of(raw_month(path))
+    assert str(refused.value).startswith(f"yellow 2021-02: {path} ")
+
+
+@pytest.mark.parametrize("name", ["total_amount", "tpep_pickup_datetime"])
+def test_a_file_without_a_needed_column_is_refused(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "m.parquet", trips([START]).drop_columns([name]))
+    with pytest.raises(SourceError, match=f"wrong header .missing .*{name}"):
+        parts_of(raw_month(path))
+
+
+def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.parquet", trips([START] * 5000), use_dictionary=False)
+    content = bytearray(path.read_bytes())
+    content[50:2000] = b"\xff" * 1950
+    path.write_bytes(content)
+    with pytest.raises(SourceError, match=r"is damaged .*: fetch it again"):
+        parts_of(raw_month(path))
+    path.write_bytes(content[:-9] + b"\xff" * 9)
+    with pytest.raises(SourceError, match=r"is damaged .*: fetch it again"):
+        parts_of(raw_month(path))
+
+
+def test_too_many_rows_without_a_pickup_refuse_the_month(tmp_path: Path) -> None:
+    path = write(tmp_path / "m.parquet", trips([START, None, None]))
+    with pytest.raises(SourceError, match=r"2 of 3 rows .* first row 2: tpep_pickup_datetime=None"):
+        parts_of(raw_month(path, most_unreadable=0.5))
+
+
+def test_categories_and_days_without_rows(tmp_path: Path) -> None:
+    flags = pa.array([("N", "Y", None)[at % 3] for at in range(500)]).dictionary_encode()
+    pickups: list[datetime | None] = [START + timedelta(hours=at % 600) for at in range(500)]
+    table = trips(pickups)
+    at = table.schema.get_field_index("store_and_fwd_flag")
+    table = table.set_column(at, "store_and_fwd_flag", flags)
+    for rows in (table, table[:1]):
+        month = raw_month(write(tmp_path / "m.parquet", rows, row_group_size=70))
+        spools = {day: spool_of(month) for day in range(1, 29)}
+        for part in month.pass_over(lambda _: None):
+            spools[part.key].add(part)
+        assert month.file_rows == len(rows)
+        found = [pq.ParquetFile(pa.BufferReader(one.content({}))).read() for one in spools.values()]
+        assert {one.schema.remove_metadata() for one in found} == {table.schema}
+        read = pa.concat_tables(parse(one, YELLOW).table for one in found)
+        assert read.sort_by("passenger_count")["store_and_fwd_flag"].to_pylist() == (
+            rows["store_and_fwd_flag"].to_pylist()
+        )
+
+
+# Files that are larger than months are
+
+
+def limited(path: Path, max_day_bytes: int) -> RawMonth:
+    month = raw_month(path)
+    month.max_day_bytes = max_day_bytes
+    return month
+
+
+def test_a_bomb_is_rejected_before_it_is_unpacked(tmp_path: Path) -> None:
+    """20 KB that stand for 1 GB: one text of 20 KB in each of 50,000 rows."""
+    rows = 50_000
+    flag = pa.DictionaryArray.from_arrays(
+        pa.array([0] * rows, pa.int32()), pa.array(["N" * 20_000])
+    )
+    table = (
+        trips([START] * rows).drop("store_and_fwd_flag").append_column("store_and_fwd_flag", flag)
+    )
+    path = write(tmp_path / "m.parquet", table, compression="zstd", store_schema=False)
+    assert path.stat().st_size < 400_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(SourceError, match="rows of store_and_fwd_flag unpack to 1,000,") as error:
+        parts_of(raw_month(path))
+    assert "TAXI_MAX_DAY_BYTES" in str(error.value)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+
+
+def test_a_day_of_more_rows_than_fit_in_memory_rejects_the_file(tmp_path: Path) -> None:
+    """Run lengths: 200 KB stand for 40 MB of rows of one day."""
+    path = write(tmp_path / "m.parquet", trips([START] * 200_000), compression="zstd")
+    with pytest.raises(
+        SourceError, match="over 20,000,000 bytes of rows for 2021-02-01, more than a day may have"
+    ):
+        parts_of(limited(path, 20_000_000))
+    assert parts_of(limited(path, 60_000_000))[1].num_rows == 200_000
+
+
+def test_the_largest_published_day_fits_twice() -> None:
+    """900,000 rows of 24 columns, fhvhv's busiest, as lines and as Parquet."""
+    line = (
+        "HV0003,B02764,B02764,2021-02-01 00:28:09,2021-02-01 00:31:42,2021-02-01 00:33:44,"
+        "2021-02-01 00:49:07,230,166,15.26,1923,122.28,10.00,10.67,11.98,12.50,12.50,10.00,"
+        "114.99,N,N,N,N,N"
+    )
+    fields = line.split(",")
+    assert len(fields) == 24
+    assert 2 * 900_000 * (len(line) + 1) < LimitSettings.max_day_bytes
+    columns = {
+        str(at): pa.array([START if ":" in field else 1.5 if "." in field else field] * 1000)
+        for at, field in enumerate(fields)
+    }
+    assert 2 * 900 * pa.table(columns).nbytes < LimitSettings.max_day_bytes

@@ -1,0 +1,108 @@
+"""Parquet files of some KB that unpack to GBs, of every encoding and structure that can."""
+
+from __future__ import annotations
+
+import random
+import resource
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from taxi_assets.tlc.parquet_limits import TooLargeError, declared_bytes, reject_bomb
+
+LIMIT = 16 << 20
+MAX = 1 << 30
+LONG = "x" * 5_000
+ROWS = 20_000
+
+
+def repeated(text: str, rows: int = ROWS) -> pa.Array:
+    """One value many times, as a writer that never unpacks it has it."""
+    return pa.DictionaryArray.from_arrays(pa.array([0] * rows, pa.int32()), pa.array([text]))
+
+
+def nested(rows: int = ROWS) -> pa.Array:
+    return pa.StructArray.from_arrays([pa.array([LONG] * rows)], ["text"])
+
+
+def lists() -> pa.Array:
+    """One row of four million values."""
+    return pa.array([pa.array([1.0] * 4_000_000)], pa.list_(pa.float64()))
+
+
+BOMBS: dict[str, tuple[pa.Table, dict[str, Any]]] = {
+    "dictionary": (pa.table({"id": [1] * ROWS, "text": repeated(LONG)}), {"store_schema": False}),
+    "dictionary type": (pa.table({"text": repeated(LONG)}), {}),
+    "binary": (
+        pa.table({"text": repeated(LONG).dictionary_decode().cast(pa.binary())}),
+        {"use_dictionary": True},
+    ),
+    "late in the file": (
+        pa.table({"text": pa.concat_arrays([repeated("y", 30_000), repeated(LONG)])}),
+        {"store_schema": False},
+    ),
+    "name with a dot": (pa.table({"a.text": repeated(LONG)}), {"store_schema": False}),
+    "delta": (
+        pa.table({"text": [f"{LONG}{at}" for at in range(ROWS)]}),
+        {"use_dictionary": False, "column_encoding": {"text": "DELTA_BYTE_ARRAY"}},
+    ),
+    "structure": (pa.table({"s": nested()}), {}),
+    "list": (pa.table({"l": lists()}), {}),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_bomb_is_rejected_before_it_is_unpacked(name: str, tmp_path: Path) -> None:
+    table, options = BOMBS[name]
+    path = tmp_path / "bomb.parquet"
+    pq.write_table(table, path, compression="zstd", **options)
+    assert path.stat().st_size < 400_000
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(TooLargeError, match=r"unpack to .* bytes, over 16,777,216"):
+        reject_bomb(str(path), LIMIT, MAX)
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown < 4 * LIMIT >> 10
+
+
+def test_a_file_of_ordinary_texts_passes_in_little_time(tmp_path: Path) -> None:
+    rows = 400_000
+    path = tmp_path / "month.parquet"
+    pq.write_table(
+        pa.table(
+            {
+                "flag": random.choices(["Y", "N", None], k=rows),  # noqa: S311
+                "base": random.choices([f"B{n:05}" for n in range(900)], k=rows),  # noqa: S311
+                "kind": pa.array(["a", "b"] * (rows // 2)).dictionary_encode(),
+                "note": [f"{n:032}" for n in range(rows)],
+                "none": pa.nulls(rows),
+                "total": [1.5] * rows,
+            }
+        ),
+        path,
+    )
+    began = time.process_time()
+    reject_bomb(str(path), 512 << 20, MAX)
+    assert time.process_time() - began < 3
+    with path.open("rb") as file:
+        reject_bomb(file, 512 << 20, MAX)
+    reject_bomb(pa.BufferReader(path.read_bytes()), 512 << 20, MAX)
+
+
+def test_what_a_footer_declares_counts_what_run_lengths_stand_for(tmp_path: Path) -> None:
+    path = tmp_path / "month.parquet"
+    pq.write_table(pa.table({"total": pa.array([1.5] * 1_000_000), "id": [1] * 1_000_000}), path)
+    assert path.stat().st_size < 20_000
+    assert declared_bytes(pq.read_metadata(path)) >= 16_000_000
+    with pytest.raises(TooLargeError, match=r"it unpacks to 16,\d{3},\d{3} bytes, over 15,000,000"):
+        reject_bomb(str(path), LIMIT, 15_000_000)
+
+
+def test_an_empty_file_passes(tmp_path: Path) -> None:
+    path = tmp_path / "month.parquet"
+    pq.write_table(pa.table({"text": pa.array([], pa.string())}), path)
+    reject_bomb(str(path), LIMIT, MAX)
+    assert declared_bytes(pq.read_metadata(path)) >= 0
