@@ -26,8 +26,10 @@ from taxi_assets.defs.io_managers.lake_parquet import LakeParquetIOManager
 from taxi_assets.defs.io_managers.monthly_report import MonthlyReportIOManager
 from taxi_assets.defs.io_managers.postgres import PostgresIOManager
 from taxi_assets.defs.io_managers.raw_trips import RawTripsIOManager
-from taxi_assets.defs.jobs import small_jobs
 from taxi_assets.defs.jobs.daily import daily_job
+from taxi_assets.defs.jobs.export_parquet import export_parquet_job
+from taxi_assets.defs.jobs.inspect_object import inspect_object_job
+from taxi_assets.defs.jobs.sql_query import sql_query_job
 from taxi_assets.defs.monthly_report import monthly_report
 from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.defs.resources.cleaning import CleaningResource
@@ -60,7 +62,7 @@ def build_defs(
     return dg.Definitions(
         assets=[*assets, *reports],
         asset_checks=[stores_agree(service) for service in services.values()],
-        jobs=[*jobs, *small_jobs(services)],
+        jobs=[*jobs, sql_query_job(), inspect_object_job(), export_parquet_job(services)],
         schedules=[daily_schedule(service, automation) for service in services.values()],
         sensors=[
             *(new_month_sensor(service, automation) for service in services.values()),

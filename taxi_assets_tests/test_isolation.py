@@ -19,8 +19,8 @@ CHECKOUT = (*PROJECT_FILES, "README.md", "taxi_assets", "taxi_assets_tests")
 # One of each kind: a command, a job by the command line, a round of the daemon, a server's runs.
 TESTS = (
     "local/test_main.py::test_nothing_runs",
-    "small_jobs/test_sql_query.py::test_from_the_command_line",
-    "automation/test_crash.py",
+    "defs/jobs/test_sql_query.py::test_from_the_command_line",
+    "defs/automation/test_crash.py",
     "test_server.py::test_a_backfill_over_graphql_runs_as_one_chunk_with_a_record_for_each_day",
 )
 

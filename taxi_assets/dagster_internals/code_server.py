@@ -1,4 +1,4 @@
-"""`python -m taxi_assets.dagster_internals.code_server <options of dagster api grpc>`: Dagster's code server.
+"""Dagster's code server: `python -m taxi_assets.dagster_internals.code_server <options>`.
 
 It differs in one thing. The thread that notices dead run processes ended with its first exception:
 a run that died while Dagster's Postgres was away stayed STARTED for ever. Here it looks again.

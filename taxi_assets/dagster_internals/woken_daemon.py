@@ -1,4 +1,4 @@
-"""Dagster's daemon for as long as there is work: `python -m taxi_assets.dagster_internals.woken_daemon <module>`.
+"""Dagster's daemon while there is work: `python -m taxi_assets.dagster_internals.woken_daemon`.
 
 The command of the daemon's Cloud Run job. Cloud Scheduler starts it every hour, the webserver for
 every backfill and run that is queued (`waking_storage.py`). It runs `dagster-daemon` and ends it

@@ -1,4 +1,4 @@
-"""`python -m taxi_assets.local.log_file <file> <command>`: run a command and keep its output in a file.
+"""Run a command and keep its output: `python -m taxi_assets.local.log_file <file> <command>`.
 
 Docker removes a container's log together with the container. docker-compose starts each service by
 this module, so that what a service printed before `down`, or before an upgrade, is still on the

@@ -11,7 +11,7 @@ import pandas as pd
 import pyarrow as pa
 
 from taxi_assets.date_ranges import Window
-from taxi_assets.settings import DEFAULT_RULES
+from taxi_assets.settings.rule_names import DEFAULT_RULES
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.parse import UnreadableValue, parse
 from taxi_assets.trips.rules import drop

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.settings import DEFAULT_RULES
+from taxi_assets.settings.rule_names import DEFAULT_RULES
 from taxi_assets.tlc.schema import Service
 
 FARES = (0, 500)
@@ -38,17 +37,6 @@ class Rule:
     """Name of the column it looks at; None where the service has none."""
     drops: Callable[[pa.ChunkedArray], Any]
     """Whether each value of the column has its row left out; null counts as no."""
-
-
-class RuleName(StrEnum):
-    """The rules, to choose from."""
-
-    zero_passengers = "zero_passengers"
-    null_passengers = "null_passengers"
-    zero_distance = "zero_distance"
-    negative_total = "negative_total"
-    outside_fare = "outside_fare"
-    null_vendor = "null_vendor"
 
 
 RULES: dict[str, Rule] = {

@@ -22,7 +22,7 @@ from taxi_assets.defs.io_managers.sealed_objects import (
 )
 from taxi_assets.defs.resources.lake import Lake, trips_key
 from taxi_assets.errors import DayRefusedError, is_transient, one_line
-from taxi_assets.settings import DEFAULT_RULES
+from taxi_assets.settings.rule_names import DEFAULT_RULES
 from taxi_assets.tlc.schema import TOTAL_AMOUNT, Service
 from taxi_assets.trips.profile import DayProfile
 

@@ -24,7 +24,7 @@ from google.cloud.storage import Blob, Bucket, Client
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests import RequestException
 
-from taxi_assets.defs.resources.month_lock import FOLDER, HeldLock, Owner
+from taxi_assets.defs.resources.lock_store import FOLDER, HeldLock, Owner
 from taxi_assets.errors import StoreError
 
 LEASE_SECONDS = 180.0

@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from taxi_assets.settings import Settings
-from taxi_assets.trips.rules import RuleName
+from taxi_assets.settings.rule_names import RuleName
 
 
 class CleaningResource(dg.ConfigurableResource["CleaningResource"]):

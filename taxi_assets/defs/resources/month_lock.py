@@ -9,69 +9,26 @@ processes share their run's lock.
 
 from __future__ import annotations
 
-import fcntl
-import json
-import os
-import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime
+from contextlib import closing, contextmanager
+from datetime import date
 from pathlib import Path
 from threading import Lock
-from typing import Any, Protocol
+from typing import Any
 
 import dagster as dg
 
 from taxi_assets.dagster_internals.cancellation import ending_the_run
 from taxi_assets.date_ranges import by_month
+from taxi_assets.defs.resources.folder_lock import FolderLocks
 from taxi_assets.defs.resources.lake import Lake
+from taxi_assets.defs.resources.lock_store import FOLDER, HeldLock, LockStore, Owner
 from taxi_assets.errors import StoreError
 from taxi_assets.settings import lock_timeout
-from taxi_assets.settings.private_folders import make_private
 from taxi_assets.tlc.schema import Service
-
-FOLDER = "_locks"
-GATE_SECONDS = 30.0
-"""For a few calls of another process."""
-CLOSE_SECONDS = 3.0
-"""The same, at the end of a run: a file that is left behind locks nothing."""
-
-
-@dataclass(frozen=True)
-class Owner:
-    """Who holds a lock, for those who wait."""
-
-    run_id: str
-    host: str = field(default_factory=socket.gethostname)
-    since: str = field(default_factory=lambda: f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}")
-
-    def __str__(self) -> str:
-        return f"run {self.run_id} on {self.host}, since {self.since}"
-
-
-class HeldLock(Protocol):
-    """A lock that this process holds."""
-
-    def is_held(self) -> bool:
-        """Whether nobody else can have it now."""
-
-    def close(self) -> None:
-        """Give it up."""
-
-
-class LockStore(Protocol):
-    """Where locks lie."""
-
-    @property
-    def poll_seconds(self) -> float:
-        """Between two tries of a run that waits."""
-
-    def try_acquire(self, name: str, owner: Owner) -> HeldLock | Owner:
-        """Take a lock, or share the one that the same run holds; else return who holds it."""
 
 
 class MonthLocks:
@@ -135,110 +92,11 @@ class MonthLocks:
         return found
 
 
-@dataclass(frozen=True)
-class FileLock:
-    """A locked file; the lock ends with the process, however it ends."""
-
-    path: Path
-    handle: int
-
-    def is_held(self) -> bool:
-        """Whether the locked file is the one that others would lock: somebody may delete it."""
-        try:
-            return os.path.samestat(self.path.stat(), os.fstat(self.handle))
-        except OSError:
-            return False
-
-    def close(self) -> None:
-        """Unlock, and remove the file with its last holder, unless the folder is gone."""
-        try:
-            with suppress(OSError), _gate(self.path.parent, CLOSE_SECONDS):
-                fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if self.is_held():
-                    self.path.unlink()
-        finally:
-            os.close(self.handle)
-
-
-@dataclass(frozen=True)
-class FolderLocks:
-    """Locks in a lake that is a folder, for all machines and accounts that mount it."""
-
-    folder: Path
-    poll_seconds: float = 0.2
-
-    def try_acquire(self, name: str, owner: Owner) -> HeldLock | Owner:
-        """Lock the month's file: alone at first, then shared with processes of the same run.
-
-        Raises:
-            StoreError: the lake's folder cannot be written.
-        """
-        path = self.folder / f"{name}.lock"
-        try:
-            make_private(self.folder)
-            with _gate(self.folder):
-                return _lock_file(path, owner)
-        except OSError as error:
-            raise StoreError(
-                f"cannot lock {path} ({error.strerror}): runs lock a month in the lake, make that "
-                "folder writable"
-            ) from error
-
-
-def _lock_file(path: Path, owner: Owner) -> HeldLock | Owner:
-    with ExitStack() as stack:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        stack.callback(os.close, handle)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = _read(path)
-            if holder.run_id != owner.run_id:
-                return holder
-        else:
-            os.ftruncate(handle, 0)
-            os.pwrite(handle, json.dumps(vars(owner)).encode(), 0)
-        fcntl.flock(handle, fcntl.LOCK_SH)
-        stack.pop_all()
-        return FileLock(path, handle)
-
-
-def _read(path: Path) -> Owner:
-    """Return who holds a lock; somebody else may have locked or edited the file."""
-    try:
-        facts = json.loads(path.read_text())
-        return Owner(*(str(facts[name]) for name in ("run_id", "host", "since")))
-    except (ValueError, LookupError, TypeError):
-        return Owner("unknown", "an unknown machine", "an unknown time")
-
-
-@contextmanager
-def _gate(folder: Path, seconds: float | None = None) -> Iterator[None]:
-    """Let one process at a time look at locks and change them.
-
-    It never waits inside, so that only one that is halted there keeps others out.
-    """
-    handle = os.open(folder / ".gate", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        deadline = time.monotonic() + (GATE_SECONDS if seconds is None else seconds)
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.01)
-        yield
-    finally:
-        os.close(handle)
-
-
 def open_locks(lake: Lake) -> LockStore:
     """Return the locks of a lake."""
     if lake.local:
         return FolderLocks(Path(lake.root, FOLDER))
-    from taxi_assets.defs.resources.bucket_lock import open_bucket_locks  # noqa: PLC0415 - heavy at import
+    from taxi_assets.defs.resources.bucket_lock import open_bucket_locks  # noqa: PLC0415
 
     return open_bucket_locks(lake.bucket)
 

@@ -18,8 +18,9 @@ from taxi_assets.defs.io_managers.bigquery import BigQueryIOManager
 from taxi_assets.defs.io_managers.lake_parquet import LakeParquetIOManager
 from taxi_assets.defs.io_managers.postgres import PostgresIOManager
 from taxi_assets.defs.resources.bigquery import BigQueryResource
+from taxi_assets.defs.resources.folder_lock import FolderLocks
 from taxi_assets.defs.resources.lake import Lake, LakeResource
-from taxi_assets.defs.resources.month_lock import FolderLocks, MonthLocks
+from taxi_assets.defs.resources.month_lock import MonthLocks
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.errors import StoreError
 from taxi_assets.tlc.raw_month import RawMonth

@@ -19,7 +19,9 @@ import pytest
 from google.api_core.exceptions import PreconditionFailed, ServiceUnavailable
 
 from taxi_assets.defs.resources.bucket_lock import BucketLock, BucketLocks, open_bucket_locks
-from taxi_assets.defs.resources.month_lock import FolderLocks, LockStore, MonthLocks, Owner
+from taxi_assets.defs.resources.folder_lock import FolderLocks
+from taxi_assets.defs.resources.lock_store import LockStore, Owner
+from taxi_assets.defs.resources.month_lock import MonthLocks
 from taxi_assets.errors import StoreError
 from taxi_assets.local.process import until
 from taxi_assets.tlc.services import SERVICES
@@ -152,7 +154,8 @@ HOLD = """
 import sys, time
 from pathlib import Path
 from taxi_assets.defs.resources.bucket_lock import BucketLocks, open_bucket_locks
-from taxi_assets.defs.resources.month_lock import FolderLocks, Owner
+from taxi_assets.defs.resources.folder_lock import FolderLocks
+from taxi_assets.defs.resources.lock_store import Owner
 where, lease = sys.argv[1], float(sys.argv[2])
 if "/" in where:
     store = FolderLocks(Path(where))
@@ -339,7 +342,7 @@ def test_a_lock_that_cannot_be_written_is_not_kept(
 def test_a_process_that_is_halted_with_the_gate_is_not_waited_for_without_end(
     folder: FolderLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("taxi_assets.defs.resources.month_lock.GATE_SECONDS", 0.2)
+    monkeypatch.setattr("taxi_assets.defs.resources.folder_lock.GATE_SECONDS", 0.2)
     folder.folder.mkdir()
     with (folder.folder / ".gate").open("w") as gate:
         fcntl.flock(gate, fcntl.LOCK_EX)

@@ -1,0 +1,98 @@
+"""Imports between the package's folders and root files point one way."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import taxi_assets
+
+PACKAGE = Path(taxi_assets.__file__).parent
+LAYERS = (
+    {"redaction", "date_ranges"},
+    {"errors"},
+    {"lazy_partitions", "settings"},
+    {"partitions", "local", "tlc"},
+    {"trips"},
+    {"report", "dagster_internals"},
+    {"defs"},
+    {"definitions", "quickstart"},
+)
+"""A room imports from layers above it in this list, never from its own or from one below."""
+LAYER = {room: at for at, rooms in enumerate(LAYERS) for room in rooms}
+MAX_ROOT_FILES = 8
+
+
+def modules() -> dict[str, Path]:
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        found[".".join(parts).removesuffix(".__init__")] = path
+    return found
+
+
+def imports(path: Path, known: dict[str, Path]) -> set[str]:
+    """Modules of the package that a file imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            found.update(name if name in known else node.module for name in names)
+        elif isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+    return {name for name in found if name.startswith("taxi_assets.")}
+
+
+def dependencies() -> dict[tuple[str, str], list[str]]:
+    """Between rooms, with the lines that make them."""
+    known = modules()
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, path in known.items():
+        room = name.split(".")[1] if "." in name else ""
+        for other in imports(path, known):
+            target = other.split(".")[1]
+            if room and target != room:
+                found.setdefault((room, target), []).append(f"{name} -> {other}")
+    return found
+
+
+def test_every_room_has_its_layer():
+    rooms = {name.split(".")[1] for name in modules() if "." in name}
+    assert rooms == set(LAYER)
+
+
+def test_imports_point_one_way():
+    upwards = [
+        line
+        for (room, target), lines in dependencies().items()
+        if LAYER[target] >= LAYER[room]
+        for line in lines
+    ]
+    assert upwards == []
+
+
+def test_modules_of_a_room_import_each_other_without_a_cycle():
+    known = modules()
+    graph = {name: imports(path, known) & set(known) for name, path in known.items()}
+    done: set[str] = set()
+
+    def visit(name: str, way: tuple[str, ...]) -> None:
+        assert name not in way, " -> ".join((*way[way.index(name) :], name))
+        if name not in done:
+            for other in sorted(graph[name]):
+                visit(other, (*way, name))
+            done.add(name)
+
+    for name in graph:
+        visit(name, ())
+
+
+def test_the_root_has_few_files():
+    assert len(list(PACKAGE.glob("*.py"))) <= MAX_ROOT_FILES
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=str)
+def test_every_package_says_what_belongs_in_it(path: Path):
+    assert ast.get_docstring(ast.parse(path.read_text())), path
