@@ -331,7 +331,7 @@ def test_a_lock_that_cannot_be_written_is_not_kept(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("taxi_assets.defs.resources.month_lock.os.pwrite", full)
+        patch.setattr("taxi_assets.defs.resources.folder_lock.os.pwrite", full)
         with pytest.raises(StoreError, match="No space left"):
             folder.try_acquire(NAME, Owner("first"))
     held = folder.try_acquire(NAME, Owner("second"))
