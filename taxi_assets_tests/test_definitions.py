@@ -70,7 +70,7 @@ def test_assets_edges_checks_and_jobs_of_a_service(service: str) -> None:
 
 
 def test_the_size_of_a_chunk_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TAXI_DAYS_PER_RUN", "7")
+    monkeypatch.setenv("TAXI_MAX_PARTITIONS_PER_RUN", "7")
     graph = build_defs().resolve_asset_graph()
     daily = [key for key in graph.executable_asset_keys if key.path[1] != "monthly_report"]
     policies = {graph.get(key).backfill_policy for key in daily}

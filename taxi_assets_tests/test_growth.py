@@ -84,7 +84,7 @@ def test_only_our_own_old_temporary_files_go(
     target = file(uuid.uuid4().hex, 25, elsewhere)
     link = temporary / uuid.uuid4().hex
     link.symlink_to(target)
-    monkeypatch.setenv("TAXI_KEEP_TEMPORARY_HOURS", "24")
+    monkeypatch.setenv("TAXI_TEMP_RETENTION_HOURS", "24")
     settings = Settings.from_env()
     open_lake(settings.lake, settings.keep.temporary)
     assert not old.exists()

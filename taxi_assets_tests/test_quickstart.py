@@ -45,7 +45,11 @@ def checkout() -> Iterator[Path]:
 def run(checkout: Path, *command: str, code: int = 0, **variables: str) -> str:
     """A command in another folder, by somebody whose umask lets everybody write."""
     inherited = {name: it for name, it in isolation.pristine.items() if name != "TAXI_ENV_FILE"}
-    own = {"PYTHONPATH": str(checkout), "PYTHONDONTWRITEBYTECODE": "1", "TAXI_LOCAL_GRACE": "1"}
+    own = {
+        "PYTHONPATH": str(checkout),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TAXI_LOCAL_IDLE_TIMEOUT": "1",
+    }
     done = subprocess.run(
         command,
         cwd=variables.pop("cwd", "/"),

@@ -47,8 +47,8 @@ CLEANED_CHECKS = {
     "not_empty": "WARN: the day has rows. ERROR where rules drop all of a thousand, or need a "
     "column that the file does not have.",
     "negative_totals": "WARN: no row has a total below zero (voids and refunds).",
-    "values_readable": "WARN: every value is of its column's type. ERROR past TAXI_MOST_UNREADABLE "
-    "of the day's rows.",
+    "values_readable": "WARN: every value is of its column's type. ERROR past "
+    "TAXI_MAX_INVALID_RATIO of the day's rows.",
     "known_labels": "WARN: every label that stands for a value is in TLC's dictionary.",
 }
 STORE_CHECKS = {

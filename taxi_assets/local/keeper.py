@@ -1,8 +1,9 @@
 """The keeper: the process that owns both servers, from their start to their end.
 
 It holds `keeper.lock` for as long as it lives, so nobody mistakes a dead keeper for a living one.
-It ends when nobody holds a lease for `TAXI_LOCAL_GRACE` seconds and `up` has not pinned it, when
-`down` sends SIGTERM, when a server dies (the next `use` starts afresh), and when its folder goes.
+It ends when nobody holds a lease for `TAXI_LOCAL_IDLE_TIMEOUT` seconds and `up` has not pinned it,
+when `down` sends SIGTERM, when a server dies (the next `use` starts afresh), and when its folder
+goes.
 """
 
 from __future__ import annotations
@@ -211,12 +212,12 @@ def stop_left_over(home: Home) -> None:
 
 
 def _grace() -> float:
-    text = os.environ.get("TAXI_LOCAL_GRACE") or str(DEFAULT_GRACE)
+    text = os.environ.get("TAXI_LOCAL_IDLE_TIMEOUT") or str(DEFAULT_GRACE)
     try:
         return max(0.0, float(text))
     except ValueError:
         raise LocalStackError(
-            f"TAXI_LOCAL_GRACE={shown(text)}: write a number of seconds"
+            f"TAXI_LOCAL_IDLE_TIMEOUT={shown(text)}: write a number of seconds"
         ) from None
 
 

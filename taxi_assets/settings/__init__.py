@@ -182,10 +182,12 @@ def storage_emulator(env: Mapping[str, str] | None = None) -> str | None:
 
 
 def days_per_run(env: Mapping[str, str] | None = None) -> int:
-    """Most days in one run of a backfill, `TAXI_DAYS_PER_RUN` (default 31)."""
-    text = (environment() if env is None else env).get("TAXI_DAYS_PER_RUN") or "31"
+    """Most days in one run of a backfill, `TAXI_MAX_PARTITIONS_PER_RUN` (default 31)."""
+    text = (environment() if env is None else env).get("TAXI_MAX_PARTITIONS_PER_RUN") or "31"
     if not text.isdecimal() or int(text) < 1:
-        raise SettingsError(f"TAXI_DAYS_PER_RUN={shown(text)}: write a whole number from 1")
+        raise SettingsError(
+            f"TAXI_MAX_PARTITIONS_PER_RUN={shown(text)}: write a whole number from 1"
+        )
     return int(text)
 
 
@@ -257,7 +259,7 @@ class _Reader(Variables):
             postgres=self.postgres(local=local),
             lake=self.lake(local=local),
             bigquery=self.bigquery(local=local),
-            most_unreadable=self.share("TAXI_MOST_UNREADABLE", MOST_UNREADABLE),
+            most_unreadable=self.share("TAXI_MAX_INVALID_RATIO", MOST_UNREADABLE),
             drop=self.drop(),
             keep=self.keep(),
             limits=self.limits(),
@@ -282,16 +284,16 @@ class _Reader(Variables):
         return names
 
     def keep(self) -> KeepSettings:
-        days = self.text("TAXI_KEEP_DOWNLOADS_DAYS", "90").lower()
+        days = self.text("TAXI_DOWNLOAD_RETENTION_DAYS", "90").lower()
         if days != FOR_EVER and not (days.isdecimal() and int(days) in MOST_DAYS):
             self.wrong.append(
-                f"TAXI_KEEP_DOWNLOADS_DAYS={shown(days)} is neither {FOR_EVER!r} nor a whole "
+                f"TAXI_DOWNLOAD_RETENTION_DAYS={shown(days)} is neither {FOR_EVER!r} nor a whole "
                 f"number from 1 to {MOST_DAYS[-1]}"
             )
             days = FOR_EVER
         return KeepSettings(
             downloads=None if days == FOR_EVER else timedelta(days=int(days)),
-            temporary=timedelta(hours=self.number("TAXI_KEEP_TEMPORARY_HOURS", 6, 8760)),
+            temporary=timedelta(hours=self.number("TAXI_TEMP_RETENTION_HOURS", 6, 8760)),
         )
 
     def limits(self) -> LimitSettings:

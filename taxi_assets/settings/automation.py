@@ -42,7 +42,7 @@ class AutomationSettings:
             == "running",
             lag_days=variables.number("TAXI_SCHEDULE_LAG_DAYS", _lag(variables.env), 3650),
             months_per_tick=variables.number("TAXI_MONTHS_PER_TICK", 3, 1000),
-            look_seconds=variables.number("TAXI_LOOK_SECONDS", 3600, 86_400),
+            look_seconds=variables.number("TAXI_SENSOR_INTERVAL_SECONDS", 3600, 86_400),
         )
         if variables.wrong:
             raise SettingsError(

@@ -208,7 +208,7 @@ class RawMonth:
         raise SourceError(
             f"{self._label}: {bad:,} of {self.file_rows:,} rows read of {self.file.url} cannot be "
             f"used, first {unit} {first.line}: {first.reason}. Nothing was stored; mend the file, "
-            f"or allow more with TAXI_MOST_UNREADABLE (now {self.most_unreadable:g})"
+            f"or allow more with TAXI_MAX_INVALID_RATIO (now {self.most_unreadable:g})"
         )
 
     def _reject_cut(self, part: _Part, fewest: int | None) -> None:

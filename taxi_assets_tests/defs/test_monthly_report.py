@@ -135,7 +135,7 @@ def test_a_months_report_has_the_numbers_that_pandas_finds_in_the_lake(
 ) -> None:
     lines = made_month()
     monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-02", lines))
-    monkeypatch.setenv("TAXI_MOST_UNREADABLE", "0.5")
+    monkeypatch.setenv("TAXI_MAX_INVALID_RATIO", "0.5")
     runs = Runs()
     load(runs, GREEN, DAYS[0], DAYS[-1])
     said = metadata(runs, report(runs, GREEN, "2021-02"))

@@ -254,7 +254,7 @@ def test_an_upgrade_and_a_rollback_keep_data_and_runs(project: Project, clock: C
     own = project.folder / "taxi_assets" / "__init__.py"
     own.write_text('__version__ = "upgraded"\n')
     # A run a day, so that there is one to disturb for each container.
-    project.settings |= {"TAXI_IMAGE_TAG": "2", "TAXI_DAYS_PER_RUN": "1"}
+    project.settings |= {"TAXI_IMAGE_TAG": "2", "TAXI_MAX_PARTITIONS_PER_RUN": "1"}
     project.write()
     project.run("build")
     clock("new image")

@@ -39,7 +39,7 @@ def grace() -> Iterator[None]:
         ]:
             patch.delenv(name)
         patch.setenv("TAXI_ENV_FILE", "none")
-        patch.setenv("TAXI_LOCAL_GRACE", str(GRACE))
+        patch.setenv("TAXI_LOCAL_IDLE_TIMEOUT", str(GRACE))
         yield
 
 

@@ -223,6 +223,6 @@ def test_a_wheel_is_missing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_grace_is_no_number(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("TAXI_LOCAL_GRACE", "soon")
-    with pytest.raises(LocalStackError, match="TAXI_LOCAL_GRACE='soon'"):
+    monkeypatch.setenv("TAXI_LOCAL_IDLE_TIMEOUT", "soon")
+    with pytest.raises(LocalStackError, match="TAXI_LOCAL_IDLE_TIMEOUT='soon'"):
         use(home)

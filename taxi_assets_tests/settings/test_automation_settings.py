@@ -29,7 +29,7 @@ def test_every_one_is_a_setting() -> None:
         "TAXI_AUTOMATION": "running",
         "TAXI_SCHEDULE_LAG_DAYS": "95",
         "TAXI_MONTHS_PER_TICK": "12",
-        "TAXI_LOOK_SECONDS": "600",
+        "TAXI_SENSOR_INTERVAL_SECONDS": "600",
     }
     assert AutomationSettings.from_env(env) == AutomationSettings(
         running=True, lag_days=95, months_per_tick=12, look_seconds=600
@@ -41,7 +41,7 @@ def test_wrong_ones_are_named_together() -> None:
         "TAXI_AUTOMATION": "on",
         "TAXI_SCHEDULE_LAG_DAYS": "0",
         "TAXI_MONTHS_PER_TICK": "x",
-        "TAXI_LOOK_SECONDS": "-1",
+        "TAXI_SENSOR_INTERVAL_SECONDS": "-1",
     }
     with pytest.raises(SettingsError, match=r"^automation: ") as refused:
         AutomationSettings.from_env(env)

@@ -70,7 +70,7 @@ def test_gcp_takes_what_it_is_given(tmp_path: Path) -> None:
     [
         ("TAXI_HOME", "/srv/taxi", "home"),
         ("TAXI_SOURCE", TEMPLATE, "source"),
-        ("TAXI_MOST_UNREADABLE", "0.25", "most_unreadable"),
+        ("TAXI_MAX_INVALID_RATIO", "0.25", "most_unreadable"),
         ("POSTGRES_HOST", "other", "postgres.host"),
         ("POSTGRES_PORT", "6543", "postgres.port"),
         ("POSTGRES_DBNAME", "other", "postgres.dbname"),
@@ -99,7 +99,7 @@ def test_a_variable_overrides_its_profile(profile: str, name: str, value: str, p
 
 @pytest.mark.parametrize("text", ["", "0", "0.0", "1", "1e-3", ".5"])
 def test_the_share_of_unreadable_rows(text: str) -> None:
-    settings = Settings.from_env({"TAXI_MOST_UNREADABLE": text})
+    settings = Settings.from_env({"TAXI_MAX_INVALID_RATIO": text})
     assert settings.most_unreadable == float(text or 0.01)
 
 
@@ -107,13 +107,13 @@ def test_the_share_of_unreadable_rows(text: str) -> None:
     ("days", "downloads"), [("", 90), ("1", 1), ("365", 365), ("forever", None), ("Forever", None)]
 )
 def test_how_long_downloads_are_kept(days: str, downloads: int | None) -> None:
-    keep = Settings.from_env({"TAXI_KEEP_DOWNLOADS_DAYS": days}).keep
+    keep = Settings.from_env({"TAXI_DOWNLOAD_RETENTION_DAYS": days}).keep
     assert keep.downloads == (timedelta(days=downloads) if downloads else None)
 
 
 @pytest.mark.parametrize(("hours", "temporary"), [("", 6), ("1", 1), ("48", 48)])
 def test_how_long_temporary_files_are_kept(hours: str, temporary: int) -> None:
-    keep = Settings.from_env({"TAXI_KEEP_TEMPORARY_HOURS": hours}).keep
+    keep = Settings.from_env({"TAXI_TEMP_RETENTION_HOURS": hours}).keep
     assert keep.temporary == timedelta(hours=temporary)
 
 
@@ -185,15 +185,19 @@ WRONG = [
         for text in ("0", "1.5", "soon")
     ],
     *[
-        ("TAXI_MOST_UNREADABLE", text, f"TAXI_MOST_UNREADABLE={text!r} is not a number from 0 to 1")
+        (
+            "TAXI_MAX_INVALID_RATIO",
+            text,
+            f"TAXI_MAX_INVALID_RATIO={text!r} is not a number from 0 to 1",
+        )
         for text in ("-0.1", "1.1", "nan", "inf", "0,01", "1 %", "few")
     ],
     *[
-        ("TAXI_KEEP_DOWNLOADS_DAYS", text, f"={text!r} is neither 'forever' nor a whole number")
+        ("TAXI_DOWNLOAD_RETENTION_DAYS", text, f"={text!r} is neither 'forever' nor a whole number")
         for text in ("0", "-1", "1.5", "never", "36501")
     ],
     *[
-        ("TAXI_KEEP_TEMPORARY_HOURS", text, "is not a whole number from 1 to 8760")
+        ("TAXI_TEMP_RETENTION_HOURS", text, "is not a whole number from 1 to 8760")
         for text in ("0", "-1", "0.5", "forever")
     ],
 ]
@@ -217,7 +221,7 @@ def test_gcp_names_what_is_missing(name: str) -> None:
 
 
 def test_one_error_lists_everything() -> None:
-    env = {"TAXI_PROFILE": "gcp", "POSTGRES_PORT": "five", "TAXI_MOST_UNREADABLE": "2"}
+    env = {"TAXI_PROFILE": "gcp", "POSTGRES_PORT": "five", "TAXI_MAX_INVALID_RATIO": "2"}
     with pytest.raises(SettingsError) as refused:
         Settings.from_env({**env, "TAXI_LAKE_LAYOUT": "flat", "POSTGRES_SCHEMA": "a b"})
     for name in [*set(GCP) - {"TAXI_PROFILE"}, *env, "TAXI_LAKE_LAYOUT", "POSTGRES_SCHEMA"]:
@@ -249,7 +253,7 @@ def test_no_password_is_shown() -> None:
 def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_SCHEMA", "own")
     monkeypatch.setenv("TAXI_START_DATE", "2020-05-01")
-    monkeypatch.setenv("TAXI_DAYS_PER_RUN", "7")
+    monkeypatch.setenv("TAXI_MAX_PARTITIONS_PER_RUN", "7")
     assert Settings.from_env().postgres.schema == "own"
     assert (start_date(), days_per_run()) == (date(2020, 5, 1), 7)
 
@@ -270,14 +274,16 @@ def test_a_first_partition_that_is_no_date_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize(("text", "days"), [("", 31), ("1", 1), ("366", 366)])
 def test_days_of_a_run(text: str, days: int) -> None:
-    assert days_per_run({"TAXI_DAYS_PER_RUN": text}) == days
+    assert days_per_run({"TAXI_MAX_PARTITIONS_PER_RUN": text}) == days
     assert days_per_run({}) == 31
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "all"])
 def test_days_of_a_run_must_be_a_number(text: str) -> None:
-    with pytest.raises(SettingsError, match=f"TAXI_DAYS_PER_RUN='{text}': write a whole number"):
-        days_per_run({"TAXI_DAYS_PER_RUN": text})
+    with pytest.raises(
+        SettingsError, match=f"TAXI_MAX_PARTITIONS_PER_RUN='{text}': write a whole number"
+    ):
+        days_per_run({"TAXI_MAX_PARTITIONS_PER_RUN": text})
 
 
 @pytest.mark.parametrize(

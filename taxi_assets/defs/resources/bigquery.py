@@ -41,7 +41,7 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
 
     @cached_property
     def keep_temporary(self) -> timedelta:
-        """How long a staging table is kept that a killed run left (TAXI_KEEP_TEMPORARY_HOURS)."""
+        """How long a staging table is kept that a killed run left (TAXI_TEMP_RETENTION_HOURS)."""
         return Settings.from_env().keep.temporary
 
     def endpoint(self) -> str | None:

@@ -19,7 +19,7 @@ from taxi_assets.tlc.source import MonthFile, fetch
 class SourceResource(dg.ConfigurableResource["SourceResource"]):
     """Fetches a month's file once, and a restated one again.
 
-    It is kept under TAXI_HOME (TAXI_KEEP_DOWNLOADS_DAYS).
+    It is kept under TAXI_HOME (TAXI_DOWNLOAD_RETENTION_DAYS).
     """
 
     must_confirm: bool = Field(
@@ -56,7 +56,7 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
             )
 
     def most_unreadable(self) -> float:
-        """Share of rows that may be unreadable (TAXI_MOST_UNREADABLE)."""
+        """Share of rows that may be unreadable (TAXI_MAX_INVALID_RATIO)."""
         return Settings.from_env().most_unreadable
 
     def max_day_bytes(self) -> int:

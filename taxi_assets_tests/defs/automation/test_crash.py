@@ -62,8 +62,8 @@ def test_killed_between_its_runs_it_goes_on_and_doubles_none(
         "TAXI_SOURCE": site.template,
         "TAXI_START_DATE": "2021-01-01",
         "TAXI_AUTOMATION": "running",
-        "TAXI_LOOK_SECONDS": "1",
-        "TAXI_DAYS_PER_RUN": "16",
+        "TAXI_SENSOR_INTERVAL_SECONDS": "1",
+        "TAXI_MAX_PARTITIONS_PER_RUN": "16",
     }.items():
         monkeypatch.setenv(name, value)
     starts = []

@@ -83,7 +83,7 @@ def server(home: Path, site: Site, tmp_path_factory: pytest.TempPathFactory) -> 
         patch.setenv("GCS_BUCKET", "automated")
         patch.setenv("TAXI_SOURCE", site.template)
         patch.setenv("TAXI_START_DATE", "2021-01-01")
-        patch.setenv("TAXI_LOOK_SECONDS", "1")
+        patch.setenv("TAXI_SENSOR_INTERVAL_SECONDS", "1")
         patch.setenv("TAXI_SCHEDULE_LAG_DAYS", str((last_morning() - SCHEDULED).days))
         patch.setenv("FRESHNESS_DAEMON_INTERVAL_SECONDS", "1")
         schedules_since_yesterday(folder)

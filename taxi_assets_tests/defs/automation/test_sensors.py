@@ -167,7 +167,7 @@ def test_many_months_behind_come_oldest_first_and_some_a_tick(
 def test_a_month_comes_in_chunks_of_the_days_of_a_run(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TAXI_DAYS_PER_RUN", "12")
+    monkeypatch.setenv("TAXI_MAX_PARTITIONS_PER_RUN", "12")
     monkeypatch.setenv("TAXI_START_DATE", "2021-01-05")
     desk.publish("2021-01")
     data = desk.tick()
@@ -209,7 +209,7 @@ def test_what_was_requested_is_a_run_of_the_job(desk: Desk) -> None:
 def test_a_tick_after_a_crash_has_the_same_run_keys(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TAXI_DAYS_PER_RUN", "10")
+    monkeypatch.setenv("TAXI_MAX_PARTITIONS_PER_RUN", "10")
     desk.publish("2021-01", "2021-02")
     lost = desk.tick(crash=True)
     desk.load("2021-01-01", "2021-01-10")  # the first of its runs has ended meanwhile
@@ -229,7 +229,7 @@ def test_what_was_loaded_by_hand_is_not_loaded_again(desk: Desk) -> None:
 def test_a_month_of_which_days_are_missing_is_requested(
     desk: Desk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TAXI_DAYS_PER_RUN", "16")
+    monkeypatch.setenv("TAXI_MAX_PARTITIONS_PER_RUN", "16")
     desk.publish("2021-01")
     desk.load("2021-01-01", "2021-01-20")
     data = desk.tick()
