@@ -1,4 +1,4 @@
-"""Dagster's instance with `event_log.py`, made by one process at a time.
+"""Dagster's instance with `event_log.py`, made by one process at a time, whose runs all show.
 
 `dagster.yaml` names the class as its `instance_class`; without that line Dagster's own storage
 works on the same files, only slower. A `storage` in `dagster.yaml` (Postgres, another folder)
@@ -14,12 +14,19 @@ from typing import Any, Self
 
 import dagster as dg
 from dagster._core.instance.ref import InstanceRef
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
 from dagster._serdes import ConfigurableClassData
 from filelock import FileLock
 
 from taxi_assets.dagster_internals.event_log import BatchedSqliteEventLogStorage
 
+LOCATION, REPOSITORY = "taxi_assets.definitions", "__repository__"
+"""Names of the code location and of Dagster's default repository, the same in every deployment."""
 MAX_SECONDS = 120
 """For which a process waits for another one to make the files."""
 
@@ -43,6 +50,19 @@ class TaxiInstance(dg.DagsterInstance):
             __name__, BatchedSqliteStorage.__name__, json.dumps({"base_dir": base_dir})
         )
         return {**InstanceRef.config_defaults(base_dir), "storage": storage}
+
+    def create_run_for_job(
+        self, job_def: dg.JobDefinition, *arguments: Any, **run: Any
+    ) -> dg.DagsterRun:
+        """Create a run that the timeline and the list of jobs show, whoever starts it.
+
+        `dagster job execute`, `dg launch` and `execute_in_process` name no code location, and the
+        UI leaves runs without one out of both pages.
+        """
+        if run.get("remote_job_origin") is None:
+            repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(LOCATION), REPOSITORY)
+            run["remote_job_origin"] = RemoteJobOrigin(repository, job_def.name)
+        return super().create_run_for_job(job_def, *arguments, **run)
 
 
 class BatchedSqliteStorage(DagsterSqliteStorage):

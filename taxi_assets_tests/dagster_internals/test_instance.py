@@ -128,3 +128,24 @@ def test_two_processes_make_the_files_of_an_empty_folder_at_once(tmp_path: Path)
             if process.returncode:
                 failed.append(error[-500:])
     assert failed == []
+
+
+@dg.job
+def no_location() -> None:
+    """Run nothing."""
+
+
+def test_runs_that_no_server_starts_name_the_code_location_that_pages_list_them_by(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "dagster.yaml").write_text(json.dumps(SETTINGS))
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        result = no_location.execute_in_process(instance=instance)
+        run = instance.get_run_by_id(result.run_id)
+        assert run is not None
+        assert run.remote_job_origin is not None
+        assert run.remote_job_origin.location_name == "taxi_assets.definitions"
+        # What the list of jobs filters by.
+        label = {".dagster/repository": "__repository__@taxi_assets.definitions"}
+        (record,) = instance.get_run_records(dg.RunsFilter(tags=label))
+        assert record.dagster_run.run_id == result.run_id
