@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import click
+
 from taxi_assets.redaction import redact
 
 
@@ -19,8 +21,12 @@ class TerminalError(Exception):
     """Trying again will not help. The message is one line: what, where, found, remedy."""
 
 
-class SettingsError(TerminalError):
-    """An environment variable is missing or wrong."""
+class SettingsError(TerminalError, click.ClickException):
+    """An environment variable is missing or wrong.
+
+    Dagster's commands import the definitions inside of click, which prints its own exceptions as
+    one line and any other with a hundred lines of traceback.
+    """
 
 
 class SourceError(TerminalError):

@@ -130,3 +130,27 @@ def test_dagsters_own_checks_pass(command: list[str], home: Path, tmp_path: Path
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["dagster", "job", "execute", "-m", "taxi_assets.definitions", "-j", "yellow_daily"],
+        ["dg", "launch", "--job", "yellow_daily", "--partition", "2021-01-05"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_a_wrong_setting_is_one_line_of_dagsters_commands(
+    command: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAXI_START_DATE", "5 January")
+    done = subprocess.run(
+        [str(BIN / command[0]), *command[1:]], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    assert lines[-1] == "Error: TAXI_START_DATE='5 January': write a date as 2021-01-01"
+    # `dagster job execute` says of itself that it is superseded.
+    assert [
+        line for line in lines[:-1] if "superseded" not in line and "callback" not in line
+    ] == []
