@@ -18,8 +18,18 @@ BATCH_ROWS = 8_192
 """Rows encoded and sent at a time, some 2 MB of trips."""
 
 
-def copy_rows(cursor: Cursor, target: str, schema: pa.Schema, tables: Iterable[pa.Table]) -> int:
+def copy_rows(
+    cursor: Cursor,
+    target: str,
+    schema: pa.Schema,
+    tables: Iterable[pa.Table],
+    *,
+    freeze: bool = False,
+) -> int:
     """Append rows to a table, named as SQL does; returns how many rows arrived.
+
+    With `freeze` every transaction sees the rows, also one that began before; the table must have
+    been created in this transaction.
 
     Raises:
         psycopg.Error: what the server says; the transaction has to be rolled back.
@@ -30,8 +40,9 @@ def copy_rows(cursor: Cursor, target: str, schema: pa.Schema, tables: Iterable[p
 
     encoder = ArrowToPostgresBinaryEncoder(schema)
     columns = sql.SQL(", ").join(map(sql.Identifier, schema.names))
-    statement = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT binary)")
-    with cursor.copy(statement.format(sql.SQL(target), columns)) as copy:
+    options = "FORMAT binary, FREEZE" if freeze else "FORMAT binary"
+    statement = sql.SQL("COPY {} ({}) FROM STDIN ({})")
+    with cursor.copy(statement.format(sql.SQL(target), columns, sql.SQL(options))) as copy:
         copy.write(encoder.write_header())
         for table in tables:
             for batch in table.to_batches(BATCH_ROWS):

@@ -1,4 +1,7 @@
-"""Postgres: days are replaced by DELETE and binary COPY, in one transaction a month."""
+"""Postgres: the days of a month are replaced in one transaction.
+
+By a new partition if they are most of the month, otherwise by DELETE and binary COPY.
+"""
 
 from __future__ import annotations
 
@@ -25,6 +28,13 @@ from taxi_assets.defs.io_managers.postgres_partition import (
     set_comment,
     tidy,
 )
+from taxi_assets.defs.io_managers.postgres_swap import (
+    SWAP_SECONDS,
+    Replacement,
+    copy_other_days,
+    create_replacement,
+    swap,
+)
 from taxi_assets.defs.io_managers.postgres_table import ensure_table, sql, trips_table
 from taxi_assets.defs.metadata.table_metadata import TABLE_NAME, URI
 from taxi_assets.defs.resources.postgres import PostgresResource
@@ -38,7 +48,7 @@ if TYPE_CHECKING:
 
 
 class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
-    """Replaces days by DELETE and binary COPY in one transaction a month."""
+    """Replaces days in one transaction a month: the partition as a whole, or by DELETE and COPY."""
 
     def __init__(self, services: Mapping[str, Service], postgres: PostgresResource) -> None:
         super().__init__(services)
@@ -121,38 +131,82 @@ class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
         log: dg.DagsterLogManager,
     ) -> None:
         """Replace days of one month in one transaction."""
-        deleted = 0
         with connection.cursor() as cursor:
-            new = claim(cursor, partition)
-            if not new:
-                deleted = _delete(cursor, partition.table, partition.service, list(slices))
-            _copy(cursor, partition, slices)
-            set_comment(cursor, partition, last_written(slices.values()), log)
-            if new:
+            if claim(cursor, partition):
+                _copy(cursor, partition, partition.quoted, slices)
+                set_comment(cursor, partition.quoted, last_written(slices.values()), log)
                 attach(cursor, partition)
+                self._commit(connection)
+                return
+            new = create_replacement(cursor, partition, list(slices))
+            if new and self._fill_and_swap(connection, new, slices, log):
+                return
+            deleted = _delete(cursor, partition, list(slices))
+            _copy(cursor, partition, partition.quoted, slices)
+            set_comment(cursor, partition.quoted, last_written(slices.values()), log)
+            self._commit(connection)
+        tidy(connection, partition, deleted=deleted, log=log)
+
+    def _fill_and_swap(
+        self,
+        connection: Connection,
+        new: Replacement,
+        slices: Mapping[date, TripsSlice],
+        log: dg.DagsterLogManager,
+    ) -> bool:
+        """Fill the new table and swap it in; False, and the month locked again, if readers stay."""
+        with connection.cursor() as cursor:
+            _copy(cursor, new.partition, new.quoted, slices, freeze=True)
+            copy_other_days(cursor, new, self.postgres.connect)
+            set_comment(cursor, new.quoted, last_written(slices.values()), log)
+            if swap(connection, new):
+                self._commit(connection)
+                return True
+            connection.rollback()
+            log.info(
+                f"{new.partition.table.fullname} has been read for {SWAP_SECONDS:g} s without a "
+                "pause: its rows are deleted and inserted instead of swapped"
+            )
+            claim(cursor, new.partition)
+        return False
+
+    def _commit(self, connection: Connection) -> None:
         self.check_lock()
         connection.commit()
-        if not new:
-            tidy(connection, partition, deleted=deleted, log=log)
 
 
-def _delete(cursor: Cursor, table: sa.Table, service: Service, days: list[date]) -> int:
-    """Delete exactly these days; returns how many rows there were."""
+def _delete(cursor: Cursor, partition: Partition, days: list[date]) -> int:
+    """Delete exactly these days; returns how many rows there were.
+
+    From the partition itself: a lock on the whole table would keep swaps of other months waiting.
+    """
     deleted = 0
+    table = partition.table.to_metadata(sa.MetaData(), name=partition.name)
     for window in tile(days):
-        gone = delete_window(table, service, window).returning(sa.literal_column("1")).cte("gone")
+        gone = (
+            delete_window(table, partition.service, window)
+            .returning(sa.literal_column("1"))
+            .cte("gone")
+        )
         cursor.execute(sql(sa.select(sa.func.count()).select_from(gone)))
         row = cursor.fetchone()
         deleted += int(row[0]) if row else 0
     return deleted
 
 
-def _copy(cursor: Cursor, partition: Partition, slices: Mapping[date, TripsSlice]) -> None:
+def _copy(
+    cursor: Cursor,
+    partition: Partition,
+    into: str,
+    slices: Mapping[date, TripsSlice],
+    *,
+    freeze: bool = False,
+) -> None:
     """Binary COPY of all days in one stream, the next day decoded while one is sent."""
     schema = partition.service.arrow_schema
     days = Days(list(slices), lambda day: slices[day].table())
     tables = (completed(table, schema) for _, table in days)
-    copied = copy_rows(cursor, partition.quoted, schema, tables)
+    copied = copy_rows(cursor, into, schema, tables, freeze=freeze)
     expected = sum(trips.rows for trips in slices.values())
     if days.refused:
         raise next(iter(days.refused.values()))

@@ -3,8 +3,8 @@
 Why partitions by month: the delete of a day prunes to its month, a first load fills a table that
 no reader sees and attaches it whole, and sixteen years are 200 partitions and not 6,000. Inside a
 month a BRIN index on the pickup time leads the delete to its day; a B-tree would cost a third more
-load time. Rewriting leaves dead rows: they are vacuumed at once, and where they were a large part
-of the month the partition is compacted.
+load time. Deleting leaves dead rows: they are vacuumed at once, and the next rewrite uses their
+space. A rewrite of most of a month deletes nothing (`postgres_swap.py`).
 
 Rows that go into a detached table are seen by no reader, and pile up there with each rewrite. So a
 partition is used only if it is attached to our table for exactly its month.
@@ -35,10 +35,6 @@ if TYPE_CHECKING:
     import dagster as dg
     from psycopg import Connection, Cursor
 
-BLOAT = 1.25
-"""A partition this many times larger than its rows is compacted after a rewrite."""
-LOCK_TIMEOUT = "3s"
-"""Compaction waits no longer than this for readers; the next rewrite tries again."""
 BOUNDS = re.compile(r"FOR VALUES FROM \('?(.*?)'?\) TO \('?(.*?)'?\)")
 OPEN_ENDS = {"MINVALUE": "", "-infinity": "", "MAXVALUE": "~", "infinity": "~"}
 """Ends of a range that sort before and after every date."""
@@ -108,7 +104,7 @@ def claim(cursor: Cursor, partition: Partition) -> bool:
     cursor.execute(f"LOCK TABLE {partition.quoted} IN SHARE UPDATE EXCLUSIVE MODE")
     _check_attached(cursor, partition)
     check_writable(cursor, schema, name)
-    if _index_of(cursor, partition) is None:
+    if index_of(cursor, partition) is None:
         _create_index(cursor, partition)
     return False
 
@@ -201,7 +197,7 @@ def _check_default(cursor: Cursor, partition: Partition, schema: str, name: str)
         )
 
 
-def _index_of(cursor: Cursor, partition: Partition) -> int | None:
+def index_of(cursor: Cursor, partition: Partition) -> int | None:
     """Return the id of the partition's BRIN index on the pickup time, whatever its name."""
     cursor.execute(
         "SELECT x.indexrelid::bigint FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid"
@@ -219,21 +215,26 @@ def _create_index(cursor: Cursor, partition: Partition) -> None:
     name = f"{partition.name}_pickup"
     # Where something else has the name Postgres chooses another.
     named = QUOTE(name) if kind_of(cursor, partition.table.schema, name) is None else ""
+    create_pickup_index(cursor, named, partition.quoted, partition.service)
+
+
+def create_pickup_index(cursor: Cursor, name: str, table: str, service: Service) -> None:
+    """Create the BRIN index on the pickup time; Postgres chooses a name if there is none."""
     cursor.execute(
-        f"CREATE INDEX {named} ON {partition.quoted}"
-        f" USING brin ({QUOTE(partition.service.pickup_column)}) WITH (pages_per_range = 16)"
+        f"CREATE INDEX {name} ON {table}"
+        f" USING brin ({QUOTE(service.pickup_column)}) WITH (pages_per_range = 16)"
     )
 
 
-def set_comment(cursor: Cursor, partition: Partition, text: str, log: dg.DagsterLogManager) -> None:
-    """Note on the partition where its last rows came from; only its owner may."""
+def set_comment(cursor: Cursor, partition: str, text: str, log: dg.DagsterLogManager) -> None:
+    """Note on a partition, named as SQL does, where its last rows came from; only its owner may."""
     from psycopg import errors  # noqa: PLC0415 - heavy at import
 
     try:
         with cursor.connection.transaction():
-            cursor.execute(f"COMMENT ON TABLE {partition.quoted} IS {literal(text)}")
+            cursor.execute(f"COMMENT ON TABLE {partition} IS {literal(text)}")
     except errors.InsufficientPrivilege as error:
-        log.warning(f"{partition.fullname} keeps its old comment: {one_line(error)}")
+        log.warning(f"{partition} keeps its old comment: {one_line(error)}")
 
 
 def tidy(
@@ -253,41 +254,12 @@ def tidy(
         connection.autocommit = True
         with connection.cursor() as cursor:
             if not deleted:
-                index = _index_of(cursor, partition)
+                index = index_of(cursor, partition)
                 cursor.execute("SELECT brin_summarize_new_values(%s::regclass)", [index])
-            elif _bloat(cursor, partition) < BLOAT or not _compact(cursor, partition):
+            else:
                 cursor.execute(f"VACUUM (ANALYZE) {partition.quoted}")
     except (psycopg.Error, UnavailableError) as error:
         log.warning(
             f"{partition.fullname} has its rows, but its upkeep failed "
             f"({type(error).__name__}: {one_line(error)}): the next rewrite tries again"
         )
-
-
-def _bloat(cursor: Cursor, partition: Partition) -> float:
-    """How many times larger the partition is than its rows need."""
-    cursor.execute(
-        "SELECT pg_relation_size(oid), reltuples,"  # noqa: S608 - quoted
-        f" (SELECT avg(pg_column_size(t.*)) FROM (SELECT * FROM {partition.quoted} LIMIT 1000) t)"
-        " FROM pg_class WHERE oid = %s::regclass",
-        [partition.quoted],
-    )
-    size, rows, width = cursor.fetchone() or (0, 0, 0)
-    # A tuple is aligned to 8 bytes, has a line pointer of 4, and shares a page of 8,192 with a
-    # header of 24 (PostgreSQL, "Database Page Layout"); a composite's header is the tuple's.
-    page = 8192
-    needed = max(float(rows), 0) * (-(-float(width or 0) // 8) * 8 + 4) * page / (page - 24)
-    return float(size) / max(needed, page)
-
-
-def _compact(cursor: Cursor, partition: Partition) -> bool:
-    """Rewrite a partition without its dead rows; False where readers keep it busy."""
-    from psycopg.errors import LockNotAvailable  # noqa: PLC0415 - heavy at import
-
-    cursor.execute(f"SET lock_timeout = '{LOCK_TIMEOUT}'")
-    try:
-        cursor.execute(f"VACUUM (FULL, ANALYZE) {partition.quoted}")
-    except LockNotAvailable:
-        cursor.execute("RESET lock_timeout")
-        return False
-    return True

@@ -125,23 +125,6 @@ def test_ten_rewrites_of_a_day_in_a_month_do_not_grow_it(schema: str, lake: Lake
     assert size(schema) < 1.3 * first
 
 
-def test_a_reader_puts_off_the_compaction_and_not_the_rewrite(
-    schema: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("taxi_assets.defs.io_managers.postgres_partition.LOCK_TIMEOUT", "200ms")
-    day = date(2021, 1, 5)
-    trips = a_day(lake, day, 20_000)
-    store(trips, names=[day])
-    first = size(schema)
-    with PostgresResource().connect() as reader, reader.cursor() as cursor:
-        cursor.execute(f"SELECT count(*) FROM {schema}.green_cab_data")
-        store(trips, names=[day])
-        assert size(schema) > 1.5 * first
-        assert totals([day], schema) == {day: (20_000, 20_000.0)}
-    store(trips, names=[day])
-    assert size(schema) < 1.3 * first
-
-
 def test_the_delete_touches_only_its_window_in_a_table_of_a_year(schema: str, lake: Lake) -> None:
     months = [date(2021, month, 1) for month in range(1, 13)]
     days = [month + timedelta(n) for month in months for n in range(0, 28, 3)]
@@ -213,10 +196,7 @@ def test_two_services_make_their_schema_at_once(schema: str, lake: Lake) -> None
     assert totals([day], schema) == {day: (100, 100.0)}
 
 
-def test_a_month_is_waited_for_after_another_was_compacted(
-    schema: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("taxi_assets.defs.io_managers.postgres_partition.LOCK_TIMEOUT", "200ms")
+def test_a_month_is_waited_for_after_another_was_swapped(schema: str, lake: Lake) -> None:
     days = [date(2021, 1, 5), date(2021, 2, 5)]
     trips = [a_day(lake, day, 20_000) for day in days]
     store(*trips, names=days)

@@ -1,0 +1,260 @@
+"""A month's partition in Postgres replaced as a whole: filled beside the old one, then swapped.
+
+Defined here: when a rewrite fills a new table instead of deleting rows, what of the old partition
+the new one takes over, and the swap. Deleting and inserting stays in `postgres.py`; creating and
+attaching a partition in `postgres_partition.py`.
+
+A DELETE costs as much as a COPY, and its dead rows have to be vacuumed. A new table costs what a
+first load costs. Readers see the old table until the commit and the new one from then on; the
+new rows are frozen (`COPY ... FREEZE`), so that a transaction whose snapshot is older than the
+commit finds the new rows and not an empty month. An `INSERT ... SELECT` cannot freeze rows, which
+is why days that the run does not cover come over by COPY as well.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+from uuid import uuid4
+
+import psycopg
+from psycopg import Connection, Cursor, errors
+
+from taxi_assets.date_ranges import tile
+from taxi_assets.defs.io_managers.postgres_partition import (
+    Partition,
+    create_pickup_index,
+    index_of,
+)
+from taxi_assets.defs.io_managers.postgres_table import QUOTE, qualified
+
+SWAP_SECONDS = 10.0
+"""How long the swap is tried while readers are at work; then the rows are deleted instead."""
+LOCK_TIMEOUT = "200ms"
+"""How long one attempt waits, and with it every reader that comes after."""
+BLOCK_BYTES = 1 << 18
+"""Rows of the old partition are sent in blocks; one by one they take three times as long."""
+PAUSE_SECONDS = 0.3
+"""Between two attempts, in which readers go on."""
+
+# A table that has nothing but what the loader creates: owner, privileges, options and everything
+# that depends on it are those of a table made like it. Indexes, constraints, views, policies,
+# statistics and publications of a person's own would be lost with the old table, and triggers
+# would not fire. Dependents are compared by their kind and column.
+IS_PLAIN = """
+WITH tables AS (SELECT %(old)s::regclass AS old, %(new)s::regclass AS new, %(parent)s::regclass
+                AS parent),
+dependents AS (
+    SELECT d.refobjid AS oid, d.classid, d.deptype, a.attname
+    FROM tables t JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass
+        AND d.refobjid IN (t.old, t.new)
+    LEFT JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
+        AND d.refobjsubid > 0
+    WHERE NOT (d.classid = 'pg_class'::regclass AND d.objid = %(index)s::oid)),
+columns AS (
+    SELECT a.attrelid AS oid, a.attname, a.atttypid, a.attnotnull, a.atthasdef, a.attgenerated,
+        a.attidentity, a.attstorage, a.attcollation, a.attacl::text, a.attoptions
+    FROM tables t JOIN pg_attribute a ON a.attrelid IN (t.old, t.new)
+    WHERE a.attnum > 0 AND NOT a.attisdropped)
+SELECT o.relowner = n.relowner AND pg_has_role(p.relowner, 'USAGE')
+    AND ARRAY(SELECT unnest(coalesce(o.relacl, acldefault('r', o.relowner)))::text ORDER BY 1)
+      = ARRAY(SELECT unnest(coalesce(n.relacl, acldefault('r', n.relowner)))::text ORDER BY 1)
+    AND (o.reloptions, o.reltablespace, o.relam, o.relreplident,
+         o.relrowsecurity, o.relforcerowsecurity)
+    IS NOT DISTINCT FROM (n.reloptions, n.reltablespace, n.relam, n.relreplident,
+         n.relrowsecurity, n.relforcerowsecurity)
+    AND NOT EXISTS (SELECT FROM pg_trigger WHERE tgrelid = t.old AND NOT tgisinternal)
+    AND NOT EXISTS (SELECT FROM pg_seclabel WHERE objoid = t.old)
+    AND NOT EXISTS (SELECT FROM pg_publication_tables b JOIN pg_namespace s
+        ON s.nspname = b.schemaname WHERE (s.oid, b.tablename) IN
+            ((o.relnamespace, o.relname), (p.relnamespace, p.relname)))
+    AND NOT EXISTS (
+        (SELECT classid, deptype, attname FROM dependents WHERE oid = t.old EXCEPT ALL
+         SELECT classid, deptype, attname FROM dependents WHERE oid = t.new)
+        UNION ALL
+        (SELECT classid, deptype, attname FROM dependents WHERE oid = t.new EXCEPT ALL
+         SELECT classid, deptype, attname FROM dependents WHERE oid = t.old))
+    AND NOT EXISTS (
+        SELECT FROM columns a FULL JOIN columns b ON b.attname = a.attname AND b.oid = t.new
+        WHERE a.oid = t.old AND to_jsonb(a) - 'oid' IS DISTINCT FROM to_jsonb(b) - 'oid')
+FROM tables t JOIN pg_class o ON o.oid = t.old JOIN pg_class n ON n.oid = t.new
+    JOIN pg_class p ON p.oid = t.parent
+"""
+LIKE = (
+    "INCLUDING COMMENTS INCLUDING CONSTRAINTS INCLUDING DEFAULTS INCLUDING GENERATED"
+    " INCLUDING IDENTITY INCLUDING STORAGE"
+)
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """A new table that is to take the place of a month's partition."""
+
+    partition: Partition
+    name: str
+    days: tuple[date, ...]
+    """Of the run; the month's other days are copied from the old partition."""
+
+    @property
+    def quoted(self) -> str:
+        """Schema and name, for SQL."""
+        return qualified(self.partition.table.schema, self.name)
+
+    @property
+    def index(self) -> str:
+        """Name of its index on the pickup, until it has the old one's."""
+        return f"{self.name}_pickup"
+
+    @property
+    def is_whole_month(self) -> bool:
+        """Whether the run covers every day of the month."""
+        return set(self.partition.month.window) <= set(self.days)
+
+
+def create_replacement(
+    cursor: Cursor, partition: Partition, days: Sequence[date]
+) -> Replacement | None:
+    """Create the table to fill, if replacing the partition costs less than deleting the days.
+
+    It is like the old partition and not like its parent: that would lock the parent until the end
+    of the transaction, against the swaps of other months.
+
+    Returns:
+        None if the run covers too little of the month, the partition has something on it that the
+        new table would not have, or somebody else writes to it.
+    """
+    new = Replacement(partition, f"{partition.name}_{uuid4().hex[:8]}", tuple(days))
+    if not _covers_most(cursor, new):
+        return None
+    try:
+        with cursor.connection.transaction():
+            cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+            # A row that somebody else writes now would be lost with the old table.
+            cursor.execute(f"LOCK TABLE {partition.quoted} IN SHARE ROW EXCLUSIVE MODE")
+            cursor.execute(f"CREATE TABLE {new.quoted} (LIKE {partition.quoted} {LIKE})")
+            names = {
+                "old": partition.quoted,
+                "new": new.quoted,
+                "parent": partition.parent,
+                "index": index_of(cursor, partition),
+            }
+            cursor.execute(IS_PLAIN, names)
+            if cursor.fetchone() != (True,):
+                raise psycopg.Rollback
+            cursor.execute("SET LOCAL lock_timeout = DEFAULT")
+            return new
+    except (errors.LockNotAvailable, errors.InsufficientPrivilege):
+        pass
+    return None
+
+
+def copy_other_days(
+    cursor: Cursor, new: Replacement, connect: Callable[[], AbstractContextManager[Any]]
+) -> None:
+    """Copy the month's days that the run does not cover from the old partition, frozen.
+
+    Bytes go from one connection to the other as they are.
+    """
+    if new.is_whole_month:
+        return
+    cursor.execute(
+        "SELECT string_agg(quote_ident(attname), ', ' ORDER BY attnum) FROM pg_attribute"
+        " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped AND attgenerated = ''",
+        [new.quoted],
+    )
+    (columns,) = cursor.fetchone() or ("",)
+    old = f"SELECT {columns} FROM {new.partition.quoted} WHERE NOT ({_covered(new)})"  # noqa: S608 - quoted
+    statement = f"COPY {new.quoted} ({columns}) FROM STDIN (FORMAT binary, FREEZE)"
+    with connect() as reading, reading.cursor() as source:
+        with (
+            source.copy(f"COPY ({old}) TO STDOUT (FORMAT binary)") as rows,
+            cursor.copy(statement) as copy,
+        ):
+            waiting = bytearray()
+            for row in rows:
+                waiting += row
+                if len(waiting) > BLOCK_BYTES:
+                    copy.write(waiting)
+                    waiting.clear()
+            copy.write(waiting)
+        reading.commit()
+
+
+def swap(connection: Connection, new: Replacement) -> bool:
+    """Put the filled table in the place of the partition; False if readers keep it busy.
+
+    Until the commit readers wait, which takes milliseconds: the check that every row is of the
+    month is made before the lock.
+    """
+    deadline = time.monotonic() + SWAP_SECONDS
+    partition, pickup = new.partition, QUOTE(new.partition.service.pickup_column)
+    first, last = partition.bounds
+    with connection.cursor() as cursor:
+        create_pickup_index(cursor, QUOTE(new.index), new.quoted, partition.service)
+        cursor.execute(
+            f"ALTER TABLE {new.quoted} ADD CONSTRAINT its_month CHECK ({pickup} IS NOT NULL"
+            f" AND {pickup} >= '{first}'::timestamp AND {pickup} < '{last}'::timestamp)"
+        )
+        while True:
+            try:
+                with connection.transaction():
+                    cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+                    _exchange(cursor, new)
+            except (errors.LockNotAvailable, errors.DeadlockDetected):
+                if time.monotonic() > deadline:
+                    return False
+                time.sleep(PAUSE_SECONDS)
+            else:
+                return True
+
+
+def _exchange(cursor: Cursor, new: Replacement) -> None:
+    partition = new.partition
+    schema, name = partition.table.schema, QUOTE(partition.name)
+    index = index_of(cursor, partition)
+    cursor.execute("SELECT relname FROM pg_class WHERE oid = %s", [index])
+    (index_name,) = cursor.fetchone() or (f"{partition.name}_pickup",)
+    new_index = qualified(schema, new.index)
+    for statement in (
+        # Not its other months, which are filled meanwhile.
+        f"LOCK TABLE ONLY {partition.parent} IN ACCESS EXCLUSIVE MODE",
+        f"ALTER TABLE {partition.parent} DETACH PARTITION {partition.quoted}",
+        f"DROP TABLE {partition.quoted}",
+        f"ALTER TABLE {partition.parent} ATTACH PARTITION {new.quoted} {partition.values}",
+        f"ALTER TABLE {new.quoted} DROP CONSTRAINT its_month",
+        f"ALTER TABLE {new.quoted} RENAME TO {name}",
+        f"ALTER INDEX {new_index} RENAME TO {QUOTE(index_name)}",
+    ):
+        cursor.execute(statement)
+
+
+def _covers_most(cursor: Cursor, new: Replacement) -> bool:
+    """Whether the run covers more of the stored rows than it leaves.
+
+    Rows are counted by the index on the pickup, no further than they decide.
+    """
+    table = new.partition.quoted
+    if new.is_whole_month:
+        cursor.execute(f"SELECT EXISTS (SELECT FROM {table})")  # noqa: S608 - quoted
+        return cursor.fetchone() == (True,)
+    cursor.execute(f"SELECT count(*) FROM {table} WHERE {_covered(new)}")  # noqa: S608 - quoted
+    (covered,) = cursor.fetchone() or (0,)
+    cursor.execute(
+        f"SELECT count(*) FROM (SELECT FROM {table} WHERE NOT ({_covered(new)})"  # noqa: S608
+        f" LIMIT {int(covered)}) AS other"
+    )
+    (others,) = cursor.fetchone() or (0,)
+    return int(covered) > int(others)
+
+
+def _covered(new: Replacement) -> str:
+    """The condition for the run's days."""
+    pickup = QUOTE(new.partition.service.pickup_column)
+    return " OR ".join(
+        f"{pickup} >= '{window.start}'::timestamp AND {pickup} < '{window.end}'::timestamp"
+        for window in tile(new.days)
+    )
