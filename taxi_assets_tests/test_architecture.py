@@ -18,7 +18,9 @@ LAYERS = (
     {"trips"},
     {"report", "dagster_internals"},
     {"defs"},
-    {"definitions", "quickstart"},
+    {"definitions"},
+    {"cli"},
+    {"quickstart", "__main__"},
 )
 """A room imports from layers above it in this list, never from its own or from one below."""
 LAYER = {room: at for at, rooms in enumerate(LAYERS) for room in rooms}

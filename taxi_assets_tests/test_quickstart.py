@@ -16,9 +16,9 @@ from typing import NamedTuple
 import pytest
 from dotenv import dotenv_values
 
+from taxi_assets.cli.quickstart import name_dagster_home
 from taxi_assets.local.__main__ import down
 from taxi_assets.local.home import Home
-from taxi_assets.quickstart import name_dagster_home
 from taxi_assets_tests.isolation import PROJECT_FILES, REPOSITORY, isolation
 
 DAGSTER = str(Path(sys.executable).with_name("dagster"))

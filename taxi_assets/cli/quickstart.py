@@ -1,4 +1,4 @@
-"""`python -m taxi_assets.quickstart`: one day of the sample through all five assets.
+"""`taxi-assets quickstart`: one day of the sample through all five assets.
 
 Adds `DAGSTER_HOME` to the project's `.env`, which leads every later command to the same history,
 runs the main job as a person would, and says what landed where.
@@ -121,7 +121,3 @@ def _landed(settings: Settings) -> str:
         data = "Data: synthetic sample (set TAXI_SOURCE for real months, see README)."
     ui = ".venv/bin/dagster dev     opens the UI at http://127.0.0.1:3000"
     return "\n".join([*lines, data, ui, ""])
-
-
-if __name__ == "__main__":
-    sys.exit(main())

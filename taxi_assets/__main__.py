@@ -1,0 +1,8 @@
+"""`python -m taxi_assets`, which is the command `taxi-assets`."""
+
+import sys
+
+from taxi_assets.cli.app import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""The commands and their arguments; each imports what it needs when it runs."""
+
+# ruff: noqa: PLC0415 - `--help` answers at once
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated
+
+import dagster as dg
+import typer
+
+from taxi_assets.errors import SettingsError, TerminalError, one_line
+from taxi_assets.settings.environment import DAGSTER_HOME, project_folder, read_env_file, values_of
+from taxi_assets.settings.private_folders import restrict_umask
+
+app = typer.Typer(
+    name="taxi-assets",
+    help="New York taxi trips: plan and run backfills, compare versions, see what is where.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ServiceName = Annotated[str, typer.Argument(help="yellow or green.", metavar="SERVICE")]
+Span = Annotated[
+    str, typer.Argument(help="2021-01, 2019-01..2021-07, 2021-01-05 or 2021-01-05..2021-02-10.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+PASSED_ON = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; an error is one line on standard error and exit code 2."""
+    restrict_umask()
+    try:
+        result = app(arguments, standalone_mode=False)
+    except TerminalError as error:
+        sys.stderr.write(f"{one_line(error)}\n")
+        return 2
+    except typer.Abort:
+        return 130
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return 130
+    except Exception as error:  # noqa: BLE001 - a person gets one line, whatever it is
+        show = getattr(error, "format_message", None)
+        text = show() if show else f"{type(error).__name__}: {one_line(error)}"
+        sys.stderr.write(f"{text}\n")
+        return getattr(error, "exit_code", 2)
+    return result if isinstance(result, int) else 0
+
+
+@contextmanager
+def _instance() -> Iterator[dg.DagsterInstance]:
+    """Open the instance of DAGSTER_HOME, which the project's `.env` may name.
+
+    Raises:
+        SettingsError: DAGSTER_HOME is not set.
+    """
+    read_env_file()
+    if not os.environ.get(DAGSTER_HOME):
+        file = project_folder() / ".env"
+        home = values_of(file).get(DAGSTER_HOME) if file.is_file() else None
+        if not home:
+            raise SettingsError(
+                "DAGSTER_HOME is not set: export it, or run taxi-assets quickstart once, which "
+                "writes it into .env"
+            )
+        os.environ[DAGSTER_HOME] = home
+    with dg.DagsterInstance.get() as instance:
+        yield instance
+
+
+@app.command()
+def plan(service: ServiceName, span: Span, *, as_json: AsJson = False) -> None:
+    """Show by month what is published, loaded, missing, rejected, restated and stale."""
+    from rich.console import Console
+
+    from taxi_assets.cli.month_plan import make_plan
+    from taxi_assets.cli.spans import partitioned_span, service_named
+    from taxi_assets.cli.tables import plan_table
+
+    taxi, window = service_named(service), partitioned_span(span)
+    with _instance() as instance:
+        found = make_plan(instance, taxi, window)
+    if as_json:
+        typer.echo(json.dumps(found.figures(), indent=2))
+    else:
+        Console().print(plan_table(found))
+
+
+@app.command()
+def backfill(
+    service: ServiceName,
+    span: Span,
+    *,
+    only: Annotated[
+        str, typer.Option(help="Days in these states, with commas between.")
+    ] = "missing,rejected,restated,stale",
+    max_runs: Annotated[
+        int | None, typer.Option(min=1, help="Launch at most so many runs.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs; start none.")] = False,
+) -> int:
+    """Load the days that are not loaded, by month; run it again to go on after a stop.
+
+    Through the instance's queue where a daemon works on it, else in this process. Exit code 0: all
+    days are loaded; 1: days are left, which the last lines name; 130: stopped by Ctrl-C.
+    """
+    from taxi_assets.cli.backfill import Backfill, states_named
+    from taxi_assets.cli.spans import partitioned_span, service_named
+
+    found, window, states = service_named(service), partitioned_span(span), states_named(only)
+    with _instance() as instance:
+        job = Backfill(instance, found, window, states, max_runs)
+        return job.show_runs() if dry_run else job.run()
+
+
+@app.command()
+def status(*, as_json: AsJson = False) -> None:
+    """Show services, months, stores, queue, daemon and schedules on one screen."""
+    from rich.console import Console
+
+    from taxi_assets.cli.status import collect_status, print_status
+
+    with _instance() as instance:
+        found = collect_status(instance)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        print_status(found, Console())
+
+
+@app.command()
+def quickstart() -> int:
+    """Run one day of the synthetic sample through all five assets."""
+    from taxi_assets.cli.quickstart import main as run
+
+    return run()
+
+
+@app.command(context_settings=PASSED_ON)
+def local(context: typer.Context) -> int:
+    """Start, stop and show the embedded stack: up, down, status, env."""
+    from taxi_assets.local.__main__ import main as run
+
+    return run(context.args)

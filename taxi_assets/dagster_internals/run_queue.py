@@ -1,0 +1,91 @@
+"""Put a run of a job into the instance's queue, and find out whether a daemon works on it.
+
+`dagster job launch` does the same without a choice of assets; there is no public function for it.
+What is private: the workspace, a job's remote definition and its execution plan. The location has
+the name that every deployment gives it, so the daemon finds it in its own workspace.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+from dagster._cli.workspace.cli_target import get_workspace_from_cli_opts
+from dagster._core.definitions.selector import JobSubsetSelector
+from dagster._core.workspace.context import WorkspaceRequestContext
+from dagster_shared.cli import WorkspaceOpts
+
+LOCATION = "taxi_assets.definitions"
+QUEUE_DAEMON = "QUEUED_RUN_COORDINATOR"
+SILENT_SECONDS = 90.0
+"""A daemon reports every 30 s; Dagster itself calls it healthy for another half an hour."""
+
+
+def heartbeat_ages(instance: dg.DagsterInstance) -> dict[str, float]:
+    """Return the seconds since each daemon last reported, by its name."""
+    now = time.time()
+    return {name: now - beat.timestamp for name, beat in instance.get_daemon_heartbeats().items()}
+
+
+def has_live_queue(instance: dg.DagsterInstance) -> bool:
+    """Whether a daemon starts the runs of the queue now."""
+    return heartbeat_ages(instance).get(QUEUE_DAEMON, SILENT_SECONDS) < SILENT_SECONDS
+
+
+@dataclass(frozen=True)
+class RunQueue:
+    """An instance's queue, with this package's definitions."""
+
+    instance: dg.DagsterInstance
+    workspace: WorkspaceRequestContext
+
+    def submit(
+        self,
+        job_name: str,
+        assets: Sequence[dg.AssetKey],
+        run_config: Mapping[str, Any],
+        tags: Mapping[str, str],
+    ) -> str:
+        """Queue a run of some assets of a job; return its id."""
+        location = self.workspace.get_code_location(LOCATION)
+        (repository,) = location.get_repositories().values()
+        selector = JobSubsetSelector(LOCATION, repository.name, job_name, None, assets)
+        job = location.get_job(selector)
+        plan = location.get_execution_plan(
+            job, run_config, step_keys_to_execute=None, known_state=None, instance=self.instance
+        ).execution_plan_snapshot
+        run = self.instance.create_run(
+            job_name=job_name,
+            run_id=None,
+            run_config=run_config,
+            resolved_op_selection=job.resolved_op_selection,
+            step_keys_to_execute=plan.step_keys_to_execute,
+            op_selection=None,
+            status=None,
+            root_run_id=None,
+            parent_run_id=None,
+            tags=dict(tags),
+            job_snapshot=job.job_snapshot,
+            execution_plan_snapshot=plan,
+            parent_job_snapshot=job.parent_job_snapshot,
+            remote_job_origin=job.get_remote_origin(),
+            job_code_origin=job.get_python_origin(),
+            asset_selection=frozenset(assets),
+            asset_check_selection=None,
+            asset_graph=repository.asset_graph,
+        )
+        return self.instance.submit_run(run.run_id, self.workspace).run_id
+
+
+@contextmanager
+def open_run_queue(instance: dg.DagsterInstance) -> Iterator[RunQueue]:
+    """Load the definitions in this process and hand out the queue."""
+    target = WorkspaceOpts(module_name=(LOCATION,))
+    with get_workspace_from_cli_opts(
+        instance, version=dg.__version__, workspace_opts=target, allow_in_process=True
+    ) as workspace:
+        yield RunQueue(instance, workspace)

@@ -1,0 +1,91 @@
+"""An instance of the test's own, made months, and the command in a process of its own."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from taxi_assets.date_ranges import Month
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.tlc.files import HEADER, row
+
+COMMAND = [sys.executable, "-m", "taxi_assets"]
+ROWS = 3
+"""A day."""
+
+
+@dataclass
+class Months:
+    """Yellow month files in a folder."""
+
+    folder: Path
+
+    @property
+    def template(self) -> str:
+        return str(self.folder / "{service}_tripdata_{year}-{month}.csv.gz")
+
+    def lines(self, month: str) -> list[bytes]:
+        """Three trips a day, of 10 dollars and a few cents each."""
+        year, number = map(int, month.split("-"))
+        return [
+            row(f"{day} 0{hour}:00:00", total_amount=f"{10 + hour / 100:.2f}")
+            for day in Month(year, number).window
+            for hour in range(1, ROWS + 1)
+        ]
+
+    def write(self, month: str, lines: list[bytes] | None = None) -> None:
+        """Publish a month, or restate it."""
+        content = HEADER + b"\n".join([*(lines or self.lines(month)), b""])
+        path = self.folder / f"yellow_tripdata_{month}.csv.gz"
+        path.write_bytes(gzip.compress(content, mtime=0))
+
+
+@pytest.fixture
+def months(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Months:
+    """The source, empty at first."""
+    folder = tmp_path / "months"
+    folder.mkdir()
+    found = Months(folder)
+    monkeypatch.setenv("TAXI_SOURCE", found.template)
+    return found
+
+
+@pytest.fixture
+def instance(
+    empty_stores: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[dg.DagsterInstance]:
+    """An instance with the repository's settings, and nothing stored."""
+    folder = tmp_path / "dagster"
+    folder.mkdir()
+    shutil.copy(REPOSITORY / "dagster.yaml", folder)
+    monkeypatch.setenv("DAGSTER_HOME", str(folder))
+    with dg.DagsterInstance.get() as found:
+        yield found
+
+
+def start(*arguments: str, **settings: str) -> subprocess.Popen[str]:
+    """Start the command, both outputs in one pipe."""
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "COLUMNS": "200", **settings},
+    )
+
+
+def run(*arguments: str, code: int = 0, **settings: str) -> str:
+    """Run the command to its end; return what it prints."""
+    process = start(*arguments, **settings)
+    said, _ = process.communicate(timeout=300)
+    assert process.returncode == code, said
+    return said

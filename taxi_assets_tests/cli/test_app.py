@@ -1,0 +1,64 @@
+"""The command itself: installed, importable, and every error one line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from taxi_assets.cli.app import main
+from taxi_assets_tests.cli.conftest import run
+
+
+def test_it_is_installed_and_is_the_module() -> None:
+    installed = Path(sys.executable).with_name("taxi-assets")
+    help_text = subprocess.run([installed, "--help"], capture_output=True, text=True, check=True)
+    for command in ("plan", "backfill", "status", "quickstart", "local"):
+        assert f" {command} " in help_text.stdout
+    assert "Usage" in run("--help")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("plan", "red", "2021-01"), "no service is called 'red'"),
+        (("plan", "yellow", "january"), "'january' is no month, day or range"),
+        (("plan", "yellow"), "Missing argument 'span'"),
+        (("backfill", "yellow", "2021-01", "--only", "loaded"), "choose from missing, rejected"),
+        (("backfill", "yellow", "2021-01", "--max-runs", "0"), "greater than or equal to 1"),
+        (("fly",), "No such command 'fly'"),
+        (("plan", "yellow", "2021-01"), "DAGSTER_HOME is not set"),
+        (("status",), "DAGSTER_HOME is not set"),
+    ],
+)
+def test_an_error_is_one_line(
+    arguments: tuple[str, ...],
+    words: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    assert main(list(arguments)) == 2
+    printed = capfd.readouterr()
+    assert words in printed.err
+    assert printed.err.count("\n") == 1
+    assert printed.out == ""
+
+
+def test_wrong_settings_are_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "dagster.yaml").touch()
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    monkeypatch.setenv("TAXI_PROFILE", "cloud")
+    assert main(["plan", "yellow", "2021-01"]) == 2
+    said = capfd.readouterr().err
+    assert "TAXI_PROFILE" in said
+    assert said.count("\n") == 1
+
+
+def test_the_embedded_stack_is_a_sub_command(home: Path) -> None:
+    assert "postgresql://127.0.0.1:" in run("local", "status")
+    assert '"state": "running"' in run("local", "status", "--json")

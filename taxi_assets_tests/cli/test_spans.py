@@ -1,0 +1,51 @@
+"""Days as a person writes them."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from taxi_assets.cli.spans import UsageError, parse_span, partitioned_span, service_named
+from taxi_assets.partitions import daily_partitions
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last"),
+    [
+        ("2021-02", "2021-02-01", "2021-02-28"),
+        ("2019-12..2020-02", "2019-12-01", "2020-02-29"),
+        ("2021-01-05", "2021-01-05", "2021-01-05"),
+        ("2021-01-05..2021-02-10", "2021-01-05", "2021-02-10"),
+        ("2021-01..2021-01-10", "2021-01-01", "2021-01-10"),
+        ("2021-01-30..2021-02", "2021-01-30", "2021-02-28"),
+    ],
+)
+def test_a_span_is_all_of_its_days(text: str, first: str, last: str) -> None:
+    window = parse_span(text)
+    assert (str(window.start), str(max(window))) == (first, last)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2021", "2021-13", "2021-02-30", "2021-02..2021-01", "2021-01-05..2021-01-04", "x"]
+)
+def test_any_other_text_is_one_line_of_error(text: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse_span(text)
+    assert "\n" not in str(error.value)
+    assert repr(text) in str(error.value)
+
+
+def test_a_span_ends_with_the_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAXI_START_DATE", "2021-01-01")
+    last = daily_partitions().get_last_partition_key() or ""
+    assert str(max(partitioned_span(f"2021-01..{last[:7]}"))) == last
+    with pytest.raises(UsageError, match="2020-12-01 is before the first partition, 2021-01-01"):
+        partitioned_span("2020-12..2021-02")
+    with pytest.raises(UsageError, match="after the last partition"):
+        partitioned_span(f"{date.today().year + 1}-01")  # noqa: DTZ011 - any day of next year
+
+
+def test_a_service_that_does_not_exist_is_named_with_those_that_do() -> None:
+    with pytest.raises(UsageError, match="no service is called 'red': choose one of yellow, green"):
+        service_named("red")
