@@ -1,9 +1,9 @@
 """A day in one picture: pickups by hour, fares, distances, dropped rows, beside the days before.
 
-Drawn with Pillow straight into indices of a palette of 16: text is a ramp of one colour from
-transparent to opaque, all else is horizontal or vertical, and so nothing is drawn larger and scaled
-down. A picture takes some 4 ms, where matplotlib takes 150. The background is transparent and the
-colours are of middle lightness: they read on white and on black.
+Drawn with Pillow straight into indices of a palette of 16: text is a ramp from white to ink, all
+else is horizontal or vertical, and so nothing is drawn larger and scaled down. A picture takes some
+4 ms, where matplotlib takes 150. The ground is white: no colour has a contrast of 4.5 to both of
+the grounds that Dagster's UI has.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from math import ceil
 from statistics import median
 from typing import TYPE_CHECKING
 
+from taxi_assets.report.day_words import summarize_trips
 from taxi_assets.tlc.schema import Service, name_key
 from taxi_assets.trips.profile import BINS, HOURS, Bins, DayProfile
 
@@ -30,15 +31,17 @@ scales nothing."""
 MARGIN = 8
 GAP = 36
 INK, GRID = 11, 2
-"""The ramp: index 0 is transparent, INK opaque text, between them the same colour, thinner."""
+"""The ramp: index 0 is the white ground, INK full text, between them the same colour, thinner."""
 BAR, BEYOND, USUAL, GONE = 12, 13, 14, 15
+GROUND = (255, 255, 255)
 COLOURS = {
-    INK: (125, 130, 138),
-    BAR: (59, 130, 246),
-    BEYOND: (128, 156, 196),
-    USUAL: (234, 128, 12),
-    GONE: (219, 83, 96),
+    INK: (60, 68, 80),
+    BAR: (37, 99, 235),
+    BEYOND: (86, 118, 168),
+    USUAL: (190, 86, 4),
+    GONE: (190, 48, 62),
 }
+"""Each has a contrast of 4.5 or more to the ground."""
 TITLE, HEADING, LABEL = 26, 17, 14
 """Sizes of type."""
 
@@ -85,7 +88,10 @@ def picture(service: Service, day: date, figures: Figures, before: Sequence[Figu
     canvas = _Canvas()
     title = f"{service.name.capitalize()} taxi trips, {day:%A} {day.day} {day:%B %Y}"
     canvas.text((MARGIN, 28), f"{title} (synthetic)" if figures.synthetic else title, TITLE)
-    canvas.text((MARGIN, 56), _summary(figures, before), HEADING)
+    usual_trips = [one.profile.rows for one in before]
+    canvas.text(
+        (MARGIN, 56), summarize_trips(figures.profile.rows, figures.revenue, usual_trips), HEADING
+    )
     _legend(canvas, day, len(before))
     middle = 320
     hours = Box(MARGIN, 82, SIZE[0] - MARGIN, middle)
@@ -104,18 +110,6 @@ def picture(service: Service, day: date, figures: Figures, before: Sequence[Figu
     box = Box(SIZE[0] - MARGIN - width, middle + 32, SIZE[0] - MARGIN, SIZE[1] - MARGIN)
     _reasons(canvas, box, figures.dropped, [one.dropped for one in before])
     return canvas.png()
-
-
-def _summary(figures: Figures, before: Sequence[Figures]) -> str:
-    parts = [f"{figures.profile.rows:,} trips"]
-    usual = median(one.profile.rows for one in before) if before else 0
-    if usual:
-        percent = round(100 * (figures.profile.rows / usual - 1))
-        way = "above" if percent > 0 else "below"
-        parts[0] += f", {abs(percent)}% {way} the usual" if percent else ", as usual"
-    if figures.revenue is not None:
-        parts.append(f"${figures.revenue:,.0f}")
-    return "    ".join(parts)
 
 
 def _legend(canvas: _Canvas, day: date, days: int) -> None:
@@ -228,12 +222,17 @@ class _Canvas:
 
     def png(self) -> bytes:
         """The picture with its colours."""
-        ramp = [COLOURS[INK]] * INK
+        ramp = [
+            tuple(
+                round(at + (ink - at) * step / INK)
+                for at, ink in zip(GROUND, COLOURS[INK], strict=True)
+            )
+            for step in range(INK)
+        ]
         colours = [*ramp, *COLOURS.values()]
         self.image.putpalette(bytes(part for colour in colours for part in colour))
-        shades = bytes(255 * min(index, INK) // INK for index in range(len(colours)))
         png = io.BytesIO()
-        self.image.save(png, "PNG", bits=4, transparency=shades, compress_level=6)
+        self.image.save(png, "PNG", bits=4, compress_level=6)
         return png.getvalue()
 
 

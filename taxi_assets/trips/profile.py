@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.schema import Service, name_key
 from taxi_assets.tlc.services import DISTANCE, FARE
 
 FIRST_ROWS = 5
@@ -68,6 +68,8 @@ class ColumnProfile:
     most: Value
     top: list[tuple[Value, int]]
     """The most frequent values and their rows, of columns that are no times."""
+    median: float | None = None
+    """Of amounts; None in slices that were stored before it was counted."""
 
 
 @dataclass(frozen=True)
@@ -120,11 +122,16 @@ def profile(table: pa.Table, service: Service) -> DayProfile:
             columns.append(_of_texts(name, distinct, rows, values.null_count))
             continue
         numbers = distinct.to_numpy()
-        columns.append(_of_numbers(name, numbers, rows, values.null_count))
+        middle = (
+            _median(numbers, rows)
+            if len(rows) and service.by_name[name_key(name)].kind == "amount"
+            else None
+        )
+        columns.append(_of_numbers(name, numbers, rows, values.null_count, middle))
         if name in binned:
             counts[name] = binned[name].counts(numbers, rows)
-            if len(rows):
-                medians[name] = _median(numbers, rows)
+            if middle is not None:
+                medians[name] = middle
     return DayProfile(table.num_rows, columns, _first_rows(table), hours, counts, medians)
 
 
@@ -151,13 +158,16 @@ def _of_texts(name: str, distinct: pa.Array, rows: Any, nulls: int) -> ColumnPro
     return ColumnProfile(name, nulls, len(rows), ends["min"], None, ends["max"], top)
 
 
-def _of_numbers(name: str, distinct: Any, rows: Any, nulls: int) -> ColumnProfile:
+def _of_numbers(
+    name: str, distinct: Any, rows: Any, nulls: int, middle: float | None
+) -> ColumnProfile:
     if not len(rows):
         return ColumnProfile(name, nulls, 0, None, None, None, [])
     least, most = _plain(distinct.min().item()), _plain(distinct.max().item())
     mean = _plain_number(float(distinct.astype(np.float64) @ rows / rows.sum()))
     top = [(_plain(distinct[at].item()), int(rows[at])) for at in _most(rows)]
-    return ColumnProfile(name, nulls, len(rows), least, mean, most, top)
+    middle = None if middle is None else _plain_number(middle)
+    return ColumnProfile(name, nulls, len(rows), least, mean, most, top, middle)
 
 
 def _most(rows: Any) -> list[int]:

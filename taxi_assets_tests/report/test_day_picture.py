@@ -1,15 +1,17 @@
-"""The picture of a day: a small transparent PNG that shows what is in it."""
+"""The picture of a day: a small PNG that shows what is in it, and the sentence above it."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
 
 import pytest
 from PIL import Image
 
-from taxi_assets.report.day_picture import BAR, COLOURS, GONE, SIZE, USUAL, Figures, picture
+from taxi_assets.report.day_picture import BAR, COLOURS, GONE, GROUND, SIZE, USUAL, Figures, picture
+from taxi_assets.report.day_words import describe_day
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import to_table
 from taxi_assets.trips.profile import profile
@@ -42,8 +44,48 @@ def pixels(png: bytes, index: int) -> int:
 def test_every_day_has_a_small_picture(rows: int, before: int) -> None:
     png = picture(YELLOW, DAY, figures(rows), [figures(seed) for seed in range(before)])
     assert len(png) < 30_000
-    transparent = sum(count for colour, count in drawn(png).items() if colour[3] == 0)
-    assert transparent > SIZE[0] * SIZE[1] / 3
+    colours = drawn(png)
+    assert colours[*GROUND, 255] > SIZE[0] * SIZE[1] / 3
+    assert {colour[3] for colour in colours} == {255}
+
+
+def luminance(colour: Sequence[int]) -> float:
+    """Relative luminance, as the Web Content Accessibility Guidelines define it."""
+    parts = [part / 255 for part in colour[:3]]
+    linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts]
+    return sum(weight * one for weight, one in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("index", COLOURS)
+def test_text_and_marks_stand_out_from_the_ground(index: int) -> None:
+    light, dark = luminance(GROUND), luminance(COLOURS[index])
+    assert (light + 0.05) / (dark + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize(
+    ("usual", "dropped", "expected"),
+    [
+        (
+            [1700, 1800, 1750, 1751],
+            {"zero_passengers": 7, "null_passengers": 1431, "unreadable": 0},
+            (
+                "1,453 trips, $26,680, 17% below usual; 1,438 of 2,891 rows dropped "
+                "(1,431 null passengers, 7 zero passengers)"
+            ),
+        ),
+        ([1000], {"unreadable": 0}, "1,453 trips, $26,680, 45% above usual; no row dropped"),
+        ([1453], {}, "1,453 trips, $26,680, as usual; no row dropped"),
+        ([], {}, "1,453 trips, $26,680; no row dropped"),
+        ([0], {}, "1,453 trips, $26,680; no row dropped"),
+    ],
+)
+def test_a_day_in_one_sentence(usual: list[int], dropped: dict[str, int], expected: str) -> None:
+    assert describe_day(1453, 26680.4, usual, dropped) == expected
+
+
+def test_a_sentence_of_one_trip_of_a_refund_and_of_no_fares() -> None:
+    assert describe_day(1, -3.5, [], {}) == "1 trip, -$4; no row dropped"
+    assert describe_day(0, None, [5], {}) == "0 trips, 100% below usual; no row dropped"
 
 
 def test_bars_marks_and_dropped_rows_have_colours_of_their_own() -> None:

@@ -23,7 +23,6 @@ from taxi_assets.defs.metadata.table_metadata import (
     Types,
     column_lineage,
     column_schema,
-    content_metadata,
     median_metadata,
 )
 from taxi_assets.defs.resources.lake import Lake
@@ -174,7 +173,6 @@ def trips_metadata(
         **(median_metadata(trips.profile) if trips.profile else {}),
         "seconds": round(seconds, 3),
         **origin_metadata(trips.origin.facts()),
-        **content_metadata(trips.profile),
         SCHEMA: column_schema(service, types, trips.rules),
         LINEAGE: column_lineage(service, dg.AssetKey([service.name, upstream]), types),
     }

@@ -32,7 +32,7 @@ from taxi_assets.defs.io_managers.bigquery_table import (
     schema_of,
 )
 from taxi_assets.defs.io_managers.partition_data import TripsSlice
-from taxi_assets.defs.metadata.table_metadata import TABLE_NAME, TABLE_ROWS, URI
+from taxi_assets.defs.metadata.table_metadata import TABLE_NAME, TABLE_ROWS
 from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.errors import StoreError, UnavailableError, one_line
 from taxi_assets.tlc.schema import Service
@@ -92,9 +92,11 @@ class BigQueryIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
         # They landed together: an equal share each.
         seconds = (time.perf_counter() - began) / len(value)
         for day, trips in value.items():
+            where = f"{service.day_column} = '{day}'"
             metadata = {
+                "query": f"SELECT * FROM `{target}` WHERE {where} LIMIT 20",  # noqa: S608 - to be copied
                 TABLE_NAME: target,
-                URI: self.bigquery.page(service.table),
+                **self.bigquery.place(service.table),
                 **counted,
                 **trips_metadata(trips, service, "gcs_trips", "bigquery", seconds),
             }

@@ -42,6 +42,7 @@ from taxi_assets.defs.resources.lake import Lake, LakeResource, cleaned_key
 from taxi_assets.errors import DayRefusedError
 from taxi_assets.lazy_partitions import Days
 from taxi_assets.report.day_picture import Figures, picture
+from taxi_assets.report.day_words import describe_day
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.clean import to_table
 from taxi_assets.trips.content_hash import ContentHash
@@ -84,15 +85,17 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
             }
             key = cleaned_key(service, day)
             stored = lake.put(key, encode(table, facts))
-            shown = _shown(service, day, figures, earlier.before(day))
+            before = earlier.before(day)
             earlier.add(day, figures)
             metadata = {
-                "picture": shown,
+                "summary": _summary(figures, before),
+                "picture": _shown(service, day, figures, before),
+                **content_metadata(figures.profile, service),
                 PARTITION_ROWS: table.num_rows,
                 "rows": table.num_rows,
                 "raw_rows": cleaned.raw_rows,
                 "dropped": sum(cleaned.dropped.values()),
-                **{f"dropped_{reason}": rows for reason, rows in cleaned.dropped.items()},
+                **{f"dropped_{reason}": rows for reason, rows in cleaned.dropped.items() if rows},
                 "total_amount": total,
                 "rules": ", ".join(cleaned.rules) or "none",
                 **median_metadata(figures.profile),
@@ -101,7 +104,6 @@ class FrameIOManager(DaysIOManager[Days[CleanedDay], TripsSlice]):
                 "seconds": round(time.perf_counter() - cleaned.began, 3),
                 **object_metadata(lake, key),
                 **origin_metadata(cleaned.origin.facts()),
-                **content_metadata(figures.profile),
                 SCHEMA: column_schema(service, "arrow", tuple(cleaned.rules)),
                 LINEAGE: published_lineage(
                     cleaned.published, dg.AssetKey([service.name, "raw_trips"])
@@ -171,6 +173,13 @@ def _shown(service: Service, day: date, figures: Figures, before: list[Figures])
     compared = f"beside {len(before)} earlier {day:%A}s" if before else "no earlier day to compare"
     text = f"{service.name} trips of {day}: hours, fares, distances, dropped rows, {compared}"
     return picture_metadata(picture(service, day, figures, before), text)
+
+
+def _summary(figures: Figures, before: list[Figures]) -> str:
+    """The day in one sentence."""
+    usual = [one.profile.rows for one in before]
+    text = describe_day(figures.profile.rows, figures.revenue, usual, figures.dropped)
+    return f"{text} (synthetic sample)" if figures.synthetic else text
 
 
 def _unknown_labels(cleaned: CleanedDay) -> dict[str, Any]:

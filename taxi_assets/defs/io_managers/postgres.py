@@ -71,7 +71,7 @@ class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
             # They landed together: an equal share each.
             seconds = (time.perf_counter() - began) / len(slices)
             for day, trips in slices.items():
-                yield day, refused.get(day) or self._record(table, service, trips, seconds)
+                yield day, refused.get(day) or self._record(table, service, day, trips, seconds)
 
     def _replace(
         self, partition: Partition, slices: Mapping[date, TripsSlice], log: dg.DagsterLogManager
@@ -112,13 +112,18 @@ class PostgresIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
         return f"{self.postgres.schema_name()}.{service.table}"
 
     def _record(
-        self, table: sa.Table, service: Service, trips: TripsSlice, seconds: float
+        self, table: sa.Table, service: Service, day: date, trips: TripsSlice, seconds: float
     ) -> DayRecord:
         address = self.postgres.address()
+        window = Window.of_day(day)
+        pickup = service.pickup_column
+        where = f"{pickup} >= '{window.start}' AND {pickup} < '{window.end}'"
         return DayRecord(
             {
+                "query": f"SELECT * FROM {table.fullname} WHERE {where} LIMIT 20",  # noqa: S608 - to be copied
                 TABLE_NAME: f"{address.rpartition('/')[2]}.{table.fullname}",
-                URI: f"postgresql://{address}",
+                # The embedded server has another port the next time it starts.
+                **({} if self.postgres.is_embedded() else {URI: f"postgresql://{address}"}),
                 **trips_metadata(trips, service, "cleaned_trips", "postgres", seconds),
             }
         )

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 import dagster as dg
 
+from taxi_assets.report.value_names import format_share, format_value, name_value
 from taxi_assets.tlc.schema import Column, Service, name_key
 from taxi_assets.trips.profile import FIRST_ROWS, ColumnProfile, DayProfile, Value
 
@@ -22,14 +23,15 @@ PARTITION_ROWS, TABLE_ROWS = "dagster/partition_row_count", "dagster/row_count"
 TABLE_NAME, URI = "dagster/table_name", "dagster/uri"
 Types = Literal["arrow", "postgres", "bigquery"]
 PROFILE_COLUMNS = {
-    "column": "string",
-    "nulls %": "float",
-    "distinct": "int",
-    "min": "string",
-    "mean": "float",
-    "max": "string",
-    "most frequent": "string",
+    "column": "Name from cleaned_trips on",
+    "type": "Type, and unit",
+    "distinct": "Distinct values, and the share of nulls",
+    "range": "Least, median and largest value",
+    "values": "The most frequent values with their share; of amounts those of the first rows",
 }
+"""Headings do not wrap: the page of a day leaves a table 590 pixels at a width of 1,440."""
+WIDEST_CELL = 24
+"""Characters of a value."""
 
 
 @lru_cache(maxsize=64)
@@ -100,12 +102,9 @@ def _lineage(names: Mapping[str, str], upstream: dg.AssetKey) -> dg.TableColumnL
     )
 
 
-def content_metadata(profile: DayProfile | None) -> dict[str, Any]:
-    """First rows and profile, where they are known."""
-    if profile is None:
-        return {}
-    names = [one.column for one in profile.columns]
-    return {"preview": preview(names, profile.first), "profile": profile_table(profile)}
+def content_metadata(profile: DayProfile | None, service: Service) -> dict[str, Any]:
+    """The day's columns, a line each, where they are known."""
+    return {} if profile is None else {"columns": profile_table(profile, service)}
 
 
 def median_metadata(profile: DayProfile) -> dict[str, float]:
@@ -144,26 +143,66 @@ def rows_preview(names: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.T
     )
 
 
-def profile_table(profile: DayProfile) -> dg.TableMetadataValue:
-    """One line a column."""
+def profile_table(profile: DayProfile, service: Service) -> dg.TableMetadataValue:
+    """One line a column: type, figures, frequent values by name, and values of the first rows."""
+    lines = [
+        _profile_line(
+            one,
+            service.by_name[name_key(one.column)],
+            profile.rows,
+            [row[at] for row in profile.first],
+        )
+        for at, one in enumerate(profile.columns)
+    ]
     return dg.MetadataValue.table(
-        [dg.TableRecord(_profile_line(one, profile.rows)) for one in profile.columns],
-        schema=dg.TableSchema([dg.TableColumn(*pair) for pair in PROFILE_COLUMNS.items()]),
+        [dg.TableRecord(dict(zip(PROFILE_COLUMNS, line, strict=True))) for line in lines],
+        schema=dg.TableSchema(
+            [dg.TableColumn(name, description=meaning) for name, meaning in PROFILE_COLUMNS.items()]
+        ),
     )
 
 
-def _profile_line(one: ColumnProfile, rows: int) -> dict[str, Any]:
-    top = ", ".join(f"{value} ({count / rows:.1%})" for value, count in one.top)
-    values = (
+def _profile_line(
+    one: ColumnProfile, column: Column, rows: int, first: Sequence[Value]
+) -> tuple[str, ...]:
+    kind = "time" if column.kind == "time" else str(column.arrow)
+    nulls = f"{format_share(one.nulls, rows)} null" if one.nulls else ""
+    return (
         one.column,
-        round(100 * one.nulls / rows, 2) if rows else 0.0,
-        one.distinct,
-        one.least,
-        one.mean,
-        one.most,
-        top,
+        f"{kind}, {column.unit}" if column.unit and column.kind != "time" else kind,
+        ", ".join(filter(None, (format_value(one.distinct), nulls))),
+        _bounds(one, column),
+        _values(one, column, rows, first),
     )
-    return dict(zip(PROFILE_COLUMNS, values, strict=True))
+
+
+def _bounds(one: ColumnProfile, column: Column) -> str:
+    """Least, median and largest value of what is measured; of times of one day the clock alone."""
+    if one.least is None or not (column.unit or column.kind == "amount"):
+        return ""
+    least, most = format_value(one.least), format_value(one.most)
+    if column.kind == "time":
+        start = 11 if least[:10] == most[:10] else 0
+        return f"{least[start:16]}, {most[start:16]}"
+    return ", ".join((least, *([] if one.median is None else [format_value(one.median)]), most))
+
+
+def _values(one: ColumnProfile, column: Column, rows: int, first: Sequence[Value]) -> str:
+    """The most frequent codes, zones and texts with their share, or values of the first rows."""
+    if column.kind in ("id", "text"):
+        shown = [
+            f"{_cell(name_value(column, value))} {format_share(count, rows)}"
+            for value, count in one.top[:2]
+        ]
+        return ", ".join(shown)
+    if column.kind == "time":
+        return ""
+    values = [format_value(value) for value in first if value is not None]
+    return ", ".join(list(dict.fromkeys(values))[:2])
+
+
+def _cell(text: str) -> str:
+    return text if len(text) <= WIDEST_CELL else f"{text[: WIDEST_CELL - 1]}…"
 
 
 def picture_metadata(png: bytes, description: str) -> dg.MarkdownMetadataValue:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from taxi_assets import local
+from taxi_assets.defs.metadata.table_metadata import URI
 from taxi_assets.errors import StoreError, UnavailableError
 from taxi_assets.settings import BigQuerySettings, Settings
 
@@ -55,16 +56,20 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
             return stack.bigquery_endpoint, stack.bigquery_token
         return self.settings.endpoint, self.settings.token
 
-    def page(self, table: str) -> dg.UrlMetadataValue | dg.TextMetadataValue:
-        """Return where a table is: a link to Google's console, or an emulator's address.
+    def place(self, table: str) -> dict[str, dg.MetadataValue[Any]]:
+        """Return where a person finds a table: Google's console, an emulator of their own.
 
-        The latter is no link: a browser does not send the emulator's token.
+        The embedded emulator has another port the next time it starts: nothing is worth keeping.
         """
         settings, endpoint = self.settings, self.endpoint()
         if endpoint is None:
-            return dg.MetadataValue.url(console_page(settings, table))
+            return {URI: dg.MetadataValue.url(console_page(settings, table))}
+        if settings.embedded:
+            return {}
         dataset = f"projects/{settings.project}/datasets/{settings.dataset}"
-        return dg.MetadataValue.text(f"{endpoint}/bigquery/v2/{dataset}/tables/{table}")
+        # No link: a browser does not send the emulator's token.
+        address = f"{endpoint}/bigquery/v2/{dataset}/tables/{table}"
+        return {URI: dg.MetadataValue.text(address)}
 
     @contextmanager
     def client(self) -> Iterator[Client]:

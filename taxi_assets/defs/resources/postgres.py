@@ -59,6 +59,10 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
         """Schema that holds the tables (POSTGRES_SCHEMA)."""
         return Settings.from_env().postgres.schema
 
+    def is_embedded(self) -> bool:
+        """Whether it is the embedded server."""
+        return Settings.from_env().postgres.host is None
+
     def address(self) -> str:
         """Host, port and database, for messages."""
         settings = _resolved()

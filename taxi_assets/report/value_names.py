@@ -1,0 +1,49 @@
+"""What values stand for, and how numbers are written for people."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+
+from taxi_assets.report.zones import zone
+from taxi_assets.tlc.schema import Column
+
+CODE = re.compile(r"\b(\d+) ([^,;()]+)")
+"""A code in a column's description: `1 credit card`."""
+ZONE_COLUMN = "locationid"
+"""How the names of columns of taxi zones end."""
+
+
+@cache
+def _codes(column: Column) -> dict[int, str]:
+    if column.kind != "id" or column.name.endswith(ZONE_COLUMN):
+        return {}
+    return {int(code): name.strip() for code, name in CODE.findall(column.description)}
+
+
+def name_value(column: Column, value: object) -> str:
+    """Return a value as people read it: a taxi zone by its name, a code by what it stands for."""
+    if isinstance(value, int) and column.name.endswith(ZONE_COLUMN):
+        return zone(value).name
+    if isinstance(value, int) and value in _codes(column):
+        return _codes(column)[value]
+    return format_value(value)
+
+
+def format_value(value: object) -> str:
+    """Return a number with separators and at most two digits after the point; text as it is."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return "" if value is None else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.2f}".removesuffix(".00")
+
+
+def format_share(rows: int, of_rows: int) -> str:
+    """Return a share as `12%`, `0.4%`, `<0.1%`; empty where there is nothing."""
+    if not rows or not of_rows:
+        return ""
+    percent = 100 * rows / of_rows
+    if percent < 0.1:  # noqa: PLR2004 - the last digit that is written
+        return "<0.1%"
+    return f"{percent:.0f}%" if percent >= 10 else f"{percent:.1f}%"  # noqa: PLR2004
