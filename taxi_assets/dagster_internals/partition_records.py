@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
@@ -64,6 +64,12 @@ class DayRecord:
     """Hash of the day's content; None derives it from code and inputs, as Dagster does."""
     code_version: str | None = None
     """Of the code that made the day, where a run's config made it another than the asset's."""
+    checks: Sequence[CheckResult] = ()
+    """What was checked before the day was stored."""
+
+    def adding(self, metadata: Metadata) -> DayRecord:
+        """Return the record with more metadata, such as where the day was stored."""
+        return replace(self, metadata={**self.metadata, **metadata})
 
 
 PROGRESS = 2.0

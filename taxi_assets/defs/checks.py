@@ -21,13 +21,16 @@ from dagster_pandas.constraints import ColumnDTypeInSetConstraint, StrictColumns
 
 from taxi_assets.dagster_internals.partition_records import CheckResult
 from taxi_assets.date_ranges import tile
-from taxi_assets.defs.io_managers.partition_data import CleanedDay, TripsSlice
+from taxi_assets.defs.io_managers.base import Totals
+from taxi_assets.defs.io_managers.partition_data import TripsSlice
+from taxi_assets.defs.metadata.day_metadata import dropped_metadata
+from taxi_assets.defs.outcomes import FailedChecksError
 from taxi_assets.partitions import TIMEZONE
 from taxi_assets.settings import MOST_UNREADABLE
 from taxi_assets.tlc.csv_split import OUTSIDE
 from taxi_assets.tlc.raw_month import ALL_WRONG, RawMonth
 from taxi_assets.tlc.schema import TOTAL_AMOUNT, Service
-from taxi_assets.trips.clean import outside
+from taxi_assets.trips.clean import Cleaned, outside
 from taxi_assets.trips.rules import RULES
 
 WARN, ERROR = AssetCheckSeverity.WARN, AssetCheckSeverity.ERROR
@@ -127,7 +130,7 @@ def check_raw(month: RawMonth, today: date | None = None) -> list[CheckResult]:
 
 def check_cleaned(
     day: date,
-    cleaned: CleanedDay,
+    cleaned: Cleaned,
     published_rows: int,
     service: Service,
     most_unreadable: float = MOST_UNREADABLE,
@@ -159,7 +162,7 @@ def check_cleaned(
         CheckResult(
             "values_readable",
             unreadable == 0,
-            {"rows": unreadable, "first": "; ".join(cleaned.unreadable[:10])},
+            {"rows": unreadable, "first": "; ".join(map(str, cleaned.unreadable[:10]))},
             ERROR
             if unreadable > most_unreadable * cleaned.raw_rows or 0 < unreadable == cleaned.raw_rows
             else WARN,
@@ -173,7 +176,7 @@ def check_cleaned(
     ]
 
 
-def _check_not_empty(cleaned: CleanedDay, service: Service) -> CheckResult:
+def _check_not_empty(cleaned: Cleaned, service: Service) -> CheckResult:
     """Whether rows are left; a broken column must not empty a loaded day.
 
     A day of a few rows may be all of empty taxis. One of a thousand is not.
@@ -208,19 +211,18 @@ def _left_by_passenger_rules(frame: pd.DataFrame, service: Service, rules: Seque
     return left
 
 
-def dropped_metadata(cleaned: CleanedDay) -> dict[str, int]:
-    """Dropped rows by reason, as metadata."""
-    return {f"dropped_{reason}": rows for reason, rows in cleaned.dropped.items()}
+def reject_failed(results: Sequence[CheckResult]) -> None:
+    """Reject a day that fails an ERROR check.
+
+    Raises:
+        FailedChecksError: naming the checks and what they found.
+    """
+    failed = [result for result in results if not result.passed and result.severity == ERROR]
+    if failed:
+        raise FailedChecksError(results, failed)
 
 
-def failed(results: Sequence[CheckResult]) -> list[CheckResult]:
-    """The failed checks of severity ERROR."""
-    return [result for result in results if not result.passed and result.severity == ERROR]
-
-
-def check_store(
-    slices: Mapping[date, TripsSlice], found: Mapping[date, tuple[int, float]]
-) -> dict[date, list[CheckResult]]:
+def check_store(slices: Mapping[date, TripsSlice], found: Totals) -> dict[date, list[CheckResult]]:
     """Compare what a store gives back with the cleaned days."""
     return {
         day: [

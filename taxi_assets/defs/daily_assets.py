@@ -1,20 +1,24 @@
-"""The five assets of a service, and the month file they come from.
+"""The five assets of a service, and the month file that they come from.
 
-They hold no storage code: IO managers replace what a target holds of the run's days. One factory
-makes every service's.
+Defined here: what each asset computes, top to bottom. Where and how a partition is stored belongs
+in `io_managers`, what Dagster shows of it in `metadata`, what a check compares in `checks`. An
+asset yields its days as one output, which the IO manager stores while they are computed, one day
+at a time; the lines after that see what became of each day.
 """
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
 from typing import Any
 
 import dagster as dg
 
 from taxi_assets.dagster_internals.partition_records import (
     CheckResult,
+    DayRecord,
     days_of,
     record_checks,
     record_observation,
@@ -22,34 +26,36 @@ from taxi_assets.dagster_internals.partition_records import (
 from taxi_assets.date_ranges import by_month
 from taxi_assets.defs import checks
 from taxi_assets.defs.freshness import lately_stored
-from taxi_assets.defs.io_managers import bigquery as bigquery_store
-from taxi_assets.defs.io_managers import lake_parquet as lake_store
-from taxi_assets.defs.io_managers import postgres as postgres_store
-from taxi_assets.defs.io_managers.base import guarded
+from taxi_assets.defs.io_managers.base import StoreIOManager, guarded
 from taxi_assets.defs.io_managers.partition_data import CleanedDay, RawSlice, TripsSlice
-from taxi_assets.defs.left_out import fail_last_step, landed_days, pull_days
+from taxi_assets.defs.io_managers.raw_trips import RawDays
 from taxi_assets.defs.metadata.asset_metadata import definition_metadata, definition_tags, with_code
-from taxi_assets.defs.resources.bigquery import BigQueryResource
+from taxi_assets.defs.metadata.day_metadata import cleaned_metadata, overview_metadata, raw_metadata
+from taxi_assets.defs.month_split import SplitMonth, split_month
+from taxi_assets.defs.outcomes import DailyOutput, fail_last_step, pull_days
 from taxi_assets.defs.resources.cleaning import CleaningResource, cleaning_version
 from taxi_assets.defs.resources.lake import LakeResource
 from taxi_assets.defs.resources.month_lock import MonthLocks
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.defs.resources.source import SourceResource
 from taxi_assets.defs.run_restart import restart_run
-from taxi_assets.errors import DayRefusedError
+from taxi_assets.defs.same_weekdays import SameWeekdays
 from taxi_assets.lazy_partitions import Days
 from taxi_assets.partitions import daily_partitions, monthly_partitions
+from taxi_assets.report.day_picture import Figures
 from taxi_assets.settings import days_per_run, drop_rules, owners, retry_delay
-from taxi_assets.tlc.header import header_of_slice
 from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.source import MonthFile
-from taxi_assets.trips.clean import clean
+from taxi_assets.trips.clean import clean, to_table, total_of
+from taxi_assets.trips.content_hash import hash_table
+from taxi_assets.trips.profile import profile
 from taxi_assets.trips.rules import described
 
 DAYS = dg.DagsterType(
     name="Days",
     type_check_fn=lambda _, value: isinstance(value, Days),
+    typing_type=Days,
     description="The days of a run, each loaded when it is asked for.",
 )
 
@@ -84,6 +90,18 @@ class Stage:
             **more,
         }
 
+    def store_options(self, name: str, upstream: str, *kinds: str, **more: Any) -> dict[str, Any]:
+        """The arguments that the three stores are made with."""
+        return self.options(
+            name,
+            *kinds,
+            ins={upstream: dg.AssetIn(self.key(upstream), dagster_type=DAYS)},
+            check_specs=self.specs(name, checks.STORE_CHECKS),
+            code_version="1",
+            required_resource_keys={name},
+            **more,
+        )
+
     def specs(self, name: str, described: dict[str, str]) -> list[dg.AssetCheckSpec]:
         """Check specs of one of the assets."""
         return checks.specs(self.key(name), described, self.partitions)
@@ -95,12 +113,12 @@ def service_assets(service: Service) -> list[dg.AssetsDefinition | dg.AssetSpec]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # backfill policies and partitioned checks are in preview
         assets: list[Any] = [
-            _trip_file(stage),
-            _raw_trips(stage),
-            _cleaned_trips(stage),
-            _postgres_trips(stage),
-            _gcs_trips(stage),
-            _bigquery_trips(stage),
+            define_trip_file(stage),
+            define_raw_trips(stage),
+            define_cleaned_trips(stage),
+            define_postgres_trips(stage),
+            define_gcs_trips(stage),
+            define_bigquery_trips(stage),
         ]
     return with_code(assets)
 
@@ -114,7 +132,8 @@ def retries() -> dg.RetryPolicy:
     return dg.RetryPolicy(max_retries=4, delay=retry_delay(), backoff=dg.Backoff.LINEAR)
 
 
-def _trip_file(stage: Stage) -> dg.AssetSpec:
+def define_trip_file(stage: Stage) -> dg.AssetSpec:
+    """The month file at the source."""
     return dg.AssetSpec(
         stage.key("trip_file"),
         group_name=stage.service.name,
@@ -127,7 +146,8 @@ def _trip_file(stage: Stage) -> dg.AssetSpec:
     )
 
 
-def _raw_trips(stage: Stage) -> dg.AssetsDefinition:
+def define_raw_trips(stage: Stage) -> dg.AssetsDefinition:
+    """A month file split into days."""
     service = stage.service
 
     @dg.asset(
@@ -153,30 +173,30 @@ def _raw_trips(stage: Stage) -> dg.AssetsDefinition:
                 with postgres.connect():
                     context.log.debug(f"Postgres at {postgres.address()} answers")
             month_locks.acquire(service, days, context.log.info)
-            months: list[RawMonth] = []
-            for month, month_days in by_month(days).items():
-                file = source.month_file(service, month, context.log.info)
-                record_observation(
-                    context, stage.key("trip_file"), f"{month}-01", file.sha256, _facts(file)
-                )
-                months.append(
-                    RawMonth(file, month_days, source.most_unreadable(), source.max_day_bytes())
-                )
-            yield dg.Output(months)
-            landed = landed_days(context, days)
-            results = {
-                day: checks.check_raw(month)
-                for month in months
-                for day in month.days
-                if day in landed
-            }
-            yield from record_checks(context, results, context.asset_key)
-            fail_last_step(context, landed, {})
+            files = [
+                (source.month_file(service, month, context.log.info), month_days)
+                for month, month_days in by_month(days).items()
+            ]
+            for file, _ in files:
+                observe_trip_file(context, stage.key("trip_file"), file)
+
+            def split_months() -> Iterator[RawDays]:
+                limits = source.most_unreadable(), source.max_day_bytes()
+                for file, month_days in files:
+                    split = split_month(RawMonth(file, month_days, *limits), context.log.info)
+                    results = checks.check_raw(split.month)
+                    yield split, Days(month_days, partial(record_raw_day, split, results))
+
+            output = DailyOutput(split_months())
+            yield dg.Output(output)
+            yield from record_checks(context, output.checks, context.asset_key)
+            fail_last_step(context, output)
 
     return raw_trips
 
 
-def _cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
+def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
+    """A day's rows parsed, cleaned, checked and profiled."""
     service = stage.service
 
     @dg.asset(
@@ -193,126 +213,106 @@ def _cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
         raw_trips: Days[RawSlice],
         source: SourceResource,
         cleaning: CleaningResource,
+        lake: LakeResource,
     ) -> Events:
-        results: dict[date, list[CheckResult]] = {}
-        share, rules = source.most_unreadable(), cleaning.rules()
+        rules, row_limit = cleaning.rules(), cleaning.row_limit
+        max_unreadable = source.most_unreadable()
+        same_weekdays = SameWeekdays(lake.lake, service, context.log.warning)
 
         def clean_day(day: date, raw: RawSlice) -> CleanedDay:
             began = time.perf_counter()
-            done = clean(raw.content, service, rules, cleaning.row_limit)
-            cleaned = CleanedDay(
-                done.frame,
-                done.raw_rows,
-                done.dropped,
-                list(map(str, done.unreadable)),
-                raw.origin,
-                done.unknown_labels,
-                rules,
-                cleaning.row_limit,
-                header_of_slice(raw.content, service).published,
-                began,
+            cleaned = clean(raw.content, service, rules, row_limit)
+            results = checks.check_cleaned(day, cleaned, raw.rows, service, max_unreadable)
+            checks.reject_failed(results)
+            table = to_table(cleaned.frame, service)
+            figures = Figures(
+                profile(table, service), cleaned.dropped, total_of(table), raw.origin.synthetic
             )
-            results[day] = checks.check_cleaned(day, cleaned, raw.rows, service, share)
-            if bad := checks.failed(results[day]):
-                raise DayRefusedError(
-                    "; ".join(f"{one.check} failed {dict(one.metadata)}" for one in bad)
-                )
-            return cleaned
+            overview = overview_metadata(service, day, figures, same_weekdays.before(day))
+            same_weekdays.add(day, figures)
+            metadata = overview | cleaned_metadata(service, cleaned, figures, raw.origin)
+            code_version = cleaning_version(rules, row_limit)
+            record = DayRecord(metadata, hash_table(table), code_version, results)
+            return CleanedDay(table, figures, rules, raw.origin, record, began)
 
-        cleaned_days = raw_trips.map_days(clean_day)
         with guarded(context.asset_key, days_of(context)):
-            yield dg.Output(cleaned_days)
-            yield from record_checks(context, dict(sorted(results.items())), context.asset_key)
-            good = [day for day in cleaned_days.days if day not in cleaned_days.refused]
-            fail_last_step(context, good, cleaned_days.refused)
+            output = DailyOutput(raw_trips.map_days(clean_day))
+            yield dg.Output(output)
+            yield from record_checks(context, output.checks, context.asset_key)
+            fail_last_step(context, output)
 
     return cleaned_trips
 
 
-def _postgres_trips(stage: Stage) -> dg.AssetsDefinition:
-    service = stage.service
+def define_postgres_trips(stage: Stage) -> dg.AssetsDefinition:
+    """The cleaned trips in Postgres."""
 
     @dg.asset(
-        **stage.options("postgres_trips", "postgres", pool="postgres"),
-        ins={"cleaned_trips": dg.AssetIn(stage.key("cleaned_trips"), dagster_type=DAYS)},
-        check_specs=stage.specs("postgres_trips", checks.STORE_CHECKS),
-        code_version="1",
-        description=f"The cleaned trips in Postgres, table `{service.table}`. A day is replaced "
-        "by delete and COPY in one transaction.",
+        **stage.store_options("postgres_trips", "cleaned_trips", "postgres", pool="postgres"),
+        description=f"The cleaned trips in Postgres, table `{stage.service.table}`. A day is "
+        "replaced by delete and COPY in one transaction.",
     )
     def postgres_trips(
-        context: dg.AssetExecutionContext,
-        cleaned_trips: Days[TripsSlice],
-        postgres: PostgresResource,
+        context: dg.AssetExecutionContext, cleaned_trips: Days[TripsSlice]
     ) -> Events:
-        with guarded(context.asset_key, days_of(context)):
-            slices = pull_days(context, cleaned_trips)
-            yield dg.Output(slices)
-            landed = {day: slices[day] for day in landed_days(context, list(slices))}
-            with postgres.connect() as connection:
-                found = postgres_store.read_back(
-                    connection, service, postgres.schema_name(), list(landed)
-                )
-            yield from record_checks(context, checks.check_store(landed, found), context.asset_key)
-            fail_last_step(context, landed, cleaned_trips.refused)
+        yield from store_trips(context, stage.service, cleaned_trips)
 
     return postgres_trips
 
 
-def _gcs_trips(stage: Stage) -> dg.AssetsDefinition:
-    service = stage.service
+def define_gcs_trips(stage: Stage) -> dg.AssetsDefinition:
+    """The cleaned trips in the lake."""
 
     @dg.asset(
-        **stage.options("gcs_trips", "gcs", "parquet"),
-        ins={"cleaned_trips": dg.AssetIn(stage.key("cleaned_trips"), dagster_type=DAYS)},
-        check_specs=stage.specs("gcs_trips", checks.STORE_CHECKS),
-        code_version="1",
+        **stage.store_options("gcs_trips", "cleaned_trips", "gcs", "parquet"),
         description="The cleaned trips in the lake: one Parquet object a day, in folders that "
         "pandas, DuckDB, Polars and Spark read as one table.",
     )
-    def gcs_trips(
-        context: dg.AssetExecutionContext, cleaned_trips: Days[TripsSlice], lake: LakeResource
-    ) -> Events:
-        with guarded(context.asset_key, days_of(context)):
-            slices = pull_days(context, cleaned_trips)
-            yield dg.Output(slices)
-            landed = {day: slices[day] for day in landed_days(context, list(slices))}
-            found = lake_store.read_back(lake.lake, service, list(landed), context.log.error)
-            yield from record_checks(context, checks.check_store(landed, found), context.asset_key)
-            fail_last_step(context, landed, cleaned_trips.refused)
+    def gcs_trips(context: dg.AssetExecutionContext, cleaned_trips: Days[TripsSlice]) -> Events:
+        yield from store_trips(context, stage.service, cleaned_trips)
 
     return gcs_trips
 
 
-def _bigquery_trips(stage: Stage) -> dg.AssetsDefinition:
+def define_bigquery_trips(stage: Stage) -> dg.AssetsDefinition:
+    """The trips of the lake in BigQuery."""
     service = stage.service
 
     @dg.asset(
-        **stage.options("bigquery_trips", "bigquery", pool="bigquery"),
+        **stage.store_options("bigquery_trips", "gcs_trips", "bigquery", pool="bigquery"),
         freshness_policy=lately_stored(),
-        ins={"gcs_trips": dg.AssetIn(stage.key("gcs_trips"), dagster_type=DAYS)},
-        check_specs=stage.specs("bigquery_trips", checks.STORE_CHECKS),
-        code_version="1",
         description=f"The trips in BigQuery, table `{service.table}`, partitioned by "
         f"`{service.day_column}`, loaded from the lake's objects.",
     )
-    def bigquery_trips(
-        context: dg.AssetExecutionContext, gcs_trips: Days[TripsSlice], bigquery: BigQueryResource
-    ) -> Events:
-        with guarded(context.asset_key, days_of(context)):
-            slices = pull_days(context, gcs_trips)
-            yield dg.Output(slices)
-            landed = {day: slices[day] for day in landed_days(context, list(slices))}
-            with bigquery.client() as client:
-                found = bigquery_store.read_back(client, service, bigquery.dataset, list(landed))
-            yield from record_checks(context, checks.check_store(landed, found), context.asset_key)
-            fail_last_step(context, landed, gcs_trips.refused)
+    def bigquery_trips(context: dg.AssetExecutionContext, gcs_trips: Days[TripsSlice]) -> Events:
+        yield from store_trips(context, service, gcs_trips)
 
     return bigquery_trips
 
 
-def _facts(file: MonthFile) -> dict[str, Any]:
-    return {
+def store_trips(
+    context: dg.AssetExecutionContext, service: Service, upstream: Days[TripsSlice]
+) -> Events:
+    """Store the days, read back what the store holds of them, and compare."""
+    store: StoreIOManager[Any] = getattr(context.resources, context.asset_key.path[-1])
+    with guarded(context.asset_key, days_of(context)):
+        output = pull_days(context, upstream)
+        yield dg.Output(output)
+        stored = {day: output.partitions[day] for day in output.records}
+        totals = store.read_totals(service, list(stored), context.log)
+        yield from record_checks(context, checks.check_store(stored, totals), context.asset_key)
+        fail_last_step(context, output)
+
+
+def record_raw_day(split: SplitMonth, results: Sequence[CheckResult], day: date) -> DayRecord:
+    """Describe a day of a split month; the checks of the file are those of each of its days."""
+    data_version = split.of_day(day).data_version()
+    return DayRecord(raw_metadata(split, day), data_version, checks=results)
+
+
+def observe_trip_file(context: dg.AssetExecutionContext, key: dg.AssetKey, file: MonthFile) -> None:
+    """Log which version of a month file the run reads."""
+    metadata = {
         "dagster/uri": file.url,
         "bytes": file.size,
         "sha256": file.sha256,
@@ -320,3 +320,4 @@ def _facts(file: MonthFile) -> dict[str, Any]:
         "last_modified": file.last_modified or "",
         "synthetic sample": file.synthetic,
     }
+    record_observation(context, key, f"{file.month}-01", file.sha256, metadata)

@@ -1,7 +1,7 @@
 """The check that needs every store: that Postgres, lake and BigQuery hold the same day."""
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any
 
@@ -17,20 +17,11 @@ from taxi_assets.dagster_internals.partition_records import (
 from taxi_assets.dagster_internals.rejections import find_rejections
 from taxi_assets.defs import checks
 from taxi_assets.defs.daily_assets import Stage
-from taxi_assets.defs.io_managers import bigquery as bigquery_store
-from taxi_assets.defs.io_managers import lake_parquet as lake_store
-from taxi_assets.defs.io_managers import postgres as postgres_store
-from taxi_assets.defs.io_managers.base import guarded
-from taxi_assets.defs.left_out import left_out
-from taxi_assets.defs.resources.bigquery import BigQueryResource
-from taxi_assets.defs.resources.lake import LakeResource
-from taxi_assets.defs.resources.month_lock import MonthLocks
-from taxi_assets.defs.resources.postgres import PostgresResource
+from taxi_assets.defs.io_managers.base import StoreIOManager, Totals, guarded
+from taxi_assets.defs.outcomes import left_out
 from taxi_assets.errors import DayNotStoredError
 from taxi_assets.partitions import daily_partitions
 from taxi_assets.tlc.schema import Service
-
-Totals = Mapping[date, tuple[int, float]]
 
 
 def stores_agree(service: Service) -> dg.AssetChecksDefinition:
@@ -48,38 +39,25 @@ def stores_agree(service: Service) -> dg.AssetChecksDefinition:
             "total_amount. A store without the day (left out of the run) is not compared.",
         )
 
-        @dg.multi_asset_check(specs=[spec], name=f"{service.name}_stores_agree")
-        def check(
-            context: dg.AssetCheckExecutionContext,
-            postgres: PostgresResource,
-            lake: LakeResource,
-            bigquery: BigQueryResource,
-            month_locks: dg.ResourceParam[MonthLocks],
-        ) -> Iterator[Any]:
+        @dg.multi_asset_check(
+            specs=[spec],
+            name=f"{service.name}_stores_agree",
+            required_resource_keys={"month_locks", *(key.path[-1] for key in stores)},
+        )
+        def check(context: dg.AssetCheckExecutionContext) -> Iterator[Any]:
             days = days_of(context)
             with guarded(stores[-1], days):
                 # In the middle of another run's load the stores do differ.
-                month_locks.acquire(service, days, context.log.info)
-            rejected = find_rejections(context.instance, stores[-1], days)
-            readers: dict[dg.AssetKey, Callable[[list[date]], Totals]] = dict(
-                zip(
-                    stores,
-                    (
-                        lambda asked: _in_postgres(postgres, service, asked),
-                        lambda asked: lake_store.read_back(
-                            lake.lake, service, asked, context.log.error
-                        ),
-                        lambda asked: _in_bigquery(bigquery, service, asked),
-                    ),
-                    strict=True,
-                )
-            )
-            totals: dict[date, dict[str, tuple[int, float]]] = {}
-            just_read = evaluations(context.instance, context.run.run_id, "matches_cleaned")
-            with guarded(stores[-1], days):
-                for key, read in readers.items():
+                context.resources.month_locks.acquire(service, days, context.log.info)
+                rejected = find_rejections(context.instance, stores[-1], days)
+                just_read = evaluations(context.instance, context.run.run_id, "matches_cleaned")
+                totals: dict[date, dict[str, tuple[int, float]]] = {}
+                for key in stores:
                     held = [day for day in _materialized(context, key, days) if day not in rejected]
-                    found = _totals(just_read.get(key, {}), held) or (read(held) if held else {})
+                    store: StoreIOManager[Any] = getattr(context.resources, key.path[-1])
+                    found = _totals(just_read.get(key, {}), held)
+                    if held and not found:
+                        found = store.read_totals(service, held, context.log)
                     for day in held:
                         totals.setdefault(day, {})[key.path[-1]] = found.get(day, (0, 0.0))
                 compared = {day: of for day, of in totals.items() if stores[-1].path[-1] in of}
@@ -111,26 +89,6 @@ def _totals(read: Mapping[date, dg.AssetCheckEvaluation], held: list[date]) -> T
 def _never_stored(key: dg.AssetKey, day: date) -> DayNotStoredError:
     name = key.to_user_string()
     return DayNotStoredError(f"{name} has no record of it: materialize {name} for {day} first")
-
-
-def _in_postgres(postgres: PostgresResource, service: Service, days: list[date]) -> Totals:
-    from psycopg.errors import UndefinedTable  # noqa: PLC0415 - heavy at import
-
-    with postgres.connect() as connection:
-        try:
-            return postgres_store.read_back(connection, service, postgres.schema_name(), days)
-        except UndefinedTable:
-            return {}
-
-
-def _in_bigquery(bigquery: BigQueryResource, service: Service, days: list[date]) -> Totals:
-    from google.api_core.exceptions import NotFound  # noqa: PLC0415 - heavy at import
-
-    with bigquery.client() as client:
-        try:
-            return bigquery_store.read_back(client, service, bigquery.dataset, days)
-        except NotFound:
-            return {}
 
 
 def _compare(totals: Mapping[str, tuple[int, float]]) -> CheckResult:

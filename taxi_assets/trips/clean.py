@@ -9,10 +9,12 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from taxi_assets.date_ranges import Window
 from taxi_assets.settings.rule_names import DEFAULT_RULES
-from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.header import header_of_slice
+from taxi_assets.tlc.schema import TOTAL_AMOUNT, Service
 from taxi_assets.trips.parse import UnreadableValue, parse
 from taxi_assets.trips.rules import drop
 
@@ -27,7 +29,11 @@ class Cleaned:
     """Rows by rule, and unreadable ones; every reason is there, also with 0."""
     unreadable: list[UnreadableValue]
     unknown_labels: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Rows by `column=label` that TLC's dictionary does not have."""
+    """Rows by `column=label` that TLC's dictionary does not have; null in the frame."""
+    rules: Sequence[str] = DEFAULT_RULES
+    """Names of the rules that were applied."""
+    published: Mapping[str, str] = field(default_factory=dict[str, str])
+    """The name that the day's file has for each column it has."""
 
 
 ROW_LIMIT = "row_limit"
@@ -40,9 +46,9 @@ def clean(
     rules: Sequence[str] = DEFAULT_RULES,
     row_limit: int | None = None,
 ) -> Cleaned:
-    """Read a day's slice (CSV lines under their header, or a table) and apply the rules.
+    """Parse a day's raw rows (CSV lines under their header, or a table) and apply the rules.
 
-    Of what they leave, the first `row_limit` rows stay.
+    Of the rows they leave, the first `row_limit` stay.
 
     Raises:
         DayRefusedError: the slice's columns are not the service's.
@@ -54,7 +60,15 @@ def clean(
         dropped[ROW_LIMIT] = max(table.num_rows - row_limit, 0)
         table = table.slice(0, row_limit)
     raw_rows = parsed.table.num_rows + len(parsed.unreadable)
-    return Cleaned(to_frame(table), raw_rows, dropped, parsed.unreadable, parsed.unknown_labels)
+    return Cleaned(
+        to_frame(table),
+        raw_rows,
+        dropped,
+        parsed.unreadable,
+        parsed.unknown_labels,
+        rules,
+        header_of_slice(content, service).published,
+    )
 
 
 def to_frame(table: pa.Table) -> pd.DataFrame:
@@ -70,6 +84,13 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
 def to_table(frame: pd.DataFrame, service: Service) -> pa.Table:
     """The frame as Arrow in the service's schema; pandas' own metadata stays with it."""
     return pa.Table.from_pandas(frame, service.arrow_schema, preserve_index=False, nthreads=1)
+
+
+def total_of(table: pa.Table) -> float | None:
+    """Sum of `total_amount`, dollars and cents; None in a service without it."""
+    if TOTAL_AMOUNT not in table.schema.names:
+        return None
+    return round(float(pc.sum(table[TOTAL_AMOUNT]).as_py() or 0.0), 2)
 
 
 def outside(frame: pd.DataFrame, day: date, service: Service) -> int:

@@ -37,6 +37,14 @@ class ContentHash:
         return whole.hexdigest()
 
 
+def hash_table(table: pa.Table) -> str:
+    """Return the hash of a day's rows as its data version: equal rows make nothing stale."""
+    content = ContentHash()
+    for batch in table.combine_chunks().to_batches():
+        content.update(batch)
+    return content.hexdigest(table.schema.remove_metadata())[:32]
+
+
 class _ColumnHash:
     """Hashes of one column, or of one array that a nested column consists of."""
 

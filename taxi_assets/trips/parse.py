@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ import pyarrow.csv as pa_csv
 
 from taxi_assets.errors import DayRefusedError
 from taxi_assets.tlc.arrow_types import shown
-from taxi_assets.tlc.header import Header, HeaderError, header_of_slice
+from taxi_assets.tlc.header import LONGEST_HEADER, Header, HeaderError, header_of_slice
 from taxi_assets.tlc.null_marks import spellings, without_null_marks
 from taxi_assets.tlc.schema import ARROW_TYPES, Kind, Service
 from taxi_assets.tlc.values import FIRST_TIME, converted, decode_labels, is_amount, read_column
@@ -73,6 +75,24 @@ def parse(content: pa.Buffer | pa.Table, service: Service) -> Parsed:
         raise DayRefusedError(
             f"the raw slice has {error}: materialize {service.name}/raw_trips again"
         ) from None
+
+
+def lines_table(lines: pa.Buffer) -> pa.Table:
+    """Read CSV lines as published: every value is its text, an empty field the empty text."""
+    header, _, _ = lines[:LONGEST_HEADER].to_pybytes().partition(b"\n")
+    names = next(csv.reader([header.decode("utf-8-sig", "replace").rstrip("\r")]))
+    try:
+        return pa_csv.read_csv(
+            pa.BufferReader(lines),
+            pa_csv.ReadOptions(column_names=names, skip_rows=1, use_threads=False),
+            convert_options=pa_csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+            ),
+        )
+    except pa.ArrowInvalid:  # rows of different lengths, or text that is not UTF-8
+        _, *rows = csv.reader(io.StringIO(str(lines, "utf-8-sig", "replace"), newline=""))
+        columns = list(zip_longest(names, *rows, fillvalue=""))[: len(names)]
+        return pa.table([pa.array(values, pa.string()) for _, *values in columns], names)
 
 
 def _of_lines(lines: pa.Buffer, rows: bytes, header: Header) -> Parsed:

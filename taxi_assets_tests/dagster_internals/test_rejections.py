@@ -309,9 +309,9 @@ def over_the_bad_day(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 STAGES = {
-    "raw": ("taxi_assets.defs.io_managers.raw_trips", "_put_day"),
+    "raw": ("taxi_assets.defs.io_managers.raw_trips", "raw_key"),
     "checks": ("taxi_assets.defs.checks", "check_cleaned"),
-    "picture": ("taxi_assets.defs.io_managers.frame", "picture"),
+    "picture": ("taxi_assets.defs.metadata.day_metadata", "picture"),
     "lake": ("taxi_assets.defs.io_managers.lake_parquet", "trips_key"),
 }
 
@@ -372,7 +372,7 @@ def test_a_fault_that_hits_every_day_fails_with_its_traceback(
     def faulty(*_: object) -> None:
         raise ZeroDivisionError("in every day")
 
-    monkeypatch.setattr("taxi_assets.defs.io_managers.frame.picture", faulty)
+    monkeypatch.setattr("taxi_assets.defs.metadata.day_metadata.picture", faulty)
     result = month.run(RANGE)
     assert not result.success
     (failed,) = [event for event in result.all_events if event.is_step_failure]

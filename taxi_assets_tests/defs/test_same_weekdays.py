@@ -8,9 +8,9 @@ from pathlib import Path
 import pyarrow.fs as pa_fs
 import pytest
 
-from taxi_assets.defs.io_managers.frame import SameWeekdays
 from taxi_assets.defs.io_managers.partition_data import encode
 from taxi_assets.defs.resources.lake import Lake, cleaned_key
+from taxi_assets.defs.same_weekdays import SameWeekdays
 from taxi_assets.report.day_picture import Figures
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import to_table

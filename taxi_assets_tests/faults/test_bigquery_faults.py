@@ -13,7 +13,7 @@ from datetime import date
 import pandas as pd
 import pytest
 
-from taxi_assets.defs.io_managers.bigquery import BigQueryIOManager, read_back
+from taxi_assets.defs.io_managers.bigquery import BigQueryIOManager
 from taxi_assets.defs.io_managers.partition_data import CLEANED, Label, open_trips
 from taxi_assets.defs.resources.bigquery import BigQueryResource, _impatient, emulator_client
 from taxi_assets.defs.resources.lake import cleaned_key, open_lake
@@ -71,9 +71,10 @@ def test_each_kind_of_call_is_asked_again(
     assert trips
 
     def store(resource: BigQueryResource) -> dict[date, tuple[int, float]]:
-        list(BigQueryIOManager({"yellow": YELLOW}, resource).store(YELLOW, {day: trips}, Log()))
+        manager = BigQueryIOManager({"yellow": YELLOW}, resource)
+        list(manager.store(YELLOW, {day: trips}, Log()))
+        found = dict(manager.read_totals(YELLOW, [day], Log()))
         with resource.client() as client:
-            found = read_back(client, YELLOW, resource.dataset, [day])
             tables = [table.table_id for table in client.list_tables(resource.dataset)]
         assert tables == [YELLOW.table]
         return found

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.defs.io_managers.sealed_objects import open_parquet, open_zstd
-from taxi_assets.defs.io_managers.spool import Spool, spool_of
+from taxi_assets.defs.month_split import Spool, spool_of
 from taxi_assets.tlc.raw_month import BLANK, RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES

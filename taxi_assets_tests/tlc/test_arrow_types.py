@@ -14,7 +14,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.defs.io_managers.sealed_objects import open_parquet
-from taxi_assets.defs.io_managers.spool import Spool, spool_of
+from taxi_assets.defs.month_split import Spool, spool_of
 from taxi_assets.errors import SourceError
 from taxi_assets.tlc import parquet_batches as parquet_module
 from taxi_assets.tlc.arrow_types import MAX_TEXT_BYTES, plain, shown, storable_text

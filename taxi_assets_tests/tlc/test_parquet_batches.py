@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taxi_assets.defs.io_managers.spool import spool_of
+from taxi_assets.defs.month_split import spool_of
 from taxi_assets.errors import SourceError
 from taxi_assets.settings import LimitSettings
 from taxi_assets.tlc import parquet_batches as parquet_module

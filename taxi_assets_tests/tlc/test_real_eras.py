@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.io_managers.spool import Spool, spool_of
+from taxi_assets.defs.month_split import Spool, spool_of
 from taxi_assets.tlc.raw_month import BLANK, OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES

@@ -13,8 +13,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.defs.checks import check_cleaned
-from taxi_assets.defs.io_managers.partition_data import CleanedDay, Origin
-from taxi_assets.tlc.header import header_of_slice
 from taxi_assets.tlc.schema import Kind
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import clean, outside, to_frame, to_table
@@ -269,10 +267,7 @@ def test_a_day_that_a_broken_column_would_empty_is_rejected(
     if column is not None:
         table = table.append_column("passenger_count", column)
     done = clean(table, YELLOW)
-    published = header_of_slice(table, YELLOW).published
-    origin = Origin("here", "0", synthetic=False)
-    day = CleanedDay(done.frame, done.raw_rows, done.dropped, [], origin, published=published)
-    results = {one.check: one for one in check_cleaned(date(2021, 2, 3), day, rows, YELLOW)}
+    results = {one.check: one for one in check_cleaned(date(2021, 2, 3), done, rows, YELLOW)}
     found = results["not_empty"]
     assert (found.severity.value if not found.passed else "passed") == severity
     if severity == "ERROR":

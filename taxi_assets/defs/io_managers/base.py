@@ -3,52 +3,40 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import date
 from typing import Any, Generic, TypeVar
 
 import dagster as dg
+import pyarrow as pa
 
 from taxi_assets.dagster_internals.cancellation import ending_the_run
-from taxi_assets.dagster_internals.partition_records import DayRecord, days_of, record_days
+from taxi_assets.dagster_internals.partition_records import days_of, record_days
 from taxi_assets.dagster_internals.rejections import find_rejections
-from taxi_assets.defs.io_managers.partition_data import TripsSlice
-from taxi_assets.defs.metadata.table_metadata import (
-    LINEAGE,
-    PARTITION_ROWS,
-    SCHEMA,
-    URI,
-    Types,
-    column_lineage,
-    column_schema,
-    median_metadata,
-)
+from taxi_assets.defs.io_managers.loaded_days import as_annotated
+from taxi_assets.defs.io_managers.partition_data import RawSlice, TripsSlice, completed
+from taxi_assets.defs.outcomes import DailyOutput, Outcome
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.defs.resources.month_lock import MonthLocks
-from taxi_assets.errors import (
-    DayNotStoredError,
-    DayRefusedError,
-    TerminalError,
-    is_transient,
-    one_line,
-    remedy,
-)
+from taxi_assets.errors import DayNotStoredError, TerminalError, is_transient, one_line, remedy
 from taxi_assets.lazy_partitions import Days
 from taxi_assets.redaction import redact, redacted_cause
 from taxi_assets.tlc.schema import Service
 
 LAST_WRITTEN = "Last written from "
 """How a description begins that is ours; another one is a person's."""
-Records = Iterable[tuple[date, DayRecord | DayRefusedError]]
+Records = Iterable[Outcome]
 """What came of each day."""
+Totals = Mapping[date, tuple[int, float]]
+"""Rows and sum of `total_amount`, dollars."""
 In = TypeVar("In")
 Out = TypeVar("Out")
 
 
 class DaysIOManager(dg.IOManager, Generic[In, Out]):
-    """Stores the days of a run in one target and hands them to the next stage."""
+    """Writes the days of a run to one target, and reads them."""
 
     month_locks: MonthLocks | None = None
     """Of the run; None outside of one."""
@@ -65,38 +53,61 @@ class DaysIOManager(dg.IOManager, Generic[In, Out]):
 
     @abstractmethod
     def open_day(self, service: Service, day: date) -> Out | None:
-        """A stored day; None where the target has none."""
+        """A stored day, whose rows may still be unread; None where there is none."""
 
     @abstractmethod
     def place(self, service: Service) -> str:
         """Where the target keeps a service's days, for messages."""
 
-    def handle_output(self, context: dg.OutputContext, obj: In) -> None:
-        """Store the days and log one materialization or rejection for each."""
+    def handle_output(self, context: dg.OutputContext, obj: DailyOutput[In]) -> None:
+        """Store the days, and log a materialization or a rejection for each."""
         with guarded(context.asset_key, days_of(context)):
-            records = self.store(self._service(context.asset_key), obj, context.log)
-            record_days(context, self._checked(records))
+            stored = self.store(self._service(context.asset_key), obj.partitions, context.log)
+            record_days(context, obj.note(self._checked(stored)))
 
-    def load_input(self, context: dg.InputContext) -> Days[Out]:
-        """The upstream's days; one that is rejected or not stored is so for this stage, too."""
-        service = self._service(context.asset_key)
-        days = days_of(context)
-        if self.month_locks is not None:
-            self.month_locks.acquire(service, days, context.log.info)
-        rejected = find_rejections(context.instance, context.asset_key, days)
+    def load_input(self, context: dg.InputContext) -> Any:
+        """Return the upstream's days: lazily for the five assets, else as the input is annotated.
 
-        def load(day: date) -> Out:
+        A day that is rejected or not stored upstream is so downstream, too.
+        """
+        service, annotation = self._service(context.asset_key), context.dagster_type.typing_type
+        if annotation is Days:
+            days = days_of(context)
+            if self.month_locks is not None:
+                self.month_locks.acquire(service, days, context.log.info)
+            return Days(days, self._reader(context, service, days))
+        days = [date.fromisoformat(key) for key in context.asset_partition_keys]
+        read = self._reader(context, service, days)
+
+        def read_table(day: date) -> pa.Table:
+            found = read(day)
+            if isinstance(found, RawSlice):
+                return found.table()
+            table = found.table() if isinstance(found, TripsSlice) else found
+            return completed(table, service.arrow_schema)
+
+        return as_annotated(annotation, days, read_table)
+
+    def _reader(
+        self, context: dg.InputContext, service: Service, days: Sequence[date]
+    ) -> Callable[[date], Any]:
+        """Return what reads a day, or raises the reason why there is nothing to read."""
+        instance = instance_of(context)
+        rejected = find_rejections(instance, context.asset_key, days) if instance else {}
+
+        def read(day: date) -> Any:
             if day in rejected:
                 raise rejected[day]
             found = self.open_day(service, day)
-            if found is None:
+            empty = isinstance(found, pa.Table) and not found.num_rows
+            if found is None or (empty and not is_recorded(instance, context.asset_key, day)):
                 raise DayNotStoredError(
                     f"{day} is not in {self.place(service)}: materialize "
                     f"{context.asset_key.to_user_string()} for that day first"
                 )
             return found
 
-        return Days(days, load)
+        return read
 
     def while_locked(self, lake: Lake) -> Lake:
         """Return the lake for writing: each object is put while the run holds its months."""
@@ -115,6 +126,19 @@ class DaysIOManager(dg.IOManager, Generic[In, Out]):
 
     def _service(self, key: dg.AssetKey) -> Service:
         return self.services[key.path[0]]
+
+
+class StoreIOManager(DaysIOManager[Mapping[date, TripsSlice], Out]):
+    """Writes cleaned trips to a store that others read, and can count what it holds."""
+
+    @abstractmethod
+    def read_totals(
+        self, service: Service, days: Sequence[date], log: dg.DagsterLogManager
+    ) -> Totals:
+        """Rows and sum of `total_amount` (dollars) of each day, read back from the store.
+
+        A day that it does not hold, or cannot read, is left out.
+        """
 
 
 @contextmanager
@@ -137,48 +161,23 @@ def guarded(key: dg.AssetKey, days: Sequence[date]) -> Iterator[None]:
         ) from redacted_cause(error)
 
 
-def origin_metadata(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """What a day's record says of the file its rows came from."""
-    metadata: dict[str, Any] = {
-        "source": facts["url"],
-        "source_sha256": facts["sha256"],
-    }
-    if facts["synthetic"]:
-        metadata["synthetic sample"] = True
-    return metadata
-
-
-def object_metadata(lake: Lake, key: str) -> dict[str, Any]:
-    """Where a day's object is: a path to copy, or Google's console page to open.
-
-    A browser opens no file:// link from a page that came over HTTP.
-    """
-    if lake.local:
-        return {URI: dg.MetadataValue.path(lake.path(key))}
-    return {URI: dg.MetadataValue.url(lake.page(key)), "object": lake.uri(key)}
-
-
-def trips_metadata(
-    trips: TripsSlice, service: Service, upstream: str, types: Types, seconds: float
-) -> dict[str, Any]:
-    """What a store's record says of a day's rows, which it has from an `upstream` asset.
-
-    There is no `dagster/row_count` of the whole table but where the store knows it without
-    counting: Postgres would scan years, the lake would read as many footers.
-    """
-    return {
-        PARTITION_ROWS: trips.rows,
-        "rows": trips.rows,
-        "total_amount": trips.total_amount,
-        **(median_metadata(trips.profile) if trips.profile else {}),
-        "seconds": round(seconds, 3),
-        **origin_metadata(trips.origin.facts()),
-        SCHEMA: column_schema(service, types, trips.rules),
-        LINEAGE: column_lineage(service, dg.AssetKey([service.name, upstream]), types),
-    }
-
-
 def last_written(slices: Iterable[TripsSlice]) -> str:
     """Comment for a table: where its last rows came from (a sample is called synthetic)."""
     origins = sorted({trips.origin.url for trips in slices})
     return f"{LAST_WRITTEN}{', '.join(origins)}"
+
+
+def instance_of(context: dg.InputContext) -> dg.DagsterInstance | None:
+    """Return the Dagster instance; None outside of a run without DAGSTER_HOME."""
+    try:
+        return context.instance
+    except dg.DagsterInvariantViolationError:
+        return None
+
+
+def is_recorded(instance: dg.DagsterInstance | None, key: dg.AssetKey, day: date) -> bool:
+    """Whether an asset has a materialization of a day: an empty table alone does not say so."""
+    if instance is None:
+        return False
+    events = dg.AssetRecordsFilter(key, asset_partitions=[str(day)])
+    return bool(instance.fetch_materializations(events, limit=1).records)

@@ -7,23 +7,23 @@ load job a run where a load per partition would meet the limit of 1,500 a table 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import dagster as dg
-import pandas as pd
+import pyarrow as pa
 
 from taxi_assets.dagster_internals.partition_records import DayRecord
 from taxi_assets.date_ranges import tile
 from taxi_assets.defs.io_managers.base import (
     LAST_WRITTEN,
-    DaysIOManager,
     Records,
+    StoreIOManager,
+    Totals,
     last_written,
-    trips_metadata,
 )
 from taxi_assets.defs.io_managers.bigquery_table import (
     ensure_table,
@@ -32,15 +32,16 @@ from taxi_assets.defs.io_managers.bigquery_table import (
     schema_of,
 )
 from taxi_assets.defs.io_managers.partition_data import TripsSlice
+from taxi_assets.defs.metadata.day_metadata import trips_metadata
 from taxi_assets.defs.metadata.table_metadata import TABLE_NAME, TABLE_ROWS
 from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.errors import StoreError, UnavailableError, one_line
 from taxi_assets.tlc.schema import Service
-from taxi_assets.trips.clean import to_frame
 
 if TYPE_CHECKING:
     from google.api_core.retry import Retry
     from google.cloud.bigquery import Client
+    from google.cloud.bigquery.table import RowIterator
 
 STAGING = "_staging_"
 """Prefix of staging tables; the second of their making follows."""
@@ -60,7 +61,7 @@ def in_days(service: Service, days: list[date]) -> str:
     )
 
 
-class BigQueryIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
+class BigQueryIOManager(StoreIOManager[pa.Table]):
     """Replaces days of a day-partitioned table from Parquet objects of the lake."""
 
     def __init__(self, services: Mapping[str, Service], bigquery: BigQueryResource) -> None:
@@ -102,14 +103,35 @@ class BigQueryIOManager(DaysIOManager[Mapping[date, TripsSlice], pd.DataFrame]):
             }
             yield day, DayRecord(metadata)
 
-    def open_day(self, service: Service, day: date) -> pd.DataFrame | None:
-        """The day's rows as a frame."""
+    def open_day(self, service: Service, day: date) -> pa.Table | None:
+        """The day's rows."""
         columns = ", ".join(identifier(column.name) for column in service.columns)
+        rows = self._select(service, columns, [day])
+        if rows is None:
+            return None
+        return rows.to_arrow(create_bqstorage_client=False).cast(service.arrow_schema)
+
+    def read_totals(
+        self, service: Service, days: Sequence[date], log: dg.DagsterLogManager
+    ) -> Totals:
+        """Rows and sums of the days, as the table has them; none without a table."""
+        del log
+        day = identifier(service.day_column)
+        total = f"SUM({identifier(service.total)})" if service.total else "0"
+        rows = self._select(service, f"{day}, COUNT(*), {total}", days, "GROUP BY 1")
+        return {row[0]: (int(row[1]), float(row[2] or 0)) for row in rows or ()}
+
+    def _select(
+        self, service: Service, what: str, days: Sequence[date], rest: str = ""
+    ) -> RowIterator | None:
+        """Query the days; None without a table."""
+        from google.api_core.exceptions import NotFound  # noqa: PLC0415 - heavy at import
+
         table = identifier(f"{self.bigquery.dataset}.{service.table}")
-        with self.bigquery.client() as client:
-            job = client.query(f"SELECT {columns} FROM {table} WHERE {in_days(service, [day])}")  # noqa: S608 - composed of quoted names
-            rows = job.result().to_arrow(create_bqstorage_client=False)
-        return to_frame(rows.cast(service.arrow_schema))
+        query = f"SELECT {what} FROM {table} WHERE {in_days(service, list(days))} {rest}"  # noqa: S608 - composed of quoted names
+        with suppress(NotFound), self.bigquery.client() as client:
+            return client.query(query).result()
+        return None
 
     def place(self, service: Service) -> str:
         """Project, dataset and table."""
@@ -272,17 +294,3 @@ def _once(client: Client, job_id: str, start: Callable[[str], Any]) -> Any:
         # For a while the id is taken and the job not found (googleapis/python-bigquery 2134).
         missing = DEFAULT_RETRY.with_predicate(lambda error: isinstance(error, NotFound))
         return missing(client.get_job)(job_id)
-
-
-def read_back(
-    client: Client, service: Service, dataset: str, days: list[date]
-) -> dict[date, tuple[int, float]]:
-    """Rows and sum of `total_amount` (dollars) of each day, as the table has them."""
-    day, table = identifier(service.day_column), identifier(f"{dataset}.{service.table}")
-    total = f"SUM({identifier(service.total)})" if service.total else "0"
-    job = client.query(
-        f"SELECT {day}, COUNT(*), {total} FROM {table}"  # noqa: S608 - quoted names
-        f" WHERE {in_days(service, days)} GROUP BY 1"
-    )
-    rows: list[Any] = list(job.result())
-    return {row[0]: (int(row[1]), float(row[2] or 0)) for row in rows}

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 import dagster as dg
 
 from taxi_assets.dagster_internals.partition_records import DayRecord
-from taxi_assets.defs.io_managers.base import (
-    DaysIOManager,
-    Records,
-    object_metadata,
-    trips_metadata,
-)
-from taxi_assets.defs.io_managers.partition_data import TripsSlice, open_lake_trips, total_of
-from taxi_assets.defs.resources.lake import Lake, LakeResource, trips_key
+from taxi_assets.defs.io_managers.base import Records, StoreIOManager, Totals
+from taxi_assets.defs.io_managers.partition_data import TripsSlice, open_lake_trips
+from taxi_assets.defs.metadata.day_metadata import object_metadata, trips_metadata
+from taxi_assets.defs.resources.lake import LakeResource, trips_key
 from taxi_assets.lazy_partitions import Days
 from taxi_assets.tlc.schema import Service
+from taxi_assets.trips.clean import total_of
 
 
-class LakeParquetIOManager(DaysIOManager[Mapping[date, TripsSlice], TripsSlice]):
+class LakeParquetIOManager(StoreIOManager[TripsSlice]):
     """Puts a verified copy of a day's cleaned object into the lake."""
 
     def __init__(self, services: Mapping[str, Service], lake: LakeResource) -> None:
@@ -65,23 +62,22 @@ class LakeParquetIOManager(DaysIOManager[Mapping[date, TripsSlice], TripsSlice])
         """Folder of the service's days."""
         return self.lake.lake.path(service.name)
 
+    def read_totals(
+        self, service: Service, days: Sequence[date], log: dg.DagsterLogManager
+    ) -> Totals:
+        """Rows and sums of the days, as their objects have them.
 
-def read_back(
-    lake: Lake, service: Service, days: Sequence[date], log_error: Callable[[str], object]
-) -> dict[date, tuple[int, float]]:
-    """Rows and sum of `total_amount` (dollars) of each day, as the lake's objects have them.
+        A day whose object cannot be read is logged and left out: its check fails, and no other one.
+        """
 
-    A day whose object cannot be read is logged and left out: its check fails, and no other one.
-    """
+        def totals(day: date) -> tuple[int, float]:
+            trips = self.open_day(service, day)
+            if trips is None:
+                return 0, 0.0
+            return trips.rows, (service.total and total_of(trips.table([service.total]))) or 0.0
 
-    def totals(day: date) -> tuple[int, float]:
-        trips = open_lake_trips(lake, service, day)
-        if trips is None:
-            return 0, 0.0
-        return trips.rows, total_of(trips.table([service.total])) if service.total else 0.0
-
-    found = Days(days, totals)
-    read = dict(found)
-    for error in found.refused.values():
-        log_error(str(error))
-    return read
+        lazy = Days(days, totals)
+        found = dict(lazy)
+        for error in lazy.refused.values():
+            log.error(str(error))
+        return found

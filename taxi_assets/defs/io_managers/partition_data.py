@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from taxi_assets.dagster_internals.partition_records import DayRecord
 from taxi_assets.defs.io_managers.sealed_objects import (
     DamagedError,
     SealedParquetWriter,
@@ -22,8 +20,10 @@ from taxi_assets.defs.io_managers.sealed_objects import (
 )
 from taxi_assets.defs.resources.lake import Lake, trips_key
 from taxi_assets.errors import DayRefusedError, is_transient, one_line
-from taxi_assets.settings.rule_names import DEFAULT_RULES
-from taxi_assets.tlc.schema import TOTAL_AMOUNT, Service
+from taxi_assets.report.day_picture import Figures
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.source import MonthFile
+from taxi_assets.trips.parse import lines_table
 from taxi_assets.trips.profile import DayProfile
 
 CLEANED = "cleaned_trips"
@@ -75,6 +75,11 @@ class Origin:
             synthetic=bool(facts.get("synthetic", False)),
         )
 
+    @classmethod
+    def of_file(cls, file: MonthFile) -> Origin:
+        """From the month file itself."""
+        return cls(file.url, file.sha256, file.synthetic)
+
     def facts(self) -> dict[str, Any]:
         """What a slice carries."""
         return {"url": self.url, "sha256": self.sha256, "synthetic": self.synthetic}
@@ -90,28 +95,34 @@ class RawSlice:
     rows: int
     origin: Origin
 
+    def table(self) -> pa.Table:
+        """The published rows: of a CSV month every value as its text."""
+        return self.content if isinstance(self.content, pa.Table) else lines_table(self.content)
+
 
 @dataclass(frozen=True)
 class CleanedDay:
-    """A day's cleaned frame on its way to its first store."""
+    """A day's cleaned trips on their way to their first store."""
 
-    frame: pd.DataFrame
-    raw_rows: int
-    dropped: Mapping[str, int]
-    """Rows by rule, and unreadable ones."""
-    unreadable: list[str]
-    """The rows with a value that is not of its column's type: where, and what."""
-    origin: Origin
-    unknown_labels: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Rows by `column=label` that TLC's dictionary does not have; null in the frame."""
-    rules: Sequence[str] = DEFAULT_RULES
+    table: pa.Table
+    figures: Figures
+    rules: Sequence[str]
     """Names of the rules it was cleaned by."""
-    row_limit: int | None = None
-    """Most rows that were kept."""
-    published: Mapping[str, str] = field(default_factory=dict[str, str])
-    """The name that the day's file has for each column it has."""
-    began: float = field(default_factory=time.perf_counter)
+    origin: Origin
+    record: DayRecord
+    """What Dagster records of the day; the IO manager adds where it is."""
+    began: float
     """When its cleaning began, by `time.perf_counter`."""
+
+    def facts(self) -> dict[str, Any]:
+        """What the stored object carries."""
+        return {
+            **self.origin.facts(),
+            "total_amount": self.figures.revenue or 0.0,
+            "dropped": dict(self.figures.dropped),
+            "rules": list(self.rules),
+            "profile": self.figures.profile.facts(),
+        }
 
 
 @dataclass(frozen=True)
@@ -246,13 +257,6 @@ def _trips(lake: Lake, key: str, stored: Label, rows: int, facts: Mapping[str, A
         tuple(facts.get("rules", ())),
         DayProfile.of(facts.get("profile", {})),
     )
-
-
-def total_of(table: pa.Table) -> float:
-    """Sum of `total_amount`, dollars."""
-    if TOTAL_AMOUNT not in table.schema.names:
-        return 0.0
-    return float(pc.sum(table[TOTAL_AMOUNT]).as_py() or 0.0)
 
 
 def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:

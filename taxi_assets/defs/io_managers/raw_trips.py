@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
-import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -21,16 +19,11 @@ import pyarrow as pa
 
 from taxi_assets.dagster_internals.partition_records import DayRecord
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.io_managers.base import (
-    DaysIOManager,
-    Records,
-    object_metadata,
-    origin_metadata,
-)
+from taxi_assets.defs.io_managers.base import DaysIOManager, Records
 from taxi_assets.defs.io_managers.partition_data import Label, Origin, RawSlice, rejecting_damage
 from taxi_assets.defs.io_managers.sealed_objects import DamagedError, open_parquet, open_zstd
-from taxi_assets.defs.io_managers.spool import Spool, spool_of
-from taxi_assets.defs.metadata.table_metadata import PARTITION_ROWS, SCHEMA, published_schema
+from taxi_assets.defs.metadata.day_metadata import object_metadata
+from taxi_assets.defs.month_split import SplitMonth
 from taxi_assets.defs.resources.lake import (
     LINES,
     ROWS,
@@ -40,12 +33,15 @@ from taxi_assets.defs.resources.lake import (
     raw_key,
     unreadable_key,
 )
-from taxi_assets.errors import room_in
 from taxi_assets.lazy_partitions import Days
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.header import LONGEST_HEADER
-from taxi_assets.tlc.raw_month import BLANK, OUTSIDE, UNREADABLE, RawMonth
+from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.schema import Service
+
+RawDays = tuple[SplitMonth, Days[DayRecord]]
+"""A month file split into days, and the record of each."""
+KeyOf = Callable[[Service, Any, str], str]
 
 RAW, OUTSIDE_ASSET, UNREADABLE_ASSET = "raw_trips", "outside_month", "unreadable"
 """What raw objects say they are."""
@@ -81,33 +77,23 @@ def file_rows(lake: Lake, service: Service, month: Month) -> FileRows | None:
     return None
 
 
-class RawTripsIOManager(DaysIOManager[list[RawMonth], RawSlice]):
+class RawTripsIOManager(DaysIOManager[Iterable[RawDays], RawSlice]):
     """One object a day; beside them a month's outside and unreadable rows."""
 
     def __init__(self, services: Mapping[str, Service], lake: LakeResource) -> None:
         super().__init__(services)
         self.lake = lake
 
-    def store(self, service: Service, value: list[RawMonth], log: dg.DagsterLogManager) -> Records:
-        """Pass over each month file once; nothing is put before the file was read to its end."""
-        del service
+    def store(
+        self, service: Service, value: Iterable[RawDays], log: dg.DagsterLogManager
+    ) -> Records:
+        """Replace the objects of each month, the rows of no day first."""
+        del service, log
         lake = self.while_locked(self.lake.lake)
-        for month in value:
-            began = time.perf_counter()
-            places = (*(day.day for day in month.days), OUTSIDE, UNREADABLE)
-            spools = {key: spool_of(month) for key in places}
-            with room_in(Path(tempfile.gettempdir()), "TMPDIR"):
-                for part in month.pass_over(log.info):
-                    # Blank lines are the file's too: they are kept with the unreadable ones.
-                    spools[UNREADABLE if part.key == BLANK else part.key].add(part)
-            _put_rest(lake, month, spools)
-            # They were read together: an equal share each.
-            share = (time.perf_counter() - began) / len(month.days)
-            put = Days(
-                month.days,
-                lambda day: _put_day(lake, month, day, spools[day.day], share),  # noqa: B023 - consumed here
-            )
-            yield from put.outcomes()
+        for split, records in value:
+            objects = MonthObjects(lake, split)
+            objects.put_rest()
+            yield from records.map_days(objects.put_day).outcomes()
 
     def open_day(self, service: Service, day: date) -> RawSlice | None:
         """The day's lines under the header they were published with, or its rows.
@@ -171,88 +157,56 @@ def _facts(lake: Lake, key: str, asset: str, service: Service, month: Month) -> 
         return facts
 
 
-def _put_day(lake: Lake, month: RawMonth, day: date, spool: Spool, seconds: float) -> DayRecord:
-    began = time.perf_counter()
-    file = month.file
-    origin = Origin(file.url, file.sha256, file.synthetic).facts()
-    rows = month.day_rows(day)
-    data_version = spool.data_version()
-    key = raw_key(file.service, day, _kind(month))
-    label = Label(file.service.name, RAW, str(day))
-    stored = lake.put(key, spool.content({**label.facts(), **origin, "rows": rows}))
-    lake.delete(raw_key(file.service, day, _other(month)))
-    metadata = {
-        PARTITION_ROWS: rows,
-        "rows": rows,
-        "bytes": spool.size + len(month.line),
-        "stored_bytes": stored,
-        "seconds": round(seconds + time.perf_counter() - began, 3),
-        **object_metadata(lake, key),
-        "month_file_rows": month.file_rows,
-        "rows_outside_month": month.rows[OUTSIDE],
-        "rows_unreadable": month.rows[UNREADABLE],
-        **_columns(month),
-        **origin_metadata(origin),
-        "source_bytes": file.size,
-        "source_etag": file.etag or "",
-        "source_last_modified": file.last_modified or "",
-        "preview": spool.preview(),
-        **_schema(month),
-    }
-    return DayRecord(metadata, data_version)
+@dataclass(frozen=True)
+class MonthObjects:
+    """A split month on its way into the lake."""
+
+    lake: Lake
+    split: SplitMonth
+
+    def put_day(self, day: date, record: DayRecord) -> DayRecord:
+        """Replace a day's object."""
+        began = time.perf_counter()
+        key, size = self._put(raw_key, day, day.day, RAW)
+        seconds = round(self.split.seconds + time.perf_counter() - began, 3)
+        place = object_metadata(self.lake, key)
+        return record.adding({"stored_bytes": size, "seconds": seconds, **place})
+
+    def put_rest(self) -> None:
+        """Replace the objects of the rows that are in no day, and the reasons beside them."""
+        month = self.split.month
+        counted = {"month_file_rows": month.file_rows}
+        self._put(outside_key, month.file.month, OUTSIDE, OUTSIDE_ASSET, **counted)
+        self._put(unreadable_key, month.file.month, UNREADABLE, UNREADABLE_ASSET, **counted)
+        for kind in (LINES, ROWS):
+            key = f"{unreadable_key(month.file.service, month.file.month, kind)}.reasons.csv"
+            if month.unreadable and kind == self._kind:
+                self.lake.put(key, _reasons(month))
+            else:
+                self.lake.delete(key)
+
+    def _put(
+        self, key_of: KeyOf, partition: date | Month, place: int, asset: str, **facts: int
+    ) -> tuple[str, int]:
+        """Replace an object; that of the month published the other way goes."""
+        file = self.split.month.file
+        label = Label(file.service.name, asset, str(partition)).facts()
+        carried = {**label, **Origin.of_file(file).facts(), **facts}
+        carried["rows"] = self.split.month.rows[place]
+        key = key_of(file.service, partition, self._kind)
+        size = self.lake.put(key, self.split.spools[place].content(carried))
+        self.lake.delete(key_of(file.service, partition, LINES if self._kind == ROWS else ROWS))
+        return key, size
+
+    @property
+    def _kind(self) -> str:
+        return ROWS if self.split.month.is_parquet else LINES
 
 
-def _kind(month: RawMonth) -> str:
-    return ROWS if month.is_parquet else LINES
-
-
-def _other(month: RawMonth) -> str:
-    """What an earlier run may have left, of the same month published the other way."""
-    return LINES if month.is_parquet else ROWS
-
-
-def _schema(month: RawMonth) -> dict[str, Any]:
-    """The columns as published: text in a CSV month, typed in a Parquet month."""
-    if month.header is None:
-        return {}
-    names = month.header.names
-    kinds = ["string"] * len(names) if month.schema is None else map(str, month.schema.types)
-    return {SCHEMA: published_schema(names, tuple(kinds), month.file.service)}
-
-
-def _columns(month: RawMonth) -> dict[str, str]:
-    """Columns in which the file and the schema differ."""
-    if month.header is None:
-        return {}
-    return {
-        "columns_only_in_raw": ", ".join((*month.header.raw_only, *month.header.unknown)),
-        "columns_absent": ", ".join(month.header.absent),
-    }
-
-
-def _put_rest(lake: Lake, month: RawMonth, spools: Mapping[int, Spool]) -> None:
-    """Rows of the month that belong to none of its days, each once, with the reasons."""
-    service, which = month.file.service, month.file.month
-    origin = Origin(month.file.url, month.file.sha256, month.file.synthetic).facts()
-    for key, place, asset in (
-        (outside_key, OUTSIDE, OUTSIDE_ASSET),
-        (unreadable_key, UNREADABLE, UNREADABLE_ASSET),
-    ):
-        label = Label(service.name, asset, str(which)).facts()
-        facts = {**label, **origin, "rows": month.rows[place], "month_file_rows": month.file_rows}
-        lake.put(key(service, which, _kind(month)), spools[place].content(facts))
-        lake.delete(key(service, which, _other(month)))
-    lake.delete(_reasons(month, _other(month)))
-    reasons = _reasons(month, _kind(month))
-    if not month.unreadable:
-        lake.delete(reasons)
-        return
+def _reasons(month: RawMonth) -> bytes:
+    """Why each unreadable row is one, as CSV."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(["row" if month.is_parquet else "line", "reason"])
     writer.writerows((one.line, one.reason) for one in month.unreadable)
-    lake.put(reasons, text.getvalue().encode())
-
-
-def _reasons(month: RawMonth, kind: str) -> str:
-    return unreadable_key(month.file.service, month.file.month, kind) + ".reasons.csv"
+    return text.getvalue().encode()

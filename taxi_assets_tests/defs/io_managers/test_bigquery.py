@@ -14,7 +14,7 @@ from google.api_core.exceptions import BadRequest, Forbidden, NotFound, Precondi
 from google.cloud import bigquery
 
 from taxi_assets.defs.io_managers import bigquery as module
-from taxi_assets.defs.io_managers.bigquery import BigQueryIOManager, read_back
+from taxi_assets.defs.io_managers.bigquery import BigQueryIOManager
 from taxi_assets.defs.io_managers.bigquery_table import schema_of
 from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.defs.resources.lake import Lake
@@ -91,7 +91,9 @@ def store(lake: Lake, *days: date, rows: int = 10, log: Log | None = None) -> di
 
 
 def rows_of(client: bigquery.Client, *days: date) -> list[int]:
-    found = read_back(client, GREEN, f"{client.project}.{DATASET}", list(days))
+    assert f"{client.project}.{DATASET}" == BigQueryResource().dataset
+    manager = BigQueryIOManager({"green": GREEN}, BigQueryResource())
+    found = manager.read_totals(GREEN, list(days), Log())
     return [found.get(day, (0, 0.0))[0] for day in days]
 
 

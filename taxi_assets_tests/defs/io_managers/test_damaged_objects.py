@@ -23,7 +23,7 @@ import pytest
 from taxi_assets.dagster_internals.partition_records import DayRecord
 from taxi_assets.definitions import build_defs
 from taxi_assets.defs.io_managers.frame import FrameIOManager
-from taxi_assets.defs.io_managers.lake_parquet import LakeParquetIOManager, read_back
+from taxi_assets.defs.io_managers.lake_parquet import LakeParquetIOManager
 from taxi_assets.defs.io_managers.monthly_report import MonthlyReportIOManager
 from taxi_assets.defs.io_managers.partition_data import (
     CLEANED,
@@ -34,6 +34,7 @@ from taxi_assets.defs.io_managers.partition_data import (
 )
 from taxi_assets.defs.io_managers.raw_trips import RawTripsIOManager, file_rows
 from taxi_assets.defs.io_managers.sealed_objects import open_zstd, seal_zstd
+from taxi_assets.defs.month_split import split_month
 from taxi_assets.defs.monthly_report import month_figures
 from taxi_assets.defs.resources.lake import (
     Lake,
@@ -48,8 +49,10 @@ from taxi_assets.defs.resources.lake import (
 from taxi_assets.errors import DayRefusedError, StoreError, is_transient
 from taxi_assets.lazy_partitions import Days
 from taxi_assets.local.server import pick_port
+from taxi_assets.report.day_picture import Figures
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.trips.clean import clean
+from taxi_assets.trips.clean import clean, to_table, total_of
+from taxi_assets.trips.profile import profile
 from taxi_assets_tests import stores
 from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
 from taxi_assets_tests.gcs_server import gcs_server
@@ -87,7 +90,8 @@ def load_raw(folder: Path, resource: LakeResource, ending: str) -> RawTripsIOMan
         lines = [row(f"{day} 08:0{n}:00") for day in DAYS for n in range(5)]
         path.write_bytes(HEADER + b"\n".join([*lines, row("2021-01-31 08:00:00"), b""]))
     manager = RawTripsIOManager(SERVICES, resource)
-    list(manager.store(YELLOW, [raw_month(path, days=DAYS)], LOG))
+    split = split_month(raw_month(path, days=DAYS), LOG.info)
+    list(manager.store(YELLOW, [(split, Days(DAYS, lambda _: DayRecord({})))], LOG))
     return manager
 
 
@@ -95,8 +99,10 @@ def load_lake(raw: RawTripsIOManager, resource: LakeResource) -> LakeParquetIOMa
     """The same days cleaned, and copied into the lake's own folder."""
 
     def cleaned(raw_slice: RawSlice) -> CleanedDay:
-        done = clean(raw_slice.content, YELLOW, (), None)
-        return CleanedDay(done.frame, done.raw_rows, done.dropped, [], raw_slice.origin)
+        done = clean(raw_slice.content, YELLOW, ())
+        table = to_table(done.frame, YELLOW)
+        figures = Figures(profile(table, YELLOW), done.dropped, total_of(table))
+        return CleanedDay(table, figures, (), raw_slice.origin, DayRecord({}), 0)
 
     frames = FrameIOManager(SERVICES, resource)
     list(frames.store(YELLOW, Days(DAYS, lambda day: cleaned(raw.open_day(YELLOW, day))), LOG))
@@ -351,13 +357,14 @@ def test_a_report_names_every_damaged_day_of_its_month(
 
 
 def test_a_damaged_day_is_left_out_where_stores_are_compared(
-    tmp_path: Path, resource: LakeResource
+    tmp_path: Path, resource: LakeResource, caplog: pytest.LogCaptureFixture
 ) -> None:
-    load_lake(load_raw(tmp_path, resource, "csv"), resource)
+    manager = load_lake(load_raw(tmp_path, resource, "csv"), resource)
     path = Path(resource.lake.root, trips_key(YELLOW, BAD, "hive"))
     path.write_bytes(path.read_bytes()[:-1])
-    errors: list[str] = []
-    found = read_back(resource.lake, YELLOW, [*DAYS, date(2021, 2, 6)], errors.append)
+    with caplog.at_level(ERROR):
+        found = manager.read_totals(YELLOW, [*DAYS, date(2021, 2, 6)], LOG)
+    errors = {record.getMessage() for record in caplog.records if record.levelno == ERROR}
     assert found == {DAYS[0]: (5, 5.0), DAYS[2]: (5, 5.0), date(2021, 2, 6): (0, 0.0)}
     (error,) = errors
     assert error.startswith(f"yellow/gcs_trips {BAD}: {path} is cut off")

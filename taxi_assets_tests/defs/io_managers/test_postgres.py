@@ -9,7 +9,6 @@ from datetime import date, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.fs as pa_fs
 import pytest
@@ -21,9 +20,8 @@ from taxi_assets.defs.io_managers.partition_data import (
     TripsSlice,
     encode,
     open_trips,
-    total_of,
 )
-from taxi_assets.defs.io_managers.postgres import PostgresIOManager, delete_window, read_back
+from taxi_assets.defs.io_managers.postgres import PostgresIOManager, delete_window
 from taxi_assets.defs.io_managers.postgres_table import ensure_table, sql, trips_table
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.defs.resources.postgres import PostgresResource
@@ -31,6 +29,7 @@ from taxi_assets.errors import StoreError
 from taxi_assets.local.process import until
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
+from taxi_assets.trips.clean import to_frame, total_of
 from taxi_assets_tests import stores
 
 GREEN = SERVICES["green"]
@@ -92,8 +91,10 @@ def store(
 
 
 def totals(days: list[date], schema: str) -> dict[date, tuple[int, float]]:
-    with PostgresResource().connect() as connection:
-        return read_back(connection, GREEN, schema, days)
+    resource = PostgresResource()
+    assert resource.schema_name() == schema
+    manager = PostgresIOManager({"green": GREEN}, resource)
+    return dict(manager.read_totals(GREEN, days, Log()))
 
 
 def size(schema: str) -> int:
@@ -262,7 +263,8 @@ def test_a_stored_day_is_loaded_as_the_typed_frame(schema: str, lake: Lake) -> N
     day = date(2021, 1, 5)
     store(a_day(lake, day, 10), names=[day])
     manager = PostgresIOManager({"green": GREEN}, PostgresResource())
-    frame = manager.open_day(GREEN, day)
-    assert isinstance(frame, pd.DataFrame)
+    table = manager.open_day(GREEN, day)
+    assert table is not None
+    frame = to_frame(table)
     assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == GREEN.pandas_types
     assert len(frame) == 10

@@ -12,8 +12,7 @@ import pyarrow.fs as pa_fs
 import pytest
 
 from taxi_assets.defs import daily_assets as assets
-from taxi_assets.defs.io_managers import bigquery, lake_parquet, postgres
-from taxi_assets.defs.io_managers.base import DaysIOManager
+from taxi_assets.defs.io_managers.base import StoreIOManager
 from taxi_assets.defs.io_managers.bigquery import BigQueryIOManager
 from taxi_assets.defs.io_managers.lake_parquet import LakeParquetIOManager
 from taxi_assets.defs.io_managers.postgres import PostgresIOManager
@@ -51,7 +50,7 @@ def locks(tmp_path: Path) -> Iterator[MonthLocks]:
     held.close()
 
 
-MAKE: Mapping[str, Callable[[], DaysIOManager[Any, Any]]] = {
+MAKE: Mapping[str, Callable[[], StoreIOManager[Any]]] = {
     "postgres": lambda: PostgresIOManager({"green": GREEN}, PostgresResource()),
     "gcs": lambda: LakeParquetIOManager({"green": GREEN}, LakeResource()),
     "bigquery": lambda: BigQueryIOManager({"green": GREEN}, BigQueryResource()),
@@ -60,13 +59,7 @@ MAKE: Mapping[str, Callable[[], DaysIOManager[Any, Any]]] = {
 
 def in_store(name: str) -> stores.Totals:
     """What a store holds of the days."""
-    if name == "postgres":
-        with PostgresResource().connect() as connection:
-            return postgres.read_back(connection, GREEN, "ny_taxi", DAYS)
-    if name == "gcs":
-        return lake_parquet.read_back(LakeResource().lake, GREEN, DAYS, pytest.fail)
-    with BigQueryResource().client() as client:
-        return bigquery.read_back(client, GREEN, BigQueryResource().dataset, DAYS)
+    return dict(MAKE[name]().read_totals(GREEN, DAYS, Log()))
 
 
 @pytest.mark.usefixtures("empty_stores")

@@ -1,52 +1,41 @@
-"""What a pass over a month file leaves of one place, on its way to the lake.
+"""A month file split into days, which wait in temporary files until they are stored.
 
-It waits in a temporary file: nothing may be put before the month file was read to its end.
+Nothing may be stored before the file was read to its end: it may be cut, or another month's. What
+is a row, and which day it belongs to, is decided in `tlc`; where days are stored, in `io_managers`.
 """
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import IO, Any, Protocol
+from datetime import date
+from pathlib import Path
+from typing import IO, Any
 
 import pyarrow as pa
 
 from taxi_assets.defs.io_managers.sealed_objects import SealedParquetWriter, seal_zstd
 from taxi_assets.defs.metadata.table_metadata import lines_preview, rows_preview
+from taxi_assets.errors import room_in
 from taxi_assets.tlc.arrow_types import holds_views, shown_rows
 from taxi_assets.tlc.parquet_batches import LEAST_VIEW
-from taxi_assets.tlc.raw_month import CODEC, PackedLines, RawMonth, RowsOfDay
+from taxi_assets.tlc.raw_month import (
+    BLANK,
+    CODEC,
+    OUTSIDE,
+    UNREADABLE,
+    PackedLines,
+    RawMonth,
+    RowsOfDay,
+)
 from taxi_assets.trips.content_hash import ContentHash
 from taxi_assets.trips.profile import FIRST_ROWS
 
 FIRST_BYTES = 4096
 """In which the first lines are: a line has 100 to 200 bytes."""
-
-
-class Spool(Protocol):
-    """Lines or rows of one place."""
-
-    size: int
-    """Bytes, unpacked."""
-
-    def add(self, part: Any) -> None:
-        """Append what follows in the file."""
-
-    def content(self, facts: Mapping[str, Any]) -> bytes:
-        """The object for the lake, with facts about it; the spool is gone."""
-
-    def data_version(self) -> str:
-        """Hash of the content."""
-
-    def preview(self) -> Any:
-        """The first lines or rows, as a table for Dagster's UI."""
-
-
-def spool_of(month: RawMonth) -> Spool:
-    """A spool for what the month's file holds."""
-    return RowSpool(month) if month.is_parquet else LineSpool(month)
 
 
 @dataclass
@@ -138,3 +127,44 @@ class RowSpool:
             self._pending.clear()
             self._rows = 0
         return self._writer
+
+
+Spool = LineSpool | RowSpool
+"""Lines or rows of one place, in a temporary file."""
+
+
+@dataclass(frozen=True)
+class SplitMonth:
+    """A month file that was read to its end, and the spool of each of its places."""
+
+    month: RawMonth
+    spools: Mapping[int, Spool]
+    """By day of the month, OUTSIDE and UNREADABLE."""
+    seconds: float
+    """Each day's equal share of the time that it took: the days were read together."""
+
+    def of_day(self, day: date) -> Spool:
+        """The lines or rows of a day."""
+        return self.spools[day.day]
+
+
+def split_month(month: RawMonth, log: Callable[[str], None]) -> SplitMonth:
+    """Read a month file once, and put every row of the run's days, and of no day, in its spool.
+
+    Raises:
+        SourceError: the file is not what it should be, see `RawMonth.pass_over`.
+        StoreError: the disk of the temporary files is full.
+    """
+    began = time.perf_counter()
+    places = (*(day.day for day in month.days), OUTSIDE, UNREADABLE)
+    spools: dict[int, Any] = {place: spool_of(month) for place in places}
+    with room_in(Path(tempfile.gettempdir()), "TMPDIR"):
+        for part in month.pass_over(log):
+            # Blank lines are the file's too: they are kept with the unreadable ones.
+            spools[UNREADABLE if part.key == BLANK else part.key].add(part)
+    return SplitMonth(month, spools, (time.perf_counter() - began) / len(month.days))
+
+
+def spool_of(month: RawMonth) -> Spool:
+    """A spool for what the month's file holds."""
+    return RowSpool(month) if month.is_parquet else LineSpool(month)

@@ -1,0 +1,93 @@
+"""Stored days as frames and tables, for assets of your own and for notebooks.
+
+An input's annotation, or `python_type` of `load_asset_value`, says which. Days are read from the
+store when they are asked for, one at a time.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date
+from typing import Any, TypeVar, get_args, get_origin
+
+import pandas as pd
+import pyarrow as pa
+
+from taxi_assets.errors import TerminalError
+from taxi_assets.trips.clean import to_frame
+
+T = TypeVar("T")
+Read = Callable[[date], pa.Table]
+
+
+class DailyValues(Mapping[date, T]):
+    """The days of an asset, in order; each is read again whenever it is asked for."""
+
+    def __init__(self, days: Sequence[date], read: Read) -> None:
+        self._days = tuple(days)
+        self._read = read
+
+    @abstractmethod
+    def __getitem__(self, day: date) -> T:
+        """Read a day."""
+
+    def _table(self, day: date) -> pa.Table:
+        if day not in self._days:
+            raise KeyError(day)
+        return self._read(day)
+
+    def __iter__(self) -> Iterator[date]:
+        return iter(self._days)
+
+    def __len__(self) -> int:
+        return len(self._days)
+
+
+class DailyFrames(DailyValues[pd.DataFrame]):
+    """A pandas frame for each day, with nullable types."""
+
+    def __getitem__(self, day: date) -> pd.DataFrame:
+        """Read a day's rows as a frame."""
+        return to_frame(self._table(day))
+
+
+class DailyTables(DailyValues[pa.Table]):
+    """An Arrow table for each day."""
+
+    def __getitem__(self, day: date) -> pa.Table:
+        """Read a day's rows as a table."""
+        return self._table(day)
+
+
+def as_annotated(annotation: Any, days: Sequence[date], read: Read) -> Any:
+    """Return days in the type of an input: a frame or a table of one day, or a mapping of days.
+
+    `pd.DataFrame` and `pa.Table` take one day; `DailyFrames`, `DailyTables`, `Mapping` and
+    `Iterator` (of pairs) any number, read when it is their turn; `dict[date, pa.Table]` and the
+    like hold all days in memory. Keys are dates, or texts in a `dict[str, ...]`. Without an
+    annotation one day is a frame, and several are `DailyFrames`.
+
+    Raises:
+        TerminalError: the type is another one, or takes one day and there are several.
+    """
+    frames, tables = DailyFrames(days, read), DailyTables(days, read)
+    if annotation is DailyTables:
+        return tables
+    if annotation in (DailyFrames, Mapping):
+        return frames
+    if annotation in (Iterator, Iterable):
+        return iter(frames.items())
+    if dict in (annotation, get_origin(annotation)):
+        key, value = get_args(annotation) or (date, pd.DataFrame)
+        found: Mapping[date, Any] = tables if value is pa.Table else frames
+        return {str(day) if key is str else day: rows for day, rows in found.items()}
+    if annotation not in (Any, pd.DataFrame, pa.Table) or (annotation is not Any and len(days) > 1):
+        raise TerminalError(
+            f"{len(days)} days cannot be loaded as {annotation}: annotate the input as "
+            "pd.DataFrame or pa.Table to take one day, as DailyFrames or DailyTables (of "
+            f"{__name__}) to take any number"
+        )
+    if len(days) > 1:
+        return frames
+    return (tables if annotation is pa.Table else frames)[days[0]]

@@ -1,0 +1,146 @@
+"""What the record of a day says: rows, sums, source, place, columns, preview, profile, picture.
+
+One function a layer: raw, cleaned, stores. The values themselves are made in `table_metadata`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any
+
+import dagster as dg
+
+from taxi_assets.defs.io_managers.partition_data import Origin, TripsSlice
+from taxi_assets.defs.metadata.table_metadata import (
+    LINEAGE,
+    PARTITION_ROWS,
+    SCHEMA,
+    URI,
+    Types,
+    column_lineage,
+    column_schema,
+    content_metadata,
+    median_metadata,
+    picture_metadata,
+    published_lineage,
+    published_schema,
+)
+from taxi_assets.defs.month_split import SplitMonth
+from taxi_assets.defs.resources.lake import Lake
+from taxi_assets.report.day_picture import Figures, picture
+from taxi_assets.report.day_words import describe_day
+from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
+from taxi_assets.tlc.schema import Service
+from taxi_assets.trips.clean import Cleaned
+
+
+def raw_metadata(split: SplitMonth, day: date) -> dict[str, Any]:
+    """Return what is known of a day of a month file."""
+    month, spool = split.month, split.of_day(day)
+    rows, file = month.day_rows(day), month.file
+    return {
+        PARTITION_ROWS: rows,
+        "rows": rows,
+        "bytes": spool.size + len(month.line),
+        "month_file_rows": month.file_rows,
+        "rows_outside_month": month.rows[OUTSIDE],
+        "rows_unreadable": month.rows[UNREADABLE],
+        **_published_columns(month),
+        **origin_metadata(Origin.of_file(file)),
+        "source_bytes": file.size,
+        "source_etag": file.etag or "",
+        "source_last_modified": file.last_modified or "",
+        "preview": spool.preview(),
+    }
+
+
+def cleaned_metadata(
+    service: Service, cleaned: Cleaned, figures: Figures, origin: Origin
+) -> dict[str, Any]:
+    """Return what is known of a cleaned day."""
+    labels = {"unknown_labels": dict(cleaned.unknown_labels)} if cleaned.unknown_labels else {}
+    rows = figures.profile.rows
+    return {
+        **content_metadata(figures.profile, service),
+        PARTITION_ROWS: rows,
+        "rows": rows,
+        "raw_rows": cleaned.raw_rows,
+        "dropped": sum(cleaned.dropped.values()),
+        **{name: rows for name, rows in dropped_metadata(cleaned).items() if rows},
+        "total_amount": figures.revenue or 0.0,
+        "rules": ", ".join(cleaned.rules) or "none",
+        **median_metadata(figures.profile),
+        **labels,
+        **origin_metadata(origin),
+        SCHEMA: column_schema(service, "arrow", tuple(cleaned.rules)),
+        LINEAGE: published_lineage(cleaned.published, dg.AssetKey([service.name, "raw_trips"])),
+    }
+
+
+def overview_metadata(
+    service: Service, day: date, figures: Figures, before: Sequence[Figures]
+) -> dict[str, Any]:
+    """Return a cleaned day in one sentence and one picture, beside the days before."""
+    usual = [one.profile.rows for one in before]
+    text = describe_day(figures.profile.rows, figures.revenue, usual, figures.dropped)
+    compared = f"beside {len(before)} earlier {day:%A}s" if before else "no earlier day to compare"
+    drawn = f"{service.name} trips of {day}: hours, fares, distances, dropped rows, {compared}"
+    return {
+        "summary": f"{text} (synthetic sample)" if figures.synthetic else text,
+        "picture": picture_metadata(picture(service, day, figures, before), drawn),
+    }
+
+
+def trips_metadata(
+    trips: TripsSlice, service: Service, upstream: str, types: Types, seconds: float
+) -> dict[str, Any]:
+    """Return what is known of a day's rows in a store, which has them from an `upstream` asset.
+
+    There is no `dagster/row_count` of the whole table but where the store knows it without
+    counting: Postgres would scan years, the lake would read as many footers.
+    """
+    return {
+        PARTITION_ROWS: trips.rows,
+        "rows": trips.rows,
+        "total_amount": trips.total_amount,
+        **(median_metadata(trips.profile) if trips.profile else {}),
+        "seconds": round(seconds, 3),
+        **origin_metadata(trips.origin),
+        SCHEMA: column_schema(service, types, trips.rules),
+        LINEAGE: column_lineage(service, dg.AssetKey([service.name, upstream]), types),
+    }
+
+
+def object_metadata(lake: Lake, key: str) -> dict[str, Any]:
+    """Return where a day's object is: a path to copy, or Google's console page to open.
+
+    A browser opens no file:// link from a page that came over HTTP.
+    """
+    if lake.local:
+        return {URI: dg.MetadataValue.path(lake.path(key))}
+    return {URI: dg.MetadataValue.url(lake.page(key)), "object": lake.uri(key)}
+
+
+def origin_metadata(origin: Origin) -> dict[str, Any]:
+    """Return which month file a day's rows came from."""
+    synthetic = {"synthetic sample": True} if origin.synthetic else {}
+    return {"source": origin.url, "source_sha256": origin.sha256, **synthetic}
+
+
+def dropped_metadata(cleaned: Cleaned) -> Mapping[str, int]:
+    """Return dropped rows by reason."""
+    return {f"dropped_{reason}": rows for reason, rows in cleaned.dropped.items()}
+
+
+def _published_columns(month: RawMonth) -> dict[str, Any]:
+    """Return the columns as published (text in a CSV month), and where they differ from ours."""
+    header = month.header
+    if header is None:
+        return {}
+    kinds = map(str, month.schema.types) if month.schema else ["string"] * len(header.names)
+    return {
+        "columns_only_in_raw": ", ".join((*header.raw_only, *header.unknown)),
+        "columns_absent": ", ".join(header.absent),
+        SCHEMA: published_schema(header.names, tuple(kinds), month.file.service),
+    }

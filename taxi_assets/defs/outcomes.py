@@ -1,0 +1,109 @@
+"""What became of each day of a run: stored, or rejected with the reason.
+
+Good days go on to the stores; the run's last step fails and names the others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, Generic, TypeVar
+
+import dagster as dg
+
+from taxi_assets.dagster_internals.partition_records import (
+    CheckResult,
+    DayRecord,
+    days_of,
+    is_last,
+)
+from taxi_assets.dagster_internals.rejections import record_rejection
+from taxi_assets.errors import DayRefusedError
+from taxi_assets.lazy_partitions import Days
+from taxi_assets.redaction import redact, redacted_cause
+
+T = TypeVar("T")
+Outcome = tuple[date, DayRecord | DayRefusedError]
+"""A day, with its record once it was stored or the reason why it is rejected."""
+
+
+class FailedChecksError(DayRefusedError):
+    """A day whose rows fail an ERROR check."""
+
+    def __init__(self, checks: Sequence[CheckResult], failed: Sequence[CheckResult]) -> None:
+        super().__init__("; ".join(f"{one.check} failed {dict(one.metadata)}" for one in failed))
+        self.checks = checks
+
+
+@dataclass
+class DailyOutput(Generic[T]):
+    """Partitions on their way to an IO manager, and what became of each day when it is done."""
+
+    partitions: T
+    records: dict[date, DayRecord] = field(default_factory=dict[date, DayRecord])
+    """Of the days that were stored, in order."""
+    rejected: dict[date, DayRefusedError] = field(default_factory=dict[date, DayRefusedError])
+
+    def note(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+        """Pass outcomes on, and keep them for the asset."""
+        for day, outcome in outcomes:
+            if isinstance(outcome, DayRefusedError):
+                self.rejected[day] = outcome
+            else:
+                self.records[day] = outcome
+            yield day, outcome
+
+    @property
+    def checks(self) -> dict[date, Sequence[CheckResult]]:
+        """What was checked of each day before it was stored or rejected."""
+        failed = {
+            day: error.checks
+            for day, error in self.rejected.items()
+            if isinstance(error, FailedChecksError)
+        }
+        passed = {day: record.checks for day, record in self.records.items()}
+        return dict(sorted({**passed, **failed}.items()))
+
+
+def pull_days(context: dg.AssetExecutionContext, upstream: Days[T]) -> DailyOutput[dict[date, T]]:
+    """Return the upstream's days for a store; one rejected there is rejected here, too.
+
+    Raises:
+        Failure: no day is left.
+    """
+    output = DailyOutput(dict(upstream), rejected=dict(upstream.refused))
+    for day, error in output.rejected.items():
+        record_rejection(context, context.asset_key, day, error)
+    if not output.partitions:
+        raise left_out(context.asset_key, days_of(context), output.rejected)
+    return output
+
+
+def fail_last_step(context: dg.AssetExecutionContext, output: DailyOutput[Any]) -> None:
+    """Fail the run's last step when a day was rejected, so that nobody overlooks it.
+
+    Good days go on to the stores first: a step in the middle fails only when nothing is left.
+    """
+    if output.rejected and (not output.records or is_last(context)):
+        raise left_out(context.asset_key, days_of(context), output.rejected)
+
+
+def left_out(
+    key: dg.AssetKey, days: Sequence[date], refused: Mapping[date, DayRefusedError]
+) -> dg.Failure:
+    """Return the error that names the days of a run that are not stored, each with its cause."""
+    missing = [day for day in days if day in refused]
+    good = len(days) - len(missing)
+    reasons = redact("; ".join(f"{day}: {refused[day]}" for day in missing[:5]))
+    failure = dg.Failure(
+        f"{key.to_user_string()}: {len(missing)} of {len(days)} days not stored"
+        f"{f'; the other {good} are stored' if good else ''}. {reasons}. Fix the cause, then "
+        f"materialize {'that day' if len(missing) == 1 else 'those days'} alone, "
+        "from raw_trips on",
+        allow_retries=False,
+    )
+    # An error of ours that hits every day comes with its traceback.
+    cause = next((refused[day].__cause__ for day in missing), None)
+    failure.__cause__ = redacted_cause(cause) if cause else None
+    return failure

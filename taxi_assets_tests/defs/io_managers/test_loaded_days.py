@@ -1,0 +1,127 @@
+"""Stored days as frames and tables, by the annotation of an input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from taxi_assets.definitions import build_defs
+from taxi_assets.defs.io_managers.loaded_days import DailyFrames, DailyTables, as_annotated
+from taxi_assets.errors import DayNotStoredError, DayRefusedError, TerminalError
+from taxi_assets.tlc.services import SERVICES
+from taxi_assets_tests import stores
+from taxi_assets_tests.defs.jobs.test_daily import FIVE, trip, write_month
+from taxi_assets_tests.stores import Runs
+
+GREEN = SERVICES["green"]
+DAYS = [date(2021, 1, 5), date(2021, 1, 6)]
+
+
+def read(day: date) -> pa.Table:
+    return pa.table({"day": [str(day)], "number": [day.day]})
+
+
+@pytest.mark.parametrize(
+    ("annotation", "kind", "key", "value"),
+    [
+        (DailyFrames, DailyFrames, date, pd.DataFrame),
+        (DailyTables, DailyTables, date, pa.Table),
+        (Mapping, DailyFrames, date, pd.DataFrame),
+        (dict, dict, date, pd.DataFrame),
+        (dict[str, pd.DataFrame], dict, str, pd.DataFrame),
+        (dict[date, pa.Table], dict, date, pa.Table),
+    ],
+)
+@pytest.mark.parametrize("days", [DAYS[:1], DAYS])
+def test_days_are_mapped_as_annotated(
+    annotation: Any, kind: type, key: type, value: type, days: list[date]
+) -> None:
+    found = as_annotated(annotation, days, read)
+    assert type(found) is kind
+    assert [str(day) for day in found] == list(map(str, days))
+    assert all(isinstance(day, key) and isinstance(rows, value) for day, rows in found.items())
+    assert [
+        int(rows["number"][0].as_py() if value is pa.Table else rows["number"][0])
+        for rows in found.values()
+    ] == [day.day for day in days]
+    assert len(found) == len(days)
+
+
+def test_one_day_is_a_frame_or_a_table() -> None:
+    for annotation, kind in (
+        (Any, pd.DataFrame),
+        (pd.DataFrame, pd.DataFrame),
+        (pa.Table, pa.Table),
+    ):
+        assert isinstance(as_annotated(annotation, DAYS[:1], read), kind)
+    assert isinstance(as_annotated(Any, DAYS, read), DailyFrames)
+    for annotation in (pd.DataFrame, pa.Table, list):
+        with pytest.raises(
+            TerminalError, match=r"2 days cannot be loaded as .*: annotate .* Daily"
+        ):
+            as_annotated(annotation, DAYS, read)
+
+
+def test_an_iterator_reads_a_day_when_it_is_its_turn() -> None:
+    asked: list[date] = []
+
+    def noted(day: date) -> pa.Table:
+        asked.append(day)
+        return read(day)
+
+    pairs = as_annotated(Iterator, DAYS, noted)
+    assert asked == []
+    day, frame = next(pairs)
+    assert (day, asked, list(frame["number"])) == (DAYS[0], DAYS[:1], [5])
+    frames = as_annotated(DailyFrames, DAYS, noted)
+    assert asked == DAYS[:1]
+    with pytest.raises(KeyError):
+        frames[date(2021, 1, 7)]
+
+
+@pytest.mark.usefixtures("empty_stores")
+def test_every_asset_loads_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [trip(str(DAYS[0]), 10.5), trip(str(DAYS[0]), 11), trip(str(DAYS[0]), 7, "0")]
+    source = write_month(tmp_path, GREEN, "2021-01", [*lines, trip(str(DAYS[1]), 1)])
+    monkeypatch.setenv("TAXI_SOURCE", source)
+    runs = Runs()
+    assert runs.run("green", str(DAYS[0]), str(DAYS[1])).success
+    with build_defs().get_asset_value_loader(runs.instance) as loader:
+
+        def load(name: str, day: str = str(DAYS[0]), **more: Any) -> Any:
+            return loader.load_asset_value(["green", name], partition_key=day, **more)
+
+        raw = load("raw_trips")
+        assert list(raw.columns) == list(GREEN.header)
+        assert [",".join(row) for row in raw.itertuples(index=False)] == lines
+        columns = [column.name for column in GREEN.columns]
+        cleaned = load("cleaned_trips")
+        assert {name: str(kind) for name, kind in cleaned.dtypes.items()} == GREEN.pandas_types
+        assert sorted(cleaned["total_amount"]) == [10.5, 11.0]
+        for name in FIVE[2:]:
+            found = load(name).sort_values(columns).reset_index(drop=True)
+            pd.testing.assert_frame_equal(found, cleaned.sort_values(columns, ignore_index=True))
+        assert load("gcs_trips", python_type=pa.Table).schema.equals(GREEN.arrow_schema)
+        ranged = dg.PartitionKeyRange(str(DAYS[0]), str(DAYS[1]))
+        both = loader.load_asset_value(["green", "bigquery_trips"], partition_key_range=ranged)
+        assert {day: len(frame) for day, frame in both.items()} == {DAYS[0]: 2, DAYS[1]: 1}
+        for name in FIVE:
+            with pytest.raises(DayNotStoredError, match=f"materialize green/{name} for that day"):
+                load(name, "2021-01-07")
+        write_month(tmp_path, GREEN, "2021-01", [trip(str(DAYS[0]), "abc")])  # type: ignore[arg-type]
+        assert not runs.run("green", str(DAYS[0])).success
+        for name in FIVE[1:]:
+            with pytest.raises(DayRefusedError, match="rejected it in run"):
+                load(name)
+        assert len(load("raw_trips")) == 1
+        stores.drop_tables()
+        for name in ("postgres_trips", "bigquery_trips"):
+            with pytest.raises(DayNotStoredError, match=f"materialize green/{name}"):
+                load(name, str(DAYS[1]))
