@@ -29,13 +29,13 @@ from taxi_assets.defs.io_managers.partition_data import (
     TripsSlice,
     encode,
     open_trips,
-    total_of,
 )
 from taxi_assets.defs.io_managers.postgres import PostgresIOManager
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.tlc.schema import Column, Service
 from taxi_assets.tlc.services import SERVICES
+from taxi_assets.trips.clean import total_of
 
 FIRST = date(2021, 1, 1)
 LOG = logging.getLogger(__name__)

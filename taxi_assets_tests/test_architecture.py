@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,11 @@ def test_modules_of_a_room_import_each_other_without_a_cycle():
 
 def test_the_root_has_few_files():
     assert len(list(PACKAGE.glob("*.py"))) <= MAX_ROOT_FILES
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE.parent / "benchmarks").glob("[!_]*.py")), ids=str)
+def test_benchmarks_import_what_is_there(path: Path):
+    assert importlib.import_module(f"benchmarks.{path.stem}")
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=str)
