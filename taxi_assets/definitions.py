@@ -38,7 +38,7 @@ from taxi_assets.defs.resources.month_lock import month_locks
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.defs.resources.source import SourceResource
 from taxi_assets.defs.stores_agree import stores_agree
-from taxi_assets.settings.automation import AutomationSettings
+from taxi_assets.settings.areas import AutomationSettings
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 

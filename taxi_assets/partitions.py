@@ -8,7 +8,7 @@ from datetime import date
 import dagster as dg
 
 from taxi_assets.date_ranges import ONE_DAY, Month, Window
-from taxi_assets.settings import start_date
+from taxi_assets.settings.areas import DefinitionSettings
 
 TIMEZONE = "America/New_York"
 PARTITION = "dagster/partition"
@@ -16,14 +16,35 @@ RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_e
 
 
 def daily_partitions() -> dg.DailyPartitionsDefinition:
-    """One partition a day in New York, from TAXI_START_DATE to yesterday."""
-    return dg.DailyPartitionsDefinition(start_date=str(start_date()), timezone=TIMEZONE)
+    """Return one partition a day of New York, TAXI_START_DATE to TAXI_END_DATE or yesterday."""
+    settings = DefinitionSettings.from_env()
+    last = settings.end_date
+    return dg.DailyPartitionsDefinition(
+        start_date=str(settings.start_date),
+        end_date=None if last is None else str(last + ONE_DAY),  # exclusive
+        timezone=TIMEZONE,
+    )
 
 
 def monthly_partitions() -> dg.MonthlyPartitionsDefinition:
-    """One partition a month file; the running month has one too, its days are partitions."""
-    first = start_date().replace(day=1)
-    return dg.MonthlyPartitionsDefinition(start_date=str(first), timezone=TIMEZONE, end_offset=1)
+    """Return one partition a month file; the running month has one too, its days are partitions."""
+    settings = DefinitionSettings.from_env()
+    last = settings.end_date
+    return dg.MonthlyPartitionsDefinition(
+        start_date=str(settings.start_date.replace(day=1)),
+        end_date=None if last is None else str(Month.of(last).window.end),  # exclusive
+        timezone=TIMEZONE,
+        end_offset=1,
+    )
+
+
+def partitions_of_month(month: Month) -> Window | None:
+    """Return the days of a month that are partitions, or will be once they are over."""
+    settings, (start, end) = DefinitionSettings.from_env(), (month.window.start, month.window.end)
+    start = max(start, settings.start_date)
+    if settings.end_date is not None:
+        end = min(end, settings.end_date + ONE_DAY)
+    return Window(start, end) if start < end else None
 
 
 def days_of_run(tags: Mapping[str, str]) -> list[date]:
@@ -74,6 +95,6 @@ def refuse_unknown_days(tags: Mapping[str, str]) -> None:
     if unknown:
         raise dg.Failure(
             f"{', '.join(unknown[:3])} is outside the partitions {known[0]} to {known[1]}: "
-            "ask for a day among them, or set TAXI_START_DATE to an earlier one",
+            "choose a day among them, or change TAXI_START_DATE or TAXI_END_DATE",
             allow_retries=False,
         )

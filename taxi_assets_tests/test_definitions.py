@@ -149,7 +149,10 @@ def test_a_wrong_setting_is_one_line_of_dagsters_commands(
     )
     assert done.returncode == 1
     lines = (done.stdout + done.stderr).strip().splitlines()
-    assert lines[-1] == "Error: TAXI_START_DATE='5 January': write a date as 2021-01-01"
+    assert lines[-1] == (
+        "Error: definition: TAXI_START_DATE='5 January' is not a date: write it as 2021-01-01. "
+        "Set them in the environment or in .env (see .env.example)."
+    )
     # `dagster job execute` says of itself that it is superseded.
     assert [
         line for line in lines[:-1] if "superseded" not in line and "callback" not in line

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from taxi_assets.settings import AREAS, OTHER_VARIABLES
+from taxi_assets.settings.__main__ import EXAMPLE, PAGE, derive, render_example, render_page
 from taxi_assets_tests.conftest import REPOSITORY
 
 TESTS = REPOSITORY / "taxi_assets_tests"
@@ -33,9 +35,27 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
     assert missing == []
 
 
-def test_every_setting_is_documented() -> None:
-    read = set()
-    for file in (REPOSITORY / "taxi_assets").rglob("*.py"):
-        read |= set(re.findall(r'"((?:TAXI|POSTGRES|BIGQUERY|GCS|GCP)_[A-Z_]+)"', file.read_text()))
-    listed = (REPOSITORY / ".env.example").read_text()
-    assert sorted(name for name in read if name not in listed) == []
+@pytest.mark.parametrize("file", [PAGE, EXAMPLE])
+def test_what_is_said_of_settings_is_derived_from_their_models(file: str) -> None:
+    text = (REPOSITORY / file).read_text()
+    render = {PAGE: render_page, EXAMPLE: render_example}[file]
+    assert derive(text, render()) == text, "run: python -m taxi_assets.settings write"
+    named = {name for area in AREAS.values() for name in area.variables()}
+    assert {name for name in named if name not in text} == set()
+
+
+def test_no_setting_is_named_that_does_not_exist() -> None:
+    """In pages, messages, compose files and Terraform."""
+    known = {name for area in AREAS.values() for name in area.variables()}.union(OTHER_VARIABLES)
+    folders = ("taxi_assets", "docs", "deploy", "benchmarks")
+    files = [*PAGES, REPOSITORY / "docker-compose.yml"]
+    files += [path for folder in folders for path in (REPOSITORY / folder).rglob("*")]
+    kinds = {".py", ".md", ".yml", ".yaml", ".tf", ".hcl", ".sh"}
+    wrong = {
+        f"{path.relative_to(REPOSITORY)}: {name}"
+        for path in files
+        if path.suffix in kinds
+        for name in re.findall(r"\bTAXI_[A-Z_]*[A-Z]\b(?!_)", path.read_text())
+        if name not in known
+    }
+    assert wrong == set()

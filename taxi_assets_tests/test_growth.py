@@ -86,7 +86,7 @@ def test_only_our_own_old_temporary_files_go(
     link.symlink_to(target)
     monkeypatch.setenv("TAXI_TEMP_RETENTION_HOURS", "24")
     settings = Settings.from_env()
-    open_lake(settings.lake, settings.keep.temporary)
+    open_lake(settings.lake, settings.runs.temp_retention)
     assert not old.exists()
     assert young.exists()
     assert foreign.exists()

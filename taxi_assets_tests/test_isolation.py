@@ -61,7 +61,7 @@ def hostile(folder: Path, port: int) -> dict[str, str]:
         "TAXI_LAKE": str(folder / "lake"),
         "TAXI_SOURCE": url + "/{service}_{year}-{month}.csv",
         "TAXI_START_DATE": "2024-01-01",
-        "TAXI_ALERT_WEBHOOK": url,
+        "TAXI_ALERT_URLS": url,
         "POSTGRES_HOST": "127.0.0.1",
         "POSTGRES_PORT": str(port),
         "POSTGRES_DBNAME": "production",

@@ -2,7 +2,7 @@
 
 Each cycle publishes the month anew, kills three runs over its days, and lets the fourth come
 through; a reader looks at all stores meanwhile. Where a run dies is aimed at, in turn, at all
-that an undisturbed run shows: see `signs`. `TAXI_KILLS` sets how many kills (default two dozen),
+that an undisturbed run shows: see `signs`. `KILLS` sets how many kills (default two dozen),
 and the test's time limit with them.
 """
 
@@ -39,7 +39,7 @@ from taxi_assets_tests.processes import start_job
 
 GREEN = SERVICES["green"]
 DAYS = ("2021-10-04", "2021-10-05", "2021-10-06")
-KILLS = int(os.environ.get("TAXI_KILLS", "24"))
+KILLS = int(os.environ.get("KILLS", "24"))
 KILLS_A_CYCLE = 3
 SECONDS_A_KILL = 30
 """With its share of the runs that come through, on a busy machine; the suite's limit is less."""

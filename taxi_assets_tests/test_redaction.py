@@ -20,16 +20,7 @@ from taxi_assets.defs.io_managers.base import guarded
 from taxi_assets.defs.resources.lake import open_lake
 from taxi_assets.errors import SettingsError, SourceError, StoreError, one_line
 from taxi_assets.redaction import HIDDEN, redact, redact_value
-from taxi_assets.settings import (
-    Settings,
-    days_per_run,
-    owners,
-    retry_delay,
-    start_date,
-    storage_emulator,
-)
-from taxi_assets.settings.alerts import AlertSettings
-from taxi_assets.settings.automation import AutomationSettings
+from taxi_assets.settings import AREAS, Settings, find_problems
 from taxi_assets.settings.environment import ENV_FILE, read_env_file
 from taxi_assets.tlc.download import SourceUnavailableError
 from taxi_assets.tlc.services import YELLOW
@@ -88,22 +79,21 @@ SETTINGS = sorted(
         if not name.endswith("_PASSWORD")
     )
 )
-READERS = (owners, start_date, days_per_run, retry_delay, storage_emulator)
+READERS = (Settings.from_env, find_problems, *(area.from_env for area in AREAS.values()))
 POSTGRES = {
     "POSTGRES_HOST": "db",
     "POSTGRES_DBNAME": "trips",
     "POSTGRES_USER": "loader",
     "POSTGRES_PASSWORD": "x",
 }
-EMAIL = {"TAXI_ALERT_EMAIL_TO": "ops@example.com", "TAXI_ALERT_SMTP_HOST": "mail.example.com"}
 
 
 def shown_by(name: str, value: str) -> str:
     """Everything that the settings show when one of them is malformed."""
     text = ""
-    for read in (Settings.from_env, AlertSettings.from_env, AutomationSettings.from_env, *READERS):
+    for read in READERS:
         try:
-            text += repr(read({**POSTGRES, **EMAIL, name: value}))
+            text += repr(read({**POSTGRES, name: value}))
         except SettingsError:
             text += traceback.format_exc(chain=True).rpartition("\n    ")[2]
     return text
@@ -258,8 +248,8 @@ def test_an_emulator_with_a_password_is_rejected_before_google_quotes_it(
 ) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://me:{PLANTED}@127.0.0.1:9")
     monkeypatch.setenv("TAXI_LAKE", "gs://bucket")
-    with pytest.raises(SettingsError, match="STORAGE_EMULATOR_HOST is no host:port") as caught:
-        open_lake(Settings.from_env({"TAXI_LAKE": "gs://bucket"}).lake)
+    with pytest.raises(SettingsError, match="STORAGE_EMULATOR_HOST is not host:port") as caught:
+        open_lake(Settings.from_env().lake)
     assert PLANTED not in str(caught.value)
 
 

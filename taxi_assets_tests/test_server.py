@@ -188,7 +188,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Receiv
     """A webhook that the server is to tell, and a source without any month."""
     monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / "{service}_{year}-{month}.csv"))
     with http_receiver() as found:
-        monkeypatch.setenv("TAXI_ALERT_WEBHOOK", found.url)
+        monkeypatch.setenv("TAXI_ALERT_URLS", found.apprise)
         yield found
 
 
@@ -211,4 +211,4 @@ def test_the_daemon_tells_of_a_failed_run(receiver: Receiver, server: str) -> No
     until(lambda: ticks()[0] == "SUCCESS", 60)
     (body,) = receiver.bodies
     assert body["title"] == f"green_daily failed: green/raw_trips {DAYS[0]}"
-    assert "no such file" in body["cause"]
+    assert "no such file" in body["message"]

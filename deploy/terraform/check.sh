@@ -32,7 +32,7 @@ plan defaults | python3 check_plan.py
 plan everything -var enable_cloud_build=true -var enable_iap=true -var enable_private_ip=true \
     -var enable_load_balancer=true -var domain=taxi.example.com -var enable_cloud_armor=true \
     -var 'allowed_ip_ranges=["203.0.113.0/24"]' -var 'database_readers=["user:ana@example.com"]' \
-    -var 'taxi_secrets={TAXI_ALERT_WEBHOOK="taxi-alert-webhook"}' -var log_retention_days=90 \
+    -var 'taxi_secrets={TAXI_ALERT_URLS="taxi-alert-urls"}' -var log_retention_days=90 \
     -var billing_account=012345-6789AB-CDEF01 | python3 check_plan.py everything
 # As a module, twice in one project, with the provider of its caller.
 (cd tests/house && $terraform init -backend=false -input=false >"$plan/house" && $terraform validate) || { cat "$plan/house"; exit 1; }

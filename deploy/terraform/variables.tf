@@ -66,7 +66,7 @@ variable "taxi_settings" {
 }
 
 variable "taxi_secrets" {
-  description = "TAXI_* settings that are secret: name of the setting to id of an existing Secret Manager secret, e.g. { TAXI_ALERT_WEBHOOK = \"taxi-alert-webhook\" }. Daemon and runs may read them."
+  description = "TAXI_* settings that are secret: name of the setting to id of an existing Secret Manager secret, e.g. { TAXI_ALERT_URLS = \"taxi-alert-urls\" }. Daemon and runs may read them."
   type        = map(string)
   default     = {}
 

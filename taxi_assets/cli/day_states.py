@@ -17,7 +17,7 @@ from taxi_assets.dagster_internals.stored_versions import (
     stored_versions,
 )
 from taxi_assets.defs.resources.cleaning import cleaning_version
-from taxi_assets.settings import drop_rules
+from taxi_assets.settings import definition_rules
 from taxi_assets.tlc.schema import Service
 
 ASSETS = ("raw_trips", *UPSTREAM)
@@ -87,7 +87,7 @@ def _behind(
 ) -> dict[date, set[str]]:
     """Return the assets, by day, that hold something else than the asset before them has now."""
     found: dict[date, set[str]] = {}
-    rules = cleaning_version(drop_rules())
+    rules = cleaning_version(definition_rules())
     cleaned = versions["cleaned_trips"]
     codes = code_versions(instance, _key(service, "cleaned_trips"), cleaned)
     for day in cleaned:

@@ -15,7 +15,8 @@ from taxi_assets.cli.day_states import DayState, State, day_states
 from taxi_assets.cli.history import History, read_history
 from taxi_assets.date_ranges import Month, Window, by_month, chunks, tile
 from taxi_assets.defs.automation.months import loaded
-from taxi_assets.settings import Settings, days_per_run
+from taxi_assets.settings import Settings
+from taxi_assets.settings.areas import DefinitionSettings
 from taxi_assets.tlc.download import SourceUnavailableError, Version
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.source import look
@@ -154,7 +155,7 @@ def probe_months(service: Service, months: Sequence[Month]) -> dict[Month, Publi
 
     def probe(month: Month) -> Publication:
         try:
-            return Publication(look(settings.source, service, month, home=settings.home))
+            return Publication(look(settings.source.template, service, month, home=settings.home))
         except SourceUnavailableError as error:
             return Publication(None, str(error))
 
@@ -189,7 +190,8 @@ def _runs(due: Sequence[DayState]) -> Iterator[Chunk]:
         return day.assets, day.state == State.restated
 
     found: list[Chunk] = []
+    length = DefinitionSettings.from_env().max_partitions_per_run
     for (assets, restated), days in groupby(sorted(due, key=needs), key=needs):
         for window in tile(day.day for day in days):
-            found += [Chunk(piece, assets, restated) for piece in chunks(window, days_per_run())]
+            found += [Chunk(piece, assets, restated) for piece in chunks(window, length)]
     yield from sorted(found, key=lambda run: run.window)

@@ -14,7 +14,8 @@ import sys
 from pathlib import Path
 
 from taxi_assets.errors import TerminalError
-from taxi_assets.settings import SAMPLE, Settings
+from taxi_assets.settings import Settings
+from taxi_assets.settings.areas import SAMPLE
 from taxi_assets.settings.environment import MARK, project_folder, values_of
 from taxi_assets.settings.private_folders import make_private, restrict_umask
 
@@ -117,7 +118,7 @@ def _landed(settings: Settings) -> str:
             rows = found.metadata["rows"].value
             lines.append(f"  {SERVICE}/{asset}_trips".ljust(26) + f"{rows:>5} rows  {where.value}")
     data = "Data: TAXI_SOURCE, as you set it."
-    if settings.source == SAMPLE:
+    if settings.source.template == SAMPLE:
         data = "Data: synthetic sample (set TAXI_SOURCE for real months, see README)."
     ui = ".venv/bin/dagster dev     opens the UI at http://127.0.0.1:3000"
     return "\n".join([*lines, data, ui, ""])

@@ -26,7 +26,7 @@ from taxi_assets.defs.io_managers.partition_data import TripsSlice
 from taxi_assets.defs.metadata.day_metadata import dropped_metadata
 from taxi_assets.defs.outcomes import FailedChecksError
 from taxi_assets.partitions import TIMEZONE
-from taxi_assets.settings import MOST_UNREADABLE
+from taxi_assets.settings.areas import MAX_INVALID_RATIO
 from taxi_assets.tlc.csv_split import OUTSIDE
 from taxi_assets.tlc.raw_month import ALL_WRONG, RawMonth
 from taxi_assets.tlc.schema import TOTAL_AMOUNT, Service
@@ -133,7 +133,7 @@ def check_cleaned(
     cleaned: Cleaned,
     published_rows: int,
     service: Service,
-    most_unreadable: float = MOST_UNREADABLE,
+    most_unreadable: float = MAX_INVALID_RATIO,
 ) -> list[CheckResult]:
     """All checks of a cleaned day, before it is stored.
 

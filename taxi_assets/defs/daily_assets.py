@@ -43,7 +43,8 @@ from taxi_assets.defs.same_weekdays import SameWeekdays
 from taxi_assets.lazy_partitions import Days
 from taxi_assets.partitions import daily_partitions, monthly_partitions
 from taxi_assets.report.day_picture import Figures
-from taxi_assets.settings import days_per_run, drop_rules, owners, retry_delay
+from taxi_assets.settings import definition_rules
+from taxi_assets.settings.areas import DefinitionSettings
 from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.source import MonthFile
@@ -75,15 +76,16 @@ class Stage:
 
     def options(self, name: str, *kinds: str, **more: Any) -> dict[str, Any]:
         """The arguments that all five assets are made with."""
+        settings = DefinitionSettings.from_env()
         return {
             "key": self.key(name),
             "group_name": self.service.name,
             "kinds": set(kinds),
-            "owners": owners(),
+            "owners": settings.owners,
             "tags": definition_tags(self.service, name),
             "metadata": definition_metadata(self.service, name),
             "partitions_def": self.partitions,
-            "backfill_policy": dg.BackfillPolicy.multi_run(days_per_run()),
+            "backfill_policy": dg.BackfillPolicy.multi_run(settings.max_partitions_per_run),
             "retry_policy": retries(),
             "hooks": {restart_run},
             "io_manager_key": name,
@@ -129,7 +131,8 @@ def retries() -> dg.RetryPolicy:
     Dagster cannot be interrupted while it waits for the next attempt, so a cancelled run ends after
     that wait: by default 2, 4, 6 and 8 seconds, and not 2, 6 and 14 as with exponential backoff.
     """
-    return dg.RetryPolicy(max_retries=4, delay=retry_delay(), backoff=dg.Backoff.LINEAR)
+    delay = DefinitionSettings.from_env().retry_delay
+    return dg.RetryPolicy(max_retries=4, delay=delay, backoff=dg.Backoff.LINEAR)
 
 
 def define_trip_file(stage: Stage) -> dg.AssetSpec:
@@ -138,7 +141,7 @@ def define_trip_file(stage: Stage) -> dg.AssetSpec:
         stage.key("trip_file"),
         group_name=stage.service.name,
         kinds={"csv", "parquet"},
-        owners=owners(),
+        owners=DefinitionSettings.from_env().owners,
         tags={"service": stage.service.name, "layer": "source"},
         partitions_def=monthly_partitions(),
         description=f"TLC's month file of {stage.service.name} trips, as published. "
@@ -204,9 +207,9 @@ def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
         ins={"raw_trips": dg.AssetIn(stage.key("raw_trips"), dagster_type=DAYS)},
         check_specs=stage.specs("cleaned_trips", checks.CLEANED_CHECKS),
         # Other rules are other code: the UI then shows the days as stale.
-        code_version=cleaning_version(drop_rules()),
+        code_version=cleaning_version(definition_rules()),
         description="A day's trips as a typed pandas frame in the service's one schema, without "
-        f"the rows that TAXI_DROP names: {described(drop_rules())}.",
+        f"the rows that TAXI_DROP names: {described(definition_rules())}.",
     )
     def cleaned_trips(
         context: dg.AssetExecutionContext,

@@ -19,7 +19,7 @@ from taxi_assets.partitions import daily_partitions, month_of_run, monthly_parti
 from taxi_assets.report.figures import DayFigures, MonthFigures, columns, count
 from taxi_assets.report.page import page
 from taxi_assets.report.picture import picture
-from taxi_assets.settings import owners
+from taxi_assets.settings.areas import DefinitionSettings
 from taxi_assets.tlc.schema import Service
 
 GROUP = "reports"
@@ -41,7 +41,7 @@ def monthly_report(service: Service) -> dg.AssetsDefinition:
         key=stage.key("monthly_report"),
         group_name=GROUP,
         kinds={"html", "png"},
-        owners=owners(),
+        owners=DefinitionSettings.from_env().owners,
         tags={"service": service.name, "layer": "report"},
         partitions_def=monthly_partitions(),
         deps=[dg.AssetDep(stage.key("gcs_trips"), partition_mapping=days_of_month)],

@@ -23,7 +23,7 @@ import requests
 import urllib3
 
 from taxi_assets.errors import SourceError
-from taxi_assets.settings import LimitSettings
+from taxi_assets.settings.areas import LimitSettings
 from taxi_assets.tlc.http_session import LimitedSession
 
 CONNECT_SECONDS = 10.0
@@ -238,9 +238,9 @@ def download(
             stays.
 
     """
-    why, end = "", time.monotonic() + limits.download_seconds
+    why, end = "", time.monotonic() + limits.download_timeout_seconds
     meter = Meter(origin.label, progress)
-    with LimitedSession(HEADER_SECONDS, limits.download_seconds) as session:
+    with LimitedSession(HEADER_SECONDS, limits.download_timeout_seconds) as session:
         run = _Download(session, origin, part, meter, look, limits.max_download_bytes)
         for attempt in range(1, ATTEMPTS + 1):
             try:
@@ -249,7 +249,7 @@ def download(
                 why, wait = str(broken), broken.wait
             pause = _pause(attempt, wait)
             if session.expired.is_set() or time.monotonic() + pause > end:
-                raise _overdue(origin, part, why, limits.download_seconds)
+                raise _overdue(origin, part, why, limits.download_timeout_seconds)
             if attempt < ATTEMPTS:
                 again = f"attempt {attempt + 1} of {ATTEMPTS} in {pause:.1f} s"
                 progress(f"{origin.label}: {why}; {again}")

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.errors import SourceError, one_line
-from taxi_assets.settings import LimitSettings
+from taxi_assets.settings.areas import MAX_DAY_BYTES
 from taxi_assets.tlc.arrow_types import (
     is_text,
     plain,
@@ -94,7 +94,7 @@ class ParquetMonth:
 
 
 def open_parquet(
-    file: MonthFile, days: AbstractSet[int], max_day_bytes: int = LimitSettings.max_day_bytes
+    file: MonthFile, days: AbstractSet[int], max_day_bytes: int = MAX_DAY_BYTES
 ) -> ParquetMonth:
     """Open a `.parquet` month and look at its footer.
 

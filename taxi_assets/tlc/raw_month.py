@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from taxi_assets.errors import SourceError
 from taxi_assets.lazy_partitions import bounded_map
-from taxi_assets.settings import MOST_UNREADABLE, LimitSettings
+from taxi_assets.settings.areas import MAX_DAY_BYTES, MAX_INVALID_RATIO
 from taxi_assets.tlc.csv_blocks import Block, open_csv
 from taxi_assets.tlc.csv_split import (
     BLANK,
@@ -80,8 +80,8 @@ class RawMonth:
 
     file: MonthFile
     days: list[date]
-    most_unreadable: float = MOST_UNREADABLE
-    max_day_bytes: int = LimitSettings.max_day_bytes
+    most_unreadable: float = MAX_INVALID_RATIO
+    max_day_bytes: int = MAX_DAY_BYTES
     line: bytes = b""
     """Header line of a CSV month."""
     schema: pa.Schema | None = None

@@ -19,8 +19,8 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from taxi_assets.date_ranges import Month
 from taxi_assets.errors import SourceError
 from taxi_assets.redaction import redact_value
-from taxi_assets.settings import SAMPLE, LimitSettings
 from taxi_assets.settings.addresses import source_complaint
+from taxi_assets.settings.areas import SAMPLE, LimitSettings
 from taxi_assets.settings.private_folders import make_private
 from taxi_assets.tlc.cache import MonthFile, keep, keep_note, locked, read_note, remembered_sha256
 from taxi_assets.tlc.download import (
@@ -209,7 +209,7 @@ class _Job:
         parts = urlsplit(template)
         folder = self.downloads / self.service.name / _folder_of(parts)
         path = folder / self.name_of(PurePosixPath(parts.path).name, origin)
-        with locked(path, self.label, self.progress, self.limits.download_seconds):
+        with locked(path, self.label, self.progress, self.limits.download_timeout_seconds):
             part = Partial(path.with_name(f"{path.name}.part"))
             kept = self.kept(path)
             if kept is None:

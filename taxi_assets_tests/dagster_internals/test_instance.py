@@ -97,7 +97,7 @@ sys.stdin.readline()
 with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
     create_run_for_test(instance, job_name="none")
 """
-PAIRS = int(os.environ.get("TAXI_PAIRS", "3"))
+PAIRS = int(os.environ.get("PAIRS", "3"))
 
 
 def test_two_processes_make_the_files_of_an_empty_folder_at_once(tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ from dagster._core.loader import LoadingContextForTest
 
 from taxi_assets.definitions import build_defs
 from taxi_assets.defs.resources.lake import LayoutName
-from taxi_assets.settings import Layout
 from taxi_assets.settings.rule_names import RuleName
+from taxi_assets.settings.stores import Layout
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.rules import RULES
 from taxi_assets_tests import stores

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taxi_assets.errors import SettingsError
-from taxi_assets.settings.automation import AutomationSettings
+from taxi_assets.settings.areas import AutomationSettings
 
 
 @pytest.mark.parametrize(
@@ -19,9 +19,9 @@ from taxi_assets.settings.automation import AutomationSettings
     ],
 )
 def test_the_lag_follows_the_source(env: dict[str, str], days: int) -> None:
-    assert AutomationSettings.from_env(env) == AutomationSettings(
-        running=False, lag_days=days, months_per_tick=3, look_seconds=3600
-    )
+    found = AutomationSettings.from_env(env)
+    assert found == AutomationSettings(schedule_lag_days=days)
+    assert (found.running, found.months_per_tick, found.sensor_interval_seconds) == (False, 3, 3600)
 
 
 def test_every_one_is_a_setting() -> None:
@@ -31,19 +31,21 @@ def test_every_one_is_a_setting() -> None:
         "TAXI_MONTHS_PER_TICK": "12",
         "TAXI_SENSOR_INTERVAL_SECONDS": "600",
     }
-    assert AutomationSettings.from_env(env) == AutomationSettings(
-        running=True, lag_days=95, months_per_tick=12, look_seconds=600
-    )
+    found = AutomationSettings.from_env(env)
+    assert found.running
+    assert found.schedule_lag_days == 95
+    assert found.months_per_tick == 12
+    assert found.sensor_interval_seconds == 600
 
 
-def test_wrong_ones_are_named_together() -> None:
+def test_invalid_ones_are_named_together() -> None:
     env = {
         "TAXI_AUTOMATION": "on",
         "TAXI_SCHEDULE_LAG_DAYS": "0",
         "TAXI_MONTHS_PER_TICK": "x",
         "TAXI_SENSOR_INTERVAL_SECONDS": "-1",
     }
-    with pytest.raises(SettingsError, match=r"^automation: ") as refused:
+    with pytest.raises(SettingsError, match=r"^automation: ") as rejected:
         AutomationSettings.from_env(env)
     for name in env:
-        assert name in str(refused.value)
+        assert name in str(rejected.value)

@@ -23,8 +23,8 @@ from taxi_assets.settings import Settings
 @dg.op
 def write():
     settings = Settings.from_env()
-    seen = [str(settings.home), str(settings.lake.path), settings.source, settings.bigquery.dataset]
-    seen.append(os.environ.get("GOOGLE_APPLICATION_CREDENTIALS"))
+    seen = [str(settings.home), str(settings.lake.path), settings.source.template]
+    seen += [settings.bigquery.dataset, settings.bigquery.key_file]
     pathlib.Path(os.environ["SEEN"]).write_text(json.dumps(seen))
 
 @dg.job(executor_def=dg.in_process_executor)
@@ -35,8 +35,8 @@ SEEN = """
 import json, os
 from taxi_assets.settings import Settings
 settings = Settings.from_env()
-seen = [str(settings.home), str(settings.lake.path), settings.source, settings.bigquery.dataset]
-print(json.dumps([*seen, os.environ.get("GOOGLE_APPLICATION_CREDENTIALS")]))
+seen = [str(settings.home), str(settings.lake.path), settings.source.template]
+print(json.dumps([*seen, settings.bigquery.dataset, settings.bigquery.key_file]))
 """
 
 
@@ -143,7 +143,7 @@ def test_from_any_other_folder_it_is_the_checkout_of_this_package(tmp_path: Path
 def test_dagsters_own_folder_is_not_changed_under_a_run(project: Path, tmp_path: Path) -> None:
     with (project / ".env").open("a") as file:
         file.write(f"DAGSTER_HOME={tmp_path}\n")
-    script = "import os; from taxi_assets.settings import start_date; start_date(); "
+    script = "import os; from taxi_assets.settings import Settings; Settings.from_env(); "
     script += "print(os.environ.get('DAGSTER_HOME'))"
     assert run(project, sys.executable, "-c", script).stdout == f"{tmp_path}\n"
     # There Dagster has read no file, and taken another folder.

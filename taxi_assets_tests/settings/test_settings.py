@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import traceback
 from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+from pydantic import SecretStr
 
 from taxi_assets.errors import SettingsError
-from taxi_assets.settings import (
-    BigQuerySettings,
-    LakeSettings,
-    PostgresSettings,
-    Settings,
-    days_per_run,
-    drop_rules,
-    owners,
-    retry_delay,
-    start_date,
+from taxi_assets.settings import AREAS, Settings, definition_rules, find_problems
+from taxi_assets.settings.areas import (
+    CleaningSettings,
+    DefinitionSettings,
+    LimitSettings,
+    RunSettings,
+    SourceSettings,
+    StackSettings,
 )
+from taxi_assets.settings.base import SettingsArea
+from taxi_assets.settings.stores import BigQuerySettings, LakeSettings, PostgresSettings
 from taxi_assets.trips.rules import RULES
 
 POSTGRES = {
@@ -37,48 +39,69 @@ GCP = {
 }
 
 
+EMBEDDED = PostgresSettings(host=None, dbname="", user="", password=SecretStr(""))
+
+
 def test_local_needs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     home = tmp_path / ".taxi"
-    assert Settings.from_env({}) == Settings(
-        profile="local",
-        home=home,
-        source="sample",
-        postgres=PostgresSettings(host=None),
-        lake=LakeSettings("taxi", "hive", home / "lake" / "taxi"),
-        bigquery=BigQuerySettings("taxi-local", "ny_taxi", "US", None, embedded=True),
-        most_unreadable=0.01,
+    settings = Settings.from_env({})
+    assert settings == Settings(
+        stack=StackSettings(profile="local", home=home),
+        definitions=DefinitionSettings(),
+        source=SourceSettings(source=SecretStr("sample")),
+        limits=LimitSettings(),
+        cleaning=CleaningSettings(),
+        runs=RunSettings(),
+        postgres=EMBEDDED,
+        lake=LakeSettings(home=home, bucket_name="taxi"),
+        bigquery=BigQuerySettings(project="taxi-local"),
     )
-    assert Settings.from_env({}).needs_local_stack
+    assert settings.lake.path == home / "lake" / "taxi"
+    assert settings.needs_local_stack
+    # Not what another folder had.
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path / "below")
+    assert Settings.from_env({}).home == tmp_path / "below" / ".taxi"
 
 
 def test_gcp_takes_what_it_is_given(tmp_path: Path) -> None:
     settings = Settings.from_env({**GCP, "TAXI_HOME": str(tmp_path)})
-    assert settings == Settings(
-        profile="gcp",
-        home=tmp_path,
-        source=TEMPLATE,
-        postgres=PostgresSettings("db", 5432, "trips", "loader", "hunter2", "ny_taxi", 10),
-        lake=LakeSettings("my-bucket", "hive", None),
-        bigquery=BigQuerySettings("my-project", "ny_taxi", "US", None, embedded=False),
+    assert settings.profile == "gcp"
+    assert settings.source.template == TEMPLATE
+    assert settings.postgres == PostgresSettings(
+        host="db",
+        dbname="trips",
+        user="loader",
+        password=SecretStr("hunter2"),
     )
+    assert (settings.lake.bucket, settings.lake.path) == ("my-bucket", None)
+    assert settings.bigquery == BigQuerySettings(profile="gcp", project="my-project")
+    assert not settings.bigquery.embedded
     assert not settings.needs_local_stack
+
+
+def test_an_area_that_is_constructed_reads_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAXI_MAX_DAY_BYTES", "1")
+    monkeypatch.setenv("BIGQUERY_DATASET", "other")
+    assert LimitSettings().max_day_bytes == 512 << 20
+    assert BigQuerySettings(project="p").dataset == "ny_taxi"
 
 
 @pytest.mark.parametrize(
     ("name", "value", "path"),
     [
-        ("TAXI_HOME", "/srv/taxi", "home"),
-        ("TAXI_SOURCE", TEMPLATE, "source"),
-        ("TAXI_MAX_INVALID_RATIO", "0.25", "most_unreadable"),
+        ("TAXI_HOME", "/srv/taxi", "stack.home"),
+        ("TAXI_SOURCE", TEMPLATE, "source.template"),
+        ("TAXI_MAX_INVALID_RATIO", "0.25", "cleaning.max_invalid_ratio"),
         ("POSTGRES_HOST", "other", "postgres.host"),
         ("POSTGRES_PORT", "6543", "postgres.port"),
         ("POSTGRES_DBNAME", "other", "postgres.dbname"),
         ("POSTGRES_USER", "other", "postgres.user"),
         ("POSTGRES_PASSWORD", "other", "postgres.password"),
-        ("POSTGRES_SCHEMA", "other", "postgres.schema"),
+        ("POSTGRES_SCHEMA", "other", "postgres.schema_name"),
         ("POSTGRES_CONNECT_TIMEOUT", "3", "postgres.connect_timeout"),
-        ("TAXI_LAKE_LAYOUT", "date", "lake.layout"),
+        ("TAXI_LAKE_LAYOUT", "date", "lake.lake_layout"),
         ("GCS_BUCKET", "other", "lake.bucket"),
         ("GCP_PROJECT", "example.com:other", "bigquery.project"),
         ("BIGQUERY_DATASET", "other", "bigquery.dataset"),
@@ -94,38 +117,38 @@ def test_a_variable_overrides_its_profile(profile: str, name: str, value: str, p
     found: object = Settings.from_env({**GCP, "TAXI_PROFILE": profile, name: value})
     for part in path.split("."):
         found = getattr(found, part)
-    assert str(found) == value
+    assert str(found.get_secret_value() if isinstance(found, SecretStr) else found) == value
 
 
 @pytest.mark.parametrize("text", ["", "0", "0.0", "1", "1e-3", ".5"])
 def test_the_share_of_unreadable_rows(text: str) -> None:
     settings = Settings.from_env({"TAXI_MAX_INVALID_RATIO": text})
-    assert settings.most_unreadable == float(text or 0.01)
+    assert settings.cleaning.max_invalid_ratio == float(text or 0.01)
 
 
 @pytest.mark.parametrize(
     ("days", "downloads"), [("", 90), ("1", 1), ("365", 365), ("forever", None), ("Forever", None)]
 )
 def test_how_long_downloads_are_kept(days: str, downloads: int | None) -> None:
-    keep = Settings.from_env({"TAXI_DOWNLOAD_RETENTION_DAYS": days}).keep
-    assert keep.downloads == (timedelta(days=downloads) if downloads else None)
+    runs = RunSettings.from_env({"TAXI_DOWNLOAD_RETENTION_DAYS": days})
+    assert runs.download_retention == (timedelta(days=downloads) if downloads else None)
 
 
 @pytest.mark.parametrize(("hours", "temporary"), [("", 6), ("1", 1), ("48", 48)])
 def test_how_long_temporary_files_are_kept(hours: str, temporary: int) -> None:
-    keep = Settings.from_env({"TAXI_TEMP_RETENTION_HOURS": hours}).keep
-    assert keep.temporary == timedelta(hours=temporary)
+    runs = RunSettings.from_env({"TAXI_TEMP_RETENTION_HOURS": hours})
+    assert runs.temp_retention == timedelta(hours=temporary)
 
 
 @pytest.mark.parametrize("text", ["", "2", "0.05", "3600"])
 def test_the_delay_before_a_retry(text: str) -> None:
-    assert retry_delay({"TAXI_RETRY_DELAY": text}) == float(text or 2)
+    assert DefinitionSettings.from_env({"TAXI_RETRY_DELAY": text}).retry_delay == float(text or 2)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "3601"])
 def test_a_wrong_delay_before_a_retry(text: str) -> None:
-    with pytest.raises(SettingsError, match="write seconds, over 0 and at most 3600"):
-        retry_delay({"TAXI_RETRY_DELAY": text})
+    with pytest.raises(SettingsError, match=f"^definition: TAXI_RETRY_DELAY='{text}' should be "):
+        DefinitionSettings.from_env({"TAXI_RETRY_DELAY": text})
 
 
 def test_an_empty_variable_is_not_set() -> None:
@@ -135,23 +158,32 @@ def test_an_empty_variable_is_not_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lake", "expected"),
+    ("lake", "bucket", "path"),
     [
-        ("gs://other", LakeSettings("other", "hive", None)),
-        ("gs://other/", LakeSettings("other", "hive", None)),
-        ("/srv/lake", LakeSettings("lake", "hive", Path("/srv/lake"))),
+        ("gs://other", "other", None),
+        ("gs://other/", "other", None),
+        ("/srv/lake", "lake", Path("/srv/lake")),
     ],
 )
-@pytest.mark.parametrize("env", [{}, GCP], ids=["local", "gcp"])
+@pytest.mark.parametrize("env", [{}, GCP, {**GCP, "GCS_BUCKET": ""}], ids=["local", "gcp", "alone"])
 def test_the_lake_is_a_bucket_or_a_folder(
-    env: dict[str, str], lake: str, expected: LakeSettings
+    env: dict[str, str], lake: str, bucket: str, path: Path | None
 ) -> None:
-    assert Settings.from_env({**env, "TAXI_LAKE": lake}).lake == expected
+    found = Settings.from_env({**env, "TAXI_LAKE": lake}).lake
+    assert (found.bucket, found.path, found.lake_layout) == (bucket, path, "hive")
 
 
 def test_the_local_bucket_is_a_folder_under_home() -> None:
     lake = Settings.from_env({"TAXI_HOME": "/srv/taxi", "GCS_BUCKET": "own"}).lake
-    assert lake == LakeSettings("own", "hive", Path("/srv/taxi/lake/own"))
+    assert (lake.bucket, lake.path) == ("own", Path("/srv/taxi/lake/own"))
+
+
+@pytest.mark.parametrize(
+    ("host", "emulator"),
+    [("", None), ("localhost:9", "http://localhost:9"), ("https://gcs:9", "https://gcs:9")],
+)
+def test_the_emulator_of_gcs(host: str, emulator: str | None) -> None:
+    assert LakeSettings.from_env({"STORAGE_EMULATOR_HOST": host}).emulator == emulator
 
 
 def test_local_may_use_another_postgres_or_bigquery() -> None:
@@ -161,20 +193,20 @@ def test_local_may_use_another_postgres_or_bigquery() -> None:
 
 
 WRONG = [
-    ("TAXI_PROFILE", "aws", "TAXI_PROFILE='aws' is none of local, gcp"),
-    ("TAXI_LAKE_LAYOUT", "flat", "TAXI_LAKE_LAYOUT='flat' is none of hive, date"),
-    ("TAXI_LAKE", "gs://", "TAXI_LAKE='gs://' is no gs://<bucket>"),
-    ("TAXI_LAKE", "gs://bucket/prefix", "TAXI_LAKE='gs://bucket/prefix' is no gs://<bucket>"),
+    ("TAXI_PROFILE", "aws", "TAXI_PROFILE='aws' should be 'local' or 'gcp'"),
+    ("TAXI_LAKE_LAYOUT", "flat", "TAXI_LAKE_LAYOUT='flat' should be 'hive' or 'date'"),
+    ("TAXI_LAKE", "gs://", "TAXI_LAKE is not gs://<bucket>"),
+    ("TAXI_LAKE", "gs://bucket/prefix", "TAXI_LAKE is not gs://<bucket>"),
     ("TAXI_SOURCE", "/data/{service}.csv", "with {year}, {month}"),
     ("TAXI_SOURCE", "samples", "neither 'sample' nor a template with {service}, {year}, {month}"),
-    ("POSTGRES_SCHEMA", 'x"; DROP', "POSTGRES_SCHEMA='x\"; DROP' must match"),
-    ("POSTGRES_SCHEMA", "a" * 64, "must match"),
-    ("BIGQUERY_DATASET", "my-set", "BIGQUERY_DATASET='my-set' must match"),
-    ("BIGQUERY_ENDPOINT", "localhost:9050", "BIGQUERY_ENDPOINT is no http://"),
-    ("BIGQUERY_TOKEN", "two words", "BIGQUERY_TOKEN has other characters than letters"),
-    ("GCS_BUCKET", "Bucket", "GCS_BUCKET='Bucket' must match"),
-    ("GCS_BUCKET", "gs://bucket", "must match"),
-    ("GCP_PROJECT", "my`project", "GCP_PROJECT='my`project' must match"),
+    ("POSTGRES_SCHEMA", 'x"; DROP', "POSTGRES_SCHEMA='x\"; DROP' is not a name of"),
+    ("POSTGRES_SCHEMA", "a" * 64, "is not a name of"),
+    ("BIGQUERY_DATASET", "my-set", "BIGQUERY_DATASET='my-set' is not a name of letters"),
+    ("BIGQUERY_ENDPOINT", "localhost:9050", "BIGQUERY_ENDPOINT is not an http://"),
+    ("BIGQUERY_TOKEN", "two words", "BIGQUERY_TOKEN is not a token of letters"),
+    ("GCS_BUCKET", "Bucket", "GCS_BUCKET='Bucket' is not the name of a bucket"),
+    ("GCS_BUCKET", "gs://bucket", "is not the name of a bucket"),
+    ("GCP_PROJECT", "my`project", "GCP_PROJECT='my`project' is not the id of a project"),
     *[
         ("POSTGRES_PORT", text, f"POSTGRES_PORT={text!r} is not a whole number from 1 to 65535")
         for text in ("five", "0", "-1", "70000", "5432.0", " 5432")
@@ -188,7 +220,7 @@ WRONG = [
         (
             "TAXI_MAX_INVALID_RATIO",
             text,
-            f"TAXI_MAX_INVALID_RATIO={text!r} is not a number from 0 to 1",
+            f"TAXI_MAX_INVALID_RATIO={text!r} should be ",
         )
         for text in ("-0.1", "1.1", "nan", "inf", "0,01", "1 %", "few")
     ],
@@ -196,6 +228,20 @@ WRONG = [
         ("TAXI_DOWNLOAD_RETENTION_DAYS", text, f"={text!r} is neither 'forever' nor a whole number")
         for text in ("0", "-1", "1.5", "never", "36501")
     ],
+    *[
+        ("TAXI_LOCK_TIMEOUT", text, "is not a whole number from 1 to 604800")
+        for text in ("0", "604801", "soon")
+    ],
+    *[
+        ("TAXI_RAW_RETENTION_DAYS", text, "is not a whole number from 0 to 36500")
+        for text in ("-1", "forever")
+    ],
+    ("TAXI_RUN_RETENTION_DAYS", "0", "='0' is not a whole number from 1 to 36500"),
+    ("TAXI_SERVICES", "Yellow Cab", "TAXI_SERVICES='Yellow Cab' is not a list of services"),
+    ("TAXI_SERVICES", ",", "is not a list of services such as yellow,green"),
+    ("TAXI_ZONES", "s3://bucket/zones.zip", "TAXI_ZONES cannot be used, s3:// is not supported"),
+    ("TAXI_END_DATE", "2020-12-31", "='2020-12-31' is before TAXI_START_DATE (2021-01-01)"),
+    ("TAXI_LOCAL_IDLE_TIMEOUT", "soon", "TAXI_LOCAL_IDLE_TIMEOUT='soon' should be a valid number"),
     *[
         ("TAXI_TEMP_RETENTION_HOURS", text, "is not a whole number from 1 to 8760")
         for text in ("0", "-1", "0.5", "forever")
@@ -209,14 +255,14 @@ def test_a_wrong_value_is_named(name: str, value: str, said: str) -> None:
         Settings.from_env({**POSTGRES, name: value})
     message = str(refused.value)
     assert said in message
-    assert message.count(";") == message.count(value) * value.count(";")  # the only complaint
+    assert message.count(";") == message.count(value) * value.count(";")  # the only problem
     assert message.endswith("Set them in the environment or in .env (see .env.example).")
 
 
 @pytest.mark.parametrize("name", sorted(set(GCP) - {"TAXI_PROFILE"}))
 def test_gcp_names_what_is_missing(name: str) -> None:
     for env in ({**GCP, name: ""}, {key: GCP[key] for key in GCP if key != name}):
-        with pytest.raises(SettingsError, match=rf"^profile gcp: {name} is missing\. Set"):
+        with pytest.raises(SettingsError, match=rf"^profile 'gcp': {name} is missing\. Set"):
             Settings.from_env(env)
 
 
@@ -225,7 +271,7 @@ def test_one_error_lists_everything() -> None:
     with pytest.raises(SettingsError) as refused:
         Settings.from_env({**env, "TAXI_LAKE_LAYOUT": "flat", "POSTGRES_SCHEMA": "a b"})
     for name in [*set(GCP) - {"TAXI_PROFILE"}, *env, "TAXI_LAKE_LAYOUT", "POSTGRES_SCHEMA"]:
-        assert name in str(refused.value).replace("profile gcp", "TAXI_PROFILE")
+        assert name in str(refused.value).replace("profile 'gcp'", "TAXI_PROFILE")
 
 
 def test_a_half_given_postgres_is_named_in_full() -> None:
@@ -240,9 +286,9 @@ SECRET_SOURCE = "https://me:hunter2@host/{service}/{year}-{month}.csv?sig=hunter
 
 def test_no_password_is_shown() -> None:
     settings = Settings.from_env({**GCP, "TAXI_SOURCE": SECRET_SOURCE})
-    assert settings.postgres.password == POSTGRES["POSTGRES_PASSWORD"]
-    assert "hunter2" in settings.source
-    for shown in (repr(settings), str(settings), repr(settings.postgres)):
+    assert settings.postgres.password.get_secret_value() == POSTGRES["POSTGRES_PASSWORD"]
+    assert "hunter2" in settings.source.template
+    for shown in (repr(settings), str(settings), settings.postgres.model_dump_json()):
         assert "hunter2" not in shown
     with pytest.raises(SettingsError) as refused:
         Settings.from_env({**GCP, "TAXI_SOURCE": SECRET_SOURCE[9:-22], "POSTGRES_PORT": "x"})
@@ -253,57 +299,62 @@ def test_no_password_is_shown() -> None:
 def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_SCHEMA", "own")
     monkeypatch.setenv("TAXI_START_DATE", "2020-05-01")
-    monkeypatch.setenv("TAXI_MAX_PARTITIONS_PER_RUN", "7")
-    assert Settings.from_env().postgres.schema == "own"
-    assert (start_date(), days_per_run()) == (date(2020, 5, 1), 7)
+    assert Settings.from_env().postgres.schema_name == "own"
+    assert DefinitionSettings.from_env().start_date == date(2020, 5, 1)
+    monkeypatch.setenv("TAXI_START_DATE", "2020-06-01")
+    assert DefinitionSettings.from_env().start_date == date(2020, 6, 1)
 
 
-@pytest.mark.parametrize(("text", "day"), [("", "2021-01-01"), ("2019-07-01", "2019-07-01")])
-def test_the_first_partition(text: str, day: str) -> None:
-    assert str(start_date({"TAXI_START_DATE": text})) == day
-    assert str(start_date({})) == "2021-01-01"
+@pytest.mark.parametrize("name", ["TAXI_START_DATE", "TAXI_END_DATE"])
+@pytest.mark.parametrize(
+    "text", ["2021-1-1", "2021-02-30", "01/02/2021", "now", "2021-01", "20210101", "1609459200"]
+)
+def test_a_date_has_one_form(name: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}=.* is not a date: write it as 2021-01-01"):
+        DefinitionSettings.from_env({name: text})
 
 
-@pytest.mark.parametrize("text", ["2021-1-1", "2021-02-30", "01/02/2021", "now", "2021-01"])
-def test_a_first_partition_that_is_no_date_is_refused(text: str) -> None:
-    with pytest.raises(
-        SettingsError, match=f"TAXI_START_DATE='{text}': write a date as 2021-01-01"
-    ):
-        start_date({"TAXI_START_DATE": text})
-
-
-@pytest.mark.parametrize(("text", "days"), [("", 31), ("1", 1), ("366", 366)])
-def test_days_of_a_run(text: str, days: int) -> None:
-    assert days_per_run({"TAXI_MAX_PARTITIONS_PER_RUN": text}) == days
-    assert days_per_run({}) == 31
+def test_what_is_defined() -> None:
+    settings = DefinitionSettings.from_env({})
+    assert settings.services == ("yellow", "green")
+    assert (settings.start_date, settings.end_date) == (date(2021, 1, 1), None)
+    assert settings.max_partitions_per_run == 31
+    env = {
+        "TAXI_SERVICES": " fhv, green,fhv",
+        "TAXI_START_DATE": "2019-07-01",
+        "TAXI_END_DATE": "2019-07-01",
+        "TAXI_MAX_PARTITIONS_PER_RUN": "366",
+    }
+    settings = DefinitionSettings.from_env(env)
+    assert settings.services == ("fhv", "green")
+    assert settings.start_date == settings.end_date == date(2019, 7, 1)
+    assert settings.max_partitions_per_run == 366
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "1.5", "all"])
 def test_days_of_a_run_must_be_a_number(text: str) -> None:
-    with pytest.raises(
-        SettingsError, match=f"TAXI_MAX_PARTITIONS_PER_RUN='{text}': write a whole number"
-    ):
-        days_per_run({"TAXI_MAX_PARTITIONS_PER_RUN": text})
+    wanted = f"TAXI_MAX_PARTITIONS_PER_RUN='{text}' is not a whole number from 1 to 36500"
+    with pytest.raises(SettingsError, match=wanted):
+        DefinitionSettings.from_env({"TAXI_MAX_PARTITIONS_PER_RUN": text})
 
 
 @pytest.mark.parametrize(
     ("text", "names"),
     [
-        ("", ["team:taxi"]),
-        ("team:data", ["team:data"]),
-        (" a@b.nyc , team:data-1", ["a@b.nyc", "team:data-1"]),
+        ("", ("team:taxi",)),
+        ("team:data", ("team:data",)),
+        (" a@b.nyc , team:data-1", ("a@b.nyc", "team:data-1")),
     ],
 )
-def test_owners(text: str, names: list[str]) -> None:
-    assert owners({"TAXI_OWNERS": text}) == names
-    assert owners({}) == ["team:taxi"]
+def test_owners(text: str, names: tuple[str, ...]) -> None:
+    assert DefinitionSettings.from_env({"TAXI_OWNERS": text}).owners == names
 
 
 @pytest.mark.parametrize("text", ["somebody", "team:", "a@b", "a@b.nyc, data", ","])
-def test_owners_that_dagster_would_refuse_are_refused_by_name(text: str) -> None:
-    with pytest.raises(SettingsError, match="write e-mail addresses or team:<name>") as refused:
-        owners({"TAXI_OWNERS": text})
-    assert repr(text) in str(refused.value)
+def test_owners_that_dagster_would_reject_are_rejected_by_name(text: str) -> None:
+    with pytest.raises(SettingsError, match="write e-mail addresses or team:<name>") as rejected:
+        DefinitionSettings.from_env({"TAXI_OWNERS": text})
+    assert f"TAXI_OWNERS ({text.strip(',')})" in str(rejected.value)
 
 
 @pytest.mark.parametrize(
@@ -318,13 +369,68 @@ def test_owners_that_dagster_would_refuse_are_refused_by_name(text: str) -> None
 )
 def test_rules_by_name(text: str | None, rules: tuple[str, ...]) -> None:
     env = {} if text is None else {"TAXI_DROP": text}
-    assert drop_rules(env) == Settings.from_env(env).drop == rules
+    assert Settings.from_env(env).cleaning.drop == rules
 
 
-def test_an_unknown_rule_is_refused_and_the_known_ones_named() -> None:
+def test_an_unknown_rule_is_rejected_and_the_known_ones_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     with pytest.raises(
         SettingsError, match="TAXI_DROP names 'typo': the rules are zero_pass"
     ) as no:
         Settings.from_env({"TAXI_DROP": "zero_distance,typo"})
     for name in RULES:
         assert name in str(no.value)
+    # The definitions load all the same, so that a run can say so.
+    monkeypatch.setenv("TAXI_DROP", "zero_distance,typo")
+    assert definition_rules() == ("zero_passengers", "null_passengers")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("TAXI_DAYS_PER_RUN", ", the closest is TAXI_MAX_PARTITIONS_PER_RUN"),
+        ("TAXI_STARTDATE", ", the closest is TAXI_START_DATE"),
+        ("TAXI_ALERT_URL", ", the closest is TAXI_ALERT_URLS"),
+        ("TAXI_ALERT_SLACK_WEBHOOK", ""),
+        ("TAXI_X", ""),
+    ],
+)
+def test_a_variable_that_is_none_of_ours_is_an_error(name: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name} is not a setting{said}[.] Set") as rejected:
+        Settings.from_env({name: "hunter2"})
+    assert "hunter2" not in str(rejected.value)
+    assert Settings.from_env({name.lower(): "x", "TAXI_IMAGE_TAG": "1"}) == Settings.from_env({})
+
+
+def test_the_problems_of_all_areas_are_found_together() -> None:
+    env = {
+        "TAXI_PROFILE": "aws",
+        "TAXI_HOME": "a:b@c",
+        "TAXI_START_DATE": "x",
+        "TAXI_SOURCE": "x",
+        "TAXI_MAX_DAY_BYTES": "x",
+        "TAXI_DROP": "x",
+        "TAXI_LOCK_TIMEOUT": "x",
+        "POSTGRES_SCHEMA": "-",
+        "STORAGE_EMULATOR_HOST": "a@b",
+        "BIGQUERY_TIMEOUT": "x",
+        "TAXI_AUTOMATION": "x",
+        "TAXI_ALERT_URLS": "x",
+        "TAXI_TYPO": "x",
+    }
+    problems = find_problems(env)
+    assert [problem.partition("=")[0].split()[0] for problem in problems] == list(env)
+    assert find_problems({}) == []
+
+
+@pytest.mark.parametrize("area", AREAS.values(), ids=AREAS)
+def test_no_message_of_pydantic_reaches_ours(area: type[SettingsArea]) -> None:
+    """Its `input_value=` would show what was mistyped."""
+    env = dict.fromkeys(area.variables(), "a:hunter2@b\n")
+    with pytest.raises(SettingsError) as rejected:
+        area.from_env(env)
+    chain = "".join(traceback.format_exception(rejected.value))
+    assert "hunter2" not in chain
+    for word in ("input_value", "pydantic.dev", "ValidationError", "Input should"):
+        assert word not in chain

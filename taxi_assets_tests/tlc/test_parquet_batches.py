@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from taxi_assets.defs.month_split import spool_of
 from taxi_assets.errors import SourceError
-from taxi_assets.settings import LimitSettings
+from taxi_assets.settings.areas import MAX_DAY_BYTES
 from taxi_assets.tlc import parquet_batches as parquet_module
 from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.services import YELLOW
@@ -304,9 +304,9 @@ def test_the_largest_published_day_fits_twice() -> None:
     )
     fields = line.split(",")
     assert len(fields) == 24
-    assert 2 * 900_000 * (len(line) + 1) < LimitSettings.max_day_bytes
+    assert 2 * 900_000 * (len(line) + 1) < MAX_DAY_BYTES
     columns = {
         str(at): pa.array([START if ":" in field else 1.5 if "." in field else field] * 1000)
         for at, field in enumerate(fields)
     }
-    assert 2 * 900 * pa.table(columns).nbytes < LimitSettings.max_day_bytes
+    assert 2 * 900 * pa.table(columns).nbytes < MAX_DAY_BYTES

@@ -13,7 +13,7 @@ import pytest
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.errors import SourceError, UnavailableError
-from taxi_assets.settings import SAMPLE
+from taxi_assets.settings.areas import SAMPLE
 from taxi_assets.tlc import download
 from taxi_assets.tlc import probe as look_module
 from taxi_assets.tlc.download import SourceUnavailableError, Version

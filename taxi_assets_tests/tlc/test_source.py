@@ -23,7 +23,7 @@ import pytest
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.errors import SourceError, UnavailableError
-from taxi_assets.settings import SAMPLE, LimitSettings
+from taxi_assets.settings.areas import SAMPLE, LimitSettings
 from taxi_assets.tlc import cache as kept
 from taxi_assets.tlc import download
 from taxi_assets.tlc import integrity as whole
@@ -328,7 +328,7 @@ def test_nobody_listens(desk: Desk) -> None:
 def impatient(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.setattr(download, "RATE_SECONDS", 0.2)
     monkeypatch.setattr(download, "HEADER_SECONDS", 0.3)
-    desk.limits = LimitSettings(max_download_bytes=4 << 20, download_seconds=30)
+    desk.limits = LimitSettings(max_download_bytes=4 << 20, download_timeout_seconds=30)
     return desk
 
 
@@ -344,7 +344,7 @@ def test_a_source_at_a_few_bytes_a_second_is_given_up_and_gone_on_from(
 
 
 def test_all_attempts_together_have_an_end(site: Site, impatient: Desk) -> None:
-    impatient.limits = LimitSettings(download_seconds=0.5)
+    impatient.limits = LimitSettings(download_timeout_seconds=0.5)
     site.acts = [stall] * 9
     began = time.monotonic()
     with pytest.raises(
@@ -409,7 +409,7 @@ def test_a_length_that_is_too_short_is_a_cut_file(site: Site, desk: Desk) -> Non
 
 def test_another_run_that_hangs_is_not_waited_for(site: Site, desk: Desk) -> None:
     path = desk.fetch(site.template).path
-    desk.limits = LimitSettings(download_seconds=0.3)
+    desk.limits = LimitSettings(download_timeout_seconds=0.3)
     with (
         kept.locked(path, "yellow", desk.lines.append),
         pytest.raises(UnavailableError, match="see whether its process hangs"),

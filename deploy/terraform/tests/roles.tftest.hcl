@@ -81,21 +81,21 @@ run "secret_settings_are_for_daemon_and_runs" {
   command = plan
 
   variables {
-    taxi_secrets = { TAXI_ALERT_WEBHOOK = "taxi-alert-webhook" }
+    taxi_secrets = { TAXI_ALERT_URLS = "taxi-alert-urls" }
   }
 
   assert {
     condition = { for key, grant in google_secret_manager_secret_iam_member.setting : key => grant.role } == {
-      "daemon taxi-alert-webhook" = "roles/secretmanager.secretAccessor"
-      "runner taxi-alert-webhook" = "roles/secretmanager.secretAccessor"
+      "daemon taxi-alert-urls" = "roles/secretmanager.secretAccessor"
+      "runner taxi-alert-urls" = "roles/secretmanager.secretAccessor"
     }
     error_message = "Daemon and runs read it, the webserver does not."
   }
   assert {
     condition = (
-      contains(google_cloud_run_v2_job.daemon[0].template[0].template[0].containers[0].env[*].name, "TAXI_ALERT_WEBHOOK") &&
-      contains(google_cloud_run_v2_job.run[0].template[0].template[0].containers[0].env[*].name, "TAXI_ALERT_WEBHOOK") &&
-      !contains(google_cloud_run_v2_service.webserver[0].template[0].containers[0].env[*].name, "TAXI_ALERT_WEBHOOK")
+      contains(google_cloud_run_v2_job.daemon[0].template[0].template[0].containers[0].env[*].name, "TAXI_ALERT_URLS") &&
+      contains(google_cloud_run_v2_job.run[0].template[0].template[0].containers[0].env[*].name, "TAXI_ALERT_URLS") &&
+      !contains(google_cloud_run_v2_service.webserver[0].template[0].containers[0].env[*].name, "TAXI_ALERT_URLS")
     )
     error_message = "Who reads a secret has it in the environment."
   }

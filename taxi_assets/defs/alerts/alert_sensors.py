@@ -12,7 +12,7 @@ from dagster import DagsterEventType
 from taxi_assets.defs.alerts.message import Alert, alert_of
 from taxi_assets.defs.alerts.targets import send
 from taxi_assets.errors import SettingsError
-from taxi_assets.settings.alerts import TARGETS, AlertSettings, any_target
+from taxi_assets.settings.alerts import ALERT_URLS, AlertSettings, any_target
 
 SECONDS = 10
 """Between two ticks; Dagster's default is 30."""
@@ -60,16 +60,16 @@ def alert_sensors() -> list[dg.SensorDefinition]:
 def _targets() -> str:
     """Whom the sensors tell, or why nobody."""
     if not any_target():
-        return f"No target is set: {', '.join(TARGETS)}."
+        return f"No target is set ({ALERT_URLS})."
     try:
-        return f"Targets: {', '.join(AlertSettings.from_env().targets)}."
+        return f"Targets: {', '.join(AlertSettings.from_env().target_names)}."
     except SettingsError as error:
         return f"Nobody is told, the settings are wrong: {error}"
 
 
 def _react(context: dg.RunStatusSensorContext) -> dg.SkipReason | None:
     if not any_target():
-        return dg.SkipReason(f"no target is set: {', '.join(TARGETS)}")
+        return dg.SkipReason(f"no target is set ({ALERT_URLS})")
     settings = AlertSettings.from_env()
     alert = alert_of(
         context.instance,
@@ -95,9 +95,9 @@ def _tell(context: dg.RunStatusSensorContext, alert: Alert, settings: AlertSetti
     if tries >= MOST_TRIES or any(message.startswith(done) for message in noted):
         context.log.info(f"run {alert.run_id} was told of before")
         return
-    _note(context, f"{begun} {', '.join(settings.targets)}")
+    _note(context, f"{begun} {', '.join(settings.target_names)}")
     unsent = send(alert, settings)
-    told = ", ".join(name for name in settings.targets if name not in unsent)
+    told = ", ".join(name for name in settings.target_names if name not in unsent)
     untold = "; ".join(f"{name}: {reason}" for name, reason in unsent.items())
     _note(context, f"{done} {told or 'nobody'}" + (f" (not told: {untold})" if untold else ""))
     if untold:

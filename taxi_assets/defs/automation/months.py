@@ -13,8 +13,8 @@ import dagster as dg
 from dagster import DagsterEventType
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.partitions import daily_partitions
-from taxi_assets.settings import start_date
+from taxi_assets.partitions import daily_partitions, partitions_of_month
+from taxi_assets.settings.areas import DefinitionSettings
 from taxi_assets.tlc.download import Version
 from taxi_assets.tlc.schema import Service
 
@@ -62,8 +62,10 @@ class Loaded:
 def ended_months() -> list[Month]:
     """Months with daily partitions that are over, oldest first."""
     last = daily_partitions().get_last_partition_key()
-    month, months = Month.of(start_date()), list[Month]()
-    while last is not None and max(month.window) <= date.fromisoformat(last):
+    month, months = Month.of(DefinitionSettings.from_env().start_date), list[Month]()
+    while last is not None and (days := partitions_of_month(month)):
+        if max(days) > date.fromisoformat(last):
+            break
         months.append(month)
         month = Month.of(month.window.end)
     return months

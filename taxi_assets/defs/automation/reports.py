@@ -6,7 +6,7 @@ import warnings
 
 import dagster as dg
 
-from taxi_assets.settings.automation import AutomationSettings
+from taxi_assets.settings.areas import AutomationSettings
 from taxi_assets.tlc.schema import Service
 
 

@@ -8,8 +8,8 @@ import dagster as dg
 from taxi_assets.date_ranges import Month
 from taxi_assets.defs.jobs.daily import daily_job_name
 from taxi_assets.partitions import TIMEZONE
-from taxi_assets.settings import Settings, start_date
-from taxi_assets.settings.automation import AutomationSettings
+from taxi_assets.settings import Settings
+from taxi_assets.settings.areas import AutomationSettings, DefinitionSettings
 from taxi_assets.tlc.download import SourceUnavailableError
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.source import look
@@ -23,7 +23,7 @@ def daily_schedule(service: Service, automation: AutomationSettings) -> dg.Sched
     A day is requested when the source has its month. A source that does not answer costs no day:
     the day is requested all the same, since a run tries again and its failure is told of.
     """
-    lag = automation.lag_days
+    lag = automation.schedule_lag_days
 
     @dg.schedule(
         name=f"{service.name}_daily_schedule",
@@ -37,15 +37,21 @@ def daily_schedule(service: Service, automation: AutomationSettings) -> dg.Sched
         "(TAXI_SCHEDULE_LAG_DAYS). Skips while the day's month is not published.",
     )
     def daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        settings = DefinitionSettings.from_env()
         day = _morning(context.scheduled_execution_time) - timedelta(days=lag)
-        if day < start_date():
+        first, last = settings.start_date, settings.end_date
+        if day < first:
             return dg.SkipReason(
-                f"{day} ({lag} days ago) is before the first partition, {start_date()}: set "
+                f"{day} ({lag} days ago) is before the first partition, {first}: set "
                 "TAXI_START_DATE or TAXI_SCHEDULE_LAG_DAYS otherwise"
+            )
+        if last is not None and day > last:
+            return dg.SkipReason(
+                f"{day} ({lag} days ago) is after the last partition, {last} (TAXI_END_DATE)"
             )
         month = Month.of(day)
         try:
-            published = look(Settings.from_env().source, service, month) is not None
+            published = look(Settings.from_env().source.template, service, month) is not None
         except SourceUnavailableError as error:
             context.log.warning(f"{error}. {day} is requested all the same")
             published = True

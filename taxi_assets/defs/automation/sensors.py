@@ -8,12 +8,12 @@ from typing import Any
 import dagster as dg
 
 from taxi_assets.dagster_internals.partition_records import observation
-from taxi_assets.date_ranges import Month, Window, chunks
+from taxi_assets.date_ranges import Month, chunks
 from taxi_assets.defs.automation.months import SeenMonths, ended_months, identity, loaded
 from taxi_assets.defs.jobs.daily import daily_job_name
-from taxi_assets.partitions import RANGE
-from taxi_assets.settings import SAMPLE, Settings, days_per_run, start_date
-from taxi_assets.settings.automation import AutomationSettings
+from taxi_assets.partitions import RANGE, partitions_of_month
+from taxi_assets.settings import Settings
+from taxi_assets.settings.areas import SAMPLE, AutomationSettings, DefinitionSettings
 from taxi_assets.tlc.download import SourceUnavailableError, Version
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.source import look, place
@@ -36,7 +36,7 @@ def new_month_sensor(service: Service, automation: AutomationSettings) -> dg.Sen
     @dg.sensor(
         name=f"{service.name}_new_month_sensor",
         job_name=daily_job_name(service),
-        minimum_interval_seconds=automation.look_seconds,
+        minimum_interval_seconds=automation.sensor_interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING
         if automation.running
         else dg.DefaultSensorStatus.STOPPED,
@@ -46,7 +46,7 @@ def new_month_sensor(service: Service, automation: AutomationSettings) -> dg.Sen
     )
     def new_month(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
         settings = Settings.from_env()
-        source = settings.source
+        source = settings.source.template
         if source == SAMPLE:
             return dg.SkipReason(
                 "the synthetic sample has every month and none is ever restated: nothing to look "
@@ -54,7 +54,8 @@ def new_month_sensor(service: Service, automation: AutomationSettings) -> dg.Sen
             )
         months = ended_months()
         if not months:
-            return dg.SkipReason(f"no month since {start_date()} (TAXI_START_DATE) is over yet")
+            first = DefinitionSettings.from_env().start_date
+            return dg.SkipReason(f"no month since {first} (TAXI_START_DATE) is over yet")
         seen = SeenMonths.read(context.cursor, months)
         tick = _Tick(service, source, settings.home, context.instance, seen)
         tick.go_round(months, automation.months_per_tick)
@@ -124,9 +125,11 @@ class _Tick:
         same = log.version is not None and not now.differs_from(log.version)
         if not same:
             self.observations.append(self.observed(month, now))
+        chunk_days = DefinitionSettings.from_env().max_partitions_per_run
+        days = partitions_of_month(month) or month.window
         missing = [
             chunk
-            for chunk in chunks(self.days(month), days_per_run())
+            for chunk in chunks(days, chunk_days)
             if not same or not log.days.issuperset(chunk)
         ]
         if not missing:
@@ -143,10 +146,6 @@ class _Tick:
             )
             for chunk in missing
         ]
-
-    def days(self, month: Month) -> Window:
-        """The month's days that are partitions."""
-        return Window(max(month.window.start, start_date()), month.window.end)
 
     def observed(self, month: Month, now: Version) -> dg.AssetObservation:
         """What the asset graph is told of a file that no run has read yet."""

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from isal import isal_zlib
 
-from taxi_assets.settings import LimitSettings
+from taxi_assets.settings.areas import MAX_DAY_BYTES
 from taxi_assets.tlc.parquet_limits import TooLargeError, reject_bomb
 
 FACTS = b"taxi_assets"
@@ -135,7 +135,7 @@ def open_parquet(content: pa.Buffer) -> tuple[pq.ParquetFile, dict[str, Any]]:
         _verify_body(isal_zlib.crc32(content[: content.size - len(footer)]), body)
     else:
         try:
-            limit = LimitSettings.max_day_bytes
+            limit = MAX_DAY_BYTES
             reject_bomb(pa.BufferReader(content), limit, limit)
         except TooLargeError as error:
             raise DamagedError(f"is no day of trips: {error}") from None

@@ -24,7 +24,8 @@ from taxi_assets.defs.jobs.result import (
 )
 from taxi_assets.defs.resources.lake import Lake, LakeResource, open_lake
 from taxi_assets.errors import StoreError
-from taxi_assets.settings import BUCKET, LakeSettings
+from taxi_assets.settings import Settings
+from taxi_assets.settings.stores import BUCKET
 from taxi_assets.tlc.parquet_limits import TooLargeError, first_rows
 
 CSV, PARQUET = (".csv", ".csv.gz", ".csv.zst"), (".parquet",)
@@ -109,7 +110,8 @@ def locate(lake: Lake, named: str) -> tuple[Lake, str]:
         if not BUCKET.fullmatch(bucket) or not key:
             raise StoreError(f"{named!r} is no gs://<bucket>/<key>")
         if bucket != lake.bucket:
-            lake = open_lake(LakeSettings(bucket, lake.layout, None))
+            other = {"lake": f"gs://{bucket}", "lake_layout": lake.layout}
+            lake = open_lake(Settings.from_env().lake.model_copy(update=other))
     else:
         key = named
     if not lake.local:

@@ -20,7 +20,8 @@ from taxi_assets.defs.metadata.table_metadata import (
 from taxi_assets.defs.resources.bigquery import console_page
 from taxi_assets.errors import SettingsError
 from taxi_assets.local.home import DBNAME
-from taxi_assets.settings import LakeSettings, Settings, drop_rules
+from taxi_assets.settings import Settings, definition_rules
+from taxi_assets.settings.stores import LakeSettings
 from taxi_assets.tlc.schema import Service
 
 FOLDERS = {"raw_trips": "_raw/", "cleaned_trips": "_cleaned/", "gcs_trips": ""}
@@ -61,7 +62,7 @@ def definition_metadata(service: Service, name: str) -> dict[str, Any]:
     """
     metadata: dict[str, Any] = {}
     if name in TYPES:
-        metadata[SCHEMA] = column_schema(service, TYPES[name], drop_rules())
+        metadata[SCHEMA] = column_schema(service, TYPES[name], definition_rules())
     if name in STORES:
         upstream = dg.AssetKey([service.name, STORES[name][1]])
         metadata[LINEAGE] = column_lineage(service, upstream, TYPES[name])
@@ -76,7 +77,7 @@ def _place(service: Service, name: str, settings: Settings) -> dict[str, Any]:
     if name == "postgres_trips":
         postgres = settings.postgres
         database = postgres.dbname if postgres.host else DBNAME
-        return {TABLE_NAME: f"{database}.{postgres.schema}.{service.table}"}
+        return {TABLE_NAME: f"{database}.{postgres.schema_name}.{service.table}"}
     if name != "bigquery_trips":
         return {}
     bigquery = settings.bigquery

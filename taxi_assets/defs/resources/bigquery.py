@@ -15,7 +15,8 @@ import dagster as dg
 from taxi_assets import local
 from taxi_assets.defs.metadata.table_metadata import URI
 from taxi_assets.errors import StoreError, UnavailableError
-from taxi_assets.settings import BigQuerySettings, Settings
+from taxi_assets.settings import Settings
+from taxi_assets.settings.stores import BigQuerySettings
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client
@@ -43,7 +44,7 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
     @cached_property
     def keep_temporary(self) -> timedelta:
         """How long a staging table is kept that a killed run left (TAXI_TEMP_RETENTION_HOURS)."""
-        return Settings.from_env().keep.temporary
+        return Settings.from_env().runs.temp_retention
 
     def endpoint(self) -> str | None:
         """Where an emulator answers; None for Google."""
@@ -54,7 +55,7 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
         if self.settings.embedded:
             stack = local.use(Settings.from_env().home)
             return stack.bigquery_endpoint, stack.bigquery_token
-        return self.settings.endpoint, self.settings.token
+        return self.settings.endpoint, self.settings.token.get_secret_value()
 
     def place(self, table: str) -> dict[str, dg.MetadataValue[Any]]:
         """Return where a person finds a table: Google's console, an emulator of their own.

@@ -30,7 +30,7 @@ class CleaningResource(dg.ConfigurableResource["CleaningResource"]):
     def rules(self) -> tuple[str, ...]:
         """Names of the rules of this run."""
         if self.drop is None:
-            return Settings.from_env().drop
+            return Settings.from_env().cleaning.drop
         return tuple(dict.fromkeys(rule.value for rule in self.drop))
 
 

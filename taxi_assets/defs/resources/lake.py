@@ -28,11 +28,14 @@ from pydantic import Field
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.errors import StoreError, room_in
-from taxi_assets.settings import KeepSettings, LakeSettings, Layout, Settings, storage_emulator
+from taxi_assets.settings import Settings
+from taxi_assets.settings.areas import RunSettings
 from taxi_assets.settings.private_folders import make_private
+from taxi_assets.settings.stores import LakeSettings, Layout
 from taxi_assets.tlc.schema import Service
 
 TEMPORARY = "_tmp"
+DEFAULT_RETENTION = RunSettings().temp_retention
 TEMPORARY_NAME = re.compile(r"[0-9a-f]{32}")
 
 LINES, ROWS = "csv.zst", "parquet"
@@ -241,11 +244,11 @@ class LakeResource(dg.ConfigurableResource[Lake]):
         settings = Settings.from_env()
         lake = settings.lake
         if self.layout is not None:
-            lake = replace(lake, layout=self.layout.value)
-        return open_lake(lake, settings.keep.temporary)
+            lake = lake.model_copy(update={"lake_layout": self.layout.value})
+        return open_lake(lake, settings.runs.temp_retention)
 
 
-def open_lake(settings: LakeSettings, keep: timedelta = KeepSettings.temporary) -> Lake:
+def open_lake(settings: LakeSettings, keep: timedelta = DEFAULT_RETENTION) -> Lake:
     """Open a bucket; of a folder, what killed writers left longer than `keep` ago is removed.
 
     A folder is made where it lacks. On GCS `STORAGE_EMULATOR_HOST` (Google's own variable) leads
@@ -254,13 +257,13 @@ def open_lake(settings: LakeSettings, keep: timedelta = KeepSettings.temporary) 
     if settings.path is not None:
         make_private(settings.path)
         _sweep(settings.path / TEMPORARY, keep)
-        return Lake(pa_fs.LocalFileSystem(), str(settings.path), settings.bucket, settings.layout)
+        root = str(settings.path)
+        return Lake(pa_fs.LocalFileSystem(), root, settings.bucket, settings.lake_layout)
     # By default it goes on for 15 minutes. A silent server is given up after 120 s more: that limit
     # of Google's client (TransferStallTimeoutOption) is out of pyarrow's reach.
     retries = timedelta(seconds=settings.retry_seconds)
-    emulator = storage_emulator()
-    if emulator:
-        address = urlsplit(emulator)
+    if settings.emulator:
+        address = urlsplit(settings.emulator)
         filesystem = pa_fs.GcsFileSystem(
             anonymous=True,
             scheme=address.scheme,
@@ -269,7 +272,7 @@ def open_lake(settings: LakeSettings, keep: timedelta = KeepSettings.temporary) 
         )
     else:
         filesystem = pa_fs.GcsFileSystem(retry_time_limit=retries)
-    return Lake(filesystem, settings.bucket, settings.bucket, settings.layout)
+    return Lake(filesystem, settings.bucket, settings.bucket, settings.lake_layout)
 
 
 def _sweep(folder: Path, keep: timedelta) -> None:

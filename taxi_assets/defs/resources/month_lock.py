@@ -27,7 +27,7 @@ from taxi_assets.defs.resources.folder_lock import FolderLocks
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.defs.resources.lock_store import FOLDER, HeldLock, LockStore, Owner
 from taxi_assets.errors import StoreError
-from taxi_assets.settings import lock_timeout
+from taxi_assets.settings.areas import RunSettings
 from taxi_assets.tlc.schema import Service
 
 
@@ -78,14 +78,15 @@ class MonthLocks:
             self._held.clear()
 
     def _wait(self, store: LockStore, name: str, what: str, log: Callable[[str], Any]) -> HeldLock:
-        deadline, shown = time.monotonic() + lock_timeout(), None
+        timeout = RunSettings.from_env().lock_timeout
+        deadline, shown = time.monotonic() + timeout, None
         while isinstance(found := store.try_acquire(name, self.owner), Owner):
             if found != shown:
                 log(f"another run is at work on {what} ({found}): waiting for its end")
                 shown = found
             if time.monotonic() > deadline:
                 raise StoreError(
-                    f"{what} is still locked by {found} after {lock_timeout():g} s: end that run, "
+                    f"{what} is still locked by {found} after {timeout} s: end that run, "
                     "or raise TAXI_LOCK_TIMEOUT"
                 )
             time.sleep(store.poll_seconds)

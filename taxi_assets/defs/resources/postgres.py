@@ -9,14 +9,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import SecretStr
 
 from taxi_assets import local
 from taxi_assets.errors import StoreError, UnavailableError, one_line
-from taxi_assets.settings import PostgresSettings, Settings
+from taxi_assets.settings import Settings
+from taxi_assets.settings.stores import PostgresSettings
 
 if TYPE_CHECKING:
     from taxi_assets.defs.resources.postgres_connection import WatchedConnection
@@ -57,7 +58,7 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
 
     def schema_name(self) -> str:
         """Schema that holds the tables (POSTGRES_SCHEMA)."""
-        return Settings.from_env().postgres.schema
+        return Settings.from_env().postgres.schema_name
 
     def is_embedded(self) -> bool:
         """Whether it is the embedded server."""
@@ -90,7 +91,9 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
         settings = _resolved()
         if not settings.reader_user:
             raise StoreError(NO_READER)
-        reader = replace(settings, user=settings.reader_user, password=settings.reader_password)
+        reader = settings.model_copy(
+            update={"user": settings.reader_user, "password": settings.reader_password}
+        )
         names = "POSTGRES_READER_USER, POSTGRES_READER_PASSWORD"
         with closing(_opened(reader, names)) as connection:
             yield connection
@@ -108,7 +111,7 @@ def _opened(settings: PostgresSettings, names: str) -> WatchedConnection:
             port=settings.port,
             dbname=settings.dbname,
             user=settings.user,
-            password=settings.password,
+            password=settings.password.get_secret_value(),
             connect_timeout=settings.connect_timeout,
             application_name="taxi_assets",
             client_encoding="UTF8",
@@ -141,13 +144,13 @@ def _resolved() -> PostgresSettings:
     if settings.postgres.host is not None:
         return settings.postgres
     stack = local.use(settings.home)
-    return replace(
-        settings.postgres,
-        host=stack.postgres_host,
-        port=stack.postgres_port,
-        dbname=stack.postgres_dbname,
-        user=stack.postgres_user,
-        password=stack.postgres_password,
-        reader_user=stack.postgres_reader,
-        reader_password=stack.postgres_reader_password,
-    )
+    embedded = {
+        "host": stack.postgres_host,
+        "port": stack.postgres_port,
+        "dbname": stack.postgres_dbname,
+        "user": stack.postgres_user,
+        "password": SecretStr(stack.postgres_password),
+        "reader_user": stack.postgres_reader,
+        "reader_password": SecretStr(stack.postgres_reader_password),
+    }
+    return settings.postgres.model_copy(update=embedded)

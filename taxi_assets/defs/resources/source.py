@@ -43,10 +43,10 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
             StoreError: the disk under TAXI_HOME is full.
         """
         settings = Settings.from_env()
-        forget_unused(settings.home / "downloads", settings.keep.downloads)
+        forget_unused(settings.home / "downloads", settings.runs.download_retention)
         with room_in(settings.home):
             return fetch(
-                settings.source,
+                settings.source.template,
                 service,
                 month,
                 settings.home,
@@ -57,7 +57,7 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
 
     def most_unreadable(self) -> float:
         """Share of rows that may be unreadable (TAXI_MAX_INVALID_RATIO)."""
-        return Settings.from_env().most_unreadable
+        return Settings.from_env().cleaning.max_invalid_ratio
 
     def max_day_bytes(self) -> int:
         """Bytes that a day's rows may have unpacked (TAXI_MAX_DAY_BYTES)."""

@@ -36,6 +36,11 @@ class Receiver:
     statuses: list[int | None]
     bodies: list[dict[str, Any]] = field(default_factory=list)
 
+    @property
+    def apprise(self) -> str:
+        """The URL as TAXI_ALERT_URLS has it."""
+        return self.url.replace("http://", "json://")
+
 
 @contextmanager
 def http_receiver(*statuses: int | None) -> Iterator[Receiver]:
@@ -78,6 +83,7 @@ class Inbox(handlers.Message):
         super().__init__()
         self.replies = list(replies)
         self.messages: list[EmailMessage] = []
+        self.logins: list[bytes] = []
 
     def handle_message(self, message: Message) -> None:
         self.messages.append(message_from_bytes(bytes(message), policy=default))
@@ -94,6 +100,7 @@ def smtp_server(inbox: Inbox, tls: ssl.SSLContext | None = None, **options: Any)
     """An SMTP server, with TLS from the start where a context is given; its port."""
 
     def authenticate(server, session, envelope, mechanism, data) -> AuthResult:  # noqa: ANN001
+        inbox.logins.append(data.login)
         known = LoginPassword(USER.encode(), PASSWORD.encode())
         return AuthResult(success=data == known, handled=False)
 

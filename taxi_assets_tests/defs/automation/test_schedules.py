@@ -14,7 +14,7 @@ import pytest
 from taxi_assets.definitions import build_defs
 from taxi_assets.defs.automation.schedules import daily_schedule
 from taxi_assets.errors import SourceError
-from taxi_assets.settings.automation import AutomationSettings
+from taxi_assets.settings.areas import AutomationSettings
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.fake_http_server import Site, answer
 
@@ -94,6 +94,19 @@ def test_a_day_before_the_first_partition_is_a_reason_to_skip(source: Site) -> N
     assert "2020-11-21 (100 days ago) is before the first partition, 2021-01-01" in (
         data.skip_message
     )
+
+
+def test_the_schedule_ends_with_the_partitions(
+    source: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAXI_END_DATE", "2021-01-21")
+    assert [one.partition_key for one in tick("2021-05-01").run_requests] == ["2021-01-21"]
+    data = tick("2021-05-02")
+    assert data.run_requests == []
+    assert data.skip_message == (
+        "2021-01-22 (100 days ago) is after the last partition, 2021-01-21 (TAXI_END_DATE)"
+    )
+    assert len(source.looked) == 1
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])

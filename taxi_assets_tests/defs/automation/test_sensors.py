@@ -20,7 +20,7 @@ from taxi_assets.definitions import build_defs
 from taxi_assets.defs.automation import sensors
 from taxi_assets.defs.automation.sensors import new_month_sensor
 from taxi_assets.errors import SourceError
-from taxi_assets.settings.automation import AutomationSettings
+from taxi_assets.settings.areas import AutomationSettings
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.defs.jobs.test_daily import trip
 from taxi_assets_tests.fake_http_server import Site, answer
@@ -98,6 +98,12 @@ def keys(data: Any) -> list[str]:
 
 
 # What is requested
+
+
+def test_no_day_past_the_end_is_requested(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAXI_END_DATE", "2021-02-10")
+    desk.publish("2021-01", "2021-02", "2021-03")
+    assert ranges(desk.tick()) == [("2021-01-01", "2021-01-31"), ("2021-02-01", "2021-02-10")]
 
 
 def test_nothing_is_published_and_the_reason_says_so(desk: Desk) -> None:

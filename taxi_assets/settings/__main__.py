@@ -1,0 +1,132 @@
+"""`python -m taxi_assets.settings check|write`: check the settings, or document them.
+
+`check` prints every problem of the environment's settings and ends with 1 if there is one. `write`
+derives the tables of docs/settings.md and the lines of .env.example in a checkout from the models.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from taxi_assets.errors import TerminalError
+from taxi_assets.settings import AREAS, find_problems
+from taxi_assets.settings.base import SettingsArea
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PAGE, EXAMPLE = "docs/settings.md", ".env.example"
+# What is derived stands between two such lines.
+DERIVED = re.compile(r"(?s)(settings begin here[^\n]*\n).*?(?=[^\n]*settings end here)")
+LINK = re.compile(r"\[([^]]*)]\([^)]*\)")
+WIDTH = 118
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One environment variable, as it is documented."""
+
+    name: str
+    default: str
+    required: bool
+    """In profile `gcp`."""
+    example: str
+    description: str
+
+
+def variables_of(area: type[SettingsArea]) -> Iterator[Variable]:
+    """Yield the variables that an area documents, by the text below the field."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(area))).body
+    descriptions = {
+        field.target.id: inspect.cleandoc(text.value.value).replace("\n", " ")
+        for field, text in pairwise(getattr(definition, "body", []))
+        if isinstance(field, ast.AnnAssign)
+        and isinstance(field.target, ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+        and isinstance(text.value.value, str)
+    }
+    for name, field_name in area.variables().items():
+        field = area.model_fields[field_name]
+        if field_name in descriptions:
+            default = area.local_defaults.get(name) or _default(field)
+            example = (field.examples or [default])[0]
+            description = descriptions[field_name]
+            yield Variable(name, default, field.is_required(), str(example), description)
+
+
+def _default(field: FieldInfo) -> str:
+    """Return a default as the variable would have it."""
+    value = field.default
+    if field.is_required() or value is None or isinstance(value, SecretStr):
+        return ""
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def render_page() -> str:
+    """Return the tables of docs/settings.md."""
+    lines = list[str]()
+    for area in AREAS.values():
+        lines += [
+            f"\n## {_title(area)}\n",
+            "| variable | default | meaning |",
+            "| --- | --- | --- |",
+        ]
+        for it in variables_of(area):
+            required = "`gcp`: required" if it.required else ""
+            default = f"`{it.default}`" if it.default else ""
+            both = f"{default} ({required})" if default and required else default or required
+            lines.append(f"| `{it.name}` | {both} | {it.description} |")
+    return "\n".join(lines)
+
+
+def render_example() -> str:
+    """Return the lines of .env.example."""
+    lines = list[str]()
+    for area in AREAS.values():
+        lines.append(f"\n# --- {_title(area)} ---")
+        for it in variables_of(area):
+            plain = LINK.sub(r"\1", it.description).replace("`", "")
+            lines += textwrap.wrap(plain, WIDTH, initial_indent="# ", subsequent_indent="# ")
+            lines.append(f"# {it.name}={it.example}")
+    return "\n".join(lines)
+
+
+def _title(area: type[SettingsArea]) -> str:
+    return (area.__doc__ or "").rstrip(".")
+
+
+def derive(text: str, derived: str) -> str:
+    """Return a file's text with what is derived from the models replaced."""
+    return DERIVED.sub(lambda found: f"{found[1]}{derived}\n\n", text)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Check or document the settings; return the exit code."""
+    parser = argparse.ArgumentParser("python -m taxi_assets.settings", description=__doc__)
+    parser.add_argument("command", choices=("check", "write"))
+    if parser.parse_args(arguments).command == "write":
+        for name, render in {PAGE: render_page, EXAMPLE: render_example}.items():
+            file = CHECKOUT / name
+            file.write_text(derive(file.read_text(), render()))
+        return 0
+    try:
+        problems = find_problems()
+    except TerminalError as error:
+        problems = [str(error)]
+    sys.stdout.writelines(f"{problem}\n" for problem in problems or ["All settings are valid."])
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,257 @@
+"""The settings of assets and runs: what is loaded, how it is cleaned, its limits and retention.
+
+Here belong areas of `TAXI_...` variables; those of the stores and of alerts have their own modules.
+The text below a field is its row on the settings page.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
+
+from taxi_assets.redaction import CREDENTIALS, HIDDEN, shown
+from taxi_assets.settings.addresses import path_complaint, source_complaint
+from taxi_assets.settings.base import UNSHOWN, SettingsArea, checked, is_local, whole
+from taxi_assets.settings.rule_names import DEFAULT_RULES, RuleName
+
+Profile = Literal["local", "gcp"]
+
+SAMPLE = "sample"
+PLACEHOLDERS = ("{service}", "{year}", "{month}")
+HOUR, DAY = 3600, 86_400
+"""Seconds."""
+MAX_DAYS = 36_500
+MAX_BYTES = 1 << 40
+MAX_DAY_BYTES = 512 << 20
+MAX_INVALID_RATIO = 0.01
+FOREVER = "forever"
+SAMPLE_LAG = 1
+PUBLISHED_LAG = 100
+"""Days until TLC has published any day: its month ends within 31, is published two months later,
+and a week is left for delays."""
+# What Dagster accepts as an owner.
+OWNER = re.compile(r"team:\S+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
+OWNERS_SHOWN = re.compile(r"[\w.%+@:, -]*")
+SERVICE = re.compile(r"[a-z][a-z0-9_]*")
+ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+
+
+def absolute_path(value: Any) -> Path:
+    """Return a path of this machine, from the working directory."""
+    if isinstance(value, str) and (complaint := path_complaint(value)):
+        raise ValueError(complaint)
+    return Path(value).expanduser().absolute()
+
+
+def _split_names(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    return tuple(name for name in map(str.strip, value.split(",")) if name)
+
+
+def _parse_date(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return date.fromisoformat(value if ISO_DATE.fullmatch(value) else "")
+    except ValueError:  # Its message would quote the value.
+        raise ValueError("is not a date: write it as 2021-01-01") from None
+
+
+Home = Annotated[Path, BeforeValidator(absolute_path), UNSHOWN]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
+Date = Annotated[date, BeforeValidator(_parse_date)]
+Bytes = Annotated[int, whole(MAX_BYTES)]
+
+
+class StackSettings(SettingsArea):
+    """Profile and state directory."""
+
+    profile: Profile = "local"
+    """`local`: the embedded stack; `gcp`: Google Cloud. Every other variable overrides its
+    profile's default."""
+    home: Home = Path(".taxi")
+    """Folder of the embedded stack, the local lake and downloads; by default in the project's
+    folder."""
+    local_idle_timeout: Annotated[float, Field(ge=0, le=DAY)] = 10
+    """Seconds that the embedded stack stays up after its last user."""
+
+
+class DefinitionSettings(SettingsArea):
+    """Assets and partitions."""
+
+    services: Names = ("yellow", "green")
+    """Services whose assets are defined, separated by commas."""
+    start_date: Date = date(2021, 1, 1)
+    """First daily partition."""
+    end_date: Date | None = Field(default=None, examples=["2021-07-31"])
+    """Last daily partition, inclusive; by default yesterday, New York time."""
+    max_partitions_per_run: Annotated[int, whole(MAX_DAYS)] = 31
+    """Most days of a backfill in one run."""
+    owners: Annotated[Names, UNSHOWN] = ("team:taxi",)
+    """Owners of the assets in the UI: e-mail addresses or `team:<name>`, separated by commas."""
+    retry_delay: Annotated[float, Field(gt=0, le=HOUR)] = 2
+    """Seconds before a failed step is retried; each retry waits that much longer (2, 4, 6, 8). A
+    cancelled run ends after such a wait."""
+
+    @field_validator("services")
+    @classmethod
+    def _check_services(cls, services: tuple[str, ...]) -> tuple[str, ...]:
+        if not services or not all(map(SERVICE.fullmatch, services)):
+            raise ValueError("is not a list of services such as yellow,green")
+        return tuple(dict.fromkeys(services))
+
+    @field_validator("end_date")
+    @classmethod
+    def _check_end_date(cls, end: date | None, info: ValidationInfo) -> date | None:
+        start = info.data.get("start_date")
+        if end is not None and start is not None and end < start:
+            raise ValueError(f"is before TAXI_START_DATE ({start})")
+        return end
+
+    @field_validator("owners")
+    @classmethod
+    def _check_owners(cls, owners: tuple[str, ...]) -> tuple[str, ...]:
+        if not owners or not all(map(OWNER.fullmatch, owners)):
+            text = ", ".join(owners)
+            harmless = OWNERS_SHOWN.fullmatch(text) and not CREDENTIALS.search(text)
+            raise ValueError(
+                f"({text if harmless else HIDDEN}) is not a list of owners: write e-mail addresses "
+                "or team:<name>, separated by commas"
+            )
+        return owners
+
+
+class SourceSettings(SettingsArea):
+    """Source."""
+
+    source: SecretStr
+    """Where month files come from: `sample`, or a URL or path with `{service}`, `{year}` and
+    `{month}`."""
+    zones: Annotated[SecretStr | None, checked(source_complaint)] = Field(
+        default=None, examples=["/data/taxi_zones.zip"]
+    )
+    """Path or URL of TLC's `taxi_zones` shapefile or GeoJSON, by which coordinates are turned into
+    zones; without it they stay null."""
+
+    local_defaults: ClassVar = {"TAXI_SOURCE": SAMPLE}
+
+    @field_validator("source")
+    @classmethod
+    def _check_source(cls, source: SecretStr) -> SecretStr:
+        template = source.get_secret_value()
+        missing = [name for name in PLACEHOLDERS if name not in template]
+        if template != SAMPLE and missing:
+            raise ValueError(f"is neither 'sample' nor a template with {', '.join(missing)}")
+        if template != SAMPLE and (complaint := source_complaint(template)):
+            raise ValueError(complaint)
+        return source
+
+    @property
+    def template(self) -> str:
+        """`sample` or the template, which may hold a password."""
+        return self.source.get_secret_value()
+
+
+class LimitSettings(SettingsArea):
+    """Limits."""
+
+    max_day_bytes: Bytes = MAX_DAY_BYTES
+    """Largest day, in bytes of unpacked rows; a month file with a larger one is rejected (the
+    largest published day takes 180 MB)."""
+    max_download_bytes: Bytes = 8 << 30
+    """Largest month file, in bytes; a larger one is rejected (the largest published one has
+    2.9 GB)."""
+    download_timeout_seconds: Annotated[float, Field(gt=0, le=DAY)] = 3600
+    """Longest download of a month file, all attempts together; the next run resumes it."""
+
+
+class CleaningSettings(SettingsArea):
+    """Cleaning."""
+
+    drop: Annotated[tuple[RuleName, ...], UNSHOWN] = DEFAULT_RULES
+    """Cleaning rules whose rows are dropped, separated by commas; also `zero_distance`,
+    `negative_total`, `outside_fare`, `null_vendor`; `none` keeps every row."""
+    max_invalid_ratio: Annotated[float, Field(ge=0, le=1)] = MAX_INVALID_RATIO
+    """Share of invalid rows above which a month, or a day, is rejected."""
+
+    @field_validator("drop", mode="before")
+    @classmethod
+    def _read_rules(cls, value: Any) -> Any:
+        names = dict.fromkeys(_split_names(value.lower() if isinstance(value, str) else value))
+        names.pop("none", None)
+        if unknown := [name for name in names if name not in set(RuleName)]:
+            raise ValueError(
+                f"names {', '.join(map(shown, unknown))}: the rules are {', '.join(RuleName)}; "
+                "none keeps every row"
+            )
+        return tuple(names)
+
+
+class RunSettings(SettingsArea):
+    """Runs and retention."""
+
+    lock_timeout: Annotated[int, whole(7 * DAY)] = 7200
+    """Seconds that a run waits for another run of the same month to end."""
+    download_retention_days: int | None = 90
+    """Days after its last use that a downloaded month file is kept; `forever` keeps all."""
+    temp_retention_hours: Annotated[int, whole(8760)] = 6
+    """Hours after which leftovers of killed runs are removed: files in the lake's `_tmp`, staging
+    tables."""
+    raw_retention_days: Annotated[int, whole(MAX_DAYS, minimum=0)] = 30
+    """Days that the former raw partitions of a restated month are kept."""
+    run_retention_days: Annotated[int | None, whole(MAX_DAYS)] = Field(
+        default=None, examples=["90"]
+    )
+    """Days that finished runs, their logs and ticks are kept in Dagster's storage; by default
+    forever."""
+
+    @field_validator("download_retention_days", mode="before")
+    @classmethod
+    def _read_retention(cls, value: Any) -> int | None:
+        if value is None or str(value).lower() == FOREVER:
+            return None
+        if not str(value).isdecimal() or not 1 <= int(value) <= MAX_DAYS:
+            raise ValueError(f"is neither {FOREVER!r} nor a whole number from 1 to {MAX_DAYS}")
+        return int(value)
+
+    @property
+    def download_retention(self) -> timedelta | None:
+        """How long after its last use a download is kept; None means forever."""
+        days = self.download_retention_days
+        return None if days is None else timedelta(days=days)
+
+    @property
+    def temp_retention(self) -> timedelta:
+        """How long a leftover of a killed run is kept."""
+        return timedelta(hours=self.temp_retention_hours)
+
+
+class AutomationSettings(SettingsArea):
+    """Automation."""
+
+    automation: Literal["stopped", "running"] = "stopped"
+    """`running`: schedules and sensors run from the start; the UI's switch overrides it."""
+    schedule_lag_days: Annotated[int, whole(3650)] = PUBLISHED_LAG
+    """Days between the morning of the schedule and the day that it requests; 1 for the sample."""
+    months_per_tick: Annotated[int, whole(1000)] = 3
+    """Most months that a tick of a month sensor requests."""
+    sensor_interval_seconds: Annotated[int, whole(DAY)] = 3600
+    """Seconds between two ticks of a month sensor."""
+
+    @classmethod
+    def values_from(cls, env: Mapping[str, str]) -> dict[str, Any]:
+        """Derive the default lag from the source: the sample has yesterday."""
+        source = env.get("TAXI_SOURCE") or (SAMPLE if is_local(env) else "")
+        lag = SAMPLE_LAG if source == SAMPLE else PUBLISHED_LAG
+        return {"schedule_lag_days": lag} | super().values_from(env)
+
+    @property
+    def running(self) -> bool:
+        """Whether schedules and sensors run from the start."""
+        return self.automation == "running"

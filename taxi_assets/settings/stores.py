@@ -1,0 +1,195 @@
+"""The settings of the three stores: Postgres, the lake, BigQuery."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic_settings import SettingsConfigDict
+
+from taxi_assets.settings.addresses import (
+    EMULATOR,
+    ENDPOINT,
+    KEY_FILE,
+    POSTGRES_HOST,
+    POSTGRES_NAME,
+    matches_url,
+    path_complaint,
+)
+from taxi_assets.settings.areas import HOUR, Home, Profile
+from taxi_assets.settings.base import UNSHOWN, SettingsArea, checked, is_local, matching, whole
+
+Layout = Literal["hive", "date"]
+
+MAX_PORT = 65535
+BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
+# Names go into SQL and paths: quoted there all the same, but a name that needs quoting is a typo.
+IDENTIFIER = matching(
+    r"[A-Za-z_][A-Za-z0-9_]{0,62}", "a name of letters, digits and _ (at most 63)"
+)
+# What can follow `Bearer` in a header (RFC 6750).
+TOKEN = re.compile(r"[A-Za-z0-9._~+/-]*=*")
+PROJECT = re.compile(r"[A-Za-z0-9][A-Za-z0-9.:_-]*")
+USER = matching(POSTGRES_NAME, "the name of a user")
+KEY_FILE_EXPECTED = "the path of a key file: write the key into a file and its path here"
+GCS = "gs://"
+
+
+def _find_lake_complaint(text: str) -> str | None:
+    if not text.startswith(GCS):
+        return path_complaint(text)
+    if BUCKET.fullmatch(text.removeprefix(GCS).rstrip("/")):
+        return None
+    return "is not gs://<bucket>"
+
+
+def _find_endpoint_complaint(url: str) -> str | None:
+    if matches_url(ENDPOINT, url):
+        return None
+    return "is not an http://host:port or https:// URL without user and password"
+
+
+def _find_emulator_complaint(url: str) -> str | None:
+    if matches_url(EMULATOR, url):
+        return None
+    return "is not host:port or http://host:port without user and password"
+
+
+class PostgresSettings(SettingsArea):
+    """Postgres."""
+
+    model_config = SettingsConfigDict(env_prefix="POSTGRES_")
+
+    host: Annotated[str | None, matching(POSTGRES_HOST, "a host name, address or folder"), UNSHOWN]
+    """Host of Postgres; None means the embedded server. In profile `local` nothing else of Postgres
+    is read without it, except schema and timeout."""
+    port: Annotated[int, whole(MAX_PORT)] = 5432
+    """Port of Postgres."""
+    dbname: Annotated[str, matching(POSTGRES_NAME, "the name of a database"), UNSHOWN]
+    """Database of the trips."""
+    user: Annotated[str, USER, UNSHOWN]
+    """User that owns the tables."""
+    password: SecretStr
+    """Password of that user."""
+    schema_name: Annotated[str, IDENTIFIER] = Field(default="ny_taxi", alias="POSTGRES_SCHEMA")
+    """Schema of the tables."""
+    connect_timeout: Annotated[int, whole(HOUR)] = 10
+    """Seconds that a connection may take to open."""
+    timeout: Annotated[int, whole(HOUR)] = 120
+    """Seconds that Postgres may show no sign of life in a statement; one that works may run
+    longer."""
+    reader_user: Annotated[str, USER, UNSHOWN] = Field(default="", examples=["taxi_reader"])
+    """Login role of `sql_query`, which can only read
+    ([how to create it](operations.md#the-role-of-sql_query)); without it `sql_query` rejects
+    `store: postgres`. The embedded server has one."""
+    reader_password: SecretStr = SecretStr("")
+    """Password of that role."""
+
+    @classmethod
+    def values_from(cls, env: Mapping[str, str]) -> dict[str, Any]:
+        """Choose the embedded server where profile `local` names no host."""
+        values = super().values_from(env)
+        if "host" in values or not is_local(env):
+            return values
+        chosen = ("POSTGRES_SCHEMA", "timeout")
+        embedded = {"host": None, **dict.fromkeys(("dbname", "user", "password"), "")}
+        return embedded | {name: values[name] for name in chosen if name in values}
+
+    @field_validator("reader_password")
+    @classmethod
+    def _check_reader(cls, password: SecretStr, info: ValidationInfo) -> SecretStr:
+        if info.data.get("reader_user") and not password.get_secret_value():
+            raise ValueError("is missing")
+        return password
+
+
+class LakeSettings(SettingsArea):
+    """Lake."""
+
+    profile: Profile = "local"
+    home: Home = Path(".taxi")
+    bucket_name: Annotated[str, matching(BUCKET, "the name of a bucket")] = Field(
+        alias="GCS_BUCKET"
+    )
+    """Bucket of the lake."""
+    lake: Annotated[str | None, checked(_find_lake_complaint), UNSHOWN] = Field(
+        default=None, examples=["/srv/lake"]
+    )
+    """A folder or `gs://bucket` that is the lake, in place of `GCS_BUCKET`."""
+    lake_layout: Layout = "hive"
+    """`hive`: `<service>/tpep_pickup_date=2021-01-05/trips.parquet`; `date`:
+    `<service>/2021/01/05/daily-trips.parquet`."""
+    retry_seconds: Annotated[int, whole(HOUR)] = Field(default=120, alias="GCS_RETRY_SECONDS")
+    """Seconds for which a call to GCS is retried before its step fails."""
+    emulator_host: Annotated[str | None, checked(_find_emulator_complaint), UNSHOWN] = Field(
+        default=None, alias="STORAGE_EMULATOR_HOST", examples=["http://127.0.0.1:4443"]
+    )
+    """Address of a GCS emulator, Google's own variable."""
+
+    local_defaults: ClassVar = {"GCS_BUCKET": "taxi"}
+
+    @classmethod
+    def values_from(cls, env: Mapping[str, str]) -> dict[str, Any]:
+        """Ignore the bucket's name where the lake is given as a whole."""
+        values = super().values_from(env)
+        return values | {"GCS_BUCKET": ""} if "lake" in values else values
+
+    @property
+    def path(self) -> Path | None:
+        """The folder that is the bucket; None means a bucket on GCS."""
+        if self.lake is not None:
+            is_bucket = self.lake.startswith(GCS)
+            return None if is_bucket else Path(self.lake).expanduser().absolute()
+        return self.home / "lake" / self.bucket_name if self.profile == "local" else None
+
+    @property
+    def bucket(self) -> str:
+        """Name of the bucket, or of the folder in its place."""
+        if self.path is not None:
+            return self.path.name
+        return (self.lake or self.bucket_name).removeprefix(GCS).rstrip("/")
+
+    @property
+    def emulator(self) -> str | None:
+        """URL of a GCS emulator; None means Google."""
+        host = self.emulator_host
+        return host if host is None or "://" in host else f"http://{host}"
+
+
+class BigQuerySettings(SettingsArea):
+    """BigQuery."""
+
+    model_config = SettingsConfigDict(env_prefix="BIGQUERY_")
+
+    profile: Profile = Field(default="local", alias="TAXI_PROFILE")
+    project: Annotated[str, matching(PROJECT, "the id of a project")] = Field(alias="GCP_PROJECT")
+    """Project of BigQuery."""
+    dataset: Annotated[str, IDENTIFIER] = "ny_taxi"
+    """Dataset of the tables."""
+    location: Annotated[str, matching("[A-Za-z0-9-]+", "a location such as US or EU")] = "US"
+    """Where a dataset that does not exist is created."""
+    endpoint: Annotated[str | None, checked(_find_endpoint_complaint), UNSHOWN] = Field(
+        default=None, examples=["http://127.0.0.1:9050"]
+    )
+    """Endpoint of an emulator, used without Google's credentials; by default the embedded one
+    (`gcp`: Google)."""
+    token: Annotated[SecretStr, matching(TOKEN, "a token of letters, digits and ._~+/-=")] = (
+        SecretStr("")
+    )
+    """Bearer token that the emulator at `BIGQUERY_ENDPOINT` requires, if any."""
+    timeout: Annotated[int, whole(HOUR)] = 120
+    """Seconds that one call may stay unanswered before it is retried; jobs may run longer."""
+    key_file: Annotated[str | None, matching(KEY_FILE, KEY_FILE_EXPECTED), UNSHOWN] = Field(
+        default=None, alias="GOOGLE_APPLICATION_CREDENTIALS", examples=["/path/of/a/key.json"]
+    )
+    """Key file for Google Cloud; by default ambient credentials."""
+
+    local_defaults: ClassVar = {"GCP_PROJECT": "taxi-local"}
+
+    @property
+    def embedded(self) -> bool:
+        """Whether the endpoint is the embedded stack's, known once it is up."""
+        return self.profile == "local" and self.endpoint is None
