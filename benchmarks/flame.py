@@ -17,14 +17,14 @@ from benchmarks import tables
 from benchmarks.measure import run
 
 if TYPE_CHECKING:
-    from benchmarks.bench import Bench, Days
+    from benchmarks.bench import Bench, LazyPartitions
 
 RATE = 200
 """Samples a second."""
 MOST = 30
 
 
-def profile(bench: Bench, what: str, days: Days) -> str:
+def profile(bench: Bench, what: str, days: LazyPartitions) -> str:
     """Profile one run; returns what to print."""
     command = bench.job_command(days)
     if what == "noop":

@@ -22,7 +22,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from benchmarks import stores
-from taxi_assets.defs.io_managers.binary_copy import copy_rows
+from taxi_assets.defs.io_managers.binary_copy import copy_rows_binary
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 
@@ -88,7 +88,7 @@ def parse(lines: pa.Buffer, service: Service) -> pa.Table:
     table = pa_csv.read_csv(
         pa.BufferReader(lines),
         convert_options=pa_csv.ConvertOptions(
-            column_types=service.published_schema, strings_can_be_null=True, null_values=[""]
+            column_types=service.build_published_schema, strings_can_be_null=True, null_values=[""]
         ),
     )
     table = table.rename_columns([column.name for column in service.header_columns])
@@ -136,7 +136,7 @@ def copy_to_postgres(table: pa.Table, service: Service) -> None:
     with psycopg.connect(stores.postgres_address()) as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {target.split('.')[0]}")
         cursor.execute(f"CREATE TABLE {target} ({columns})")
-        copy_rows(cursor, target, service.arrow_schema, [table])
+        copy_rows_binary(cursor, target, service.arrow_schema, [table])
 
 
 def load_bigquery(uris: list[str], service: Service, first: date, end: date) -> None:

@@ -6,14 +6,14 @@ import sys
 from pathlib import Path
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.tlc.sample import write_month
+from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.services import SERVICES
 
 
 def main(service: str, month: str, path: Path, rows: int) -> None:
     """Write the file whole or not at all."""
     part = path.with_suffix(".part")
-    write_month(SERVICES[service], Month(int(month[:4]), int(month[5:])), part, rows)
+    write_sample_month(SERVICES[service], Month(int(month[:4]), int(month[5:])), part, rows)
     part.replace(path)
 
 

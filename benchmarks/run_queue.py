@@ -30,7 +30,7 @@ from dagster._core.workspace.load_target import WorkspaceFileTarget
 from benchmarks.bench import CHECKOUT, Bench
 from benchmarks.measure import BenchmarkError, cpu_of
 from benchmarks.timed_cloud_run import TimedCloudRun
-from taxi_assets.local.server import pick_port
+from taxi_assets.local.server import pick_free_port
 from taxi_assets_tests.deploy.googleapis import Identity, proxy
 
 LOCATION = "benchmarks.noop"
@@ -142,7 +142,7 @@ def _listens(port: int) -> bool:
 @contextmanager
 def code_server(bench: Bench) -> Iterator[Path]:
     """Serve the definitions; the path of the workspace file that leads to them."""
-    port = pick_port(None)
+    port = pick_free_port(None)
     where = {"host": "127.0.0.1", "port": port, "location_name": LOCATION}
     workspace = bench.dagster_home / "workspace.yaml"
     workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": where}]}))

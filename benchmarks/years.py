@@ -26,16 +26,16 @@ from benchmarks import stores
 from taxi_assets.defs.io_managers.partition_data import (
     CLEANED,
     Label,
-    TripsSlice,
-    encode,
-    open_trips,
+    StoredTrips,
+    encode_trips,
+    open_stored_trips,
 )
-from taxi_assets.defs.io_managers.postgres import PostgresIOManager
+from taxi_assets.defs.io_managers.postgres import PostgresTripsIOManager
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.tlc.schema import Column, Service
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.trips.clean import total_of
+from taxi_assets.trips.clean import sum_total_amount
 
 FIRST = date(2021, 1, 1)
 LOG = logging.getLogger(__name__)
@@ -56,13 +56,13 @@ def values(column: Column, day: date, rows: int) -> object:
             return np.full(rows, "N")
 
 
-def a_day(lake: Lake, service: Service, day: date, rows: int) -> TripsSlice:
+def a_day(lake: Lake, service: Service, day: date, rows: int) -> StoredTrips:
     """A stored day of made-up trips."""
     columns = {column.name: values(column, day, rows) for column in service.columns}
     table = pa.table(columns, schema=service.arrow_schema)
-    facts = {"total_amount": total_of(table), "url": "made up", "synthetic": True}
-    lake.put(f"{day}.parquet", encode(table, facts))
-    found = open_trips(lake, f"{day}.parquet", Label(service.name, CLEANED, str(day)))
+    facts = {"total_amount": sum_total_amount(table), "url": "made up", "synthetic": True}
+    lake.put(f"{day}.parquet", encode_trips(table, facts))
+    found = open_stored_trips(lake, f"{day}.parquet", Label(service.name, CLEANED, str(day)))
     if found is None:
         raise FileNotFoundError(day)
     return found
@@ -98,9 +98,9 @@ def size(service: Service) -> int:
 def main(name: str, rows: int, repeats: int, sizes: list[int]) -> dict[str, dict[str, Any]]:
     """Fill the tables, then rewrite the middle day of each in turns, so that all see the same."""
     service = SERVICES[name]
-    manager = PostgresIOManager({name: service}, PostgresResource())
+    manager = PostgresTripsIOManager({name: service}, PostgresResource())
 
-    def store(days: dict[date, TripsSlice]) -> None:
+    def store(days: dict[date, StoredTrips]) -> None:
         list(manager.store(service, days, LOG))  # type: ignore[arg-type]
 
     days = {months: [FIRST + timedelta(n) for n in range(months * 365 // 12)] for months in sizes}

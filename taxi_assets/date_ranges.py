@@ -25,11 +25,11 @@ class Month:
         return f"{self.year:04d}-{self.month:02d}"
 
     @property
-    def window(self) -> Window:
+    def window(self) -> DateRange:
         """The month's days."""
         days = calendar.monthrange(self.year, self.month)[1]
         first = date(self.year, self.month, 1)
-        return Window(first, first + timedelta(days=days))
+        return DateRange(first, first + timedelta(days=days))
 
     @classmethod
     def of(cls, day: date) -> Month:
@@ -38,7 +38,7 @@ class Month:
 
 
 @dataclass(frozen=True, order=True)
-class Window:
+class DateRange:
     """The days from `start` up to, not including, `end`, in New York wall time."""
 
     start: date
@@ -65,29 +65,29 @@ class Window:
         return (self.end - self.start).days
 
     @classmethod
-    def of_day(cls, day: date) -> Window:
+    def of_day(cls, day: date) -> DateRange:
         """The window of one day."""
         return cls(day, day + ONE_DAY)
 
 
-def chunks(window: Window, most: int) -> list[Window]:
+def split_date_range(window: DateRange, most: int) -> list[DateRange]:
     """The window in pieces of at most `most` days, always the same ones, in order."""
     starts = list(window)[::most]
-    return [Window(start, min(start + most * ONE_DAY, window.end)) for start in starts]
+    return [DateRange(start, min(start + most * ONE_DAY, window.end)) for start in starts]
 
 
-def tile(days: Iterable[date]) -> list[Window]:
+def merge_into_date_ranges(days: Iterable[date]) -> list[DateRange]:
     """The fewest windows that hold exactly `days`, in order."""
-    windows: list[Window] = []
+    windows: list[DateRange] = []
     for day in sorted(set(days)):
         if windows and windows[-1].end == day:
-            windows[-1] = Window(windows[-1].start, day + ONE_DAY)
+            windows[-1] = DateRange(windows[-1].start, day + ONE_DAY)
         else:
-            windows.append(Window.of_day(day))
+            windows.append(DateRange.of_day(day))
     return windows
 
 
-def by_month(days: Iterable[date]) -> dict[Month, list[date]]:
+def group_days_by_month(days: Iterable[date]) -> dict[Month, list[date]]:
     """The days of each month, both in order."""
     months: dict[Month, list[date]] = {}
     for day in sorted(set(days)):

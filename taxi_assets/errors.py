@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 
-from taxi_assets.redaction import redact
+from taxi_assets.redaction import redact_text
 
 
 class TerminalError(Exception):
@@ -33,11 +33,11 @@ class SourceError(TerminalError):
     """A month file is not there, not whole, or not what it should be."""
 
 
-class DayRefusedError(TerminalError):
+class PartitionRejectedError(TerminalError):
     """One day's rows must not land; its neighbours may."""
 
 
-class DayNotStoredError(DayRefusedError):
+class PartitionNotStoredError(PartitionRejectedError):
     """A day that the stage before has not stored: nothing is known against its rows."""
 
 
@@ -78,7 +78,7 @@ def is_transient(error: BaseException) -> bool:
     if kind.__module__ == "google.auth.exceptions" and kind.__name__ != "TransportError":
         return bool(getattr(error, "retryable", False))
     if isinstance(error, OSError) and GCS in str(error):
-        return GCS_WRONG not in str(error) or _lost_upload(error)
+        return GCS_WRONG not in str(error) or _is_lost_upload(error)
     return kind.__module__.split(".")[0] in SERVERS or "Unavailable" in kind.__name__
 
 
@@ -96,18 +96,18 @@ def concerns_one_day(error: Exception) -> bool:
     return not (elsewhere or server or is_transient(error))
 
 
-def _lost_upload(error: OSError) -> bool:
+def _is_lost_upload(error: OSError) -> bool:
     """Whether GCS knows nothing of an upload that it had begun: another one has to be begun."""
     return isinstance(error, FileNotFoundError) and "function=UploadChunk" in str(error)
 
 
-def one_line(said: object) -> str:
+def format_one_line(said: object) -> str:
     """Return an error's message without line breaks and secrets, as a log or an alert shows it."""
-    return redact(" ".join(str(said).split()))
+    return redact_text(" ".join(str(said).split()))
 
 
 @contextmanager
-def room_in(folder: Path, setting: str = "TAXI_HOME") -> Iterator[None]:
+def explain_full_disk(folder: Path, setting: str = "TAXI_HOME") -> Iterator[None]:
     """Say what to do when what is written under `folder` finds no room.
 
     Raises:
@@ -137,7 +137,7 @@ REMEDIES = {
 """By SQLSTATE, or by the name of an error of Google's."""
 
 
-def remedy(error: BaseException) -> str:
+def find_remedy(error: BaseException) -> str:
     """What to do about a server's refusal; empty where nothing more is known."""
     if is_transient(error) or (isinstance(error, OSError) and GCS not in str(error)):
         return ""

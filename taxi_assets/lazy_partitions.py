@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Generic, TypeVar
 
-from taxi_assets.errors import DayRefusedError, concerns_one_day, one_line
+from taxi_assets.errors import PartitionRejectedError, concerns_one_day, format_one_line
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -24,7 +24,7 @@ AHEAD = 2
 """Items computed beyond the one in hand: enough to keep the workers busy, few enough to hold."""
 
 
-def bounded_map(function: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
+def map_with_threads(function: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
     """Map in threads and in order, holding at most `WORKERS + AHEAD` results."""
     pending: deque[Future[U]] = deque()
     with ThreadPoolExecutor(WORKERS, "days") as pool:
@@ -41,7 +41,7 @@ def bounded_map(function: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
 
 
 @dataclass
-class Days(Generic[T]):
+class LazyPartitions(Generic[T]):
     """The days of a run and how to compute each; days that must not land are put aside.
 
     `refused` fills while the days are pulled: what is in it afterwards was not handed on.
@@ -49,49 +49,53 @@ class Days(Generic[T]):
 
     days: Sequence[date]
     compute: Callable[[date], T]
-    refused: dict[date, DayRefusedError] = field(default_factory=dict[date, DayRefusedError])
+    refused: dict[date, PartitionRejectedError] = field(
+        default_factory=dict[date, PartitionRejectedError]
+    )
 
-    def map(self, function: Callable[[T], U]) -> Days[U]:
+    def map(self, function: Callable[[T], U]) -> LazyPartitions[U]:
         """The same days after one more stage; they share `refused`."""
         compute = self.compute
-        return Days(self.days, lambda day: function(compute(day)), self.refused)
+        return LazyPartitions(self.days, lambda day: function(compute(day)), self.refused)
 
-    def map_days(self, function: Callable[[date, T], U]) -> Days[U]:
+    def map_with_day(self, function: Callable[[date, T], U]) -> LazyPartitions[U]:
         """As `map`, for a stage that must know which day it is."""
         compute = self.compute
-        return Days(self.days, lambda day: function(day, compute(day)), self.refused)
+        return LazyPartitions(self.days, lambda day: function(day, compute(day)), self.refused)
 
-    def outcomes(self) -> Iterator[tuple[date, T | DayRefusedError]]:
+    def iterate_outcomes(self) -> Iterator[tuple[date, T | PartitionRejectedError]]:
         """Yield each day in order, with what was computed or the reason why it is rejected.
 
         Raises:
             Exception: what concerns every day, such as a store that is down or a full disk.
         """
-        for day, outcome in zip(self.days, bounded_map(self._attempt, self.days), strict=True):
-            if isinstance(outcome, DayRefusedError):
+        for day, outcome in zip(
+            self.days, map_with_threads(self._compute_day, self.days), strict=True
+        ):
+            if isinstance(outcome, PartitionRejectedError):
                 self.refused[day] = outcome
             yield day, outcome
 
     def __iter__(self) -> Iterator[tuple[date, T]]:
         """Yield each day that was not rejected, in order; raises what `outcomes` does."""
-        for day, outcome in self.outcomes():
-            if not isinstance(outcome, DayRefusedError):
+        for day, outcome in self.iterate_outcomes():
+            if not isinstance(outcome, PartitionRejectedError):
                 yield day, outcome
 
-    def _attempt(self, day: date) -> T | DayRefusedError:
+    def _compute_day(self, day: date) -> T | PartitionRejectedError:
         """Compute a day; an error that comes from its rows rejects this day alone."""
         try:
             return self.compute(day)
         except Exception as error:
             if not concerns_one_day(error):
                 raise
-            return rejected_by(error)
+            return build_rejection(error)
 
 
-def rejected_by(error: Exception) -> DayRefusedError:
+def build_rejection(error: Exception) -> PartitionRejectedError:
     """Return the reason why a day is rejected, with the error over its rows as its cause."""
-    if isinstance(error, DayRefusedError):
+    if isinstance(error, PartitionRejectedError):
         return error
-    rejected = DayRefusedError(f"{type(error).__name__}: {one_line(error)}")
+    rejected = PartitionRejectedError(f"{type(error).__name__}: {format_one_line(error)}")
     rejected.__cause__ = error
     return rejected

@@ -7,7 +7,7 @@ from datetime import date
 
 import dagster as dg
 
-from taxi_assets.date_ranges import ONE_DAY, Month, Window
+from taxi_assets.date_ranges import ONE_DAY, DateRange, Month
 from taxi_assets.settings.areas import DefinitionSettings
 
 TIMEZONE = "America/New_York"
@@ -38,16 +38,16 @@ def monthly_partitions() -> dg.MonthlyPartitionsDefinition:
     )
 
 
-def partitions_of_month(month: Month) -> Window | None:
+def partitions_of_month(month: Month) -> DateRange | None:
     """Return the days of a month that are partitions, or will be once they are over."""
     settings, (start, end) = DefinitionSettings.from_env(), (month.window.start, month.window.end)
     start = max(start, settings.start_date)
     if settings.end_date is not None:
         end = min(end, settings.end_date + ONE_DAY)
-    return Window(start, end) if start < end else None
+    return DateRange(start, end) if start < end else None
 
 
-def days_of_run(tags: Mapping[str, str]) -> list[date]:
+def list_run_days(tags: Mapping[str, str]) -> list[date]:
     """The days that a run's tags ask for, whether or not they are among the partitions.
 
     Raises:
@@ -56,7 +56,9 @@ def days_of_run(tags: Mapping[str, str]) -> list[date]:
     first = tags.get(RANGE[0]) or tags.get(PARTITION)
     last = tags.get(RANGE[1]) or first
     try:
-        window = Window(date.fromisoformat(first or ""), date.fromisoformat(last or "") + ONE_DAY)
+        window = DateRange(
+            date.fromisoformat(first or ""), date.fromisoformat(last or "") + ONE_DAY
+        )
     except ValueError:
         raise dg.Failure(
             f"the run's partition is {first!r} to {last!r}: give it a day, as --tags "
@@ -66,7 +68,7 @@ def days_of_run(tags: Mapping[str, str]) -> list[date]:
     return list(window)
 
 
-def month_of_run(tags: Mapping[str, str]) -> Month:
+def get_run_month(tags: Mapping[str, str]) -> Month:
     """The month that a run's tags ask for.
 
     Raises:
@@ -82,13 +84,13 @@ def month_of_run(tags: Mapping[str, str]) -> Month:
     return Month.of(date.fromisoformat(asked))
 
 
-def refuse_unknown_days(tags: Mapping[str, str]) -> None:
+def reject_unknown_days(tags: Mapping[str, str]) -> None:
     """Stop a run over days that are no partitions, before Dagster's own assertion on them does.
 
     Raises:
         Failure: naming the days and what to do.
     """
-    days = days_of_run(tags)
+    days = list_run_days(tags)
     partitions = daily_partitions()
     known = partitions.get_first_partition_key() or "", partitions.get_last_partition_key() or ""
     unknown = [str(day) for day in days if not known[0] <= str(day) <= known[1]]

@@ -46,12 +46,12 @@ def redact_value(value: str) -> str:
     return HIDDEN if DOUBTFUL.search(value) else value
 
 
-def shown(value: str) -> str:
+def quote_redacted(value: str) -> str:
     """Return a value as a message quotes it."""
     return repr(redact_value(value))
 
 
-def redact(text: str) -> str:
+def redact_text(text: str) -> str:
     """Return a message, of a library as well, with every URL and password in it redacted."""
     if not SUSPECT.search(text) and not ASSIGNED.search(text):
         return text
@@ -59,7 +59,7 @@ def redact(text: str) -> str:
     return ASSIGNED.sub(rf"\1{HIDDEN}", "".join(map(_redact_word, words)))
 
 
-def redacted_cause(error: BaseException) -> BaseException:
+def redact_cause(error: BaseException) -> BaseException:
     """Return an error to be raised `from`: itself, unless a message of its chain holds a secret.
 
     Dagster stores the messages of the whole chain in its event log.
@@ -69,9 +69,9 @@ def redacted_cause(error: BaseException) -> BaseException:
     while link is not None and len(messages) < MAX_SHOWN:
         messages.append(str(link))
         link = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
-    if all(redact(message) == message for message in messages):
+    if all(redact_text(message) == message for message in messages):
         return error
-    clean = RedactedError(f"{type(error).__name__}: {redact(messages[0])}")
+    clean = RedactedError(f"{type(error).__name__}: {redact_text(messages[0])}")
     return clean.with_traceback(error.__traceback__)
 
 

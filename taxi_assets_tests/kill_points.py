@@ -20,7 +20,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 PART = 1 << 16
-LOOK_EVERY = 0.002
+WATCH_SECONDS = 0.002
 
 
 @dataclass(frozen=True)
@@ -190,7 +190,7 @@ def watched(signs: Signs, temporary: Path, event_log: Path) -> Iterator[None]:
 
     def look() -> None:
         files, written = _names(temporary), _modified(event_log)
-        while not stop.wait(LOOK_EVERY):
+        while not stop.wait(WATCH_SECONDS):
             files, before = _names(temporary), files
             written, earlier = _modified(event_log), written
             shown = ["lake object written"] * len(files - before)

@@ -81,7 +81,7 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
 
 def stack() -> local.Stack:
     """Where the servers of TAXI_HOME are."""
-    return local.use(Path(os.environ["TAXI_HOME"]))
+    return local.ensure_stack_running(Path(os.environ["TAXI_HOME"]))
 
 
 def postgres():

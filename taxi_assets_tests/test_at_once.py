@@ -14,8 +14,8 @@ import pytest
 from dagster import DagsterEventType, DagsterInstance
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.local.process import until
-from taxi_assets.tlc.sample import write_month
+from taxi_assets.local.process import wait_until
+from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
@@ -32,7 +32,7 @@ def publish(folder: Path, service: Service, month: Month) -> None:
     name = f"{service.name}_tripdata_{month}.csv.gz"
     for version in ("first", "second"):
         (folder / version).mkdir(exist_ok=True)
-    write_month(service, month, folder / "first" / name, ROWS)
+    write_sample_month(service, month, folder / "first" / name, ROWS)
     lines = gzip.decompress((folder / "first" / name).read_bytes()).splitlines(keepends=True)
     restated = b"".join(line for number, line in enumerate(lines) if number % 7 != 3)
     (folder / "second" / name).write_bytes(gzip.compress(restated, 1))
@@ -113,7 +113,7 @@ def test_the_same_days_restated_between_two_runs(tmp_path: Path) -> None:
         source = str(tmp_path / "second" / NAME)
         started.append(start_job("green", *days, log, TAXI_SOURCE=source))
         waits = "another run is at work on green 2021-10"
-        assert until(lambda: waits in log.read_text() or not started[1].is_alive(), 100)
+        assert wait_until(lambda: waits in log.read_text() or not started[1].is_alive(), 100)
         halt.resume.set()
     second = between(*days, expected(tmp_path, "second", green, OCTOBER))
     for store, found in stores.store_totals(green).items():
@@ -163,7 +163,7 @@ def test_two_machines_that_share_the_lake(tmp_path: Path) -> None:
         second = settings | {"TAXI_HOME": str(tmp_path / "two"), "TAXI_DROP": "none"}
         started.append(start_job("green", *days, log, **second))
         waits = "another run is at work on green 2021-10 (run "
-        assert until(lambda: waits in log.read_text() or not started[1].is_alive(), 100)
+        assert wait_until(lambda: waits in log.read_text() or not started[1].is_alive(), 100)
         halt.resume.set()
     found = stores.store_totals(green)
     assert found["postgres"] == found["lake"] == found["bigquery"]

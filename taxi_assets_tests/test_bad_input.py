@@ -43,7 +43,7 @@ def lfs_pointer(folder: Path) -> None:
     _whole(folder).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
 
 
-def wrong_header(folder: Path) -> None:
+def describe_wrong_header(folder: Path) -> None:
     path = _whole(folder)
     text = gzip.decompress(path.read_bytes()).replace(b"PULocationID", b"PickupZone")
     path.write_bytes(gzip.compress(text))
@@ -73,7 +73,7 @@ CASES: dict[Callable[[Path], None], str] = {
     cut_short: "cut short or damaged",
     html: "HTML",
     lfs_pointer: "LFS",
-    wrong_header: "missing PULocationID; unknown 'PickupZone'",
+    describe_wrong_header: "missing PULocationID; unknown 'PickupZone'",
     wrong_order: "in another order",
     other_dates: "is not a time as 2021-01-05 00:31:19",
     empty: "empty",
@@ -171,7 +171,7 @@ def test_postgres_down_is_named_and_no_store_is_touched(
 def test_a_wrong_password_is_not_tried_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from taxi_assets import local  # noqa: PLC0415
 
-    stack = local.use(home / "taxi")
+    stack = local.ensure_stack_running(home / "taxi")
     for name, value in {
         "HOST": stack.postgres_host,
         "PORT": str(stack.postgres_port),

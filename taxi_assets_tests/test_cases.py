@@ -14,12 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.checks import check_raw
+from taxi_assets.defs.checks import check_raw_day
 from taxi_assets.errors import SourceError
 from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.services import YELLOW
-from taxi_assets.tlc.source import fetch
-from taxi_assets.trips.clean import clean
+from taxi_assets.tlc.source import fetch_month_file
+from taxi_assets.trips.clean import clean_partition
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.stores import Runs
@@ -234,7 +234,9 @@ def test_a_case_of_the_folder_has_its_outcome(name: str, tmp_path: Path) -> None
     template = str(FOLDER / name / f"{{service}}_tripdata_{{year}}-{{month}}{path.suffix}")
 
     def opened() -> tuple[RawMonth, dict[int, pa.Buffer | pa.Table]]:
-        month = raw_month(fetch(template, YELLOW, which, tmp_path, print).path, month=which)
+        month = raw_month(
+            fetch_month_file(template, YELLOW, which, tmp_path, print).path, month=which
+        )
         return month, slices_of(month)
 
     if case.rejected:
@@ -242,13 +244,13 @@ def test_a_case_of_the_folder_has_its_outcome(name: str, tmp_path: Path) -> None
             opened()
         return
     read, days = opened()
-    done = [clean(days[at + 1], YELLOW) for at in range(len(case.rows))]
+    done = [clean_partition(days[at + 1], YELLOW) for at in range(len(case.rows))]
     assert [len(one.frame) for one in done] == list(case.rows)
     assert [str(bad) for one in done for bad in one.unreadable] == list(case.unreadable)
     for one in done:
         assert set(one.frame["store_and_fwd_flag"].dropna()) <= {"N", "Y"}
         assert not one.unknown_labels
-    results = {one.check: one for one in check_raw(read)}
+    results = {one.check: one for one in check_raw_day(read)}
     assert results["known_columns"].metadata["unknown"] == case.unknown
     assert results["no_int96_times"].passed is ("int96" not in name)
     assert not results["every_day_has_rows"].passed

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taxi_assets.date_ranges import Month, Window, by_month, tile
+from taxi_assets.date_ranges import DateRange, Month, group_days_by_month, merge_into_date_ranges
 
 days = st.dates(date(2009, 1, 1), date(2012, 12, 31))
 some_days = st.lists(days, max_size=40) | st.builds(
@@ -21,14 +21,14 @@ some_days = st.lists(days, max_size=40) | st.builds(
 
 @given(some_days)
 def test_tiles_hold_exactly_the_days_and_never_touch(asked: list[date]) -> None:
-    windows = tile(asked)
+    windows = merge_into_date_ranges(asked)
     assert [day for window in windows for day in window] == sorted(set(asked))
     assert all(before.end < after.start for before, after in pairwise(windows))
 
 
 @given(some_days)
 def test_months_hold_exactly_the_days(asked: list[date]) -> None:
-    months = by_month(asked)
+    months = group_days_by_month(asked)
     assert [day for month in months.values() for day in month] == sorted(set(asked))
     assert list(months) == sorted(months)
     assert all(Month.of(day) == month for month, found in months.items() for day in found)
@@ -37,7 +37,7 @@ def test_months_hold_exactly_the_days(asked: list[date]) -> None:
 
 @given(days, st.integers(1, 40))
 def test_a_window_is_half_open(start: date, length: int) -> None:
-    window = Window(start, start + timedelta(length))
+    window = DateRange(start, start + timedelta(length))
     assert len(window) == len(list(window)) == length
     assert start in window
     assert window.end not in window
@@ -50,7 +50,7 @@ def test_the_day_before_a_month_and_the_day_after_are_not_in_it(day: date) -> No
     window = Month.of(day).window
     assert window.start.day == window.end.day == 1
     assert window.end - timedelta(1) in window
-    assert tile(window) == [window]
+    assert merge_into_date_ranges(window) == [window]
 
 
 @pytest.mark.parametrize(
@@ -58,12 +58,12 @@ def test_the_day_before_a_month_and_the_day_after_are_not_in_it(day: date) -> No
 )
 def test_a_window_without_days_is_refused(start: str, end: str) -> None:
     with pytest.raises(ValueError, match="a window must hold a day"):
-        Window(date.fromisoformat(start), date.fromisoformat(end))
+        DateRange(date.fromisoformat(start), date.fromisoformat(end))
 
 
 def test_how_windows_and_months_are_written() -> None:
-    assert str(Window.of_day(date(2021, 1, 5))) == "2021-01-05"
-    assert str(Window(date(2021, 1, 1), date(2021, 2, 1))) == "2021-01-01 to 2021-01-31"
+    assert str(DateRange.of_day(date(2021, 1, 5))) == "2021-01-05"
+    assert str(DateRange(date(2021, 1, 1), date(2021, 2, 1))) == "2021-01-01 to 2021-01-31"
     assert str(Month(2021, 1)) == "2021-01"
     assert str(Month(1, 12)) == "0001-12"
 

@@ -15,14 +15,14 @@ from dagster_postgres.utils import DagsterPostgresException
 from google.api_core import exceptions as google
 from google.auth import exceptions as auth
 
-from taxi_assets.defs.io_managers.base import guarded
+from taxi_assets.defs.io_managers.base import reject_foreign_errors
 from taxi_assets.errors import (
-    DayRefusedError,
+    PartitionRejectedError,
     StoreError,
     UnavailableError,
+    explain_full_disk,
+    find_remedy,
     is_transient,
-    remedy,
-    room_in,
 )
 
 GCS = "google::cloud::Status({}: {}, with a last message of something)"
@@ -55,14 +55,14 @@ GCS = "google::cloud::Status({}: {}, with a last message of something)"
 )
 def test_what_may_pass_is_tried_again(error: Exception) -> None:
     assert is_transient(error)
-    assert remedy(error) == ""
+    assert find_remedy(error) == ""
 
 
 @pytest.mark.parametrize(
     ("error", "remedied"),
     [
         (StoreError("a type"), ""),
-        (DayRefusedError("a check"), ""),
+        (PartitionRejectedError("a check"), ""),
         (ValueError("a bug"), ""),
         (PermissionError(errno.EACCES, "a local file"), ""),
         (psycopg.errors.UndefinedTable("no table"), ""),
@@ -85,26 +85,29 @@ def test_what_may_pass_is_tried_again(error: Exception) -> None:
 )
 def test_what_stays_is_not_tried_again(error: Exception, remedied: str) -> None:
     assert not is_transient(error)
-    assert remedied in remedy(error)
-    assert bool(remedied) == bool(remedy(error))
+    assert remedied in find_remedy(error)
+    assert bool(remedied) == bool(find_remedy(error))
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_is_named(number: int) -> None:
     said = r"no room in /srv/taxi \(full\): free some, or set TAXI_HOME"
-    with pytest.raises(StoreError, match=said), room_in(Path("/srv/taxi")):
+    with pytest.raises(StoreError, match=said), explain_full_disk(Path("/srv/taxi")):
         raise OSError(number, "full")
 
 
 def test_another_error_of_a_disk_is_left_as_it_is() -> None:
-    with pytest.raises(PermissionError), room_in(Path("/srv/taxi")):
+    with pytest.raises(PermissionError), explain_full_disk(Path("/srv/taxi")):
         raise PermissionError(errno.EACCES, "not yours")
 
 
 def test_what_a_server_says_in_lines_is_one_line_that_names_asset_and_days() -> None:
     said = psycopg.OperationalError("could not extend file:\n  no space\nHINT:  Free some.\n")
     days = [date(2021, 1, 5), date(2021, 1, 6)]
-    with pytest.raises(dg.Failure) as caught, guarded(dg.AssetKey(["green", "raw_trips"]), days):
+    with (
+        pytest.raises(dg.Failure) as caught,
+        reject_foreign_errors(dg.AssetKey(["green", "raw_trips"]), days),
+    ):
         raise said
     assert caught.value.description == (
         "green/raw_trips 2021-01-05 to 2021-01-06: OperationalError: could not extend file:"

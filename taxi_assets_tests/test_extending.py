@@ -17,7 +17,7 @@ import duckdb
 import pytest
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.tlc.sample import write_month
+from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.schema import Column, Service
 from taxi_assets.tlc.services import YELLOW
 from taxi_assets_tests.conftest import REPOSITORY
@@ -102,9 +102,9 @@ def test_what_the_page_says_works(
 ) -> None:
     monkeypatch.setenv("GCS_BUCKET", "extended")
     template = tmp_path / "{service}_{year}-{month}.csv.gz"
-    write_month(YELLOW, Month(2021, 1), tmp_path / "sample.csv.gz")
+    write_sample_month(YELLOW, Month(2021, 1), tmp_path / "sample.csv.gz")
     with_fee_and_a_long_trip(tmp_path / "sample.csv.gz", tmp_path / "yellow_2021-01.csv.gz")
-    write_month(SHUTTLE, Month(2021, 1), tmp_path / "shuttle_2021-01.csv.gz")
+    write_sample_month(SHUTTLE, Month(2021, 1), tmp_path / "shuttle_2021-01.csv.gz")
     for service in ("yellow", "yellow", "shuttle"):
         run(extended, service, template)
 

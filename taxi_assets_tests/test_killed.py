@@ -30,8 +30,8 @@ import pytest
 from dagster import AssetKey, DagsterInstance
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.io_managers.bigquery import STAGING, _sweep
-from taxi_assets.tlc.sample import write_month
+from taxi_assets.defs.io_managers.bigquery import STAGING, _sweep_staging
+from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.kill_points import Aim, Signs, phase_of, relays, watched
@@ -173,7 +173,7 @@ def published(*versions: bytes) -> Iterator[str]:
 def versions(folder: Path) -> list[bytes]:
     """A month, and the same month restated: every seventh row is gone."""
     path = folder / "month.csv.gz"
-    write_month(GREEN, Month(2021, 10), path, ROWS)
+    write_sample_month(GREEN, Month(2021, 10), path, ROWS)
     lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
     restated = b"".join(line for number, line in enumerate(lines) if number % 7 != 3)
     return [path.read_bytes(), gzip.compress(restated, 1)]
@@ -301,6 +301,6 @@ def assert_leftovers_go() -> None:
     client = stores.bigquery()
     names = {table.table_id for table in client.list_tables("ny_taxi")}
     assert all(name.startswith((STAGING, "green_cab_data")) for name in names)
-    _sweep(client, "ny_taxi", timedelta(0))
+    _sweep_staging(client, "ny_taxi", timedelta(0))
     names = {table.table_id for table in client.list_tables("ny_taxi")}
     assert names == {"green_cab_data"}

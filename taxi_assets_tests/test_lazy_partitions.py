@@ -13,8 +13,8 @@ from google.api_core.exceptions import Forbidden
 from hypothesis import given
 from hypothesis import strategies as st
 
-from taxi_assets.errors import DayRefusedError, SettingsError, StoreError, UnavailableError
-from taxi_assets.lazy_partitions import AHEAD, WORKERS, Days, bounded_map
+from taxi_assets.errors import PartitionRejectedError, SettingsError, StoreError, UnavailableError
+from taxi_assets.lazy_partitions import AHEAD, WORKERS, LazyPartitions, map_with_threads
 
 FIRST = date(2021, 1, 1)
 WEEK = [FIRST + timedelta(at) for at in range(7)]
@@ -22,7 +22,7 @@ WEEK = [FIRST + timedelta(at) for at in range(7)]
 
 @given(st.lists(st.integers(), max_size=30))
 def test_results_come_in_order(items: list[int]) -> None:
-    assert list(bounded_map(lambda item: item * 2, items)) == [item * 2 for item in items]
+    assert list(map_with_threads(lambda item: item * 2, items)) == [item * 2 for item in items]
 
 
 def test_only_a_few_are_computed_ahead() -> None:
@@ -35,7 +35,7 @@ def test_only_a_few_are_computed_ahead() -> None:
             yield item
 
     most = 0
-    for result in bounded_map(lambda item: item, items()):
+    for result in map_with_threads(lambda item: item, items()):
         most = max(most, taken - result)
     assert taken == 50
     assert most <= WORKERS + AHEAD
@@ -51,7 +51,7 @@ def test_an_error_stops_the_rest_and_its_threads() -> None:
         return item
 
     before = threading.active_count()
-    results = bounded_map(fail_at_two, range(50))
+    results = map_with_threads(fail_at_two, range(50))
     assert [next(results), next(results)] == [0, 1]
     with pytest.raises(RuntimeError, match="two"):
         next(results)
@@ -66,7 +66,7 @@ def test_nothing_is_computed_before_it_is_pulled() -> None:
         computed.append(day)
         return day.day
 
-    days = Days(WEEK, compute).map(lambda number: number * 10)
+    days = LazyPartitions(WEEK, compute).map(lambda number: number * 10)
     assert computed == []
     assert list(days) == [(day, day.day * 10) for day in WEEK]
     assert computed == WEEK
@@ -75,11 +75,11 @@ def test_nothing_is_computed_before_it_is_pulled() -> None:
 def test_a_refused_day_is_put_aside_for_every_stage_and_its_neighbours_go_on() -> None:
     def refuse_third(day: date, number: int) -> int:
         if number == 3:
-            raise DayRefusedError(f"{day} is wrong")
+            raise PartitionRejectedError(f"{day} is wrong")
         return number
 
-    first = Days(WEEK, lambda day: day.day)
-    second = first.map_days(refuse_third)
+    first = LazyPartitions(WEEK, lambda day: day.day)
+    second = first.map_with_day(refuse_third)
     third = second.map(str)
     assert [number for _, number in third] == ["1", "2", "4", "5", "6", "7"]
     assert list(third.refused) == [WEEK[2]]
@@ -106,7 +106,7 @@ def test_an_error_over_one_days_rows_rejects_this_day_and_keeps_its_cause(error:
             raise error
         return day.day
 
-    days = Days(WEEK, broken)
+    days = LazyPartitions(WEEK, broken)
     assert [number for _, number in days] == [1, 2, 4, 5, 6, 7]
     assert list(days.refused) == [WEEK[2]]
     assert str(days.refused[WEEK[2]]).startswith(f"{type(error).__name__}: ")
@@ -131,21 +131,21 @@ def test_what_concerns_every_day_is_raised(error: Exception) -> None:
     def broken(day: date) -> int:
         raise error
 
-    days = Days(WEEK, broken)
+    days = LazyPartitions(WEEK, broken)
     with pytest.raises(type(error)):
         list(days)
     assert days.refused == {}
 
 
 def test_each_day_comes_with_its_rows_or_the_reason_why_not() -> None:
-    refused = DayRefusedError("wrong")
+    refused = PartitionRejectedError("wrong")
 
     def compute(day: date) -> int:
         if day == WEEK[1]:
             raise refused
         return day.day
 
-    assert list(Days(WEEK[:3], compute).outcomes()) == [
+    assert list(LazyPartitions(WEEK[:3], compute).iterate_outcomes()) == [
         (WEEK[0], 1),
         (WEEK[1], refused),
         (WEEK[2], 3),
@@ -153,4 +153,4 @@ def test_each_day_comes_with_its_rows_or_the_reason_why_not() -> None:
 
 
 def test_no_days_give_nothing() -> None:
-    assert list(Days([], lambda day: day)) == []
+    assert list(LazyPartitions([], lambda day: day)) == []

@@ -11,13 +11,13 @@ from dagster._core.test_utils import freeze_time
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.definitions import build_defs
-from taxi_assets.defs.automation.months import ended_months
-from taxi_assets.defs.freshness import lately_stored
+from taxi_assets.defs.automation.months import list_ended_months
+from taxi_assets.defs.freshness import build_freshness_policy
 from taxi_assets.partitions import (
     daily_partitions,
     monthly_partitions,
     partitions_of_month,
-    refuse_unknown_days,
+    reject_unknown_days,
 )
 
 NOW = datetime(2021, 5, 10, 12, tzinfo=UTC)
@@ -76,17 +76,17 @@ def test_months_whose_partitions_are_over(
 ) -> None:
     monkeypatch.setenv("TAXI_END_DATE", end)
     with freeze_time(now):
-        months = list(map(str, ended_months()))
+        months = list(map(str, list_ended_months()))
     assert (months[0], months[-1]) == ("2021-01", last)
 
 
 def test_a_run_of_a_day_past_the_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_END_DATE", "2021-03-10")
-    refuse_unknown_days({"dagster/partition": "2021-03-10"})
+    reject_unknown_days({"dagster/partition": "2021-03-10"})
     with pytest.raises(
         dg.Failure, match=r"2021-03-11 is outside .* to 2021-03-10: .*TAXI_END_DATE"
     ):
-        refuse_unknown_days({"dagster/partition": "2021-03-11"})
+        reject_unknown_days({"dagster/partition": "2021-03-11"})
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ def test_a_complete_history_does_not_age(
     end: str, ages: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_END_DATE", end)
-    assert (lately_stored(NOW.date()) is not None) == ages
+    assert (build_freshness_policy(NOW.date()) is not None) == ages
 
 
 def test_every_asset_ends_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,8 +16,8 @@ from typing import NamedTuple
 import pytest
 from dotenv import dotenv_values
 
-from taxi_assets.cli.quickstart import name_dagster_home
-from taxi_assets.local.__main__ import down
+from taxi_assets.cli.quickstart import write_dagster_home
+from taxi_assets.local.__main__ import stop_stack
 from taxi_assets.local.home import Home
 from taxi_assets_tests.isolation import PROJECT_FILES, REPOSITORY, isolation
 
@@ -38,7 +38,7 @@ def checkout() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        down(Home(folder / ".taxi"))
+        stop_stack(Home(folder / ".taxi"))
         shutil.rmtree(folder)
 
 
@@ -144,7 +144,7 @@ def test_dagster_home_is_named_once_and_nothing_is_lost(
         (here / ".env").write_text(case.file)
     monkeypatch.setenv("DAGSTER_HOME", case.exported or "")
     for _ in range(2):
-        assert name_dagster_home(here).startswith(case.said.format(here=here))
+        assert write_dagster_home(here).startswith(case.said.format(here=here))
         found = dotenv_values(here / ".env") if (here / ".env").exists() else {}
         assert found.get("DAGSTER_HOME") == (case.named and case.named.format(here=here))
         assert ("TAXI_SOURCE" in found) == ("TAXI" in (case.file or ""))
@@ -159,7 +159,7 @@ def test_what_docker_compose_asks_for_keeps_the_quick_starts_file(
     block = next(it for it in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) if ".env.ex" in it)
     steps = "".join(line for line in block.splitlines(keepends=True) if "docker " not in line)
     shutil.copy(REPOSITORY / ".env.example", tmp_path)
-    name_dagster_home(tmp_path)
+    write_dagster_home(tmp_path)
     (tmp_path / ".env").open("a").write("TAXI_SOURCE=sample\n")
     subprocess.run(["bash", "-euo", "pipefail", "-c", steps], cwd=tmp_path, check=True)
     found = dotenv_values(tmp_path / ".env")

@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.io_managers.base import guarded
+from taxi_assets.defs.io_managers.base import reject_foreign_errors
 from taxi_assets.defs.resources.lake import open_lake
-from taxi_assets.errors import SettingsError, SourceError, StoreError, one_line
-from taxi_assets.redaction import HIDDEN, redact, redact_value
+from taxi_assets.errors import SettingsError, SourceError, StoreError, format_one_line
+from taxi_assets.redaction import HIDDEN, redact_text, redact_value
 from taxi_assets.settings import AREAS, Settings, find_problems
 from taxi_assets.settings.environment import ENV_FILE, read_env_file
 from taxi_assets.tlc.download import SourceUnavailableError
 from taxi_assets.tlc.services import YELLOW
-from taxi_assets.tlc.source import fetch, look, place
+from taxi_assets.tlc.source import describe_location, fetch_month_file, probe_month_file
 from taxi_assets_tests.conftest import REPOSITORY
 
 PLANTED = "pl4nted"
@@ -109,9 +109,9 @@ def test_no_setting_shows_a_malformed_value(value: str) -> None:
 def test_no_malformed_source_is_shown_or_asked_for(value: str, tmp_path: Path) -> None:
     lines: list[str] = []
     for use in (
-        lambda: fetch(value, YELLOW, Month(2021, 1), tmp_path, lines.append),
-        lambda: look(value, YELLOW, Month(2021, 1)),
-        lambda: place(value, YELLOW, Month(2021, 1)),
+        lambda: fetch_month_file(value, YELLOW, Month(2021, 1), tmp_path, lines.append),
+        lambda: probe_month_file(value, YELLOW, Month(2021, 1)),
+        lambda: describe_location(value, YELLOW, Month(2021, 1)),
     ):
         with pytest.raises((SourceError, SourceUnavailableError)) as caught:
             use()
@@ -203,7 +203,7 @@ def test_what_is_no_secret_is_shown(value: str, shown: str) -> None:
     ],
 )
 def test_messages_of_libraries(text: str, shown: str | None) -> None:
-    assert redact(text) == one_line(text) == (shown or text)
+    assert redact_text(text) == format_one_line(text) == (shown or text)
 
 
 def test_an_error_of_a_library_reaches_the_event_log_without_its_secret(tmp_path: Path) -> None:
@@ -211,7 +211,9 @@ def test_an_error_of_a_library_reaches_the_event_log_without_its_secret(tmp_path
 
     @dg.op
     def fails() -> None:
-        with guarded(dg.AssetKey(["yellow", "raw_trips"]), [Month(2021, 1).window.start]):
+        with reject_foreign_errors(
+            dg.AssetKey(["yellow", "raw_trips"]), [Month(2021, 1).window.start]
+        ):
             requests.get(f"http://me:{PLANTED}@127.0.0.1:9/?token={PLANTED}", timeout=1)
 
     @dg.job
@@ -255,4 +257,4 @@ def test_an_emulator_with_a_password_is_rejected_before_google_quotes_it(
 
 def test_errors_are_still_of_their_kind() -> None:
     for kind in (SourceError, StoreError):
-        assert one_line(kind("what, where")) == "what, where"
+        assert format_one_line(kind("what, where")) == "what, where"

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from taxi_assets.local.home import Home
-from taxi_assets.local.process import until
+from taxi_assets.local.process import wait_until
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.processes import start_job
@@ -76,7 +76,7 @@ def test_the_next_run_recovers_from_servers_that_were_killed(
         new = NewRun.next()
         process = start_job("green", *DAYS, log)
         if victim:
-            assert until(lambda: new.has_begun(step), 120)
+            assert wait_until(lambda: new.has_begun(step), 120)
             os.kill({**pids, "keeper": record.keeper}[victim], signal.SIGKILL)
         process.join(300)
         return process.exitcode

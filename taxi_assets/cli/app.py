@@ -14,8 +14,13 @@ from typing import Annotated
 import dagster as dg
 import typer
 
-from taxi_assets.errors import SettingsError, TerminalError, one_line
-from taxi_assets.settings.environment import DAGSTER_HOME, project_folder, read_env_file, values_of
+from taxi_assets.errors import SettingsError, TerminalError, format_one_line
+from taxi_assets.settings.environment import (
+    DAGSTER_HOME,
+    find_project_folder,
+    parse_env_text,
+    read_env_file,
+)
 from taxi_assets.settings.private_folders import restrict_umask
 
 app = typer.Typer(
@@ -39,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         result = app(arguments, standalone_mode=False)
     except TerminalError as error:
-        sys.stderr.write(f"{one_line(error)}\n")
+        sys.stderr.write(f"{format_one_line(error)}\n")
         return 2
     except typer.Abort:
         return 130
@@ -48,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except Exception as error:  # noqa: BLE001 - a person gets one line, whatever it is
         show = getattr(error, "format_message", None)
-        text = show() if show else f"{type(error).__name__}: {one_line(error)}"
+        text = show() if show else f"{type(error).__name__}: {format_one_line(error)}"
         sys.stderr.write(f"{text}\n")
         return getattr(error, "exit_code", 2)
     return result if isinstance(result, int) else 0
@@ -63,8 +68,8 @@ def _instance() -> Iterator[dg.DagsterInstance]:
     """
     read_env_file()
     if not os.environ.get(DAGSTER_HOME):
-        file = project_folder() / ".env"
-        home = values_of(file).get(DAGSTER_HOME) if file.is_file() else None
+        file = find_project_folder() / ".env"
+        home = parse_env_text(file).get(DAGSTER_HOME) if file.is_file() else None
         if not home:
             raise SettingsError(
                 "DAGSTER_HOME is not set: export it, or run taxi-assets quickstart once, which "

@@ -29,7 +29,7 @@ from taxi_assets.cli.runner import (
 )
 from taxi_assets.cli.spans import UsageError
 from taxi_assets.dagster_internals.run_queue import has_live_queue, open_run_queue
-from taxi_assets.date_ranges import Window, tile
+from taxi_assets.date_ranges import DateRange, merge_into_date_ranges
 from taxi_assets.tlc.schema import Service
 
 POLL_SECONDS = 0.5
@@ -44,7 +44,7 @@ class Backfill:
 
     instance: dg.DagsterInstance
     service: Service
-    window: Window
+    window: DateRange
     only: Collection[State] = DUE
     max_runs: int | None = None
     console: Console = field(default_factory=Console)
@@ -80,7 +80,7 @@ class Backfill:
         days = sum(len(chunk.window) for chunk in chunks)
         self._line(f"{self.service.name} {self.window}: {days} days in {len(chunks)} runs {where}")
         for run_id in sorted(set(others.values())):
-            days_there = tile(day for day, run in others.items() if run == run_id)
+            days_there = merge_into_date_ranges(day for day, run in others.items() if run == run_id)
             self._line(f"run {run_id[:8]} has not ended: {', '.join(map(str, days_there))}")
 
     def _launch(self, chunks: list[Chunk], others: list[str]) -> None:
@@ -192,7 +192,7 @@ def _left_of(month: MonthPlan) -> list[str]:
         days = [day for day in month.due if day.state == state]
         if not days:
             continue
-        windows = ", ".join(map(str, tile(day.day for day in days)))
+        windows = ", ".join(map(str, merge_into_date_ranges(day.day for day in days)))
         reasons = list(dict.fromkeys(day.reason for day in days))
         more = f" and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
         lines.append(f"{month.month} {state.value}: {windows}: {'; '.join(reasons[:NAMED])}{more}")

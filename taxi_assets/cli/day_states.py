@@ -9,7 +9,7 @@ from enum import StrEnum
 
 import dagster as dg
 
-from taxi_assets.dagster_internals.rejections import UPSTREAM, find_rejections
+from taxi_assets.dagster_internals.rejections import UPSTREAM, find_rejected_days
 from taxi_assets.dagster_internals.stored_versions import (
     StoredVersion,
     code_versions,
@@ -62,7 +62,9 @@ def day_states(
     rejections = {
         day: str(error)
         for name in ("postgres_trips", "bigquery_trips")
-        for day, error in find_rejections(instance, dg.AssetKey([service.name, name]), days).items()
+        for day, error in find_rejected_days(
+            instance, dg.AssetKey([service.name, name]), days
+        ).items()
     }
     return [
         _state(

@@ -8,8 +8,8 @@ from statistics import median
 import dagster as dg
 from dagster import DagsterRunStatus
 
-from taxi_assets.defs.jobs.daily import daily_job_name
-from taxi_assets.partitions import days_of_run
+from taxi_assets.defs.jobs.daily import get_daily_job_name
+from taxi_assets.partitions import list_run_days
 from taxi_assets.tlc.schema import Service
 
 RUNS = 30
@@ -36,12 +36,12 @@ class History:
 
 def read_history(instance: dg.DagsterInstance, service: Service) -> History:
     """Return the seconds of a day in the latest runs, and the median rows of the latest days."""
-    done = dg.RunsFilter(job_name=daily_job_name(service), statuses=[DagsterRunStatus.SUCCESS])
+    done = dg.RunsFilter(job_name=get_daily_job_name(service), statuses=[DagsterRunStatus.SUCCESS])
     seconds, days = 0.0, 0
     for record in instance.get_run_records(done, limit=RUNS):
         if record.start_time is not None and record.end_time is not None:
             seconds += record.end_time - record.start_time
-            days += len(days_of_run(record.dagster_run.tags))
+            days += len(list_run_days(record.dagster_run.tags))
     raw = dg.AssetKey([service.name, "raw_trips"])
     rows = [
         float(str(event.metadata["rows"].value))

@@ -13,13 +13,19 @@ import dagster as dg
 
 from taxi_assets.cli.day_states import DayState, State, day_states
 from taxi_assets.cli.history import History, read_history
-from taxi_assets.date_ranges import Month, Window, by_month, chunks, tile
-from taxi_assets.defs.automation.months import loaded
+from taxi_assets.date_ranges import (
+    DateRange,
+    Month,
+    group_days_by_month,
+    merge_into_date_ranges,
+    split_date_range,
+)
+from taxi_assets.defs.automation.months import find_loaded_months
 from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import DefinitionSettings
-from taxi_assets.tlc.download import SourceUnavailableError, Version
+from taxi_assets.tlc.download import RemoteVersion, SourceUnavailableError
 from taxi_assets.tlc.schema import Service
-from taxi_assets.tlc.source import look
+from taxi_assets.tlc.source import probe_month_file
 
 PROBES = 8
 """HEAD requests at once."""
@@ -30,7 +36,7 @@ DUE = (State.missing, State.rejected, State.restated, State.stale)
 class Publication:
     """What the source says of a month's file."""
 
-    version: Version | None
+    version: RemoteVersion | None
     """None: it is not published, or the source did not answer."""
     trouble: str = ""
     """Why the source did not answer."""
@@ -45,7 +51,7 @@ class Publication:
 class Chunk:
     """One run: days of one month, and the assets that are due for all of them."""
 
-    window: Window
+    window: DateRange
     assets: tuple[str, ...]
     must_confirm: bool
     """Whether the run must not use a cached file that the server does not confirm."""
@@ -129,7 +135,7 @@ def rounded(value: float | None) -> float | None:
 def make_plan(
     instance: dg.DagsterInstance,
     service: Service,
-    window: Window,
+    window: DateRange,
     only: Collection[State] = DUE,
     publications: Mapping[Month, Publication] | None = None,
 ) -> Plan:
@@ -137,7 +143,7 @@ def make_plan(
 
     `only` are the states whose days get a run. `publications` are those known from an earlier plan.
     """
-    months = by_month(window)
+    months = group_days_by_month(window)
     known = publications or probe_months(service, list(months))
     plans = [
         _plan_month(instance, service, days, known[month], only) for month, days in months.items()
@@ -155,7 +161,9 @@ def probe_months(service: Service, months: Sequence[Month]) -> dict[Month, Publi
 
     def probe(month: Month) -> Publication:
         try:
-            return Publication(look(settings.source.template, service, month, home=settings.home))
+            return Publication(
+                probe_month_file(settings.source.template, service, month, home=settings.home)
+            )
         except SourceUnavailableError as error:
             return Publication(None, str(error))
 
@@ -171,7 +179,7 @@ def _plan_month(
     only: Collection[State],
 ) -> MonthPlan:
     month = Month.of(days[0])
-    log = loaded(instance, service, month)
+    log = find_loaded_months(instance, service, month)
     now = publication.version
     restated: set[date] = set()
     if log.version is not None:
@@ -192,6 +200,6 @@ def _runs(due: Sequence[DayState]) -> Iterator[Chunk]:
     found: list[Chunk] = []
     length = DefinitionSettings.from_env().max_partitions_per_run
     for (assets, restated), days in groupby(sorted(due, key=needs), key=needs):
-        for window in tile(day.day for day in days):
-            found += [Chunk(piece, assets, restated) for piece in chunks(window, length)]
+        for window in merge_into_date_ranges(day.day for day in days):
+            found += [Chunk(piece, assets, restated) for piece in split_date_range(window, length)]
     yield from sorted(found, key=lambda run: run.window)

@@ -16,8 +16,8 @@ from pathlib import Path
 from taxi_assets.errors import TerminalError
 from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import SAMPLE
-from taxi_assets.settings.environment import MARK, project_folder, values_of
-from taxi_assets.settings.private_folders import make_private, restrict_umask
+from taxi_assets.settings.environment import MARK, find_project_folder, parse_env_text
+from taxi_assets.settings.private_folders import make_private_folder, restrict_umask
 
 DAY = "2021-01-05"
 SERVICE = "yellow"
@@ -31,14 +31,14 @@ PLAIN = re.compile(r"[\w./+:@%,-]+")
 def main() -> int:
     """Run the main job for a day; returns the exit code."""
     restrict_umask()
-    folder = project_folder()
+    folder = find_project_folder()
     if not (folder / MARK).is_file():
         sys.stderr.write(f"{folder} has no {MARK}: run this in the checkout\n")
         return 2
     # Where Dagster's commands read `.env`.
     os.chdir(folder)
     try:
-        note = name_dagster_home(folder)
+        note = write_dagster_home(folder)
         settings = Settings.from_env()
     except TerminalError as error:
         sys.stderr.write(f"{error}\n")
@@ -53,13 +53,13 @@ def main() -> int:
     return _run(folder, settings)
 
 
-def name_dagster_home(folder: Path) -> str:
+def write_dagster_home(folder: Path) -> str:
     """Add `DAGSTER_HOME` to `.env` unless it is chosen already; return what a person should know.
 
     An exported one stays; one that `.env` has stays too, and overrides it in Dagster's commands.
     """
     file, exported = folder / ".env", os.environ.get(HOME)
-    written = values_of(file).get(HOME) if file.exists() else None
+    written = parse_env_text(file).get(HOME) if file.exists() else None
     if written:
         if exported and Path(exported) != Path(written):
             return (
@@ -70,7 +70,7 @@ def name_dagster_home(folder: Path) -> str:
     if exported:
         return f"{HOME}={exported} is exported: runs are recorded there; .env does not name it.\n"
     for name in DAGSTER_FOLDERS:
-        make_private(folder / name)
+        make_private_folder(folder / name)
     if not file.exists():
         file.touch(mode=0o600)
         file.write_text("# See .env.example for every setting.\n")

@@ -20,9 +20,9 @@ from taxi_assets.cli.month_plan import Chunk
 from taxi_assets.cli.spans import UsageError
 from taxi_assets.dagster_internals.run_queue import RunQueue, has_live_queue
 from taxi_assets.defs.automation.sensors import CONFIRM
-from taxi_assets.defs.jobs.daily import daily_job_name
-from taxi_assets.errors import TerminalError, one_line
-from taxi_assets.partitions import PARTITION, RANGE, days_of_run
+from taxi_assets.defs.jobs.daily import get_daily_job_name
+from taxi_assets.errors import TerminalError, format_one_line
+from taxi_assets.partitions import PARTITION, RANGE, list_run_days
 from taxi_assets.tlc.schema import Service
 
 PROCESS_TAG = "taxi/backfill_process"
@@ -89,7 +89,7 @@ class Outcome:
 def unfinished_runs(instance: dg.DagsterInstance, service: Service) -> list[dg.DagsterRun]:
     """Return the service's runs that are queued or have not ended, by the instance."""
     return list(
-        instance.get_runs(dg.RunsFilter(job_name=daily_job_name(service), statuses=UNFINISHED))
+        instance.get_runs(dg.RunsFilter(job_name=get_daily_job_name(service), statuses=UNFINISHED))
     )
 
 
@@ -136,7 +136,7 @@ def run_here(
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     run_id = str(uuid.uuid4())
     progress.follow(run_id)
-    result = defs.resolve_job_def(daily_job_name(service)).execute_in_process(
+    result = defs.resolve_job_def(get_daily_job_name(service)).execute_in_process(
         run_config={**QUIET, **_config(chunk)},
         instance=instance,
         asset_selection=_keys(service, chunk),
@@ -152,7 +152,7 @@ def run_here(
 def submit(queue: RunQueue, service: Service, chunk: Chunk) -> str:
     """Put a chunk into the instance's queue; return its run's id."""
     return queue.submit(
-        daily_job_name(service), _keys(service, chunk), _config(chunk), run_tags(chunk)
+        get_daily_job_name(service), _keys(service, chunk), _config(chunk), run_tags(chunk)
     )
 
 
@@ -200,14 +200,16 @@ def failure_of(instance: dg.DagsterInstance, run_id: str) -> str:
         if event.is_step_failure:
             data = event.step_failure_data
             if data.user_failure_data and data.user_failure_data.description:
-                return one_line(data.user_failure_data.description)
-            return one_line(data.error.message if data.error else event.message)
-    return one_line(records[-1].event_log_entry.get_dagster_event().message) if records else ""
+                return format_one_line(data.user_failure_data.description)
+            return format_one_line(data.error.message if data.error else event.message)
+    return (
+        format_one_line(records[-1].event_log_entry.get_dagster_event().message) if records else ""
+    )
 
 
 def days_in_runs(runs: Sequence[dg.DagsterRun]) -> dict[Any, str]:
     """Return the id of the run of each day that runs cover."""
-    return {day: run.run_id for run in runs for day in days_of_run(run.tags)}
+    return {day: run.run_id for run in runs for day in list_run_days(run.tags)}
 
 
 def _keys(service: Service, chunk: Chunk) -> list[dg.AssetKey]:

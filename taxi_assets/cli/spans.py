@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import date
 
-from taxi_assets.date_ranges import ONE_DAY, Month, Window
+from taxi_assets.date_ranges import ONE_DAY, DateRange, Month
 from taxi_assets.errors import TerminalError
 from taxi_assets.partitions import daily_partitions
 from taxi_assets.tlc.schema import Service
@@ -30,7 +30,7 @@ def service_named(name: str) -> Service:
     return SERVICES[name]
 
 
-def parse_span(text: str) -> Window:
+def parse_span(text: str) -> DateRange:
     """Return the days of `2021-01`, `2019-01..2021-07`, `2021-01-05` or `2021-01-05..2021-02-10`.
 
     Raises:
@@ -51,10 +51,10 @@ def parse_span(text: str) -> Window:
     end = Month.of(last).window.end if whole_month else last + ONE_DAY
     if end <= first:
         raise UsageError(f"{text!r} ends before it starts: write {EXAMPLES}")
-    return Window(first, end)
+    return DateRange(first, end)
 
 
-def partitioned_span(text: str) -> Window:
+def partitioned_span(text: str) -> DateRange:
     """Return the days of a span that are partitions: from TAXI_START_DATE to yesterday.
 
     Raises:
@@ -71,4 +71,4 @@ def partitioned_span(text: str) -> Window:
         )
     if window.start > last:
         raise UsageError(f"{window.start} is after the last partition, {last}")
-    return Window(window.start, min(window.end, last + ONE_DAY))
+    return DateRange(window.start, min(window.end, last + ONE_DAY))

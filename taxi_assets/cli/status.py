@@ -14,10 +14,10 @@ from rich.table import Table
 from taxi_assets.cli.day_states import STORES
 from taxi_assets.cli.runner import UNFINISHED
 from taxi_assets.dagster_internals.instigators import Instigator, read_instigators
-from taxi_assets.dagster_internals.rejections import find_rejections
+from taxi_assets.dagster_internals.rejections import find_rejected_days
 from taxi_assets.dagster_internals.run_queue import SILENT_SECONDS, heartbeat_ages
-from taxi_assets.date_ranges import by_month
-from taxi_assets.local.__main__ import status as local_status
+from taxi_assets.date_ranges import group_days_by_month
+from taxi_assets.local.__main__ import print_status as local_status
 from taxi_assets.local.home import Home
 from taxi_assets.partitions import TIMEZONE
 from taxi_assets.settings import Settings
@@ -53,7 +53,7 @@ def service_status(instance: dg.DagsterInstance, service: Service) -> dict[str, 
     for name in STORES:
         partitions = instance.get_materialized_partitions(dg.AssetKey([service.name, name]))
         days = sorted(map(date.fromisoformat, partitions))
-        months = by_month(days)
+        months = group_days_by_month(days)
         found[name] = {
             "days": len(days),
             "months": len(months),
@@ -61,7 +61,7 @@ def service_status(instance: dg.DagsterInstance, service: Service) -> dict[str, 
             "newest": str(days[-1]) if days else None,
         }
         newest = max(newest, days[-REJECTED_DAYS:])
-    rejected = find_rejections(instance, dg.AssetKey([service.name, "bigquery_trips"]), newest)
+    rejected = find_rejected_days(instance, dg.AssetKey([service.name, "bigquery_trips"]), newest)
     return {"stores": found, "rejected": sorted(map(str, rejected))}
 
 

@@ -20,16 +20,16 @@ PRIVATE = "_received_interrupt"
 
 
 @contextmanager
-def ending_the_run() -> Iterator[None]:
+def interrupt_on_cancel() -> Iterator[None]:
     """Have an interrupt inside the block end the run and not only this attempt of its step."""
     try:
         yield
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
-        _keep_interrupt()
+        _remember_interrupt()
         raise
 
 
-def _keep_interrupt() -> None:
+def _remember_interrupt() -> None:
     """Have Dagster end the run at the end of this step, as it does with one between steps."""
     kept = getattr(interrupts, PRIVATE, None)
     if isinstance(kept, dict) and "received" in kept:

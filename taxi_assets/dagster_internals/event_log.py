@@ -39,7 +39,7 @@ from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
 from dagster._serdes import ConfigurableClassData
 from sqlalchemy.pool import NullPool
 
-FILES_KEPT = 8
+MAX_OPEN_FILES = 8
 """Engines kept: the index and the latest runs'."""
 
 BATCHED = {*ASSET_EVENTS, *ASSET_CHECK_EVENTS}
@@ -68,11 +68,13 @@ class _Batch:
         self.rows.append(row)
 
 
-def _type(event: dg.EventLogEntry) -> DagsterEventType | None:
+def _get_event_type(event: dg.EventLogEntry) -> DagsterEventType | None:
     return event.dagster_event.event_type if event.dagster_event else None
 
 
-def _evaluation(event: dg.EventLogEntry, row: Mapping[str, Any], event_id: int) -> dict[str, Any]:
+def _get_evaluation(
+    event: dg.EventLogEntry, row: Mapping[str, Any], event_id: int
+) -> dict[str, Any]:
     """What Dagster's table of checks says of an evaluation."""
     found = event.get_dagster_event().asset_check_evaluation_data
     target = found.target_materialization_data
@@ -113,13 +115,13 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
 
         What waits is stored before another event: a run's events keep their order.
         """
-        batch = self._batch()
-        if batch is not None and _type(event) in BATCHED:
+        batch = self._current_batch()
+        if batch is not None and _get_event_type(event) in BATCHED:
             batch.add(event, self._event_to_row(event))
             return
         if batch is not None:
-            self._write(event.run_id, batch)
-        self._keep_open(event.run_id)
+            self._write_batch(event.run_id, batch)
+        self._hold_connection(event.run_id)
         super().store_event(event)
         self._wake_watchers(event.run_id)
 
@@ -136,7 +138,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         The files are locked for the moment of writing alone, and the events of a block that fails
         are kept: what they say has happened.
         """
-        if self._batch() is not None:
+        if self._current_batch() is not None:
             yield
             return
         self._thread.batch = batch = _Batch()
@@ -144,40 +146,40 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             yield
         finally:
             self._thread.batch = None
-            self._write(run_id, batch)
+            self._write_batch(run_id, batch)
 
-    def _batch(self) -> _Batch | None:
+    def _current_batch(self) -> _Batch | None:
         return getattr(self._thread, "batch", None)
 
-    def _write(self, run_id: str, batch: _Batch) -> None:
+    def _write_batch(self, run_id: str, batch: _Batch) -> None:
         """Do what `SqliteEventLogStorage.store_event` does for each event, for all at once."""
         if not batch.events:
             return
-        self._keep_open(run_id)
+        self._hold_connection(run_id)
         with self._db_lock, ExitStack() as stack:
             for shard in (run_id, INDEX_SHARD_NAME):
-                self._open[shard] = stack.enter_context(self._connect(shard))
+                self._open[shard] = stack.enter_context(self._open_connection(shard))
                 stack.callback(self._open.pop, shard)
             self._open[run_id].execute(INSERT, batch.rows)
             mirrored = [
                 (event, row)
                 for event, row in zip(batch.events, batch.rows, strict=True)
-                if _type(event) in MIRRORED
+                if _get_event_type(event) in MIRRORED
             ]
             if mirrored:
-                self._mirror(self._open[INDEX_SHARD_NAME], mirrored)
+                self._mirror_to_run_files(self._open[INDEX_SHARD_NAME], mirrored)
         batch.events.clear()
         batch.rows.clear()
         self._wake_watchers(run_id)
 
-    def _keep_open(self, run_id: str) -> None:
+    def _hold_connection(self, run_id: str) -> None:
         """Keep the files open that this process writes.
 
         Whoever closes a file last moves its write-ahead log into it: not after every event.
         """
         with self._db_lock:
             for shard in (run_id, INDEX_SHARD_NAME):
-                self._engine(shard)
+                self._create_engine(shard)
                 if shard not in self._idle:
                     path = self.path_for_shard(shard)
                     self._idle[shard] = sqlite3.connect(path, check_same_thread=False)
@@ -192,7 +194,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         with suppress(FileNotFoundError):  # history was wiped meanwhile
             os.utime(self.path_for_shard(run_id))
 
-    def _mirror(
+    def _mirror_to_run_files(
         self, index: sa.Connection, mirrored: Sequence[tuple[dg.EventLogEntry, dict[str, Any]]]
     ) -> None:
         """Store events in the index of all runs, too.
@@ -206,14 +208,14 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
         tagged: list[tuple[dg.EventLogEntry, int]] = []
         checked: dict[tuple[str, ...], dict[str, Any]] = {}
         for (event, row), event_id in zip(mirrored, ids, strict=True):
-            kind = _type(event)
+            kind = _get_event_type(event)
             if kind in ASSET_EVENTS:
                 tagged.append((event, event_id))
                 key = (str(event.get_dagster_event().asset_key), kind)
                 of_assets.pop(key, None)
                 of_assets[key] = (event, event_id)
             elif kind == DagsterEventType.ASSET_CHECK_EVALUATION:
-                found = _evaluation(event, row, event_id)
+                found = _get_evaluation(event, row, event_id)
                 checked[tuple(found[name] for name in ONE_CHECK)] = found
             elif kind in ASSET_CHECK_EVENTS:
                 self.store_asset_check_event(event, event_id)
@@ -227,17 +229,17 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
             self._store_asset_event(index, event, event_id)
 
     @contextmanager
-    def _connect(self, shard: str) -> Iterator[sa.Connection]:
+    def _open_connection(self, shard: str) -> Iterator[sa.Connection]:
         with self._db_lock:
             if shard in self._open:
                 yield self._open[shard]
                 return
-            with self._engine(shard).connect() as connection, connection.begin():
+            with self._create_engine(shard).connect() as connection, connection.begin():
                 yield connection
 
-    def _engine(self, shard: str) -> sa.Engine:
+    def _create_engine(self, shard: str) -> sa.Engine:
         if shard not in self._engines:
-            if len(self._engines) >= FILES_KEPT:
+            if len(self._engines) >= MAX_OPEN_FILES:
                 oldest = next(iter(self._engines))
                 self._engines.pop(oldest).dispose()
                 if idle := self._idle.pop(oldest, None):
@@ -262,7 +264,7 @@ class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
 
 
 @contextmanager
-def one_transaction(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
+def batch_transaction(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
     """Log everything in the block together, where the event log can."""
     storage = instance.event_log_storage
     if isinstance(storage, BatchedSqliteEventLogStorage):

@@ -36,10 +36,10 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.storage.tags import BACKFILL_ID_TAG
 
-from taxi_assets.dagster_internals.event_log import one_transaction
-from taxi_assets.dagster_internals.rejections import later_steps, record_rejection
-from taxi_assets.errors import DayRefusedError
-from taxi_assets.partitions import days_of_run
+from taxi_assets.dagster_internals.event_log import batch_transaction
+from taxi_assets.dagster_internals.rejections import list_later_steps, log_rejection
+from taxi_assets.errors import PartitionRejectedError
+from taxi_assets.partitions import list_run_days
 
 Metadata = Mapping[str, Any]
 
@@ -56,7 +56,7 @@ class CheckResult:
 
 
 @dataclass(frozen=True)
-class DayRecord:
+class PartitionRecord:
     """What is known of one day after an asset stored it."""
 
     metadata: Metadata
@@ -67,7 +67,7 @@ class DayRecord:
     checks: Sequence[CheckResult] = ()
     """What was checked before the day was stored."""
 
-    def adding(self, metadata: Metadata) -> DayRecord:
+    def adding(self, metadata: Metadata) -> PartitionRecord:
         """Return the record with more metadata, such as where the day was stored."""
         return replace(self, metadata={**self.metadata, **metadata})
 
@@ -80,29 +80,30 @@ AnyContext = (
 )
 
 
-def days_of(context: AnyContext) -> list[date]:
+def list_partition_days(context: AnyContext) -> list[date]:
     """The days that the run is asked for."""
     if isinstance(context, dg.OutputContext | dg.InputContext):
-        return days_of_run(context.step_context.dagster_run.tags)
-    return days_of_run(context.run.tags)
+        return list_run_days(context.step_context.dagster_run.tags)
+    return list_run_days(context.run.tags)
 
 
-def record_days(
-    context: dg.OutputContext, records: Iterable[tuple[date, DayRecord | DayRefusedError]]
+def log_materializations(
+    context: dg.OutputContext,
+    records: Iterable[tuple[date, PartitionRecord | PartitionRejectedError]],
 ) -> None:
     """Log one materialization or rejection a day, in place of what Dagster would derive.
 
     A day is logged as `records` yields it, while the next ones are still on their way.
     """
     key = context.asset_key
-    days = days_of(context)
+    days = list_partition_days(context)
     provenance = _Provenance(context, [str(day) for day in days])
     recorded: set[str] = set()
     told, rows = time.monotonic(), 0
-    with one_transaction(context.step_context.instance, context.run_id):
+    with batch_transaction(context.step_context.instance, context.run_id):
         for day, record in records:
-            if isinstance(record, DayRefusedError):
-                record_rejection(context, key, day, record)
+            if isinstance(record, PartitionRejectedError):
+                log_rejection(context, key, day, record)
                 continue
             context.log_event(
                 dg.AssetMaterialization(
@@ -124,7 +125,7 @@ def record_days(
     context._asset_key = None  # noqa: SLF001 - no events of Dagster's own
 
 
-def record_observation(
+def log_observation(
     context: dg.AssetExecutionContext,
     key: dg.AssetKey,
     partition: str,
@@ -132,10 +133,10 @@ def record_observation(
     metadata: Metadata,
 ) -> None:
     """Log what was found of an external asset's partition."""
-    context.log_event(observation(key, partition, data_version, metadata))
+    context.log_event(build_observation(key, partition, data_version, metadata))
 
 
-def observation(
+def build_observation(
     key: dg.AssetKey, partition: str, data_version: str, metadata: Metadata
 ) -> dg.AssetObservation:
     """What was found of an external asset's partition."""
@@ -147,7 +148,7 @@ def observation(
     )
 
 
-def record_checks(
+def log_check_results(
     context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
     results: Mapping[date, Sequence[CheckResult]],
     key: dg.AssetKey,
@@ -157,7 +158,7 @@ def record_checks(
         key, DagsterEventType.ASSET_MATERIALIZATION, {str(day) for day in results}
     )
     run_id = context.run.run_id
-    with one_transaction(context.instance, run_id):
+    with batch_transaction(context.instance, run_id):
         for day, day_results in results.items():
             target = None
             if str(day) in stored:
@@ -178,7 +179,7 @@ def record_checks(
         yield dg.Output(None, output_name=str(layer.get_op_output_name(check)))
 
 
-def evaluations(
+def build_check_evaluations(
     instance: dg.DagsterInstance, run_id: str, check: str
 ) -> dict[dg.AssetKey, dict[date, AssetCheckEvaluation]]:
     """Return what a check said in a run so far, by asset and day."""
@@ -194,7 +195,7 @@ def evaluations(
 def is_last(context: dg.AssetExecutionContext) -> bool:
     """Whether no step of this run comes after this asset's, also in a run of some steps alone."""
     steps = context.run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
-    return not later_steps(context.asset_key).intersection(steps)
+    return not list_later_steps(context.asset_key).intersection(steps)
 
 
 class _Provenance:
@@ -226,7 +227,7 @@ class _Provenance:
                 if name in ids
             }
 
-    def tags(self, day: str, record: DayRecord) -> dict[str, str]:
+    def tags(self, day: str, record: PartitionRecord) -> dict[str, str]:
         """Dagster's provenance tags for one day's event."""
         code_version = record.code_version or self.code_version
         tags = {CODE_VERSION_TAG: code_version}

@@ -14,8 +14,8 @@ from datetime import date
 
 import dagster as dg
 
-from taxi_assets.errors import DayNotStoredError, DayRefusedError, one_line
-from taxi_assets.redaction import redact
+from taxi_assets.errors import PartitionNotStoredError, PartitionRejectedError, format_one_line
+from taxi_assets.redaction import redact_text
 
 REJECTED = "rejected"
 """Metadata key of the cause."""
@@ -31,7 +31,7 @@ UPSTREAM = {
 """Where each asset's rows come from. A run's own graph has only the assets of the run."""
 
 
-def lineage(key: dg.AssetKey) -> list[dg.AssetKey]:
+def list_upstream_chain(key: dg.AssetKey) -> list[dg.AssetKey]:
     """Return the assets that a service's asset has its rows from, the first one first, and it."""
     names = [key.path[-1]]
     while names[0] in UPSTREAM:
@@ -39,27 +39,29 @@ def lineage(key: dg.AssetKey) -> list[dg.AssetKey]:
     return [dg.AssetKey([*key.path[:-1], name]) for name in names]
 
 
-def later_steps(key: dg.AssetKey) -> set[str]:
+def list_later_steps(key: dg.AssetKey) -> set[str]:
     """Return the steps that get rows from an asset, `stores_agree` among them."""
     service, name = key.path
     assets = [dg.AssetKey([service, other]) for other in UPSTREAM]
-    later = {asset.to_python_identifier() for asset in assets if key in lineage(asset)[:-1]}
+    later = {
+        asset.to_python_identifier() for asset in assets if key in list_upstream_chain(asset)[:-1]
+    }
     return later | ({f"{service}_stores_agree"} if name in {"raw_trips", *UPSTREAM} else set())
 
 
-def record_rejection(
+def log_rejection(
     context: dg.AssetExecutionContext | dg.OutputContext,
     key: dg.AssetKey,
     day: date,
-    error: DayRefusedError,
+    error: PartitionRejectedError,
 ) -> None:
     """Log that an asset rejects a day, and why.
 
     A day that was never stored upstream has done nothing wrong: it is not recorded.
     """
-    if isinstance(error, DayNotStoredError):
+    if isinstance(error, PartitionNotStoredError):
         return
-    reason = redact(one_line(error))
+    reason = redact_text(format_one_line(error))
     context.log.error(f"{key.to_user_string()}: {day} is rejected: {reason}")
     context.log_event(
         dg.AssetObservation(
@@ -68,28 +70,28 @@ def record_rejection(
     )
 
 
-def find_rejections(
+def find_rejected_days(
     instance: dg.DagsterInstance, key: dg.AssetKey, days: Sequence[date]
-) -> dict[date, DayRefusedError]:
+) -> dict[date, PartitionRejectedError]:
     """Return the days that an asset, or one that it has its rows from, rejected last."""
-    found: dict[date, DayRefusedError] = {}
-    for asset in lineage(key):
+    found: dict[date, PartitionRejectedError] = {}
+    for asset in list_upstream_chain(key):
         others = [day for day in days if day not in found]
-        found |= rejected_by_asset(instance, asset, others)
+        found |= find_rejections_by_asset(instance, asset, others)
     return found
 
 
-def rejected_by_asset(
+def find_rejections_by_asset(
     instance: dg.DagsterInstance, asset: dg.AssetKey, days: Sequence[date]
-) -> dict[date, DayRefusedError]:
+) -> dict[date, PartitionRejectedError]:
     """Return the days that an asset itself rejected last."""
     return {
-        day: DayRefusedError(
+        day: PartitionRejectedError(
             f"{asset.to_user_string()} rejected it in run {rejection.run_id[:8]}: "
             f"{rejection.reason}"
         )
-        for day, rejection in _last_rejections(instance, asset, days).items()
-        if not _materialized_since(instance, asset, day, rejection.storage_id)
+        for day, rejection in _find_last_rejections(instance, asset, days).items()
+        if not _find_materialized_since(instance, asset, day, rejection.storage_id)
     }
 
 
@@ -100,7 +102,7 @@ class _Rejection:
     reason: str
 
 
-def _last_rejections(
+def _find_last_rejections(
     instance: dg.DagsterInstance, asset: dg.AssetKey, days: Sequence[date]
 ) -> Mapping[date, _Rejection]:
     """Return the latest rejection of each day that has any."""
@@ -119,7 +121,7 @@ def _last_rejections(
     return found
 
 
-def _materialized_since(
+def _find_materialized_since(
     instance: dg.DagsterInstance, asset: dg.AssetKey, day: date, storage_id: int
 ) -> bool:
     later = dg.AssetRecordsFilter(asset, asset_partitions=[str(day)], after_storage_id=storage_id)

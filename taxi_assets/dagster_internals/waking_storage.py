@@ -59,13 +59,13 @@ class WakingRunStorage(PostgresRunStorage):
     def add_backfill(self, partition_backfill: PartitionBackfill) -> None:
         """Store a new backfill and wake the daemon."""
         super().add_backfill(partition_backfill)
-        self._wake()
+        self._wake_daemon()
 
     def update_backfill(self, partition_backfill: PartitionBackfill) -> None:
         """Store a backfill's new state; wake the daemon to resume or to cancel it."""
         super().update_backfill(partition_backfill)
         if partition_backfill.status in ACTIVE_BACKFILLS:
-            self._wake()
+            self._wake_daemon()
 
     def handle_run_event(
         self, run_id: str, event: dg.DagsterEvent, update_timestamp: datetime | None = None
@@ -73,9 +73,9 @@ class WakingRunStorage(PostgresRunStorage):
         """Store a run's new state; wake the daemon to launch or to cancel it."""
         super().handle_run_event(run_id, event, update_timestamp)
         if event.event_type in WAKING_EVENTS:
-            self._wake()
+            self._wake_daemon()
 
-    def _wake(self) -> None:
+    def _wake_daemon(self) -> None:
         job = os.environ.get(DAEMON_JOB)
         if not job:
             return

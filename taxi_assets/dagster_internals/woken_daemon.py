@@ -97,7 +97,7 @@ def sole_daemon(url: str, patience: float) -> Iterator[Callable[[], None] | None
         yield (lambda: connection.execute("SELECT 1").close()) if alone else None
 
 
-def watch(
+def wait_until_idle(
     daemon: subprocess.Popen[bytes],
     instance: dg.DagsterInstance,
     quiet_seconds: float,
@@ -127,7 +127,7 @@ def watch(
     return daemon.returncode or 1
 
 
-def stop(daemon: subprocess.Popen[bytes]) -> None:
+def stop_daemon(daemon: subprocess.Popen[bytes]) -> None:
     """End the daemon; what it leaves is in Postgres."""
     daemon.terminate()
     try:
@@ -159,9 +159,9 @@ def main() -> int:
                 return 0
             daemon = subprocess.Popen(command)  # noqa: S603
             try:
-                return watch(daemon, instance, asked.quiet_seconds, check_lock)
+                return wait_until_idle(daemon, instance, asked.quiet_seconds, check_lock)
             finally:
-                stop(daemon)
+                stop_daemon(daemon)
 
 
 if __name__ == "__main__":

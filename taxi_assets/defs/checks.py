@@ -20,17 +20,17 @@ from dagster_pandas import PandasColumn, create_dagster_pandas_dataframe_type
 from dagster_pandas.constraints import ColumnDTypeInSetConstraint, StrictColumnsConstraint
 
 from taxi_assets.dagster_internals.partition_records import CheckResult
-from taxi_assets.date_ranges import tile
+from taxi_assets.date_ranges import merge_into_date_ranges
 from taxi_assets.defs.io_managers.base import Totals
-from taxi_assets.defs.io_managers.partition_data import TripsSlice
-from taxi_assets.defs.metadata.day_metadata import dropped_metadata
+from taxi_assets.defs.io_managers.partition_data import StoredTrips
+from taxi_assets.defs.metadata.day_metadata import build_dropped_metadata
 from taxi_assets.defs.outcomes import FailedChecksError
 from taxi_assets.partitions import TIMEZONE
 from taxi_assets.settings.areas import MAX_INVALID_RATIO
 from taxi_assets.tlc.csv_split import OUTSIDE
-from taxi_assets.tlc.raw_month import ALL_WRONG, RawMonth
+from taxi_assets.tlc.raw_month import MIN_HOPELESS_ROWS, RawMonth
 from taxi_assets.tlc.schema import TOTAL_AMOUNT, Service
-from taxi_assets.trips.clean import Cleaned, outside
+from taxi_assets.trips.clean import Cleaned, find_outside_values
 from taxi_assets.trips.rules import RULES
 
 WARN, ERROR = AssetCheckSeverity.WARN, AssetCheckSeverity.ERROR
@@ -60,7 +60,7 @@ STORE_CHECKS = {
 AGREE = "stores_agree"
 
 
-def specs(
+def build_check_specs(
     asset: dg.AssetKey, checks: Mapping[str, str], partitions: dg.PartitionsDefinition[str]
 ) -> list[dg.AssetCheckSpec]:
     """Check specs of an asset, partitioned as it is."""
@@ -73,14 +73,14 @@ def specs(
         ]
 
 
-def check_raw(month: RawMonth, today: date | None = None) -> list[CheckResult]:
+def check_raw_day(month: RawMonth, today: date | None = None) -> list[CheckResult]:
     """Return what is true of the month's file, the same for each of its days.
 
     `today` is New York's date; a month that is not over by then may have days without rows.
     """
     today = today or datetime.now(ZoneInfo(TIMEZONE)).date()
     is_over = month.file.month.window.end <= today
-    empty = tile(month.days_without_rows) if is_over else []
+    empty = merge_into_date_ranges(month.days_without_rows) if is_over else []
     outside_rows, unreadable = month.rows[OUTSIDE], len(month.unreadable)
     unit = "row" if month.is_parquet else "line"
     shown = [f"{unit} {one.line}: {one.reason}" for one in month.unreadable[:10]]
@@ -128,12 +128,12 @@ def check_raw(month: RawMonth, today: date | None = None) -> list[CheckResult]:
     ]
 
 
-def check_cleaned(
+def check_cleaned_day(
     day: date,
     cleaned: Cleaned,
     published_rows: int,
     service: Service,
-    most_unreadable: float = MAX_INVALID_RATIO,
+    max_invalid_ratio: float = MAX_INVALID_RATIO,
 ) -> list[CheckResult]:
     """All checks of a cleaned day, before it is stored.
 
@@ -141,10 +141,10 @@ def check_cleaned(
     rows that may have an unreadable value before the day is refused.
     """
     frame = cleaned.frame
-    typed = frame_type(service).type_check(None, frame)  # type: ignore[arg-type]  # reads no context
+    typed = build_frame_type(service).type_check(None, frame)  # type: ignore[arg-type]  # reads no context
     counted = len(frame) + sum(cleaned.dropped.values())
-    zero = _left_by_passenger_rules(frame, service, cleaned.rules)
-    strays = outside(frame, day, service)
+    zero = _count_left_by_passenger_rules(frame, service, cleaned.rules)
+    strays = find_outside_values(frame, day, service)
     negative = int((frame[TOTAL_AMOUNT] < 0).sum()) if TOTAL_AMOUNT in frame else 0
     labels = cleaned.unknown_labels
     unreadable = cleaned.dropped.get("unreadable", 0)
@@ -154,7 +154,11 @@ def check_cleaned(
         CheckResult(
             "rows_accounted_for",
             published_rows == cleaned.raw_rows == counted,
-            {"raw_rows": published_rows, "cleaned_rows": len(frame), **dropped_metadata(cleaned)},
+            {
+                "raw_rows": published_rows,
+                "cleaned_rows": len(frame),
+                **build_dropped_metadata(cleaned),
+            },
         ),
         CheckResult("no_rows_outside_day", strays == 0, {"rows": strays}),
         _check_not_empty(cleaned, service),
@@ -164,7 +168,8 @@ def check_cleaned(
             unreadable == 0,
             {"rows": unreadable, "first": "; ".join(map(str, cleaned.unreadable[:10]))},
             ERROR
-            if unreadable > most_unreadable * cleaned.raw_rows or 0 < unreadable == cleaned.raw_rows
+            if unreadable > max_invalid_ratio * cleaned.raw_rows
+            or 0 < unreadable == cleaned.raw_rows
             else WARN,
         ),
         CheckResult(
@@ -189,16 +194,20 @@ def _check_not_empty(cleaned: Cleaned, service: Service) -> CheckResult:
         if rows_dropped and name in columns and columns[name] not in cleaned.published
     ]
     by_rules = sum(cleaned.dropped.get(name, 0) for name in columns)
-    if rows or not by_rules or not (absent or by_rules >= ALL_WRONG):
+    if rows or not by_rules or not (absent or by_rules >= MIN_HOPELESS_ROWS):
         return CheckResult("not_empty", rows > 0, metadata, WARN)
     why = (
         f"{'; '.join(absent) or 'is a column broken?'}: load a file that has it, or leave the rule "
         "out (TAXI_DROP)"
     )
-    return CheckResult("not_empty", False, {**metadata, **dropped_metadata(cleaned), "why": why})
+    return CheckResult(
+        "not_empty", False, {**metadata, **build_dropped_metadata(cleaned), "why": why}
+    )
 
 
-def _left_by_passenger_rules(frame: pd.DataFrame, service: Service, rules: Sequence[str]) -> int:
+def _count_left_by_passenger_rules(
+    frame: pd.DataFrame, service: Service, rules: Sequence[str]
+) -> int:
     """Rows that a rule of passengers should have dropped."""
     if service.passengers_column is None:
         return 0
@@ -222,13 +231,15 @@ def reject_failed(results: Sequence[CheckResult]) -> None:
         raise FailedChecksError(results, failed)
 
 
-def check_store(slices: Mapping[date, TripsSlice], found: Totals) -> dict[date, list[CheckResult]]:
+def check_stored_day(
+    slices: Mapping[date, StoredTrips], found: Totals
+) -> dict[date, list[CheckResult]]:
     """Compare what a store gives back with the cleaned days."""
     return {
         day: [
             CheckResult(
                 "matches_cleaned",
-                same((trips.rows, trips.total_amount), found.get(day, (0, 0.0))),
+                compare_amounts((trips.rows, trips.total_amount), found.get(day, (0, 0.0))),
                 {
                     "rows": found.get(day, (0, 0.0))[0],
                     "total_amount": found.get(day, (0, 0.0))[1],
@@ -241,13 +252,13 @@ def check_store(slices: Mapping[date, TripsSlice], found: Totals) -> dict[date, 
     }
 
 
-def same(one: tuple[int, float], other: tuple[int, float]) -> bool:
+def compare_amounts(one: tuple[int, float], other: tuple[int, float]) -> bool:
     """Equal counts, and sums equal to the cent: stores add floats up in another order."""
     return one[0] == other[0] and math.isclose(one[1], other[1], rel_tol=1e-9, abs_tol=0.005)
 
 
 @cache
-def frame_type(service: Service) -> dg.DagsterType:
+def build_frame_type(service: Service) -> dg.DagsterType:
     """The dagster-pandas type of a service's cleaned frame, from its columns."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # dagster-pandas marks its own constraints as beta

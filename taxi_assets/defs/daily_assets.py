@@ -18,29 +18,33 @@ import dagster as dg
 
 from taxi_assets.dagster_internals.partition_records import (
     CheckResult,
-    DayRecord,
-    days_of,
-    record_checks,
-    record_observation,
+    PartitionRecord,
+    list_partition_days,
+    log_check_results,
+    log_observation,
 )
-from taxi_assets.date_ranges import by_month
+from taxi_assets.date_ranges import group_days_by_month
 from taxi_assets.defs import checks
-from taxi_assets.defs.freshness import lately_stored
-from taxi_assets.defs.io_managers.base import StoreIOManager, guarded
-from taxi_assets.defs.io_managers.partition_data import CleanedDay, RawSlice, TripsSlice
+from taxi_assets.defs.freshness import build_freshness_policy
+from taxi_assets.defs.io_managers.base import StoreIOManager, reject_foreign_errors
+from taxi_assets.defs.io_managers.partition_data import CleanedPartition, RawPartition, StoredTrips
 from taxi_assets.defs.io_managers.raw_trips import RawDays
-from taxi_assets.defs.metadata.asset_metadata import definition_metadata, definition_tags, with_code
+from taxi_assets.defs.metadata.asset_metadata import (
+    add_code_references,
+    build_definition_metadata,
+    build_definition_tags,
+)
 from taxi_assets.defs.metadata.day_metadata import cleaned_metadata, overview_metadata, raw_metadata
 from taxi_assets.defs.month_split import SplitMonth, split_month
-from taxi_assets.defs.outcomes import DailyOutput, fail_last_step, pull_days
+from taxi_assets.defs.outcomes import DailyOutput, drain_partitions, fail_for_rejected_days
 from taxi_assets.defs.resources.cleaning import CleaningResource, cleaning_version
 from taxi_assets.defs.resources.lake import LakeResource
 from taxi_assets.defs.resources.month_lock import MonthLocks
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.defs.resources.source import SourceResource
-from taxi_assets.defs.run_restart import restart_run
+from taxi_assets.defs.run_restart import request_run_restart
 from taxi_assets.defs.same_weekdays import SameWeekdays
-from taxi_assets.lazy_partitions import Days
+from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.partitions import daily_partitions, monthly_partitions
 from taxi_assets.report.day_picture import Figures
 from taxi_assets.settings import definition_rules
@@ -48,15 +52,15 @@ from taxi_assets.settings.areas import DefinitionSettings
 from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.source import MonthFile
-from taxi_assets.trips.clean import clean, to_table, total_of
+from taxi_assets.trips.clean import clean_partition, convert_to_table, sum_total_amount
 from taxi_assets.trips.content_hash import hash_table
-from taxi_assets.trips.profile import profile
-from taxi_assets.trips.rules import described
+from taxi_assets.trips.profile import profile_partition
+from taxi_assets.trips.rules import describe_rules
 
 DAYS = dg.DagsterType(
     name="Days",
-    type_check_fn=lambda _, value: isinstance(value, Days),
-    typing_type=Days,
+    type_check_fn=lambda _, value: isinstance(value, LazyPartitions),
+    typing_type=LazyPartitions,
     description="The days of a run, each loaded when it is asked for.",
 )
 
@@ -82,12 +86,12 @@ class Stage:
             "group_name": self.service.name,
             "kinds": set(kinds),
             "owners": settings.owners,
-            "tags": definition_tags(self.service, name),
-            "metadata": definition_metadata(self.service, name),
+            "tags": build_definition_tags(self.service, name),
+            "metadata": build_definition_metadata(self.service, name),
             "partitions_def": self.partitions,
             "backfill_policy": dg.BackfillPolicy.multi_run(settings.max_partitions_per_run),
-            "retry_policy": retries(),
-            "hooks": {restart_run},
+            "retry_policy": build_retry_policy(),
+            "hooks": {request_run_restart},
             "io_manager_key": name,
             **more,
         }
@@ -106,10 +110,10 @@ class Stage:
 
     def specs(self, name: str, described: dict[str, str]) -> list[dg.AssetCheckSpec]:
         """Check specs of one of the assets."""
-        return checks.specs(self.key(name), described, self.partitions)
+        return checks.build_check_specs(self.key(name), described, self.partitions)
 
 
-def service_assets(service: Service) -> list[dg.AssetsDefinition | dg.AssetSpec]:
+def build_service_assets(service: Service) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Everything that one service has in the asset graph."""
     stage = Stage(service, daily_partitions())
     with warnings.catch_warnings():
@@ -122,10 +126,10 @@ def service_assets(service: Service) -> list[dg.AssetsDefinition | dg.AssetSpec]
             define_gcs_trips(stage),
             define_bigquery_trips(stage),
         ]
-    return with_code(assets)
+    return add_code_references(assets)
 
 
-def retries() -> dg.RetryPolicy:
+def build_retry_policy() -> dg.RetryPolicy:
     """For what may pass: time-outs, 429, 5xx, lost connections. What does not fails at once.
 
     Dagster cannot be interrupted while it waits for the next attempt, so a cancelled run ends after
@@ -169,8 +173,8 @@ def define_raw_trips(stage: Stage) -> dg.AssetsDefinition:
         postgres: PostgresResource,
         month_locks: dg.ResourceParam[MonthLocks],
     ) -> Events:
-        days = days_of(context)
-        with guarded(context.asset_key, days):
+        days = list_partition_days(context)
+        with reject_foreign_errors(context.asset_key, days):
             # A Postgres that is down stops the run here, before the other stores get the days.
             if stage.key("postgres_trips") in context.job_def.asset_layer.executable_asset_keys:
                 with postgres.connect():
@@ -178,22 +182,22 @@ def define_raw_trips(stage: Stage) -> dg.AssetsDefinition:
             month_locks.acquire(service, days, context.log.info)
             files = [
                 (source.month_file(service, month, context.log.info), month_days)
-                for month, month_days in by_month(days).items()
+                for month, month_days in group_days_by_month(days).items()
             ]
             for file, _ in files:
                 observe_trip_file(context, stage.key("trip_file"), file)
 
             def split_months() -> Iterator[RawDays]:
-                limits = source.most_unreadable(), source.max_day_bytes()
+                limits = source.max_invalid_ratio(), source.max_day_bytes()
                 for file, month_days in files:
                     split = split_month(RawMonth(file, month_days, *limits), context.log.info)
-                    results = checks.check_raw(split.month)
-                    yield split, Days(month_days, partial(record_raw_day, split, results))
+                    results = checks.check_raw_day(split.month)
+                    yield split, LazyPartitions(month_days, partial(record_raw_day, split, results))
 
             output = DailyOutput(split_months())
             yield dg.Output(output)
-            yield from record_checks(context, output.checks, context.asset_key)
-            fail_last_step(context, output)
+            yield from log_check_results(context, output.checks, context.asset_key)
+            fail_for_rejected_days(context, output)
 
     return raw_trips
 
@@ -209,40 +213,43 @@ def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
         # Other rules are other code: the UI then shows the days as stale.
         code_version=cleaning_version(definition_rules()),
         description="A day's trips as a typed pandas frame in the service's one schema, without "
-        f"the rows that TAXI_DROP names: {described(definition_rules())}.",
+        f"the rows that TAXI_DROP names: {describe_rules(definition_rules())}.",
     )
     def cleaned_trips(
         context: dg.AssetExecutionContext,
-        raw_trips: Days[RawSlice],
+        raw_trips: LazyPartitions[RawPartition],
         source: SourceResource,
         cleaning: CleaningResource,
         lake: LakeResource,
     ) -> Events:
         rules, row_limit = cleaning.rules(), cleaning.row_limit
-        max_unreadable = source.most_unreadable()
+        max_unreadable = source.max_invalid_ratio()
         same_weekdays = SameWeekdays(lake.lake, service, context.log.warning)
 
-        def clean_day(day: date, raw: RawSlice) -> CleanedDay:
+        def clean_day(day: date, raw: RawPartition) -> CleanedPartition:
             began = time.perf_counter()
-            cleaned = clean(raw.content, service, rules, row_limit)
-            results = checks.check_cleaned(day, cleaned, raw.rows, service, max_unreadable)
+            cleaned = clean_partition(raw.content, service, rules, row_limit)
+            results = checks.check_cleaned_day(day, cleaned, raw.rows, service, max_unreadable)
             checks.reject_failed(results)
-            table = to_table(cleaned.frame, service)
+            table = convert_to_table(cleaned.frame, service)
             figures = Figures(
-                profile(table, service), cleaned.dropped, total_of(table), raw.origin.synthetic
+                profile_partition(table, service),
+                cleaned.dropped,
+                sum_total_amount(table),
+                raw.source_file.synthetic,
             )
             overview = overview_metadata(service, day, figures, same_weekdays.before(day))
             same_weekdays.add(day, figures)
-            metadata = overview | cleaned_metadata(service, cleaned, figures, raw.origin)
+            metadata = overview | cleaned_metadata(service, cleaned, figures, raw.source_file)
             code_version = cleaning_version(rules, row_limit)
-            record = DayRecord(metadata, hash_table(table), code_version, results)
-            return CleanedDay(table, figures, rules, raw.origin, record, began)
+            record = PartitionRecord(metadata, hash_table(table), code_version, results)
+            return CleanedPartition(table, figures, rules, raw.source_file, record, began)
 
-        with guarded(context.asset_key, days_of(context)):
-            output = DailyOutput(raw_trips.map_days(clean_day))
+        with reject_foreign_errors(context.asset_key, list_partition_days(context)):
+            output = DailyOutput(raw_trips.map_with_day(clean_day))
             yield dg.Output(output)
-            yield from record_checks(context, output.checks, context.asset_key)
-            fail_last_step(context, output)
+            yield from log_check_results(context, output.checks, context.asset_key)
+            fail_for_rejected_days(context, output)
 
     return cleaned_trips
 
@@ -256,7 +263,7 @@ def define_postgres_trips(stage: Stage) -> dg.AssetsDefinition:
         "replaced by delete and COPY in one transaction.",
     )
     def postgres_trips(
-        context: dg.AssetExecutionContext, cleaned_trips: Days[TripsSlice]
+        context: dg.AssetExecutionContext, cleaned_trips: LazyPartitions[StoredTrips]
     ) -> Events:
         yield from store_trips(context, stage.service, cleaned_trips)
 
@@ -271,7 +278,9 @@ def define_gcs_trips(stage: Stage) -> dg.AssetsDefinition:
         description="The cleaned trips in the lake: one Parquet object a day, in folders that "
         "pandas, DuckDB, Polars and Spark read as one table.",
     )
-    def gcs_trips(context: dg.AssetExecutionContext, cleaned_trips: Days[TripsSlice]) -> Events:
+    def gcs_trips(
+        context: dg.AssetExecutionContext, cleaned_trips: LazyPartitions[StoredTrips]
+    ) -> Events:
         yield from store_trips(context, stage.service, cleaned_trips)
 
     return gcs_trips
@@ -283,34 +292,38 @@ def define_bigquery_trips(stage: Stage) -> dg.AssetsDefinition:
 
     @dg.asset(
         **stage.store_options("bigquery_trips", "gcs_trips", "bigquery", pool="bigquery"),
-        freshness_policy=lately_stored(),
+        freshness_policy=build_freshness_policy(),
         description=f"The trips in BigQuery, table `{service.table}`, partitioned by "
         f"`{service.day_column}`, loaded from the lake's objects.",
     )
-    def bigquery_trips(context: dg.AssetExecutionContext, gcs_trips: Days[TripsSlice]) -> Events:
+    def bigquery_trips(
+        context: dg.AssetExecutionContext, gcs_trips: LazyPartitions[StoredTrips]
+    ) -> Events:
         yield from store_trips(context, service, gcs_trips)
 
     return bigquery_trips
 
 
 def store_trips(
-    context: dg.AssetExecutionContext, service: Service, upstream: Days[TripsSlice]
+    context: dg.AssetExecutionContext, service: Service, upstream: LazyPartitions[StoredTrips]
 ) -> Events:
     """Store the days, read back what the store holds of them, and compare."""
     store: StoreIOManager[Any] = getattr(context.resources, context.asset_key.path[-1])
-    with guarded(context.asset_key, days_of(context)):
-        output = pull_days(context, upstream)
+    with reject_foreign_errors(context.asset_key, list_partition_days(context)):
+        output = drain_partitions(context, upstream)
         yield dg.Output(output)
         stored = {day: output.partitions[day] for day in output.records}
         totals = store.read_totals(service, list(stored), context.log)
-        yield from record_checks(context, checks.check_store(stored, totals), context.asset_key)
-        fail_last_step(context, output)
+        yield from log_check_results(
+            context, checks.check_stored_day(stored, totals), context.asset_key
+        )
+        fail_for_rejected_days(context, output)
 
 
-def record_raw_day(split: SplitMonth, results: Sequence[CheckResult], day: date) -> DayRecord:
+def record_raw_day(split: SplitMonth, results: Sequence[CheckResult], day: date) -> PartitionRecord:
     """Describe a day of a split month; the checks of the file are those of each of its days."""
     data_version = split.of_day(day).data_version()
-    return DayRecord(raw_metadata(split, day), data_version, checks=results)
+    return PartitionRecord(raw_metadata(split, day), data_version, checks=results)
 
 
 def observe_trip_file(context: dg.AssetExecutionContext, key: dg.AssetKey, file: MonthFile) -> None:
@@ -323,4 +336,4 @@ def observe_trip_file(context: dg.AssetExecutionContext, key: dg.AssetKey, file:
         "last_modified": file.last_modified or "",
         "synthetic sample": file.synthetic,
     }
-    record_observation(context, key, f"{file.month}-01", file.sha256, metadata)
+    log_observation(context, key, f"{file.month}-01", file.sha256, metadata)

@@ -14,7 +14,7 @@ MISSED = timedelta(days=2)
 """Without a day stored: a morning was missed, or its month is late."""
 
 
-def lately_stored(today: date | None = None) -> dg.FreshnessPolicy | None:
+def build_freshness_policy(today: date | None = None) -> dg.FreshnessPolicy | None:
     """WARN when no day was stored for two days; FAIL when none was for the schedule's lag more.
 
     By then all the time is over that the lag leaves for publishing. Dagster goes by the latest

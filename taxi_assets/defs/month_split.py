@@ -17,11 +17,11 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from taxi_assets.defs.io_managers.sealed_objects import SealedParquetWriter, seal_zstd
-from taxi_assets.defs.metadata.table_metadata import lines_preview, rows_preview
-from taxi_assets.errors import room_in
-from taxi_assets.tlc.arrow_types import holds_views, shown_rows
-from taxi_assets.tlc.parquet_batches import LEAST_VIEW
+from taxi_assets.defs.io_managers.sealed_objects import SealedParquetWriter, write_sealed_zstd
+from taxi_assets.defs.metadata.table_metadata import preview_lines, preview_rows
+from taxi_assets.errors import explain_full_disk
+from taxi_assets.tlc.arrow_types import format_rows, has_view_types
+from taxi_assets.tlc.parquet_batches import MIN_VIEW_ROWS
 from taxi_assets.tlc.raw_month import (
     BLANK,
     CODEC,
@@ -39,7 +39,7 @@ FIRST_BYTES = 4096
 
 
 @dataclass
-class LineSpool:
+class CsvSpool:
     """Packed lines, which become one zstd CSV under the file's header."""
 
     month: RawMonth
@@ -62,7 +62,7 @@ class LineSpool:
         self.file.seek(0)
         with self.file:
             header = CODEC.compress(self.month.line, asbytes=True)
-            return seal_zstd(facts, header + self.file.read())
+            return write_sealed_zstd(facts, header + self.file.read())
 
     def data_version(self) -> str:
         """Hash of the lines."""
@@ -71,11 +71,11 @@ class LineSpool:
     def preview(self) -> Any:
         """The first lines as a table of texts."""
         lines = self.first if len(self.first) < FIRST_BYTES else self.first.rpartition(b"\n")[0]
-        return lines_preview(self.month.line, lines)
+        return preview_lines(self.month.line, lines)
 
 
 @dataclass
-class RowSpool:
+class ParquetSpool:
     """Rows of a Parquet month, which become one Parquet of the same columns and types."""
 
     month: RawMonth
@@ -91,12 +91,12 @@ class RowSpool:
     def add(self, part: RowsOfDay) -> None:
         """Append rows."""
         if not self.first:
-            self.first = shown_rows(part.batch.slice(0, FIRST_ROWS))
+            self.first = format_rows(part.batch.slice(0, FIRST_ROWS))
         self.hash.update(part.batch)
         self.size += part.batch.nbytes
         self._pending.append(part.batch)
         self._rows += part.rows
-        if self._rows >= LEAST_VIEW:
+        if self._rows >= MIN_VIEW_ROWS:
             self._flush()
 
     def content(self, facts: Mapping[str, Any]) -> bytes:
@@ -112,7 +112,7 @@ class RowSpool:
 
     def preview(self) -> Any:
         """The first rows as a table of texts."""
-        return rows_preview(self.month.schema.names if self.month.schema else [], self.first)
+        return preview_rows(self.month.schema.names if self.month.schema else [], self.first)
 
     def _flush(self) -> SealedParquetWriter:
         schema = self.month.schema
@@ -121,7 +121,7 @@ class RowSpool:
         if self._pending:
             batches = [batch.replace_schema_metadata(None) for batch in self._pending]
             rows = pa.Table.from_batches(batches).cast(schema)
-            if any(holds_views(field.type) for field in rows.schema):
+            if any(has_view_types(field.type) for field in rows.schema):
                 rows = rows.combine_chunks()  # Parquet's writer cannot cut views inside structs
             self._writer.write_table(rows, row_group_size=self._rows)
             self._pending.clear()
@@ -129,7 +129,7 @@ class RowSpool:
         return self._writer
 
 
-Spool = LineSpool | RowSpool
+Spool = CsvSpool | ParquetSpool
 """Lines or rows of one place, in a temporary file."""
 
 
@@ -157,14 +157,14 @@ def split_month(month: RawMonth, log: Callable[[str], None]) -> SplitMonth:
     """
     began = time.perf_counter()
     places = (*(day.day for day in month.days), OUTSIDE, UNREADABLE)
-    spools: dict[int, Any] = {place: spool_of(month) for place in places}
-    with room_in(Path(tempfile.gettempdir()), "TMPDIR"):
-        for part in month.pass_over(log):
+    spools: dict[int, Any] = {place: open_spool(month) for place in places}
+    with explain_full_disk(Path(tempfile.gettempdir()), "TMPDIR"):
+        for part in month.read_days(log):
             # Blank lines are the file's too: they are kept with the unreadable ones.
             spools[UNREADABLE if part.key == BLANK else part.key].add(part)
     return SplitMonth(month, spools, (time.perf_counter() - began) / len(month.days))
 
 
-def spool_of(month: RawMonth) -> Spool:
+def open_spool(month: RawMonth) -> Spool:
     """A spool for what the month's file holds."""
-    return RowSpool(month) if month.is_parquet else LineSpool(month)
+    return ParquetSpool(month) if month.is_parquet else CsvSpool(month)

@@ -6,19 +6,19 @@ from datetime import date
 import dagster as dg
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.daily_assets import Stage, retries
-from taxi_assets.defs.io_managers.base import guarded
+from taxi_assets.defs.daily_assets import Stage, build_retry_policy
+from taxi_assets.defs.io_managers.base import reject_foreign_errors
 from taxi_assets.defs.io_managers.monthly_report import Report
 from taxi_assets.defs.io_managers.partition_data import open_lake_trips
 from taxi_assets.defs.io_managers.raw_trips import file_rows
-from taxi_assets.defs.metadata.asset_metadata import with_code
+from taxi_assets.defs.metadata.asset_metadata import add_code_references
 from taxi_assets.defs.resources.lake import Lake, LakeResource
 from taxi_assets.errors import StoreError
-from taxi_assets.lazy_partitions import Days
-from taxi_assets.partitions import daily_partitions, month_of_run, monthly_partitions
-from taxi_assets.report.figures import DayFigures, MonthFigures, columns, count
-from taxi_assets.report.page import page
-from taxi_assets.report.picture import picture
+from taxi_assets.lazy_partitions import LazyPartitions
+from taxi_assets.partitions import daily_partitions, get_run_month, monthly_partitions
+from taxi_assets.report.figures import DayFigures, MonthFigures, count_day, list_counted_columns
+from taxi_assets.report.page import render_month_page
+from taxi_assets.report.picture import draw_month_picture
 from taxi_assets.settings.areas import DefinitionSettings
 from taxi_assets.tlc.schema import Service
 
@@ -26,7 +26,7 @@ GROUP = "reports"
 """A group of its own: the daily assets' group can be materialized for days as a whole."""
 
 
-def monthly_report(service: Service) -> dg.AssetsDefinition:
+def build_monthly_report(service: Service) -> dg.AssetsDefinition:
     """The report asset of a service."""
     stage = Stage(service, daily_partitions())
     with warnings.catch_warnings():
@@ -46,23 +46,23 @@ def monthly_report(service: Service) -> dg.AssetsDefinition:
         partitions_def=monthly_partitions(),
         deps=[dg.AssetDep(stage.key("gcs_trips"), partition_mapping=days_of_month)],
         automation_condition=whenever_complete,
-        retry_policy=retries(),
+        retry_policy=build_retry_policy(),
         io_manager_key="monthly_report",
         code_version="1",
         description=f"A month of {service.name} trips at a glance, from the days in the lake: a "
         "page and a picture. Days that are not loaded are named, not drawn as zero.",
     )
     def report(context: dg.AssetExecutionContext, lake: LakeResource) -> Report:
-        month = month_of_run(context.run.tags)
-        with guarded(context.asset_key, list(month.window)):
-            figures = month_figures(lake.lake, service, month)
-            return Report(figures, page(figures), picture(figures))
+        month = get_run_month(context.run.tags)
+        with reject_foreign_errors(context.asset_key, list(month.window)):
+            figures = compute_month_figures(lake.lake, service, month)
+            return Report(figures, render_month_page(figures), draw_month_picture(figures))
 
-    (asset,) = with_code([report])
+    (asset,) = add_code_references([report])
     return asset
 
 
-def month_figures(lake: Lake, service: Service, month: Month) -> MonthFigures:
+def compute_month_figures(lake: Lake, service: Service, month: Month) -> MonthFigures:
     """Count the month's days that are in the lake.
 
     Raises:
@@ -73,14 +73,14 @@ def month_figures(lake: Lake, service: Service, month: Month) -> MonthFigures:
         trips = open_lake_trips(lake, service, day)
         if trips is None:
             return None
-        return count(
-            trips.table(columns(service)),
+        return count_day(
+            trips.table(list_counted_columns(service)),
             service,
             trips.dropped,
-            synthetic=trips.origin.synthetic,
+            synthetic=trips.source_file.synthetic,
         )
 
-    found = Days(list(month.window), counted)
+    found = LazyPartitions(list(month.window), counted)
     days = {day: figures for day, figures in found if figures}
     if found.refused:
         raise StoreError("; ".join(map(str, found.refused.values())))

@@ -14,21 +14,21 @@ import dagster as dg
 
 from taxi_assets.dagster_internals.partition_records import (
     CheckResult,
-    DayRecord,
-    days_of,
+    PartitionRecord,
     is_last,
+    list_partition_days,
 )
-from taxi_assets.dagster_internals.rejections import record_rejection
-from taxi_assets.errors import DayRefusedError
-from taxi_assets.lazy_partitions import Days
-from taxi_assets.redaction import redact, redacted_cause
+from taxi_assets.dagster_internals.rejections import log_rejection
+from taxi_assets.errors import PartitionRejectedError
+from taxi_assets.lazy_partitions import LazyPartitions
+from taxi_assets.redaction import redact_cause, redact_text
 
 T = TypeVar("T")
-Outcome = tuple[date, DayRecord | DayRefusedError]
+Outcome = tuple[date, PartitionRecord | PartitionRejectedError]
 """A day, with its record once it was stored or the reason why it is rejected."""
 
 
-class FailedChecksError(DayRefusedError):
+class FailedChecksError(PartitionRejectedError):
     """A day whose rows fail an ERROR check."""
 
     def __init__(self, checks: Sequence[CheckResult], failed: Sequence[CheckResult]) -> None:
@@ -41,14 +41,16 @@ class DailyOutput(Generic[T]):
     """Partitions on their way to an IO manager, and what became of each day when it is done."""
 
     partitions: T
-    records: dict[date, DayRecord] = field(default_factory=dict[date, DayRecord])
+    records: dict[date, PartitionRecord] = field(default_factory=dict[date, PartitionRecord])
     """Of the days that were stored, in order."""
-    rejected: dict[date, DayRefusedError] = field(default_factory=dict[date, DayRefusedError])
+    rejected: dict[date, PartitionRejectedError] = field(
+        default_factory=dict[date, PartitionRejectedError]
+    )
 
     def note(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
         """Pass outcomes on, and keep them for the asset."""
         for day, outcome in outcomes:
-            if isinstance(outcome, DayRefusedError):
+            if isinstance(outcome, PartitionRejectedError):
                 self.rejected[day] = outcome
             else:
                 self.records[day] = outcome
@@ -66,7 +68,9 @@ class DailyOutput(Generic[T]):
         return dict(sorted({**passed, **failed}.items()))
 
 
-def pull_days(context: dg.AssetExecutionContext, upstream: Days[T]) -> DailyOutput[dict[date, T]]:
+def drain_partitions(
+    context: dg.AssetExecutionContext, upstream: LazyPartitions[T]
+) -> DailyOutput[dict[date, T]]:
     """Return the upstream's days for a store; one rejected there is rejected here, too.
 
     Raises:
@@ -74,28 +78,28 @@ def pull_days(context: dg.AssetExecutionContext, upstream: Days[T]) -> DailyOutp
     """
     output = DailyOutput(dict(upstream), rejected=dict(upstream.refused))
     for day, error in output.rejected.items():
-        record_rejection(context, context.asset_key, day, error)
+        log_rejection(context, context.asset_key, day, error)
     if not output.partitions:
-        raise left_out(context.asset_key, days_of(context), output.rejected)
+        raise left_out(context.asset_key, list_partition_days(context), output.rejected)
     return output
 
 
-def fail_last_step(context: dg.AssetExecutionContext, output: DailyOutput[Any]) -> None:
+def fail_for_rejected_days(context: dg.AssetExecutionContext, output: DailyOutput[Any]) -> None:
     """Fail the run's last step when a day was rejected, so that nobody overlooks it.
 
     Good days go on to the stores first: a step in the middle fails only when nothing is left.
     """
     if output.rejected and (not output.records or is_last(context)):
-        raise left_out(context.asset_key, days_of(context), output.rejected)
+        raise left_out(context.asset_key, list_partition_days(context), output.rejected)
 
 
 def left_out(
-    key: dg.AssetKey, days: Sequence[date], refused: Mapping[date, DayRefusedError]
+    key: dg.AssetKey, days: Sequence[date], refused: Mapping[date, PartitionRejectedError]
 ) -> dg.Failure:
     """Return the error that names the days of a run that are not stored, each with its cause."""
     missing = [day for day in days if day in refused]
     good = len(days) - len(missing)
-    reasons = redact("; ".join(f"{day}: {refused[day]}" for day in missing[:5]))
+    reasons = redact_text("; ".join(f"{day}: {refused[day]}" for day in missing[:5]))
     failure = dg.Failure(
         f"{key.to_user_string()}: {len(missing)} of {len(days)} days not stored"
         f"{f'; the other {good} are stored' if good else ''}. {reasons}. Fix the cause, then "
@@ -105,5 +109,5 @@ def left_out(
     )
     # An error of ours that hits every day comes with its traceback.
     cause = next((refused[day].__cause__ for day in missing), None)
-    failure.__cause__ = redacted_cause(cause) if cause else None
+    failure.__cause__ = redact_cause(cause) if cause else None
     return failure

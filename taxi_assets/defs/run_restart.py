@@ -16,7 +16,7 @@ RETRY_TAG = "dagster/retry_on_asset_or_op_failure"
 
 
 @dg.failure_hook(name="restart_run_that_lost_dagsters_storage")
-def restart_run(context: dg.HookContext) -> None:
+def request_run_restart(context: dg.HookContext) -> None:
     """Tag the run for a restart if its step failed on Dagster's storage.
 
     All that an asset or an IO manager raises is a `Failure`: a transient error that reaches the

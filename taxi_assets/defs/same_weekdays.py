@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import date, timedelta
 
-from taxi_assets.defs.io_managers.partition_data import CLEANED, Label, open_trips_footer
-from taxi_assets.defs.resources.lake import Lake, cleaned_key
-from taxi_assets.errors import DayRefusedError
+from taxi_assets.defs.io_managers.partition_data import CLEANED, Label, read_trips_metadata
+from taxi_assets.defs.resources.lake import Lake, build_cleaned_key
+from taxi_assets.errors import PartitionRejectedError
 from taxi_assets.report.day_picture import Figures
 from taxi_assets.tlc.schema import Service
 
@@ -49,8 +49,8 @@ class SameWeekdays:
         """Read an earlier day's footer; a damaged one costs a line of the picture alone."""
         label = Label(self.service.name, CLEANED, str(day))
         try:
-            trips = open_trips_footer(self.lake, cleaned_key(self.service, day), label)
-        except DayRefusedError as error:
+            trips = read_trips_metadata(self.lake, build_cleaned_key(self.service, day), label)
+        except PartitionRejectedError as error:
             self.warn(f"not compared with: {error}")
             return None
         return Figures(trips.profile, trips.dropped) if trips and trips.profile else None

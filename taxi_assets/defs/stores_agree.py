@@ -10,21 +10,21 @@ from dagster import DagsterEventType
 
 from taxi_assets.dagster_internals.partition_records import (
     CheckResult,
-    days_of,
-    evaluations,
-    record_checks,
+    build_check_evaluations,
+    list_partition_days,
+    log_check_results,
 )
-from taxi_assets.dagster_internals.rejections import find_rejections
+from taxi_assets.dagster_internals.rejections import find_rejected_days
 from taxi_assets.defs import checks
 from taxi_assets.defs.daily_assets import Stage
-from taxi_assets.defs.io_managers.base import StoreIOManager, Totals, guarded
+from taxi_assets.defs.io_managers.base import StoreIOManager, Totals, reject_foreign_errors
 from taxi_assets.defs.outcomes import left_out
-from taxi_assets.errors import DayNotStoredError
+from taxi_assets.errors import PartitionNotStoredError
 from taxi_assets.partitions import daily_partitions
 from taxi_assets.tlc.schema import Service
 
 
-def stores_agree(service: Service) -> dg.AssetChecksDefinition:
+def build_stores_agree_check(service: Service) -> dg.AssetChecksDefinition:
     """`stores_agree` on `bigquery_trips`: counts and sums of all stores that have the day."""
     stage = Stage(service, daily_partitions())
     stores = [stage.key(f"{name}_trips") for name in ("postgres", "gcs", "bigquery")]
@@ -45,27 +45,33 @@ def stores_agree(service: Service) -> dg.AssetChecksDefinition:
             required_resource_keys={"month_locks", *(key.path[-1] for key in stores)},
         )
         def check(context: dg.AssetCheckExecutionContext) -> Iterator[Any]:
-            days = days_of(context)
-            with guarded(stores[-1], days):
+            days = list_partition_days(context)
+            with reject_foreign_errors(stores[-1], days):
                 # In the middle of another run's load the stores do differ.
                 context.resources.month_locks.acquire(service, days, context.log.info)
-                rejected = find_rejections(context.instance, stores[-1], days)
-                just_read = evaluations(context.instance, context.run.run_id, "matches_cleaned")
+                rejected = find_rejected_days(context.instance, stores[-1], days)
+                just_read = build_check_evaluations(
+                    context.instance, context.run.run_id, "matches_cleaned"
+                )
                 totals: dict[date, dict[str, tuple[int, float]]] = {}
                 for key in stores:
-                    held = [day for day in _materialized(context, key, days) if day not in rejected]
+                    held = [
+                        day for day in _is_materialized(context, key, days) if day not in rejected
+                    ]
                     store: StoreIOManager[Any] = getattr(context.resources, key.path[-1])
-                    found = _totals(just_read.get(key, {}), held)
+                    found = _read_totals(just_read.get(key, {}), held)
                     if held and not found:
                         found = store.read_totals(service, held, context.log)
                     for day in held:
                         totals.setdefault(day, {})[key.path[-1]] = found.get(day, (0, 0.0))
                 compared = {day: of for day, of in totals.items() if stores[-1].path[-1] in of}
-                results = {day: [_compare(of_day)] for day, of_day in sorted(compared.items())}
-                yield from record_checks(context, results, stores[-1])
-                refused = find_rejections(context.instance, stores[0], days) | rejected
+                results = {
+                    day: [_compare_totals(of_day)] for day, of_day in sorted(compared.items())
+                }
+                yield from log_check_results(context, results, stores[-1])
+                refused = find_rejected_days(context.instance, stores[0], days) | rejected
                 refused |= {
-                    day: _never_stored(stores[-1], day)
+                    day: _find_never_stored(stores[-1], day)
                     for day in days
                     if day not in compared and day not in refused
                 }
@@ -75,7 +81,7 @@ def stores_agree(service: Service) -> dg.AssetChecksDefinition:
     return check
 
 
-def _totals(read: Mapping[date, dg.AssetCheckEvaluation], held: list[date]) -> Totals:
+def _read_totals(read: Mapping[date, dg.AssetCheckEvaluation], held: list[date]) -> Totals:
     """What `matches_cleaned` read back from a store in this run, if it did for all the days."""
     if not set(held) <= set(read):
         return {}
@@ -86,22 +92,26 @@ def _totals(read: Mapping[date, dg.AssetCheckEvaluation], held: list[date]) -> T
     }
 
 
-def _never_stored(key: dg.AssetKey, day: date) -> DayNotStoredError:
+def _find_never_stored(key: dg.AssetKey, day: date) -> PartitionNotStoredError:
     name = key.to_user_string()
-    return DayNotStoredError(f"{name} has no record of it: materialize {name} for {day} first")
+    return PartitionNotStoredError(
+        f"{name} has no record of it: materialize {name} for {day} first"
+    )
 
 
-def _compare(totals: Mapping[str, tuple[int, float]]) -> CheckResult:
+def _compare_totals(totals: Mapping[str, tuple[int, float]]) -> CheckResult:
     first = next(iter(totals.values()))
     metadata: dict[str, Any] = {}
     for store, (rows, total) in totals.items():
         metadata |= {f"{store}_rows": rows, f"{store}_total_amount": total}
     return CheckResult(
-        checks.AGREE, all(checks.same(first, other) for other in totals.values()), metadata
+        checks.AGREE,
+        all(checks.compare_amounts(first, other) for other in totals.values()),
+        metadata,
     )
 
 
-def _materialized(
+def _is_materialized(
     context: dg.AssetCheckExecutionContext, key: dg.AssetKey, days: list[date]
 ) -> list[date]:
     """The days that have a materialization of an asset."""

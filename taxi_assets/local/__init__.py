@@ -1,13 +1,13 @@
 """The embedded stack of profile `local`: Postgres, the BigQuery emulator and a lake folder.
 
-`use(home)` starts what is missing and says where it is. A keeper process owns the servers and
-stops them once nobody has used them for a while; `python -m taxi_assets.local up` keeps them up.
+`ensure_stack_running(home)` starts what is missing and says where it is. A supervisor process owns
+the servers and stops them once they are idle; `python -m taxi_assets.local up` keeps them up.
 Importing this package starts nothing and imports no server, client or Arrow.
 """
 
 from __future__ import annotations
 
 from taxi_assets.local.home import LocalStackError, Stack
-from taxi_assets.local.stack import use
+from taxi_assets.local.stack import ensure_stack_running
 
-__all__ = ["LocalStackError", "Stack", "use"]
+__all__ = ["LocalStackError", "Stack", "ensure_stack_running"]

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from taxi_assets.errors import TerminalError
-from taxi_assets.local.home import LOCAL_HOST, Config, Home, LocalStackError, Record, locked
-from taxi_assets.local.keeper import stop_left_over
-from taxi_assets.local.postgres_place import chosen_folder
-from taxi_assets.local.process import until
-from taxi_assets.local.stack import use
+from taxi_assets.local.home import LOCAL_HOST, Config, Home, LocalStackError, Record, hold_lock
+from taxi_assets.local.keeper import stop_leftover_servers
+from taxi_assets.local.postgres_place import find_chosen_folder
+from taxi_assets.local.process import wait_until
+from taxi_assets.local.stack import ensure_stack_running
 from taxi_assets.settings import Settings
 from taxi_assets.settings.environment import read_env_file
 from taxi_assets.settings.private_folders import restrict_umask
@@ -24,14 +24,14 @@ from taxi_assets.settings.private_folders import restrict_umask
 STOP_SECONDS = 60
 
 
-def up(home: Home) -> None:
+def start_stack(home: Home) -> None:
     """Start what is missing and keep it up until `down`, also with nobody using it."""
-    use(home.path)
+    ensure_stack_running(home.path)
     # This process's lease holds the servers until it ends, after the pin is there.
     home.pin.touch(mode=0o600)
 
 
-def down(home: Home) -> None:
+def stop_stack(home: Home) -> None:
     """Stop the servers, however they were started and whoever uses them; nothing to do is fine.
 
     Raises:
@@ -39,41 +39,41 @@ def down(home: Home) -> None:
     """
     if not home.local.is_dir():
         return
-    with locked(home.start):
-        if home.keeper_lives():
+    with hold_lock(home.start):
+        if home.is_supervisor_alive():
             # The first moments of a keeper have no process id yet.
-            until(lambda: _keeper(home) > 0 or not home.keeper_lives(), 5)
-            if home.keeper_lives():
-                if not _keeper(home):
+            wait_until(lambda: _find_supervisor(home) > 0 or not home.is_supervisor_alive(), 5)
+            if home.is_supervisor_alive():
+                if not _find_supervisor(home):
                     raise LocalStackError(
                         f"{home.keeper} is locked by no keeper of this folder: a copy must not "
                         "share files with its original (hard links)"
                     )
-                os.kill(_keeper(home), signal.SIGTERM)
-            if not until(lambda: not home.keeper_lives(), STOP_SECONDS):
+                os.kill(_find_supervisor(home), signal.SIGTERM)
+            if not wait_until(lambda: not home.is_supervisor_alive(), STOP_SECONDS):
                 raise LocalStackError(
                     f"the embedded stack did not stop within {STOP_SECONDS} s: see "
-                    f"{home.keeper_log}, keeper is process {_keeper(home)}"
+                    f"{home.keeper_log}, keeper is process {_find_supervisor(home)}"
                 )
-        stop_left_over(home)
+        stop_leftover_servers(home)
         home.pin.unlink(missing_ok=True)
 
 
-def _keeper(home: Home) -> int:
+def _find_supervisor(home: Home) -> int:
     record = home.record()
     return record.keeper if record else 0
 
 
-def status(home: Home) -> dict[str, Any]:
+def print_status(home: Home) -> dict[str, Any]:
     """Tell each server's state, address and folder; no secret is in it."""
-    lives = home.local.is_dir() and home.keeper_lives()
+    lives = home.local.is_dir() and home.is_supervisor_alive()
     record = (home.record() if lives else None) or Record(keeper=0)
     state = "running" if record.ready else "starting" if lives else "stopped"
 
     def address(name: str, scheme: str) -> str | None:
         return f"{scheme}://{LOCAL_HOST}:{record.ports[name]}" if record.ready else None
 
-    database = Path(_postgres_folder(home)) / "data"
+    database = Path(_find_postgres_folder(home)) / "data"
     return {
         "home": str(home.path),
         "settings": [str(file) for file in read_env_file().files],
@@ -96,17 +96,17 @@ def status(home: Home) -> dict[str, Any]:
     }
 
 
-def _postgres_folder(home: Home) -> str:
-    return str(chosen_folder(home, home.config() if home.local.is_dir() else Config()))
+def _find_postgres_folder(home: Home) -> str:
+    return str(find_chosen_folder(home, home.config() if home.local.is_dir() else Config()))
 
 
-def env(home: Home, settings: Settings) -> dict[str, str]:
+def print_environment(home: Home, settings: Settings) -> dict[str, str]:
     """Name what a client needs, password and token among it.
 
     Raises:
         LocalStackError: the stack is not up; servers started here would end with this process.
     """
-    record = home.record() if home.local.is_dir() and home.keeper_lives() else None
+    record = home.record() if home.local.is_dir() and home.is_supervisor_alive() else None
     if record is None or not record.ready:
         raise LocalStackError(
             f"the embedded stack under {home.path} is not up: run python -m taxi_assets.local up"
@@ -127,8 +127,8 @@ def env(home: Home, settings: Settings) -> dict[str, str]:
     }
 
 
-def _shown(home: Home) -> str:
-    found = status(home)
+def _format_value(home: Home) -> str:
+    found = print_status(home)
     stays = "until down" if found["keeps_running"] else "while in use"
     lines = [f"home      {found['home']} (up {stays})"]
     lines.append(f"settings  {', '.join(found['settings']) or 'the environment, no .env'}")
@@ -156,9 +156,9 @@ def main(arguments: list[str] | None = None) -> int:
                 f"TAXI_PROFILE={settings.profile}: the local stack is for profile local, unset it"
             )
         home = Home(settings.home)
-        for line in _answer(asked, home, settings):
+        for line in _read_answer(asked, home, settings):
             print(line)  # noqa: T201
-        for line in _remarks(asked.command, home):
+        for line in _list_remarks(asked.command, home):
             print(line, file=sys.stderr)  # noqa: T201
     except TerminalError as error:
         print(error, file=sys.stderr)  # noqa: T201
@@ -166,7 +166,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _remarks(command: str, home: Home) -> list[str]:
+def _list_remarks(command: str, home: Home) -> list[str]:
     """What a person may not expect of the settings."""
     read = read_env_file()
     lines = [
@@ -185,16 +185,19 @@ def _remarks(command: str, home: Home) -> list[str]:
     return lines
 
 
-def _answer(asked: argparse.Namespace, home: Home, settings: Settings) -> list[str]:
+def _read_answer(asked: argparse.Namespace, home: Home, settings: Settings) -> list[str]:
     if asked.command == "env":
-        return [f"{name}={shlex.quote(value)}" for name, value in env(home, settings).items()]
+        return [
+            f"{name}={shlex.quote(value)}"
+            for name, value in print_environment(home, settings).items()
+        ]
     if asked.command == "status":
-        return [json.dumps(status(home), indent=2) if asked.json else _shown(home)]
+        return [json.dumps(print_status(home), indent=2) if asked.json else _format_value(home)]
     if asked.command == "up":
-        up(home)
+        start_stack(home)
     else:
-        down(home)
-    return [_shown(home)]
+        stop_stack(home)
+    return [_format_value(home)]
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from taxi_assets.local.home import LOCAL_HOST, Home
 from taxi_assets.local.process import die_with_parent
-from taxi_assets.local.server import Server, open_log, pick_port
+from taxi_assets.local.server import Server, open_server_log, pick_free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,19 +21,21 @@ NAME = "bigquery"
 STOP = (signal.SIGTERM, signal.SIGKILL)
 
 
-def start(home: Home, port: int | None, token: str, own: Callable[[Server], None]) -> Server:
+def start_bigquery(
+    home: Home, port: int | None, token: str, own: Callable[[Server], None]
+) -> Server:
     """Spawn the emulator on `home`, on the remembered port when it is free. Does not wait."""
-    server = _spawn(home, pick_port(port), token, own)
+    server = _spawn_server(home, pick_free_port(port), token, own)
     own(server)
     return server
 
 
-def _spawn(home: Home, port: int, token: str, own: Callable[[Server], None]) -> Server:
+def _spawn_server(home: Home, port: int, token: str, own: Callable[[Server], None]) -> Server:
     # Its settings are ours alone: BQEMU_* of a user's own emulator must not reach this one.
     environment = {name: it for name, it in os.environ.items() if not name.startswith("BQEMU_")}
     # Not an argument: those are for everybody to read.
     environment["BIGQUERY_TOKEN"] = token
-    output = open_log(home.bigquery_log)
+    output = open_server_log(home.bigquery_log)
     process = subprocess.Popen(  # noqa: S603  our own module
         [sys.executable, "-P", "-m", "taxi_assets.local.bigquery_server", home.path, str(port)],
         stdin=subprocess.DEVNULL,
@@ -50,7 +52,7 @@ def _spawn(home: Home, port: int, token: str, own: Callable[[Server], None]) -> 
         process=process,
         log=home.bigquery_log,
         is_ready=_is_ready,
-        respawn=lambda: start(home, None, token, own),
+        respawn=lambda: start_bigquery(home, None, token, own),
         stop_signal=STOP[0],
         kill_signal=STOP[1],
     )

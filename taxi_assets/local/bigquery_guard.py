@@ -60,9 +60,9 @@ class Guard:
         for name, value in scope["headers"]:
             headers.setdefault(name.lower(), []).append(value)
         host = headers.get(b"host", [])
-        if len(host) != 1 or _name(b"//" + host[0]) not in self.hosts:
+        if len(host) != 1 or _parse_host_name(b"//" + host[0]) not in self.hosts:
             return 403, "this is not a name of the emulator (header Host)"
-        if any(_name(it) not in self.hosts for it in headers.get(b"origin", [])):
+        if any(_parse_host_name(it) not in self.hosts for it in headers.get(b"origin", [])):
             return 403, "pages of other sites have no business here (header Origin)"
         if scope["path"] in OPEN and scope["method"] in ("GET", "HEAD"):
             return None
@@ -72,9 +72,9 @@ class Guard:
                 "the emulator wants its token: `python -m taxi_assets.local env` prints "
                 "BIGQUERY_TOKEN; with docker-compose it is the one in .env"
             )
-        return self._refuse_type(scope["path"], headers)
+        return self._reject_type(scope["path"], headers)
 
-    def _refuse_type(self, path: str, headers: dict[bytes, list[bytes]]) -> tuple[int, str] | None:
+    def _reject_type(self, path: str, headers: dict[bytes, list[bytes]]) -> tuple[int, str] | None:
         empty = headers.get(b"content-length", [b"0"]) == [b"0"]
         if empty and b"transfer-encoding" not in headers:
             return None
@@ -86,7 +86,7 @@ class Guard:
         return None
 
 
-def _name(address: bytes) -> str | None:
+def _parse_host_name(address: bytes) -> str | None:
     try:
         return urlsplit(address.decode("latin-1")).hostname
     except ValueError:

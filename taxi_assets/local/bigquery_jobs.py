@@ -53,11 +53,11 @@ def load_in_one_transaction(
     return load_all
 
 
-_accepted: set[tuple[str, str]] = set()
+_accept_job: set[tuple[str, str]] = set()
 """Jobs that are running."""
 
 
-async def insert_once(
+async def insert_job_once(
     project_id: str,
     request: Request,
     ctx: jobs._Ctx,
@@ -66,25 +66,25 @@ async def insert_once(
     """Reject the id of a job that was accepted before: a lost answer must not run it twice."""
     body = await request.json()
     name, value = READ_ONLY
-    _read_only.set(body.get("configuration", {}).get("labels", {}).get(name) == value)
+    _is_read_only.set(body.get("configuration", {}).get("labels", {}).get(name) == value)
     job_id = body.get("jobReference", {}).get("jobId")
     if not job_id:
         return await jobs.insert_job(project_id, request, ctx, caller)
     job = (project_id, job_id)
-    if job in _accepted or ctx.catalog.get_job(project_id, job_id):
+    if job in _accept_job or ctx.catalog.get_job(project_id, job_id):
         raise resource_already_exists(ResourceRef("job", project_id, resource_id=job_id))
-    _accepted.add(job)
+    _accept_job.add(job)
     try:
         return await jobs.insert_job(project_id, request, ctx, caller)
     finally:
-        _accepted.remove(job)
+        _accept_job.remove(job)
 
 
-_read_only: ContextVar[bool] = ContextVar("read_only", default=False)
+_is_read_only: ContextVar[bool] = ContextVar("read_only", default=False)
 """Whether the job of this request must only read."""
 
 
-def only_reading(
+def read_only_transaction(
     execute: Callable[..., Awaitable[Any]], classify: Callable[[str], str]
 ) -> Callable[..., Awaitable[Any]]:
     """Hold a job with the label to one SELECT, in a transaction that cannot write."""
@@ -92,7 +92,7 @@ def only_reading(
     async def execute_reading(
         project_id: str, job_id: str, sql: str, parameters: Any, ctx: Any, **more: Any
     ) -> Any:
-        if not _read_only.get():
+        if not _is_read_only.get():
             return await execute(project_id, job_id, sql, parameters, ctx, **more)
         statements = parse_script(sql).statements
         # The emulator has no word for a UNION: an empty one.
@@ -109,7 +109,7 @@ def only_reading(
     return execute_reading
 
 
-def resolve_in_lake(resolve: Callable[[str, Any], str]) -> Callable[[str, Any], str]:
+def resolve_lake_uri(resolve: Callable[[str, Any], str]) -> Callable[[str, Any], str]:
     """Take no address but `gs://`, and the emulator's own copy of an upload."""
 
     def resolve_uri(uri: str, ctx: Any) -> str:
@@ -122,5 +122,5 @@ def resolve_in_lake(resolve: Callable[[str, Any], str]) -> Callable[[str, Any], 
     return resolve_uri
 
 
-def loaded_already(_path: str, _job: Any, _ctx: Any) -> None:
+def is_load_repeated(_path: str, _job: Any, _ctx: Any) -> None:
     """Take the place of the step that loads one file."""

@@ -53,11 +53,11 @@ from bqemulator.versioning.snapshots import SnapshotManager
 
 from taxi_assets.local.bigquery_guard import MIN_TOKEN, Guard
 from taxi_assets.local.bigquery_jobs import (
-    insert_once,
+    insert_job_once,
+    is_load_repeated,
     load_in_one_transaction,
-    loaded_already,
-    only_reading,
-    resolve_in_lake,
+    read_only_transaction,
+    resolve_lake_uri,
 )
 from taxi_assets.local.home import LOCAL_HOST, Home
 
@@ -86,7 +86,7 @@ class Engine(DuckDBEngine):
         """Open the database, then take away what SQL has no business with."""
         await super().start()
         lake, uploads = self._settings.gcs_local_root, self._settings.upload_staging_dir
-        folders = ", ".join(f"'{_quoted(folder)}/'" for folder in (lake, uploads) if folder)
+        folders = ", ".join(f"'{_quote_path(folder)}/'" for folder in (lake, uploads) if folder)
         for statement in (
             "SET GLOBAL TimeZone = 'UTC'",
             # Parallel over a load's files: 0.6 s against 1.0 s in their order, which a table does
@@ -103,7 +103,7 @@ class Engine(DuckDBEngine):
         wheel = find_spec("duckdb_extension_spatial")
         places = (wheel and wheel.submodule_search_locations) or ()
         for extension in (it for place in places for it in Path(place).glob(SPATIAL)):
-            self.connection.execute(f"LOAD '{_quoted(extension)}'")
+            self.connection.execute(f"LOAD '{_quote_path(extension)}'")
 
 
 class NoAutomaticSnapshots(SnapshotManager):
@@ -178,7 +178,7 @@ class NoSecondDoor:
         """End nothing."""
 
 
-def adapt(token: str, hosts: list[str]) -> None:
+def adapt_emulator(token: str, hosts: list[str]) -> None:
     """Put our versions in the places where the emulator looks its own up.
 
     Raises:
@@ -191,22 +191,22 @@ def adapt(token: str, hosts: list[str]) -> None:
     ours: list[tuple[Any, str, Any]] = [
         (server, "DuckDBEngine", Engine),
         (server, "SnapshotManager", NoAutomaticSnapshots),
-        (server, "create_app", _guarded(server.__dict__["create_app"], token, hosts)),
+        (server, "create_app", _guard_connection(server.__dict__["create_app"], token, hosts)),
         (server, "build_grpc_server", lambda _context: (NoSecondDoor(), 0)),
         (executor, "ScriptInterpreter", TransactionInterpreter),
         (executor, "_apply_load_write_disposition", load),
-        (executor, "_load_path_into_target", loaded_already),
-        (executor, "_resolve_uri", resolve_in_lake(executor.__dict__["_resolve_uri"])),
+        (executor, "_load_path_into_target", is_load_repeated),
+        (executor, "_resolve_uri", resolve_lake_uri(executor.__dict__["_resolve_uri"])),
         (
             jobs,
             "execute_query_job",
-            only_reading(executor.execute_query_job, executor.classify_statement_type),
+            read_only_transaction(executor.execute_query_job, executor.classify_statement_type),
         ),
     ]
     for module, name, replacement in ours:
         getattr(module, name)
         setattr(module, name, replacement)
-    _replace_route(jobs, jobs.insert_job, insert_once, "/projects/{project_id}/jobs", "POST")
+    _replace_route(jobs, jobs.insert_job, insert_job_once, "/projects/{project_id}/jobs", "POST")
     table = "/projects/{project_id}/datasets/{dataset_id}/tables/{table_id}"
     _replace_route(tables, tables.get_table, get_live_table, table, "GET")
 
@@ -217,11 +217,11 @@ def _replace_route(module: Any, stock: object, ours: Any, path: str, method: str
     module.router.add_api_route(path, ours, methods=[method])
 
 
-def _guarded(create_app: Callable[[Any], Any], token: str, hosts: list[str]) -> Any:
+def _guard_connection(create_app: Callable[[Any], Any], token: str, hosts: list[str]) -> Any:
     return lambda context: Guard(create_app(context), token, hosts)
 
 
-def _quoted(path: Path) -> str:
+def _quote_path(path: Path) -> str:
     return str(path).replace("'", "''")
 
 
@@ -236,7 +236,7 @@ def main(arguments: list[str]) -> None:
     token = os.environ.pop("BIGQUERY_TOKEN", "")
     if len(token) < MIN_TOKEN:
         sys.exit(f"BIGQUERY_TOKEN must have {MIN_TOKEN} characters at least")
-    adapt(token, arguments[3:])
+    adapt_emulator(token, arguments[3:])
     uploads = home.local / "uploads"
     uploads.mkdir(mode=0o700, exist_ok=True)
     server.run_forever(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from taxi_assets.errors import TerminalError
 from taxi_assets.local.process import Identity
-from taxi_assets.settings.private_folders import PASSABLE, make_private
+from taxi_assets.settings.private_folders import PASSABLE, make_private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -133,11 +133,11 @@ class Home:
 
     def make(self) -> None:
         """Make the folders; `local` holds the password."""
-        make_private(self.path, PASSABLE)
+        make_private_folder(self.path, PASSABLE)
         for folder in (self.local, self.lake, self.bigquery):
-            make_private(folder)
+            make_private_folder(folder)
 
-    def keeper_lives(self) -> bool:
+    def is_supervisor_alive(self) -> bool:
         """Tell whether a keeper runs: it holds its lock, and the kernel frees a dead one's."""
         try:
             handle = os.open(self.keeper, os.O_RDWR | os.O_CLOEXEC)
@@ -157,7 +157,7 @@ class Home:
 
         A copied folder has its original's record, whose processes are not ours to stop: None.
         """
-        found = _read(self._record)
+        found = _read_json(self._record)
         if found is None or not self.owns(found["folder"]):
             return None
         servers: dict[str, dict[str, Any]] = found.pop("servers")
@@ -165,14 +165,14 @@ class Home:
 
     def write_record(self, record: Record) -> None:
         """Replace the keeper's record in one step."""
-        _write(self._record, dataclasses.asdict(self._own(record)))
+        _write_json(self._record, dataclasses.asdict(self._own_folder(record)))
 
     def config(self) -> Config:
         """Read what the last start left, empty at the first.
 
         In a copied folder without ports, which are its original's.
         """
-        found = _read(self._config)
+        found = _read_json(self._config)
         if found is None:
             return Config()
         config = Config(**found)
@@ -180,13 +180,13 @@ class Home:
 
     def write_config(self, config: Config) -> None:
         """Replace what the next start will find."""
-        _write(self._config, dataclasses.asdict(self._own(config)))
+        _write_json(self._config, dataclasses.asdict(self._own_folder(config)))
 
     def owns(self, folder: Folder) -> bool:
         """Tell whether a state file was written in this folder, wherever it was then."""
         return folder.is_same(self.local)
 
-    def _own(self, state: _State) -> _State:
+    def _own_folder(self, state: _State) -> _State:
         return dataclasses.replace(state, folder=Folder.of(self.local))
 
     def stack(self, record: Record) -> Stack:
@@ -205,7 +205,7 @@ class Home:
         )
 
 
-def open_lock(path: Path) -> int:
+def open_lock_file(path: Path) -> int:
     """Open a lock file, made when missing; children don't inherit the descriptor over an exec."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
@@ -225,9 +225,9 @@ def lock_exclusively(handle: int, seconds: float) -> bool:
 
 
 @contextlib.contextmanager
-def locked(path: Path) -> Generator[None]:
+def hold_lock(path: Path) -> Generator[None]:
     """Hold a lock file exclusively, waiting as long as it takes."""
-    handle = open_lock(path)
+    handle = open_lock_file(path)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
@@ -235,7 +235,7 @@ def locked(path: Path) -> Generator[None]:
         os.close(handle)
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _read_json(path: Path) -> dict[str, Any] | None:
     try:
         found = json.loads(path.read_text())
     except FileNotFoundError:
@@ -243,7 +243,7 @@ def _read(path: Path) -> dict[str, Any] | None:
     return found | {"folder": Folder(**found.get("folder", {}))}
 
 
-def _write(path: Path, content: dict[str, Any]) -> None:
+def _write_json(path: Path, content: dict[str, Any]) -> None:
     unfinished = path.with_suffix(".new")
     unfinished.unlink(missing_ok=True)
     handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)

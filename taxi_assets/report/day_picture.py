@@ -18,7 +18,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from taxi_assets.report.day_words import summarize_trips
-from taxi_assets.tlc.schema import Service, name_key
+from taxi_assets.tlc.schema import Service, normalize_name
 from taxi_assets.trips.profile import BINS, HOURS, Bins, DayProfile
 
 if TYPE_CHECKING:
@@ -83,7 +83,9 @@ class Bars:
     """Whether labels are of the bars' left edges, and the outer bars beyond the axis."""
 
 
-def picture(service: Service, day: date, figures: Figures, before: Sequence[Figures]) -> bytes:
+def draw_day_picture(
+    service: Service, day: date, figures: Figures, before: Sequence[Figures]
+) -> bytes:
     """A PNG of the day; `before` are the same weekdays of the weeks before, as far as known."""
     canvas = _Canvas()
     title = f"{service.name.capitalize()} taxi trips, {day:%A} {day.day} {day:%B %Y}"
@@ -92,27 +94,27 @@ def picture(service: Service, day: date, figures: Figures, before: Sequence[Figu
     canvas.text(
         (MARGIN, 56), summarize_trips(figures.profile.rows, figures.revenue, usual_trips), HEADING
     )
-    _legend(canvas, day, len(before))
+    _draw_legend(canvas, day, len(before))
     middle = 320
     hours = Box(MARGIN, 82, SIZE[0] - MARGIN, middle)
-    usual = _medians([one.profile.hours for one in before])
+    usual = _compute_medians([one.profile.hours for one in before])
     labels = {at: f"{at:02d}" for at in range(HOURS)}
-    _bars(canvas, hours, Bars("Pickups by hour", figures.profile.hours, usual, labels))
+    _draw_bars(canvas, hours, Bars("Pickups by hour", figures.profile.hours, usual, labels))
     panels = [bins for bins in BINS if bins.column in figures.profile.bins]
     width = (SIZE[0] - 2 * MARGIN - len(panels) * GAP) // (len(panels) + 1)
     for at, bins in enumerate(panels):
         left = MARGIN + at * (width + GAP)
         box = Box(left, middle + 32, left + width, SIZE[1] - MARGIN)
         rows = figures.profile.bins[bins.column]
-        usual = _medians([one.profile.bins.get(bins.column, rows) for one in before])
-        heading = _heading(service, bins, figures.profile)
-        _bars(canvas, box, Bars(heading, rows, usual, _edges(bins), edges=True))
+        usual = _compute_medians([one.profile.bins.get(bins.column, rows) for one in before])
+        heading = _write_heading(service, bins, figures.profile)
+        _draw_bars(canvas, box, Bars(heading, rows, usual, _label_edges(bins), edges=True))
     box = Box(SIZE[0] - MARGIN - width, middle + 32, SIZE[0] - MARGIN, SIZE[1] - MARGIN)
-    _reasons(canvas, box, figures.dropped, [one.dropped for one in before])
+    _draw_drop_reasons(canvas, box, figures.dropped, [one.dropped for one in before])
     return canvas.png()
 
 
-def _legend(canvas: _Canvas, day: date, days: int) -> None:
+def _draw_legend(canvas: _Canvas, day: date, days: int) -> None:
     if not days:
         return
     words = f"the {day:%A} before" if days == 1 else f"median of the {days} {day:%A}s before"
@@ -122,30 +124,30 @@ def _legend(canvas: _Canvas, day: date, days: int) -> None:
     canvas.fill((left, 48, left + 30, 52), USUAL)
 
 
-def _heading(service: Service, bins: Bins, profile: DayProfile) -> str:
-    column = service.by_name[name_key(bins.column)]
+def _write_heading(service: Service, bins: Bins, profile: DayProfile) -> str:
+    column = service.by_name[normalize_name(bins.column)]
     text = f"{bins.column.replace('_', ' ').capitalize()}, {column.unit}"
     middle = profile.medians.get(bins.column)
     return text if middle is None else f"{text}: median {middle:,.2f}"
 
 
-def _edges(bins: Bins) -> dict[int, str]:
+def _label_edges(bins: Bins) -> dict[int, str]:
     """Labels at a fourth of the axis each; the first bar is what is below 0."""
     labels = {1 + at: f"{bins.width * at:g}" for at in range(0, bins.count + 1, bins.count // 4)}
     labels[1 + bins.count] += "+"
     return labels
 
 
-def _medians(rows: Sequence[Sequence[int]]) -> list[float]:
+def _compute_medians(rows: Sequence[Sequence[int]]) -> list[float]:
     return [median(column) for column in zip(*rows, strict=True)]
 
 
-def _bars(canvas: _Canvas, box: Box, bars: Bars) -> None:
+def _draw_bars(canvas: _Canvas, box: Box, bars: Bars) -> None:
     """Bars over an axis, and a mark at the usual height of each."""
     canvas.text((box.left, box.top + 16), bars.heading, HEADING)
     top, bottom = box.top + 38, box.bottom - 24
     most = max((*bars.rows, *bars.usual, 1))
-    step = _step(most)
+    step = _choose_tick_step(most)
     scale = (bottom - top) / most
     ticks = range(step, int(most) + 1, step)
     left = box.left + max(canvas.width(f"{tick:,}", LABEL) for tick in (*ticks, 0)) + 8
@@ -167,7 +169,7 @@ def _bars(canvas: _Canvas, box: Box, bars: Bars) -> None:
             canvas.text((x, box.bottom - 4), bars.labels[at], LABEL, "m")
 
 
-def _reasons(
+def _draw_drop_reasons(
     canvas: _Canvas, box: Box, dropped: Mapping[str, int], before: Sequence[Mapping[str, int]]
 ) -> None:
     """A line a reason, the most frequent first."""
@@ -188,7 +190,7 @@ def _reasons(
             canvas.fill((x - 3, y + 17, x + 1, y + 21 + thick), USUAL)
 
 
-def _step(most: float) -> int:
+def _choose_tick_step(most: float) -> int:
     """A round distance of ticks, of which there are two to five."""
     step = 1
     while most / step > 5:  # noqa: PLR2004
@@ -211,14 +213,14 @@ class _Canvas:
 
     def text(self, place: tuple[int, int], words: str, size: int, anchor: str = "l") -> None:
         """Text on a base line, to the right of a place, around its middle, or left of it."""
-        letters = _letters(words, size)
+        letters = _render_text(words, size)
         before = {"l": 0, "m": letters.width // 2, "r": letters.width}[anchor]
-        ascent, _ = _font(size).getmetrics()
+        ascent, _ = _load_font(size).getmetrics()
         self.image.paste(INK, (place[0] - before, place[1] - ascent), letters)
 
     def width(self, words: str, size: int) -> int:
         """Pixels that a text takes."""
-        return round(_font(size).getlength(words))
+        return round(_load_font(size).getlength(words))
 
     def png(self) -> bytes:
         """The picture with its colours."""
@@ -237,11 +239,11 @@ class _Canvas:
 
 
 @lru_cache(maxsize=1024)
-def _letters(words: str, size: int) -> Image:
+def _render_text(words: str, size: int) -> Image:
     """How far each pixel is covered by a text; most texts come back every day."""
     from PIL import Image, ImageDraw  # noqa: PLC0415 - heavy at import
 
-    font = _font(size)
+    font = _load_font(size)
     ascent, descent = font.getmetrics()
     image = Image.new("L", (ceil(font.getlength(words)), ascent + descent))
     ImageDraw.Draw(image).text((0, ascent), words, 255, font, anchor="ls")
@@ -249,7 +251,7 @@ def _letters(words: str, size: int) -> Image:
 
 
 @cache
-def _font(size: int) -> FreeTypeFont:
+def _load_font(size: int) -> FreeTypeFont:
     from PIL import ImageFont  # noqa: PLC0415 - heavy at import
 
     font = ImageFont.load_default(size)

@@ -81,12 +81,12 @@ class MonthFigures:
     @cached_property
     def dropped(self) -> Counter[str]:
         """Rows left out by the cleaning, by rule."""
-        return _added(day.dropped for day in self.days.values())
+        return _sum_counts(day.dropped for day in self.days.values())
 
     @cached_property
     def zones(self) -> Counter[int | None]:
         """Trips by pickup zone; empty where none is recorded, as in the first years."""
-        zones = _added(day.zones for day in self.days.values())
+        zones = _sum_counts(day.zones for day in self.days.values())
         return zones if set(zones) - {None} else Counter()
 
     @cached_property
@@ -115,7 +115,7 @@ class MonthFigures:
         return rows
 
 
-def count(
+def count_day(
     table: pa.Table, service: Service, dropped: Mapping[str, int], *, synthetic: bool
 ) -> DayFigures:
     """Count a stored day's rows; `table` needs no more than `columns(service)`."""
@@ -124,7 +124,7 @@ def count(
     return DayFigures(
         trips=table.num_rows,
         hours=tuple(hours.tolist()),
-        zones=_by_zone(table),
+        zones=_count_by_zone(table),
         revenue=float(pc.sum(totals).as_py() or 0.0),
         negative_totals=int(pc.sum(pc.less(totals, 0.0)).as_py() or 0),
         dropped=dropped,
@@ -132,20 +132,20 @@ def count(
     )
 
 
-def columns(service: Service) -> Sequence[str]:
+def list_counted_columns(service: Service) -> Sequence[str]:
     """Columns that are counted."""
     wanted = (service.pickup_column, service.total, PICKUP_ZONE.name)
     return [name for name in service.arrow_schema.names if name in wanted]
 
 
-def _by_zone(table: pa.Table) -> dict[int | None, int]:
+def _count_by_zone(table: pa.Table) -> dict[int | None, int]:
     if PICKUP_ZONE.name not in table.schema.names:
         return {}
     counts = pc.value_counts(table[PICKUP_ZONE.name].combine_chunks())
     return dict(zip(*(field.to_pylist() for field in counts.flatten()), strict=True))
 
 
-def _added(counts: Iterable[Mapping[K, int]]) -> Counter[K]:
+def _sum_counts(counts: Iterable[Mapping[K, int]]) -> Counter[K]:
     total: Counter[K] = Counter()
     for one in counts:
         total.update(one)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from taxi_assets.report import words
-from taxi_assets.report.bars import revenue_bars
-from taxi_assets.report.colours import DARK, LIGHT, step
+from taxi_assets.report.bars import layout_revenue_bars
+from taxi_assets.report.colours import DARK, LIGHT, pick_colour_step
 from taxi_assets.report.figures import WEEKDAYS, MonthFigures
-from taxi_assets.report.quality import parts, verdict
-from taxi_assets.report.zones import zone
+from taxi_assets.report.quality import list_quality_parts, write_verdict
+from taxi_assets.report.zones import find_zone
 
 TOP_ZONES = 10
 
@@ -46,7 +46,7 @@ class ZoneRow:
     """Of its bar, per cent of the longest."""
 
 
-def page(figures: MonthFigures) -> bytes:
+def render_month_page(figures: MonthFigures) -> bytes:
     """The page, UTF-8."""
     import jinja2  # noqa: PLC0415 - heavy at import
 
@@ -57,50 +57,50 @@ def page(figures: MonthFigures) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").render(_view(figures)).encode()
+    return environment.get_template("page.html").render(_build_view(figures)).encode()
 
 
-def _view(figures: MonthFigures) -> dict[str, Any]:
+def _build_view(figures: MonthFigures) -> dict[str, Any]:
     return {
         "figures": figures,
         "themes": {"light": LIGHT, "dark": DARK},
-        "title": words.title(figures),
-        "headline": words.headline(figures),
-        "loaded": words.loaded(figures),
+        "title": words.write_title(figures),
+        "headline": words.write_headline(figures),
+        "loaded": words.describe_loaded_days(figures),
         "synthetic": words.SYNTHETIC if figures.synthetic else "",
-        "tiles": tiles(figures),
-        "weeks": _weeks(figures),
-        "day_scale": day_scale(figures),
-        "hours": _hours(figures),
-        "most_an_hour": most_an_hour(figures),
-        "peak": words.peak_hour(figures),
-        "zones": top_zones(figures),
-        "bars": revenue_bars(figures) if figures.service.total else None,
-        "parts": parts(figures),
-        "verdict": verdict(figures),
-        "money": words.short_money,
+        "tiles": build_headline_tiles(figures),
+        "weeks": _build_weeks(figures),
+        "find_day_scale": find_day_scale(figures),
+        "hours": _build_hour_rows(figures),
+        "find_busiest_hour_mean": find_busiest_hour_mean(figures),
+        "peak": words.find_peak_hour(figures),
+        "zones": rank_pickup_zones(figures),
+        "bars": layout_revenue_bars(figures) if figures.service.total else None,
+        "parts": list_quality_parts(figures),
+        "verdict": write_verdict(figures),
+        "money": words.format_short_money,
     }
 
 
-def tiles(figures: MonthFigures) -> list[tuple[str, str]]:
+def build_headline_tiles(figures: MonthFigures) -> list[tuple[str, str]]:
     """The headline numbers: what, how many."""
     days = len(figures.days)
     found = [("Trips", f"{figures.trips:,}"), ("Trips a day", f"{figures.trips / days:,.0f}")]
     if figures.service.total:
-        found.append(("Revenue", words.short_money(figures.revenue)))
+        found.append(("Revenue", words.format_short_money(figures.revenue)))
         if figures.trips:
             found.append(("Average total", f"${figures.revenue / figures.trips:,.2f}"))
     found.append(("Days loaded", f"{days} of {len(figures.month.window)}"))
     return found
 
 
-def day_scale(figures: MonthFigures) -> tuple[int, int]:
+def find_day_scale(figures: MonthFigures) -> tuple[int, int]:
     """Trips of the quietest and of the busiest loaded day."""
     trips = [day.trips for day in figures.days.values()]
     return min(trips), max(trips)
 
 
-def calendar_weeks(figures: MonthFigures) -> list[list[date | None]]:
+def split_into_weeks(figures: MonthFigures) -> list[list[date | None]]:
     """The month's days by week, Monday first; None pads the first and the last week."""
     days: list[date | None] = list(figures.month.window)
     padded = [None] * figures.month.window.start.weekday() + days
@@ -108,13 +108,13 @@ def calendar_weeks(figures: MonthFigures) -> list[list[date | None]]:
     return [padded[at : at + WEEKDAYS] for at in range(0, len(padded), WEEKDAYS)]
 
 
-def top_zones(figures: MonthFigures) -> list[ZoneRow]:
+def rank_pickup_zones(figures: MonthFigures) -> list[ZoneRow]:
     """The busiest pickup zones, most trips first."""
     busiest = figures.zones.most_common(TOP_ZONES)
     return [
         ZoneRow(
-            zone(location).name,
-            zone(location).borough,
+            find_zone(location).name,
+            find_zone(location).borough,
             trips,
             trips / figures.trips,
             100 * trips / busiest[0][1],
@@ -123,42 +123,42 @@ def top_zones(figures: MonthFigures) -> list[ZoneRow]:
     ]
 
 
-def weekday_name(weekday: int) -> str:
+def format_weekday(weekday: int) -> str:
     """As Mon, for 0."""
     return f"{date(2024, 1, 1) + timedelta(days=weekday):%a}"
 
 
-def _weeks(figures: MonthFigures) -> list[list[Day | None]]:
+def _build_weeks(figures: MonthFigures) -> list[list[Day | None]]:
     return [
-        [None if day is None else Day(day.day, _day_cell(figures, day)) for day in week]
-        for week in calendar_weeks(figures)
+        [None if day is None else Day(day.day, _build_day_cell(figures, day)) for day in week]
+        for week in split_into_weeks(figures)
     ]
 
 
-def _day_cell(figures: MonthFigures, day: date) -> Cell | None:
+def _build_day_cell(figures: MonthFigures, day: date) -> Cell | None:
     if day not in figures.days:
         return None
     trips = figures.days[day].trips
-    hint = f"{words.long_day(day)}: {trips:,} trips"
-    return Cell(f"{trips:,}", step(trips, *day_scale(figures)), hint)
+    hint = f"{words.format_long_day(day)}: {trips:,} trips"
+    return Cell(f"{trips:,}", pick_colour_step(trips, *find_day_scale(figures)), hint)
 
 
-def most_an_hour(figures: MonthFigures) -> float:
+def find_busiest_hour_mean(figures: MonthFigures) -> float:
     """Mean trips in the busiest hour of the busiest weekday."""
     return max(max(row) for row in figures.by_hour if row)
 
 
-def _hours(figures: MonthFigures) -> list[tuple[str, list[Cell]]]:
+def _build_hour_rows(figures: MonthFigures) -> list[tuple[str, list[Cell]]]:
     """Of each weekday its hours; none where no such day is loaded."""
     return [
         (
-            weekday_name(weekday),
-            [_hour_cell(figures, weekday, hour, mean) for hour, mean in enumerate(row or ())],
+            format_weekday(weekday),
+            [_build_hour_cell(figures, weekday, hour, mean) for hour, mean in enumerate(row or ())],
         )
         for weekday, row in enumerate(figures.by_hour)
     ]
 
 
-def _hour_cell(figures: MonthFigures, weekday: int, hour: int, mean: float) -> Cell:
-    hint = f"{weekday_name(weekday)} {hour:02d}:00: {mean:,.1f} trips on average"
-    return Cell(f"{mean:,.0f}", step(mean, 0, most_an_hour(figures)), hint)
+def _build_hour_cell(figures: MonthFigures, weekday: int, hour: int, mean: float) -> Cell:
+    hint = f"{format_weekday(weekday)} {hour:02d}:00: {mean:,.1f} trips on average"
+    return Cell(f"{mean:,.0f}", pick_colour_step(mean, 0, find_busiest_hour_mean(figures)), hint)

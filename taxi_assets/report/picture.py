@@ -6,18 +6,18 @@ import io
 from typing import TYPE_CHECKING
 
 from taxi_assets.report import words
-from taxi_assets.report.bars import SATURDAY, scale
-from taxi_assets.report.colours import LIGHT, step
+from taxi_assets.report.bars import SATURDAY, scale_revenue
+from taxi_assets.report.colours import LIGHT, pick_colour_step
 from taxi_assets.report.figures import HOURS, WEEKDAYS, MonthFigures
 from taxi_assets.report.page import (
-    calendar_weeks,
-    day_scale,
-    most_an_hour,
-    tiles,
-    top_zones,
-    weekday_name,
+    build_headline_tiles,
+    find_busiest_hour_mean,
+    find_day_scale,
+    format_weekday,
+    rank_pickup_zones,
+    split_into_weeks,
 )
-from taxi_assets.report.quality import Part, parts
+from taxi_assets.report.quality import Part, list_quality_parts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,13 +28,13 @@ WIDTH, HEIGHT, DOTS = 16.0, 9.0, 100
 COLOURS = 96
 """Of the palette: enough for the smooth edges of text, and a third of the bytes."""
 SHADES = {"stored": LIGHT.steps[4], "dropped": LIGHT.bar, "elsewhere": LIGHT.soft}
-LONGEST_NAME = 30
+MAX_NAME_LENGTH = 30
 COLUMNS = (0.03, 0.50)
 """Left edges of the two columns, in parts of the figure."""
 TITLE_ABOVE = 0.045
 
 
-def picture(figures: MonthFigures) -> bytes:
+def draw_month_picture(figures: MonthFigures) -> bytes:
     """The picture, a PNG with a palette."""
     from matplotlib import rc_context  # noqa: PLC0415 - heavy at import
     from matplotlib.figure import Figure  # noqa: PLC0415 - heavy at import
@@ -42,31 +42,33 @@ def picture(figures: MonthFigures) -> bytes:
 
     with rc_context({"font.family": "DejaVu Sans", "font.size": 11, "hatch.linewidth": 0.8}):
         figure = Figure((WIDTH, HEIGHT), DOTS, facecolor=LIGHT.card)
-        _heading(figure, figures)
-        _calendar(_axes(figure, (0.03, 0.40, 0.43, 0.31), "Trips a day"), figures)
-        peak = f"busiest: {words.peak_hour(figures)}"
-        _hours(_axes(figure, (0.53, 0.40, 0.44, 0.31), "Trips by hour", peak), figures)
+        _draw_heading(figure, figures)
+        _draw_calendar(_add_axes(figure, (0.03, 0.40, 0.43, 0.31), "Trips a day"), figures)
+        peak = f"busiest: {words.find_peak_hour(figures)}"
+        _draw_hours(_add_axes(figure, (0.53, 0.40, 0.44, 0.31), "Trips by hour", peak), figures)
         if figures.service.total:
             place = (0.07, 0.12, 0.39, 0.19)
-            _revenue(_axes(figure, place, "Revenue a day", "weekends are paler"), figures)
+            _draw_revenue(_add_axes(figure, place, "Revenue a day", "weekends are paler"), figures)
         if figures.zones:
-            _zones(_axes(figure, (0.65, 0.11, 0.32, 0.20), "Busiest pickup zones"), figures)
-        _quality(figure, parts(figures))
+            _draw_zones(
+                _add_axes(figure, (0.65, 0.11, 0.32, 0.20), "Busiest pickup zones"), figures
+            )
+        _draw_quality(figure, list_quality_parts(figures))
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png")
-    return _packed(Image.open(drawn).convert("RGB"))
+    return _compress_png(Image.open(drawn).convert("RGB"))
 
 
-def narrowed(drawn: bytes, width: int) -> bytes:
+def narrow_text(drawn: bytes, width: int) -> bytes:
     """A picture at another width, in pixels."""
     from PIL import Image  # noqa: PLC0415 - heavy at import
 
     image = Image.open(io.BytesIO(drawn)).convert("RGB")
     size = (width, image.height * width // image.width)
-    return _packed(image.resize(size, Image.Resampling.LANCZOS))
+    return _compress_png(image.resize(size, Image.Resampling.LANCZOS))
 
 
-def _packed(image: Image.Image) -> bytes:
+def _compress_png(image: Image.Image) -> bytes:
     from PIL import Image  # noqa: PLC0415 - heavy at import
 
     small = io.BytesIO()
@@ -74,7 +76,7 @@ def _packed(image: Image.Image) -> bytes:
     return small.getvalue()
 
 
-def _axes(
+def _add_axes(
     figure: Figure, place: tuple[float, float, float, float], title: str, remark: str = ""
 ) -> Axes:
     """Axes at left, bottom, width and height in parts of the figure, under a title."""
@@ -91,12 +93,18 @@ def _axes(
     return axes
 
 
-def _heading(figure: Figure, figures: MonthFigures) -> None:
+def _draw_heading(figure: Figure, figures: MonthFigures) -> None:
     figure.text(
-        0.03, 0.942, words.title(figures), size=27, weight="bold", color=LIGHT.ink, va="center"
+        0.03,
+        0.942,
+        words.write_title(figures),
+        size=27,
+        weight="bold",
+        color=LIGHT.ink,
+        va="center",
     )
-    figure.text(0.03, 0.89, words.headline(figures), size=13, color=LIGHT.soft, va="center")
-    notes = [words.loaded(figures)] if figures.missing else []
+    figure.text(0.03, 0.89, words.write_headline(figures), size=13, color=LIGHT.soft, va="center")
+    notes = [words.describe_loaded_days(figures)] if figures.missing else []
     notes += [words.SYNTHETIC] if figures.synthetic else []
     figure.text(
         0.97,
@@ -108,23 +116,23 @@ def _heading(figure: Figure, figures: MonthFigures) -> None:
         ha="right",
         va="center",
     )
-    for at, (name, value) in enumerate(tiles(figures)):
+    for at, (name, value) in enumerate(build_headline_tiles(figures)):
         left = 0.03 + at * 0.19
         figure.text(left, 0.843, name, size=11, color=LIGHT.soft, va="center")
         figure.text(left, 0.806, value, size=19, weight="bold", color=LIGHT.ink, va="center")
 
 
-def _calendar(axes: Axes, figures: MonthFigures) -> None:
-    weeks = calendar_weeks(figures)
-    _grid(axes, WEEKDAYS, len(weeks))
-    axes.set_xticks([at + 1 / 2 for at in range(WEEKDAYS)], map(weekday_name, range(WEEKDAYS)))
+def _draw_calendar(axes: Axes, figures: MonthFigures) -> None:
+    weeks = split_into_weeks(figures)
+    _draw_grid(axes, WEEKDAYS, len(weeks))
+    axes.set_xticks([at + 1 / 2 for at in range(WEEKDAYS)], map(format_weekday, range(WEEKDAYS)))
     for row, week in enumerate(weeks):
         for column, day in enumerate(week):
             if day is None:
                 continue
             counted = figures.days.get(day)
-            at = step(counted.trips, *day_scale(figures)) if counted else None
-            colour = _cell(axes, column, row, at, 0.03)
+            at = pick_colour_step(counted.trips, *find_day_scale(figures)) if counted else None
+            colour = _draw_cell(axes, column, row, at, 0.03)
             axes.text(column + 0.09, row + 0.32, str(day.day), size=9, color=colour, va="center")
             axes.text(
                 column + 0.92,
@@ -137,24 +145,26 @@ def _calendar(axes: Axes, figures: MonthFigures) -> None:
             )
 
 
-def _hours(axes: Axes, figures: MonthFigures) -> None:
-    _grid(axes, HOURS, WEEKDAYS)
+def _draw_hours(axes: Axes, figures: MonthFigures) -> None:
+    _draw_grid(axes, HOURS, WEEKDAYS)
     axes.set_xticks(
         [at + 1 / 2 for at in range(0, HOURS, 3)], [f"{at:02d}" for at in range(0, HOURS, 3)]
     )
-    axes.set_yticks([at + 1 / 2 for at in range(WEEKDAYS)], map(weekday_name, range(WEEKDAYS)))
-    most = most_an_hour(figures)
+    axes.set_yticks([at + 1 / 2 for at in range(WEEKDAYS)], map(format_weekday, range(WEEKDAYS)))
+    most = find_busiest_hour_mean(figures)
     for row, means in enumerate(figures.by_hour):
         for hour in range(HOURS):
-            _cell(axes, hour, row, step(means[hour], 0, most) if means else None, 0.04)
+            _draw_cell(
+                axes, hour, row, pick_colour_step(means[hour], 0, most) if means else None, 0.04
+            )
 
 
-def _revenue(axes: Axes, figures: MonthFigures) -> None:
+def _draw_revenue(axes: Axes, figures: MonthFigures) -> None:
     of_day = {day: one.revenue for day, one in figures.days.items()}
-    ticks = scale(min(0.0, *of_day.values()), max(0.0, *of_day.values()))
+    ticks = scale_revenue(min(0.0, *of_day.values()), max(0.0, *of_day.values()))
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=LIGHT.line)
-    axes.set_yticks(ticks, map(words.short_money, ticks))
+    axes.set_yticks(ticks, map(words.format_short_money, ticks))
     axes.set_xlim(0.4, len(figures.month.window) + 0.6)
     axes.set_xticks(range(1, len(figures.month.window) + 1, 7))
     for day in figures.month.window:
@@ -174,10 +184,10 @@ def _revenue(axes: Axes, figures: MonthFigures) -> None:
     axes.set_ylim(ticks[0], ticks[-1])
 
 
-def _zones(axes: Axes, figures: MonthFigures) -> None:
-    rows = top_zones(figures)
+def _draw_zones(axes: Axes, figures: MonthFigures) -> None:
+    rows = rank_pickup_zones(figures)
     names = [
-        row.name if len(row.name) <= LONGEST_NAME else f"{row.name[: LONGEST_NAME - 1]}…"
+        row.name if len(row.name) <= MAX_NAME_LENGTH else f"{row.name[: MAX_NAME_LENGTH - 1]}…"
         for row in rows
     ]
     axes.barh(names, [row.trips for row in rows], 0.7, color=LIGHT.steps[4])
@@ -190,7 +200,7 @@ def _zones(axes: Axes, figures: MonthFigures) -> None:
         axes.text(row.trips, at, text, size=9.5, color=LIGHT.soft, va="center")
 
 
-def _quality(figure: Figure, found: list[Part]) -> None:
+def _draw_quality(figure: Figure, found: list[Part]) -> None:
     axes = figure.add_axes((0.03, 0.052, 0.94, 0.016))
     axes.set_axis_off()
     left = 0
@@ -204,7 +214,7 @@ def _quality(figure: Figure, found: list[Part]) -> None:
     figure.text(0.03, 0.03, text, size=10, color=LIGHT.soft, va="center")
 
 
-def _grid(axes: Axes, columns: int, rows: int) -> None:
+def _draw_grid(axes: Axes, columns: int, rows: int) -> None:
     axes.set_xlim(0, columns)
     axes.set_ylim(rows, 0)
     axes.set_xticks([])
@@ -212,7 +222,7 @@ def _grid(axes: Axes, columns: int, rows: int) -> None:
     axes.xaxis.tick_top()
 
 
-def _cell(axes: Axes, column: int, row: int, at: int | None, gap: float) -> str:
+def _draw_cell(axes: Axes, column: int, row: int, at: int | None, gap: float) -> str:
     """Draw a field of a heat map, hatched where there is no data; returns its text's colour."""
     from matplotlib.patches import Rectangle  # noqa: PLC0415 - heavy at import
 

@@ -27,7 +27,7 @@ class Part:
     kind: Kind
 
 
-def parts(figures: MonthFigures) -> list[Part]:
+def list_quality_parts(figures: MonthFigures) -> list[Part]:
     """The parts of the month's file, the stored trips first."""
     dropped = [
         Part(f"Left out: {REASONS.get(name, name)}", rows, "dropped")
@@ -45,7 +45,7 @@ def parts(figures: MonthFigures) -> list[Part]:
     return found
 
 
-def verdict(figures: MonthFigures) -> str:
+def write_verdict(figures: MonthFigures) -> str:
     """Whether the parts add up, in one sentence."""
     if figures.file_rows is None:
         return "How many rows the month's file has is not on record in the lake."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 
-from taxi_assets.report.zones import zone
+from taxi_assets.report.zones import find_zone
 from taxi_assets.tlc.schema import Column
 
 CODE = re.compile(r"\b(\d+) ([^,;()]+)")
@@ -24,7 +24,7 @@ def _codes(column: Column) -> dict[int, str]:
 def name_value(column: Column, value: object) -> str:
     """Return a value as people read it: a taxi zone by its name, a code by what it stands for."""
     if isinstance(value, int) and column.name.endswith(ZONE_COLUMN):
-        return zone(value).name
+        return find_zone(value).name
     if isinstance(value, int) and value in _codes(column):
         return _codes(column)[value]
     return format_value(value)

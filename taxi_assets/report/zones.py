@@ -24,21 +24,21 @@ class Zone:
 
 
 @cache
-def zones() -> dict[int, Zone]:
+def read_zone_table() -> dict[int, Zone]:
     """Zone by the id that trips have."""
     path = Path(__file__).with_name("taxi_zone_lookup.csv")
     with path.open(newline="", encoding="utf-8") as file:
-        return {int(row["LocationID"]): _zone(row) for row in csv.DictReader(file)}
+        return {int(row["LocationID"]): _parse_zone(row) for row in csv.DictReader(file)}
 
 
-def zone(location: int | None) -> Zone:
+def find_zone(location: int | None) -> Zone:
     """The zone of an id; one that the table lacks goes by its number."""
     if location is None:
         return Zone("No zone recorded", "")
-    return zones().get(location) or Zone(f"Zone {location}", "")
+    return read_zone_table().get(location) or Zone(f"Zone {location}", "")
 
 
-def _zone(row: dict[str, str]) -> Zone:
+def _parse_zone(row: dict[str, str]) -> Zone:
     name, borough = row["Zone"], row["Borough"]
     if name == NOT_KNOWN:  # 264 is "Unknown","N/A"; 265 is "N/A","Outside of NYC"
         return Zone(f"{borough} zone", "")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from taxi_assets.errors import SettingsError
-from taxi_assets.redaction import shown
+from taxi_assets.redaction import quote_redacted
 from taxi_assets.settings.alerts import AlertSettings
 from taxi_assets.settings.areas import (
     AutomationSettings,
@@ -29,7 +29,7 @@ from taxi_assets.settings.areas import (
     StackSettings,
 )
 from taxi_assets.settings.base import SettingsArea, read_area, settings_error
-from taxi_assets.settings.environment import ENV_FILE, environment
+from taxi_assets.settings.environment import ENV_FILE, read_environment
 from taxi_assets.settings.rule_names import DEFAULT_RULES
 from taxi_assets.settings.stores import BigQuerySettings, LakeSettings, PostgresSettings
 
@@ -89,17 +89,19 @@ class Settings:
         Raises:
             SettingsError: naming every variable that is missing, invalid or unknown.
         """
-        env = environment() if env is None else env
+        env = read_environment() if env is None else env
         names = [name for name in AREAS if name in cls.__dataclass_fields__]
         areas, problems = _read_areas(names, env)
         if problems:
-            raise settings_error(f"profile {shown(env.get('TAXI_PROFILE') or 'local')}", problems)
+            raise settings_error(
+                f"profile {quote_redacted(env.get('TAXI_PROFILE') or 'local')}", problems
+            )
         return cls(**areas)
 
 
 def find_problems(env: Mapping[str, str] | None = None) -> list[str]:
     """Return everything that is wrong with the settings of all areas."""
-    return _read_areas(AREAS, environment() if env is None else env)[1]
+    return _read_areas(AREAS, read_environment() if env is None else env)[1]
 
 
 def definition_rules() -> tuple[str, ...]:

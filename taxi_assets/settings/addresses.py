@@ -32,16 +32,16 @@ OTHER_SCHEMES = ("gs", "s3", "s3a", "az", "abfs", "hdfs", "ftp", "ftps", "sftp")
 SUPPORTED = "https://, http://, file:// or a path"
 
 
-def source_complaint(template: str) -> str | None:
+def find_source_problem(template: str) -> str | None:
     """Return what is wrong with the form of a URL or path of month files; None if nothing is."""
     if ENCLOSED.fullmatch(template):
         return "begins or ends with a blank or a quote: leave it out"
     scheme = SCHEME.match(template)
     if scheme is None:
-        return path_complaint(template)
+        return find_path_problem(template)
     match scheme[1].lower():
         case "http" | "https":
-            return None if matches_url(WEB_URL, template) else f"is no URL of a server: {ESCAPED}"
+            return None if is_valid_url(WEB_URL, template) else f"is no URL of a server: {ESCAPED}"
         case "file":
             return None if FILE_URL.fullmatch(template) else "is no file:///path of this machine"
         case _:
@@ -51,7 +51,7 @@ def source_complaint(template: str) -> str | None:
             return f"cannot be used, {named} is not supported: write {SUPPORTED}"
 
 
-def path_complaint(path: str) -> str | None:
+def find_path_problem(path: str) -> str | None:
     """Return what is wrong with the form of a path of this machine; None if nothing is."""
     if ENCLOSED.fullmatch(path):
         return "begins or ends with a blank or a quote: leave it out"
@@ -66,7 +66,7 @@ def path_complaint(path: str) -> str | None:
     return None
 
 
-def matches_url(pattern: re.Pattern[str], url: str) -> bool:
+def is_valid_url(pattern: re.Pattern[str], url: str) -> bool:
     """Whether a URL has the form of a pattern, a host, and a port that exists."""
     found = pattern.fullmatch(url)
     if found is None or not found["host"]:

@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 
-from taxi_assets.settings.addresses import UI_URL, WEB_URL, matches_url
+from taxi_assets.settings.addresses import UI_URL, WEB_URL, is_valid_url
 from taxi_assets.settings.base import UNSHOWN, SettingsArea, checked
-from taxi_assets.settings.environment import environment
+from taxi_assets.settings.environment import read_environment
 
 ALERT_URLS = "TAXI_ALERT_URLS"
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
@@ -36,11 +36,11 @@ def _check_urls(urls: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
 
 
 def _find_web_complaint(url: str) -> str | None:
-    return None if matches_url(WEB_URL, url) else "is not an http:// or https:// URL"
+    return None if is_valid_url(WEB_URL, url) else "is not an http:// or https:// URL"
 
 
 def _find_ui_complaint(url: str) -> str | None:
-    if matches_url(UI_URL, url):
+    if is_valid_url(UI_URL, url):
         return None
     return "is not an http:// or https:// URL without user, password and query"
 
@@ -83,6 +83,6 @@ class AlertSettings(SettingsArea):
         return url.rstrip("/")
 
 
-def any_target(env: Mapping[str, str] | None = None) -> bool:
+def has_alert_target(env: Mapping[str, str] | None = None) -> bool:
     """Return whether a target is set, valid or not."""
-    return bool((environment() if env is None else env).get(ALERT_URLS))
+    return bool((read_environment() if env is None else env).get(ALERT_URLS))

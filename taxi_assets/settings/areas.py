@@ -14,8 +14,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 
-from taxi_assets.redaction import CREDENTIALS, HIDDEN, shown
-from taxi_assets.settings.addresses import path_complaint, source_complaint
+from taxi_assets.redaction import CREDENTIALS, HIDDEN, quote_redacted
+from taxi_assets.settings.addresses import find_path_problem, find_source_problem
 from taxi_assets.settings.base import UNSHOWN, SettingsArea, checked, is_local, whole
 from taxi_assets.settings.rule_names import DEFAULT_RULES, RuleName
 
@@ -43,7 +43,7 @@ ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 def absolute_path(value: Any) -> Path:
     """Return a path of this machine, from the working directory."""
-    if isinstance(value, str) and (complaint := path_complaint(value)):
+    if isinstance(value, str) and (complaint := find_path_problem(value)):
         raise ValueError(complaint)
     return Path(value).expanduser().absolute()
 
@@ -133,7 +133,7 @@ class SourceSettings(SettingsArea):
     source: SecretStr
     """Where month files come from: `sample`, or a URL or path with `{service}`, `{year}` and
     `{month}`."""
-    zones: Annotated[SecretStr | None, checked(source_complaint)] = Field(
+    zones: Annotated[SecretStr | None, checked(find_source_problem)] = Field(
         default=None, examples=["/data/taxi_zones.zip"]
     )
     """Path or URL of TLC's `taxi_zones` shapefile or GeoJSON, by which coordinates are turned into
@@ -148,7 +148,7 @@ class SourceSettings(SettingsArea):
         missing = [name for name in PLACEHOLDERS if name not in template]
         if template != SAMPLE and missing:
             raise ValueError(f"is neither 'sample' nor a template with {', '.join(missing)}")
-        if template != SAMPLE and (complaint := source_complaint(template)):
+        if template != SAMPLE and (complaint := find_source_problem(template)):
             raise ValueError(complaint)
         return source
 
@@ -187,8 +187,8 @@ class CleaningSettings(SettingsArea):
         names.pop("none", None)
         if unknown := [name for name in names if name not in set(RuleName)]:
             raise ValueError(
-                f"names {', '.join(map(shown, unknown))}: the rules are {', '.join(RuleName)}; "
-                "none keeps every row"
+                f"names {', '.join(map(quote_redacted, unknown))}: "
+                f"the rules are {', '.join(RuleName)}; none keeps every row"
             )
         return tuple(names)
 

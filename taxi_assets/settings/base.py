@@ -13,8 +13,8 @@ from pydantic import AfterValidator, BeforeValidator, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from taxi_assets.errors import SettingsError
-from taxi_assets.redaction import shown
-from taxi_assets.settings.environment import environment
+from taxi_assets.redaction import quote_redacted
+from taxi_assets.settings.environment import read_environment
 
 Area = TypeVar("Area", bound="SettingsArea")
 
@@ -107,7 +107,7 @@ class SettingsArea(BaseSettings):
         Raises:
             SettingsError: naming every variable of the area that is missing or invalid.
         """
-        area, problems = read_area(cls, environment() if env is None else env)
+        area, problems = read_area(cls, read_environment() if env is None else env)
         if area is None:
             raise settings_error(cls.__name__.removesuffix("Settings").lower(), problems)
         return area
@@ -155,7 +155,7 @@ def _describe(area: type[SettingsArea], problem: Mapping[str, Any]) -> str:
         message = str(problem["ctx"]["error"])
     if UNSHOWN in field.metadata or "SecretStr" in str(field.annotation):
         return f"{variable} {message}"
-    return f"{variable}={shown(str(problem['input']))} {message}"
+    return f"{variable}={quote_redacted(str(problem['input']))} {message}"
 
 
 def _folders() -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 
 from taxi_assets.errors import SettingsError
-from taxi_assets.redaction import redact_value, shown
+from taxi_assets.redaction import quote_redacted, redact_value
 
 ENV_FILE = "TAXI_ENV_FILE"
 NONE = "none"
@@ -45,7 +45,7 @@ class EnvFile:
     """Variables whose exported value gave way to the current folder's `.env`."""
 
 
-def environment() -> Mapping[str, str]:
+def read_environment() -> Mapping[str, str]:
     """Return this process's environment, completed by `.env` at the first call.
 
     Raises:
@@ -60,17 +60,17 @@ def read_env_file() -> EnvFile:
     """Read `.env` into this process's environment, once; the processes it starts inherit that."""
     chosen = os.environ.get(ENV_FILE)
     if chosen == NONE:
-        return EnvFile(_current_folder())
+        return EnvFile(_find_current_folder())
     if chosen:
         file = Path(chosen).expanduser().absolute()
         if not file.is_file():
             raise SettingsError(
-                f"{ENV_FILE}={shown(chosen)}: there is no such file; write {NONE} for none"
+                f"{ENV_FILE}={quote_redacted(chosen)}: there is no such file; write {NONE} for none"
             )
         read = EnvFile(file.parent, (file,))
-        _complete(file)
+        _resolve_paths(file)
     else:
-        read = _read_folders(_current_folder(), project_folder())
+        read = _read_from_folders(_find_current_folder(), find_project_folder())
     name, default = HOME
     if not os.environ.get(name):
         os.environ[name] = str(read.project / default)
@@ -79,9 +79,9 @@ def read_env_file() -> EnvFile:
     return read
 
 
-def project_folder() -> Path:
+def find_project_folder() -> Path:
     """Return the folder whose `.env` and `.taxi` every command uses."""
-    here = _current_folder()
+    here = _find_current_folder()
     checkout = Path(__file__).resolve().parents[2]
     candidates = [here, *here.parents, checkout]
     if os.environ.get(DAGSTER_HOME):
@@ -89,7 +89,7 @@ def project_folder() -> Path:
     return next((folder for folder in candidates if (folder / MARK).is_file()), here)
 
 
-def values_of(file: Path) -> dict[str, str]:
+def parse_env_text(file: Path) -> dict[str, str]:
     """Return a file's variables as Dagster reads them, with its relative paths made absolute.
 
     Raises:
@@ -111,27 +111,27 @@ def values_of(file: Path) -> dict[str, str]:
     return values
 
 
-def _read_folders(here: Path, project: Path) -> EnvFile:
+def _read_from_folders(here: Path, project: Path) -> EnvFile:
     files = list(dict.fromkeys(folder / ".env" for folder in (here, project)))
     files = [file for file in files if file.is_file()]
     overridden: list[str] = []
     if files and files[0].parent == here:
-        values = values_of(files[0])
+        values = parse_env_text(files[0])
         overridden = [name for name in values if os.environ.get(name, values[name]) != values[name]]
         os.environ.update(values)
     for file in files:
-        _complete(file)
+        _resolve_paths(file)
     return EnvFile(project, tuple(files), tuple(overridden))
 
 
-def _complete(file: Path) -> None:
+def _resolve_paths(file: Path) -> None:
     """Set what is not set; but Dagster has chosen its folder by now, and one run has one."""
-    for name, value in values_of(file).items():
+    for name, value in parse_env_text(file).items():
         if name != DAGSTER_HOME and not os.environ.get(name):
             os.environ[name] = value
 
 
-def _current_folder() -> Path:
+def _find_current_folder() -> Path:
     try:
         return Path.cwd()
     except FileNotFoundError:  # It was removed under this process.

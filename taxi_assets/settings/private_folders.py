@@ -1,7 +1,7 @@
 """What this package makes is its user's own: folders of mode 0700, and no file for everybody.
 
-`make_private` is called where each of our folders begins: the state directory, the lake's folder,
-downloads, what the quick start makes of `DAGSTER_HOME`. A person's own folder keeps its mode.
+`make_private_folder` creates the state directory, the lake's folder, the downloads, and what the
+quick start makes of `DAGSTER_HOME`. A person's own folder keeps its mode.
 Folders on the way there that do not exist either are 0711: the account that runs root's embedded
 Postgres passes through `TAXI_HOME`, and reads nothing in it.
 """
@@ -26,7 +26,7 @@ def restrict_umask() -> None:
         os.umask(found)
 
 
-def make_private(folder: Path, mode: int = 0o700) -> None:
+def make_private_folder(folder: Path, mode: int = 0o700) -> None:
     """Make a folder of this mode, whatever the umask, and those above it; one that exists stays.
 
     From here on nothing of this process, or of those it starts, is writable by everybody.
@@ -35,7 +35,7 @@ def make_private(folder: Path, mode: int = 0o700) -> None:
     if folder.is_dir():
         return
     if not folder.parent.is_dir():
-        make_private(folder.parent, PASSABLE)
+        make_private_folder(folder.parent, PASSABLE)
     try:
         folder.mkdir(mode=mode)
     except FileExistsError:

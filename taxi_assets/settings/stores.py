@@ -16,8 +16,8 @@ from taxi_assets.settings.addresses import (
     KEY_FILE,
     POSTGRES_HOST,
     POSTGRES_NAME,
-    matches_url,
-    path_complaint,
+    find_path_problem,
+    is_valid_url,
 )
 from taxi_assets.settings.areas import HOUR, Home, Profile
 from taxi_assets.settings.base import UNSHOWN, SettingsArea, checked, is_local, matching, whole
@@ -40,20 +40,20 @@ GCS = "gs://"
 
 def _find_lake_complaint(text: str) -> str | None:
     if not text.startswith(GCS):
-        return path_complaint(text)
+        return find_path_problem(text)
     if BUCKET.fullmatch(text.removeprefix(GCS).rstrip("/")):
         return None
     return "is not gs://<bucket>"
 
 
 def _find_endpoint_complaint(url: str) -> str | None:
-    if matches_url(ENDPOINT, url):
+    if is_valid_url(ENDPOINT, url):
         return None
     return "is not an http://host:port or https:// URL without user and password"
 
 
 def _find_emulator_complaint(url: str) -> str | None:
-    if matches_url(EMULATOR, url):
+    if is_valid_url(EMULATOR, url):
         return None
     return "is not host:port or http://host:port without user and password"
 

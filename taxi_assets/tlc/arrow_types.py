@@ -18,7 +18,7 @@ SHOWN = 200
 """Characters of a value of no simple type in a message or a preview."""
 
 
-def is_text(kind: pa.DataType) -> bool:
+def is_text_type(kind: pa.DataType) -> bool:
     """Return whether a type holds texts."""
     return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
 
@@ -32,36 +32,36 @@ def _is_bytes(kind: pa.DataType) -> bool:
     )
 
 
-def plain_type(kind: pa.DataType) -> pa.DataType:
+def get_plain_type(kind: pa.DataType) -> pa.DataType:
     """Return the type that `plain` gives to values of a type."""
     if isinstance(kind, pa.BaseExtensionType):
-        return plain_type(kind.storage_type)
+        return get_plain_type(kind.storage_type)
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
-        return plain_type(kind.value_type)
-    if is_text(kind) or _is_bytes(kind):
+        return get_plain_type(kind.value_type)
+    if is_text_type(kind) or _is_bytes(kind):
         return pa.string()
     return pa.float64() if types.is_float16(kind) else kind
 
 
-def plain(values: pa.Array) -> pa.Array:
+def convert_to_plain(values: pa.Array) -> pa.Array:
     """Return the same values in the simplest type that holds them.
 
     Encodings and extension types are undone. Bytes, which old writers give for texts, become
-    `string` without a check of their encoding: see `storable_text`.
+    `string` without a check of their encoding: see `find_storable_text`.
     """
     if isinstance(values, pa.ExtensionArray):
-        return plain(values.storage)
+        return convert_to_plain(values.storage)
     if types.is_dictionary(values.type):
-        return plain(values.dictionary_decode())
+        return convert_to_plain(values.dictionary_decode())
     if types.is_run_end_encoded(values.type):
-        return plain(pc.run_end_decode(values))
+        return convert_to_plain(pc.run_end_decode(values))
     if types.is_fixed_size_binary(values.type):
         values = values.cast(pa.binary())
-    wanted = plain_type(values.type)
+    wanted = get_plain_type(values.type)
     return values if values.type == wanted else values.cast(wanted, safe=False)
 
 
-def storable_text(values: pa.Array) -> pa.Array:
+def find_storable_text(values: pa.Array) -> pa.Array:
     """Return texts, null where one is not UTF-8, holds a NUL or is longer than MAX_TEXT_BYTES.
 
     PostgreSQL takes no NUL, BigQuery and pandas no other encoding.
@@ -75,10 +75,10 @@ def storable_text(values: pa.Array) -> pa.Array:
         longest = pc.max(pc.binary_length(content)).as_py() or 0
         if longest <= MAX_TEXT_BYTES and not pc.any(pc.match_substring(content, b"\0")).as_py():
             return values
-    return pa.array([_storable(value) for value in content.to_pylist()], pa.string())
+    return pa.array([_is_storable(value) for value in content.to_pylist()], pa.string())
 
 
-def _storable(value: bytes | None) -> str | None:
+def _is_storable(value: bytes | None) -> str | None:
     if value is None or len(value) > MAX_TEXT_BYTES or b"\0" in value:
         return None
     try:
@@ -87,33 +87,33 @@ def _storable(value: bytes | None) -> str | None:
         return None
 
 
-def without_views(kind: pa.DataType) -> pa.DataType:
+def replace_view_types(kind: pa.DataType) -> pa.DataType:
     """Return the type without views that a type of string or binary views is cast to and from."""
     if types.is_string_view(kind) or types.is_binary_view(kind):
         return pa.string() if types.is_string_view(kind) else pa.binary()
     return kind
 
 
-def holds_views(kind: pa.DataType) -> bool:
+def has_view_types(kind: pa.DataType) -> bool:
     """Return whether a type is one of views, or has one inside."""
     if types.is_string_view(kind) or types.is_binary_view(kind):
         return True
-    return any(holds_views(kind.field(at).type) for at in range(kind.num_fields))
+    return any(has_view_types(kind.field(at).type) for at in range(kind.num_fields))
 
 
-def take(values: pa.Array, places: npt.NDArray[np.int64]) -> pa.Array:
+def take_rows(values: pa.Array, places: npt.NDArray[np.int64]) -> pa.Array:
     """Return some of the values, in order, also of views inside lists, structs and maps.
 
     Arrow cannot take those, and is given the runs of neighbours that they consist of.
     """
-    if not holds_views(values.type):
+    if not has_view_types(values.type):
         return values.take(pa.array(places))
     firsts = np.flatnonzero(np.diff(places, prepend=-2) != 1)
     runs = zip(places[firsts].tolist(), np.diff(firsts, append=len(places)).tolist(), strict=True)
     return pa.concat_arrays([values.slice(*run) for run in runs])
 
 
-def children(values: pa.Array) -> list[pa.Array] | None:
+def list_child_types(values: pa.Array) -> list[pa.Array] | None:
     """Return the arrays that a nested array consists of, without those of null values.
 
     None where a type is not nested.
@@ -136,7 +136,7 @@ def children(values: pa.Array) -> list[pa.Array] | None:
     return [values.flatten()] if is_list else None
 
 
-def shown(value: pa.Scalar) -> str:
+def format_value(value: pa.Scalar) -> str:
     """Return any value as text, also one for which Python has no object; null is `None`.
 
     A time past the year 9999 is shown as the date that it is, bytes that are no text escaped.
@@ -147,8 +147,8 @@ def shown(value: pa.Scalar) -> str:
         pass
     kind = value.type
     if types.is_dictionary(kind):
-        return shown(value.value)
-    if is_text(kind):
+        return format_value(value.value)
+    if is_text_type(kind):
         return bytes(value.as_buffer()).decode(errors="backslashreplace")
     unit = getattr(kind, "unit", None) if types.is_timestamp(kind) else None
     if types.is_date(kind):
@@ -160,7 +160,9 @@ def shown(value: pa.Scalar) -> str:
     return " ".join(pa.array([value], kind).to_string().split())[:SHOWN]
 
 
-def shown_rows(rows: pa.RecordBatch) -> list[list[str | None]]:
+def format_rows(rows: pa.RecordBatch) -> list[list[str | None]]:
     """Return rows as texts, null where a value is."""
-    columns = [[shown(value) if value.is_valid else None for value in one] for one in rows.columns]
+    columns = [
+        [format_value(value) if value.is_valid else None for value in one] for one in rows.columns
+    ]
     return [list(row) for row in zip(*columns, strict=True)]

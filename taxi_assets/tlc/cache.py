@@ -15,8 +15,8 @@ from typing import IO, Any, cast
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.errors import UnavailableError
-from taxi_assets.settings.private_folders import make_private
-from taxi_assets.tlc.download import Origin, Progress, sha256_of
+from taxi_assets.settings.private_folders import make_private_folder
+from taxi_assets.tlc.download import Progress, SourceLocation, start_sha256
 from taxi_assets.tlc.schema import Service
 
 LOCK = ".lock"
@@ -47,7 +47,7 @@ class MonthFile:
     mtime_ns: int | None = None
     """When it was written here."""
 
-    def refuse_replaced(self) -> None:
+    def reject_replaced(self) -> None:
         """Look whether the file on this machine still is the one that was checked.
 
         Raises:
@@ -65,7 +65,7 @@ class MonthFile:
 
 
 @contextmanager
-def locked(
+def hold_download_lock(
     path: Path, label: str, progress: Progress, max_seconds: float = LOCK_SECONDS
 ) -> Generator[None]:
     """Hold the lock file beside `path`; it dies with the process that holds it.
@@ -73,12 +73,12 @@ def locked(
     Raises:
         UnavailableError: another run holds it for longer than bringing the file may take.
     """
-    make_private(path.parent)
+    make_private_folder(path.parent)
     with path.with_name(f"{path.name}{LOCK}").open("w") as file:
-        if not _lock(file):
+        if not _try_lock(file):
             progress(f"{label}: another run is bringing {path.name}; waiting for it")
             end = time.monotonic() + max_seconds
-            while not _lock(file):
+            while not _try_lock(file):
                 if time.monotonic() > end:
                     raise UnavailableError(
                         f"{label}: another run has held {file.name} for {max_seconds:g} s: see "
@@ -89,7 +89,7 @@ def locked(
         yield
 
 
-def _lock(file: IO[str]) -> bool:
+def _try_lock(file: IO[str]) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -97,7 +97,7 @@ def _lock(file: IO[str]) -> bool:
     return True
 
 
-def forget_unused(downloads: Path, keep: timedelta | None) -> None:
+def evict_unused(downloads: Path, keep: timedelta | None) -> None:
     """Remove what no run asked for since: the lock file beside each month tells when it was.
 
     What another run holds is left alone, and so is what a link leads to.
@@ -109,10 +109,10 @@ def forget_unused(downloads: Path, keep: timedelta | None) -> None:
         for name in names:
             path = Path(folder, name.removesuffix(LOCK))
             if name.endswith(LOCK) and Path(folder, name).lstat().st_mtime < oldest:
-                _forget(path, oldest)
+                _evict_file(path, oldest)
 
 
-def _forget(path: Path, oldest: float) -> None:
+def _evict_file(path: Path, oldest: float) -> None:
     """Remove a month's file and what lies beside it, but the lock that others may wait for."""
     with path.with_name(f"{path.name}{LOCK}").open("rb+") as file, suppress(BlockingIOError):
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -121,46 +121,46 @@ def _forget(path: Path, oldest: float) -> None:
                 path.with_name(pattern.format(path.name)).unlink(missing_ok=True)
 
 
-def _note_of(path: Path) -> Path:
+def _build_sidecar_path(path: Path) -> Path:
     return path.with_name(f"{path.name}.json")
 
 
-def read_note(path: Path) -> dict[str, Any]:
+def read_sidecar(path: Path) -> dict[str, Any]:
     """Read what is noted of `path`; empty where nothing readable is."""
     try:
-        note: object = json.loads(_note_of(path).read_text())
+        note: object = json.loads(_build_sidecar_path(path).read_text())
     except (OSError, ValueError):
         return {}
     return cast("dict[str, Any]", note) if isinstance(note, dict) else {}
 
 
-def _write_note(path: Path, note: Mapping[str, object]) -> None:
+def _write_sidecar(path: Path, note: Mapping[str, object]) -> None:
     part = path.with_name(f"{path.name}.json.part")
     part.write_text(json.dumps(note, indent=1))
-    part.replace(_note_of(path))
+    part.replace(_build_sidecar_path(path))
 
 
-def keep(part: Path, file: MonthFile) -> MonthFile:
+def commit_to_cache(part: Path, file: MonthFile) -> MonthFile:
     """Give the finished `part` its name. The note comes first: a named file always has its own.
 
     A restated month's old file goes before, or a crash could leave it under the new one's note.
     """
     file.path.unlink(missing_ok=True)
-    keep_note(file)
-    _sync(part)
+    commit_sidecar(file)
+    _sync_to_disk(part)
     part.replace(file.path)
-    _sync(file.path.parent)
+    _sync_to_disk(file.path.parent)
     return file
 
 
-def keep_note(file: MonthFile) -> MonthFile:
+def commit_sidecar(file: MonthFile) -> MonthFile:
     """Note what is known of a file that is kept."""
     names = ("url", "size", "sha256", "etag", "last_modified")
-    _write_note(file.path, {name: getattr(file, name) for name in names})
+    _write_sidecar(file.path, {name: getattr(file, name) for name in names})
     return file
 
 
-def _sync(path: Path) -> None:
+def _sync_to_disk(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -168,7 +168,7 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def remembered_sha256(path: Path, memory: Path, origin: Origin) -> str:
+def get_cached_sha256(path: Path, memory: Path, location: SourceLocation) -> str:
     """SHA-256 of a local file, computed once for a path and its times (500 MB take a second)."""
 
     def state() -> dict[str, object]:
@@ -183,11 +183,11 @@ def remembered_sha256(path: Path, memory: Path, origin: Origin) -> str:
         }
 
     before = state()
-    note = read_note(memory)
+    note = read_sidecar(memory)
     if {**note, **before} == note:
         return str(note["sha256"])
-    sha256 = sha256_of(path).hexdigest()
+    sha256 = start_sha256(path).hexdigest()
     if state() != before:
-        raise origin.refusal("changed while it was read", "run again when it is written")
-    _write_note(memory, {**before, "sha256": sha256})
+        raise location.build_error("changed while it was read", "run again when it is written")
+    _write_sidecar(memory, {**before, "sha256": sha256})
     return sha256

@@ -13,15 +13,15 @@ from typing import IO, TypeVar, cast
 from isal import igzip, isal_zlib
 
 from taxi_assets.errors import SourceError
-from taxi_assets.tlc.header import Header, HeaderError, header_of_line
+from taxi_assets.tlc.header import Header, HeaderError, parse_header_line
 from taxi_assets.tlc.integrity import MAX_UNPACKED_BYTES
 from taxi_assets.tlc.source import MonthFile
 
 BLOCK = 4 << 20
 """Bytes read at a time. 4 MiB: larger blocks cost page faults, smaller ones Python calls."""
-LONGEST_LINE = 16 << 20
+MAX_LINE_BYTES = 16 << 20
 """Bytes. TLC's lines have about 100; a longer one means that this is no CSV of trips."""
-MOST_BYTES = MAX_UNPACKED_BYTES
+MAX_SPLIT_BYTES = MAX_UNPACKED_BYTES
 
 DAMAGED: tuple[type[Exception], ...] = (
     EOFError,
@@ -57,45 +57,46 @@ class CsvMonth:
     """Close it to stop the reading early."""
 
 
-def open_csv(file: MonthFile) -> CsvMonth:
+def open_csv_month(file: MonthFile) -> CsvMonth:
     """Open a `.csv` or `.csv.gz` month and check its header.
 
     Raises:
         SourceError: the header is not the service's; while reading: the file is cut short.
     """
-    blocks = _blocks(file)
+    blocks = _read_blocks(file)
     first = next(blocks, None)
     if first is None:
-        raise SourceError(f"{_what(file)} is empty: fetch it again")
-    line, data = _cut_header(first.data)
-    header = check_header(line, file)
+        raise SourceError(f"{_describe_damage(file)} is empty: fetch it again")
+    line, data = _split_header(first.data)
+    header = check_csv_header(line, file)
     rest = Block(2, data, first.read)
 
     def all_blocks() -> Iterator[Block]:
         if rest.data:
             yield rest
-        yield from _renumbered(blocks, rest)
+        yield from _renumber_blocks(blocks, rest)
 
     return CsvMonth(file, line, header, prefetch(all_blocks))
 
 
-def check_header(line: bytes, file: MonthFile) -> Header:
+def check_csv_header(line: bytes, file: MonthFile) -> Header:
     """The columns that a header line names.
 
     Raises:
         SourceError: naming the columns that are missing, unknown or in another place.
     """
     try:
-        return header_of_line(line, file.service, file.month)
+        return parse_header_line(line, file.service, file.month)
     except HeaderError as error:
-        raise wrong_header(error, file) from None
+        raise describe_wrong_header(error, file) from None
 
 
-def wrong_header(error: HeaderError, file: MonthFile) -> SourceError:
+def describe_wrong_header(error: HeaderError, file: MonthFile) -> SourceError:
     """What is said of a file that has not the service's columns."""
     return SourceError(
-        f"{_what(file)} has a wrong header ({error}): expected {','.join(file.service.header)}, "
-        f"or the names of another year. Is this a {file.service.name} month as published?"
+        f"{_describe_damage(file)} has a wrong header ({error}): "
+        f"expected {','.join(file.service.header)}, or the names of another year. "
+        f"Is this a {file.service.name} month as published?"
     )
 
 
@@ -133,42 +134,42 @@ def prefetch(iterate: Callable[[], Iterator[T]], ahead: int = 2) -> Generator[T]
             thread.join(0.01)
 
 
-def _what(file: MonthFile) -> str:
+def _describe_damage(file: MonthFile) -> str:
     return f"{file.service.name} {file.month}: {file.url}"
 
 
-def _cut_header(data: bytes) -> tuple[bytes, bytes]:
+def _split_header(data: bytes) -> tuple[bytes, bytes]:
     end = data.find(b"\n") + 1 or len(data)
     return data[:end], data[end:]
 
 
-def _renumbered(blocks: Iterator[Block], previous: Block) -> Iterator[Block]:
+def _renumber_blocks(blocks: Iterator[Block], previous: Block) -> Iterator[Block]:
     line = previous.first_line + previous.data.count(b"\n")
     for block in blocks:
         yield Block(line, block.data, block.read)
         line += block.data.count(b"\n")
 
 
-def _blocks(file: MonthFile) -> Iterator[Block]:
+def _read_blocks(file: MonthFile) -> Iterator[Block]:
     """Blocks that end at a line's end; the last may lack its terminator."""
     carry = b""
     total = 0
     with file.path.open("rb") as raw:
         packed = file.path.name.lower().endswith(".gz")
         stream = cast("IO[bytes]", igzip.open(raw)) if packed else raw
-        while chunk := _read(stream, file):
+        while chunk := _read_chunk(stream, file):
             total += len(chunk)
-            if total > MOST_BYTES:
+            if total > MAX_SPLIT_BYTES:
                 raise SourceError(
-                    f"{_what(file)} unpacks to over {MOST_BYTES:,} bytes: "
+                    f"{_describe_damage(file)} unpacks to over {MAX_SPLIT_BYTES:,} bytes: "
                     "no month has as many; get the file again from where it is published"
                 )
             end = chunk.rfind(b"\n") + 1
             if not end:
                 carry += chunk
-                if len(carry) > LONGEST_LINE:
+                if len(carry) > MAX_LINE_BYTES:
                     raise SourceError(
-                        f"{_what(file)} has a line of over {LONGEST_LINE >> 20} MiB: "
+                        f"{_describe_damage(file)} has a line of over {MAX_LINE_BYTES >> 20} MiB: "
                         "this is no CSV of trips, or its lines end in CR alone"
                     )
                 continue
@@ -178,11 +179,11 @@ def _blocks(file: MonthFile) -> Iterator[Block]:
         yield Block(0, carry, file.size)
 
 
-def _read(stream: IO[bytes], file: MonthFile) -> bytes:
+def _read_chunk(stream: IO[bytes], file: MonthFile) -> bytes:
     try:
         return stream.read(BLOCK)
     except DAMAGED as error:
         raise SourceError(
-            f"{_what(file)} is cut short or damaged ({error}): fetch it again "
+            f"{_describe_damage(file)} is cut short or damaged ({error}): fetch it again "
             f"(delete {file.path} if it was downloaded)"
         ) from error

@@ -42,7 +42,7 @@ NO_FEWEST = 1 << 30
 BROKEN_QUOTES, NOT_UTF8 = "broken quotes", "not UTF-8"
 CUT_FLAWS = (BROKEN_QUOTES, NOT_UTF8)
 """Flaws that a cut can make."""
-LONGEST_ROW = MAX_TEXT_BYTES
+MAX_ROW_BYTES = MAX_TEXT_BYTES
 """Bytes. TLC's rows have about 100; pyarrow reads none longer than its block."""
 # What a message shows of a pickup time.
 STAMP_LIKE = re.compile(rb'[^,"\r\n]{0,30}')
@@ -79,7 +79,7 @@ class SplitBlock:
     """The file's last line where it has no end and stops too early."""
 
 
-def split_block(block: Block, header: Header, month: Month) -> SplitBlock:
+def split_csv_block(block: Block, header: Header, month: Month) -> SplitBlock:
     """Sort a block's lines by pickup day, stably.
 
     A line may be longer than the header by empty fields, as all of yellow 2016-07 to 2016-12 and
@@ -87,29 +87,29 @@ def split_block(block: Block, header: Header, month: Month) -> SplitBlock:
     """
     lines = _Lines.of(block.data)
     flaws = lines.flaws()
-    fields, pickups, found = _fields(lines, header, flaws)
-    keys = _keys(lines.buffer, pickups, month)
+    fields, pickups, found = _locate_fields(lines, header, flaws)
+    keys = _assign_days(lines.buffer, pickups, month)
     keys[fields != len(header.names)] = UNREADABLE
     keys[list(flaws)] = UNREADABLE
     keys[lines.blank()] = BLANK
     unreadable = [
         Unreadable(
             block.first_line + at,
-            flaws.get(at) or _reason(block.data, int(fields[at]), int(pickups[at]), header),
+            flaws.get(at) or _describe_flaw(block.data, int(fields[at]), int(pickups[at]), header),
         )
         for at in np.flatnonzero(keys == UNREADABLE).tolist()
     ]
     fewest = found[(keys != UNREADABLE) & (keys != BLANK)].min(initial=NO_FEWEST)
     return SplitBlock(
-        list(_groups(block.data, lines.starts, keys)),
+        list(_group_lines(block.data, lines.starts, keys)),
         unreadable,
         block.read,
         None if fewest == NO_FEWEST else int(fewest),
-        _cut_of(block, unreadable, lines, int(fields[-1]), header),
+        _find_cut(block, unreadable, lines, int(fields[-1]), header),
     )
 
 
-def _cut_of(
+def _find_cut(
     block: Block, unreadable: list[Unreadable], lines: _Lines, fields: int, header: Header
 ) -> Unreadable | None:
     """Return the block's last line if its file was cut inside it.
@@ -117,7 +117,7 @@ def _cut_of(
     It then lacks its end and, beyond that, fields, a closing quote, bytes of its last character or
     of its pickup time. A line with more fields than the header was not cut.
     """
-    if lines.has_end or not unreadable or fields > len(header.names):
+    if lines.ends_with_newline or not unreadable or fields > len(header.names):
         return None
     last = unreadable[-1]
     is_last = last.line == block.first_line + len(lines.ends) - 1
@@ -126,7 +126,7 @@ def _cut_of(
     return last if is_last and cut_short else None
 
 
-def day_of(key: int, month: Month) -> date:
+def get_day_of_key(key: int, month: Month) -> date:
     """The day that a group's key stands for."""
     return date(month.year, month.month, key)
 
@@ -149,7 +149,7 @@ class _Lines:
         return cls(data, buffer, np.append(0, ends[:-1]), ends)
 
     @property
-    def has_end(self) -> bool:
+    def ends_with_newline(self) -> bool:
         """Whether the last line has its terminator; a CR of CRLF is enough."""
         return self.data.endswith((b"\n", b"\r"))
 
@@ -165,7 +165,7 @@ class _Lines:
         blank: Bools = terminator & ((length == 1) | ((length == CRLF) & (first == RETURN)))
         return blank
 
-    def without_terminator(self, which: Ints) -> Ints:
+    def find_content_ends(self, which: Ints) -> Ints:
         """Where the content of some lines ends."""
         ends = self.ends[which].copy()
         for mark in (NEWLINE, RETURN):
@@ -175,23 +175,23 @@ class _Lines:
     def flaws(self) -> dict[int, str]:
         """Lines that CSV readers would read differently from each other, or not at all."""
         flaws: dict[int, str] = {}
-        for at in np.flatnonzero(self.ends - self.starts > LONGEST_ROW).tolist():
+        for at in np.flatnonzero(self.ends - self.starts > MAX_ROW_BYTES).tolist():
             flaws[at] = f"{self.ends[at] - self.starts[at]:,} bytes long"
         if NUL in self.data:
-            self._note(flaws, np.flatnonzero(self.buffer == NUL), "a NUL byte")
+            self._add_flaws(flaws, np.flatnonzero(self.buffer == NUL), "a NUL byte")
         if not self.data.isascii():
-            self._note_undecodable(flaws)
+            self._add_undecodable(flaws)
         if RETURN in self.data:
             after = np.append(self.buffer[1:], NEWLINE)
             alone = np.flatnonzero((self.buffer == RETURN) & (after != NEWLINE))
-            self._note(flaws, alone, "a carriage return inside the line")
+            self._add_flaws(flaws, alone, "a carriage return inside the line")
         return flaws
 
-    def _note(self, flaws: dict[int, str], places: Ints, why: str) -> None:
+    def _add_flaws(self, flaws: dict[int, str], places: Ints, why: str) -> None:
         for at in np.unique(self.at(places)).tolist():
             flaws.setdefault(at, why)
 
-    def _note_undecodable(self, flaws: dict[int, str]) -> None:
+    def _add_undecodable(self, flaws: dict[int, str]) -> None:
         for at in np.unique(self.at(np.flatnonzero(self.buffer > ASCII))).tolist():
             try:
                 self.data[self.starts[at] : self.ends[at]].decode()
@@ -199,7 +199,7 @@ class _Lines:
                 flaws.setdefault(at, NOT_UTF8)
 
 
-def _fields(lines: _Lines, header: Header, flaws: dict[int, str]) -> tuple[Ints, Ints, Ints]:
+def _locate_fields(lines: _Lines, header: Header, flaws: dict[int, str]) -> tuple[Ints, Ints, Ints]:
     """Field count of each line, where its pickup time begins (-1: it has none), and all fields.
 
     Only the last count includes empty fields beyond the header's.
@@ -207,7 +207,7 @@ def _fields(lines: _Lines, header: Header, flaws: dict[int, str]) -> tuple[Ints,
     nth = header.pickup_index
     commas = np.flatnonzero(lines.buffer == COMMA)
     if QUOTE in lines.data:
-        commas = _unquoted(lines, commas, flaws)
+        commas = _find_unquoted(lines, commas, flaws)
     before = np.searchsorted(commas, np.append(lines.starts, len(lines.buffer)))
     counts = np.diff(before) + 1
     every = counts.copy()
@@ -224,12 +224,12 @@ def _fields(lines: _Lines, header: Header, flaws: dict[int, str]) -> tuple[Ints,
     if len(longer):
         surplus = counts[longer] - expected
         first = commas[before[longer] + expected - 1]
-        empty = first + surplus == lines.without_terminator(longer)
+        empty = first + surplus == lines.find_content_ends(longer)
         counts[longer[empty]] = expected
     return counts, pickups, every
 
 
-def _unquoted(lines: _Lines, commas: Ints, flaws: dict[int, str]) -> Ints:
+def _find_unquoted(lines: _Lines, commas: Ints, flaws: dict[int, str]) -> Ints:
     """Commas that part fields; a line whose quotes do not enclose whole fields is put aside.
 
     A quoted field that goes on in the next line is two broken lines: TLC's trips have none.
@@ -249,7 +249,7 @@ def _unquoted(lines: _Lines, commas: Ints, flaws: dict[int, str]) -> Ints:
     return kept
 
 
-def _keys(buffer: Bytes, pickups: Ints, month: Month) -> npt.NDArray[np.int8]:
+def _assign_days(buffer: Bytes, pickups: Ints, month: Month) -> npt.NDArray[np.int8]:
     """Day of the month where the pickup lies in it, else OUTSIDE or UNREADABLE."""
     keys = np.full(len(pickups), UNREADABLE, np.int8)
     there = np.flatnonzero((pickups >= 0) & (pickups + STAMP <= len(buffer)))
@@ -264,14 +264,14 @@ def _keys(buffer: Bytes, pickups: Ints, month: Month) -> npt.NDArray[np.int8]:
     places = [at for at in range(STAMP) if at not in SEPARATORS]
     digits = stamps[:, places] - np.uint8(48)
     valid &= (digits <= 9).all(axis=1)  # noqa: PLR2004 - below "0" wraps round to above 9
-    year, mon, day, clock = _calendar(digits.astype(np.int32))
-    valid &= clock & (year >= 1) & (day >= 1) & (day <= _days_in(year, mon))
+    year, mon, day, clock = _parse_calendar(digits.astype(np.int32))
+    valid &= clock & (year >= 1) & (day >= 1) & (day <= _count_days_in(year, mon))
     inside = valid & (year == month.year) & (mon == month.month)
     keys[there] = np.where(inside, day, np.where(valid, OUTSIDE, UNREADABLE)).astype(np.int8)
     return keys
 
 
-def _calendar(digits: npt.NDArray[np.int32]) -> tuple[Any, Any, Any, Bools]:
+def _parse_calendar(digits: npt.NDArray[np.int32]) -> tuple[Any, Any, Any, Bools]:
     """Year, month, day, and whether the clock's figures are a time of day."""
     pair = digits[:, 0::2] * 10 + digits[:, 1::2]
     year = pair[:, 0] * 100 + pair[:, 1]
@@ -279,13 +279,13 @@ def _calendar(digits: npt.NDArray[np.int32]) -> tuple[Any, Any, Any, Bools]:
     return year, pair[:, 2], pair[:, 3], clock
 
 
-def _days_in(year: Any, month: Any) -> Any:
+def _count_days_in(year: Any, month: Any) -> Any:
     """Days of each month; 0 where there is no such month."""
     leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
     return MONTH_LENGTHS[np.minimum(month, NO_MONTH)] + ((month == FEBRUARY) & leap)
 
 
-def _groups(data: bytes, starts: Ints, keys: npt.NDArray[np.int8]) -> Iterator[Group]:
+def _group_lines(data: bytes, starts: Ints, keys: npt.NDArray[np.int8]) -> Iterator[Group]:
     order = np.argsort(keys, kind="stable")
     offsets = np.append(starts, len(data)).astype(np.int32)
     lines = pa.Array.from_buffers(
@@ -301,7 +301,7 @@ def _groups(data: bytes, starts: Ints, keys: npt.NDArray[np.int8]) -> Iterator[G
         yield Group(int(sorted_keys[first]), values.slice(begin, end - begin), last - first)
 
 
-def _reason(data: bytes, fields: int, pickup: int, header: Header) -> str:
+def _describe_flaw(data: bytes, fields: int, pickup: int, header: Header) -> str:
     if fields != len(header.names):
         return f"{fields} fields instead of {len(header.names)}"
     found = STAMP_LIKE.match(data, pickup)

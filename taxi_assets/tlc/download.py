@@ -43,10 +43,10 @@ RETRY_AFTER_SECONDS = 60.0
 PROGRESS_SECONDS = 2.0
 CHUNK = 1 << 18
 """Bytes a read; what a silent connection can lose."""
-EARLY_LOOK = 1 << 16
+FIRST_CHECK_BYTES = 1 << 16
 """Bytes after which the start of a file is looked at, so that a wrong 500 MB is not fetched."""
 DAY = 86_400
-JUST_NOW = 60
+CLOCK_SLACK = 60
 """Seconds before an answer in which its file is not taken to have been written."""
 MIB = 1 << 20
 
@@ -57,7 +57,7 @@ REMEDIES = {
     404: "the month is not published there (TLC is about two months behind), or check TAXI_SOURCE",
     410: "the server took the file away: set TAXI_SOURCE to where it is now",
 }
-UNASKABLE = (
+INVALID_URL_ERRORS = (
     requests.exceptions.InvalidSchema,  # also a redirect to file:// or ftp://
     requests.exceptions.InvalidURL,
     requests.exceptions.MissingSchema,
@@ -91,7 +91,7 @@ class _BrokenOffError(Exception):
 
 
 @dataclass(frozen=True)
-class Origin:
+class SourceLocation:
     """Where a month's file comes from, and how messages speak of it."""
 
     label: str
@@ -101,13 +101,13 @@ class Origin:
     url: str = field(default="", repr=False)
     """What to ask the server for, credentials and all: for no message."""
 
-    def refusal(self, found: str, remedy: str) -> SourceError:
+    def build_error(self, found: str, remedy: str) -> SourceError:
         """One-line error of a file that is not there, not whole or not what it should be."""
         return SourceError(f"{self.label}: {self.public}: {found}; {remedy}")
 
 
 @dataclass(frozen=True)
-class Version:
+class RemoteVersion:
     """What the server says of the file; None where it says nothing."""
 
     etag: str | None = None
@@ -121,7 +121,7 @@ class Version:
         strong = self.etag and not self.etag.startswith("W/")
         return self.etag if strong else self.last_modified
 
-    def differs_from(self, other: Version) -> bool | None:
+    def differs_from(self, other: RemoteVersion) -> bool | None:
         """Whether it is another file; None where neither ETag nor time says so.
 
         A size that is the same proves nothing. ETags are compared weakly: one server may mark an
@@ -142,7 +142,7 @@ class Transfer:
 
     size: int
     sha256: str
-    version: Version
+    version: RemoteVersion
     resumed: bool
     """Whether its bytes are of more than one response."""
     encoding: str | None = None
@@ -160,7 +160,7 @@ class Partial:
         """JSON of the `Version`."""
         return self.path.with_name(self.path.name + ".json")
 
-    def begin(self, version: Version, encoding: str | None = None) -> None:
+    def begin(self, version: RemoteVersion, encoding: str | None = None) -> None:
         """Start from zero: the note never describes bytes of another version."""
         self.discard()
         self.path.touch()
@@ -171,22 +171,22 @@ class Partial:
         self.note.unlink(missing_ok=True)
         self.path.unlink(missing_ok=True)
 
-    def kept(self) -> tuple[int, Version]:
+    def kept(self) -> tuple[int, RemoteVersion]:
         """Bytes that can be gone on from, and their version; 0 where nothing can."""
         try:
-            fields = self._fields()
+            fields = self._read_sidecar()
             fields.pop("encoding", None)
-            version = Version(**fields)
+            version = RemoteVersion(**fields)
             size = self.path.stat().st_size
         except (OSError, ValueError, TypeError):
-            return 0, Version()
-        return (size, version) if version.validator else (0, Version())
+            return 0, RemoteVersion()
+        return (size, version) if version.validator else (0, RemoteVersion())
 
     @property
     def encoding(self) -> str | None:
         """Content-Encoding of the bytes; None where the note does not name one."""
         try:
-            return cast("str | None", self._fields().get("encoding"))
+            return cast("str | None", self._read_sidecar().get("encoding"))
         except (OSError, ValueError):
             return None
 
@@ -195,7 +195,7 @@ class Partial:
         size, version = self.kept()
         return size > 0 and size == version.total
 
-    def _fields(self) -> dict[str, Any]:
+    def _read_sidecar(self) -> dict[str, Any]:
         fields: object = json.loads(self.note.read_text())
         if not isinstance(fields, dict):
             raise ValueError("no note")  # noqa: TRY004 - as of text that is no JSON
@@ -220,8 +220,8 @@ class Meter:
         self.progress(f"{self.label}: {size / MIB:.1f}{whole}")
 
 
-def download(
-    origin: Origin,
+def download_file(
+    location: SourceLocation,
     part: Partial,
     progress: Progress,
     look: Callable[[], None],
@@ -229,7 +229,7 @@ def download(
 ) -> Transfer:
     """Bring `origin.url` to `part.path`, going on from what is there.
 
-    `look` is called once the first `EARLY_LOOK` bytes are there, and may raise.
+    `look` is called once the first `FIRST_CHECK_BYTES` bytes are there, and may raise.
 
     Raises:
         SourceError: the server refuses (4xx), answers what no repetition makes better, or the file
@@ -239,37 +239,39 @@ def download(
 
     """
     why, end = "", time.monotonic() + limits.download_timeout_seconds
-    meter = Meter(origin.label, progress)
+    meter = Meter(location.label, progress)
     with LimitedSession(HEADER_SECONDS, limits.download_timeout_seconds) as session:
-        run = _Download(session, origin, part, meter, look, limits.max_download_bytes)
+        run = _Download(session, location, part, meter, look, limits.max_download_bytes)
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return run.attempt()
             except _BrokenOffError as broken:
                 why, wait = str(broken), broken.wait
-            pause = _pause(attempt, wait)
+            pause = _choose_pause(attempt, wait)
             if session.expired.is_set() or time.monotonic() + pause > end:
-                raise _overdue(origin, part, why, limits.download_timeout_seconds)
+                raise _build_overdue_error(location, part, why, limits.download_timeout_seconds)
             if attempt < ATTEMPTS:
                 again = f"attempt {attempt + 1} of {ATTEMPTS} in {pause:.1f} s"
-                progress(f"{origin.label}: {why}; {again}")
+                progress(f"{location.label}: {why}; {again}")
                 time.sleep(pause)
     raise SourceUnavailableError(
-        f"{origin.label}: {origin.public}: {why}, at the last of {ATTEMPTS} attempts; what came "
-        "is kept: run again later and it goes on from there"
+        f"{location.label}: {location.public}: {why}, at the last of {ATTEMPTS} attempts; "
+        "what came is kept: run again later and it goes on from there"
     )
 
 
-def _overdue(origin: Origin, part: Partial, why: str, seconds: float) -> SourceUnavailableError:
+def _build_overdue_error(
+    location: SourceLocation, part: Partial, why: str, seconds: float
+) -> SourceUnavailableError:
     size, _ = part.kept()
     return SourceUnavailableError(
-        f"{origin.label}: {origin.public}: not here within {seconds:g} s ({why}); "
+        f"{location.label}: {location.public}: not here within {seconds:g} s ({why}); "
         f"{size / MIB:.1f} MiB are kept: run again and it goes on from there, or raise "
         "TAXI_DOWNLOAD_TIMEOUT_SECONDS"
     )
 
 
-def _pause(attempt: int, wait: float | None) -> float:
+def _choose_pause(attempt: int, wait: float | None) -> float:
     backoff = BACKOFF_SECONDS * 2.0 ** (attempt - 1) * random.uniform(0.5, 1)  # noqa: S311
     return max(backoff, min(wait or 0, RETRY_AFTER_SECONDS))
 
@@ -279,7 +281,7 @@ class _Download:
     """One file's attempts, which share a session and a partial file."""
 
     session: LimitedSession
-    origin: Origin
+    location: SourceLocation
     part: Partial
     meter: Meter
     look: Callable[[], None]
@@ -288,10 +290,10 @@ class _Download:
     def attempt(self) -> Transfer:
         size, version = self.part.kept()
         if self.part.is_complete():
-            sha256 = sha256_of(self.part.path).hexdigest()
+            sha256 = start_sha256(self.part.path).hexdigest()
             return Transfer(size, sha256, version, True, self.part.encoding)
         with self.get(size, version) as response:
-            start, now = _judge(response, self.origin)
+            start, now = _check_response(response, self.location)
             resumed = response.status_code == HTTPStatus.PARTIAL_CONTENT and size > 0
             if start != (size if resumed else 0) or (resumed and now.differs_from(version)):
                 self.part.discard()
@@ -299,36 +301,38 @@ class _Download:
             if resumed:  # a 206 need not repeat what is known of the version
                 now = replace(version, total=now.total or version.total)
             else:
-                self.part.begin(now, _encoding(response))
-            self.refuse_larger(now.total or 0)
-            digest = sha256_of(self.part.path)
+                self.part.begin(now, _get_content_encoding(response))
+            self.reject_larger(now.total or 0)
+            digest = start_sha256(self.part.path)
             end = self.receive(response, digest, start, now.total)
         if now.total is not None and end != now.total:
             raise _BrokenOffError(f"only {end} of {now.total} bytes came")
         self.meter.at(end, now.total, end=True)
         return Transfer(end, digest.hexdigest(), now, resumed, self.part.encoding)
 
-    def get(self, size: int, version: Version) -> requests.Response:
+    def get(self, size: int, version: RemoteVersion) -> requests.Response:
         # The session asks for identity: a .csv.gz must arrive as published.
         headers = {}
         if size and version.validator:
             headers = {"Range": f"bytes={size}-", "If-Range": version.validator}
         timeout = (CONNECT_SECONDS, READ_SECONDS)
         try:
-            return self.session.get(self.origin.url, headers=headers, stream=True, timeout=timeout)
+            return self.session.get(
+                self.location.url, headers=headers, stream=True, timeout=timeout
+            )
         # Messages of requests hold the whole URL: only the names of its errors are passed on.
-        except UNASKABLE as error:
-            raise unaskable(error, self.origin) from None
+        except INVALID_URL_ERRORS as error:
+            raise build_url_error(error, self.location) from None
         except requests.RequestException as error:
-            raise _BrokenOffError(f"no answer ({cause_of(error)})") from None
+            raise _BrokenOffError(f"no answer ({find_root_cause(error)})") from None
         except ValueError as error:  # urllib's own, of a redirect to http://[
-            raise unaskable(error, self.origin) from None
+            raise build_url_error(error, self.location) from None
 
     def receive(
         self, response: requests.Response, digest: Digest, size: int, total: int | None
     ) -> int:
         """Append the body, as it is on the wire, to the `size` bytes; their number then."""
-        unseen, pace = size < EARLY_LOOK and not self.part.encoding, _Pace()
+        unseen, pace = size < FIRST_CHECK_BYTES and not self.part.encoding, _Pace()
         raw = cast("urllib3.HTTPResponse", response.raw)
         try:
             with self.part.path.open("ab") as file:
@@ -338,9 +342,9 @@ class _Download:
                     file.flush()  # a kill loses nothing that came
                     digest.update(chunk)
                     size += len(chunk)
-                    self.refuse_larger(size)
+                    self.reject_larger(size)
                     self.meter.at(size, total)
-                    if unseen and size >= EARLY_LOOK:
+                    if unseen and size >= FIRST_CHECK_BYTES:
                         self.look()
                         unseen = False
                     pace.add(len(chunk))
@@ -351,11 +355,11 @@ class _Download:
             raise _BrokenOffError(f"the time was over at {size} bytes")
         return size
 
-    def refuse_larger(self, size: int) -> None:
+    def reject_larger(self, size: int) -> None:
         """Reject a file of more bytes than a month may have, and leave nothing of it."""
         if size > self.max_bytes:
             self.part.discard()
-            raise self.origin.refusal(
+            raise self.location.build_error(
                 f"{size:,} bytes or more, over the {self.max_bytes:,} that a month may have",
                 "check TAXI_SOURCE, or raise TAXI_MAX_DOWNLOAD_BYTES",
             )
@@ -381,34 +385,34 @@ class _Pace:
         self.since, self.bytes = time.monotonic(), 0
 
 
-def sha256_of(path: Path) -> Digest:
+def start_sha256(path: Path) -> Digest:
     """SHA-256 of a file's bytes, to be read or gone on with."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256")
 
 
-def unaskable(error: Exception, origin: Origin) -> SourceError:
+def build_url_error(error: Exception, location: SourceLocation) -> SourceError:
     """What is said of a URL, or a redirect, that leads to no file of a server."""
-    return origin.refusal(
+    return location.build_error(
         f"cannot be asked for, or redirects where it must not ({type(error).__name__})",
         "check TAXI_SOURCE",
     )
 
 
-def version_of(headers: Mapping[str, str], total: int | None) -> Version:
+def parse_version(headers: Mapping[str, str], total: int | None) -> RemoteVersion:
     """Return what an answer says of its file, without what says nothing.
 
     That is an ETag of no characters, a Last-Modified that is no date, and one of 1970 or of the
     moment of the answer (RFC 9110, 8.8.2.1), as servers write that do not know the time.
     """
     etag, modified = headers.get("ETag", ""), headers.get("Last-Modified", "")
-    time, now = _date_of(modified), _date_of(headers.get("Date", ""))
-    is_known = time is not None and time > DAY and (now is None or time < now - JUST_NOW)
+    time, now = _parse_http_date(modified), _parse_http_date(headers.get("Date", ""))
+    is_known = time is not None and time > DAY and (now is None or time < now - CLOCK_SLACK)
     is_tag = bool(etag.removeprefix("W/").strip('" '))
-    return Version(etag if is_tag else None, modified if is_known else None, total)
+    return RemoteVersion(etag if is_tag else None, modified if is_known else None, total)
 
 
-def _date_of(value: str) -> float | None:
+def _parse_http_date(value: str) -> float | None:
     """Seconds since 1970 of a date in a header; None where it is none."""
     try:
         return parsedate_to_datetime(value).timestamp()
@@ -416,35 +420,41 @@ def _date_of(value: str) -> float | None:
         return None
 
 
-def cause_of(error: Exception) -> str:
+def find_root_cause(error: Exception) -> str:
     """Name of the innermost error that requests and urllib3 wrapped, e.g. NameResolutionError."""
     inner: object = error.args[0] if error.args else error
     inner = getattr(inner, "reason", inner)
     return type(inner if isinstance(inner, Exception) else error).__name__
 
 
-def _judge(response: requests.Response, origin: Origin) -> tuple[int, Version]:
+def _check_response(
+    response: requests.Response, location: SourceLocation
+) -> tuple[int, RemoteVersion]:
     """First byte that the body brings (-1: of no use), and the version it is of."""
     status = response.status_code
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
-        return -1, Version()
+        return -1, RemoteVersion()
     if status in TRANSIENT_STATUS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise _BrokenOffError(f"the server answered {status}", _retry_after(response))
+        raise _BrokenOffError(f"the server answered {status}", _parse_retry_after(response))
     if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
         remedy = REMEDIES.get(status, "check TAXI_SOURCE")
-        raise origin.refusal(f"the server answered {status}", remedy)
+        raise location.build_error(f"the server answered {status}", remedy)
     headers = response.headers
-    encoding = _encoding(response)
-    if encoding not in (None, "gzip") and not origin.public.lower().endswith(".gz"):
-        raise origin.refusal(
+    encoding = _get_content_encoding(response)
+    if encoding not in (None, "gzip") and not location.public.lower().endswith(".gz"):
+        raise location.build_error(
             f"comes as Content-Encoding {encoding} though identity was asked for",
             "download it by hand and set TAXI_SOURCE to its path",
         )
-    start, total = extent_of(status, headers.get("Content-Length"), headers.get("Content-Range"))
-    return start, version_of(headers, total)
+    start, total = parse_content_range(
+        status, headers.get("Content-Length"), headers.get("Content-Range")
+    )
+    return start, parse_version(headers, total)
 
 
-def extent_of(status: int, length: str | None, content_range: str | None) -> tuple[int, int | None]:
+def parse_content_range(
+    status: int, length: str | None, content_range: str | None
+) -> tuple[int, int | None]:
     """Return the first byte of a body (-1: unknown) and the bytes of the whole file, if given."""
     body = int(length) if length and length.isdecimal() else None
     if status == HTTPStatus.OK:
@@ -456,13 +466,13 @@ def extent_of(status: int, length: str | None, content_range: str | None) -> tup
     return int(found[1]), int(found[2]) + 1 if found[3] == "*" else int(found[3])
 
 
-def _encoding(response: requests.Response) -> str | None:
+def _get_content_encoding(response: requests.Response) -> str | None:
     """Content-Encoding of a body; None for the bytes as they are."""
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     return {"": None, "identity": None, "x-gzip": "gzip"}.get(encoding, encoding[:20])
 
 
-def _retry_after(response: requests.Response) -> float | None:
+def _parse_retry_after(response: requests.Response) -> float | None:
     try:
         return urllib3.Retry().get_retry_after(response.raw)
     except urllib3.exceptions.InvalidHeader:

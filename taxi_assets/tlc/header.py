@@ -18,11 +18,11 @@ from functools import cached_property, lru_cache
 import pyarrow as pa
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.tlc.schema import Column, Era, Service, name_key
+from taxi_assets.tlc.schema import Column, SchemaVersion, Service, normalize_name
 
 # What pandas calls a column that has no name.
 NAMELESS = re.compile(r"(unnamed: \d+)?")
-LONGEST_HEADER = 1 << 16
+MAX_HEADER_BYTES = 1 << 16
 """Bytes."""
 STORED = Month(1, 1)
 """Month of a raw slice's header: its file had the columns that were due, and none is by now."""
@@ -39,12 +39,12 @@ class Header:
     service: Service
     names: tuple[str, ...]
     """As published, without blanks around them."""
-    era: Era
+    schema_version: SchemaVersion
 
     @cached_property
     def columns(self) -> tuple[Column | None, ...]:
         """The service's column of each name; None for what stays in raw."""
-        return tuple(self.service.by_name.get(name_key(name)) for name in self.names)
+        return tuple(self.service.by_name.get(normalize_name(name)) for name in self.names)
 
     @cached_property
     def places(self) -> dict[str, int]:
@@ -67,14 +67,14 @@ class Header:
         return {
             column.name: dict(column.labels)
             for column in self.columns
-            if column and column.labels and (self.era.labels or column.kind == "text")
+            if column and column.labels and (self.schema_version.labels or column.kind == "text")
         }
 
     @cached_property
     def raw_only(self) -> tuple[str, ...]:
         """Known columns that the schema has no place for."""
-        known = set(map(name_key, self.service.elsewhere))
-        return tuple(name for name in self.names if name_key(name) in known)
+        known = set(map(normalize_name, self.service.elsewhere))
+        return tuple(name for name in self.names if normalize_name(name) in known)
 
     @cached_property
     def unknown(self) -> tuple[str, ...]:
@@ -88,7 +88,7 @@ class Header:
         return tuple(one.name for one in self.service.columns if one.name not in self.places)
 
 
-def header_of_line(line: bytes, service: Service, month: Month | None = None) -> Header:
+def parse_header_line(line: bytes, service: Service, month: Month | None = None) -> Header:
     """The columns that a CSV header line names; Excel's last columns without a name are none.
 
     Args:
@@ -106,23 +106,23 @@ def header_of_line(line: bytes, service: Service, month: Month | None = None) ->
     names = next(csv.reader([text], skipinitialspace=True)) if '"' in text else text.split(",")
     while len(names) > 1 and not names[-1].strip(' "'):
         names.pop()
-    return header_of(tuple(names), service, month=month)
+    return match_header(tuple(names), service, month=month)
 
 
-def header_of_slice(content: pa.Buffer | pa.Table, service: Service) -> Header:
+def parse_stored_header(content: pa.Buffer | pa.Table, service: Service) -> Header:
     """The columns of a day's raw slice: CSV lines under their header, or a table.
 
     Raises:
         HeaderError: naming the columns that are missing, unknown or in another place.
     """
     if isinstance(content, pa.Table):
-        return header_of(tuple(content.schema.names), service, by_name=True, month=STORED)
-    line, _, _ = content[:LONGEST_HEADER].to_pybytes().partition(b"\n")
-    return header_of_line(line, service, STORED)
+        return match_header(tuple(content.schema.names), service, by_name=True, month=STORED)
+    line, _, _ = content[:MAX_HEADER_BYTES].to_pybytes().partition(b"\n")
+    return parse_header_line(line, service, STORED)
 
 
 @lru_cache(maxsize=64)
-def header_of(
+def match_header(
     published: Sequence[str],
     service: Service,
     *,
@@ -142,25 +142,30 @@ def header_of(
         HeaderError: naming the columns that are missing, unknown or in another place.
     """
     names = tuple(name.strip().strip('"').strip() for name in published)
-    nearest, *others = (Header(service, names, era) for era in _by_closeness(names, service, month))
+    nearest, *others = (
+        Header(service, names, schema_version)
+        for schema_version in _rank_by_closeness(names, service, month)
+    )
     try:
-        return _checked(nearest, by_name=by_name)
+        return _check_columns(nearest, by_name=by_name)
     except HeaderError:
-        if month is None or any(service.is_due(name, month) for name in _missing(nearest)):
+        if month is None or any(service.is_due(name, month) for name in _find_missing(nearest)):
             raise
         # A column more, of later years, made the file look like theirs.
         for header in others:
             with suppress(HeaderError):
-                return _checked(header, by_name=by_name)
+                return _check_columns(header, by_name=by_name)
         raise
 
 
-def _checked(header: Header, *, by_name: bool) -> Header:
+def _check_columns(header: Header, *, by_name: bool) -> Header:
     """Return the header, if its file has the columns of its era."""
     names, service = header.names, header.service
-    expected = {_identity(name, service): name.strip() for name in header.era.header}
-    found = [_identity(name, service) for name in names]
-    missing = _missing(header)
+    expected = {
+        _normalize_alias(name, service): name.strip() for name in header.schema_version.header
+    }
+    found = [_normalize_alias(name, service) for name in names]
+    missing = _find_missing(header)
     nameless = [str(at) for at, name in enumerate(names, 1) if NAMELESS.fullmatch(name.lower())]
     twice = [name for name, columns in Counter(found).items() if name and columns > 1]
     unknown = [repr(name[:40]) for name in header.unknown if name]
@@ -176,56 +181,60 @@ def _checked(header: Header, *, by_name: bool) -> Header:
         )
         raise HeaderError("; ".join(part for part in differs if part))
     if not by_name:
-        _check_order(names, [one in expected for one in found], header.era, service)
+        _check_order(names, [one in expected for one in found], header.schema_version, service)
     return header
 
 
-def _missing(header: Header) -> list[str]:
+def _find_missing(header: Header) -> list[str]:
     """Names of the era that the file has under none of theirs."""
-    found = {_identity(name, header.service) for name in header.names}
-    names = header.era.header
-    return [name.strip() for name in names if _identity(name, header.service) not in found]
+    found = {_normalize_alias(name, header.service) for name in header.names}
+    names = header.schema_version.header
+    return [name.strip() for name in names if _normalize_alias(name, header.service) not in found]
 
 
-def _identity(name: str, service: Service) -> str:
+def _normalize_alias(name: str, service: Service) -> str:
     """What a name and its aliases share."""
-    column = service.by_name.get(name_key(name))
-    return column.name if column else name_key(name)
+    column = service.by_name.get(normalize_name(name))
+    return column.name if column else normalize_name(name)
 
 
-def _by_closeness(names: Sequence[str], service: Service, month: Month | None) -> list[Era]:
+def _rank_by_closeness(
+    names: Sequence[str], service: Service, month: Month | None
+) -> list[SchemaVersion]:
     """The eras, those with most of the names and fewest others first; of equals the newest of CSV.
 
     An unknown name at the place of a column that CSV files have by the month is taken for it.
     """
-    found = {_identity(name, service) for name in names}
-    spelled = set(map(name_key, names))
-    known = {*service.by_name, *map(name_key, service.elsewhere)}
-    unknown = {at for at, name in enumerate(names) if name_key(name) not in known}
+    found = {_normalize_alias(name, service) for name in names}
+    spelled = set(map(normalize_name, names))
+    known = {*service.by_name, *map(normalize_name, service.elsewhere)}
+    unknown = {at for at, name in enumerate(names) if normalize_name(name) not in known}
 
-    def closeness(era: Era) -> tuple[int, int, bool]:
-        expected = {_identity(name, service) for name in era.header}
-        same = len(spelled & set(map(name_key, era.header)))
+    def closeness(schema_version: SchemaVersion) -> tuple[int, int, bool]:
+        expected = {_normalize_alias(name, service) for name in schema_version.header}
+        same = len(spelled & set(map(normalize_name, schema_version.header)))
         renamed = 0
-        if month and not era.parquet:
+        if month and not schema_version.parquet:
             renamed = sum(
                 at in unknown and service.is_due(name, month)
-                for at, name in enumerate(era.header)
-                if _identity(name, service) not in found
+                for at, name in enumerate(schema_version.header)
+                if _normalize_alias(name, service) not in found
             )
         missing = len(expected - found) - renamed
-        return len(expected & found) - missing, same, not era.parquet
+        return len(expected & found) - missing, same, not schema_version.parquet
 
-    newest_first = service.all_eras[::-1]
+    newest_first = service.all_schema_versions[::-1]
     return sorted(newest_first, key=closeness, reverse=True)
 
 
-def _check_order(names: Sequence[str], of_era: Sequence[bool], era: Era, service: Service) -> None:
+def _check_order(
+    names: Sequence[str], of_era: Sequence[bool], schema_version: SchemaVersion, service: Service
+) -> None:
     kept = [
         (at, name) for at, (name, known) in enumerate(zip(names, of_era, strict=True), 1) if known
     ]
-    for (at, name), expected in zip(kept, era.header, strict=True):
-        if _identity(name, service) != _identity(expected, service):
+    for (at, name), expected in zip(kept, schema_version.header, strict=True):
+        if _normalize_alias(name, service) != _normalize_alias(expected, service):
             raise HeaderError(
                 f"in another order: column {at} is {name} instead of {expected.strip()}"
             )

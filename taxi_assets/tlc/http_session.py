@@ -32,7 +32,7 @@ class LimitedSession(requests.Session):
         self.expired = Event()
         """Set when `total_seconds` have passed: every connection is cut then."""
         self._sockets: list[socket.socket] = []
-        self._timer = Timer(total_seconds, self._expire) if total_seconds else None
+        self._timer = Timer(total_seconds, self._close_sockets) if total_seconds else None
         adapter = _LimitedAdapter(header_seconds, self.expired, self._sockets)
         for scheme in ("http://", "https://"):
             self.mount(scheme, adapter)
@@ -49,13 +49,13 @@ class LimitedSession(requests.Session):
             self._timer.cancel()
         super().__exit__(*error)
 
-    def _expire(self) -> None:
+    def _close_sockets(self) -> None:
         self.expired.set()
         for connected in self._sockets:
-            cut(connected)
+            close_socket(connected)
 
 
-def cut(connected: socket.socket) -> None:
+def close_socket(connected: socket.socket) -> None:
     """End a connection in which another thread may be waiting."""
     with suppress(OSError):
         # Of the plain socket: an SSL socket's own method forgets its state under the reader.
@@ -103,7 +103,7 @@ class _Limited:
 
         def expire() -> None:
             late.set()
-            cut(connected)
+            close_socket(connected)
 
         self.sockets.append(connected)
         timer = Timer(self.header_seconds, expire)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from taxi_assets.tlc.arrow_types import children
+from taxi_assets.tlc.arrow_types import list_child_types
 
 ROWS = 1 << 16
 """Rows of a batch."""
@@ -47,7 +47,7 @@ class Options:
         )
 
 
-def options_of(path: Path) -> Options:
+def find_int96_options(path: Path) -> Options:
     """Return how a file has to be read, by its footer and the bounds of its INT96 columns.
 
     Raises:
@@ -60,7 +60,7 @@ def options_of(path: Path) -> Options:
             return Options((), None)
         least = most = 0
         for batch in parquet.iter_batches(ROWS, columns=list(names), use_threads=False):
-            for times in (leaf for column in batch.columns for leaf in _leaves(column)):
+            for times in (leaf for column in batch.columns for leaf in _list_leaves(column)):
                 bounds = pc.min_max(times.cast(pa.int64()))
                 least = min(least, bounds["min"].as_py() or 0)
                 most = max(most, bounds["max"].as_py() or 0)
@@ -71,10 +71,10 @@ def options_of(path: Path) -> Options:
     return Options(names, "ms")
 
 
-def _leaves(values: pa.Array) -> Iterator[pa.Array]:
+def _list_leaves(values: pa.Array) -> Iterator[pa.Array]:
     """The arrays of no nested type that an array consists of."""
-    parts = children(values)
+    parts = list_child_types(values)
     if parts is None:
         yield values
     for part in parts or ():
-        yield from _leaves(part)
+        yield from _list_leaves(part)

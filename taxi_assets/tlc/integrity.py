@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.errors import SourceError, one_line
-from taxi_assets.tlc.download import Origin
-from taxi_assets.tlc.header import HeaderError, header_of, header_of_line
-from taxi_assets.tlc.schema import Service, name_key
+from taxi_assets.errors import SourceError, format_one_line
+from taxi_assets.tlc.download import SourceLocation
+from taxi_assets.tlc.header import HeaderError, match_header, parse_header_line
+from taxi_assets.tlc.schema import Service, normalize_name
 
 GZIP = b"\x1f\x8b"
 PARQUET = b"PAR1"
-PARQUET_LEAST = 12
+MIN_PARQUET_BYTES = 12
 """Bytes of the two magic numbers and the footer's length."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 MARKUP = b"<"
@@ -61,60 +61,64 @@ LETTERS = 16
 CHUNK = 1 << 20
 
 
-def check_start(path: Path, suffix: str, origin: Origin, service: Service, month: Month) -> None:
+def check_file_start(
+    path: Path, suffix: str, location: SourceLocation, service: Service, month: Month
+) -> None:
     """Reject what its first bytes, in gzip the first that come out, show to be no month file.
 
     A CSV has to begin with a header of the service: servers send error texts with status 200.
     """
     with path.open("rb") as file:
         head = file.read(LINE_BYTES)
-    starts, found = head[:8], _kind_of(head) or NEITHER
+    starts, found = head[:8], _detect_kind(head) or NEITHER
     packed = found == "gzip"
     if packed:
         try:
             with gzip.open(path) as file:
                 head = file.read(LINE_BYTES)
         except (EOFError, OSError, zlib.error) as error:
-            raise _damaged(error, origin) from None
+            raise _build_damage_error(error, location) from None
     if found in ("gzip", NEITHER):
-        _check_text(head, "inside the gzip " if packed else "", origin)
+        _check_text(head, "inside the gzip " if packed else "", location)
     if found != {".csv.gz": "gzip", ".parquet": "Parquet"}.get(suffix, NEITHER):
-        raise origin.refusal(
+        raise location.build_error(
             f"{found} (starts with {starts!r}), though its name says {suffix}",
             "unpack or convert it"
             if found not in ("gzip", "Parquet", NEITHER)
             else "name it by what it is, or get it again",
         )
     if suffix != ".parquet":
-        _check_header(head, origin, service, month)
+        _check_header(head, location, service, month)
 
 
-def _kind_of(head: bytes) -> str | None:
+def _detect_kind(head: bytes) -> str | None:
     """Return the kind of file that the first bytes show; None for text and for what is unknown."""
     return next((kind for magic, kind in KINDS.items() if head.startswith(magic)), None)
 
 
-def _check_text(head: bytes, inside: str, origin: Origin) -> None:
+def _check_text(head: bytes, inside: str, location: SourceLocation) -> None:
     """Reject a text file, or what gzip unpacks to, that is no CSV in UTF-8."""
     again = "get it again from where it is published"
-    if inside and (kind := _kind_of(head)):
+    if inside and (kind := _detect_kind(head)):
         twice = "unpack it once: gunzip" if kind == "gzip" else again
-        raise origin.refusal(f"{inside}{kind} ({head[:8]!r}), not CSV", twice)
-    if encoding := _encoding_of(head):
+        raise location.build_error(f"{inside}{kind} ({head[:8]!r}), not CSV", twice)
+    if encoding := _detect_encoding(head):
         remedy = f"convert it: iconv -f {encoding} -t UTF-8"
-        raise origin.refusal(f"{inside}{encoding} text, not UTF-8", remedy)
+        raise location.build_error(f"{inside}{encoding} text, not UTF-8", remedy)
     text = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if not text:
-        raise origin.refusal(f"{inside}empty", again)
+        raise location.build_error(f"{inside}empty", again)
     if text.startswith(LFS_POINTER):
-        raise origin.refusal(f"{inside}a Git LFS pointer, not the file", "run git lfs pull there")
+        raise location.build_error(
+            f"{inside}a Git LFS pointer, not the file", "run git lfs pull there"
+        )
     if text.startswith(MARKUP):
-        raise origin.refusal(f"{inside}an HTML or XML page, not trips", "open it to see why")
+        raise location.build_error(f"{inside}an HTML or XML page, not trips", "open it to see why")
     if text.startswith(JSON):
-        raise origin.refusal(f"{inside}JSON, not trips", "open it to see why")
+        raise location.build_error(f"{inside}JSON, not trips", "open it to see why")
 
 
-def _encoding_of(head: bytes) -> str | None:
+def _detect_encoding(head: bytes) -> str | None:
     """Return the encoding of a text that is not in UTF-8, by its mark or by where its NULs are."""
     for mark, encoding in ENCODINGS.items():
         if head.startswith(mark):
@@ -130,21 +134,23 @@ def _encoding_of(head: bytes) -> str | None:
     return None
 
 
-def check_whole(path: Path, suffix: str, origin: Origin, service: Service, month: Month) -> None:
-    """`check_start`, and the rest: all of a gzip with CRC and length, Parquet's footer."""
-    check_start(path, suffix, origin, service, month)
+def check_complete(
+    path: Path, suffix: str, location: SourceLocation, service: Service, month: Month
+) -> None:
+    """`check_file_start`, and the rest: all of a gzip with CRC and length, Parquet's footer."""
+    check_file_start(path, suffix, location, service, month)
     if suffix == ".csv.gz":
-        _unpack(path, origin, MAX_UNPACKED_BYTES, None)
+        _unpack_gzip(path, location, MAX_UNPACKED_BYTES, None)
     if suffix == ".parquet":
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(-min(size, len(PARQUET)), os.SEEK_END)
-            if size < PARQUET_LEAST or file.read() != PARQUET:
-                raise origin.refusal(f"Parquet cut short at {size} bytes", "get it again")
-        _check_columns(path, origin, service, month)
+            if size < MIN_PARQUET_BYTES or file.read() != PARQUET:
+                raise location.build_error(f"Parquet cut short at {size} bytes", "get it again")
+        _check_columns(path, location, service, month)
 
 
-def is_encoded(path: Path, suffix: str) -> bool:
+def is_content_encoded(path: Path, suffix: str) -> bool:
     """Whether gzip as a Content-Encoding came on top of what the file is.
 
     Many servers label a `.csv.gz` with the encoding that it is published in.
@@ -161,72 +167,76 @@ def is_encoded(path: Path, suffix: str) -> bool:
         return False
 
 
-def decode(path: Path, target: Path, max_bytes: int, origin: Origin) -> None:
+def decode_content(path: Path, target: Path, max_bytes: int, location: SourceLocation) -> None:
     """Write what a gzip unpacks to."""
     with target.open("wb") as file:
-        _unpack(path, origin, max_bytes, file)
+        _unpack_gzip(path, location, max_bytes, file)
 
 
-def _unpack(path: Path, origin: Origin, max_bytes: int, target: IO[bytes] | None) -> None:
+def _unpack_gzip(
+    path: Path, location: SourceLocation, max_bytes: int, target: IO[bytes] | None
+) -> None:
     size = 0
     try:
         with gzip.open(path) as file:
             while chunk := file.read(CHUNK):
                 size += len(chunk)
                 if size > max_bytes:
-                    raise origin.refusal(
+                    raise location.build_error(
                         f"unpacks to over {max_bytes:,} bytes", "no month has as many: get it again"
                     )
                 if target is not None:
                     target.write(chunk)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise _damaged(error, origin) from None
+        raise _build_damage_error(error, location) from None
 
 
-def _check_header(head: bytes, origin: Origin, service: Service, month: Month) -> None:
+def _check_header(head: bytes, location: SourceLocation, service: Service, month: Month) -> None:
     line = head.partition(b"\n")[0]
     try:
-        header_of_line(line, service, month)
+        parse_header_line(line, service, month)
     except HeaderError as error:
         text = line.decode("utf-8-sig", "replace")
         if not text.strip():
-            raise origin.refusal(
+            raise location.build_error(
                 "a blank line stands where the header should", "delete the lines above the header"
             ) from None
-        if b"\0" in line or _names_any(text, ",", service):
-            raise origin.refusal(*_wrong_header(error, service)) from None
+        if b"\0" in line or _has_known_column(text, ",", service):
+            raise location.build_error(*_describe_wrong_header(error, service)) from None
         for separator, named in SEPARATORS.items():
-            if _names_any(text, separator, service):
-                raise origin.refusal(
+            if _has_known_column(text, separator, service):
+                raise location.build_error(
                     f"has its fields separated by {named}, not commas", "convert it to CSV"
                 ) from None
         # The line is not shown: an error text may repeat the URL with its signature.
-        raise origin.refusal(
+        raise location.build_error(
             f"a text whose first line names no column of {service.name} trips",
             "open it to see why",
         ) from None
 
 
-def _names_any(line: str, separator: str, service: Service) -> bool:
+def _has_known_column(line: str, separator: str, service: Service) -> bool:
     """Whether a line parted by a separator names a column of the service."""
-    return not {name_key(name.strip(' "')) for name in line.split(separator)}.isdisjoint(
+    return not {normalize_name(name.strip(' "')) for name in line.split(separator)}.isdisjoint(
         service.by_name
     )
 
 
-def _check_columns(path: Path, origin: Origin, service: Service, month: Month) -> None:
+def _check_columns(path: Path, location: SourceLocation, service: Service, month: Month) -> None:
     try:
         with pq.ParquetFile(path) as parquet:
             names = tuple(parquet.schema_arrow.names)
     except (pa.ArrowException, OSError) as error:
-        raise origin.refusal(f"damaged Parquet ({one_line(error)[:200]})", "get it again") from None
+        raise location.build_error(
+            f"damaged Parquet ({format_one_line(error)[:200]})", "get it again"
+        ) from None
     try:
-        header_of(names, service, by_name=True, month=month)
+        match_header(names, service, by_name=True, month=month)
     except HeaderError as error:
-        raise origin.refusal(*_wrong_header(error, service)) from None
+        raise location.build_error(*_describe_wrong_header(error, service)) from None
 
 
-def _wrong_header(error: HeaderError, service: Service) -> tuple[str, str]:
+def _describe_wrong_header(error: HeaderError, service: Service) -> tuple[str, str]:
     found = (
         f"has a wrong header ({error}): expected {','.join(service.header)}, or the names of "
         "another year"
@@ -234,6 +244,6 @@ def _wrong_header(error: HeaderError, service: Service) -> tuple[str, str]:
     return found, f"is this a {service.name} month as published?"
 
 
-def _damaged(error: Exception, origin: Origin) -> SourceError:
+def _build_damage_error(error: Exception, location: SourceLocation) -> SourceError:
     found = "gzip cut short" if isinstance(error, EOFError) else f"damaged gzip ({error})"
-    return origin.refusal(found, "get it again from where it is published")
+    return location.build_error(found, "get it again from where it is published")

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from taxi_assets.tlc.arrow_types import is_text
+from taxi_assets.tlc.arrow_types import is_text_type
 
 NULL_MARKS = frozenset(
     {
@@ -27,7 +27,7 @@ NULL_MARKS = frozenset(
 
 
 @lru_cache(maxsize=16)
-def spellings(except_for: frozenset[str] = frozenset()) -> list[str]:
+def list_null_spellings(except_for: frozenset[str] = frozenset()) -> list[str]:
     """Return the marks in every case, for readers that compare bytes."""
     return [
         "".join(letters)
@@ -36,9 +36,9 @@ def spellings(except_for: frozenset[str] = frozenset()) -> list[str]:
     ]
 
 
-def without_null_marks(values: pa.Array, labels: Collection[str] = ()) -> pa.Array:
+def replace_null_marks(values: pa.Array, labels: Collection[str] = ()) -> pa.Array:
     """Return plain values with nulls for marks of "no value": in texts those above, else NaN."""
-    if is_text(values.type):
+    if is_text_type(values.type):
         marks = pa.array(sorted(NULL_MARKS.difference(labels)), pa.string())
         blank = pc.is_in(pc.ascii_upper(values), marks)
     elif types.is_floating(values.type):

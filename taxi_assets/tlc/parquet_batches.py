@@ -16,29 +16,29 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.errors import SourceError, one_line
+from taxi_assets.errors import SourceError, format_one_line
 from taxi_assets.settings.areas import MAX_DAY_BYTES
 from taxi_assets.tlc.arrow_types import (
-    is_text,
-    plain,
-    plain_type,
-    shown,
-    storable_text,
-    take,
-    without_views,
+    convert_to_plain,
+    find_storable_text,
+    format_value,
+    get_plain_type,
+    is_text_type,
+    replace_view_types,
+    take_rows,
 )
-from taxi_assets.tlc.csv_blocks import prefetch, wrong_header
+from taxi_assets.tlc.csv_blocks import describe_wrong_header, prefetch
 from taxi_assets.tlc.csv_split import OUTSIDE, UNREADABLE, Unreadable
-from taxi_assets.tlc.header import Header, HeaderError, header_of
-from taxi_assets.tlc.int96 import PER_DAY, Options, options_of
+from taxi_assets.tlc.header import Header, HeaderError, match_header
+from taxi_assets.tlc.int96 import PER_DAY, Options, find_int96_options
 from taxi_assets.tlc.integrity import MAX_UNPACKED_BYTES
-from taxi_assets.tlc.parquet_limits import TooLargeError, reject_bomb
+from taxi_assets.tlc.parquet_limits import TooLargeError, reject_parquet_bomb
 from taxi_assets.tlc.source import MonthFile
-from taxi_assets.tlc.values import accepts, to_times
+from taxi_assets.tlc.values import accepts_type, parse_times
 
 ROWS = 1 << 16
 """Rows of a batch: 10 MB; TLC's row groups have a million and more."""
-LEAST_VIEW = 1 << 14
+MIN_VIEW_ROWS = 1 << 14
 """Rows that are handed on as a view of their batch: fewer may wait for others, and the whole batch
 would wait with them."""
 
@@ -93,7 +93,7 @@ class ParquetMonth:
     """Close it to stop the reading early."""
 
 
-def open_parquet(
+def open_parquet_month(
     file: MonthFile, days: AbstractSet[int], max_day_bytes: int = MAX_DAY_BYTES
 ) -> ParquetMonth:
     """Open a `.parquet` month and look at its footer.
@@ -109,31 +109,31 @@ def open_parquet(
     """
     _reject_bomb(file, max_day_bytes)
     try:
-        options = options_of(file.path)
+        options = find_int96_options(file.path)
         with options.open(file.path) as parquet:
             footer, schema = parquet.metadata, parquet.schema_arrow.remove_metadata()
         names = tuple(schema.names)
-        header = header_of(names, file.service, by_name=True, month=file.month)
+        header = match_header(names, file.service, by_name=True, month=file.month)
     except HeaderError as error:
-        raise wrong_header(error, file) from None
+        raise describe_wrong_header(error, file) from None
     except (pa.ArrowException, OSError) as error:
-        raise damaged(file, error) from error
-    check_types(file, header, schema)
-    place = _leaf(footer, schema.names[header.pickup_index])
+        raise build_damage_error(file, error) from error
+    check_column_types(file, header, schema)
+    place = _find_leaf(footer, schema.names[header.pickup_index])
     skip = {
         at
         for at in range(footer.num_row_groups)
-        if _is_elsewhere(footer.row_group(at), place, file.month, days)
+        if _is_other_day(footer.row_group(at), place, file.month, days)
     }
     pickup = schema.names[header.pickup_index]
-    batches = prefetch(lambda: _batches(file, options, footer, pickup, skip))
+    batches = prefetch(lambda: _read_batches(file, options, footer, pickup, skip))
     return ParquetMonth(header, schema, options.int96, batches)
 
 
 def _reject_bomb(file: MonthFile, max_day_bytes: int) -> None:
     """Reject a file that unpacks to more than a month may have, before it is unpacked."""
     try:
-        reject_bomb(str(file.path), max_day_bytes, MAX_UNPACKED_BYTES)
+        reject_parquet_bomb(str(file.path), max_day_bytes, MAX_UNPACKED_BYTES)
     except TooLargeError as error:
         raise SourceError(
             f"{file.service.name} {file.month}: {file.url} ({file.size:,} bytes) is no month of "
@@ -141,18 +141,19 @@ def _reject_bomb(file: MonthFile, max_day_bytes: int) -> None:
             "raise TAXI_MAX_DAY_BYTES"
         ) from None
     except (pa.ArrowException, OSError) as error:
-        raise damaged(file, error) from error
+        raise build_damage_error(file, error) from error
 
 
-def damaged(file: MonthFile, error: Exception) -> SourceError:
+def build_damage_error(file: MonthFile, error: Exception) -> SourceError:
     """What is said of a file that cannot be read as Parquet."""
     return SourceError(
-        f"{file.service.name} {file.month}: {file.url} is damaged ({one_line(error)[:200]}): fetch "
-        f"it again (delete {file.path} if it was downloaded)"
+        f"{file.service.name} {file.month}: {file.url} is damaged "
+        f"({format_one_line(error)[:200]}): fetch it again "
+        f"(delete {file.path} if it was downloaded)"
     )
 
 
-def check_types(file: MonthFile, header: Header, schema: pa.Schema) -> None:
+def check_column_types(file: MonthFile, header: Header, schema: pa.Schema) -> None:
     """Refuse a column whose type can hold none of the service's values.
 
     Raises:
@@ -160,7 +161,7 @@ def check_types(file: MonthFile, header: Header, schema: pa.Schema) -> None:
     """
     for name, at in header.places.items():
         column, found = file.service.by_name[name], schema.field(at)
-        if not accepts(column, found.type, labels=name in header.labels):
+        if not accepts_type(column, found.type, labels=name in header.labels):
             raise SourceError(
                 f"{file.service.name} {file.month}: {file.url} has {found.name} as {found.type}, "
                 f"which is never read as {column.arrow}: write the column as one of "
@@ -168,66 +169,75 @@ def check_types(file: MonthFile, header: Header, schema: pa.Schema) -> None:
             )
 
 
-def split_batch(batch: Batch, header: Header, month: Month, wanted: AbstractSet[int]) -> SplitRows:
+def split_parquet_batch(
+    batch: Batch, header: Header, month: Month, wanted: AbstractSet[int]
+) -> SplitRows:
     """Sort a batch's rows by pickup day, stably; rows of places not `wanted` are only counted."""
-    keys = _keys(batch.pickups, month)
+    keys = _assign_days(batch.pickups, month)
     unreadable = [
         Unreadable(
             batch.first_row + at,
-            f"{header.names[header.pickup_index]}={_named(batch.pickups[at])} is no pickup time",
+            f"{header.names[header.pickup_index]}={_quote_pickup(batch.pickups[at])} "
+            "is no pickup time",
         )
         for at in np.flatnonzero(keys == UNREADABLE).tolist()
     ]
     places, counts = np.unique(keys, return_counts=True)
     groups = [
-        RowsOfDay(key, batch.data if rows == len(keys) else _where(batch.data, keys == key), rows)
+        RowsOfDay(
+            key, batch.data if rows == len(keys) else _select_rows(batch.data, keys == key), rows
+        )
         for key, rows in zip(places.tolist(), counts.tolist(), strict=True)
         if key in wanted and batch.data is not None
     ]
     return SplitRows(groups, dict(zip(places.tolist(), counts.tolist(), strict=True)), unreadable)
 
 
-def _where(rows: pa.RecordBatch, which: npt.NDArray[np.bool_]) -> pa.RecordBatch:
+def _select_rows(rows: pa.RecordBatch, which: npt.NDArray[np.bool_]) -> pa.RecordBatch:
     """The rows of one place; a run of them is a view, and others are copied."""
     at = np.flatnonzero(which)
-    if len(at) >= LEAST_VIEW and at[-1] - at[0] + 1 == len(at):
+    if len(at) >= MIN_VIEW_ROWS and at[-1] - at[0] + 1 == len(at):
         return rows.slice(int(at[0]), len(at))
-    columns = [take(column, at) for column in rows.columns]
+    columns = [take_rows(column, at) for column in rows.columns]
     return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
 
 
-def _named(pickup: pa.Scalar) -> str:
+def _quote_pickup(pickup: pa.Scalar) -> str:
     """Return a pickup time as a message shows it: a text quoted, any other value as it is."""
-    return repr(shown(pickup)) if is_text(plain_type(pickup.type)) else shown(pickup)
+    return (
+        repr(format_value(pickup))
+        if is_text_type(get_plain_type(pickup.type))
+        else format_value(pickup)
+    )
 
 
-def _keys(pickups: pa.Array, month: Month) -> npt.NDArray[np.int8]:
+def _assign_days(pickups: pa.Array, month: Month) -> npt.NDArray[np.int8]:
     """Day of the month where the pickup lies in it, else OUTSIDE or UNREADABLE.
 
     A time before the year 1 or past 9999 is none, as in CSV.
     """
-    pickups = plain(pickups)
-    if is_text(pickups.type):
-        pickups = to_times(storable_text(pickups))
+    pickups = convert_to_plain(pickups)
+    if is_text_type(pickups.type):
+        pickups = parse_times(find_storable_text(pickups))
     if pa.types.is_null(pickups.type):
         return np.full(len(pickups), UNREADABLE, np.int8)
     since = pc.fill_null(pickups.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
     days = since // PER_DAY[pickups.type.unit]
-    day = days - _epoch_day(month.window.start)
+    day = days - _get_epoch_day(month.window.start)
     inside = (day >= 0) & (day < len(month.window))
     keys = np.where(inside, day + 1, OUTSIDE).astype(np.int8)
-    keys[(days < _epoch_day(date.min)) | (days > _epoch_day(date.max))] = UNREADABLE
+    keys[(days < _get_epoch_day(date.min)) | (days > _get_epoch_day(date.max))] = UNREADABLE
     if pickups.null_count:
         keys[pc.is_null(pickups).to_numpy(zero_copy_only=False)] = UNREADABLE
     return keys
 
 
-def _epoch_day(day: date) -> int:
+def _get_epoch_day(day: date) -> int:
     """Days from 1970 to a day."""
     return int(np.datetime64(day, "D").astype(np.int64))
 
 
-def _leaf(footer: pq.FileMetaData, name: str) -> int:
+def _find_leaf(footer: pq.FileMetaData, name: str) -> int:
     """Position of a column among the file's leaves."""
     row_group = footer.row_group(0) if footer.num_row_groups else None
     paths = (
@@ -238,13 +248,13 @@ def _leaf(footer: pq.FileMetaData, name: str) -> int:
     return paths.index(name) if name in paths else -1
 
 
-def _is_elsewhere(row_group: Any, place: int, month: Month, days: AbstractSet[int]) -> bool:
+def _is_other_day(row_group: Any, place: int, month: Month, days: AbstractSet[int]) -> bool:
     """Whether the statistics prove that all rows are of other days of the month."""
     statistics = row_group.column(place).statistics if place >= 0 else None
     if statistics is None or not (statistics.has_min_max and statistics.has_null_count):
         return False
     try:
-        first, last = _naive(statistics.min), _naive(statistics.max)
+        first, last = _get_naive_time(statistics.min), _get_naive_time(statistics.max)
     except (ValueError, OverflowError):  # no time that Python has
         return False
     if statistics.null_count or first is None or last is None:
@@ -255,11 +265,11 @@ def _is_elsewhere(row_group: Any, place: int, month: Month, days: AbstractSet[in
     return not any(first.day <= day <= last.day for day in days)
 
 
-def _naive(value: object) -> datetime | None:
+def _get_naive_time(value: object) -> datetime | None:
     return value if isinstance(value, datetime) and value.tzinfo is None else None
 
 
-def _batches(
+def _read_batches(
     file: MonthFile, options: Options, footer: pq.FileMetaData, pickup: str, skip: set[int]
 ) -> Iterator[Batch]:
     first, read = 1, 0
@@ -276,16 +286,16 @@ def _batches(
                     yield Batch(
                         begin,
                         data.column(pickup),
-                        None if at in skip else _without_views(data),
+                        None if at in skip else _replace_views(data),
                         read + (share - read) * (begin + data.num_rows - first) // rows,
                     )
                     begin += data.num_rows
                 first, read = first + rows, share
     except (pa.ArrowException, OSError) as error:
-        raise damaged(file, error) from error
+        raise build_damage_error(file, error) from error
 
 
-def _without_views(rows: pa.RecordBatch) -> pa.RecordBatch:
+def _replace_views(rows: pa.RecordBatch) -> pa.RecordBatch:
     """The rows without view types; the raw object gets the published ones back."""
-    wanted = pa.schema([field.with_type(without_views(field.type)) for field in rows.schema])
+    wanted = pa.schema([field.with_type(replace_view_types(field.type)) for field in rows.schema])
     return rows if wanted.equals(rows.schema.remove_metadata()) else rows.cast(wanted)

@@ -10,15 +10,15 @@ from pathlib import Path
 import requests
 
 from taxi_assets.tlc.download import (
+    INVALID_URL_ERRORS,
     REMEDIES,
     TRANSIENT_STATUS,
-    UNASKABLE,
-    Origin,
+    RemoteVersion,
+    SourceLocation,
     SourceUnavailableError,
-    Version,
-    cause_of,
-    unaskable,
-    version_of,
+    build_url_error,
+    find_root_cause,
+    parse_version,
 )
 from taxi_assets.tlc.http_session import LimitedSession
 
@@ -31,7 +31,9 @@ ABSENT = frozenset({403, 404, 410})
 FIRST_BYTE = {"Range": "bytes=0-0"}
 
 
-def look_at(origin: Origin, before: Version | None = None) -> Version | None:
+def send_head_request(
+    location: SourceLocation, before: RemoteVersion | None = None
+) -> RemoteVersion | None:
     """What the server has under `origin.url`; None where it has nothing.
 
     An ETag that is another one than that of `before` is asked for twice. One that changes with
@@ -41,26 +43,26 @@ def look_at(origin: Origin, before: Version | None = None) -> Version | None:
         SourceError: it refuses, for a reason that waiting does not change.
         SourceUnavailableError: it does not answer now.
     """
-    now = _ask_for_version(origin)
+    now = _request_version(location)
     if now is None or before is None or not (now.etag and before.etag):
         return now
     if now.total in (None, before.total) and now.differs_from(before):
-        again = _ask_for_version(origin)
+        again = _request_version(location)
         if again is not None and again.etag != now.etag:
             return replace(again, etag=None)
     return now
 
 
-def _ask_for_version(origin: Origin) -> Version | None:
-    response = _ask("HEAD", origin, {})
-    if _is_refused(response.status_code):
-        response = _ask("GET", origin, FIRST_BYTE)
+def _request_version(location: SourceLocation) -> RemoteVersion | None:
+    response = _send_request("HEAD", location, {})
+    if _is_rejected(response.status_code):
+        response = _send_request("GET", location, FIRST_BYTE)
     status = response.status_code
     if status in ABSENT:
         return None
     if status in TRANSIENT_STATUS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise SourceUnavailableError(
-            f"{origin.label}: {origin.public}: the server answered {status}; it may later"
+            f"{location.label}: {location.public}: the server answered {status}; it may later"
         )
     if status not in (
         HTTPStatus.OK,
@@ -68,11 +70,11 @@ def _ask_for_version(origin: Origin) -> Version | None:
         HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,  # an empty file has no first byte
     ):
         remedy = REMEDIES.get(status, "check TAXI_SOURCE")
-        raise origin.refusal(f"the server answered {status}", remedy)
-    return version_of(response.headers, _total_of(response))
+        raise location.build_error(f"the server answered {status}", remedy)
+    return parse_version(response.headers, _get_total_size(response))
 
 
-def _is_refused(status: int) -> bool:
+def _is_rejected(status: int) -> bool:
     """Whether GET decides what HEAD answered with a status.
 
     A presigned URL is signed for GET alone: HEAD of it is forbidden, or a bad request. Servers of
@@ -84,7 +86,7 @@ def _is_refused(status: int) -> bool:
     )
 
 
-def _total_of(response: requests.Response) -> int | None:
+def _get_total_size(response: requests.Response) -> int | None:
     """Bytes of the file; None where the answer does not say.
 
     The length of an encoded body is not the file's, and 0 is what servers say to HEAD that do not
@@ -100,14 +102,16 @@ def _total_of(response: requests.Response) -> int | None:
     return int(length) or None if length.isdecimal() else None
 
 
-def _ask(method: str, origin: Origin, headers: dict[str, str]) -> requests.Response:
+def _send_request(
+    method: str, location: SourceLocation, headers: dict[str, str]
+) -> requests.Response:
     """The answer; its body is not read, and closed at once."""
     try:
         with (
             LimitedSession(TOTAL_SECONDS, TOTAL_SECONDS) as session,
             session.request(
                 method,
-                origin.url,
+                location.url,
                 headers=headers,
                 stream=True,
                 timeout=TIMEOUT,
@@ -115,25 +119,26 @@ def _ask(method: str, origin: Origin, headers: dict[str, str]) -> requests.Respo
             ) as response,
         ):
             return response
-    except UNASKABLE as error:
-        raise unaskable(error, origin) from None
+    except INVALID_URL_ERRORS as error:
+        raise build_url_error(error, location) from None
     except requests.RequestException as error:
         raise SourceUnavailableError(
-            f"{origin.label}: {origin.public}: no answer ({cause_of(error)}); it may come later"
+            f"{location.label}: {location.public}: no answer "
+            f"({find_root_cause(error)}); it may come later"
         ) from None
     except ValueError as error:  # urllib's own, of a redirect to http://[
-        raise unaskable(error, origin) from None
+        raise build_url_error(error, location) from None
 
 
-def stat_of(path: Path) -> Version | None:
+def stat_local_file(path: Path) -> RemoteVersion | None:
     """A file on this machine: its mtime (ISO, UTC) and size; None where there is none."""
     try:
         stat = path.stat()
     except (FileNotFoundError, NotADirectoryError):
         return None
-    return Version(None, modified_at(stat.st_mtime), stat.st_size)
+    return RemoteVersion(None, get_modification_time(stat.st_mtime), stat.st_size)
 
 
-def modified_at(mtime: float) -> str:
+def get_modification_time(mtime: float) -> str:
     """A file's time as it is kept and compared: ISO, UTC, whole seconds."""
     return datetime.fromtimestamp(int(mtime), UTC).isoformat()

@@ -12,27 +12,32 @@ from datetime import date
 import pyarrow as pa
 
 from taxi_assets.errors import SourceError
-from taxi_assets.lazy_partitions import bounded_map
+from taxi_assets.lazy_partitions import map_with_threads
 from taxi_assets.settings.areas import MAX_DAY_BYTES, MAX_INVALID_RATIO
-from taxi_assets.tlc.csv_blocks import Block, open_csv
+from taxi_assets.tlc.csv_blocks import Block, open_csv_month
 from taxi_assets.tlc.csv_split import (
     BLANK,
     OUTSIDE,
     UNREADABLE,
     Group,
     Unreadable,
-    day_of,
-    split_block,
+    get_day_of_key,
+    split_csv_block,
 )
 from taxi_assets.tlc.header import Header
-from taxi_assets.tlc.parquet_batches import Batch, RowsOfDay, open_parquet, split_batch
+from taxi_assets.tlc.parquet_batches import (
+    Batch,
+    RowsOfDay,
+    open_parquet_month,
+    split_parquet_batch,
+)
 from taxi_assets.tlc.source import MonthFile
-from taxi_assets.tlc.values import read_column
+from taxi_assets.tlc.values import convert_column
 
 CODEC = pa.Codec("zstd", 1)
 """125 MB of lines pack to 27 MB in 0.3 s; gzip level 1 takes six times as long."""
 
-ALL_WRONG = 1000
+MIN_HOPELESS_ROWS = 1000
 """Rows of which none can be read that are no accident but another format."""
 
 PLACES = {OUTSIDE: "other months", UNREADABLE: "unreadable rows", BLANK: "blank lines"}
@@ -80,7 +85,7 @@ class RawMonth:
 
     file: MonthFile
     days: list[date]
-    most_unreadable: float = MAX_INVALID_RATIO
+    max_invalid_ratio: float = MAX_INVALID_RATIO
     max_day_bytes: int = MAX_DAY_BYTES
     line: bytes = b""
     """Header line of a CSV month."""
@@ -109,7 +114,7 @@ class RawMonth:
         """Whether the file is Parquet, and not CSV."""
         return self.file.path.name.lower().endswith(".parquet")
 
-    def pass_over(self, progress: Callable[[str], None]) -> Iterator[PackedLines | RowsOfDay]:
+    def read_days(self, progress: Callable[[str], None]) -> Iterator[PackedLines | RowsOfDay]:
         """Every line (packed) or row that the run keeps, in file order within its place.
 
         Raises:
@@ -117,7 +122,7 @@ class RawMonth:
                 cannot be read, none of them is of the month, or a day is larger than one is.
             UnavailableError: the file was replaced meanwhile.
         """
-        self.file.refuse_replaced()
+        self.file.reject_replaced()
         self.rows.clear()
         self.unreadable.clear()
         wanted = {day.day for day in self.days} | {OUTSIDE, UNREADABLE, BLANK}
@@ -137,9 +142,9 @@ class RawMonth:
                 share = part.read * 10 // max(self.file.size, 1)
                 if share > reported:
                     reported = share
-                    progress(self._progress(part.read))
-        self.file.refuse_replaced()
-        self._refuse_unreadable()
+                    progress(self._log_progress(part.read))
+        self.file.reject_replaced()
+        self._reject_invalid_rows()
         self._reject_without_rows()
 
     def _reject_large(self, parts: Sequence[PackedLines | RowsOfDay], sizes: Counter[int]) -> None:
@@ -150,7 +155,7 @@ class RawMonth:
         for part in parts:
             sizes[part.key] += part.size
             if sizes[part.key] > self.max_day_bytes:
-                where = PLACES.get(part.key) or str(day_of(part.key, self.file.month))
+                where = PLACES.get(part.key) or str(get_day_of_key(part.key, self.file.month))
                 raise SourceError(
                     f"{self._label}: {self.file.url} has over {self.max_day_bytes:,} bytes of rows "
                     f"for {where}, more than a day may have. Nothing was stored; is this the file "
@@ -164,32 +169,32 @@ class RawMonth:
             )
 
     def _read_csv(self, wanted: set[int]) -> Generator[_Part]:
-        csv = open_csv(self.file)
+        csv = open_csv_month(self.file)
         self.line, self.header = csv.line, csv.header
 
         def work(block: Block) -> _Part:
-            split = split_block(block, csv.header, self.file.month)
-            kept = [_pack(group) for group in split.groups if group.key in wanted]
+            split = split_csv_block(block, csv.header, self.file.month)
+            kept = [_compress_group(group) for group in split.groups if group.key in wanted]
             rows = {group.key: group.rows for group in split.groups}
             last = b"" if block.data.endswith((b"\n", b"\r")) else block.data
             return _Part(kept, rows, split.unreadable, split.read, split.fewest, split.cut, last)
 
         with closing(csv.blocks) as blocks:
-            yield from bounded_map(work, blocks)
+            yield from map_with_threads(work, blocks)
 
     def _read_parquet(self, wanted: set[int]) -> Generator[_Part]:
         days = {day.day for day in self.days}
-        parquet = open_parquet(self.file, days, self.max_day_bytes)
+        parquet = open_parquet_month(self.file, days, self.max_day_bytes)
         self.schema, self.header, self.int96 = parquet.schema, parquet.header, parquet.int96
 
         def work(batch: Batch) -> _Part:
-            split = split_batch(batch, parquet.header, self.file.month, wanted)
+            split = split_parquet_batch(batch, parquet.header, self.file.month, wanted)
             return _Part(split.groups, split.rows, split.unreadable, batch.read)
 
         with closing(parquet.batches) as batches:
-            yield from bounded_map(work, batches)
+            yield from map_with_threads(work, batches)
 
-    def _progress(self, read: int) -> str:
+    def _log_progress(self, read: int) -> str:
         share = read * 10 // max(self.file.size, 1)
         return (
             f"{self._label}: {self.file_rows:,} rows, {read / 2**20:.1f} of "
@@ -200,15 +205,15 @@ class RawMonth:
     def _label(self) -> str:
         return f"{self.file.service.name} {self.file.month}"
 
-    def _refuse_unreadable(self) -> None:
+    def _reject_invalid_rows(self) -> None:
         bad = len(self.unreadable)
-        if bad <= self.file_rows * self.most_unreadable:
+        if bad <= self.file_rows * self.max_invalid_ratio:
             return
         first, unit = self.unreadable[0], "row" if self.is_parquet else "line"
         raise SourceError(
             f"{self._label}: {bad:,} of {self.file_rows:,} rows read of {self.file.url} cannot be "
             f"used, first {unit} {first.line}: {first.reason}. Nothing was stored; mend the file, "
-            f"or allow more with TAXI_MAX_INVALID_RATIO (now {self.most_unreadable:g})"
+            f"or allow more with TAXI_MAX_INVALID_RATIO (now {self.max_invalid_ratio:g})"
         )
 
     def _reject_cut(self, part: _Part, fewest: int | None) -> None:
@@ -218,7 +223,7 @@ class RawMonth:
             if part.fewest and fewest and part.fewest < fewest:
                 why = f"{part.fewest} fields, where every other row has {fewest}"
             else:
-                why = self._cut_value(part.last)
+                why = self._find_cut_value(part.last)
         if why:
             at = f"line {part.cut.line}" if part.cut else "its last line"
             raise SourceError(
@@ -226,7 +231,7 @@ class RawMonth:
                 f"({why}). Nothing was stored; get the file again from where it is published"
             )
 
-    def _cut_value(self, line: bytes) -> str:
+    def _find_cut_value(self, line: bytes) -> str:
         """Return what is wrong with the last value of a file that ends in it."""
         if self.header is None:
             return ""
@@ -235,7 +240,7 @@ class RawMonth:
         if column is None or len(fields) < len(self.header.names) or not fields[-1]:
             return ""
         labels = self.header.labels.get(column.name, {})
-        _, misfits = read_column(pa.array(fields[-1:]), column, labels, Counter())
+        _, misfits = convert_column(pa.array(fields[-1:]), column, labels, Counter())
         return f"{published}={fields[-1][:40]!r}" if len(misfits) else ""
 
     def _reject_without_rows(self) -> None:
@@ -252,17 +257,28 @@ class RawMonth:
 
     def _is_hopeless(self) -> bool:
         """Whether no row could be read, of so many that the rest need not be noted one by one."""
-        return self.most_unreadable < 1 and len(self.unreadable) == self.file_rows >= ALL_WRONG
+        return (
+            self.max_invalid_ratio < 1
+            and len(self.unreadable) == self.file_rows >= MIN_HOPELESS_ROWS
+        )
 
-    def day_rows(self, day: date) -> int:
+    def count_day_rows(self, day: date) -> int:
         """Raw rows of a day, after the pass."""
         return self.rows[day.day]
 
 
-def _pack(group: Group) -> PackedLines:
+def _compress_group(group: Group) -> PackedLines:
     return PackedLines(
         group.key, group.lines, CODEC.compress(group.lines, asbytes=True), group.rows
     )
 
 
-__all__ = ["BLANK", "OUTSIDE", "UNREADABLE", "PackedLines", "RawMonth", "RowsOfDay", "day_of"]
+__all__ = [
+    "BLANK",
+    "OUTSIDE",
+    "UNREADABLE",
+    "PackedLines",
+    "RawMonth",
+    "RowsOfDay",
+    "get_day_of_key",
+]

@@ -44,7 +44,7 @@ METERED_ONLY = (tlc.VENDOR, tlc.RATE_CODE, tlc.STORED, tlc.PAYMENT)
 
 
 @dataclass(frozen=True)
-class SampleFacts:
+class SampleCounts:
     """What a sample holds, counted while it was written."""
 
     rows: int
@@ -59,11 +59,11 @@ class SampleFacts:
     """Digest of the CSV; that of the .gz would depend on the zlib build."""
 
 
-def _weighted(weights: dict[int, int]) -> Ints:
+def _draw_weighted(weights: dict[int, int]) -> Ints:
     return np.repeat(np.array(list(weights), np.int64), list(weights.values()))
 
 
-def _quantiles(*knots: tuple[int, int]) -> Ints:
+def _draw_quantiles(*knots: tuple[int, int]) -> Ints:
     """Table of an inverse distribution: (cumulative per mille, value), straight in between."""
     steps = [(high - low, low, to - at) for (at, low), (to, high) in pairwise(knots)]
     return np.concatenate([low + rise * np.arange(n) // n for rise, low, n in steps])
@@ -74,56 +74,58 @@ HOURS = np.repeat(np.arange(24), (
     11, 7, 5, 3, 3, 6, 18, 34, 46, 48, 49, 54, 59, 62, 68, 72, 73, 75, 69, 53, 39, 32, 27, 19))
 WEEKDAYS = (95, 100, 102, 105, 108, 102, 88)
 EXTRA_OF_HOUR = np.array([[50] * 6 + [0] * 10 + [rush] * 4 + [50] * 4 for rush in (100, 0)])
-VENDORS = _weighted({1: 3, 2: 7})
-PASSENGER_COUNTS = _weighted({0: 21, 1: 739, 2: 144, 3: 38, 4: 15, 5: 26, 6: 17})
-RATE_CODES = _weighted({1: 972, 2: 15, 3: 2, 4: 2, 5: 8, 99: 1})
+VENDORS = _draw_weighted({1: 3, 2: 7})
+PASSENGER_COUNTS = _draw_weighted({0: 21, 1: 739, 2: 144, 3: 38, 4: 15, 5: 26, 6: 17})
+RATE_CODES = _draw_weighted({1: 972, 2: 15, 3: 2, 4: 2, 5: 8, 99: 1})
 JFK, NEGOTIATED = 2, 5
-PAYMENTS = _weighted({1: 73, 2: 26, 3: 1})
+PAYMENTS = _draw_weighted({1: 73, 2: 26, 3: 1})
 CARD, DISPUTE = 1, 4
 BUSY_ZONES = {41, 42, 48, 74, 75, 95, 141, 142, 161, 162, 166, 170, 186, 234, 236, 237}
-ZONES = _weighted({zone: 40 if zone in BUSY_ZONES else 1 for zone in range(1, 266)})
-HUNDREDTHS_OF_MILES = _quantiles(
+ZONES = _draw_weighted({zone: 40 if zone in BUSY_ZONES else 1 for zone in range(1, 266)})
+HUNDREDTHS_OF_MILES = _draw_quantiles(
     (0, 0), (12, 10), (50, 50), (250, 100), (500, 170), (750, 300), (900, 720), (1000, 2500))
-WAITING_SECONDS = _quantiles((0, 20), (250, 150), (500, 250), (750, 420), (950, 840), (1000, 3000))
+WAITING_SECONDS = _draw_quantiles(
+    (0, 20), (250, 150), (500, 250), (750, 420), (950, 840), (1000, 3000)
+)
 SECONDS_PER_MILE = 156
 TOLL_FROM = 900
-TIP_PER_MILLE = _quantiles((0, 0), (60, 1), (70, 100), (300, 195), (750, 200), (1000, 500))
-CONGESTION_CENTS = _weighted({250: 9, 0: 1})
-OTHER_FEES = _weighted({0: 2, 125: 1})
-OTHER_CODES = _weighted({2: 9, 1: 1})
+TIP_PER_MILLE = _draw_quantiles((0, 0), (60, 1), (70, 100), (300, 195), (750, 200), (1000, 500))
+CONGESTION_CENTS = _draw_weighted({250: 9, 0: 1})
+OTHER_FEES = _draw_weighted({0: 2, 125: 1})
+OTHER_CODES = _draw_weighted({2: 9, 1: 1})
 # fmt: on
 
 
-def _below(rng: Generator, end: int, n: int) -> Ints:
+def _draw_below(rng: Generator, end: int, n: int) -> Ints:
     return (rng.random(n) * end).astype(np.int64)
 
 
-def _draw(rng: Generator, table: Ints, n: int) -> Ints:
-    return table[_below(rng, len(table), n)]
+def _draw_choice(rng: Generator, table: Ints, n: int) -> Ints:
+    return table[_draw_below(rng, len(table), n)]
 
 
-def write_month(
+def write_sample_month(
     service: Service, month: Month, path: Path, rows: int | None = None, *, level: int = 6
-) -> SampleFacts:
+) -> SampleCounts:
     """Write a month of made-up trips of `service` to `path` as gzipped CSV.
 
     `rows` defaults to a small month, of some hundred trips a day. `path` is written in place:
     a caller who wants the file whole or not at all gives a temporary name.
     """
     if rows is None:
-        rows = _habits(service)[0] * len(month.window)
+        rows = _draw_habits(service)[0] * len(month.window)
     rng = Generator(PCG64([month.year, month.month, *service.name.encode()]))
     tally = Counter[str](null_passengers=0, zero_passengers=0, outside_month=0, negative_totals=0)
     digest = hashlib.sha256()
     with path.open("wb") as file, gzip.GzipFile("", "wb", level, file, mtime=0) as packed:
-        for text in _texts(rng, service, month, rows, tally):
+        for text in _format_texts(rng, service, month, rows, tally):
             lines = text.encode()
             digest.update(lines)
             tally["csv_bytes"] += packed.write(lines)
-    return SampleFacts(rows=rows, csv_sha256=digest.hexdigest(), **tally)
+    return SampleCounts(rows=rows, csv_sha256=digest.hexdigest(), **tally)
 
 
-def _habits(service: Service) -> tuple[int, float]:
+def _draw_habits(service: Service) -> tuple[int, float]:
     """Trips a day of a small month, and the share that lacks what only a meter records.
 
     Where trips are dispatched and not only hailed, the fleet is smaller and reports less.
@@ -132,137 +134,141 @@ def _habits(service: Service) -> tuple[int, float]:
     return (135, 0.4) if dispatched else (200, 0.07)
 
 
-def _texts(
+def _format_texts(
     rng: Generator, service: Service, month: Month, rows: int, tally: Counter[str]
 ) -> Iterator[str]:
     """Yield the header, then blocks of lines: metered trips first, the others at the end."""
     yield ",".join(service.header) + "\n"
-    unmetered = round(rows * _habits(service)[1])
-    passengers = _passengers(service) or tlc.PASSENGERS.name
+    unmetered = round(rows * _draw_habits(service)[1])
+    passengers = _draw_passengers(service) or tlc.PASSENGERS.name
     blank = NEVER_FILLED | {passengers, TRIP_TYPE, *(column.name for column in METERED_ONLY)}
     for blanks, n in ((NEVER_FILLED, rows - unmetered), (blank, unmetered)):
-        pickups = _pickups(rng, month, n)
+        pickups = _draw_pickups(rng, month, n)
         if blanks is NEVER_FILLED:
-            _stray(rng, month, pickups)
+            _move_astray(rng, month, pickups)
         for at in range(0, n, BLOCK):
-            trips = _trips(rng, service, pickups[at : at + BLOCK])
-            _count(tally, service, month, trips, blanks)
-            texts = [_spell(one, trips[one.name], blanks) for one in service.header_columns]
+            trips = _draw_trips(rng, service, pickups[at : at + BLOCK])
+            _count_facts(tally, service, month, trips, blanks)
+            texts = [_spell_values(one, trips[one.name], blanks) for one in service.header_columns]
             yield "\n".join(map(",".join, zip(*texts, strict=True))) + "\n"
 
 
-def _seconds(day: date) -> int:
+def _draw_seconds(day: date) -> int:
     return (day - date(1970, 1, 1)).days * DAY
 
 
-def _pickups(rng: Generator, month: Month, n: int) -> Ints:
+def _draw_pickups(rng: Generator, month: Month, n: int) -> Ints:
     """Draw pickups in seconds since 1970; their order wanders by 40 minutes, as the real one."""
-    days = _weighted({_seconds(day): WEEKDAYS[day.weekday()] for day in month.window})
-    pickups = _draw(rng, days, n) + _draw(rng, HOURS, n) * 3600 + _below(rng, 3600, n)
-    return pickups[np.argsort(pickups + _below(rng, 2400, n), kind="stable")]
+    days = _draw_weighted({_draw_seconds(day): WEEKDAYS[day.weekday()] for day in month.window})
+    pickups = (
+        _draw_choice(rng, days, n) + _draw_choice(rng, HOURS, n) * 3600 + _draw_below(rng, 3600, n)
+    )
+    return pickups[np.argsort(pickups + _draw_below(rng, 2400, n), kind="stable")]
 
 
-def _stray(rng: Generator, month: Month, pickups: Ints) -> None:
+def _move_astray(rng: Generator, month: Month, pickups: Ints) -> None:
     """Move a few pickups out of the month, to the days where wrong clocks put them."""
     window = month.window
     wrong = {date(2008, 12, 31), date(2009, 1, 1), window.start - ONE_DAY}
     wrong |= {window.end, window.end + ONE_DAY}
-    days = [_seconds(day) for day in sorted(wrong) if day not in window]
+    days = [_draw_seconds(day) for day in sorted(wrong) if day not in window]
     moved = np.repeat(np.array(days, np.int64), 1 + len(pickups) // 200_000)[: len(pickups)]
-    places = np.argsort(_below(rng, 1 << 40, len(pickups)), kind="stable")[: len(moved)]
-    pickups[places] = moved + _below(rng, DAY, len(moved))
+    places = np.argsort(_draw_below(rng, 1 << 40, len(pickups)), kind="stable")[: len(moved)]
+    pickups[places] = moved + _draw_below(rng, DAY, len(moved))
 
 
-def _trips(rng: Generator, service: Service, pickups: Ints) -> Trips:
+def _draw_trips(rng: Generator, service: Service, pickups: Ints) -> Trips:
     """Make the columns of `service`, by name: seconds, hundredths of miles, cents, codes, flags."""
     n = len(pickups)
-    rates = _draw(rng, RATE_CODES, n)
-    miles = _draw(rng, HUNDREDTHS_OF_MILES, n) + np.where(rates == JFK, 1500, 0)
-    seconds = miles * SECONDS_PER_MILE // 100 + _draw(rng, WAITING_SECONDS, n)
-    seconds = np.where(_below(rng, 400, n) == 0, DAY - _below(rng, 2400, n), seconds)
-    seconds = np.where(_below(rng, 500, n) == 0, -1 - _below(rng, 3600, n), seconds)
-    void = _below(rng, 200, n) == 0
+    rates = _draw_choice(rng, RATE_CODES, n)
+    miles = _draw_choice(rng, HUNDREDTHS_OF_MILES, n) + np.where(rates == JFK, 1500, 0)
+    seconds = miles * SECONDS_PER_MILE // 100 + _draw_choice(rng, WAITING_SECONDS, n)
+    seconds = np.where(_draw_below(rng, 400, n) == 0, DAY - _draw_below(rng, 2400, n), seconds)
+    seconds = np.where(_draw_below(rng, 500, n) == 0, -1 - _draw_below(rng, 3600, n), seconds)
+    void = _draw_below(rng, 200, n) == 0
     trips = {
         service.pickup_column: pickups,
-        tlc.VENDOR.name: _draw(rng, VENDORS, n),
-        _passengers(service) or tlc.PASSENGERS.name: _draw(rng, PASSENGER_COUNTS, n),
+        tlc.VENDOR.name: _draw_choice(rng, VENDORS, n),
+        _draw_passengers(service) or tlc.PASSENGERS.name: _draw_choice(rng, PASSENGER_COUNTS, n),
         tlc.RATE_CODE.name: rates,
-        tlc.PICKUP_ZONE.name: _draw(rng, ZONES, n),
-        tlc.DROPOFF_ZONE.name: _draw(rng, ZONES, n),
-        tlc.PAYMENT.name: np.where(void, DISPUTE, _draw(rng, PAYMENTS, n)),
-        **_fares(rng, pickups, rates, miles, seconds),
+        tlc.PICKUP_ZONE.name: _draw_choice(rng, ZONES, n),
+        tlc.DROPOFF_ZONE.name: _draw_choice(rng, ZONES, n),
+        tlc.PAYMENT.name: np.where(void, DISPUTE, _draw_choice(rng, PAYMENTS, n)),
+        **_compute_fares(rng, pickups, rates, miles, seconds),
     }
     for column in service.header_columns:
         if column.name not in trips:
-            trips[column.name] = _plausible(rng, column, pickups + seconds, miles)
-    _settle(rng, service, trips, void)
+            trips[column.name] = _draw_plausible_trips(rng, column, pickups + seconds, miles)
+    _settle_payment(rng, service, trips, void)
     return trips
 
 
-def _plausible(rng: Generator, column: Column, dropoffs: Ints, miles: Ints) -> Ints:
+def _draw_plausible_trips(rng: Generator, column: Column, dropoffs: Ints, miles: Ints) -> Ints:
     """Values for a column of which only the kind is known."""
     n = len(dropoffs)
     match column.kind:
         case "time":
             return dropoffs
         case "amount":
-            return _draw(rng, OTHER_FEES, n) if column.unit == tlc.FARE.unit else miles
+            return _draw_choice(rng, OTHER_FEES, n) if column.unit == tlc.FARE.unit else miles
         case "id" | "text":
-            return _draw(rng, OTHER_CODES, n)
+            return _draw_choice(rng, OTHER_CODES, n)
 
 
-def _fares(rng: Generator, pickups: Ints, rates: Ints, miles: Ints, seconds: Ints) -> Trips:
+def _compute_fares(rng: Generator, pickups: Ints, rates: Ints, miles: Ints, seconds: Ints) -> Trips:
     """Parts of the total in cents, before the tip."""
     n = len(pickups)
     weekend = (pickups // DAY + 3) % 7 // 5  # 1970-01-01 was a Thursday
     units = miles // 20 + np.clip(seconds, 0, 7200) // 240
-    fare = np.where(rates == NEGOTIATED, 1 + _below(rng, 9000, n), 250 + units * 50)
-    toll = (rates == JFK) | ((miles > TOLL_FROM) & (_below(rng, 3, n) == 0))
+    fare = np.where(rates == NEGOTIATED, 1 + _draw_below(rng, 9000, n), 250 + units * 50)
+    toll = (rates == JFK) | ((miles > TOLL_FROM) & (_draw_below(rng, 3, n) == 0))
     return {
         tlc.FARE.name: np.where(rates == JFK, 5200, fare),
         tlc.EXTRA.name: EXTRA_OF_HOUR[weekend, pickups // 3600 % 24],
         tlc.MTA_TAX.name: np.where(rates == NEGOTIATED, 0, 50),
         tlc.TOLLS.name: np.where(toll, 612, 0),
         tlc.IMPROVEMENT.name: np.full(n, 30),
-        tlc.CONGESTION.name: _draw(rng, CONGESTION_CENTS, n),
+        tlc.CONGESTION.name: _draw_choice(rng, CONGESTION_CENTS, n),
     }
 
 
-def _settle(rng: Generator, service: Service, trips: Trips, void: NDArray[np.bool_]) -> None:
+def _settle_payment(
+    rng: Generator, service: Service, trips: Trips, void: NDArray[np.bool_]
+) -> None:
     """Add the tip, turn the voids negative and sum up what the service publishes."""
     published = {column.name for column in service.header_columns if column.unit == tlc.FARE.unit}
     parts = sorted(published - NEVER_FILLED - {tlc.TIP.name, tlc.TOTAL.name})
     before_tip = sum((trips[part] for part in parts), np.zeros(len(void), np.int64))
     tipped = (trips[tlc.PAYMENT.name] == CARD) & (tlc.TIP.name in published)
-    per_mille = _draw(rng, TIP_PER_MILLE, len(void))
+    per_mille = _draw_choice(rng, TIP_PER_MILLE, len(void))
     trips[tlc.TIP.name] = np.where(tipped, before_tip * per_mille // 1000, 0)
     trips[tlc.TOTAL.name] = before_tip + trips[tlc.TIP.name]
     for amount in (*parts, tlc.TOTAL.name):
         trips[amount] = np.where(void, -trips[amount], trips[amount])
 
 
-def _passengers(service: Service) -> str | None:
+def _draw_passengers(service: Service) -> str | None:
     """Name of the passenger column, where the service publishes one."""
     names = (c.name for c in service.header_columns if service.passengers in (c.published, c.name))
     return next(names, None)
 
 
-def _count(
+def _count_facts(
     tally: Counter[str], service: Service, month: Month, trips: Trips, blanks: frozenset[str]
 ) -> None:
-    start, end = _seconds(month.window.start), _seconds(month.window.end)
+    start, end = _draw_seconds(month.window.start), _draw_seconds(month.window.end)
     pickups = trips[service.pickup_column]
     tally["outside_month"] += int(np.count_nonzero((pickups < start) | (pickups >= end)))
     if tlc.TOTAL.published in service.header:
         tally["negative_totals"] += int(np.count_nonzero(trips[tlc.TOTAL.name] < 0))
-    passengers = _passengers(service)
+    passengers = _draw_passengers(service)
     if passengers in blanks:
         tally["null_passengers"] += len(pickups)
     elif passengers:
         tally["zero_passengers"] += int(np.count_nonzero(trips[passengers] == 0))
 
 
-def _spell(column: Column, values: Ints, blanks: frozenset[str]) -> Iterable[str]:
+def _spell_values(column: Column, values: Ints, blanks: frozenset[str]) -> Iterable[str]:
     """Write the values as TLC does."""
     if column.name in blanks:
         return [""] * len(values)
@@ -270,9 +276,11 @@ def _spell(column: Column, values: Ints, blanks: frozenset[str]) -> Iterable[str
         case "time":
             days, at = np.unique(values // DAY, return_inverse=True)
             texts = days.astype("datetime64[D]").astype(str).astype(object)
-            return (texts[at] + _clocks()[values % DAY]).tolist()
+            return (texts[at] + _format_clocks()[values % DAY]).tolist()
         case "amount":
-            return map(_money if column.unit == tlc.FARE.unit else _miles, values.tolist())
+            return map(
+                _format_money if column.unit == tlc.FARE.unit else _format_miles, values.tolist()
+            )
         case "id":
             return map(str, values.tolist())
         case "text":
@@ -280,20 +288,20 @@ def _spell(column: Column, values: Ints, blanks: frozenset[str]) -> Iterable[str
 
 
 @cache
-def _clocks() -> NDArray[np.object_]:
+def _format_clocks() -> NDArray[np.object_]:
     """Texts of a day's seconds; made once, as formatting each time costs 2 s a million rows."""
     clocks = (f" {s // 3600:02d}:{s // 60 % 60:02d}:{s % 60:02d}" for s in range(DAY))
     return np.array(list(clocks), np.object_)
 
 
 @cache
-def _money(cents: int) -> str:
+def _format_money(cents: int) -> str:
     """Shortest decimal: 8, 11.8, -2.5."""
     dollars = f"{abs(cents) // 100}.{abs(cents) % 100:02d}".rstrip("0").rstrip(".")
     return f"-{dollars}" if cents < 0 else dollars
 
 
 @cache
-def _miles(hundredths: int) -> str:
+def _format_miles(hundredths: int) -> str:
     """Two decimals, no leading zero: 2.10, .20."""
     return f"{hundredths // 100 or ''}.{hundredths % 100:02d}"

@@ -39,7 +39,7 @@ BIGQUERY_TYPES: dict[Kind, str] = {
 TOTAL_AMOUNT = "total_amount"
 
 
-def name_key(published: str) -> str:
+def normalize_name(published: str) -> str:
     """What two spellings of one published name share: no blanks around it, one case."""
     return published.strip().lower()
 
@@ -93,7 +93,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Era:
+class SchemaVersion:
     """Months whose files have the same columns."""
 
     months: str
@@ -117,7 +117,7 @@ class Service:
     """New ones go to the end, so that stores grow by appending."""
     passengers: str | None = "passenger_count"
     """Column of the passenger rules; None where a service publishes none."""
-    eras: tuple[Era, ...] = ()
+    schema_versions: tuple[SchemaVersion, ...] = ()
     """Oldest first; none: all months have all columns."""
     elsewhere: tuple[str, ...] = ()
     """Published columns that the schema has no place for: they stay in the raw slices."""
@@ -129,25 +129,31 @@ class Service:
         return f"{self.name}_cab_data"
 
     @cached_property
-    def all_eras(self) -> tuple[Era, ...]:
+    def all_schema_versions(self) -> tuple[SchemaVersion, ...]:
         """The eras, or the one that all columns make."""
-        return self.eras or (Era("", tuple(column.published for column in self.columns)),)
+        return self.schema_versions or (
+            SchemaVersion("", tuple(column.published for column in self.columns)),
+        )
 
     @cached_property
     def header(self) -> tuple[str, ...]:
         """Published column names of the newest CSV months, in order."""
-        return [era for era in self.all_eras if not era.parquet][-1].header
+        return [
+            schema_version
+            for schema_version in self.all_schema_versions
+            if not schema_version.parquet
+        ][-1].header
 
     @cached_property
     def header_columns(self) -> tuple[Column, ...]:
         """The columns of `header`."""
-        return tuple(self.by_name[name_key(name)] for name in self.header)
+        return tuple(self.by_name[normalize_name(name)] for name in self.header)
 
     @cached_property
     def by_name(self) -> dict[str, Column]:
         """Column by the key of each of its names."""
         return {
-            name_key(name): column
+            normalize_name(name): column
             for column in self.columns
             for name in (column.published, column.name, *column.aliases)
         }
@@ -160,12 +166,12 @@ class Service:
     @cached_property
     def pickup_column(self) -> str:
         """Name of the pickup time from `cleaned_trips` on."""
-        return self.by_name[name_key(self.pickup)].name
+        return self.by_name[normalize_name(self.pickup)].name
 
     @cached_property
     def passengers_column(self) -> str | None:
         """Name of the passenger column from `cleaned_trips` on, if there is one."""
-        return self.by_name[name_key(self.passengers)].name if self.passengers else None
+        return self.by_name[normalize_name(self.passengers)].name if self.passengers else None
 
     @cached_property
     def total(self) -> str | None:
@@ -190,7 +196,7 @@ class Service:
         return pa.schema([(column.name, column.arrow) for column in self.columns])
 
     @cached_property
-    def published_schema(self) -> pa.Schema:
+    def build_published_schema(self) -> pa.Schema:
         """Types of the columns of `header`, under their published names."""
         columns = zip(self.header, self.header_columns, strict=True)
         return pa.schema([(name, column.arrow) for name, column in columns])
@@ -206,5 +212,5 @@ class Service:
 
     def is_due(self, name: str, month: Month) -> bool:
         """Whether a month's file should have the column of a published name."""
-        column = self.by_name.get(name_key(name))
+        column = self.by_name.get(normalize_name(name))
         return (self.since(column) if column else "") <= str(month)

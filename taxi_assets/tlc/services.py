@@ -6,7 +6,7 @@ Names, units and meanings are those of TLC's data dictionaries
 
 from __future__ import annotations
 
-from taxi_assets.tlc.schema import Column, Era, Service
+from taxi_assets.tlc.schema import Column, SchemaVersion, Service
 
 VENDOR = Column(
     "VendorID",
@@ -108,7 +108,7 @@ CONGESTION_ZONE = Column(
 )
 
 
-def _times(prefix: str, *, earlier: bool) -> tuple[Column, Column]:
+def _build_time_columns(prefix: str, *, earlier: bool) -> tuple[Column, Column]:
     def column(end: str, description: str) -> Column:
         aliases = (f"{end}_datetime", f"trip_{end}_datetime") if earlier else ()
         name = f"{prefix}_{end}_datetime"
@@ -120,24 +120,24 @@ def _times(prefix: str, *, earlier: bool) -> tuple[Column, Column]:
     )
 
 
-def _names(columns: tuple[Column, ...]) -> tuple[str, ...]:
+def _build_name_map(columns: tuple[Column, ...]) -> tuple[str, ...]:
     return tuple(column.published for column in columns)
 
 
-def _split(names: str) -> tuple[str, ...]:
+def _split_names(names: str) -> tuple[str, ...]:
     return tuple(names.split(","))
 
 
 # The columns that CSV months of 2019 to 2021 have, in their order.
 _YELLOW = (
     VENDOR,
-    *_times("tpep", earlier=True),
+    *_build_time_columns("tpep", earlier=True),
     *(PASSENGERS, DISTANCE, RATE_CODE, STORED, PICKUP_ZONE, DROPOFF_ZONE, PAYMENT),
     *(FARE, EXTRA, MTA_TAX, TIP, TOLLS, IMPROVEMENT, TOTAL, CONGESTION),
 )
 _GREEN = (
     VENDOR,
-    *_times("lpep", earlier=False),
+    *_build_time_columns("lpep", earlier=False),
     *(STORED, RATE_CODE, PICKUP_ZONE, DROPOFF_ZONE, PASSENGERS, DISTANCE),
     *(FARE, EXTRA, MTA_TAX, TIP, TOLLS, EHAIL, IMPROVEMENT, TOTAL, PAYMENT, TRIP_TYPE, CONGESTION),
 )
@@ -149,19 +149,19 @@ YELLOW = Service(
     columns=(*_YELLOW, AIRPORT, CONGESTION_ZONE),
     elsewhere=(*_POINTS, "Start_Lon", "Start_Lat", "End_Lon", "End_Lat"),
     first_month="2009-01",
-    eras=(
-        Era(
+    schema_versions=(
+        SchemaVersion(
             "2009-01 to 2009-12",
-            _split(
+            _split_names(
                 "vendor_name,Trip_Pickup_DateTime,Trip_Dropoff_DateTime,Passenger_Count,"
                 "Trip_Distance,Start_Lon,Start_Lat,Rate_Code,store_and_forward,End_Lon,End_Lat,"
                 "Payment_Type,Fare_Amt,surcharge,mta_tax,Tip_Amt,Tolls_Amt,Total_Amt"
             ),
             labels=True,
         ),
-        Era(
+        SchemaVersion(
             "2010-01 to 2014-12",
-            _split(
+            _split_names(
                 "vendor_id,pickup_datetime,dropoff_datetime,passenger_count,trip_distance,"
                 "pickup_longitude,pickup_latitude,rate_code,store_and_fwd_flag,dropoff_longitude,"
                 "dropoff_latitude,payment_type,fare_amount,surcharge,mta_tax,tip_amount,"
@@ -169,21 +169,23 @@ YELLOW = Service(
             ),
             labels=True,
         ),
-        Era(
+        SchemaVersion(
             "2015-01 to 2016-06",
-            _split(
+            _split_names(
                 "VendorID,tpep_pickup_datetime,tpep_dropoff_datetime,passenger_count,"
                 "trip_distance,pickup_longitude,pickup_latitude,RateCodeID,store_and_fwd_flag,"
                 "dropoff_longitude,dropoff_latitude,payment_type,fare_amount,extra,mta_tax,"
                 "tip_amount,tolls_amount,improvement_surcharge,total_amount"
             ),
         ),
-        Era("2016-07 to 2018-12", _names(_YELLOW[:-1])),
-        Era("2019-01 to 2021-07", _names(_YELLOW)),
-        Era("2011-01 to 2024-12", (*_names(_YELLOW), "airport_fee"), parquet=True),
-        Era(
+        SchemaVersion("2016-07 to 2018-12", _build_name_map(_YELLOW[:-1])),
+        SchemaVersion("2019-01 to 2021-07", _build_name_map(_YELLOW)),
+        SchemaVersion(
+            "2011-01 to 2024-12", (*_build_name_map(_YELLOW), "airport_fee"), parquet=True
+        ),
+        SchemaVersion(
             "since 2025-01",
-            (*_names(_YELLOW), "Airport_fee", "cbd_congestion_fee"),
+            (*_build_name_map(_YELLOW), "Airport_fee", "cbd_congestion_fee"),
             parquet=True,
         ),
     ),
@@ -199,16 +201,23 @@ GREEN = Service(
     columns=(*_GREEN, CONGESTION_ZONE),
     elsewhere=_POINTS,
     first_month="2013-08",
-    eras=(
-        Era("2013-08 to 2014-12", _split(_EARLY_GREEN + "Total_amount,Payment_type,Trip_type ")),
-        Era(
-            "2015-01 to 2016-06",
-            _split(_EARLY_GREEN + "improvement_surcharge,Total_amount,Payment_type,Trip_type "),
+    schema_versions=(
+        SchemaVersion(
+            "2013-08 to 2014-12",
+            _split_names(_EARLY_GREEN + "Total_amount,Payment_type,Trip_type "),
         ),
-        Era("2016-07 to 2018-12", _names(_GREEN[:-1])),
-        Era("2019-01 to 2021-07", _names(_GREEN)),
-        Era("2013-08 to 2024-12", _names(_GREEN), parquet=True),
-        Era("since 2025-01", (*_names(_GREEN), "cbd_congestion_fee"), parquet=True),
+        SchemaVersion(
+            "2015-01 to 2016-06",
+            _split_names(
+                _EARLY_GREEN + "improvement_surcharge,Total_amount,Payment_type,Trip_type "
+            ),
+        ),
+        SchemaVersion("2016-07 to 2018-12", _build_name_map(_GREEN[:-1])),
+        SchemaVersion("2019-01 to 2021-07", _build_name_map(_GREEN)),
+        SchemaVersion("2013-08 to 2024-12", _build_name_map(_GREEN), parquet=True),
+        SchemaVersion(
+            "since 2025-01", (*_build_name_map(_GREEN), "cbd_congestion_fee"), parquet=True
+        ),
     ),
 )
 

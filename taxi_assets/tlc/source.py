@@ -19,34 +19,46 @@ from urllib.parse import SplitResult, unquote, urlsplit
 from taxi_assets.date_ranges import Month
 from taxi_assets.errors import SourceError
 from taxi_assets.redaction import redact_value
-from taxi_assets.settings.addresses import source_complaint
+from taxi_assets.settings.addresses import find_source_problem
 from taxi_assets.settings.areas import SAMPLE, LimitSettings
-from taxi_assets.settings.private_folders import make_private
-from taxi_assets.tlc.cache import MonthFile, keep, keep_note, locked, read_note, remembered_sha256
+from taxi_assets.settings.private_folders import make_private_folder
+from taxi_assets.tlc.cache import (
+    MonthFile,
+    commit_sidecar,
+    commit_to_cache,
+    get_cached_sha256,
+    hold_download_lock,
+    read_sidecar,
+)
 from taxi_assets.tlc.download import (
     MIB,
-    Origin,
     Partial,
     Progress,
+    RemoteVersion,
+    SourceLocation,
     SourceUnavailableError,
     Transfer,
-    Version,
-    download,
-    sha256_of,
+    download_file,
+    start_sha256,
 )
-from taxi_assets.tlc.integrity import check_start, check_whole, decode, is_encoded
-from taxi_assets.tlc.probe import look_at, modified_at, stat_of
-from taxi_assets.tlc.sample import LABEL, write_month
+from taxi_assets.tlc.integrity import (
+    check_complete,
+    check_file_start,
+    decode_content,
+    is_content_encoded,
+)
+from taxi_assets.tlc.probe import get_modification_time, send_head_request, stat_local_file
+from taxi_assets.tlc.sample import LABEL, write_sample_month
 from taxi_assets.tlc.schema import Service
 
-__all__ = ["MonthFile", "fetch", "look", "place"]
+__all__ = ["MonthFile", "describe_location", "fetch_month_file", "probe_month_file"]
 
 SUFFIXES = (".csv.gz", ".csv", ".parquet")
 NAMES_SHOWN = 4
 DEFAULT_LIMITS = LimitSettings()
 
 
-def fetch(  # noqa: PLR0913 - one call from one place
+def fetch_month_file(  # noqa: PLR0913 - one call from one place
     template: str,
     service: Service,
     month: Month,
@@ -76,24 +88,24 @@ def fetch(  # noqa: PLR0913 - one call from one place
 
     """
     downloads = home.absolute() / "downloads"
-    make_private(downloads)
+    make_private_folder(downloads)
     job = _Job(service, month, downloads, progress, must_confirm, limits)
     if template == SAMPLE:
         return job.sample()
     address = job.render(template)
-    if _is_http(address):
+    if _is_http_url(address):
         return job.http(template, address)
-    return job.local(_path_of(address))
+    return job.local(_resolve_path(address))
 
 
-def look(
+def probe_month_file(
     template: str,
     service: Service,
     month: Month,
     *,
-    before: Version | None = None,
+    before: RemoteVersion | None = None,
     home: Path | None = None,
-) -> Version | None:
+) -> RemoteVersion | None:
     """What the source has of `month`, by one HEAD or stat; None where it is not published.
 
     Of the sample, which has every month and never changes, nothing is said.
@@ -111,32 +123,35 @@ def look(
         SourceUnavailableError: the server does not answer now.
     """
     if template == SAMPLE:
-        return Version()
+        return RemoteVersion()
     job = _Job(service, month, (home or Path()).absolute() / "downloads", lambda _: None)
     address = job.render(template)
-    if _is_http(address):
-        return look_at(Origin(job.label, redact_value(address), address), before)
-    path = _path_of(address)
+    if _is_http_url(address):
+        return send_head_request(SourceLocation(job.label, redact_value(address), address), before)
+    path = _resolve_path(address)
     try:
-        version = stat_of(path)
+        version = stat_local_file(path)
         if version is None or home is None or not path.is_file():
             return version
-        return replace(version, etag=_etag(job.sha256_of_local(path, Origin(job.label, str(path)))))
+        return replace(
+            version,
+            etag=_build_local_etag(job.hash_local_file(path, SourceLocation(job.label, str(path)))),
+        )
     except PermissionError as error:
-        raise Origin(job.label, str(path)).refusal(
+        raise SourceLocation(job.label, str(path)).build_error(
             f"{error.strerror}", "give this user access"
         ) from None
 
 
-def place(template: str, service: Service, month: Month) -> str:
+def describe_location(template: str, service: Service, month: Month) -> str:
     """URL without credentials, or path, of a month's file."""
     job = _Job(service, month, Path(), lambda _: None)
     address = job.render(template)
-    is_http = _is_http(address)
-    return redact_value(address) if is_http else str(_path_of(address))
+    is_http = _is_http_url(address)
+    return redact_value(address) if is_http else str(_resolve_path(address))
 
 
-def _is_http(address: str) -> bool:
+def _is_http_url(address: str) -> bool:
     """Whether a month's address is a URL to ask a server for, and not a path."""
     return re.match(r"https?://", address, re.IGNORECASE) is not None
 
@@ -162,11 +177,11 @@ class _Job:
         Raises:
             SourceError: the template is malformed. Its parts are not shown.
         """
-        if complaint := source_complaint(template):
+        if complaint := find_source_problem(template):
             raise SourceError(f"{self.label}: TAXI_SOURCE {complaint}; correct it")
-        return self.fill_in(template)
+        return self.fill_template(template)
 
-    def fill_in(self, template: str) -> str:
+    def fill_template(self, template: str) -> str:
         year, month = str(self.month).split("-")
         for name, value in (("service", self.service.name), ("year", year), ("month", month)):
             template = template.replace(f"{{{name}}}", value)
@@ -175,51 +190,53 @@ class _Job:
     def sample(self) -> MonthFile:
         name = f"{self.service.name}_tripdata_{self.month}.csv.gz"
         path = self.downloads / "sample" / name
-        with locked(path, self.label, self.progress):
+        with hold_download_lock(path, self.label, self.progress):
             kept = self.kept(path, synthetic=True)
             if kept:
                 return kept
             part = path.with_name(f"part-{name}")
-            write_month(self.service, self.month, part)
-            made = self.file_at(part, f"{LABEL} {self.label}", sha256_of(part).hexdigest())
-            return keep(part, replace(made, path=path, synthetic=True))
+            write_sample_month(self.service, self.month, part)
+            made = self.file_at(part, f"{LABEL} {self.label}", start_sha256(part).hexdigest())
+            return commit_to_cache(part, replace(made, path=path, synthetic=True))
 
     def local(self, path: Path) -> MonthFile:
-        origin = Origin(self.label, str(path))
-        suffix = _suffix(path.name, origin)
+        location = SourceLocation(self.label, str(path))
+        suffix = _find_suffix(path.name, location)
         try:
             if not path.is_file():
-                raise origin.refusal(*_absence(path))
-            check_start(path, suffix, origin, self.service, self.month)
+                raise location.build_error(*_describe_absence(path))
+            check_file_start(path, suffix, location, self.service, self.month)
             if suffix == ".parquet":
-                check_whole(path, suffix, origin, self.service, self.month)
-            sha256 = self.sha256_of_local(path, origin)
-            return replace(self.file_at(path, str(path), sha256), etag=_etag(sha256))
+                check_complete(path, suffix, location, self.service, self.month)
+            sha256 = self.hash_local_file(path, location)
+            return replace(self.file_at(path, str(path), sha256), etag=_build_local_etag(sha256))
         except PermissionError as error:
             found = f"{error.strerror} ({error.filename})"
-            raise origin.refusal(found, "give this user access") from None
+            raise location.build_error(found, "give this user access") from None
 
-    def sha256_of_local(self, path: Path, origin: Origin) -> str:
-        memory = self.downloads / "local" / f"{path.name}-{_short_hash(str(path))}"
-        with locked(memory, self.label, self.progress):
-            return remembered_sha256(path, memory, origin)
+    def hash_local_file(self, path: Path, location: SourceLocation) -> str:
+        memory = self.downloads / "local" / f"{path.name}-{_hash_shortly(str(path))}"
+        with hold_download_lock(memory, self.label, self.progress):
+            return get_cached_sha256(path, memory, location)
 
     def http(self, template: str, url: str) -> MonthFile:
-        origin = Origin(self.label, redact_value(url), url)
+        location = SourceLocation(self.label, redact_value(url), url)
         parts = urlsplit(template)
-        folder = self.downloads / self.service.name / _folder_of(parts)
-        path = folder / self.name_of(PurePosixPath(parts.path).name, origin)
-        with locked(path, self.label, self.progress, self.limits.download_timeout_seconds):
+        folder = self.downloads / self.service.name / _choose_folder(parts)
+        path = folder / self.build_file_name(PurePosixPath(parts.path).name, location)
+        with hold_download_lock(
+            path, self.label, self.progress, self.limits.download_timeout_seconds
+        ):
             part = Partial(path.with_name(f"{path.name}.part"))
             kept = self.kept(path)
             if kept is None:
-                self.drop_unconfirmed(part, origin)
-                return self.bring(origin, part, path)
-            differs = self.differs(kept, origin)
+                self.discard_unconfirmed(part, location)
+                return self.bring(location, part, path)
+            differs = self.differs(kept, location)
             if differs is False:
                 return kept
             try:
-                return self.bring(origin, part, path, kept)
+                return self.bring(location, part, path, kept)
             except (SourceError, SourceUnavailableError) as error:
                 if differs or self.must_confirm:
                     raise
@@ -227,30 +244,30 @@ class _Job:
                 return kept
 
     def bring(
-        self, origin: Origin, part: Partial, path: Path, kept: MonthFile | None = None
+        self, location: SourceLocation, part: Partial, path: Path, kept: MonthFile | None = None
     ) -> MonthFile:
         """Download, and commit to the cache what differs from the file kept there."""
-        came = self.obtain(origin, part, _suffix(path.name, origin))
+        came = self.obtain(location, part, _find_suffix(path.name, location))
         version = came.version
         stamps = (came.size, came.sha256, version.etag, version.last_modified)
         if kept and kept.sha256 == came.sha256:
             part.discard()
-            self.progress(f"{self.label}: {origin.public} is the same file as before")
+            self.progress(f"{self.label}: {location.public} is the same file as before")
             same = replace(kept, etag=version.etag, last_modified=version.last_modified)
-            return keep_note(same)
+            return commit_sidecar(same)
         written = part.path.stat().st_mtime_ns
-        whole = MonthFile(self.service, self.month, path, origin.public, *stamps, False, written)
-        keep(part.path, whole)
+        whole = MonthFile(self.service, self.month, path, location.public, *stamps, False, written)
+        commit_to_cache(part.path, whole)
         part.discard()
         return whole
 
-    def drop_unconfirmed(self, part: Partial, origin: Origin) -> None:
+    def discard_unconfirmed(self, part: Partial, location: SourceLocation) -> None:
         """Discard a download that a killed run had finished, unless the server still has it."""
         if not part.is_complete():
             return
         _, version = part.kept()
         try:
-            now = look_at(origin, version)
+            now = send_head_request(location, version)
         except (SourceError, SourceUnavailableError):
             if self.must_confirm:
                 raise
@@ -258,13 +275,13 @@ class _Job:
         if now is None or now.differs_from(version) is not False:
             part.discard()
 
-    def differs(self, kept: MonthFile, origin: Origin) -> bool | None:
+    def differs(self, kept: MonthFile, location: SourceLocation) -> bool | None:
         """Whether the server has another version than the kept one; None where it cannot tell."""
-        before = Version(kept.etag, kept.last_modified, kept.size)
+        before = RemoteVersion(kept.etag, kept.last_modified, kept.size)
         try:
-            now = look_at(origin, before)
+            now = send_head_request(location, before)
             if now is None:
-                raise origin.refusal("the server has it no more", "check TAXI_SOURCE")
+                raise location.build_error("the server has it no more", "check TAXI_SOURCE")
         except (SourceError, SourceUnavailableError) as error:
             if self.must_confirm:
                 raise
@@ -273,35 +290,35 @@ class _Job:
         differs = now.differs_from(before)
         if differs:
             when = f", {now.last_modified}" if now.last_modified else ""
-            self.progress(f"{self.label}: {origin.public} was restated{when}: it is fetched anew")
+            self.progress(f"{self.label}: {location.public} was restated{when}: it is fetched anew")
         elif differs is None:
             self.progress(
-                f"{self.label}: {origin.public} comes without an ETag or time that could confirm "
+                f"{self.label}: {location.public} comes without an ETag or time that could confirm "
                 f"the file kept here: it is downloaded again ({kept.size / MIB:.1f} MiB) and "
                 "compared"
             )
         return differs
 
-    def name_of(self, pattern: str, origin: Origin) -> str:
+    def build_file_name(self, pattern: str, location: SourceLocation) -> str:
         """File name that no other month of the template has."""
-        name = re.sub(r"[^A-Za-z0-9._-]+", "_", unquote(self.fill_in(pattern)))
-        _suffix(name, origin)
+        name = re.sub(r"[^A-Za-z0-9._-]+", "_", unquote(self.fill_template(pattern)))
+        _find_suffix(name, location)
         own = "{year}" in pattern and "{month}" in pattern
         return name if own else f"{self.month}_{name}"
 
-    def obtain(self, origin: Origin, part: Partial, suffix: str) -> Transfer:
+    def obtain(self, location: SourceLocation, part: Partial, suffix: str) -> Transfer:
         """Download and check; what fails the check is not gone on from."""
 
         def refuse_early() -> None:
-            with _discarding(part):
-                check_start(part.path, suffix, origin, self.service, self.month)
+            with _discard_on_error(part):
+                check_file_start(part.path, suffix, location, self.service, self.month)
 
         def attempt() -> Transfer:
-            transfer = download(origin, part, self.progress, refuse_early, self.limits)
-            with _discarding(part):
-                if transfer.encoding == "gzip" and is_encoded(part.path, suffix):
-                    transfer = self.decoded(origin, part, transfer)
-                check_whole(part.path, suffix, origin, self.service, self.month)
+            transfer = download_file(location, part, self.progress, refuse_early, self.limits)
+            with _discard_on_error(part):
+                if transfer.encoding == "gzip" and is_content_encoded(part.path, suffix):
+                    transfer = self.decoded(location, part, transfer)
+                check_complete(part.path, suffix, location, self.service, self.month)
             return transfer
 
         mended = part.kept()[0] > 0
@@ -313,22 +330,22 @@ class _Job:
             self.progress(f"{error}; its first part was of an earlier run: again from the start")
         return attempt()
 
-    def decoded(self, origin: Origin, part: Partial, came: Transfer) -> Transfer:
+    def decoded(self, location: SourceLocation, part: Partial, came: Transfer) -> Transfer:
         """Undo the Content-Encoding that a server applied though identity was asked for."""
         plain = part.path.with_name(f"part-{part.path.name.removesuffix('.part')}")
         try:
-            decode(part.path, plain, self.limits.max_download_bytes, origin)
+            decode_content(part.path, plain, self.limits.max_download_bytes, location)
             part.discard()  # its note describes the encoded bytes
             plain.replace(part.path)
         finally:
             plain.unlink(missing_ok=True)
-        size, sha256 = part.path.stat().st_size, sha256_of(part.path).hexdigest()
+        size, sha256 = part.path.stat().st_size, start_sha256(part.path).hexdigest()
         return replace(came, size=size, sha256=sha256)
 
     def file_at(self, path: Path, url: str, sha256: str) -> MonthFile:
         """File whose origin is this machine, not a server."""
         stat = path.stat()
-        stamps = (stat.st_size, sha256, None, modified_at(stat.st_mtime))
+        stamps = (stat.st_size, sha256, None, get_modification_time(stat.st_mtime))
         return MonthFile(
             self.service, self.month, path, url, *stamps, False, mtime_ns=stat.st_mtime_ns
         )
@@ -336,7 +353,7 @@ class _Job:
     def kept(self, path: Path, *, synthetic: bool = False) -> MonthFile | None:
         """File that an earlier run kept, if it is there in the size noted."""
         try:
-            note, stat = read_note(path), path.stat()
+            note, stat = read_sidecar(path), path.stat()
             if stat.st_size == note["size"]:
                 kept = MonthFile(self.service, self.month, path, synthetic=synthetic, **note)
                 return replace(kept, mtime_ns=stat.st_mtime_ns)
@@ -345,7 +362,7 @@ class _Job:
         return None
 
 
-def _path_of(address: str) -> Path:
+def _resolve_path(address: str) -> Path:
     """Absolute path of a path or `file://` URL."""
     if address[:7].lower() != "file://":
         return Path(address).expanduser().absolute()
@@ -353,32 +370,32 @@ def _path_of(address: str) -> Path:
     return Path(unquote(slash + path))
 
 
-def _folder_of(template: SplitResult) -> str:
+def _choose_folder(template: SplitResult) -> str:
     """Folder of a template's downloads: a new password moves nothing, any other change does."""
     place = template._replace(netloc=template.netloc.rpartition("@")[2])
-    return _short_hash(place.geturl())
+    return _hash_shortly(place.geturl())
 
 
-def _etag(sha256: str) -> str:
+def _build_local_etag(sha256: str) -> str:
     """ETag of a local file: a sensor's cursor holds those of all months."""
     return sha256[:32]
 
 
-def _short_hash(text: str) -> str:
+def _hash_shortly(text: str) -> str:
     return hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:12]
 
 
-def _suffix(name: str, origin: Origin) -> str:
+def _find_suffix(name: str, location: SourceLocation) -> str:
     for suffix in SUFFIXES:
         if name.lower().endswith(suffix):
             return suffix
-    raise origin.refusal(
+    raise location.build_error(
         f"the file name {name!r} is of no known type",
         f"set TAXI_SOURCE to a path or URL that ends in {', '.join(SUFFIXES)}",
     )
 
 
-def _absence(path: Path) -> tuple[str, str]:
+def _describe_absence(path: Path) -> tuple[str, str]:
     """Tell what is found where no file is, and the remedy."""
     if path.exists():
         return "is not a file", "set TAXI_SOURCE to a template of files"
@@ -393,7 +410,7 @@ def _absence(path: Path) -> tuple[str, str]:
 
 
 @contextmanager
-def _discarding(part: Partial) -> Generator[None]:
+def _discard_on_error(part: Partial) -> Generator[None]:
     try:
         yield
     except SourceError:

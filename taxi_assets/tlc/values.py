@@ -16,8 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from taxi_assets.tlc.arrow_types import is_text, plain, plain_type, storable_text
-from taxi_assets.tlc.null_marks import without_null_marks
+from taxi_assets.tlc.arrow_types import (
+    convert_to_plain,
+    find_storable_text,
+    get_plain_type,
+    is_text_type,
+)
+from taxi_assets.tlc.null_marks import replace_null_marks
 from taxi_assets.tlc.schema import ARROW_TYPES, Column, Kind
 
 FIRST_TIME = pa.scalar(datetime(1, 1, 1), pa.timestamp("us"))  # noqa: DTZ001 - New York wall time
@@ -31,26 +36,26 @@ MAX_AMOUNT = 1e18
 """Dollars or miles, either sign. PostgreSQL fails a query whose sum is past 1.8e308."""
 
 
-def _matching(values: pa.Array, pattern: str) -> pa.Array:
+def _match_pattern(values: pa.Array, pattern: str) -> pa.Array:
     return pc.if_else(pc.match_substring_regex(values, pattern), values, None)
 
 
-def _to_ids(values: pa.Array) -> pa.Array:
+def _parse_ids(values: pa.Array) -> pa.Array:
     # A column of ids has few distinct ones: 44,000 rows in 1 ms, and in 14 ms row by row.
     encoded = values.dictionary_encode()
-    return _each_to_id(encoded.dictionary).take(encoded.indices)
+    return _parse_each_id(encoded.dictionary).take(encoded.indices)
 
 
-def _each_to_id(values: pa.Array) -> pa.Array:
-    digits = pc.replace_substring_regex(_matching(values, WHOLE), r"\.0*$", "")
+def _parse_each_id(values: pa.Array) -> pa.Array:
+    digits = pc.replace_substring_regex(_match_pattern(values, WHOLE), r"\.0*$", "")
     digits = pc.replace_substring_regex(digits, r"^(-?)0+(\d)", r"\1\2")
-    numbers = _matching(digits, r"^-?\d{1,19}$").cast(pa.decimal128(38, 0))
+    numbers = _match_pattern(digits, r"^-?\d{1,19}$").cast(pa.decimal128(38, 0))
     fits = pc.and_(pc.less_equal(numbers, LARGEST), pc.greater_equal(numbers, -LARGEST - 1))
     return pc.if_else(fits, numbers, None).cast(pa.int64())
 
 
-def _to_amounts(values: pa.Array) -> pa.Array:
-    numbers = _matching(values, DECIMAL).cast(pa.float64())
+def _parse_amounts(values: pa.Array) -> pa.Array:
+    numbers = _match_pattern(values, DECIMAL).cast(pa.float64())
     return pc.if_else(is_amount(numbers), numbers, None)
 
 
@@ -59,7 +64,7 @@ def is_amount(numbers: pa.Array) -> pa.Array:
     return pc.less_equal(pc.abs(numbers), MAX_AMOUNT)
 
 
-def to_times(values: pa.Array) -> pa.Array:
+def parse_times(values: pa.Array) -> pa.Array:
     """Times of texts as TLC writes them; null where one is not."""
     times = pc.strptime(values, FORMAT, "s", error_is_null=True)
     # strptime reads February 30 as March 2, and a day of one digit.
@@ -70,9 +75,9 @@ def to_times(values: pa.Array) -> pa.Array:
 
 
 OF_TEXT: dict[Kind, Callable[[pa.Array], pa.Array]] = {
-    "id": _to_ids,
-    "amount": _to_amounts,
-    "time": to_times,
+    "id": _parse_ids,
+    "amount": _parse_amounts,
+    "time": parse_times,
     "text": lambda values: values,
 }
 
@@ -92,7 +97,7 @@ def decode_labels(
     at = pc.index_in(capitals, value_set=pa.array(list(labels), pa.string()))
     found = pa.array(list(labels.values()), pa.string()).take(at)
     if column.kind == "id":
-        found = pc.coalesce(found, _matching(distinct, WHOLE))
+        found = pc.coalesce(found, _match_pattern(distinct, WHOLE))
     left = distinct.filter(pc.is_null(found))
     if len(left):
         for one in values.filter(pc.is_in(values, left)).value_counts().to_pylist():
@@ -100,10 +105,10 @@ def decode_labels(
     return found.take(encoded.indices)
 
 
-def accepts(column: Column, found: pa.DataType, *, labels: bool) -> bool:
+def accepts_type(column: Column, found: pa.DataType, *, labels: bool) -> bool:
     """Return whether values of an Arrow type can be those of a column at all."""
-    found = plain_type(found)
-    if types.is_null(found) or is_text(found):
+    found = get_plain_type(found)
+    if types.is_null(found) or is_text_type(found):
         return True
     number = types.is_integer(found) or types.is_floating(found) or types.is_decimal(found)
     match column.kind:
@@ -116,7 +121,7 @@ def accepts(column: Column, found: pa.DataType, *, labels: bool) -> bool:
             return number
 
 
-def read_column(
+def convert_column(
     values: pa.Array, column: Column, labels: Mapping[str, str], unknown: Counter[str]
 ) -> tuple[pa.Array, list[int]]:
     """Return published values in a column's type, and where one has no equal there.
@@ -138,38 +143,38 @@ def read_column(
             misfits.update(pc.indices_nonzero(lost).to_pylist())
         return after
 
-    values = without_null_marks(plain(values), labels)
-    if is_text(values.type):
-        values = step(values, storable_text(values))
+    values = replace_null_marks(convert_to_plain(values), labels)
+    if is_text_type(values.type):
+        values = step(values, find_storable_text(values))
     elif labels and column.kind == "text":
         values = values.cast(pa.string())
-    if labels and is_text(values.type):
+    if labels and is_text_type(values.type):
         values = decode_labels(values, column, labels, unknown)
-    return step(values, converted(values, column)), sorted(misfits)
+    return step(values, convert_values(values, column)), sorted(misfits)
 
 
-def converted(values: pa.Array, column: Column) -> pa.Array:
+def convert_values(values: pa.Array, column: Column) -> pa.Array:
     """Values in a column's type; null where one has no equal there."""
     if types.is_null(values.type):
         return pa.nulls(len(values), column.arrow)
-    if is_text(values.type):
+    if is_text_type(values.type):
         return OF_TEXT[column.kind](values)
     return OF_ARROW[column.kind](values)
 
 
-def _ids_of_numbers(values: pa.Array) -> pa.Array:
+def _convert_numbers_to_ids(values: pa.Array) -> pa.Array:
     try:
         return values.cast(pa.int64())
     except pa.ArrowInvalid:
         pass
     if not types.is_floating(values.type):
-        return _to_ids(values.cast(pa.string()))
+        return _parse_ids(values.cast(pa.string()))
     numbers = values.cast(pa.float64())
     whole = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), 2.0**63))
     return pc.if_else(whole, numbers, None).cast(pa.int64())
 
 
-def _amounts_of_numbers(values: pa.Array) -> pa.Array:
+def _convert_numbers_to_amounts(values: pa.Array) -> pa.Array:
     try:
         numbers = values.cast(pa.float64())
     except pa.ArrowInvalid:  # an integer that no double equals
@@ -182,7 +187,7 @@ def _amounts_of_numbers(values: pa.Array) -> pa.Array:
     return numbers
 
 
-def _times_of_timestamps(values: pa.Array) -> pa.Array:
+def _convert_timestamps(values: pa.Array) -> pa.Array:
     wanted = ARROW_TYPES["time"]
     try:
         times = values.cast(wanted)
@@ -200,8 +205,8 @@ def _times_of_timestamps(values: pa.Array) -> pa.Array:
 
 
 OF_ARROW: dict[Kind, Callable[[pa.Array], pa.Array]] = {
-    "id": _ids_of_numbers,
-    "amount": _amounts_of_numbers,
-    "time": _times_of_timestamps,
-    "text": lambda values: _ids_of_numbers(values).cast(pa.string()),
+    "id": _convert_numbers_to_ids,
+    "amount": _convert_numbers_to_amounts,
+    "time": _convert_timestamps,
+    "text": lambda values: _convert_numbers_to_ids(values).cast(pa.string()),
 }

@@ -11,12 +11,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.date_ranges import Window
+from taxi_assets.date_ranges import DateRange
 from taxi_assets.settings.rule_names import DEFAULT_RULES
-from taxi_assets.tlc.header import header_of_slice
+from taxi_assets.tlc.header import parse_stored_header
 from taxi_assets.tlc.schema import TOTAL_AMOUNT, Service
-from taxi_assets.trips.parse import UnreadableValue, parse
-from taxi_assets.trips.rules import drop
+from taxi_assets.trips.parse import InvalidValue, parse_partition
+from taxi_assets.trips.rules import apply_rules
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Cleaned:
     raw_rows: int
     dropped: dict[str, int]
     """Rows by rule, and unreadable ones; every reason is there, also with 0."""
-    unreadable: list[UnreadableValue]
+    unreadable: list[InvalidValue]
     unknown_labels: Mapping[str, int] = field(default_factory=dict[str, int])
     """Rows by `column=label` that TLC's dictionary does not have; null in the frame."""
     rules: Sequence[str] = DEFAULT_RULES
@@ -40,7 +40,7 @@ ROW_LIMIT = "row_limit"
 """Name under which rows past a limit count as dropped."""
 
 
-def clean(
+def clean_partition(
     content: pa.Buffer | pa.Table,
     service: Service,
     rules: Sequence[str] = DEFAULT_RULES,
@@ -51,27 +51,27 @@ def clean(
     Of the rows they leave, the first `row_limit` stay.
 
     Raises:
-        DayRefusedError: the slice's columns are not the service's.
+        PartitionRejectedError: the slice's columns are not the service's.
     """
-    parsed = parse(content, service)
-    table, dropped = drop(parsed.table, service, rules)
+    parsed = parse_partition(content, service)
+    table, dropped = apply_rules(parsed.table, service, rules)
     dropped["unreadable"] = len(parsed.unreadable)
     if row_limit is not None:
         dropped[ROW_LIMIT] = max(table.num_rows - row_limit, 0)
         table = table.slice(0, row_limit)
     raw_rows = parsed.table.num_rows + len(parsed.unreadable)
     return Cleaned(
-        to_frame(table),
+        convert_to_frame(table),
         raw_rows,
         dropped,
         parsed.unreadable,
         parsed.unknown_labels,
         rules,
-        header_of_slice(content, service).published,
+        parse_stored_header(content, service).published,
     )
 
 
-def to_frame(table: pa.Table) -> pd.DataFrame:
+def convert_to_frame(table: pa.Table) -> pd.DataFrame:
     """The frame with nullable types: Int64, float64, datetime64[us], string."""
     types: dict[pa.DataType, Any] = {
         pa.int64(): pd.Int64Dtype(),
@@ -81,21 +81,21 @@ def to_frame(table: pa.Table) -> pd.DataFrame:
     return frame
 
 
-def to_table(frame: pd.DataFrame, service: Service) -> pa.Table:
+def convert_to_table(frame: pd.DataFrame, service: Service) -> pa.Table:
     """The frame as Arrow in the service's schema; pandas' own metadata stays with it."""
     return pa.Table.from_pandas(frame, service.arrow_schema, preserve_index=False, nthreads=1)
 
 
-def total_of(table: pa.Table) -> float | None:
+def sum_total_amount(table: pa.Table) -> float | None:
     """Sum of `total_amount`, dollars and cents; None in a service without it."""
     if TOTAL_AMOUNT not in table.schema.names:
         return None
     return round(float(pc.sum(table[TOTAL_AMOUNT]).as_py() or 0.0), 2)
 
 
-def outside(frame: pd.DataFrame, day: date, service: Service) -> int:
+def find_outside_values(frame: pd.DataFrame, day: date, service: Service) -> int:
     """Rows whose pickup does not lie in the day."""
-    window = Window.of_day(day)
+    window = DateRange.of_day(day)
     pickup = frame[service.pickup_column]
     inside = (pickup >= pd.Timestamp(window.start)) & (pickup < pd.Timestamp(window.end))
     return int((~inside).sum())

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from taxi_assets.tlc.arrow_types import children, is_text
+from taxi_assets.tlc.arrow_types import is_text_type, list_child_types
 
 
 class ContentHash:
@@ -66,38 +66,40 @@ class _ColumnHash:
             array = array.dictionary_decode()
         rows = len(array)
         if array.null_count and not types.is_null(array.type):
-            self.nulls.update((np.flatnonzero(_is_null(array)) + self.rows).astype("<i8").tobytes())
-        self._add(array)
+            self.nulls.update(
+                (np.flatnonzero(_find_nulls(array)) + self.rows).astype("<i8").tobytes()
+            )
+        self._add_array(array)
         self.rows += rows
 
-    def _add(self, array: pa.Array) -> None:
+    def _add_array(self, array: pa.Array) -> None:
         kind = array.type
         if types.is_null(kind):
             return
-        parts = children(array)
+        parts = list_child_types(array)
         if parts is not None:
             if not types.is_struct(kind):
-                self.lengths.update(_lengths(array).tobytes())
+                self.lengths.update(_measure_lengths(array).tobytes())
             self.children = self.children or [_ColumnHash() for _ in parts]
             for child, part in zip(self.children, parts, strict=True):
                 child.update(part)
         elif types.is_boolean(kind):
-            self._add(array.cast(pa.uint8()))
-        elif is_text(kind) or not _has_width(kind):
+            self._add_array(array.cast(pa.uint8()))
+        elif is_text_type(kind) or not _has_fixed_width(kind):
             texts = array.cast(pa.large_binary(), safe=False)
             present = pc.fill_null(texts, b"")
             self.lengths.update(pc.binary_length(present).to_numpy().tobytes())
             self.values.update(b"".join(present.to_pylist()))
         else:
-            self.values.update(_fixed(array))
+            self.values.update(_get_fixed_values(array))
 
 
-def _is_null(array: pa.Array) -> npt.NDArray[np.bool_]:
+def _find_nulls(array: pa.Array) -> npt.NDArray[np.bool_]:
     nulls: npt.NDArray[np.bool_] = array.is_null().to_numpy(zero_copy_only=False)
     return nulls
 
 
-def _lengths(array: pa.Array) -> npt.NDArray[np.int64]:
+def _measure_lengths(array: pa.Array) -> npt.NDArray[np.int64]:
     """How many values each list or map of an array has; a null has none."""
     if types.is_map(array.type):
         entry = pa.struct([array.type.key_field, array.type.item_field])
@@ -106,12 +108,12 @@ def _lengths(array: pa.Array) -> npt.NDArray[np.int64]:
     return np.asarray(lengths.to_numpy(zero_copy_only=False), np.int64)
 
 
-def _has_width(kind: pa.DataType) -> bool:
+def _has_fixed_width(kind: pa.DataType) -> bool:
     """Whether all values of a type have the same number of bytes."""
     return types.is_primitive(kind) or types.is_decimal(kind) or types.is_fixed_size_binary(kind)
 
 
-def _fixed(array: pa.Array) -> Any:
+def _get_fixed_values(array: pa.Array) -> Any:
     """Values of one width, as they lie in memory, with zeros where there is none."""
     width = array.type.bit_width // 8
     content = array.buffers()[1]
@@ -119,5 +121,5 @@ def _fixed(array: pa.Array) -> Any:
     if not array.null_count:
         return values
     zeroed = np.frombuffer(values, np.uint8).reshape(len(array), width).copy()
-    zeroed[_is_null(array)] = 0
+    zeroed[_find_nulls(array)] = 0
     return zeroed

@@ -15,12 +15,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from taxi_assets.errors import DayRefusedError
-from taxi_assets.tlc.arrow_types import shown
-from taxi_assets.tlc.header import LONGEST_HEADER, Header, HeaderError, header_of_slice
-from taxi_assets.tlc.null_marks import spellings, without_null_marks
+from taxi_assets.errors import PartitionRejectedError
+from taxi_assets.tlc.arrow_types import format_value
+from taxi_assets.tlc.header import MAX_HEADER_BYTES, Header, HeaderError, parse_stored_header
+from taxi_assets.tlc.null_marks import list_null_spellings, replace_null_marks
 from taxi_assets.tlc.schema import ARROW_TYPES, Kind, Service
-from taxi_assets.tlc.values import FIRST_TIME, converted, decode_labels, is_amount, read_column
+from taxi_assets.tlc.values import (
+    FIRST_TIME,
+    convert_column,
+    convert_values,
+    decode_labels,
+    is_amount,
+)
 
 PARSE_BLOCK = 1 << 20
 """Bytes pyarrow parses at a time: with 1 MiB the buffers are reused, a month parses in 0.7 s of
@@ -36,7 +42,7 @@ DATE = 10
 
 
 @dataclass(frozen=True)
-class UnreadableValue:
+class InvalidValue:
     """A value that is not of its column's type."""
 
     row: int
@@ -54,32 +60,32 @@ class Parsed:
     """A day's rows in the service's types, and what could not be read."""
 
     table: pa.Table
-    unreadable: list[UnreadableValue]
+    unreadable: list[InvalidValue]
     """One entry a row, its first bad value."""
     unknown_labels: Counter[str] = field(default_factory=Counter[str])
     """Rows by `column=label` that TLC's dictionary does not have; null in the table."""
 
 
-def parse(content: pa.Buffer | pa.Table, service: Service) -> Parsed:
+def parse_partition(content: pa.Buffer | pa.Table, service: Service) -> Parsed:
     """Read a slice into the service's columns and types; what its file lacked is null.
 
     Raises:
-        DayRefusedError: the slice's columns are not the service's.
+        PartitionRejectedError: the slice's columns are not the service's.
     """
     try:
         if isinstance(content, pa.Table):
-            return _of_table(content, header_of_slice(content, service))
+            return _parse_table(content, parse_stored_header(content, service))
         _, _, rows = content.to_pybytes().partition(b"\n")
-        return _of_lines(content, rows, header_of_slice(content, service))
+        return _parse_lines(content, rows, parse_stored_header(content, service))
     except HeaderError as error:
-        raise DayRefusedError(
+        raise PartitionRejectedError(
             f"the raw slice has {error}: materialize {service.name}/raw_trips again"
         ) from None
 
 
 def lines_table(lines: pa.Buffer) -> pa.Table:
     """Read CSV lines as published: every value is its text, an empty field the empty text."""
-    header, _, _ = lines[:LONGEST_HEADER].to_pybytes().partition(b"\n")
+    header, _, _ = lines[:MAX_HEADER_BYTES].to_pybytes().partition(b"\n")
     names = next(csv.reader([header.decode("utf-8-sig", "replace").rstrip("\r")]))
     try:
         return pa_csv.read_csv(
@@ -95,7 +101,7 @@ def lines_table(lines: pa.Buffer) -> pa.Table:
         return pa.table([pa.array(values, pa.string()) for _, *values in columns], names)
 
 
-def _of_lines(lines: pa.Buffer, rows: bytes, header: Header) -> Parsed:
+def _parse_lines(lines: pa.Buffer, rows: bytes, header: Header) -> Parsed:
     """Read CSV lines.
 
     Which values are of their type is said by `_by_value`. The fast way reads the same values as
@@ -103,29 +109,29 @@ def _of_lines(lines: pa.Buffer, rows: bytes, header: Header) -> Parsed:
     """
     if not rows:
         return Parsed(header.service.arrow_schema.empty_table(), [])
-    marks = LENIENT[:-1] if header.era.labels else LENIENT
+    marks = LENIENT[:-1] if header.schema_version.labels else LENIENT
     if not any(mark in rows for mark in marks):
-        kinds, surplus = {**ARROW_TYPES, "time": STAMP}, _surplus(rows, header)
+        kinds, surplus = {**ARROW_TYPES, "time": STAMP}, _count_surplus_fields(rows, header)
         # Comparing each field with 143 spellings of "no value" takes 0.2 s of a month: TLC's own
         # files have none, and a number or a time that is one fails the first attempt.
-        for null_marks in ([""], spellings(_of_labels(header))):
+        for null_marks in ([""], list_null_spellings(_list_labels(header))):
             try:
-                text = _read(lines, header, kinds, surplus, null_marks)
-                parsed = _at_once(text, rows, header)
+                text = _read_csv(lines, header, kinds, surplus, null_marks)
+                parsed = _parse_at_once(text, rows, header)
             except pa.ArrowInvalid:
                 continue  # some value is not of its type
             if parsed:
                 return parsed
             break
-    return _by_value(lines, rows, header)
+    return _parse_by_value(lines, rows, header)
 
 
-def _of_labels(header: Header) -> frozenset[str]:
+def _list_labels(header: Header) -> frozenset[str]:
     """Return all labels of a file."""
     return frozenset(label for labels in header.labels.values() for label in labels)
 
 
-def _surplus(rows: bytes, header: Header) -> int:
+def _count_surplus_fields(rows: bytes, header: Header) -> int:
     """Empty fields of the first row beyond the header's; most files have the same in all rows."""
     first = rows[: rows.find(b"\n") + 1 or len(rows)]
     if b'"' in first:
@@ -133,7 +139,7 @@ def _surplus(rows: bytes, header: Header) -> int:
     return first.count(b",") + 1 - len(header.names)
 
 
-def _read(
+def _read_csv(
     lines: pa.Buffer,
     header: Header,
     kinds: Mapping[Kind, pa.DataType],
@@ -162,7 +168,7 @@ def _read(
     )
 
 
-def _at_once(text: pa.Table, rows: bytes, header: Header) -> Parsed | None:
+def _parse_at_once(text: pa.Table, rows: bytes, header: Header) -> Parsed | None:
     """Everything at once, as pyarrow reads it; None where that may be too lenient.
 
     Raises:
@@ -176,21 +182,21 @@ def _at_once(text: pa.Table, rows: bytes, header: Header) -> Parsed | None:
         values = text[name]
         if column.kind == "time":
             stamps = values.cast(pa.string())
-            if header.era.labels and _has_iso_mark(stamps):
+            if header.schema_version.labels and _has_iso_mark(stamps):
                 return None
             values = stamps.cast(column.arrow)
             blanks += len(values) - values.null_count
         elif name in header.labels or column.kind == "text":
             values = values.combine_chunks()
             blanks += pc.sum(pc.count_substring(values, " ")).as_py() or 0
-            values = without_null_marks(values, header.labels.get(name, {}))
+            values = replace_null_marks(values, header.labels.get(name, {}))
         if name in header.labels:
             decoded = decode_labels(values, column, header.labels[name], unknown)
-            values = converted(decoded, column)
+            values = convert_values(decoded, column)
             if values.null_count != decoded.null_count:
                 return None
         arrays[name] = values
-    table = _complete(arrays, text.num_rows, header.service)
+    table = _complete_table(arrays, text.num_rows, header.service)
     return Parsed(table, [], unknown) if _is_strict(table, rows, blanks, header) else None
 
 
@@ -211,54 +217,56 @@ def _is_strict(table: pa.Table, rows: bytes, blanks: int, header: Header) -> boo
     )
 
 
-def _by_value(lines: pa.Buffer, rows: bytes, header: Header) -> Parsed:
+def _parse_by_value(lines: pa.Buffer, rows: bytes, header: Header) -> Parsed:
     """Convert text column by column; a line with a value that does not fit is put aside."""
     as_text = dict.fromkeys(ARROW_TYPES, pa.string())
     try:
-        text = _read(lines, header, as_text, _surplus(rows, header))
+        text = _read_csv(lines, header, as_text, _count_surplus_fields(rows, header))
     except pa.ArrowInvalid:  # rows of different lengths
-        even = b"".join([b"\n", *(_cut(line, header) for line in rows.splitlines(keepends=True))])
-        text = _read(pa.py_buffer(even), header, as_text, 0)
+        even = b"".join(
+            [b"\n", *(_cut_surplus_fields(line, header) for line in rows.splitlines(keepends=True))]
+        )
+        text = _read_csv(pa.py_buffer(even), header, as_text, 0)
     unknown = Counter[str]()
     arrays: dict[str, Any] = {}
-    bad: dict[int, UnreadableValue] = {}
+    bad: dict[int, InvalidValue] = {}
     for name in text.schema.names:
         column = header.service.by_name[name]
         values = text[name].combine_chunks()
         labels = header.labels.get(name, {})
-        arrays[name], misfits = read_column(values, column, labels, unknown)
+        arrays[name], misfits = convert_column(values, column, labels, unknown)
         for at in misfits:
             published = header.published[name]
-            bad.setdefault(at, UnreadableValue(at + 2, published, shown(values[at])))
-    table = _complete(arrays, text.num_rows, header.service)
-    return _without(table, bad, unknown)
+            bad.setdefault(at, InvalidValue(at + 2, published, format_value(values[at])))
+    table = _complete_table(arrays, text.num_rows, header.service)
+    return _remove_rows(table, bad, unknown)
 
 
-def _cut(line: bytes, header: Header) -> bytes:
+def _cut_surplus_fields(line: bytes, header: Header) -> bytes:
     """A line without the empty fields beyond the header's."""
     content = line.rstrip(b"\r\n")
-    while _surplus(content, header) > 0:
+    while _count_surplus_fields(content, header) > 0:
         content = content[:-1]
     return content + line[len(line.rstrip(b"\r\n")) :]
 
 
-def _of_table(table: pa.Table, header: Header) -> Parsed:
+def _parse_table(table: pa.Table, header: Header) -> Parsed:
     """Convert the columns of a Parquet month's slice."""
     unknown = Counter[str]()
     arrays: dict[str, Any] = {}
-    bad: dict[int, UnreadableValue] = {}
+    bad: dict[int, InvalidValue] = {}
     for name, place in header.places.items():
         column = header.service.by_name[name]
         values = table.column(place).combine_chunks()
         labels = header.labels.get(name, {})
-        arrays[name], misfits = read_column(values, column, labels, unknown)
+        arrays[name], misfits = convert_column(values, column, labels, unknown)
         for at in misfits:
-            value = UnreadableValue(at + 1, header.names[place], shown(values[at]), "row")
+            value = InvalidValue(at + 1, header.names[place], format_value(values[at]), "row")
             bad.setdefault(at, value)
-    return _without(_complete(arrays, table.num_rows, header.service), bad, unknown)
+    return _remove_rows(_complete_table(arrays, table.num_rows, header.service), bad, unknown)
 
 
-def _complete(arrays: Mapping[str, Any], rows: int, service: Service) -> pa.Table:
+def _complete_table(arrays: Mapping[str, Any], rows: int, service: Service) -> pa.Table:
     """The service's table; columns that the file lacks are null."""
     columns = [
         arrays[column.name] if column.name in arrays else pa.nulls(rows, column.arrow)
@@ -267,7 +275,7 @@ def _complete(arrays: Mapping[str, Any], rows: int, service: Service) -> pa.Tabl
     return pa.Table.from_arrays(columns, schema=service.arrow_schema)
 
 
-def _without(table: pa.Table, bad: Mapping[int, UnreadableValue], labels: Counter[str]) -> Parsed:
+def _remove_rows(table: pa.Table, bad: Mapping[int, InvalidValue], labels: Counter[str]) -> Parsed:
     if bad:
         keep = np.ones(table.num_rows, np.bool_)
         keep[list(bad)] = False

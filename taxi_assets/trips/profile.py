@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.tlc.schema import Service, name_key
+from taxi_assets.tlc.schema import Service, normalize_name
 from taxi_assets.tlc.services import DISTANCE, FARE
 
 FIRST_ROWS = 5
@@ -103,7 +103,7 @@ class DayProfile:
         return cls(**{**facts, "columns": columns})
 
 
-def profile(table: pa.Table, service: Service) -> DayProfile:
+def profile_partition(table: pa.Table, service: Service) -> DayProfile:
     """Count a day's cleaned rows, in the service's schema."""
     binned = {bins.column: bins for bins in BINS}
     columns: list[ColumnProfile] = []
@@ -113,34 +113,34 @@ def profile(table: pa.Table, service: Service) -> DayProfile:
     for name, chunks in zip(table.schema.names, table.columns, strict=True):
         values = chunks.combine_chunks() if chunks.num_chunks != 1 else chunks.chunk(0)
         if pa.types.is_timestamp(values.type):
-            columns.append(_of_times(name, values))
+            columns.append(_profile_times(name, values))
             if name == service.pickup_column:
-                hours = _by_hour(values)
+                hours = _count_by_hour(values)
             continue
-        distinct, rows = _counted(values)
+        distinct, rows = _count_values(values)
         if pa.types.is_string(values.type):
-            columns.append(_of_texts(name, distinct, rows, values.null_count))
+            columns.append(_profile_texts(name, distinct, rows, values.null_count))
             continue
         numbers = distinct.to_numpy()
         middle = (
-            _median(numbers, rows)
-            if len(rows) and service.by_name[name_key(name)].kind == "amount"
+            _compute_median(numbers, rows)
+            if len(rows) and service.by_name[normalize_name(name)].kind == "amount"
             else None
         )
-        columns.append(_of_numbers(name, numbers, rows, values.null_count, middle))
+        columns.append(_profile_numbers(name, numbers, rows, values.null_count, middle))
         if name in binned:
             counts[name] = binned[name].counts(numbers, rows)
             if middle is not None:
                 medians[name] = middle
-    return DayProfile(table.num_rows, columns, _first_rows(table), hours, counts, medians)
+    return DayProfile(table.num_rows, columns, _take_first_rows(table), hours, counts, medians)
 
 
-def _first_rows(table: pa.Table) -> list[list[Value]]:
+def _take_first_rows(table: pa.Table) -> list[list[Value]]:
     rows: list[dict[str, Any]] = table.slice(0, FIRST_ROWS).to_pylist()
-    return [[_plain(value) for value in row.values()] for row in rows]
+    return [[_to_plain_value(value) for value in row.values()] for row in rows]
 
 
-def _counted(values: pa.Array) -> tuple[pa.Array, Any]:
+def _count_values(values: pa.Array) -> tuple[pa.Array, Any]:
     """Distinct values without null, and their rows."""
     counted = values.value_counts()
     distinct, rows = counted.field(0), counted.field(1)
@@ -150,27 +150,29 @@ def _counted(values: pa.Array) -> tuple[pa.Array, Any]:
     return distinct, rows.to_numpy()
 
 
-def _of_texts(name: str, distinct: pa.Array, rows: Any, nulls: int) -> ColumnProfile:
+def _profile_texts(name: str, distinct: pa.Array, rows: Any, nulls: int) -> ColumnProfile:
     if not len(rows):
         return ColumnProfile(name, nulls, 0, None, None, None, [])
     ends = pc.min_max(distinct).as_py()
-    top = [(distinct[at].as_py(), int(rows[at])) for at in _most(rows)]
+    top = [(distinct[at].as_py(), int(rows[at])) for at in _find_most_frequent(rows)]
     return ColumnProfile(name, nulls, len(rows), ends["min"], None, ends["max"], top)
 
 
-def _of_numbers(
+def _profile_numbers(
     name: str, distinct: Any, rows: Any, nulls: int, middle: float | None
 ) -> ColumnProfile:
     if not len(rows):
         return ColumnProfile(name, nulls, 0, None, None, None, [])
-    least, most = _plain(distinct.min().item()), _plain(distinct.max().item())
-    mean = _plain_number(float(distinct.astype(np.float64) @ rows / rows.sum()))
-    top = [(_plain(distinct[at].item()), int(rows[at])) for at in _most(rows)]
-    middle = None if middle is None else _plain_number(middle)
+    least, most = _to_plain_value(distinct.min().item()), _to_plain_value(distinct.max().item())
+    mean = _round_plain_number(float(distinct.astype(np.float64) @ rows / rows.sum()))
+    top = [
+        (_to_plain_value(distinct[at].item()), int(rows[at])) for at in _find_most_frequent(rows)
+    ]
+    middle = None if middle is None else _round_plain_number(middle)
     return ColumnProfile(name, nulls, len(rows), least, mean, most, top, middle)
 
 
-def _most(rows: Any) -> list[int]:
+def _find_most_frequent(rows: Any) -> list[int]:
     """Positions of the largest counts; of equals the first met."""
     places = np.arange(len(rows))
     if len(rows) > FEW_VALUES:
@@ -178,16 +180,18 @@ def _most(rows: Any) -> list[int]:
     return [int(at) for at in places[np.argsort(-rows[places], kind="stable")][:TOP_VALUES]]
 
 
-def _of_times(name: str, values: pa.Array) -> ColumnProfile:
+def _profile_times(name: str, values: pa.Array) -> ColumnProfile:
     """Times have no frequent values."""
-    numbers = _numbers(values)
+    numbers = _to_microseconds(values)
     if not len(numbers):
         return ColumnProfile(name, values.null_count, 0, None, None, None, [])
-    least, most = _time(numbers.min()), _time(numbers.max())
-    return ColumnProfile(name, values.null_count, _distinct(numbers), least, None, most, [])
+    least, most = _format_time(numbers.min()), _format_time(numbers.max())
+    return ColumnProfile(
+        name, values.null_count, _count_distinct_times(numbers), least, None, most, []
+    )
 
 
-def _distinct(numbers: Any) -> int:
+def _count_distinct_times(numbers: Any) -> int:
     """Distinct times; whole seconds of a few days are counted in a tenth of the time of hashing."""
     seconds = numbers // MICROSECONDS
     seconds -= seconds.min()
@@ -196,17 +200,17 @@ def _distinct(numbers: Any) -> int:
     return len(np.unique(numbers))
 
 
-def _by_hour(values: pa.Array) -> list[int]:
-    numbers = _numbers(values) // (3600 * MICROSECONDS) % HOURS
+def _count_by_hour(values: pa.Array) -> list[int]:
+    numbers = _to_microseconds(values) // (3600 * MICROSECONDS) % HOURS
     return [int(one) for one in np.bincount(numbers, minlength=HOURS)]
 
 
-def _numbers(values: pa.Array) -> Any:
+def _to_microseconds(values: pa.Array) -> Any:
     """Times that are not null, as microseconds."""
     return values.drop_null().view(pa.int64()).to_numpy()
 
 
-def _median(values: Any, rows: Any) -> float:
+def _compute_median(values: Any, rows: Any) -> float:
     """The median of values that come `rows` times each."""
     order = np.argsort(values)
     ends = np.cumsum(rows[order])
@@ -215,25 +219,25 @@ def _median(values: Any, rows: Any) -> float:
     return (float(values[order[low]]) + float(values[order[high]])) / 2
 
 
-def _time(microseconds: int) -> str:
+def _format_time(microseconds: int) -> str:
     # Of the last time there is, a division's rounding would make the year 10000.
-    return _plain_time(EPOCH + timedelta(microseconds=int(microseconds)))
+    return _format_plain_time(EPOCH + timedelta(microseconds=int(microseconds)))
 
 
-def _plain_time(value: datetime) -> str:
+def _format_plain_time(value: datetime) -> str:
     return value.isoformat(" ", "seconds")
 
 
-def _plain_number(value: float) -> float | None:
+def _round_plain_number(value: float) -> float | None:
     """Four digits after the point; JSON knows no infinity."""
     return round(value, 4) if math.isfinite(value) else None
 
 
-def _plain(value: object) -> Value:
+def _to_plain_value(value: object) -> Value:
     if isinstance(value, datetime):
-        return _plain_time(value)
+        return _format_plain_time(value)
     if isinstance(value, float):
-        return _plain_number(value)
+        return _round_plain_number(value)
     if isinstance(value, int):
         return value
     return None if value is None else str(value)

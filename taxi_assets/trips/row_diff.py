@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taxi_assets.tlc.schema import Service
-from taxi_assets.trips.clean import to_frame
+from taxi_assets.trips.clean import convert_to_frame
 
 EXAMPLES = 5
 """Rows of each kind that are shown."""
@@ -142,7 +142,7 @@ def _hashes(table: pa.Table) -> npt.NDArray[np.uint64]:
     from pandas.util import hash_pandas_object  # noqa: PLC0415 - heavy at import
 
     # With nullable types an id has one hash, whether or not its column has nulls.
-    return np.asarray(hash_pandas_object(to_frame(table), index=False), np.uint64)
+    return np.asarray(hash_pandas_object(convert_to_frame(table), index=False), np.uint64)
 
 
 def _surplus(hashes: npt.NDArray[np.uint64], counts: Counter[int], sign: int) -> pa.Array:

@@ -20,11 +20,11 @@ FARES = (0, 500)
 """Dollars. The fare to Newark with hours of traffic stays below; typing errors are far above."""
 
 
-def _passengers(service: Service) -> str | None:
+def _find_passengers(service: Service) -> str | None:
     return service.passengers_column
 
 
-def _column(name: str) -> Callable[[Service], str | None]:
+def _find_column(name: str) -> Callable[[Service], str | None]:
     return lambda service: name if name in service.arrow_schema.names else None
 
 
@@ -40,33 +40,33 @@ class Rule:
 
 
 RULES: dict[str, Rule] = {
-    "zero_passengers": Rule("passengers are 0 or fewer", _passengers, lambda v: pc.less(v, 1)),
-    "null_passengers": Rule("passengers are null", _passengers, pc.is_null),
+    "zero_passengers": Rule("passengers are 0 or fewer", _find_passengers, lambda v: pc.less(v, 1)),
+    "null_passengers": Rule("passengers are null", _find_passengers, pc.is_null),
     "zero_distance": Rule(
         "the distance is 0 miles or less",
-        _column("trip_distance"),
+        _find_column("trip_distance"),
         lambda values: pc.less_equal(values, 0.0),
     ),
     "negative_total": Rule(
         "the total is below 0 dollars (voids and refunds)",
-        _column("total_amount"),
+        _find_column("total_amount"),
         lambda values: pc.less(values, 0.0),
     ),
     "outside_fare": Rule(
         f"the fare is below {FARES[0]} or above {FARES[1]} dollars",
-        _column("fare_amount"),
+        _find_column("fare_amount"),
         lambda values: pc.or_kleene(pc.less(values, FARES[0]), pc.greater(values, FARES[1])),
     ),
-    "null_vendor": Rule("the vendor is null", _column("vendorid"), pc.is_null),
+    "null_vendor": Rule("the vendor is null", _find_column("vendorid"), pc.is_null),
 }
 
 
-def described(names: Sequence[str]) -> str:
+def describe_rules(names: Sequence[str]) -> str:
     """What rules drop, for people; a name that is no rule is left out."""
     return "; ".join(f"{one}: {RULES[one].description}" for one in names if one in RULES) or "none"
 
 
-def drop(
+def apply_rules(
     table: pa.Table, service: Service, rules: Sequence[str] = DEFAULT_RULES
 ) -> tuple[pa.Table, dict[str, int]]:
     """Rows that stay, and the number of others under the first rule that drops them."""

@@ -11,8 +11,8 @@ import pytest
 from dagster._utils import interrupts
 
 from taxi_assets.dagster_internals import cancellation
-from taxi_assets.dagster_internals.cancellation import ending_the_run
-from taxi_assets.defs.daily_assets import retries
+from taxi_assets.dagster_internals.cancellation import interrupt_on_cancel
+from taxi_assets.defs.daily_assets import build_retry_policy
 
 
 def interrupted_job(attempts: list[int]) -> dg.JobDefinition:
@@ -21,7 +21,7 @@ def interrupted_job(attempts: list[int]) -> dg.JobDefinition:
     @dg.op(retry_policy=dg.RetryPolicy(max_retries=2))
     def step() -> None:
         attempts.append(len(attempts))
-        with ending_the_run():
+        with interrupt_on_cancel():
             raise dg.DagsterExecutionInterruptedError
 
     @dg.op(ins={"after": dg.In(dg.Nothing)})
@@ -43,13 +43,13 @@ def run(attempts: list[int]) -> None:
 
 def interrupt() -> None:
     """Raise inside the block what a signal raises, which comes out again."""
-    with suppress(KeyboardInterrupt), ending_the_run():
+    with suppress(KeyboardInterrupt), interrupt_on_cancel():
         raise KeyboardInterrupt
 
 
 def test_no_wait_between_attempts_holds_a_cancelled_run_for_long() -> None:
     """Dagster sleeps there, whatever signal comes; 10 s are the promise."""
-    policy = retries()
+    policy = build_retry_policy()
     waits = [policy.calculate_delay(attempt) for attempt in range(1, policy.max_retries + 1)]
     assert max(waits) <= 8
     assert sum(waits) >= 20, "a server that restarts is waited for"

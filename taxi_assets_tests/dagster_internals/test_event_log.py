@@ -13,7 +13,7 @@ from dagster import DagsterEventType
 from dagster._core.events import AssetObservationData, DagsterEvent
 from dagster._core.test_utils import create_run_for_test
 
-from taxi_assets.dagster_internals.event_log import BatchedSqliteEventLogStorage, one_transaction
+from taxi_assets.dagster_internals.event_log import BatchedSqliteEventLogStorage, batch_transaction
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def test_a_batch_of_events_is_its_threads_own_and_outlives_an_error(
     instance: dg.DagsterInstance, run_id: str
 ) -> None:
     def lost_in_the_middle() -> None:
-        with one_transaction(instance, run_id):
+        with batch_transaction(instance, run_id):
             observe(instance, run_id, "in the batch")
             other = threading.Thread(target=observe, args=[instance, run_id, "beside it"])
             other.start()
@@ -63,7 +63,7 @@ def test_a_batch_of_events_is_its_threads_own_and_outlives_an_error(
 def test_progress_is_stored_at_once_and_after_what_came_before(
     instance: dg.DagsterInstance, run_id: str
 ) -> None:
-    with one_transaction(instance, run_id):
+    with batch_transaction(instance, run_id):
         observe(instance, run_id, "first day")
         observe(instance, run_id, "second day")
         assert stored(instance, run_id) == []
@@ -88,7 +88,7 @@ def test_who_watches_a_run_hears_of_each_event_within_three_seconds(
         for number in range(3):
             instance.report_engine_event(f"{number}", run_id=run_id, job_name="none")
             assert heard.get(timeout=3) == f"{number}"
-        with one_transaction(instance, run_id):
+        with batch_transaction(instance, run_id):
             observe(instance, run_id, "a day")
             with pytest.raises(Empty):
                 heard.get(timeout=0.5)

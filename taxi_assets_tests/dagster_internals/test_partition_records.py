@@ -176,13 +176,13 @@ def lose_a_line(path: Path) -> None:
     """Rewrite a raw slice without its last line, its facts as they were."""
     import pyarrow as pa  # noqa: PLC0415
 
-    from taxi_assets.defs.io_managers.sealed_objects import open_zstd, seal_zstd  # noqa: PLC0415
+    from taxi_assets.defs.io_managers.sealed_objects import open_sealed_zstd, write_sealed_zstd  # noqa: PLC0415
 
     packed = pa.py_buffer(path.read_bytes())
     lines = pa.CompressedInputStream(pa.BufferReader(packed), "zstd").read()
     kept = b"".join(lines.splitlines(keepends=True)[:-1])
-    facts, _ = open_zstd(packed)
-    path.write_bytes(seal_zstd(facts, pa.Codec("zstd").compress(kept, asbytes=True)))
+    facts, _ = open_sealed_zstd(packed)
+    path.write_bytes(write_sealed_zstd(facts, pa.Codec("zstd").compress(kept, asbytes=True)))
 
 
 def test_a_single_refused_day_is_recorded_as_failed_and_stores_nothing(

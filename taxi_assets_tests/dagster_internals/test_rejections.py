@@ -15,12 +15,16 @@ import dagster as dg
 import pyarrow as pa
 import pytest
 
-from taxi_assets.dagster_internals.rejections import find_rejections, later_steps, lineage
+from taxi_assets.dagster_internals.rejections import (
+    find_rejected_days,
+    list_later_steps,
+    list_upstream_chain,
+)
 from taxi_assets.definitions import build_defs
 from taxi_assets.defs.io_managers.partition_data import completed
 from taxi_assets.defs.resources.lake import LakeResource
-from taxi_assets.defs.resources.month_lock import MonthLocks, open_locks
-from taxi_assets.local.process import until
+from taxi_assets.defs.resources.month_lock import MonthLocks, open_lock_store
+from taxi_assets.local.process import wait_until
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
@@ -209,17 +213,17 @@ def test_the_later_of_rejection_and_materialization_counts(month: Month) -> None
     instance = month.runs.instance
     assert month.run(ALONE).success
     bad = date.fromisoformat(BAD)
-    assert find_rejections(instance, key_of("bigquery_trips"), [bad]) == {}
+    assert find_rejected_days(instance, key_of("bigquery_trips"), [bad]) == {}
     month.publish(20, "abc", 20)
     assert not month.run(ALONE).success
     for name in ASSETS:
-        found = find_rejections(instance, key_of(name), [bad])
+        found = find_rejected_days(instance, key_of(name), [bad])
         assert list(found) == ([] if name == "raw_trips" else [bad])
     # Cleaned by hand and reported so: what people say counts, too.
     instance.report_runless_asset_event(
         dg.AssetMaterialization(key_of("cleaned_trips"), partition=BAD)
     )
-    assert find_rejections(instance, key_of("bigquery_trips"), [bad]) == {}
+    assert find_rejected_days(instance, key_of("bigquery_trips"), [bad]) == {}
 
 
 @pytest.mark.parametrize("name", ASSETS[1:])
@@ -227,7 +231,7 @@ def test_the_later_of_rejection_and_materialization_counts(month: Month) -> None
 def test_an_asset_alone_says_what_to_load_first(
     name: str, tags: dict[str, str], month: Month
 ) -> None:
-    upstream = lineage(key_of(name))[-2].to_user_string()
+    upstream = list_upstream_chain(key_of(name))[-2].to_user_string()
     result = month.run(tags, name)
     assert not result.success
     message = stores.failure(result)
@@ -235,7 +239,7 @@ def test_an_asset_alone_says_what_to_load_first(
     assert f"materialize {upstream} for that day first" in message
     assert month.runs.materializations(result.run_id) == {}
     # Nothing is known against the day.
-    assert find_rejections(month.runs.instance, key_of(name), [date.fromisoformat(BAD)]) == {}
+    assert find_rejected_days(month.runs.instance, key_of(name), [date.fromisoformat(BAD)]) == {}
 
 
 def test_stores_agree_alone_says_what_to_load_first(month: Month) -> None:
@@ -281,12 +285,12 @@ def test_stores_agree_alone_waits_for_a_run_that_loads_the_month(
 
     def load_meanwhile() -> None:
         try:
-            until(waits, 60)
+            wait_until(waits, 60)
             load(10)
         finally:
             other.close()
 
-    other = MonthLocks("other", lambda: open_locks(LakeResource().lake))
+    other = MonthLocks("other", lambda: open_lock_store(LakeResource().lake))
     other.acquire(GREEN, [date.fromisoformat(BAD)], pytest.fail)
     load(20)
     with ThreadPoolExecutor(1) as pool:
@@ -309,10 +313,10 @@ def over_the_bad_day(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 STAGES = {
-    "raw": ("taxi_assets.defs.io_managers.raw_trips", "raw_key"),
-    "checks": ("taxi_assets.defs.checks", "check_cleaned"),
-    "picture": ("taxi_assets.defs.metadata.day_metadata", "picture"),
-    "lake": ("taxi_assets.defs.io_managers.lake_parquet", "trips_key"),
+    "raw": ("taxi_assets.defs.io_managers.raw_trips", "build_raw_key"),
+    "checks": ("taxi_assets.defs.checks", "check_cleaned_day"),
+    "picture": ("taxi_assets.defs.metadata.day_metadata", "draw_day_picture"),
+    "lake": ("taxi_assets.defs.io_managers.lake_parquet", "build_trips_key"),
 }
 
 
@@ -384,16 +388,16 @@ def test_a_fault_that_hits_every_day_fails_with_its_traceback(
 
 def test_what_comes_after_an_asset() -> None:
     others = {"green__postgres_trips", "green__gcs_trips", "green__bigquery_trips"}
-    assert later_steps(key_of("raw_trips")) == {
+    assert list_later_steps(key_of("raw_trips")) == {
         "green__cleaned_trips",
         "green_stores_agree",
         *others,
     }
-    assert later_steps(key_of("cleaned_trips")) == {"green_stores_agree", *others}
-    assert later_steps(key_of("gcs_trips")) == {"green__bigquery_trips", "green_stores_agree"}
-    assert later_steps(key_of("postgres_trips")) == {"green_stores_agree"}
+    assert list_later_steps(key_of("cleaned_trips")) == {"green_stores_agree", *others}
+    assert list_later_steps(key_of("gcs_trips")) == {"green__bigquery_trips", "green_stores_agree"}
+    assert list_later_steps(key_of("postgres_trips")) == {"green_stores_agree"}
     # The lineage that this goes by is the assets' own.
     graph = build_defs().resolve_asset_graph()
     for name in ASSETS[1:]:
         (parent,) = graph.get(key_of(name)).parent_keys
-        assert lineage(key_of(name))[-2] == parent
+        assert list_upstream_chain(key_of(name))[-2] == parent

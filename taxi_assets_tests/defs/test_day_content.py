@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from taxi_assets.report.zones import zone
-from taxi_assets.tlc.header import header_of
+from taxi_assets.report.zones import find_zone
+from taxi_assets.tlc.header import match_header
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.dagster_internals.test_partition_records import fields
@@ -148,7 +148,7 @@ def test_every_column_has_a_line_as_pandas_says(chunk: dict[str, Any], frame: pd
     names = {1: "credit card", 2: "cash"}
     expected = ", ".join(f"{names[code]} {share:.0%}" for code, share in most.head(2).items())
     assert lines["payment_type"]["values"] == expected
-    busiest = zone(int(frame["pulocationid"].value_counts().index[0])).name
+    busiest = find_zone(int(frame["pulocationid"].value_counts().index[0])).name
     assert lines["pulocationid"]["values"].startswith(busiest[:23])
     assert lines["lpep_pickup_datetime"]["range"][:3] in ("00:", "01:")
     # Nothing wider than the page of a day.
@@ -169,7 +169,7 @@ def test_columns_and_where_they_come_from(chunk: dict[str, Any]) -> None:
         assert {dep.asset_key.path[1] for (dep,) in lineage.values()} == {upstream}
         source = {column: dep.column_name for column, (dep,) in lineage.items()}
         if name == "cleaned_trips":
-            assert source == header_of(GREEN.header, GREEN).published
+            assert source == match_header(GREEN.header, GREEN).published
             assert source["vendorid"] == "VendorID"
         else:
             assert set(source) == set(types)

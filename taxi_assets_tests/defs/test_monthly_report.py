@@ -16,10 +16,10 @@ import pytest
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.definitions import build_defs
-from taxi_assets.defs.monthly_report import month_figures
+from taxi_assets.defs.monthly_report import compute_month_figures
 from taxi_assets.defs.resources.lake import open_lake
-from taxi_assets.report.page import page
-from taxi_assets.report.zones import zone
+from taxi_assets.report.page import render_month_page
+from taxi_assets.report.zones import find_zone
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
@@ -152,7 +152,7 @@ def test_a_months_report_has_the_numbers_that_pandas_finds_in_the_lake(
     )
     assert [said[f"rows_{why}"] for why in ("dropped", "outside_month", "unreadable")] == [2, 1, 1]
 
-    figures = month_figures(open_lake(Settings.from_env().lake), GREEN, FEBRUARY)
+    figures = compute_month_figures(open_lake(Settings.from_env().lake), GREEN, FEBRUARY)
     assert figures.zones == lake["pulocationid"].value_counts().to_dict()
     by_day = lake.groupby(pickup.dt.date)["total_amount"].agg(["size", "sum"])
     assert {day: one.trips for day, one in figures.days.items()} == by_day["size"].to_dict()
@@ -170,10 +170,10 @@ def test_a_months_report_has_the_numbers_that_pandas_finds_in_the_lake(
     zones = said["busiest_zones"].records
     expected = lake["pulocationid"].value_counts()
     assert {row.data["zone"]: row.data["trips"] for row in zones} == {
-        zone(location).name: trips for location, trips in expected.items()
+        find_zone(location).name: trips for location, trips in expected.items()
     }
     stored = files(GREEN)["2021-02.html"]
-    assert stored == page(figures)
+    assert stored == render_month_page(figures)
     cells = Tags(stored.decode()).cells
     days = [
         cell

@@ -8,13 +8,13 @@ from pathlib import Path
 import pyarrow.fs as pa_fs
 import pytest
 
-from taxi_assets.defs.io_managers.partition_data import encode
-from taxi_assets.defs.resources.lake import Lake, cleaned_key
+from taxi_assets.defs.io_managers.partition_data import encode_trips
+from taxi_assets.defs.resources.lake import Lake, build_cleaned_key
 from taxi_assets.defs.same_weekdays import SameWeekdays
 from taxi_assets.report.day_picture import Figures
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.trips.clean import to_table
-from taxi_assets.trips.profile import profile
+from taxi_assets.trips.clean import convert_to_table
+from taxi_assets.trips.profile import profile_partition
 from taxi_assets_tests.trips.test_profile import frame
 
 YELLOW = SERVICES["yellow"]
@@ -28,10 +28,10 @@ def lake(tmp_path: Path) -> Lake:
 
 def store(lake: Lake, weeks: int, rows: int) -> str:
     """A cleaned slice of so many weeks before the day."""
-    table = to_table(frame(rows), YELLOW)
-    facts = {"profile": profile(table, YELLOW).facts(), "dropped": {"unreadable": rows}}
-    key = cleaned_key(YELLOW, DAY - timedelta(weeks=weeks))
-    lake.put(key, encode(table, facts))
+    table = convert_to_table(frame(rows), YELLOW)
+    facts = {"profile": profile_partition(table, YELLOW).facts(), "dropped": {"unreadable": rows}}
+    key = build_cleaned_key(YELLOW, DAY - timedelta(weeks=weeks))
+    lake.put(key, encode_trips(table, facts))
     return key
 
 
@@ -53,7 +53,7 @@ def test_the_four_weeks_before_as_far_as_the_lake_has_them(lake: Lake) -> None:
 def test_each_is_read_once_and_days_of_the_run_not_at_all(lake: Lake) -> None:
     keys = [store(lake, weeks, 10 + weeks) for weeks in (1, 2)]
     days = same_weekdays(lake)
-    mine = Figures(profile(to_table(frame(7), YELLOW), YELLOW), {"unreadable": 0})
+    mine = Figures(profile_partition(convert_to_table(frame(7), YELLOW), YELLOW), {"unreadable": 0})
     days.add(DAY - timedelta(weeks=1), mine)
     assert found(days) == [(7, 0), (12, 12)]
     for key in keys:
@@ -63,14 +63,14 @@ def test_each_is_read_once_and_days_of_the_run_not_at_all(lake: Lake) -> None:
 
 def test_objects_that_are_broken_or_of_an_older_version_are_passed_over(lake: Lake) -> None:
     store(lake, 1, 4)
-    broken = Path(lake.root, cleaned_key(YELLOW, DAY - timedelta(weeks=1)))
+    broken = Path(lake.root, build_cleaned_key(YELLOW, DAY - timedelta(weeks=1)))
     content = bytearray(broken.read_bytes())
     content[content.index(b'"dropped": {"unreadable": 4')] ^= 1
     broken.write_bytes(content)
-    older = encode(to_table(frame(3), YELLOW), {"total_amount": 1})
-    lake.put(cleaned_key(YELLOW, DAY - timedelta(weeks=2)), older)
+    older = encode_trips(convert_to_table(frame(3), YELLOW), {"total_amount": 1})
+    lake.put(build_cleaned_key(YELLOW, DAY - timedelta(weeks=2)), older)
     store(lake, 3, 5)
-    Path(lake.root, cleaned_key(YELLOW, DAY - timedelta(weeks=4))).mkdir(parents=True)
+    Path(lake.root, build_cleaned_key(YELLOW, DAY - timedelta(weeks=4))).mkdir(parents=True)
     warnings: list[str] = []
     assert found(same_weekdays(lake, warnings)) == [(5, 5)]
     assert [text.split(": ")[1] for text in warnings] == [

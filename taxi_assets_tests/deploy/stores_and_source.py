@@ -19,24 +19,24 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from taxi_assets.date_ranges import by_month
+from taxi_assets.date_ranges import group_days_by_month
 from taxi_assets.defs.resources.bigquery import BigQueryResource
-from taxi_assets.defs.resources.lake import LakeResource, trips_key
+from taxi_assets.defs.resources.lake import LakeResource, build_trips_key
 from taxi_assets.defs.resources.postgres import PostgresResource
-from taxi_assets.tlc.sample import write_month
+from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.trips.clean import clean, to_frame
+from taxi_assets.trips.clean import clean_partition, convert_to_frame
 
 
 def of_source(service: Service, days: list[date]) -> pa.Table:
     frames = []
-    for month, month_days in by_month(days).items():
+    for month, month_days in group_days_by_month(days).items():
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "month.csv.gz")
-            write_month(service, month, path)
+            write_sample_month(service, month, path)
             content = gzip.decompress(path.read_bytes())
-        frame = clean(pa.py_buffer(content), service).frame
+        frame = clean_partition(pa.py_buffer(content), service).frame
         frames.append(frame[frame[service.pickup_column].dt.date.isin(month_days)])
     return pa.Table.from_pandas(pd.concat(frames), service.arrow_schema, preserve_index=False)
 
@@ -60,7 +60,7 @@ def of_postgres(service: Service, days: list[date]) -> pa.Table:
 def of_lake(service: Service, days: list[date]) -> pa.Table:
     lake = LakeResource().lake
     names = [column.name for column in service.columns]
-    keys = [trips_key(service, day, lake.layout) for day in days]
+    keys = [build_trips_key(service, day, lake.layout) for day in days]
     tables = [
         pq.ParquetFile(lake.filesystem.open_input_file(f"{lake.root}/{key}")).read(names)
         for key in keys
@@ -85,7 +85,7 @@ def main() -> int:
     names = [column.name for column in service.columns]
     rows, hashes = {}, {}
     for read in (of_source, of_postgres, of_lake, of_bigquery):
-        frame = to_frame(read(service, days).cast(service.arrow_schema))
+        frame = convert_to_frame(read(service, days).cast(service.arrow_schema))
         frame = frame.sort_values(names, na_position="first")
         store = read.__name__.removeprefix("of_")
         of_day = frame.groupby(frame[service.pickup_column].dt.date).size()

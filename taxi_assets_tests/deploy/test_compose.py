@@ -236,7 +236,7 @@ def test_postgres_has_a_port_on_loopback_when_asked_for(project: Project, clock:
     connect("postgres", "POSTGRES_SUPERUSER_PASSWORD").close()
 
 
-def version_of(project: Project) -> str:
+def parse_version(project: Project) -> str:
     version = "import taxi_assets; print(taxi_assets.__version__)"
     return project.run("exec", "-T", "code", "python", "-c", version).stdout.strip()
 
@@ -250,7 +250,7 @@ def lock(project: Project, table: str) -> None:
 
 
 def test_an_upgrade_and_a_rollback_keep_data_and_runs(project: Project, clock: Clock) -> None:
-    before = version_of(project)
+    before = parse_version(project)
     own = project.folder / "taxi_assets" / "__init__.py"
     own.write_text('__version__ = "upgraded"\n')
     # A run a day, so that there is one to disturb for each container.
@@ -261,7 +261,7 @@ def test_an_upgrade_and_a_rollback_keep_data_and_runs(project: Project, clock: C
     runs = ask(project.graphql, ALL)["runsOrError"]["results"]
     project.up()
     clock("upgraded")
-    assert version_of(project) == "upgraded"
+    assert parse_version(project) == "upgraded"
     project.run("exec", "-T", "code", "dagster", "instance", "migrate")
     project.compare("green", WEEK)
     assert ask(project.graphql, ALL)["runsOrError"]["results"] == runs
@@ -278,7 +278,7 @@ def test_an_upgrade_and_a_rollback_keep_data_and_runs(project: Project, clock: C
     project.up()
     took = time.monotonic() - began
     clock("rolled back")
-    assert version_of(project) == before
+    assert parse_version(project) == before
     assert project.ended(backfill) == "COMPLETED_SUCCESS", project.failures(backfill)
     found = project.runs(backfill)
     print("", [(one["runId"][:8], one["status"]) for one in found], f"up took {took:.0f} s")

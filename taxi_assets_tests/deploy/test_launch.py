@@ -28,7 +28,7 @@ import yaml
 from google.cloud import run_v2
 
 from taxi_assets import local
-from taxi_assets.local.server import pick_port
+from taxi_assets.local.server import pick_free_port
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.deploy.cloud_run import CloudRun, Execution
@@ -185,7 +185,7 @@ def dagster_home(folder: Path) -> Path:
 
 def container_env(home: Path, gcs: str, sockets: Path, folder: Path) -> dict[str, str]:
     """The environment that deploy/terraform gives to every container."""
-    stack = local.use(home / "taxi")
+    stack = local.ensure_stack_running(home / "taxi")
     return {
         "PATH": f"{BIN}:{os.environ['PATH']}",
         "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
@@ -218,7 +218,7 @@ def container_env(home: Path, gcs: str, sockets: Path, folder: Path) -> dict[str
 def deployment(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Webserver up, daemon ready to start, Cloud Run with the job of the settings file."""
     folder = tmp_path_factory.mktemp("gcp")
-    root = local.use(home / "taxi").lake_root
+    root = local.ensure_stack_running(home / "taxi").lake_root
     for bucket in (LAKE, LOGS):
         (root / bucket).mkdir(parents=True)
     identity = Identity.new()
@@ -241,7 +241,7 @@ def deployment(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         stack.callback(cloud_run.stop)
         env = env | identity.env(folder, stack.enter_context(proxy(port)))
         cloud_run.daemon_env = env
-        web = pick_port(None)
+        web = pick_free_port(None)
         webserver = [str(BIN / "dagster-webserver"), "-h", "127.0.0.1", "-p", str(web)]
         webserver += ["-m", LOCATION]
         waking = {"CLOUD_RUN_DAEMON_JOB": cloud_run.daemon_job}

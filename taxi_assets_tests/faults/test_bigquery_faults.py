@@ -13,10 +13,10 @@ from datetime import date
 import pandas as pd
 import pytest
 
-from taxi_assets.defs.io_managers.bigquery import BigQueryIOManager
-from taxi_assets.defs.io_managers.partition_data import CLEANED, Label, open_trips
-from taxi_assets.defs.resources.bigquery import BigQueryResource, _impatient, emulator_client
-from taxi_assets.defs.resources.lake import cleaned_key, open_lake
+from taxi_assets.defs.io_managers.bigquery import BigQueryTripsIOManager
+from taxi_assets.defs.io_managers.partition_data import CLEANED, Label, open_stored_trips
+from taxi_assets.defs.resources.bigquery import BigQueryResource, _limit_retries, emulator_client
+from taxi_assets.defs.resources.lake import build_cleaned_key, open_lake
 from taxi_assets.errors import UnavailableError
 from taxi_assets.settings import Settings
 from taxi_assets_tests import stores
@@ -67,11 +67,13 @@ def test_each_kind_of_call_is_asked_again(
 ) -> None:
     day = date.fromisoformat(DAY)
     label = Label(YELLOW.name, CLEANED, str(day))
-    trips = open_trips(open_lake(Settings.from_env().lake), cleaned_key(YELLOW, day), label)
+    trips = open_stored_trips(
+        open_lake(Settings.from_env().lake), build_cleaned_key(YELLOW, day), label
+    )
     assert trips
 
     def store(resource: BigQueryResource) -> dict[date, tuple[int, float]]:
-        manager = BigQueryIOManager({"yellow": YELLOW}, resource)
+        manager = BigQueryTripsIOManager({"yellow": YELLOW}, resource)
         list(manager.store(YELLOW, {day: trips}, Log()))
         found = dict(manager.read_totals(YELLOW, [day], Log()))
         with resource.client() as client:
@@ -142,7 +144,7 @@ def test_an_embedded_server_that_ended_is_left_to_the_next_attempt() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        client = _impatient(emulator_client("taxi-local", nobody), 5, embedded=True)
+        client = _limit_retries(emulator_client("taxi-local", nobody), 5, embedded=True)
         began = time.monotonic()
         with pytest.raises(UnavailableError, match="ended under this run"):
             client.get_table("ny_taxi.any")

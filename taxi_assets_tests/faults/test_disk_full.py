@@ -168,8 +168,8 @@ def test_postgres_without_room(
             folder.chmod(0o755)
         place = Home(disk)
         place.make()
-        server = Server(postgres._cluster(place, Config()))
-        postgres._initialize(server.cluster, PASSWORD, PASSWORD)
+        server = Server(postgres._open_cluster(place, Config()))
+        postgres._initialize_cluster(server.cluster, PASSWORD, PASSWORD)
         server.start()
         try:
             for name, value in {**server.arguments, "host": LOCAL_HOST}.items():

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import pandas as pd
 import pytest
 
-from taxi_assets.local.server import pick_port
+from taxi_assets.local.server import pick_free_port
 from taxi_assets_tests import stores
 from taxi_assets_tests.fault_proxy import HttpProxy, http_proxy
 from taxi_assets_tests.faults.conftest import DAY, Steps, assert_left
@@ -31,7 +31,7 @@ def served(undisturbed: Rows) -> Iterator[HttpProxy]:
 
     The server knows only of objects that came through it, so they are put once more.
     """
-    port = pick_port(None)
+    port = pick_free_port(None)
     root = stores.lake().parent
     with (
         pytest.MonkeyPatch.context() as patch,

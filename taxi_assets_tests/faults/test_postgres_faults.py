@@ -17,8 +17,8 @@ import pytest
 
 from taxi_assets.local import postgres
 from taxi_assets.local.home import DBNAME, LOCAL_HOST, USER, Config, Home
-from taxi_assets.local.process import until
-from taxi_assets.local.server import pick_port
+from taxi_assets.local.process import wait_until
+from taxi_assets.local.server import pick_free_port
 from taxi_assets_tests import stores
 from taxi_assets_tests.fault_proxy import Cut, TcpProxy, tcp_proxy
 from taxi_assets_tests.faults.conftest import Steps, assert_left
@@ -58,7 +58,7 @@ class Server:
     """A PostgreSQL server that is nobody's but the test's."""
 
     cluster: postgres.Cluster
-    port: int = field(default_factory=lambda: pick_port(None))
+    port: int = field(default_factory=lambda: pick_free_port(None))
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -83,7 +83,7 @@ class Server:
             group=account.group,
             extra_groups=account.extra_groups,
         )
-        assert until(self.answers, 60)
+        assert wait_until(self.answers, 60)
 
     def stop(self, how: signal.Signals) -> None:
         """As `pg_ctl stop`: SIGINT is its mode fast, SIGQUIT immediate."""
@@ -114,8 +114,8 @@ def server() -> Iterator[Server]:
         Path(folder).chmod(0o755)
         home = Home(Path(folder))
         home.make()
-        server = Server(postgres._cluster(home, Config()))
-        postgres._initialize(server.cluster, PASSWORD, PASSWORD)
+        server = Server(postgres._open_cluster(home, Config()))
+        postgres._initialize_cluster(server.cluster, PASSWORD, PASSWORD)
         server.start()
         try:
             yield server
@@ -156,7 +156,7 @@ def test_the_embedded_server_killed_while_it_is_written_is_started_again(
         cursor.execute("LOCK TABLE ny_taxi.yellow_cab_data IN SHARE MODE")
 
         def kill() -> None:
-            assert until(waiting, 60)
+            assert wait_until(waiting, 60)
             pid = int((folder / "postmaster.pid").read_text().split()[0])
             os.kill(pid, how)
 

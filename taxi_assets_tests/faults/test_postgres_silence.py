@@ -16,12 +16,12 @@ import psycopg
 import pytest
 from dagster import DagsterInstance, DagsterRunStatus
 
-from taxi_assets.defs.jobs.sql_query import SqlQueryConfig, from_postgres
+from taxi_assets.defs.jobs.sql_query import SqlQueryConfig, query_postgres
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.errors import StoreError, UnavailableError
 from taxi_assets.local.home import Home
-from taxi_assets.local.process import until
+from taxi_assets.local.process import wait_until
 from taxi_assets_tests import stores
 from taxi_assets_tests.defs.io_managers.test_postgres import Log, a_day, lake, schema, store, totals
 from taxi_assets_tests.fault_proxy import Cut, TcpProxy, tcp_proxy
@@ -95,7 +95,7 @@ def sessions() -> int:
 
 def disturb(proxy: TcpProxy, after: bytes, act: Callable[[], object], count: int = 0) -> None:
     """Act once, when the next connection has sent that much; the last one may still be ending."""
-    assert until(lambda: sessions() == 0, 10)
+    assert wait_until(lambda: sessions() == 0, 10)
     proxy.cuts = [Cut(after, count, act)]
 
 
@@ -122,7 +122,7 @@ def test_a_halted_server_process_is_given_up_and_the_day_stays_whole(
     assert not proxy.cuts
     # It was told to end, and does so as soon as it can; what it was committing it may commit.
     halted.resume()
-    assert until(lambda: sessions() == 0, 10)
+    assert wait_until(lambda: sessions() == 0, 10)
     kept = (20_000.0, 40_000.0) if phase == "COMMIT" else (20_000.0,)
     assert totals([DAY], schema)[DAY] in [(20_000, amount) for amount in kept]
     store(a_day(lake, DAY, 20_000, 3.0), names=[DAY])
@@ -225,7 +225,7 @@ def test_sql_query_ends_in_its_time(
     disturb(proxy, rb"DECLARE", halted.halt)
     began = time.monotonic()
     with pytest.raises((StoreError, UnavailableError)):
-        from_postgres(PostgresResource(), SqlQueryConfig(query="SELECT 1", timeout_seconds=1))
+        query_postgres(PostgresResource(), SqlQueryConfig(query="SELECT 1", timeout_seconds=1))
     assert time.monotonic() - began < 12
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.tlc import download
-from taxi_assets.tlc.sample import write_month
+from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.services import YELLOW
 from taxi_assets_tests.fake_http_server import Handler, Site, serve
 from taxi_assets_tests.fault_proxy import HttpProxy, http_proxy
@@ -25,7 +25,7 @@ Rows = Mapping[str, pd.DataFrame]
 def month(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The file of the undisturbed day's month."""
     path = tmp_path_factory.mktemp("month") / "yellow_tripdata_2021-01.csv.gz"
-    write_month(YELLOW, Month.of(date.fromisoformat(DAY)), path)
+    write_sample_month(YELLOW, Month.of(date.fromisoformat(DAY)), path)
     return path.read_bytes()
 
 

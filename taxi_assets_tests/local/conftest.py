@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from taxi_assets.local import Stack, use
-from taxi_assets.local.__main__ import down
+from taxi_assets.local import Stack, ensure_stack_running
+from taxi_assets.local.__main__ import stop_stack
 from taxi_assets.local.home import Home
 
 GRACE = 0.3
@@ -49,7 +49,7 @@ def _home() -> Iterator[Path]:
     folder.chmod(0o755)
     try:
         yield folder / "home"
-        down(Home(folder / "home"))
+        stop_stack(Home(folder / "home"))
         assert servers_of(folder) == []
     finally:
         shutil.rmtree(folder)
@@ -68,7 +68,7 @@ def shared_home() -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def stack(shared_home: Path) -> Stack:
     """One running stack for the tests that only look at servers."""
-    return use(shared_home)
+    return ensure_stack_running(shared_home)
 
 
 def python(*words: str) -> list[str]:

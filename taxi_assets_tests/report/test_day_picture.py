@@ -10,11 +10,20 @@ from datetime import date
 import pytest
 from PIL import Image
 
-from taxi_assets.report.day_picture import BAR, COLOURS, GONE, GROUND, SIZE, USUAL, Figures, picture
+from taxi_assets.report.day_picture import (
+    BAR,
+    COLOURS,
+    GONE,
+    GROUND,
+    SIZE,
+    USUAL,
+    Figures,
+    draw_day_picture,
+)
 from taxi_assets.report.day_words import describe_day
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.trips.clean import to_table
-from taxi_assets.trips.profile import profile
+from taxi_assets.trips.clean import convert_to_table
+from taxi_assets.trips.profile import profile_partition
 from taxi_assets.trips.rules import RULES
 from taxi_assets_tests.trips.test_profile import frame
 
@@ -24,7 +33,11 @@ DROPPED = {"zero_passengers": 30, "null_passengers": 200, "unreadable": 0}
 
 
 def figures(rows: int = 2000, **dropped: int) -> Figures:
-    return Figures(profile(to_table(frame(rows), YELLOW), YELLOW), dropped or DROPPED, 12345.6)
+    return Figures(
+        profile_partition(convert_to_table(frame(rows), YELLOW), YELLOW),
+        dropped or DROPPED,
+        12345.6,
+    )
 
 
 def drawn(png: bytes) -> dict[tuple[int, ...], int]:
@@ -42,7 +55,7 @@ def pixels(png: bytes, index: int) -> int:
 @pytest.mark.parametrize("rows", [0, 1, 2000])
 @pytest.mark.parametrize("before", [0, 1, 4])
 def test_every_day_has_a_small_picture(rows: int, before: int) -> None:
-    png = picture(YELLOW, DAY, figures(rows), [figures(seed) for seed in range(before)])
+    png = draw_day_picture(YELLOW, DAY, figures(rows), [figures(seed) for seed in range(before)])
     assert len(png) < 30_000
     colours = drawn(png)
     assert colours[*GROUND, 255] > SIZE[0] * SIZE[1] / 3
@@ -89,11 +102,11 @@ def test_a_sentence_of_one_trip_of_a_refund_and_of_no_fares() -> None:
 
 
 def test_bars_marks_and_dropped_rows_have_colours_of_their_own() -> None:
-    alone = picture(YELLOW, DAY, figures(), [])
-    beside = picture(YELLOW, DAY, figures(), [figures(900)])
-    assert pixels(alone, BAR) > pixels(picture(YELLOW, DAY, figures(0), []), BAR) == 0
+    alone = draw_day_picture(YELLOW, DAY, figures(), [])
+    beside = draw_day_picture(YELLOW, DAY, figures(), [figures(900)])
+    assert pixels(alone, BAR) > pixels(draw_day_picture(YELLOW, DAY, figures(0), []), BAR) == 0
     assert pixels(beside, USUAL) > pixels(alone, USUAL) == 0
-    clean = picture(YELLOW, DAY, figures(zero_passengers=0), [])
+    clean = draw_day_picture(YELLOW, DAY, figures(zero_passengers=0), [])
     assert pixels(alone, GONE) > pixels(clean, GONE) == 0
 
 
@@ -107,24 +120,24 @@ def test_the_mark_is_the_median_of_the_days_before() -> None:
         return Figures(replace(day, rows=day.rows * factor, hours=hours, bins=bins), dropped)
 
     low, middle, high = map(times, (1, 2, 7))
-    assert picture(YELLOW, DAY, figures(), [high, low, middle]) == picture(
+    assert draw_day_picture(YELLOW, DAY, figures(), [high, low, middle]) == draw_day_picture(
         YELLOW, DAY, figures(), [middle, middle, middle]
     )
 
 
 def test_the_same_day_is_the_same_picture_and_another_is_another() -> None:
-    first = picture(YELLOW, DAY, figures(), [])
-    assert picture(YELLOW, DAY, figures(), []) == first
-    assert picture(YELLOW, date(2021, 1, 6), figures(), []) != first
-    assert picture(YELLOW, DAY, replace(figures(), synthetic=True), []) != first
+    first = draw_day_picture(YELLOW, DAY, figures(), [])
+    assert draw_day_picture(YELLOW, DAY, figures(), []) == first
+    assert draw_day_picture(YELLOW, date(2021, 1, 6), figures(), []) != first
+    assert draw_day_picture(YELLOW, DAY, replace(figures(), synthetic=True), []) != first
 
 
 def test_every_rule_has_room() -> None:
     dropped = dict.fromkeys((*RULES, "row_limit", "unreadable"), 10)
-    assert pixels(picture(YELLOW, DAY, figures(**dropped), []), GONE) > 100
+    assert pixels(draw_day_picture(YELLOW, DAY, figures(**dropped), []), GONE) > 100
 
 
 def test_a_service_without_fares_and_distances_has_its_hours() -> None:
     bare = figures()
     bare = replace(bare, profile=replace(bare.profile, bins={}, medians={}), revenue=None)
-    assert pixels(picture(YELLOW, DAY, bare, [bare]), BAR) > 0
+    assert pixels(draw_day_picture(YELLOW, DAY, bare, [bare]), BAR) > 0

@@ -10,14 +10,20 @@ import pyarrow as pa
 import pytest
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.report.bars import revenue_bars, scale
-from taxi_assets.report.colours import DARK, LIGHT, Theme, step
-from taxi_assets.report.figures import DayFigures, MonthFigures, columns, count
-from taxi_assets.report.page import calendar_weeks, page
-from taxi_assets.report.picture import picture
-from taxi_assets.report.quality import parts, verdict
-from taxi_assets.report.words import headline, loaded, peak_hour, short_money, spans
-from taxi_assets.report.zones import zone, zones
+from taxi_assets.report.bars import layout_revenue_bars, scale_revenue
+from taxi_assets.report.colours import DARK, LIGHT, Theme, pick_colour_step
+from taxi_assets.report.figures import DayFigures, MonthFigures, count_day, list_counted_columns
+from taxi_assets.report.page import render_month_page, split_into_weeks
+from taxi_assets.report.picture import draw_month_picture
+from taxi_assets.report.quality import list_quality_parts, write_verdict
+from taxi_assets.report.words import (
+    describe_loaded_days,
+    find_peak_hour,
+    format_day_spans,
+    format_short_money,
+    write_headline,
+)
+from taxi_assets.report.zones import find_zone, read_zone_table
 from taxi_assets.tlc.services import SERVICES
 
 GREEN = SERVICES["green"]
@@ -50,9 +56,9 @@ def contrast(one: str, other: str) -> float:
 
 
 def test_tlcs_zones_are_all_there() -> None:
-    assert list(zones()) == list(range(1, 266))
-    assert (zone(74).name, zone(74).borough) == ("East Harlem North", "Manhattan")
-    assert [(zone(at).name, zone(at).borough) for at in (264, 265, 999, None)] == [
+    assert list(read_zone_table()) == list(range(1, 266))
+    assert (find_zone(74).name, find_zone(74).borough) == ("East Harlem North", "Manhattan")
+    assert [(find_zone(at).name, find_zone(at).borough) for at in (264, 265, 999, None)] == [
         ("Unknown zone", ""),
         ("Outside of NYC", ""),
         ("Zone 999", ""),
@@ -73,18 +79,18 @@ def test_every_text_can_be_read_on_its_ground(theme: Theme) -> None:
 
 
 def test_steps_of_a_scale() -> None:
-    assert [step(value, 100, 200) for value in (100, 150, 200)] == [0, 3, 6]
-    assert step(7, 7, 7) == 6
+    assert [pick_colour_step(value, 100, 200) for value in (100, 150, 200)] == [0, 3, 6]
+    assert pick_colour_step(7, 7, 7) == 6
 
 
 def test_days_are_named_as_people_do() -> None:
     days = [date(2021, 2, at) for at in (3, 4, 5, 17, 20)]
-    assert spans(days) == "3 to 5, 17 and 20 February"
-    assert spans(days[:1]) == "3 February"
-    assert loaded(figures(*[day(1)] * 27)) == (
+    assert format_day_spans(days) == "3 to 5, 17 and 20 February"
+    assert format_day_spans(days[:1]) == "3 February"
+    assert describe_loaded_days(figures(*[day(1)] * 27)) == (
         "Partial month: 27 of 28 days are loaded; 28 February is not"
     )
-    assert loaded(figures(*[day(1)] * 28)) == "All 28 days are loaded"
+    assert describe_loaded_days(figures(*[day(1)] * 28)) == "All 28 days are loaded"
 
 
 @pytest.mark.parametrize(
@@ -93,16 +99,16 @@ def test_days_are_named_as_people_do() -> None:
     + [(-2_500, "-$2.5k"), (100_000_000, "$100M"), (1_300_000_000, "$1,300M")],
 )
 def test_money_is_short(dollars: float, text: str) -> None:
-    assert short_money(dollars) == text
+    assert format_short_money(dollars) == text
 
 
 def test_the_month_in_words() -> None:
     found = figures(day(5), day(1234, revenue=9_990, hour=17), day(7))
-    assert headline(found) == (
+    assert write_headline(found) == (
         "1,246 trips for $10k. Tuesday 2 February was the busiest day, with 1,234; "
         "most trips began in East Harlem North."
     )
-    assert peak_hour(found) == "Tuesday at 17:00, 1,234 trips an hour"
+    assert find_peak_hour(found) == "Tuesday at 17:00, 1,234 trips an hour"
 
 
 def test_weekdays_are_means_of_their_loaded_days() -> None:
@@ -113,7 +119,7 @@ def test_weekdays_are_means_of_their_loaded_days() -> None:
 
 
 def test_weeks_begin_on_monday() -> None:
-    weeks = calendar_weeks(figures(day(1), month=Month(2021, 8)))
+    weeks = split_into_weeks(figures(day(1), month=Month(2021, 8)))
     assert [len(week) for week in weeks] == [7] * 6
     assert weeks[0] == [None] * 6 + [date(2021, 8, 1)]
     assert weeks[-1] == [date(2021, 8, 30), date(2021, 8, 31)] + [None] * 5
@@ -128,11 +134,11 @@ def test_weeks_begin_on_monday() -> None:
     ],
 )
 def test_scales_are_round(lowest: float, highest: float, lines: list[float]) -> None:
-    assert scale(lowest, highest) == lines
+    assert scale_revenue(lowest, highest) == lines
 
 
 def test_bars_stand_on_zero_and_days_of_refunds_hang_below_it() -> None:
-    chart = revenue_bars(figures(day(1, revenue=50), day(1, revenue=-50), day(1, revenue=0)))
+    chart = layout_revenue_bars(figures(day(1, revenue=50), day(1, revenue=-50), day(1, revenue=0)))
     up, down, none, *missing = chart.bars
     assert up.y + up.height == pytest.approx(chart.zero)
     assert (down.y, down.height) == (chart.zero, pytest.approx(up.height))
@@ -145,40 +151,44 @@ def test_a_file_whose_rows_do_not_add_up_is_called_out() -> None:
     month = [day(3, zero_passengers=1)] * 28
     whole = figures(*month, file_rows=28 * 4 + 3, outside=2, unreadable=1)
     assert whole.unaccounted == 0
-    assert sum(part.rows for part in parts(whole)) == whole.file_rows
-    assert "no row is lost" in verdict(whole)
+    assert sum(part.rows for part in list_quality_parts(whole)) == whole.file_rows
+    assert "no row is lost" in write_verdict(whole)
 
     short = dataclasses.replace(whole, file_rows=200)
-    assert parts(short)[-1].kind == "alarm"
-    assert parts(short)[-1].rows == short.unaccounted == 200 - 28 * 4 - 3
-    assert "do not add up" in verdict(short)
+    assert list_quality_parts(short)[-1].kind == "alarm"
+    assert list_quality_parts(short)[-1].rows == short.unaccounted == 200 - 28 * 4 - 3
+    assert "do not add up" in write_verdict(short)
 
     unknown = figures(*month)
-    assert [part.rows for part in parts(unknown)] == [28 * 3, 28]
-    assert "not on record" in verdict(unknown)
-    assert "not on record" in page(unknown).decode()
+    assert [part.rows for part in list_quality_parts(unknown)] == [28 * 3, 28]
+    assert "not on record" in write_verdict(unknown)
+    assert "not on record" in render_month_page(unknown).decode()
 
 
 def test_days_without_trips_and_refunds_alone_can_be_drawn() -> None:
     empty = DayFigures(0, (0,) * 24, {}, 0.0, 0, {}, synthetic=False)
     for found in (figures(empty), figures(day(1, revenue=-3.0)), figures(empty, file_rows=0)):
-        assert page(found).endswith(b"</html>")
-        assert picture(found).startswith(b"\x89PNG")
+        assert render_month_page(found).endswith(b"</html>")
+        assert draw_month_picture(found).startswith(b"\x89PNG")
 
 
 def test_what_comes_from_outside_is_escaped() -> None:
     named = figures(day(1), service=dataclasses.replace(GREEN, name="<b>&"))
-    assert b"<title>&lt;b&gt;&amp; trips, February 2021</title>" in page(named)
+    assert b"<title>&lt;b&gt;&amp; trips, February 2021</title>" in render_month_page(named)
 
 
 def test_a_day_of_before_a_column_was_known_is_counted() -> None:
     pickups = pa.array(["2021-02-01 23:59:00", "2021-02-01 00:00:00"]).cast(pa.timestamp("us"))
     table = pa.table({"lpep_pickup_datetime": pickups, "total_amount": [-1.5, None]})
-    assert list(columns(GREEN)) == ["lpep_pickup_datetime", "pulocationid", "total_amount"]
-    found = count(table, GREEN, {}, synthetic=False)
+    assert list(list_counted_columns(GREEN)) == [
+        "lpep_pickup_datetime",
+        "pulocationid",
+        "total_amount",
+    ]
+    found = count_day(table, GREEN, {}, synthetic=False)
     assert (found.trips, found.hours[0], found.hours[23]) == (2, 1, 1)
     assert (found.revenue, found.negative_totals, found.zones) == (-1.5, 1, {})
     table = table.append_column("pulocationid", pa.array([None, None], pa.int64()))
-    found = count(table, GREEN, {}, synthetic=False)
+    found = count_day(table, GREEN, {}, synthetic=False)
     assert found.zones == {None: 2}
     assert figures(found).zones == {}

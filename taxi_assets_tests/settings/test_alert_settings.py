@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taxi_assets.errors import SettingsError
-from taxi_assets.settings.alerts import AlertSettings, any_target
+from taxi_assets.settings.alerts import AlertSettings, has_alert_target
 
 SLACK = "slack://T0/B0/planted-secret"
 MAIL = "mailtos://taxi:planted-secret@example.com?to=ops@example.com,taxi@example.com"
@@ -17,7 +17,7 @@ def test_without_urls_there_is_no_target() -> None:
     assert settings.alert_urls == settings.target_names == ()
     assert settings.ui_url == "http://127.0.0.1:3000"
     assert not settings.on_warnings
-    assert not any_target({"TAXI_ALERT_URLS": "", "TAXI_ALERT_ON": "failure"})
+    assert not has_alert_target({"TAXI_ALERT_URLS": "", "TAXI_ALERT_ON": "failure"})
 
 
 @pytest.mark.parametrize("separator", [",", " ", ", ", "\n"])
@@ -39,7 +39,7 @@ def test_urls_are_separated_before_the_next_scheme(separator: str) -> None:
     assert settings.ui_url == "https://dagster.example.com"
     assert settings.heartbeat_url is not None
     assert "planted-secret" not in repr(settings)
-    assert any_target(env)
+    assert has_alert_target(env)
 
 
 @pytest.mark.parametrize(

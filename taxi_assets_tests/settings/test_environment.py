@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from taxi_assets.errors import SettingsError
-from taxi_assets.settings.environment import values_of
+from taxi_assets.settings.environment import parse_env_text
 from taxi_assets_tests.isolation import REPOSITORY, isolation
 
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
@@ -188,7 +188,7 @@ def test_a_file_that_is_no_text_is_named_in_one_line(
 ) -> None:
     (tmp_path / ".env").write_bytes(content)
     with pytest.raises(SettingsError, match=what) as rejected:
-        values_of(tmp_path / ".env")
+        parse_env_text(tmp_path / ".env")
     assert str(tmp_path / ".env") in str(rejected.value)
     assert "\n" not in str(rejected.value)
     assert "s3cret" not in str(rejected.value)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from taxi_assets.settings.private_folders import make_private
+from taxi_assets.settings.private_folders import make_private_folder
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def test_an_umask_that_lets_everybody_write_is_replaced_and_no_other(
     umask: int, written: int, tmp_path: Path
 ) -> None:
     folder = tmp_path / "home" / "lake"
-    make_private(folder)
+    make_private_folder(folder)
     assert (mode(folder), mode(folder.parent)) == (0o700, 0o711)
     (folder / "object").touch()
     assert mode(folder / "object") == written
@@ -40,11 +40,11 @@ def test_an_umask_that_lets_everybody_write_is_replaced_and_no_other(
 
 def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
     tmp_path.chmod(0o750)
-    make_private(tmp_path)
+    make_private_folder(tmp_path)
     assert mode(tmp_path) == 0o750
 
 
 def test_what_is_no_folder_is_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "lake").touch()
     with pytest.raises(FileExistsError):
-        make_private(tmp_path / "lake")
+        make_private_folder(tmp_path / "lake")

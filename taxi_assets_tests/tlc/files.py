@@ -9,8 +9,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.io_managers.sealed_objects import open_parquet, open_zstd
-from taxi_assets.defs.month_split import Spool, spool_of
+from taxi_assets.defs.io_managers.sealed_objects import open_parquet, open_sealed_zstd
+from taxi_assets.defs.month_split import Spool, open_spool
 from taxi_assets.tlc.raw_month import BLANK, RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
@@ -45,19 +45,19 @@ def raw_month(
     service: Service = YELLOW,
     month: Month = FEBRUARY,
     days: list[date] | None = None,
-    most_unreadable: float = 1.0,
+    max_invalid_ratio: float = 1.0,
 ) -> RawMonth:
     return RawMonth(
         month_file(path, service, month),
         list(month.window) if days is None else days,
-        most_unreadable,
+        max_invalid_ratio,
     )
 
 
 def passed_over(month: RawMonth) -> dict[int, bytes]:
     """The lines of each place, unpacked from what a pass hands on."""
     packed: defaultdict[int, list[bytes]] = defaultdict(list)
-    for part in month.pass_over(lambda _: None):
+    for part in month.read_days(lambda _: None):
         packed[part.key].append(part.packed)
     return {key: unpacked(b"".join(parts)) for key, parts in packed.items()}
 
@@ -75,11 +75,11 @@ def slice_of(*lines: bytes) -> pa.Buffer:
 def slices_of(month: RawMonth) -> dict[int, pa.Buffer | pa.Table]:
     """What the lake gets of a month, read back, by day of the month, OUTSIDE and UNREADABLE."""
     spools: dict[int, Spool] = {}
-    for part in month.pass_over(lambda _: None):
+    for part in month.read_days(lambda _: None):
         if part.key != BLANK:
-            spools.setdefault(part.key, spool_of(month)).add(part)
+            spools.setdefault(part.key, open_spool(month)).add(part)
     stored = {key: pa.py_buffer(spools[key].content({})) for key in sorted(spools)}
     if month.is_parquet:
         return {key: open_parquet(one)[0].read() for key, one in stored.items()}
-    packed = {key: open_zstd(one)[1] for key, one in stored.items()}
+    packed = {key: open_sealed_zstd(one)[1] for key, one in stored.items()}
     return {key: pa.py_buffer(unpacked(one)) for key, one in packed.items()}

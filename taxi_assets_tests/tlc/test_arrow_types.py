@@ -14,15 +14,20 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.defs.io_managers.sealed_objects import open_parquet
-from taxi_assets.defs.month_split import Spool, spool_of
+from taxi_assets.defs.month_split import Spool, open_spool
 from taxi_assets.errors import SourceError
 from taxi_assets.tlc import parquet_batches as parquet_module
-from taxi_assets.tlc.arrow_types import MAX_TEXT_BYTES, plain, shown, storable_text
+from taxi_assets.tlc.arrow_types import (
+    MAX_TEXT_BYTES,
+    convert_to_plain,
+    find_storable_text,
+    format_value,
+)
 from taxi_assets.tlc.services import YELLOW
-from taxi_assets.tlc.values import accepts
-from taxi_assets.trips.clean import clean
+from taxi_assets.tlc.values import accepts_type
+from taxi_assets.trips.clean import clean_partition
 from taxi_assets.trips.content_hash import ContentHash
-from taxi_assets.trips.parse import parse
+from taxi_assets.trips.parse import parse_partition
 from taxi_assets_tests.tlc.arrow_columns import COLUMNS, columns
 from taxi_assets_tests.tlc.files import raw_month
 from taxi_assets_tests.tlc.test_parquet_batches import START, hash_of, trips
@@ -36,8 +41,8 @@ def contents(path: Path) -> tuple[dict[int, Spool], dict[int, pa.Table]]:
     """The raw objects of a month, by day."""
     month = raw_month(path)
     spools: dict[int, Spool] = {}
-    for part in month.pass_over(lambda _: None):
-        spools.setdefault(part.key, spool_of(month)).add(part)
+    for part in month.read_days(lambda _: None):
+        spools.setdefault(part.key, open_spool(month)).add(part)
     stored = {key: pa.py_buffer(spool.content({})) for key, spool in spools.items()}
     return spools, {key: open_parquet(one)[0].read() for key, one in stored.items()}
 
@@ -68,7 +73,7 @@ def test_a_column_of_any_type_is_kept_as_published(
         )
         assert same(rows["x"], expected)
         assert spools[key].preview().records[0].data["VendorID"] == "1"
-        assert len(clean(rows, YELLOW, ()).frame) == 3
+        assert len(clean_partition(rows, YELLOW, ()).frame) == 3
 
 
 @settings(max_examples=80, deadline=None)
@@ -89,13 +94,13 @@ def test_a_typed_column_of_any_type_is_read_or_its_rows_are_named(
     pq.write_table(table.set_column(at, name, column), path)
     ours = YELLOW.by_name[name.lower()]
     found = pq.ParquetFile(path).schema_arrow.field(name).type
-    if not accepts(ours, found, labels=bool(ours.labels) and ours.kind == "text"):
+    if not accepts_type(ours, found, labels=bool(ours.labels) and ours.kind == "text"):
         with pytest.raises(SourceError, match=f"has {name} as .* which is never read as"):
             contents(path)
         return
     _, days = contents(path)
     for key, rows in days.items():
-        done = parse(rows, YELLOW)
+        done = parse_partition(rows, YELLOW)
         assert done.table.num_rows + len(done.unreadable) == 3
         assert {one.column for one in done.unreadable} <= {name}
         assert all(one.row in (1, 2, 3) and str(one) for one in done.unreadable)
@@ -103,7 +108,7 @@ def test_a_typed_column_of_any_type_is_read_or_its_rows_are_named(
         assert values.type == ours.arrow
         if ours.kind == "time":
             values.to_pylist()  # raises where Python has no such date
-            assert str(clean(rows, YELLOW).frame[ours.name].dtype) == "datetime64[us]"
+            assert str(clean_partition(rows, YELLOW).frame[ours.name].dtype) == "datetime64[us]"
         if ours.kind == "amount":
             assert pc.all(pc.is_finite(values)).as_py() is not False
         if ours.kind == "text":
@@ -131,7 +136,7 @@ def test_a_hash_of_slices_is_the_hash_of_all(column: pa.Array, at: int) -> None:
         parts.update(part)
     assert whole.hexdigest(batch.schema) == parts.hexdigest(batch.schema)
     for value in column:
-        assert "\n" not in shown(value)
+        assert "\n" not in format_value(value)
 
 
 @pytest.mark.parametrize(
@@ -149,14 +154,14 @@ def test_a_hash_of_slices_is_the_hash_of_all(column: pa.Array, at: int) -> None:
 def test_a_value_that_python_does_not_have_is_shown_as_what_it_is(
     value: pa.Scalar, text: str
 ) -> None:
-    assert text in shown(value)
+    assert text in format_value(value)
 
 
 @pytest.mark.parametrize("bad", [b"a\0b", b"\0", b"\xff", b"\xc3", b"\xed\xa0\x80"])
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary()])
 def test_a_text_that_a_store_cannot_hold_is_none(bad: bytes, kind: pa.DataType) -> None:
     texts = pa.array([b"good", bad, None, "é".encode(), b"x" * (MAX_TEXT_BYTES + 1)])
-    found = storable_text(plain(texts.cast(kind, safe=False)))
+    found = find_storable_text(convert_to_plain(texts.cast(kind, safe=False)))
     assert found.to_pylist() == ["good", None, None, "é", None]
 
 
@@ -192,7 +197,7 @@ def test_a_column_published_in_another_type_lands_as_the_plain_one(
         at = table.schema.get_field_index(name)
         pq.write_table(table.set_column(at, name, column), tmp_path / "m.parquet")
         _, days = contents(tmp_path / "m.parquet")
-        done = parse(days[1], YELLOW)
+        done = parse_partition(days[1], YELLOW)
         assert done.unreadable == []
         tables.append(done.table)
     assert tables[0].equals(tables[1])
@@ -227,7 +232,7 @@ def _in_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
 def test_the_stored_flag_becomes_y_or_n_in_every_year(
     flags: pa.Array, read: list[str | None], unknown: dict[str, int]
 ) -> None:
-    done = parse(trips([START] * 3, store_and_fwd_flag=flags), YELLOW)
+    done = parse_partition(trips([START] * 3, store_and_fwd_flag=flags), YELLOW)
     assert done.table["store_and_fwd_flag"].to_pylist() == read
     assert done.unknown_labels == {f"store_and_fwd_flag={one}": n for one, n in unknown.items()}
     assert done.unreadable == []

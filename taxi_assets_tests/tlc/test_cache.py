@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from taxi_assets.tlc.cache import forget_unused
+from taxi_assets.tlc.cache import evict_unused
 
 KEEP = timedelta(days=90)
 LEFT = ["{}", "{}.json", "{}.json.part", "{}.part", "{}.part.json", "part-{}"]
@@ -46,9 +46,9 @@ def test_only_what_was_not_asked_for_goes(tmp_path: Path) -> None:
     foreign.write_text("of the person")
     os.utime(foreign, (0, 0))
     before = names(tmp_path)
-    forget_unused(tmp_path, None)
+    evict_unused(tmp_path, None)
     assert names(tmp_path) == before
-    forget_unused(tmp_path, KEEP)
+    evict_unused(tmp_path, KEEP)
     assert before - names(tmp_path) == {f"green/{one.format(old.name)}" for one in LEFT}
     assert young.exists()
 
@@ -64,10 +64,10 @@ def test_what_another_process_holds_stays(tmp_path: Path) -> None:
         assert holder.stdout
         assert holder.stdout.readline() == "held\n"
         os.utime(path.with_name("month.csv.gz.lock"), (0, 0))
-        forget_unused(tmp_path, KEEP)
+        evict_unused(tmp_path, KEEP)
         assert path.exists()
         holder.communicate()
-    forget_unused(tmp_path, KEEP)
+    evict_unused(tmp_path, KEEP)
     assert not path.exists()
 
 
@@ -79,5 +79,5 @@ def test_nothing_that_a_link_leads_to_goes(tmp_path: Path, link: str) -> None:
     place.rename(elsewhere)
     place.symlink_to(elsewhere)
     content = elsewhere if elsewhere.is_file() else next(elsewhere.rglob(real.name))
-    forget_unused(tmp_path / "downloads", KEEP)
+    evict_unused(tmp_path / "downloads", KEEP)
     assert content.exists()

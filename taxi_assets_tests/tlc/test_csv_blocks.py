@@ -11,7 +11,7 @@ import pytest
 
 from taxi_assets.errors import SourceError
 from taxi_assets.tlc import csv_blocks as lines_module
-from taxi_assets.tlc.csv_blocks import open_csv
+from taxi_assets.tlc.csv_blocks import open_csv_month
 from taxi_assets_tests.tlc.files import HEADER, YELLOW, month_file, row
 
 BODY = b"".join(row(VendorID=str(at)) + b"\n" for at in range(500))
@@ -21,11 +21,11 @@ NAMES = list(YELLOW.header)
 
 def read(path: Path) -> tuple[bytes, bytes]:
     """Header and all blocks."""
-    csv = open_csv(month_file(path))
+    csv = open_csv_month(month_file(path))
     return csv.line, b"".join(block.data for block in csv.blocks)
 
 
-def header_of(*names: str) -> bytes:
+def match_header(*names: str) -> bytes:
     return ",".join(names).encode()
 
 
@@ -57,7 +57,7 @@ def test_blocks_are_whole_lines_that_know_their_numbers(
     monkeypatch.setattr(lines_module, "BLOCK", 250)
     path = tmp_path / "m.csv"
     path.write_bytes(WHOLE + b"last")
-    blocks = list(open_csv(month_file(path)).blocks)
+    blocks = list(open_csv_month(month_file(path)).blocks)
     assert len(blocks) > 100
     line = 2
     for block in blocks:
@@ -90,15 +90,15 @@ def test_a_header_alone_is_a_month_without_rows(tmp_path: Path, header: bytes) -
         (b"", "is empty: fetch it again"),
         (b"\n", "missing VendorID, tpep_pickup_datetime"),
         (BODY, "missing VendorID"),
-        (header_of(*NAMES[:4], *NAMES[5:]), "missing trip_distance)"),
-        (header_of(*NAMES[:-2], NAMES[-1]), "missing total_amount)"),
-        (header_of(*NAMES[:-1], "surge"), "missing congestion_surcharge; unknown 'surge')"),
-        (header_of(*NAMES, "vendor_id"), "twice VendorID)"),
-        (header_of(*NAMES, "Airport_fee", "airport_fee"), "twice airport_fee)"),
-        (header_of("", *NAMES), "no name in column 1, as pandas writes an index"),
-        (header_of("Unnamed: 0", *NAMES), "unknown 'Unnamed: 0'"),
-        (header_of(*NAMES, NAMES[3]), "twice passenger_count)"),
-        (header_of(*NAMES[1:], NAMES[0]), "order: column 1 is tpep_pickup_datetime instead of"),
+        (match_header(*NAMES[:4], *NAMES[5:]), "missing trip_distance)"),
+        (match_header(*NAMES[:-2], NAMES[-1]), "missing total_amount)"),
+        (match_header(*NAMES[:-1], "surge"), "missing congestion_surcharge; unknown 'surge')"),
+        (match_header(*NAMES, "vendor_id"), "twice VendorID)"),
+        (match_header(*NAMES, "Airport_fee", "airport_fee"), "twice airport_fee)"),
+        (match_header("", *NAMES), "no name in column 1, as pandas writes an index"),
+        (match_header("Unnamed: 0", *NAMES), "unknown 'Unnamed: 0'"),
+        (match_header(*NAMES, NAMES[3]), "twice passenger_count)"),
+        (match_header(*NAMES[1:], NAMES[0]), "order: column 1 is tpep_pickup_datetime instead of"),
         (HEADER.replace(b",", b";"), "unknown 'VendorID;tpep_pickup_datetime;"),
         (WHOLE.replace(b"\n", b"\r"), "its lines end in CR alone, not LF or CRLF"),
         (WHOLE.decode().encode("utf-16"), "unknown"),
@@ -148,7 +148,7 @@ def test_a_damaged_gzip_is_refused(
 
 
 def test_a_gzip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines_module, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(lines_module, "MAX_SPLIT_BYTES", 1 << 20)
     monkeypatch.setattr(lines_module, "BLOCK", 1 << 16)
     path = tmp_path / "m.csv.gz"
     path.write_bytes(gzip.compress(HEADER + b"\n" * (4 << 20)))
@@ -157,7 +157,7 @@ def test_a_gzip_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lines_module, "LONGEST_LINE", 1 << 20)
+    monkeypatch.setattr(lines_module, "MAX_LINE_BYTES", 1 << 20)
     monkeypatch.setattr(lines_module, "BLOCK", 1 << 18)
     path = tmp_path / "m.csv.gz"
     path.write_bytes(gzip.compress(WHOLE + b"\0" * (4 << 20)))

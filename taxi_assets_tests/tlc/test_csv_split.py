@@ -15,24 +15,24 @@ from taxi_assets.date_ranges import Month
 from taxi_assets.tlc.csv_blocks import Block
 from taxi_assets.tlc.csv_split import (
     BLANK,
-    LONGEST_ROW,
+    MAX_ROW_BYTES,
     OUTSIDE,
     UNREADABLE,
     SplitBlock,
-    day_of,
-    split_block,
+    get_day_of_key,
+    split_csv_block,
 )
-from taxi_assets.tlc.header import header_of
+from taxi_assets.tlc.header import match_header
 from taxi_assets.tlc.schema import Column, Service
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.tlc.files import FEBRUARY, PICKUP, YELLOW, row
 
 GOOD = row()
-COLUMNS = header_of(YELLOW.header, YELLOW)
+COLUMNS = match_header(YELLOW.header, YELLOW)
 
 
 def split(data: bytes, month: Month = FEBRUARY) -> SplitBlock:
-    return split_block(Block(2, data, len(data)), COLUMNS, month)
+    return split_csv_block(Block(2, data, len(data)), COLUMNS, month)
 
 
 def keys(data: bytes, month: Month = FEBRUARY) -> dict[int, bytes]:
@@ -109,7 +109,7 @@ UNREADABLE_LINES = {
     "latin-1": (GOOD.replace(b"N", b"\xe9"), "not UTF-8"),
     "CR inside": (row(store_and_fwd_flag="N\rY"), "a carriage return inside the line"),
     "CR before CRLF": (GOOD + b"\r", "a carriage return inside the line"),
-    "huge": (row(store_and_fwd_flag="N" * LONGEST_ROW), " bytes long"),
+    "huge": (row(store_and_fwd_flag="N" * MAX_ROW_BYTES), " bytes long"),
 }
 
 
@@ -140,7 +140,7 @@ WHEN = b"2021-02-03 00:00:00"
 def test_what_goes_to_a_day_all_readers_read_alike(sides: list[tuple[bytes, bytes]]) -> None:
     lines = [b"".join((a, b",", WHEN, b",", b)) for a, b in sides]
     data = b"\n".join(lines) + b"\n"
-    done = split_block(Block(1, data, 0), header_of(THREE.header, THREE), FEBRUARY)
+    done = split_csv_block(Block(1, data, 0), match_header(THREE.header, THREE), FEBRUARY)
     kept = b"".join(bytes(group.lines) for group in done.groups if group.key == 3)
     read = list(csv.reader(io.StringIO(kept.decode(), newline=""), strict=True))
     assert all(len(fields) >= 3 and not any(fields[3:]) for fields in read)
@@ -183,7 +183,7 @@ def test_lines_of_a_day_keep_their_order() -> None:
 def test_a_leap_day_is_a_day() -> None:
     line = row("2020-02-29 12:00:00")
     assert keys(line, Month(2020, 2)) == {29: line}
-    assert str(day_of(29, Month(2020, 2))) == "2020-02-29"
+    assert str(get_day_of_key(29, Month(2020, 2))) == "2020-02-29"
 
 
 def test_each_service_is_split_by_its_own_pickup() -> None:
@@ -191,5 +191,5 @@ def test_each_service_is_split_by_its_own_pickup() -> None:
     fields = ["1"] * len(green.header)
     fields[green.pickup_index] = "2021-02-07 00:00:00"
     line = ",".join(fields).encode()
-    columns = header_of(green.header, green)
-    assert [g.key for g in split_block(Block(2, line, 0), columns, FEBRUARY).groups] == [7]
+    columns = match_header(green.header, green)
+    assert [g.key for g in split_csv_block(Block(2, line, 0), columns, FEBRUARY).groups] == [7]

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.checks import check_raw
-from taxi_assets.tlc.int96 import options_of
+from taxi_assets.defs.checks import check_raw_day
+from taxi_assets.tlc.int96 import find_int96_options
 from taxi_assets.tlc.services import YELLOW
-from taxi_assets.trips.parse import parse
+from taxi_assets.trips.parse import parse_partition
 from taxi_assets_tests.tlc.files import raw_month
 from taxi_assets_tests.tlc.test_arrow_types import contents
 from taxi_assets_tests.tlc.test_parquet_batches import START, trips
@@ -70,7 +70,7 @@ def test_a_time_of_any_year_is_itself_to_the_microsecond(
     path = tmp_path_factory.getbasetemp() / "int96.parquet"
     write(path, dropoffs)
     _, days = contents(path)
-    done = parse(days[1], YELLOW)
+    done = parse_partition(days[1], YELLOW)
     assert done.unreadable == []
     assert done.table["tpep_dropoff_datetime"].to_pylist() == dropoffs
 
@@ -90,7 +90,7 @@ def test_times_are_read_in_the_finest_unit_that_holds_them_all(
 ) -> None:
     path = tmp_path / "m.parquet"
     write(path, [START, other])
-    options = options_of(path)
+    options = find_int96_options(path)
     assert options.int96 == ("tpep_pickup_datetime", "tpep_dropoff_datetime")
     assert options.int96_unit == unit
     _, days = contents(path)
@@ -101,7 +101,7 @@ def test_a_time_past_9999_is_named_by_its_own_date(tmp_path: Path) -> None:
     path = tmp_path / "m.parquet"
     write(path, [START, (date(9999, 12, 31) - date(1970, 1, 1)).days + 1, START])
     _, days = contents(path)
-    done = parse(days[1], YELLOW)
+    done = parse_partition(days[1], YELLOW)
     assert list(map(str, done.unreadable)) == [
         "row 2: tpep_dropoff_datetime='10000-01-01 00:00:00.000000'"
     ]
@@ -113,8 +113,8 @@ def test_int96_columns_are_named_by_a_warning(tmp_path: Path, is_int96: bool) ->
     path = tmp_path / "m.parquet"
     pq.write_table(trips([START]), path, use_deprecated_int96_timestamps=is_int96)
     month = raw_month(path)
-    list(month.pass_over(lambda _: None))
-    (found,) = (one for one in check_raw(month) if one.check == "no_int96_times")
+    list(month.read_days(lambda _: None))
+    (found,) = (one for one in check_raw_day(month) if one.check == "no_int96_times")
     columns = "tpep_pickup_datetime, tpep_dropoff_datetime" if is_int96 else ""
     assert (found.passed, found.metadata["columns"]) == (not is_int96, columns)
 
@@ -124,6 +124,6 @@ def test_times_inside_nested_columns_count_as_well(tmp_path: Path) -> None:
     nested = pa.array([[{"at": START}]], pa.list_(pa.struct([("at", pa.timestamp("ns"))])))
     table = trips([START]).append_column("stops", nested)
     pq.write_table(table, path, use_deprecated_int96_timestamps=True)
-    assert options_of(path).int96[-1].startswith("stops.")
+    assert find_int96_options(path).int96[-1].startswith("stops.")
     month = raw_month(path, month=Month(2021, 2))
-    assert sum(part.rows for part in month.pass_over(lambda _: None)) == 1
+    assert sum(part.rows for part in month.read_days(lambda _: None)) == 1

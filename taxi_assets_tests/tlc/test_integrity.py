@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from taxi_assets.errors import SourceError
-from taxi_assets.tlc.download import Origin
-from taxi_assets.tlc.integrity import check_start, check_whole
+from taxi_assets.tlc.download import SourceLocation
+from taxi_assets.tlc.integrity import check_complete, check_file_start
 from taxi_assets_tests.tlc.files import FEBRUARY, HEADER, YELLOW, row
 
 CSV = HEADER + row() + b"\n"
@@ -98,7 +98,7 @@ def test_a_first_line_that_is_no_header_of_ours_is_named_as_what_it_is(
 
 def said(path: Path, suffix: str) -> str:
     with pytest.raises(SourceError) as rejected:
-        check_whole(path, suffix, Origin("yellow 2021-02", str(path)), YELLOW, FEBRUARY)
+        check_complete(path, suffix, SourceLocation("yellow 2021-02", str(path)), YELLOW, FEBRUARY)
     message = str(rejected.value)
     assert "\n" not in message
     assert message.startswith(f"yellow 2021-02: {path}: ")
@@ -114,7 +114,7 @@ def test_a_file_of_another_kind_is_named_as_what_it_is(
     path = tmp_path / f"m{suffix}"
     path.write_bytes(make(CSV))
     if (kind, suffix) == ("Parquet", ".parquet"):
-        check_whole(path, suffix, Origin("yellow 2021-02", str(path)), YELLOW, FEBRUARY)
+        check_complete(path, suffix, SourceLocation("yellow 2021-02", str(path)), YELLOW, FEBRUARY)
     else:
         assert f": {name}" in said(path, suffix)
     path.write_bytes(gzip.compress(make(CSV)))
@@ -130,9 +130,9 @@ def test_gzip_inside_gzip_is_named_with_its_remedy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [CSV, b"\xef\xbb\xbf" + CSV])
 def test_a_csv_in_utf_8_is_one(tmp_path: Path, content: bytes) -> None:
-    origin = Origin("yellow 2021-02", "m")
+    origin = SourceLocation("yellow 2021-02", "m")
     for suffix, stored in ((".csv", content), (".csv.gz", gzip.compress(content))):
         path = tmp_path / f"m{suffix}"
         path.write_bytes(stored)
-        check_start(path, suffix, origin, YELLOW, FEBRUARY)
-        check_whole(path, suffix, origin, YELLOW, FEBRUARY)
+        check_file_start(path, suffix, origin, YELLOW, FEBRUARY)
+        check_complete(path, suffix, origin, YELLOW, FEBRUARY)

@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taxi_assets.defs.month_split import spool_of
+from taxi_assets.defs.month_split import open_spool
 from taxi_assets.errors import SourceError
 from taxi_assets.settings.areas import MAX_DAY_BYTES
 from taxi_assets.tlc import parquet_batches as parquet_module
 from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.services import YELLOW
 from taxi_assets.trips.content_hash import ContentHash
-from taxi_assets.trips.parse import parse
+from taxi_assets.trips.parse import parse_partition
 from taxi_assets_tests.tlc.files import raw_month
 
 START = datetime(2021, 2, 1)  # noqa: DTZ001
@@ -50,7 +50,7 @@ def write(path: Path, table: pa.Table, **options: Any) -> Path:
 def parts_of(month: RawMonth) -> dict[int, pa.Table]:
     """The rows of each place."""
     batches: defaultdict[int, list[pa.RecordBatch]] = defaultdict(list)
-    for part in month.pass_over(lambda _: None):
+    for part in month.read_days(lambda _: None):
         batches[part.key].append(part.batch)
     return {key: pa.Table.from_batches(found) for key, found in batches.items()}
 
@@ -181,7 +181,7 @@ def test_the_hash_tells_values_nulls_types_and_order_apart() -> None:
 def test_times_of_2009_are_texts(tmp_path: Path, pickup: str, day: int) -> None:
     from taxi_assets.date_ranges import Month  # noqa: PLC0415
 
-    table = pa.table({name: ["1"] * 2 for name in YELLOW.eras[0].header})
+    table = pa.table({name: ["1"] * 2 for name in YELLOW.schema_versions[0].header})
     table = table.drop_columns(["Trip_Pickup_DateTime"])
     for kind in (pa.string(), pa.large_string(), pa.string_view(), pa.binary()):
         pickups = pa.array([pickup, "2009-01-04 00:00:00"]).cast(kind)
@@ -235,7 +235,7 @@ def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
 def test_too_many_rows_without_a_pickup_refuse_the_month(tmp_path: Path) -> None:
     path = write(tmp_path / "m.parquet", trips([START, None, None]))
     with pytest.raises(SourceError, match=r"2 of 3 rows .* first row 2: tpep_pickup_datetime=None"):
-        parts_of(raw_month(path, most_unreadable=0.5))
+        parts_of(raw_month(path, max_invalid_ratio=0.5))
 
 
 def test_categories_and_days_without_rows(tmp_path: Path) -> None:
@@ -246,13 +246,13 @@ def test_categories_and_days_without_rows(tmp_path: Path) -> None:
     table = table.set_column(at, "store_and_fwd_flag", flags)
     for rows in (table, table[:1]):
         month = raw_month(write(tmp_path / "m.parquet", rows, row_group_size=70))
-        spools = {day: spool_of(month) for day in range(1, 29)}
-        for part in month.pass_over(lambda _: None):
+        spools = {day: open_spool(month) for day in range(1, 29)}
+        for part in month.read_days(lambda _: None):
             spools[part.key].add(part)
         assert month.file_rows == len(rows)
         found = [pq.ParquetFile(pa.BufferReader(one.content({}))).read() for one in spools.values()]
         assert {one.schema.remove_metadata() for one in found} == {table.schema}
-        read = pa.concat_tables(parse(one, YELLOW).table for one in found)
+        read = pa.concat_tables(parse_partition(one, YELLOW).table for one in found)
         assert read.sort_by("passenger_count")["store_and_fwd_flag"].to_pylist() == (
             rows["store_and_fwd_flag"].to_pylist()
         )

@@ -12,7 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from taxi_assets.tlc.parquet_limits import TooLargeError, declared_bytes, reject_bomb
+from taxi_assets.tlc.parquet_limits import (
+    TooLargeError,
+    estimate_unpacked_bytes,
+    reject_parquet_bomb,
+)
 
 LIMIT = 16 << 20
 MAX = 1 << 30
@@ -63,7 +67,7 @@ def test_a_bomb_is_rejected_before_it_is_unpacked(name: str, tmp_path: Path) -> 
     assert path.stat().st_size < 400_000
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(TooLargeError, match=r"unpack to .* bytes, over 16,777,216"):
-        reject_bomb(str(path), LIMIT, MAX)
+        reject_parquet_bomb(str(path), LIMIT, MAX)
     grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown < 4 * LIMIT >> 10
 
@@ -85,24 +89,24 @@ def test_a_file_of_ordinary_texts_passes_in_little_time(tmp_path: Path) -> None:
         path,
     )
     began = time.process_time()
-    reject_bomb(str(path), 512 << 20, MAX)
+    reject_parquet_bomb(str(path), 512 << 20, MAX)
     assert time.process_time() - began < 3
     with path.open("rb") as file:
-        reject_bomb(file, 512 << 20, MAX)
-    reject_bomb(pa.BufferReader(path.read_bytes()), 512 << 20, MAX)
+        reject_parquet_bomb(file, 512 << 20, MAX)
+    reject_parquet_bomb(pa.BufferReader(path.read_bytes()), 512 << 20, MAX)
 
 
 def test_what_a_footer_declares_counts_what_run_lengths_stand_for(tmp_path: Path) -> None:
     path = tmp_path / "month.parquet"
     pq.write_table(pa.table({"total": pa.array([1.5] * 1_000_000), "id": [1] * 1_000_000}), path)
     assert path.stat().st_size < 20_000
-    assert declared_bytes(pq.read_metadata(path)) >= 16_000_000
+    assert estimate_unpacked_bytes(pq.read_metadata(path)) >= 16_000_000
     with pytest.raises(TooLargeError, match=r"it unpacks to 16,\d{3},\d{3} bytes, over 15,000,000"):
-        reject_bomb(str(path), LIMIT, 15_000_000)
+        reject_parquet_bomb(str(path), LIMIT, 15_000_000)
 
 
 def test_an_empty_file_passes(tmp_path: Path) -> None:
     path = tmp_path / "month.parquet"
     pq.write_table(pa.table({"text": pa.array([], pa.string())}), path)
-    reject_bomb(str(path), LIMIT, MAX)
-    assert declared_bytes(pq.read_metadata(path)) >= 0
+    reject_parquet_bomb(str(path), LIMIT, MAX)
+    assert estimate_unpacked_bytes(pq.read_metadata(path)) >= 0

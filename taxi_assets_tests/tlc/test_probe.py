@@ -16,10 +16,10 @@ from taxi_assets.errors import SourceError, UnavailableError
 from taxi_assets.settings.areas import SAMPLE
 from taxi_assets.tlc import download
 from taxi_assets.tlc import probe as look_module
-from taxi_assets.tlc.download import SourceUnavailableError, Version
+from taxi_assets.tlc.download import RemoteVersion, SourceUnavailableError
 from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.services import YELLOW
-from taxi_assets.tlc.source import MonthFile, fetch, look
+from taxi_assets.tlc.source import MonthFile, fetch_month_file, probe_month_file
 from taxi_assets_tests.fake_http_server import (
     NAME,
     PACKED,
@@ -48,7 +48,9 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 def bring(site: Site, home: Path, *, must_confirm: bool = False) -> tuple[MonthFile, list[str]]:
     """Fetch yellow's February; the file, and the lines shown to a person."""
     lines: list[str] = []
-    file = fetch(site.template, YELLOW, FEBRUARY, home, lines.append, must_confirm=must_confirm)
+    file = fetch_month_file(
+        site.template, YELLOW, FEBRUARY, home, lines.append, must_confirm=must_confirm
+    )
     return file, lines
 
 
@@ -61,8 +63,8 @@ def restate(site: Site) -> None:
 
 def test_a_look_is_one_head(site: Site) -> None:
     site.modified = "Fri, 05 Feb 2021 10:00:00 GMT"
-    seen = look(site.template, YELLOW, FEBRUARY)
-    assert seen == Version('"one"', site.modified, len(PACKED))
+    seen = probe_month_file(site.template, YELLOW, FEBRUARY)
+    assert seen == RemoteVersion('"one"', site.modified, len(PACKED))
     assert site.looked == ["/yellow/yellow_tripdata_2021-02.csv.gz"]
     assert site.asked == []
 
@@ -71,7 +73,7 @@ def test_a_look_is_one_head(site: Site) -> None:
 def test_what_is_not_published_is_none(site: Site, status: int) -> None:
     site.looks = [answer(status)]
     site.acts = [answer(status)]
-    assert look(site.template, YELLOW, FEBRUARY) is None
+    assert probe_month_file(site.template, YELLOW, FEBRUARY) is None
 
 
 @pytest.mark.parametrize("honours_range", [True, False])
@@ -79,26 +81,28 @@ def test_what_is_not_published_is_none(site: Site, status: int) -> None:
 def test_get_decides_where_head_is_refused(site: Site, status: int, honours_range: bool) -> None:
     """A presigned URL is signed for GET alone."""
     site.looks, site.honours_range = [answer(status)], honours_range
-    assert look(site.template, YELLOW, FEBRUARY) == Version('"one"', None, len(PACKED))
+    assert probe_month_file(site.template, YELLOW, FEBRUARY) == RemoteVersion(
+        '"one"', None, len(PACKED)
+    )
     assert site.ranges == ["bytes=0-0"]
 
 
 @pytest.mark.parametrize("status", [404, 410])
 def test_get_decides_that_a_month_is_not_published(site: Site, status: int) -> None:
     site.looks, site.acts = [answer(403)], [answer(status)]
-    assert look(site.template, YELLOW, FEBRUARY) is None
+    assert probe_month_file(site.template, YELLOW, FEBRUARY) is None
 
 
 def test_the_body_of_the_get_is_not_read(site: Site) -> None:
     site.looks, site.acts, site.etag = [answer(403)], [endless(200)], None
     began = time.monotonic()
-    assert look(site.template, YELLOW, FEBRUARY) == Version()
+    assert probe_month_file(site.template, YELLOW, FEBRUARY) == RemoteVersion()
     assert time.monotonic() - began < 3
 
 
 def test_an_empty_file_has_no_first_byte(site: Site) -> None:
     site.looks, site.body = [answer(405)], b""
-    assert look(site.template, YELLOW, FEBRUARY) == Version('"one"', None, 0)
+    assert probe_month_file(site.template, YELLOW, FEBRUARY) == RemoteVersion('"one"', None, 0)
 
 
 @pytest.mark.parametrize("act", [drip_headers, endless(302, Location="/again")])
@@ -109,7 +113,7 @@ def test_a_look_ends_in_time(site: Site, monkeypatch: pytest.MonkeyPatch, act: A
     site.acts = [act] * 20
     began = time.monotonic()
     with pytest.raises((SourceUnavailableError, SourceError)):
-        look(site.template, YELLOW, FEBRUARY)
+        probe_month_file(site.template, YELLOW, FEBRUARY)
     assert time.monotonic() - began < 5
 
 
@@ -117,7 +121,7 @@ def test_a_look_ends_in_time(site: Site, monkeypatch: pytest.MonkeyPatch, act: A
 def test_passing_trouble_may_pass(site: Site, status: int) -> None:
     site.looks = [answer(status)]
     with pytest.raises(SourceUnavailableError, match=f"answered {status}"):
-        look(site.template, YELLOW, FEBRUARY)
+        probe_month_file(site.template, YELLOW, FEBRUARY)
 
 
 @pytest.mark.parametrize(
@@ -132,34 +136,36 @@ def test_passing_trouble_may_pass(site: Site, status: int) -> None:
 def test_refusals_are_terminal(site: Site, act: Act, said: str) -> None:
     site.looks, site.acts = [act], [act]
     with pytest.raises(SourceError, match=said):
-        look(site.template, YELLOW, FEBRUARY)
+        probe_month_file(site.template, YELLOW, FEBRUARY)
 
 
 def test_a_redirect_is_followed(site: Site) -> None:
     site.looks = [answer(302, Location="/elsewhere")]
-    assert look(site.template, YELLOW, FEBRUARY) == Version('"one"', None, len(PACKED))
+    assert probe_month_file(site.template, YELLOW, FEBRUARY) == RemoteVersion(
+        '"one"', None, len(PACKED)
+    )
 
 
 def test_nobody_listens_and_no_secret_is_told() -> None:
     template = f"http://me:s3cret@127.0.0.1:9/{NAME}?token=t0ken"
     with pytest.raises(SourceUnavailableError, match="no answer") as caught:
-        look(template, YELLOW, FEBRUARY)
+        probe_month_file(template, YELLOW, FEBRUARY)
     assert "s3cret" not in str(caught.value)
     assert "t0ken" not in str(caught.value)
 
 
 def test_a_file_of_this_machine(tmp_path: Path) -> None:
     template = f"{tmp_path}/{NAME}"
-    assert look(template, YELLOW, FEBRUARY) is None
-    assert look(f"{tmp_path}/none/{NAME}", YELLOW, FEBRUARY) is None
+    assert probe_month_file(template, YELLOW, FEBRUARY) is None
+    assert probe_month_file(f"{tmp_path}/none/{NAME}", YELLOW, FEBRUARY) is None
     path = tmp_path / "yellow_tripdata_2021-02.csv.gz"
     path.write_bytes(PACKED)
     home = tmp_path / "home"
-    seen = look(template, YELLOW, FEBRUARY, home=home)
-    file = fetch(template, YELLOW, FEBRUARY, home, lambda _: None)
-    assert seen == Version(file.etag, file.last_modified, file.size)
+    seen = probe_month_file(template, YELLOW, FEBRUARY, home=home)
+    file = fetch_month_file(template, YELLOW, FEBRUARY, home, lambda _: None)
+    assert seen == RemoteVersion(file.etag, file.last_modified, file.size)
     assert file.etag == file.sha256[:32]
-    assert look(f"file://{template}", YELLOW, FEBRUARY, home=home) == seen
+    assert probe_month_file(f"file://{template}", YELLOW, FEBRUARY, home=home) == seen
 
 
 def test_a_file_of_this_machine_restated_in_its_size_and_time(tmp_path: Path) -> None:
@@ -167,29 +173,29 @@ def test_a_file_of_this_machine_restated_in_its_size_and_time(tmp_path: Path) ->
     template, home = f"{tmp_path}/{NAME.removesuffix('.gz')}", tmp_path / "home"
     path = tmp_path / "yellow_tripdata_2021-02.csv"
     path.write_bytes(HEADER + row())
-    old = fetch(template, YELLOW, FEBRUARY, home, lambda _: None)
+    old = fetch_month_file(template, YELLOW, FEBRUARY, home, lambda _: None)
     stat = path.stat()
     path.write_bytes(HEADER + row().replace(b"04:05:06", b"04:05:07"))
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    new = fetch(template, YELLOW, FEBRUARY, home, lambda _: None)
+    new = fetch_month_file(template, YELLOW, FEBRUARY, home, lambda _: None)
     assert (new.size, new.last_modified, new.mtime_ns) == (
         old.size,
         old.last_modified,
         old.mtime_ns,
     )
     assert new.sha256 != old.sha256
-    seen = look(template, YELLOW, FEBRUARY, home=home)
+    seen = probe_month_file(template, YELLOW, FEBRUARY, home=home)
     assert seen is not None
-    assert seen.differs_from(Version(old.etag, old.last_modified, old.size))
+    assert seen.differs_from(RemoteVersion(old.etag, old.last_modified, old.size))
 
 
 def test_the_sample_is_always_there() -> None:
-    assert look(SAMPLE, YELLOW, FEBRUARY) == Version()
+    assert probe_month_file(SAMPLE, YELLOW, FEBRUARY) == RemoteVersion()
 
 
 def test_a_template_that_cannot_be_asked() -> None:
     with pytest.raises(SourceError, match="gs:// is not supported"):
-        look("gs://b/{service}/{year}/{month}.csv", YELLOW, FEBRUARY)
+        probe_month_file("gs://b/{service}/{year}/{month}.csv", YELLOW, FEBRUARY)
 
 
 # Kept months
@@ -235,7 +241,7 @@ def test_no_version_is_not_the_same_version(site: Site, tmp_path: Path, says_len
 
     def again(*, must_confirm: bool = True) -> bytes:
         lines.clear()
-        return fetch(
+        return fetch_month_file(
             template, YELLOW, FEBRUARY, tmp_path, lines.append, must_confirm=must_confirm
         ).path.read_bytes()
 
@@ -270,13 +276,13 @@ def test_a_version_that_names_none_is_none(
     site.body = HEADER + row()
 
     def again() -> bytes:
-        return fetch(
+        return fetch_month_file(
             template, YELLOW, FEBRUARY, tmp_path, lambda _: None, must_confirm=True
         ).path.read_bytes()
 
     assert again() == site.body
     site.body = site.body.replace(b"04:05:06", b"04:05:07")
-    assert look(template, YELLOW, FEBRUARY) == Version(None, None, len(site.body))
+    assert probe_month_file(template, YELLOW, FEBRUARY) == RemoteVersion(None, None, len(site.body))
     assert again() == site.body
 
 
@@ -299,11 +305,11 @@ def test_an_etag_that_changes_with_each_answer_alone_confirms_nothing(
     _, lines = bring(site, tmp_path)
     assert "without an ETag or time that could confirm" in lines[0]
     assert "is the same file as before" in lines[-1]
-    seen = look(site.template, YELLOW, FEBRUARY)
+    seen = probe_month_file(site.template, YELLOW, FEBRUARY)
     assert seen is not None
     assert seen.etag
-    now = look(site.template, YELLOW, FEBRUARY, before=seen)
-    assert now == Version(None, None, len(PACKED))
+    now = probe_month_file(site.template, YELLOW, FEBRUARY, before=seen)
+    assert now == RemoteVersion(None, None, len(PACKED))
     assert now.differs_from(seen) is None
 
 
@@ -343,8 +349,8 @@ def test_credentials_do_not_follow_a_redirect_to_another_host(
         there = f"{other.address}/elsewhere"
         site.acts = site.looks = [answer(status, Location=there) for _ in range(4)]
         template = site.template.replace("//", "//me:s3cret@")
-        assert look(template, YELLOW, FEBRUARY) is not None
-        fetch(template, YELLOW, FEBRUARY, tmp_path, lambda _: None)
+        assert probe_month_file(template, YELLOW, FEBRUARY) is not None
+        fetch_month_file(template, YELLOW, FEBRUARY, tmp_path, lambda _: None)
         assert site.asked[0]["Authorization"].startswith("Basic ")
         assert other.looked == ["/elsewhere"]
         assert "Authorization" not in other.asked[0]
@@ -375,12 +381,12 @@ def test_offline_the_kept_month_is_used(site: Site, tmp_path: Path) -> None:
     note = next(tmp_path.rglob("*.csv.gz.json"))
     gone = f"http://127.0.0.1:9/{{service}}/{NAME}"
     with pytest.raises(SourceUnavailableError):
-        fetch(gone, YELLOW, FEBRUARY, tmp_path, lambda _: None)
+        fetch_month_file(gone, YELLOW, FEBRUARY, tmp_path, lambda _: None)
     lines: list[str] = []
     folder = next(path for path in (tmp_path / "downloads/yellow").iterdir() if path != note.parent)
     for path in (note, note.with_name(note.name.removesuffix(".json"))):
         path.rename(folder / path.name)
-    file = fetch(gone, YELLOW, FEBRUARY, tmp_path, lines.append)
+    file = fetch_month_file(gone, YELLOW, FEBRUARY, tmp_path, lines.append)
     assert file.path.read_bytes() == PACKED
     assert "no answer" in lines[0]
 
@@ -402,7 +408,7 @@ def test_killed_between_note_and_name_the_old_file_does_not_pass_for_the_new(
     """Same size, so that nothing but the missing file tells."""
     site.body = PLAIN
     site_template = site.template.removesuffix(".gz")
-    old = fetch(site_template, YELLOW, FEBRUARY, tmp_path, lambda _: None)
+    old = fetch_month_file(site_template, YELLOW, FEBRUARY, tmp_path, lambda _: None)
     site.etag, site.body = '"two"', PLAIN[:-1] + b"x"
 
     def die(self: Path, target: Path) -> Path:
@@ -414,9 +420,9 @@ def test_killed_between_note_and_name_the_old_file_does_not_pass_for_the_new(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "replace", die)
         with pytest.raises(KeyboardInterrupt):
-            fetch(site_template, YELLOW, FEBRUARY, tmp_path, lambda _: None)
+            fetch_month_file(site_template, YELLOW, FEBRUARY, tmp_path, lambda _: None)
     assert json.loads(old.path.with_name(f"{old.path.name}.json").read_text())["etag"] == '"two"'
-    new = fetch(site_template, YELLOW, FEBRUARY, tmp_path, lambda _: None)
+    new = fetch_month_file(site_template, YELLOW, FEBRUARY, tmp_path, lambda _: None)
     assert new.path.read_bytes() == site.body
 
 
@@ -428,10 +434,10 @@ def test_a_month_replaced_while_it_is_read_is_read_again(site: Site, tmp_path: P
     site.acts = [csv]
     file, _ = bring(site, tmp_path)
     month = RawMonth(file, list(FEBRUARY.window), 1.0)
-    assert len(list(month.pass_over(lambda _: None))) == 1
+    assert len(list(month.read_days(lambda _: None))) == 1
     file.path.write_bytes(site.body)
     with pytest.raises(UnavailableError, match="was replaced while it was read"):
-        list(month.pass_over(lambda _: None))
+        list(month.read_days(lambda _: None))
     file.path.unlink()
     with pytest.raises(UnavailableError, match="was replaced"):
-        list(month.pass_over(lambda _: None))
+        list(month.read_days(lambda _: None))

@@ -19,12 +19,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taxi_assets.defs.checks import check_raw
+from taxi_assets.defs.checks import check_raw_day
 from taxi_assets.errors import SourceError
 from taxi_assets.tlc import csv_blocks as lines_module
 from taxi_assets.tlc import raw_month as month_module
 from taxi_assets.tlc.csv_blocks import prefetch
-from taxi_assets.tlc.raw_month import ALL_WRONG, BLANK, OUTSIDE, UNREADABLE
+from taxi_assets.tlc.raw_month import BLANK, MIN_HOPELESS_ROWS, OUTSIDE, UNREADABLE
 from taxi_assets_tests.tlc.files import HEADER, PICKUP, YELLOW, passed_over, raw_month, row
 from taxi_assets_tests.tlc.test_csv_split import UNREADABLE_LINES
 
@@ -103,7 +103,7 @@ def test_every_line_is_in_one_place_in_file_order(
     assert month.line == header
     assert parts == {key: b"".join(found) for key, found in expected.items()}
     assert month.rows == {key: len(found) for key, found in expected.items()}
-    days = sum(month.day_rows(day) for day in month.days)
+    days = sum(month.count_day_rows(day) for day in month.days)
     assert month.file_rows == days + month.rows[OUTSIDE] + month.rows[UNREADABLE]
     assert month.file_rows + month.rows[BLANK] == len(lines)
     numbers = [at for at, (_, key) in enumerate(lines, 2) if key == UNREADABLE]
@@ -122,7 +122,7 @@ def test_only_the_wanted_days_are_handed_on_and_all_are_counted(tmp_path: Path) 
     month = raw_month(path, days=[date(2021, 2, 5)])
     assert set(passed_over(month)) == {5, OUTSIDE}
     assert month.file_rows == 29
-    assert month.day_rows(date(2021, 2, 28)) == 1
+    assert month.count_day_rows(date(2021, 2, 28)) == 1
 
 
 def test_a_second_pass_counts_afresh(tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_a_second_pass_counts_afresh(tmp_path: Path) -> None:
 def test_a_last_line_without_end_is_handed_on_last(tmp_path: Path) -> None:
     path = tmp_path / "m.csv"
     path.write_bytes(HEADER + b"\n" + row() + b"\n" + row(extra="7"))
-    parts = [(part.key, bytes(part.lines)) for part in raw_month(path).pass_over(lambda _: None)]
+    parts = [(part.key, bytes(part.lines)) for part in raw_month(path).read_days(lambda _: None)]
     assert parts == [(3, row() + b"\n"), (BLANK, b"\n"), (3, row(extra="7"))]
 
 
@@ -150,14 +150,14 @@ def test_unreadable_lines_up_to_the_share_are_put_aside(
     tmp_path: Path, share: float, bad: int
 ) -> None:
     lines = [b"bad"] * bad + [row()] * (200 - bad)
-    month = raw_month(write(tmp_path / "m.csv", *lines), most_unreadable=share)
+    month = raw_month(write(tmp_path / "m.csv", *lines), max_invalid_ratio=share)
     assert passed_over(month).get(UNREADABLE, b"") == b"bad\n" * bad
 
 
 @pytest.mark.parametrize(("share", "bad"), [(0.0, 1), (0.01, 3), (0.5, 101), (0.99, 200)])
 def test_past_the_share_the_month_is_refused(tmp_path: Path, share: float, bad: int) -> None:
     lines = [row()] * (200 - bad) + [b"bad"] * bad
-    month = raw_month(write(tmp_path / "m.csv", *lines), most_unreadable=share)
+    month = raw_month(write(tmp_path / "m.csv", *lines), max_invalid_ratio=share)
     said = (
         f"yellow 2021-02: {bad} of 200 rows read of {tmp_path}/m.csv cannot be used, first line "
         f"{202 - bad}: 1 fields instead of 18. "
@@ -178,24 +178,26 @@ def test_past_the_share_the_month_is_refused(tmp_path: Path, share: float, bad: 
 def test_a_file_whose_rows_are_all_wrong_in_one_way_is_refused(
     tmp_path: Path, line: bytes, said: str
 ) -> None:
-    month = raw_month(write(tmp_path / "m.csv", *[line] * ALL_WRONG), most_unreadable=0.01)
+    month = raw_month(
+        write(tmp_path / "m.csv", *[line] * MIN_HOPELESS_ROWS), max_invalid_ratio=0.01
+    )
     with pytest.raises(SourceError, match=said):
         passed_over(month)
 
 
 def test_a_hopeless_file_is_not_read_to_its_end(tmp_path: Path) -> None:
-    path = write(tmp_path / "m.csv", *[b"x"] * 20 * ALL_WRONG)
-    month = raw_month(path, most_unreadable=0.5)
+    path = write(tmp_path / "m.csv", *[b"x"] * 20 * MIN_HOPELESS_ROWS)
+    month = raw_month(path, max_invalid_ratio=0.5)
     with (
-        patch.object(lines_module, "BLOCK", ALL_WRONG),
+        patch.object(lines_module, "BLOCK", MIN_HOPELESS_ROWS),
         pytest.raises(SourceError, match="cannot be used"),
     ):
         passed_over(month)
-    assert ALL_WRONG <= month.file_rows < 2 * ALL_WRONG
+    assert MIN_HOPELESS_ROWS <= month.file_rows < 2 * MIN_HOPELESS_ROWS
 
 
 def test_some_rows_of_another_month_are_put_aside(tmp_path: Path) -> None:
-    strays = [row("2021-03-01 00:00:00")] * ALL_WRONG
+    strays = [row("2021-03-01 00:00:00")] * MIN_HOPELESS_ROWS
     assert set(passed_over(raw_month(write(tmp_path / "m.csv", *strays, row())))) == {3, OUTSIDE}
 
 
@@ -203,7 +205,7 @@ def test_progress_is_told_in_tenths(tmp_path: Path) -> None:
     told: list[str] = []
     month = raw_month(write(tmp_path / "m.csv", *[row()] * 100))
     with patch.object(lines_module, "BLOCK", 300):
-        list(month.pass_over(told.append))
+        list(month.read_days(told.append))
     assert len(told) == 10
     assert told[-1].startswith("yellow 2021-02: 100 rows, 0.0 of 0.0 MiB (100 %)")
 
@@ -212,7 +214,7 @@ def test_an_abandoned_pass_ends_its_threads(tmp_path: Path) -> None:
     path = write(tmp_path / "m.csv", *[row()] * 1000)
     before = threading.active_count()
     with patch.object(lines_module, "BLOCK", 300):
-        parts = raw_month(path).pass_over(lambda _: None)
+        parts = raw_month(path).read_days(lambda _: None)
         next(parts)
         parts.close()
     assert threading.active_count() == before
@@ -233,7 +235,7 @@ EMPTY_BODIES = {
     "header only": b"",
     "blank lines": b"\n\r\n\n",
     "one row of another month": row("2021-03-01 00:00:00") + b"\n",
-    "many rows of another month": (row("2020-02-03 00:00:00") + b"\n") * 3 * ALL_WRONG,
+    "many rows of another month": (row("2020-02-03 00:00:00") + b"\n") * 3 * MIN_HOPELESS_ROWS,
     "unreadable rows": b"x\n" * 3,
     "unreadable rows and others": b"x\n" + row("2021-01-31 23:59:59") + b"\r\n",
 }
@@ -322,9 +324,11 @@ def test_days_without_rows_are_named_once_the_month_is_over(tmp_path: Path) -> N
     pq.write_table(table, rows, row_group_size=2)
     for these, days in product((path, rows), (None, [date(2021, 2, 3)], [date(2021, 2, 5)])):
         month = raw_month(these, days=days)
-        list(month.pass_over(lambda _: None))
+        list(month.read_days(lambda _: None))
         for today, passed in ((date(2021, 2, 28), True), (date(2021, 3, 1), False)):
-            (found,) = (one for one in check_raw(month, today) if one.check == "every_day_has_rows")
+            (found,) = (
+                one for one in check_raw_day(month, today) if one.check == "every_day_has_rows"
+            )
             assert found.passed is passed
             assert found.severity == dg.AssetCheckSeverity.WARN
             missing = "" if passed else "2021-02-03 to 2021-02-04, 2021-02-07 to 2021-02-27"

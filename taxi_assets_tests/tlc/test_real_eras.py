@@ -19,12 +19,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.month_split import Spool, spool_of
+from taxi_assets.defs.month_split import Spool, open_spool
 from taxi_assets.tlc.raw_month import BLANK, OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.trips.clean import Cleaned, clean
-from taxi_assets.trips.parse import parse
+from taxi_assets.trips.clean import Cleaned, clean_partition
+from taxi_assets.trips.parse import parse_partition
 from taxi_assets_tests.tlc.files import raw_month
 from taxi_assets_tests.trips.test_real_rows import MANIFEST, ROWS
 
@@ -57,7 +57,7 @@ class Slices:
 
     def cleaned(self, *rules: str) -> list[Cleaned]:
         """All rows of the file that have a pickup, also those of other months."""
-        return [clean(content, self.service, rules) for content in self.contents.values()]
+        return [clean_partition(content, self.service, rules) for content in self.contents.values()]
 
 
 @cache
@@ -65,11 +65,13 @@ def read(name: str) -> Slices:
     match = FILE.fullmatch(name)
     assert match
     service = SERVICES[match[1]]
-    month = raw_month(ROWS / name, service, Month(int(match[2]), int(match[3])), most_unreadable=0)
+    month = raw_month(
+        ROWS / name, service, Month(int(match[2]), int(match[3])), max_invalid_ratio=0
+    )
     spools: dict[int, Spool] = {}
-    for part in month.pass_over(lambda _: None):
+    for part in month.read_days(lambda _: None):
         if part.key != BLANK:
-            spools.setdefault(part.key, spool_of(month)).add(part)
+            spools.setdefault(part.key, open_spool(month)).add(part)
     return Slices(service, month, {key: _unpacked(spools[key], month) for key in sorted(spools)})
 
 
@@ -158,7 +160,7 @@ def test_the_months_that_a_course_loads() -> None:
     rules = (*PASSENGERS, "zero_distance")
     kept = [
         {
-            key: len(clean(content, one.service, rules).frame)
+            key: len(clean_partition(content, one.service, rules).frame)
             for key, content in one.contents.items()
         }
         for one in months
@@ -171,7 +173,11 @@ def test_the_months_that_a_course_loads() -> None:
 def test_short_trips_of_november_2025() -> None:
     """8,007 trips of at most 1 mile with a pickup in the month, another course's answer."""
     done = read("tlc/green/green_tripdata_2025-11.parquet")
-    days = [clean(rows, done.service, ()) for key, rows in done.contents.items() if key != OUTSIDE]
+    days = [
+        clean_partition(rows, done.service, ())
+        for key, rows in done.contents.items()
+        if key != OUTSIDE
+    ]
     assert sum(int((day.frame["trip_distance"] <= 1).sum()) for day in days) == 8_007
     days_of = {key for key in done.contents if key != OUTSIDE}
     assert days_of == set(range(1, 31))
@@ -187,8 +193,8 @@ def test_csv_and_parquet_of_a_month_differ_in_vendors_only() -> None:
     assert list(before.contents) == list(after.contents)
     filled: dict[int, int] = {}
     for key, content in before.contents.items():
-        one = parse(content, before.service).table
-        other = parse(after.contents[key], after.service).table
+        one = parse_partition(content, before.service).table
+        other = parse_partition(after.contents[key], after.service).table
         assert one.drop_columns("vendorid").equals(other.drop_columns("vendorid"))
         was_null = pc.is_null(one["vendorid"])
         assert one.filter(pc.invert(was_null)).equals(other.filter(pc.invert(was_null)))
@@ -207,7 +213,7 @@ def test_types_drift_between_parquet_months_and_ours_do_not() -> None:
             for field in done.month.schema:
                 types.setdefault(field.name, set()).add(str(field.type))
             rows = done.contents[date(2020, 1, 5).day]
-            assert parse(rows, done.service).table.schema == done.service.arrow_schema
+            assert parse_partition(rows, done.service).table.schema == done.service.arrow_schema
     assert types["VendorID"] == {"int32", "int64"}
     assert types["passenger_count"] == {"double", "int64"}
     assert types["store_and_fwd_flag"] == {"string", "large_string"}

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.tlc.sample import SampleFacts, write_month
+from taxi_assets.tlc.sample import SampleCounts, write_sample_month
 from taxi_assets.tlc.schema import Column, Service
 from taxi_assets.tlc.services import FARE, SERVICES, TIP, TOTAL
 
@@ -45,21 +45,23 @@ def read(service: Service, path: Path) -> pd.DataFrame:
     return pd.read_csv(path, dtype=types, parse_dates=times, date_format="%Y-%m-%d %H:%M:%S")
 
 
-def written(service: Service, tmp_path: Path) -> tuple[SampleFacts, pd.DataFrame]:
+def written(service: Service, tmp_path: Path) -> tuple[SampleCounts, pd.DataFrame]:
     path = tmp_path / "month.csv.gz"
-    facts = write_month(service, JANUARY, path)
+    facts = write_sample_month(service, JANUARY, path)
     return facts, read(service, path)
 
 
 @every_service
 def test_the_same_call_writes_the_same_bytes(service: Service, tmp_path: Path) -> None:
     first, second = tmp_path / "first.csv.gz", tmp_path / "second.csv.gz"
-    assert write_month(service, JANUARY, first) == write_month(service, JANUARY, second)
+    assert write_sample_month(service, JANUARY, first) == write_sample_month(
+        service, JANUARY, second
+    )
     assert first.read_bytes() == second.read_bytes()
 
 
 def test_bytes_are_those_of_every_machine(tmp_path: Path) -> None:
-    facts = write_month(SERVICES["yellow"], JANUARY, tmp_path / "month.csv.gz", rows=1000)
+    facts = write_sample_month(SERVICES["yellow"], JANUARY, tmp_path / "month.csv.gz", rows=1000)
     assert facts.csv_sha256 == "1314828fc36ecd9a2bb6fba2907cf40850b72fee0b36e89a4d822f888efeb22c"
 
 
@@ -67,7 +69,7 @@ def test_months_services_and_sizes_differ(tmp_path: Path) -> None:
     path = tmp_path / "month.csv.gz"
     twin = Service("twin", BOATS.pickup, BOATS.columns, BOATS.passengers)
     digests = {
-        write_month(service, month, path, rows).csv_sha256
+        write_sample_month(service, month, path, rows).csv_sha256
         for service in (BOATS, twin)
         for month in (JANUARY, Month(2021, 2), Month(2020, 1))
         for rows in (500, 501)
@@ -78,7 +80,7 @@ def test_months_services_and_sizes_differ(tmp_path: Path) -> None:
 @every_service
 def test_header_and_line_ends(service: Service, tmp_path: Path) -> None:
     path = tmp_path / "month.csv.gz"
-    facts = write_month(service, JANUARY, path)
+    facts = write_sample_month(service, JANUARY, path)
     text = gzip.decompress(path.read_bytes())
     assert text.startswith(",".join(service.header).encode() + b"\n")
     assert text.endswith(b"\n")
@@ -172,7 +174,7 @@ def test_days_have_enough_rows_and_a_rhythm(service: Service, tmp_path: Path) ->
 
 def test_numbers_are_spelled_as_tlc_does(tmp_path: Path) -> None:
     path = tmp_path / "month.csv.gz"
-    write_month(SERVICES["yellow"], JANUARY, path)
+    write_sample_month(SERVICES["yellow"], JANUARY, path)
     frame = pd.read_csv(path, dtype=str, keep_default_na=False)
     assert frame["trip_distance"].str.fullmatch(r"([1-9]\d*)?\.\d\d").all()
     money = r"0|-?(0\.(\d?[1-9])|[1-9]\d*(\.\d?[1-9])?)"
@@ -185,14 +187,14 @@ def test_numbers_are_spelled_as_tlc_does(tmp_path: Path) -> None:
 def test_tiny_months(rows: int, tmp_path: Path) -> None:
     for service in (*SERVICES.values(), BOATS):
         path = tmp_path / "month.csv.gz"
-        assert write_month(service, JANUARY, path, rows).rows == rows
+        assert write_sample_month(service, JANUARY, path, rows).rows == rows
         assert len(read(service, path)) == rows
 
 
 def test_a_service_without_passengers(tmp_path: Path) -> None:
     columns = tuple(column for column in BOATS.columns if column.published != "Riders")
     freight = Service("freight", BOATS.pickup, columns, passengers=None)
-    facts = write_month(freight, JANUARY, tmp_path / "month.csv.gz")
+    facts = write_sample_month(freight, JANUARY, tmp_path / "month.csv.gz")
     assert facts.null_passengers == facts.zero_passengers == 0
 
 

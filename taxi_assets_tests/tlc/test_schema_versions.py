@@ -216,7 +216,9 @@ def test_a_new_column_is_named_and_kept_and_the_rest_lands(
 
 def earlier(service: Service) -> Service:
     """The service as it was before it had its last column."""
-    return dataclasses.replace(service, columns=service.columns[:-1], eras=service.eras[:-1])
+    return dataclasses.replace(
+        service, columns=service.columns[:-1], schema_versions=service.schema_versions[:-1]
+    )
 
 
 def partition_file() -> Any:

@@ -7,11 +7,11 @@ import pytest
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.tlc.csv_blocks import Block
-from taxi_assets.tlc.csv_split import split_block
-from taxi_assets.tlc.header import header_of
+from taxi_assets.tlc.csv_split import split_csv_block
+from taxi_assets.tlc.header import match_header
 from taxi_assets.tlc.schema import Column, Service
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.trips.clean import clean
+from taxi_assets.trips.clean import clean_partition
 
 # published name, name in the stores, Postgres type
 YELLOW = """
@@ -134,11 +134,11 @@ def test_a_third_service_is_one_entry() -> None:
         "pickup_date",
     )
     lines = b"B00013,7,2021-02-03 00:00:00\nB00014,,2021-02-03 10:00:00"
-    columns = header_of(fhv.header, fhv)
-    (group,) = split_block(Block(2, lines, len(lines)), columns, Month(2021, 2)).groups
+    columns = match_header(fhv.header, fhv)
+    (group,) = split_csv_block(Block(2, lines, len(lines)), columns, Month(2021, 2)).groups
     assert (group.key, group.rows) == (3, 2)
     header = b"dispatching_base_num,PUlocation ,Pickup DateTime\n"
-    done = clean(pa.py_buffer(header + bytes(group.lines)), fhv)
+    done = clean_partition(pa.py_buffer(header + bytes(group.lines)), fhv)
     assert done.frame["dispatching_base_num"].tolist() == ["B00013", "B00014"]
     assert done.frame["pulocation"].isna().tolist() == [False, True]
     assert done.dropped == {"unreadable": 0}
@@ -147,8 +147,8 @@ def test_a_third_service_is_one_entry() -> None:
 def test_a_service_may_begin_with_its_pickup() -> None:
     service = Service("x", "when", (Column("when", "time", "t"), Column("n", "id", "n")), None)
     lines = b'2021-02-03 00:00:00,1\n"2021-02-04 00:00:00",2\n'
-    columns = header_of(service.header, service)
-    groups = split_block(Block(2, lines, 0), columns, Month(2021, 2)).groups
+    columns = match_header(service.header, service)
+    groups = split_csv_block(Block(2, lines, 0), columns, Month(2021, 2)).groups
     assert [group.key for group in groups] == [3, 4]
 
 

@@ -28,7 +28,7 @@ from taxi_assets.tlc import cache as kept
 from taxi_assets.tlc import download
 from taxi_assets.tlc import integrity as whole
 from taxi_assets.tlc.services import GREEN, YELLOW
-from taxi_assets.tlc.source import MonthFile, fetch
+from taxi_assets.tlc.source import MonthFile, fetch_month_file
 from taxi_assets_tests.fake_http_server import (
     HEADER,
     NAME,
@@ -70,7 +70,9 @@ class Desk:
     limits: LimitSettings = field(default_factory=LimitSettings)
 
     def fetch(self, template: str, month: Month = JANUARY) -> MonthFile:
-        return fetch(template, YELLOW, month, self.home, self.lines.append, limits=self.limits)
+        return fetch_month_file(
+            template, YELLOW, month, self.home, self.lines.append, limits=self.limits
+        )
 
     def refused(self, template: str) -> str:
         """Fetch, and return the one line of the SourceError that has to come."""
@@ -411,7 +413,7 @@ def test_another_run_that_hangs_is_not_waited_for(site: Site, desk: Desk) -> Non
     path = desk.fetch(site.template).path
     desk.limits = LimitSettings(download_timeout_seconds=0.3)
     with (
-        kept.locked(path, "yellow", desk.lines.append),
+        kept.hold_download_lock(path, "yellow", desk.lines.append),
         pytest.raises(UnavailableError, match="see whether its process hangs"),
     ):
         desk.fetch(site.template)
@@ -664,9 +666,9 @@ def test_digest_of_a_local_file_is_computed_once(
 
     def counting(path: Path) -> download.Digest:
         hashed.append(path)
-        return download.sha256_of(path)
+        return download.start_sha256(path)
 
-    monkeypatch.setattr(kept, "sha256_of", counting)
+    monkeypatch.setattr(kept, "start_sha256", counting)
     files = [desk.fetch(f"{shelf}/{NAME}") for _ in range(3)]
     assert len(hashed) == 1
     assert len(set(files)) == 1
@@ -681,9 +683,9 @@ def test_local_file_that_changes_while_it_is_read(
     def meddling(path: Path) -> download.Digest:
         with path.open("ab") as file:
             file.write(b"more")
-        return download.sha256_of(path)
+        return download.start_sha256(path)
 
-    monkeypatch.setattr(kept, "sha256_of", meddling)
+    monkeypatch.setattr(kept, "start_sha256", meddling)
     assert "changed while it was read" in desk.refused(f"{shelf}/{NAME}")
 
 
@@ -716,4 +718,4 @@ def test_sample_is_made_once(desk: Desk) -> None:
     assert gzip.decompress(file.path.read_bytes()).startswith(b"VendorID,")
     assert desk.fetch(SAMPLE) == file
     assert file.path.stat().st_mtime_ns == written
-    assert fetch(SAMPLE, GREEN, JANUARY, desk.home, desk.lines.append).path != file.path
+    assert fetch_month_file(SAMPLE, GREEN, JANUARY, desk.home, desk.lines.append).path != file.path

@@ -9,17 +9,17 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from taxi_assets.errors import DayRefusedError
+from taxi_assets.errors import PartitionRejectedError
 from taxi_assets.tlc.services import GREEN, YELLOW
-from taxi_assets.trips.clean import clean
-from taxi_assets.trips.parse import Parsed, parse
+from taxi_assets.trips.clean import clean_partition
+from taxi_assets.trips.parse import Parsed, parse_partition
 from taxi_assets_tests.tlc.test_parquet_batches import START, trips
 
 NOON = datetime(2021, 2, 3, 12)  # noqa: DTZ001
 
 
 def parsed(name: str, values: pa.Array) -> Parsed:
-    return parse(trips([START] * len(values), **{name: values}), YELLOW)
+    return parse_partition(trips([START] * len(values), **{name: values}), YELLOW)
 
 
 def decimals(*values: str) -> pa.Array:
@@ -107,8 +107,8 @@ LABELS = [
 ]
 
 
-def table_of(era: int, **columns: list[Any]) -> pa.Table:
-    names = YELLOW.eras[era].header
+def table_of(schema_version: int, **columns: list[Any]) -> pa.Table:
+    names = YELLOW.schema_versions[schema_version].header
     rows = len(next(iter(columns.values())))
     values = dict.fromkeys(names, ["1"] * rows) | columns
     times = [name for name in names if "datetime" in name.lower()]
@@ -116,14 +116,20 @@ def table_of(era: int, **columns: list[Any]) -> pa.Table:
 
 
 @pytest.mark.parametrize("spoiled", [False, True], ids=["at once", "by value"])
-@pytest.mark.parametrize(("era", "vendor"), [(0, "vendor_name"), (1, "vendor_id")])
+@pytest.mark.parametrize(("schema_version", "vendor"), [(0, "vendor_name"), (1, "vendor_id")])
 def test_labels_are_the_values_of_tlcs_dictionary_and_others_are_counted(
-    era: int, vendor: str, spoiled: bool
+    schema_version: int, vendor: str, spoiled: bool
 ) -> None:
-    payment = next(name for name in YELLOW.eras[era].header if name.lower() == "payment_type")
-    stored = next(name for name in YELLOW.eras[era].header if name.startswith("store"))
+    payment = next(
+        name
+        for name in YELLOW.schema_versions[schema_version].header
+        if name.lower() == "payment_type"
+    )
+    stored = next(
+        name for name in YELLOW.schema_versions[schema_version].header if name.startswith("store")
+    )
     table = table_of(
-        era,
+        schema_version,
         **{vendor: [label for label, *_ in LABELS], payment: [label for _, _, label, _ in LABELS]},
         **{stored: ["0", "1", "N", "Y", "", "*", "0", "0", "0"]},
     )
@@ -138,7 +144,7 @@ def test_labels_are_the_values_of_tlcs_dictionary_and_others_are_counted(
         pa.array([0.0, 1.0, None, None, None, None, 0.0, 0.0, 0.0]),
     )
     for content in (csv, table, numbers):
-        found = parse(content, YELLOW)
+        found = parse_partition(content, YELLOW)
         read = found.table.to_pydict()
         assert len(found.unreadable) == (spoiled and content is csv)
         assert read["vendorid"] == [code for _, code, *_ in LABELS]
@@ -149,7 +155,9 @@ def test_labels_are_the_values_of_tlcs_dictionary_and_others_are_counted(
         if content is numbers:
             flags[2:6] = [None] * 4
         assert read["store_and_fwd_flag"] == flags
-    assert clean(csv, YELLOW).unknown_labels == parse(csv, YELLOW).unknown_labels
+    assert (
+        clean_partition(csv, YELLOW).unknown_labels == parse_partition(csv, YELLOW).unknown_labels
+    )
 
 
 def test_a_label_where_codes_are_published_is_no_value() -> None:
@@ -157,13 +165,13 @@ def test_a_label_where_codes_are_published_is_no_value() -> None:
     row = ["1"] * 18
     row[1] = row[2] = "2021-02-03 04:05:06"
     row[9] = "CSH"
-    found = parse(pa.py_buffer(f"{names}\n{','.join(row)}\n".encode()), YELLOW)
+    found = parse_partition(pa.py_buffer(f"{names}\n{','.join(row)}\n".encode()), YELLOW)
     assert list(map(str, found.unreadable)) == ["line 2: payment_type='CSH'"]
 
 
 @pytest.mark.parametrize("end", ["", ",", ",,"])
 def test_rows_longer_than_the_header_by_empty_fields_are_read(end: str) -> None:
-    names = YELLOW.eras[3].header
+    names = YELLOW.schema_versions[3].header
     good = ["1"] * len(names)
     good[1] = good[2] = "2021-02-03 04:05:06"
     quoted = [*good]
@@ -173,18 +181,18 @@ def test_rows_longer_than_the_header_by_empty_fields_are_read(end: str) -> None:
     for these in (lines, lines[:1], lines[1:], lines[1:2]):
         for rest in ("\n", "\r\n"):
             content = pa.py_buffer((header + "\n" + rest.join(these) + rest).encode())
-            found = parse(content, YELLOW)
+            found = parse_partition(content, YELLOW)
             assert found.unreadable == []
             assert found.table["total_amount"].to_pylist() == [1.0] * len(these)
             assert found.table["congestion_surcharge"].null_count == len(these)
 
 
 def test_columns_that_the_schema_lacks_are_left_in_raw_and_others_null() -> None:
-    names = (*GREEN.eras[0].header, "robot")
+    names = (*GREEN.schema_versions[0].header, "robot")
     row = ["1"] * len(names)
     row[1] = row[2] = "2014-02-03 04:05:06"
     row[-1] = "free text, x".replace(",", "")
-    found = parse(pa.py_buffer(f"{','.join(names)}\n{','.join(row)}\n".encode()), GREEN)
+    found = parse_partition(pa.py_buffer(f"{','.join(names)}\n{','.join(row)}\n".encode()), GREEN)
     (read,) = found.table.to_pylist()
     assert {name for name, value in read.items() if value is None} == {
         "pulocationid",
@@ -197,5 +205,5 @@ def test_columns_that_the_schema_lacks_are_left_in_raw_and_others_null() -> None
 
 def test_a_slice_of_other_columns_refuses_its_day() -> None:
     for content in (pa.table({"a": [1]}), pa.py_buffer(b"a,b\n1,2\n")):
-        with pytest.raises(DayRefusedError, match="materialize yellow/raw_trips again"):
-            parse(content, YELLOW)
+        with pytest.raises(PartitionRejectedError, match="materialize yellow/raw_trips again"):
+            parse_partition(content, YELLOW)

@@ -12,12 +12,17 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from taxi_assets.defs.checks import check_cleaned
+from taxi_assets.defs.checks import check_cleaned_day
 from taxi_assets.tlc.schema import Kind
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.trips.clean import clean, outside, to_frame, to_table
-from taxi_assets.trips.parse import parse
-from taxi_assets.trips.rules import drop
+from taxi_assets.trips.clean import (
+    clean_partition,
+    convert_to_frame,
+    convert_to_table,
+    find_outside_values,
+)
+from taxi_assets.trips.parse import parse_partition
+from taxi_assets.trips.rules import apply_rules
 from taxi_assets_tests.tlc.files import HEADER, PICKUP, YELLOW, row, slice_of
 
 OF_KIND: dict[Kind, str] = {
@@ -38,7 +43,7 @@ ODD_NEIGHBOUR = (row(VendorID="what"),)
 def value_of(kind: Kind, text: str, *neighbours: bytes) -> Any:
     """What `text` is read as in a column of the kind; the text itself in a list if unreadable."""
     name = OF_KIND[kind]
-    parsed = parse(slice_of(row(**{name: text}), *neighbours), UNLABELLED)
+    parsed = parse_partition(slice_of(row(**{name: text}), *neighbours), UNLABELLED)
     mine = [bad for bad in parsed.unreadable if bad.row == 2]
     if mine:
         assert mine[0].column == name
@@ -174,7 +179,7 @@ passengers = st.sampled_from(
 @given(st.lists(st.tuples(passengers, st.sampled_from(["1.5", "", "oops"])), max_size=12))
 def test_each_raw_row_is_kept_or_dropped_for_one_reason(values: list[tuple[str, str]]) -> None:
     lines = [row(passenger_count=count, tip_amount=tip) for count, tip in values]
-    done = clean(slice_of(*lines), YELLOW)
+    done = clean_partition(slice_of(*lines), YELLOW)
 
     readable = [count for count, tip in values if tip != "oops"]
     expected = {
@@ -190,13 +195,15 @@ def test_each_raw_row_is_kept_or_dropped_for_one_reason(values: list[tuple[str, 
     assert all(values[bad.row - 2] != ("1", "1.5") for bad in done.unreadable)
     assert (done.frame["passenger_count"] > 0).all()
 
-    again, dropped = drop(to_table(done.frame, YELLOW), YELLOW)
+    again, dropped = apply_rules(convert_to_table(done.frame, YELLOW), YELLOW)
     assert dropped == {"zero_passengers": 0, "null_passengers": 0}
-    pd.testing.assert_frame_equal(to_frame(again), done.frame)
+    pd.testing.assert_frame_equal(convert_to_frame(again), done.frame)
 
 
 def test_the_first_bad_value_of_a_line_is_named_with_its_line() -> None:
-    done = parse(slice_of(row(), row(VendorID="A", extra="B"), row(), row(extra="C" * 99)), YELLOW)
+    done = parse_partition(
+        slice_of(row(), row(VendorID="A", extra="B"), row(), row(extra="C" * 99)), YELLOW
+    )
     assert list(map(str, done.unreadable)) == [
         "line 3: VendorID='A'",
         f"line 5: extra='{'C' * 40}'",
@@ -206,7 +213,7 @@ def test_the_first_bad_value_of_a_line_is_named_with_its_line() -> None:
 
 @pytest.mark.parametrize("header", [HEADER, HEADER.rstrip(), b"\xef\xbb\xbf" + HEADER])
 def test_a_day_without_rows_is_an_empty_frame_of_the_schema(header: bytes) -> None:
-    done = clean(pa.py_buffer(header), YELLOW)
+    done = clean_partition(pa.py_buffer(header), YELLOW)
     assert (len(done.frame), done.raw_rows, done.unreadable) == (0, 0, [])
     assert done.frame.dtypes.astype(str).to_dict() == YELLOW.pandas_types
     assert done.dropped == {"zero_passengers": 0, "null_passengers": 0, "unreadable": 0}
@@ -216,33 +223,36 @@ def test_a_day_without_rows_is_an_empty_frame_of_the_schema(header: bytes) -> No
 @pytest.mark.parametrize("neighbours", [NO_NEIGHBOUR, ODD_NEIGHBOUR], ids=["alone", "beside odd"])
 def test_types_names_and_values_of_the_frame(neighbours: tuple[bytes, ...], end: bytes) -> None:
     lines = [*neighbours, row(VendorID="", store_and_fwd_flag="")]
-    frame = clean(pa.py_buffer(HEADER + b"\r\n".join(lines) + end), YELLOW).frame
+    frame = clean_partition(pa.py_buffer(HEADER + b"\r\n".join(lines) + end), YELLOW).frame
     assert frame.dtypes.astype(str).to_dict() == YELLOW.pandas_types
     first = frame.iloc[0]
     assert first["vendorid"] is pd.NA
     assert first["store_and_fwd_flag"] is pd.NA
     assert first["tpep_pickup_datetime"] == pd.Timestamp(PICKUP)
     assert first["trip_distance"] == 0.5
-    table = to_table(frame, YELLOW)
+    table = convert_to_table(frame, YELLOW)
     assert table.schema.remove_metadata() == YELLOW.arrow_schema
-    pd.testing.assert_frame_equal(to_frame(table), frame)
+    pd.testing.assert_frame_equal(convert_to_frame(table), frame)
 
 
 def test_a_slice_of_several_blocks_is_read_in_order() -> None:
     lines = [row(VendorID=str(at)) for at in range(20_000)]
-    for found in (parse(slice_of(*lines), YELLOW), parse(slice_of(*lines, *ODD_NEIGHBOUR), YELLOW)):
+    for found in (
+        parse_partition(slice_of(*lines), YELLOW),
+        parse_partition(slice_of(*lines, *ODD_NEIGHBOUR), YELLOW),
+    ):
         assert found.table["vendorid"].to_pylist() == list(range(20_000))
 
 
 def test_rows_outside_the_day_are_counted() -> None:
     pickups = ["2021-02-02 23:59:59", "2021-02-03 00:00:00", "2021-02-03 23:59:59"]
-    frame = clean(slice_of(*map(row, [*pickups, "2021-02-04 00:00:00"])), YELLOW).frame
-    assert outside(frame, date(2021, 2, 3), YELLOW) == 2
+    frame = clean_partition(slice_of(*map(row, [*pickups, "2021-02-04 00:00:00"])), YELLOW).frame
+    assert find_outside_values(frame, date(2021, 2, 3), YELLOW) == 2
 
 
 def test_a_service_without_passengers_keeps_every_row() -> None:
     service = dataclasses.replace(YELLOW, passengers=None)
-    done = clean(slice_of(row(passenger_count="0"), row(passenger_count="")), service)
+    done = clean_partition(slice_of(row(passenger_count="0"), row(passenger_count="")), service)
     assert len(done.frame) == 2
     assert done.dropped == {"unreadable": 0}
 
@@ -266,8 +276,8 @@ def test_a_day_that_a_broken_column_would_empty_is_rejected(
     table = pa.table({name: pa.nulls(rows) for name in names})
     if column is not None:
         table = table.append_column("passenger_count", column)
-    done = clean(table, YELLOW)
-    results = {one.check: one for one in check_cleaned(date(2021, 2, 3), done, rows, YELLOW)}
+    done = clean_partition(table, YELLOW)
+    results = {one.check: one for one in check_cleaned_day(date(2021, 2, 3), done, rows, YELLOW)}
     found = results["not_empty"]
     assert (found.severity.value if not found.passed else "passed") == severity
     if severity == "ERROR":
@@ -284,7 +294,7 @@ def test_green_is_read_by_its_own_columns() -> None:
     times = {"lpep_pickup_datetime": PICKUP, "lpep_dropoff_datetime": PICKUP, "ehail_fee": ""}
     trip = {**dict.fromkeys(green.header, "2"), **times}
     lines = ",".join(green.header) + "\r\n" + ",".join(trip.values()) + "\r\n"
-    frame = clean(pa.py_buffer(lines.encode()), green).frame
+    frame = clean_partition(pa.py_buffer(lines.encode()), green).frame
     assert list(frame.columns) == [*(name.lower() for name in green.header), "cbd_congestion_fee"]
     assert frame["trip_type"].tolist() == [2]
     assert frame["ehail_fee"].isna().all()

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.trips.clean import to_table
-from taxi_assets.trips.profile import BINS, DayProfile, profile
+from taxi_assets.trips.clean import convert_to_table
+from taxi_assets.trips.profile import BINS, DayProfile, profile_partition
 
 YELLOW = SERVICES["yellow"]
 DAY = datetime(2021, 1, 5)  # noqa: DTZ001 - New York wall time, as in the files
@@ -41,7 +41,7 @@ def frame(rows: int, seed: int = 3) -> pd.DataFrame:
 @pytest.mark.parametrize("rows", [0, 1, 4, 3000])
 def test_every_column_in_figures_is_what_pandas_says(rows: int) -> None:
     made = frame(rows)
-    found = profile(to_table(made, YELLOW), YELLOW)
+    found = profile_partition(convert_to_table(made, YELLOW), YELLOW)
     assert found.rows == rows
     assert [one.column for one in found.columns] == list(made)
     for one in found.columns:
@@ -64,7 +64,7 @@ def test_every_column_in_figures_is_what_pandas_says(rows: int) -> None:
 
 def test_hours_bins_and_medians_are_what_pandas_says() -> None:
     made = frame(3000)
-    found = profile(to_table(made, YELLOW), YELLOW)
+    found = profile_partition(convert_to_table(made, YELLOW), YELLOW)
     hours = made[YELLOW.pickup_column].dt.hour.value_counts()
     assert found.hours == [hours.get(hour, 0) for hour in range(24)]
     for bins in BINS:
@@ -79,14 +79,14 @@ def test_times_with_parts_of_seconds_or_far_apart_are_counted_too() -> None:
     made = frame(4)
     times = [DAY, DAY, DAY + timedelta(microseconds=5), DAY + timedelta(days=900)]
     made["tpep_dropoff_datetime"] = pd.Series(times, dtype="datetime64[us]")
-    found = profile(to_table(made, YELLOW), YELLOW)
+    found = profile_partition(convert_to_table(made, YELLOW), YELLOW)
     dropoff = next(one for one in found.columns if one.column == "tpep_dropoff_datetime")
     assert (dropoff.distinct, dropoff.most) == (3, "2023-06-24 00:00:00")
 
 
 def test_the_first_rows_are_plain_values_in_order() -> None:
     made = frame(9)
-    first = profile(to_table(made, YELLOW), YELLOW).first
+    first = profile_partition(convert_to_table(made, YELLOW), YELLOW).first
     assert len(first) == 5
     for row, (_, expected) in zip(first, made.iterrows(), strict=False):
         for name, value in zip(made, row, strict=True):
@@ -96,7 +96,7 @@ def test_the_first_rows_are_plain_values_in_order() -> None:
 
 @pytest.mark.parametrize("rows", [0, 50])
 def test_a_profile_survives_json(rows: int) -> None:
-    found = profile(to_table(frame(rows), YELLOW), YELLOW)
+    found = profile_partition(convert_to_table(frame(rows), YELLOW), YELLOW)
     facts = json.loads(json.dumps(found.facts(), allow_nan=False))
     assert DayProfile.of(facts) == found
     assert DayProfile.of({**facts, "more": 1}) is None
@@ -109,7 +109,7 @@ def test_the_first_and_last_values_that_stores_hold_have_a_profile() -> None:
     made["tpep_dropoff_datetime"] = made["tpep_dropoff_datetime"].astype("datetime64[us]")
     made["passenger_count"] = pd.array([2**63 - 1, -(2**63)] * 20, "Int64")
     made["total_amount"] = [1e18, -1e18] * 20
-    found = profile(to_table(made, YELLOW), YELLOW)
+    found = profile_partition(convert_to_table(made, YELLOW), YELLOW)
     json.dumps(found.facts(), allow_nan=False)
     columns = {one.column: one for one in found.columns}
     dropoff = columns["tpep_dropoff_datetime"]

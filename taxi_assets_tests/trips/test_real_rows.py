@@ -23,7 +23,7 @@ from taxi_assets.date_ranges import Month
 from taxi_assets.tlc.raw_month import BLANK, OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.trips.clean import Cleaned, clean, outside
+from taxi_assets.trips.clean import Cleaned, clean_partition, find_outside_values
 from taxi_assets_tests.tlc.files import passed_over, raw_month
 
 ROWS = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -67,10 +67,10 @@ def read(name: str) -> Read:
     assert match
     service = SERVICES[match[1]]
     content = path.read_bytes()
-    month = raw_month(path, service, Month(int(match[2]), int(match[3])), most_unreadable=0)
+    month = raw_month(path, service, Month(int(match[2]), int(match[3])), max_invalid_ratio=0)
     slices = passed_over(month)
     cleaned = {
-        key: clean(pa.py_buffer(month.line + lines), service)
+        key: clean_partition(pa.py_buffer(month.line + lines), service)
         for key, lines in slices.items()
         if key != BLANK
     }
@@ -118,8 +118,8 @@ def test_days_are_those_that_pandas_counts(name: str) -> None:
     for key, day in done.cleaned.items():
         if key != OUTSIDE:
             at = date(done.month.file.month.year, done.month.file.month.month, key)
-            assert outside(day.frame, at, done.service) == 0
-            assert done.month.day_rows(at) == day.raw_rows
+            assert find_outside_values(day.frame, at, done.service) == 0
+            assert done.month.count_day_rows(at) == day.raw_rows
 
 
 @each_file

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.trips.parse import parse
+from taxi_assets.trips.parse import parse_partition
 from taxi_assets.trips.row_diff import RowDiff, diff_rows, sum_diffs
 from taxi_assets_tests.tlc.files import row, slice_of
 
@@ -14,7 +14,7 @@ AT = [f"2021-02-03 0{hour}:00:00" for hour in range(8)]
 
 
 def diff(before: list[bytes], after: list[bytes]) -> RowDiff:
-    old, new = (parse(slice_of(*lines), YELLOW).table for lines in (before, after))
+    old, new = (parse_partition(slice_of(*lines), YELLOW).table for lines in (before, after))
     return diff_rows(old, new, YELLOW)
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import GREEN, YELLOW
-from taxi_assets.trips.rules import FARES, RULES, drop
+from taxi_assets.trips.rules import FARES, RULES, apply_rules
 
 DROPPED: dict[str, tuple[str, list[float | None], list[float | None]]] = {
     "zero_passengers": ("passenger_count", [0, -1], [1, 9, None]),
@@ -37,7 +37,7 @@ def test_every_rule_is_described_and_tested() -> None:
 @pytest.mark.parametrize("name", DROPPED)
 def test_what_a_rule_drops(name: str) -> None:
     column, gone, kept = DROPPED[name]
-    left, dropped = drop(rows(**{column: [*gone, *kept]}), YELLOW, [name])
+    left, dropped = apply_rules(rows(**{column: [*gone, *kept]}), YELLOW, [name])
     assert dropped == {name: len(gone)}
     assert left[column].to_pylist() == kept
 
@@ -49,20 +49,20 @@ def test_a_row_counts_under_the_first_rule_that_drops_it() -> None:
         (["zero_distance", "null_passengers", "zero_passengers"], [3, 0, 1]),
         (["zero_distance"], [3]),
     ):
-        left, dropped = drop(table, YELLOW, names)
+        left, dropped = apply_rules(table, YELLOW, names)
         assert list(dropped.items()) == list(zip(names, counts, strict=True))
         assert left.num_rows == 4 - sum(counts)
 
 
 def test_no_rule_leaves_everything_in() -> None:
     table = rows(passenger_count=[0, None])
-    assert drop(table, YELLOW, []) == (table, {})
+    assert apply_rules(table, YELLOW, []) == (table, {})
 
 
 def test_a_rule_whose_column_the_service_lacks_drops_nothing() -> None:
     columns = tuple(one for one in GREEN.columns if one.name not in ("passenger_count", "extra"))
-    service = dataclasses.replace(GREEN, columns=columns, passengers=None, eras=())
+    service = dataclasses.replace(GREEN, columns=columns, passengers=None, schema_versions=())
     table = rows(service, total_amount=[-1.0, 1.0])
-    left, dropped = drop(table, service, list(RULES))
+    left, dropped = apply_rules(table, service, list(RULES))
     assert (left.num_rows, dropped["negative_total"], sum(dropped.values())) == (0, 1, 2)
     assert not {"zero_passengers", "null_passengers"} & set(dropped)

@@ -12,10 +12,10 @@ from dagster import AssetCheckSeverity, DagsterEvent, DagsterEventType
 from dagster._core.storage.tags import WILL_RETRY_TAG
 from dagster_shared.error import SerializableErrorInfo
 
-from taxi_assets.errors import one_line
+from taxi_assets.errors import format_one_line
 from taxi_assets.partitions import PARTITION, RANGE
 
-LONGEST_CAUSE = 500
+MAX_CAUSE_LENGTH = 500
 """Characters."""
 LISTED = 5
 """Items of a list before `and 12 more`."""
@@ -44,13 +44,13 @@ class Alert:
     def title(self) -> str:
         """The message in a line."""
         what = "failed" if self.failed else "has failed checks"
-        where = " ".join(part for part in (listed(self.assets), self.days) if part)
+        where = " ".join(part for part in (format_list(self.assets), self.days) if part)
         return f"{self.job} {what}: {where}" if where else f"{self.job} {what}"
 
     @property
     def lines(self) -> list[str]:
         """What follows the title, without the link."""
-        checks = [f"Failed checks: {listed(self.checks, '; ')}"] if self.checks else []
+        checks = [f"Failed checks: {format_list(self.checks, '; ')}"] if self.checks else []
         return [line for line in [self.cause, *checks] if line]
 
     @property
@@ -59,13 +59,13 @@ class Alert:
         return {"title": self.title, **asdict(self)}
 
 
-def listed(items: Sequence[str], separator: str = ", ") -> str:
+def format_list(items: Sequence[str], separator: str = ", ") -> str:
     """The first few of a list, and how many more there are."""
     shown = separator.join(items[:LISTED])
     return f"{shown} and {len(items) - LISTED} more" if len(items) > LISTED else shown
 
 
-def alert_of(
+def build_alert(
     instance: dg.DagsterInstance,
     run: dg.DagsterRun,
     event: DagsterEvent,
@@ -83,11 +83,11 @@ def alert_of(
             run.run_id, of_type=DagsterEventType.STEP_FAILURE
         ).records
     ]
-    assets = tuple(_asset(failure.step_key or "") for failure in failures)
-    days = _days(run)
+    assets = tuple(_find_asset(failure.step_key or "") for failure in failures)
+    days = _list_days(run)
     cause = ""
     if event.is_failure:
-        cause = _cause(failures[0] if failures else event).removeprefix(
+        cause = _describe_cause(failures[0] if failures else event).removeprefix(
             f"{assets[0]} {days}: " if assets else ""
         )
         if run.tags.get(WILL_RETRY_TAG) == "true":
@@ -105,18 +105,18 @@ def alert_of(
     )
 
 
-def _asset(step: str) -> str:
+def _find_asset(step: str) -> str:
     """An asset's step is named by its key, joined by two underscores."""
     return step.replace("__", "/")
 
 
-def _days(run: dg.DagsterRun) -> str:
+def _list_days(run: dg.DagsterRun) -> str:
     first = run.tags.get(RANGE[0]) or run.tags.get(PARTITION) or ""
     last = run.tags.get(RANGE[1]) or first
     return first if first == last else f"{first} to {last}"
 
 
-def _cause(event: DagsterEvent) -> str:
+def _describe_cause(event: DagsterEvent) -> str:
     """The innermost reason, in one line."""
     text = event.message or ""
     error: SerializableErrorInfo | None
@@ -124,17 +124,17 @@ def _cause(event: DagsterEvent) -> str:
         data = event.step_failure_data
         error = data.error
         if data.user_failure_data and data.user_failure_data.description:
-            return _shortened(data.user_failure_data.description)
+            return _shorten_text(data.user_failure_data.description)
     else:
         error = event.job_failure_data.error
     while error is not None:
         text, error = error.message, error.cause
-    return _shortened(QUALIFIED.sub(r"\1: ", text))
+    return _shorten_text(QUALIFIED.sub(r"\1: ", text))
 
 
-def _shortened(text: str) -> str:
-    line = one_line(text)
-    return line if len(line) <= LONGEST_CAUSE else f"{line[:LONGEST_CAUSE]}..."
+def _shorten_text(text: str) -> str:
+    line = format_one_line(text)
+    return line if len(line) <= MAX_CAUSE_LENGTH else f"{line[:MAX_CAUSE_LENGTH]}..."
 
 
 def _failed_checks(
@@ -150,6 +150,6 @@ def _failed_checks(
             name = f"{found.asset_key.to_user_string()}.{found.check_name}"
             days.setdefault(f"{found.severity.value} {name}", []).append(found.partition or "")
     return tuple(
-        f"{name} ({listed(sorted(failed))})" if any(failed) else name
+        f"{name} ({format_list(sorted(failed))})" if any(failed) else name
         for name, failed in days.items()
     )

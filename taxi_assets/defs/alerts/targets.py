@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from taxi_assets.defs.alerts.message import Alert
-from taxi_assets.errors import one_line
+from taxi_assets.errors import format_one_line
 from taxi_assets.redaction import HIDDEN
 from taxi_assets.settings.alerts import AlertSettings
 
@@ -32,7 +32,7 @@ MAX_REASON = 200
 HTTP_STATUS = re.compile(r"\berror=(\d{3})\b")
 
 
-def send(alert: Alert, settings: AlertSettings) -> dict[str, str]:
+def send_alert(alert: Alert, settings: AlertSettings) -> dict[str, str]:
     """Send an alert to every target; return the reason by the name of each that did not take it."""
     urls = [url.get_secret_value() for url in settings.alert_urls]
     order = {
@@ -70,4 +70,4 @@ def _public(reason: str, url: str) -> str:
     for part in sorted(re.split(r"[^\w.~%+-]+", f"{url} {unquote(url)}"), key=len, reverse=True):
         if len(part) > 2:  # noqa: PLR2004 - shorter ones are words of the message
             reason = reason.replace(part, HIDDEN)
-    return one_line(reason)[:MAX_REASON]
+    return format_one_line(reason)[:MAX_REASON]

@@ -15,7 +15,7 @@ from dagster import DagsterEventType
 from taxi_assets.date_ranges import Month
 from taxi_assets.partitions import daily_partitions, partitions_of_month
 from taxi_assets.settings.areas import DefinitionSettings
-from taxi_assets.tlc.download import Version
+from taxi_assets.tlc.download import RemoteVersion
 from taxi_assets.tlc.schema import Service
 
 
@@ -24,7 +24,7 @@ class SeenMonths:
     """A sensor's cursor: which version of each month was dealt with, and where to go on."""
 
     start: Month
-    versions: dict[Month, Version]
+    versions: dict[Month, RemoteVersion]
 
     @classmethod
     def read(cls, cursor: str | None, months: Sequence[Month]) -> SeenMonths:
@@ -35,7 +35,7 @@ class SeenMonths:
             return cls(
                 by_name.get(fields.get("start", ""), months[0]),
                 {
-                    by_name[name]: Version(**version)
+                    by_name[name]: RemoteVersion(**version)
                     for name, version in fields.get("months", {}).items()
                     if name in by_name
                 },
@@ -53,13 +53,13 @@ class SeenMonths:
 class Loaded:
     """What the event log says of a month."""
 
-    version: Version | None
+    version: RemoteVersion | None
     """That a run read last; None where none did."""
     days: frozenset[date]
     """Days whose raw slices came from it."""
 
 
-def ended_months() -> list[Month]:
+def list_ended_months() -> list[Month]:
     """Months with daily partitions that are over, oldest first."""
     last = daily_partitions().get_last_partition_key()
     month, months = Month.of(DefinitionSettings.from_env().start_date), list[Month]()
@@ -71,7 +71,7 @@ def ended_months() -> list[Month]:
     return months
 
 
-def loaded(instance: dg.DagsterInstance, service: Service, month: Month) -> Loaded:
+def find_loaded_months(instance: dg.DagsterInstance, service: Service, month: Month) -> Loaded:
     """What was loaded of a month, by a few look-ups in the event log.
 
     A run observes `trip_file` with the file's SHA-256 and what the server said of it; the record
@@ -96,12 +96,12 @@ def loaded(instance: dg.DagsterInstance, service: Service, month: Month) -> Load
         if (event := record.asset_materialization)
         and event.metadata["source_sha256"].value == facts["sha256"]
     )
-    version = Version(
+    version = RemoteVersion(
         str(facts["etag"]) or None, str(facts["last_modified"]) or None, int(str(facts["bytes"]))
     )
     return Loaded(version, frozenset(days))
 
 
-def identity(version: Version) -> str:
+def identify_version(version: RemoteVersion) -> str:
     """Short name of a version, for run keys and data versions."""
     return hashlib.sha256(json.dumps(asdict(version)).encode()).hexdigest()[:16]

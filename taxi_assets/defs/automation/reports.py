@@ -10,7 +10,9 @@ from taxi_assets.settings.areas import AutomationSettings
 from taxi_assets.tlc.schema import Service
 
 
-def monthly_report_job(service: Service, report: dg.AssetKey) -> dg.UnresolvedAssetJobDefinition:
+def build_monthly_report_job(
+    service: Service, report: dg.AssetKey
+) -> dg.UnresolvedAssetJobDefinition:
     """`<service>_monthly_report`: the report of a month."""
     return dg.define_asset_job(
         f"{service.name}_monthly_report",

@@ -6,18 +6,18 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.jobs.daily import daily_job_name
+from taxi_assets.defs.jobs.daily import get_daily_job_name
 from taxi_assets.partitions import TIMEZONE
 from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import AutomationSettings, DefinitionSettings
 from taxi_assets.tlc.download import SourceUnavailableError
 from taxi_assets.tlc.schema import Service
-from taxi_assets.tlc.source import look
+from taxi_assets.tlc.source import probe_month_file
 
 MORNING = "0 6 * * *"
 
 
-def daily_schedule(service: Service, automation: AutomationSettings) -> dg.ScheduleDefinition:
+def build_daily_schedule(service: Service, automation: AutomationSettings) -> dg.ScheduleDefinition:
     """`<service>_daily_schedule`: at 06:00 on D in New York it requests day D - lag.
 
     A day is requested when the source has its month. A source that does not answer costs no day:
@@ -27,7 +27,7 @@ def daily_schedule(service: Service, automation: AutomationSettings) -> dg.Sched
 
     @dg.schedule(
         name=f"{service.name}_daily_schedule",
-        job_name=daily_job_name(service),
+        job_name=get_daily_job_name(service),
         cron_schedule=MORNING,
         execution_timezone=TIMEZONE,
         default_status=dg.DefaultScheduleStatus.RUNNING
@@ -38,7 +38,7 @@ def daily_schedule(service: Service, automation: AutomationSettings) -> dg.Sched
     )
     def daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         settings = DefinitionSettings.from_env()
-        day = _morning(context.scheduled_execution_time) - timedelta(days=lag)
+        day = _build_morning_schedule(context.scheduled_execution_time) - timedelta(days=lag)
         first, last = settings.start_date, settings.end_date
         if day < first:
             return dg.SkipReason(
@@ -51,7 +51,9 @@ def daily_schedule(service: Service, automation: AutomationSettings) -> dg.Sched
             )
         month = Month.of(day)
         try:
-            published = look(Settings.from_env().source.template, service, month) is not None
+            published = (
+                probe_month_file(Settings.from_env().source.template, service, month) is not None
+            )
         except SourceUnavailableError as error:
             context.log.warning(f"{error}. {day} is requested all the same")
             published = True
@@ -65,5 +67,5 @@ def daily_schedule(service: Service, automation: AutomationSettings) -> dg.Sched
     return daily
 
 
-def _morning(tick: datetime) -> date:
+def _build_morning_schedule(tick: datetime) -> date:
     return tick.astimezone(ZoneInfo(TIMEZONE)).date()

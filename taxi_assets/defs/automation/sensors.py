@@ -7,25 +7,30 @@ from typing import Any
 
 import dagster as dg
 
-from taxi_assets.dagster_internals.partition_records import observation
-from taxi_assets.date_ranges import Month, chunks
-from taxi_assets.defs.automation.months import SeenMonths, ended_months, identity, loaded
-from taxi_assets.defs.jobs.daily import daily_job_name
+from taxi_assets.dagster_internals.partition_records import build_observation
+from taxi_assets.date_ranges import Month, split_date_range
+from taxi_assets.defs.automation.months import (
+    SeenMonths,
+    find_loaded_months,
+    identify_version,
+    list_ended_months,
+)
+from taxi_assets.defs.jobs.daily import get_daily_job_name
 from taxi_assets.partitions import RANGE, partitions_of_month
 from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import SAMPLE, AutomationSettings, DefinitionSettings
-from taxi_assets.tlc.download import SourceUnavailableError, Version
+from taxi_assets.tlc.download import RemoteVersion, SourceUnavailableError
 from taxi_assets.tlc.schema import Service
-from taxi_assets.tlc.source import look, place
+from taxi_assets.tlc.source import describe_location, probe_month_file
 
-LOOKING_SECONDS = 20.0
+MAX_TICK_SECONDS = 20.0
 """Time for looks in one tick, of the 60 that Dagster gives it; the next tick goes on from there."""
 
 CONFIRM = {"resources": {"source": {"config": {"must_confirm": True}}}}
 """A run over a restated month must not go by the file kept of the old one."""
 
 
-def new_month_sensor(service: Service, automation: AutomationSettings) -> dg.SensorDefinition:
+def build_new_month_sensor(service: Service, automation: AutomationSettings) -> dg.SensorDefinition:
     """`<service>_new_month_sensor`: requests months that are new or restated, oldest first.
 
     It looks at the month files (HEAD or stat), keeps what it saw in its cursor, and requests the
@@ -35,7 +40,7 @@ def new_month_sensor(service: Service, automation: AutomationSettings) -> dg.Sen
 
     @dg.sensor(
         name=f"{service.name}_new_month_sensor",
-        job_name=daily_job_name(service),
+        job_name=get_daily_job_name(service),
         minimum_interval_seconds=automation.sensor_interval_seconds,
         default_status=dg.DefaultSensorStatus.RUNNING
         if automation.running
@@ -52,13 +57,13 @@ def new_month_sensor(service: Service, automation: AutomationSettings) -> dg.Sen
                 "the synthetic sample has every month and none is ever restated: nothing to look "
                 "for (set TAXI_SOURCE for real months)"
             )
-        months = ended_months()
+        months = list_ended_months()
         if not months:
             first = DefinitionSettings.from_env().start_date
             return dg.SkipReason(f"no month since {first} (TAXI_START_DATE) is over yet")
         seen = SeenMonths.read(context.cursor, months)
         tick = _Tick(service, source, settings.home, context.instance, seen)
-        tick.go_round(months, automation.months_per_tick)
+        tick.check_months(months, automation.months_per_tick)
         for line in tick.requested:
             context.log.info(line)
         return dg.SensorResult(
@@ -89,20 +94,22 @@ class _Tick:
     absent: list[Month] = field(default_factory=list[Month])
     trouble: str = ""
 
-    def go_round(self, months: list[Month], most: int) -> None:
+    def check_months(self, months: list[Month], most: int) -> None:
         """Look at every month, from where the last tick stopped, until `most` are requested.
 
         Raises:
             SourceError: the source refuses; a person must look.
         """
-        first, end = months.index(self.seen.start), time.monotonic() + LOOKING_SECONDS
+        first, end = months.index(self.seen.start), time.monotonic() + MAX_TICK_SECONDS
         for looks, month in enumerate(months[first:] + months[:first]):
             self.seen.start = month
             if len(self.requested) == most or (looks and time.monotonic() > end):
                 return
             try:
                 before = self.seen.versions.get(month)
-                now = look(self.source, self.service, month, before=before, home=self.home)
+                now = probe_month_file(
+                    self.source, self.service, month, before=before, home=self.home
+                )
             except SourceUnavailableError as error:
                 self.trouble = str(error)
                 return
@@ -112,7 +119,7 @@ class _Tick:
                 self.compare(month, now)
         self.seen.start = months[0]
 
-    def compare(self, month: Month, now: Version) -> None:
+    def compare(self, month: Month, now: RemoteVersion) -> None:
         """Request what is not loaded of a month's version that was not dealt with."""
         before = self.seen.versions.get(month)
         differs = before is not None and now.differs_from(before)
@@ -121,7 +128,7 @@ class _Tick:
             self.unchanged += 1
             return
         self.seen.versions[month] = now
-        log = loaded(self.instance, self.service, month)
+        log = find_loaded_months(self.instance, self.service, month)
         same = log.version is not None and not now.differs_from(log.version)
         if not same:
             self.observations.append(self.observed(month, now))
@@ -129,7 +136,7 @@ class _Tick:
         days = partitions_of_month(month) or month.window
         missing = [
             chunk
-            for chunk in chunks(days, chunk_days)
+            for chunk in split_date_range(days, chunk_days)
             if not same or not log.days.issuperset(chunk)
         ]
         if not missing:
@@ -140,23 +147,23 @@ class _Tick:
         self.requested.append(f"{self.service.name} {what}: {', '.join(map(str, missing))}")
         self.runs += [
             dg.RunRequest(
-                run_key=f"{self.service.name} {month} {identity(now)} {chunk.start}",
+                run_key=f"{self.service.name} {month} {identify_version(now)} {chunk.start}",
                 run_config=CONFIRM,
                 tags={RANGE[0]: str(chunk.start), RANGE[1]: str(max(chunk)), "month_file": what},
             )
             for chunk in missing
         ]
 
-    def observed(self, month: Month, now: Version) -> dg.AssetObservation:
+    def observed(self, month: Month, now: RemoteVersion) -> dg.AssetObservation:
         """What the asset graph is told of a file that no run has read yet."""
         facts = {
-            "dagster/uri": place(self.source, self.service, month),
+            "dagster/uri": describe_location(self.source, self.service, month),
             "bytes": now.total or 0,
             "etag": now.etag or "",
             "last_modified": now.last_modified or "",
         }
         key = dg.AssetKey([self.service.name, "trip_file"])
-        return observation(key, f"{month}-01", identity(now), facts)
+        return build_observation(key, f"{month}-01", identify_version(now), facts)
 
     def reason(self) -> str:
         """Why nothing is requested."""

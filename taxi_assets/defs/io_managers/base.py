@@ -12,17 +12,26 @@ from typing import Any, Generic, TypeVar
 import dagster as dg
 import pyarrow as pa
 
-from taxi_assets.dagster_internals.cancellation import ending_the_run
-from taxi_assets.dagster_internals.partition_records import days_of, record_days
-from taxi_assets.dagster_internals.rejections import find_rejections
+from taxi_assets.dagster_internals.cancellation import interrupt_on_cancel
+from taxi_assets.dagster_internals.partition_records import (
+    list_partition_days,
+    log_materializations,
+)
+from taxi_assets.dagster_internals.rejections import find_rejected_days
 from taxi_assets.defs.io_managers.loaded_days import as_annotated
-from taxi_assets.defs.io_managers.partition_data import RawSlice, TripsSlice, completed
+from taxi_assets.defs.io_managers.partition_data import RawPartition, StoredTrips, completed
 from taxi_assets.defs.outcomes import DailyOutput, Outcome
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.defs.resources.month_lock import MonthLocks
-from taxi_assets.errors import DayNotStoredError, TerminalError, is_transient, one_line, remedy
-from taxi_assets.lazy_partitions import Days
-from taxi_assets.redaction import redact, redacted_cause
+from taxi_assets.errors import (
+    PartitionNotStoredError,
+    TerminalError,
+    find_remedy,
+    format_one_line,
+    is_transient,
+)
+from taxi_assets.lazy_partitions import LazyPartitions
+from taxi_assets.redaction import redact_cause, redact_text
 from taxi_assets.tlc.schema import Service
 
 LAST_WRITTEN = "Last written from "
@@ -35,7 +44,7 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-class DaysIOManager(dg.IOManager, Generic[In, Out]):
+class PartitionIOManager(dg.IOManager, Generic[In, Out]):
     """Writes the days of a run to one target, and reads them."""
 
     month_locks: MonthLocks | None = None
@@ -52,7 +61,7 @@ class DaysIOManager(dg.IOManager, Generic[In, Out]):
         """
 
     @abstractmethod
-    def open_day(self, service: Service, day: date) -> Out | None:
+    def read_partition(self, service: Service, day: date) -> Out | None:
         """A stored day, whose rows may still be unread; None where there is none."""
 
     @abstractmethod
@@ -61,29 +70,32 @@ class DaysIOManager(dg.IOManager, Generic[In, Out]):
 
     def handle_output(self, context: dg.OutputContext, obj: DailyOutput[In]) -> None:
         """Store the days, and log a materialization or a rejection for each."""
-        with guarded(context.asset_key, days_of(context)):
-            stored = self.store(self._service(context.asset_key), obj.partitions, context.log)
-            record_days(context, obj.note(self._checked(stored)))
+        with reject_foreign_errors(context.asset_key, list_partition_days(context)):
+            stored = self.store(self._find_service(context.asset_key), obj.partitions, context.log)
+            log_materializations(context, obj.note(self._reject_foreign_rows(stored)))
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Return the upstream's days: lazily for the five assets, else as the input is annotated.
 
         A day that is rejected or not stored upstream is so downstream, too.
         """
-        service, annotation = self._service(context.asset_key), context.dagster_type.typing_type
-        if annotation is Days:
-            days = days_of(context)
+        service, annotation = (
+            self._find_service(context.asset_key),
+            context.dagster_type.typing_type,
+        )
+        if annotation is LazyPartitions:
+            days = list_partition_days(context)
             if self.month_locks is not None:
                 self.month_locks.acquire(service, days, context.log.info)
-            return Days(days, self._reader(context, service, days))
+            return LazyPartitions(days, self._reader(context, service, days))
         days = [date.fromisoformat(key) for key in context.asset_partition_keys]
         read = self._reader(context, service, days)
 
         def read_table(day: date) -> pa.Table:
             found = read(day)
-            if isinstance(found, RawSlice):
+            if isinstance(found, RawPartition):
                 return found.table()
-            table = found.table() if isinstance(found, TripsSlice) else found
+            table = found.table() if isinstance(found, StoredTrips) else found
             return completed(table, service.arrow_schema)
 
         return as_annotated(annotation, days, read_table)
@@ -93,15 +105,15 @@ class DaysIOManager(dg.IOManager, Generic[In, Out]):
     ) -> Callable[[date], Any]:
         """Return what reads a day, or raises the reason why there is nothing to read."""
         instance = instance_of(context)
-        rejected = find_rejections(instance, context.asset_key, days) if instance else {}
+        rejected = find_rejected_days(instance, context.asset_key, days) if instance else {}
 
         def read(day: date) -> Any:
             if day in rejected:
                 raise rejected[day]
-            found = self.open_day(service, day)
+            found = self.read_partition(service, day)
             empty = isinstance(found, pa.Table) and not found.num_rows
             if found is None or (empty and not is_recorded(instance, context.asset_key, day)):
-                raise DayNotStoredError(
+                raise PartitionNotStoredError(
                     f"{day} is not in {self.place(service)}: materialize "
                     f"{context.asset_key.to_user_string()} for that day first"
                 )
@@ -109,7 +121,7 @@ class DaysIOManager(dg.IOManager, Generic[In, Out]):
 
         return read
 
-    def while_locked(self, lake: Lake) -> Lake:
+    def hold_month_locks(self, lake: Lake) -> Lake:
         """Return the lake for writing: each object is put while the run holds its months."""
         return replace(lake, before_write=self.check_lock)
 
@@ -118,17 +130,17 @@ class DaysIOManager(dg.IOManager, Generic[In, Out]):
         if self.month_locks is not None:
             self.month_locks.check()
 
-    def _checked(self, records: Records) -> Records:
+    def _reject_foreign_rows(self, records: Records) -> Records:
         self.check_lock()
         for record in records:
             yield record
             self.check_lock()
 
-    def _service(self, key: dg.AssetKey) -> Service:
+    def _find_service(self, key: dg.AssetKey) -> Service:
         return self.services[key.path[0]]
 
 
-class StoreIOManager(DaysIOManager[Mapping[date, TripsSlice], Out]):
+class StoreIOManager(PartitionIOManager[Mapping[date, StoredTrips], Out]):
     """Writes cleaned trips to a store that others read, and can count what it holds."""
 
     @abstractmethod
@@ -142,10 +154,10 @@ class StoreIOManager(DaysIOManager[Mapping[date, TripsSlice], Out]):
 
 
 @contextmanager
-def guarded(key: dg.AssetKey, days: Sequence[date]) -> Iterator[None]:
+def reject_foreign_errors(key: dg.AssetKey, days: Sequence[date]) -> Iterator[None]:
     """Name asset and days in whatever goes wrong; only what may pass is tried again."""
     try:
-        with ending_the_run():
+        with interrupt_on_cancel():
             yield
     except (dg.Failure, GeneratorExit):
         raise
@@ -154,16 +166,16 @@ def guarded(key: dg.AssetKey, days: Sequence[date]) -> Iterator[None]:
         text = (
             str(error)
             if isinstance(error, TerminalError)
-            else f"{type(error).__name__}: {one_line(error)}{remedy(error)}"
+            else f"{type(error).__name__}: {format_one_line(error)}{find_remedy(error)}"
         )
         raise dg.Failure(
-            f"{key.to_user_string()} {span}: {redact(text)}", allow_retries=is_transient(error)
-        ) from redacted_cause(error)
+            f"{key.to_user_string()} {span}: {redact_text(text)}", allow_retries=is_transient(error)
+        ) from redact_cause(error)
 
 
-def last_written(slices: Iterable[TripsSlice]) -> str:
+def find_last_written(slices: Iterable[StoredTrips]) -> str:
     """Comment for a table: where its last rows came from (a sample is called synthetic)."""
-    origins = sorted({trips.origin.url for trips in slices})
+    origins = sorted({trips.source_file.url for trips in slices})
     return f"{LAST_WRITTEN}{', '.join(origins)}"
 
 

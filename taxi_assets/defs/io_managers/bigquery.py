@@ -16,26 +16,26 @@ from uuid import uuid4
 import dagster as dg
 import pyarrow as pa
 
-from taxi_assets.dagster_internals.partition_records import DayRecord
-from taxi_assets.date_ranges import tile
+from taxi_assets.dagster_internals.partition_records import PartitionRecord
+from taxi_assets.date_ranges import merge_into_date_ranges
 from taxi_assets.defs.io_managers.base import (
     LAST_WRITTEN,
     Records,
     StoreIOManager,
     Totals,
-    last_written,
+    find_last_written,
 )
 from taxi_assets.defs.io_managers.bigquery_table import (
-    ensure_table,
-    identifier,
+    build_table_schema,
+    ensure_table_exists,
+    quote_identifier,
     reject_expired_days,
-    schema_of,
 )
-from taxi_assets.defs.io_managers.partition_data import TripsSlice
-from taxi_assets.defs.metadata.day_metadata import trips_metadata
+from taxi_assets.defs.io_managers.partition_data import StoredTrips
+from taxi_assets.defs.metadata.day_metadata import build_trips_metadata
 from taxi_assets.defs.metadata.table_metadata import TABLE_NAME, TABLE_ROWS
 from taxi_assets.defs.resources.bigquery import BigQueryResource
-from taxi_assets.errors import StoreError, UnavailableError, one_line
+from taxi_assets.errors import StoreError, UnavailableError, format_one_line
 from taxi_assets.tlc.schema import Service
 
 if TYPE_CHECKING:
@@ -45,23 +45,23 @@ if TYPE_CHECKING:
 
 STAGING = "_staging_"
 """Prefix of staging tables; the second of their making follows."""
-COSMETIC_SECONDS = 30
+LABEL_SECONDS = 30
 """How long a call is repeated that the rows do not depend on."""
 
 
-def in_days(service: Service, days: list[date]) -> str:
+def is_in_days(service: Service, days: list[date]) -> str:
     """Condition for exactly these days; prunes to their partitions.
 
     Days are written as DATE literals: a script takes no query parameters in the emulator.
     """
-    column = identifier(service.day_column)
+    column = quote_identifier(service.day_column)
     return " OR ".join(
         f"({column} >= DATE '{window.start}' AND {column} < DATE '{window.end}')"
-        for window in tile(days)
+        for window in merge_into_date_ranges(days)
     )
 
 
-class BigQueryIOManager(StoreIOManager[pa.Table]):
+class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
     """Replaces days of a day-partitioned table from Parquet objects of the lake."""
 
     def __init__(self, services: Mapping[str, Service], bigquery: BigQueryResource) -> None:
@@ -69,7 +69,7 @@ class BigQueryIOManager(StoreIOManager[pa.Table]):
         self.bigquery = bigquery
 
     def store(
-        self, service: Service, value: Mapping[date, TripsSlice], log: dg.DagsterLogManager
+        self, service: Service, value: Mapping[date, StoredTrips], log: dg.DagsterLogManager
     ) -> Records:
         """Replace the days, all together or not at all."""
         if not value:
@@ -79,17 +79,17 @@ class BigQueryIOManager(StoreIOManager[pa.Table]):
         staging = f"{self.bigquery.dataset}.{name}"
         began = time.perf_counter()
         with self.bigquery.client() as client:
-            table = ensure_table(client, service, target, self.bigquery.settings.location)
+            table = ensure_table_exists(client, service, target, self.bigquery.settings.location)
             reject_expired_days(table, list(value))
             try:
-                expires = datetime.now(UTC) + self.bigquery.keep_temporary
-                rows = _load(client, service, staging, list(value.values()), expires)
-                script = _replacement(service, target, staging, list(value))
-                _replace(client, target, staging, script, self.check_lock)
+                expires = datetime.now(UTC) + self.bigquery.temp_retention
+                rows = _load_staging(client, service, staging, list(value.values()), expires)
+                script = _build_replacement(service, target, staging, list(value))
+                _replace_days(client, target, staging, script, self.check_lock)
             finally:
-                _tidy(client, staging, self.bigquery.keep_temporary, log)
+                _drop_staging(client, staging, self.bigquery.temp_retention, log)
             log.info(f"{service.name}: {len(value)} days, {rows:,} rows in {target}")
-            counted = _describe(client, target, last_written(value.values()), log)
+            counted = _describe_table(client, target, find_last_written(value.values()), log)
         # They landed together: an equal share each.
         seconds = (time.perf_counter() - began) / len(value)
         for day, trips in value.items():
@@ -99,13 +99,13 @@ class BigQueryIOManager(StoreIOManager[pa.Table]):
                 TABLE_NAME: target,
                 **self.bigquery.place(service.table),
                 **counted,
-                **trips_metadata(trips, service, "gcs_trips", "bigquery", seconds),
+                **build_trips_metadata(trips, service, "gcs_trips", "bigquery", seconds),
             }
-            yield day, DayRecord(metadata)
+            yield day, PartitionRecord(metadata)
 
-    def open_day(self, service: Service, day: date) -> pa.Table | None:
+    def read_partition(self, service: Service, day: date) -> pa.Table | None:
         """The day's rows."""
-        columns = ", ".join(identifier(column.name) for column in service.columns)
+        columns = ", ".join(quote_identifier(column.name) for column in service.columns)
         rows = self._select(service, columns, [day])
         if rows is None:
             return None
@@ -116,8 +116,8 @@ class BigQueryIOManager(StoreIOManager[pa.Table]):
     ) -> Totals:
         """Rows and sums of the days, as the table has them; none without a table."""
         del log
-        day = identifier(service.day_column)
-        total = f"SUM({identifier(service.total)})" if service.total else "0"
+        day = quote_identifier(service.day_column)
+        total = f"SUM({quote_identifier(service.total)})" if service.total else "0"
         rows = self._select(service, f"{day}, COUNT(*), {total}", days, "GROUP BY 1")
         return {row[0]: (int(row[1]), float(row[2] or 0)) for row in rows or ()}
 
@@ -127,8 +127,8 @@ class BigQueryIOManager(StoreIOManager[pa.Table]):
         """Query the days; None without a table."""
         from google.api_core.exceptions import NotFound  # noqa: PLC0415 - heavy at import
 
-        table = identifier(f"{self.bigquery.dataset}.{service.table}")
-        query = f"SELECT {what} FROM {table} WHERE {in_days(service, list(days))} {rest}"  # noqa: S608 - composed of quoted names
+        table = quote_identifier(f"{self.bigquery.dataset}.{service.table}")
+        query = f"SELECT {what} FROM {table} WHERE {is_in_days(service, list(days))} {rest}"  # noqa: S608 - composed of quoted names
         with suppress(NotFound), self.bigquery.client() as client:
             return client.query(query).result()
         return None
@@ -138,18 +138,18 @@ class BigQueryIOManager(StoreIOManager[pa.Table]):
         return f"{self.bigquery.dataset}.{service.table}"
 
 
-def _load(
+def _load_staging(
     client: Client,
     service: Service,
     staging: str,
-    slices: list[TripsSlice],
+    slices: list[StoredTrips],
     expires: datetime,
 ) -> int:
     """Load the objects into a staging table that expires by itself; returns its rows."""
     from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
 
     lake = slices[0].lake
-    schema = schema_of(service)
+    schema = build_table_schema(service)
     if lake.layout == "hive":
         # The emulator fills the column from the folder's name and fails where the table lacks it;
         # BigQuery leaves it null.
@@ -165,7 +165,7 @@ def _load(
     # Every URI by name: files matched by a wildcard must not even differ in column order. A job
     # takes 10,000, which are 27 years of days.
     uris = [lake.uri(trips.key) for trips in slices]
-    job = _once(
+    job = _run_job_once(
         client,
         f"{staging.rpartition('.')[2]}_load",
         lambda job_id: client.load_table_from_uri(uris, staging, job_id=job_id, job_config=config),
@@ -178,20 +178,20 @@ def _load(
     return rows
 
 
-def _replacement(service: Service, target: str, staging: str, days: list[date]) -> str:
+def _build_replacement(service: Service, target: str, staging: str, days: list[date]) -> str:
     """Return the script that swaps the days' rows in one transaction."""
-    columns = ", ".join(identifier(column.name) for column in service.columns)
-    day, pickup = identifier(service.day_column), identifier(service.pickup_column)
-    into, source = identifier(target), identifier(staging)
+    columns = ", ".join(quote_identifier(column.name) for column in service.columns)
+    day, pickup = quote_identifier(service.day_column), quote_identifier(service.pickup_column)
+    into, source = quote_identifier(target), quote_identifier(staging)
     return (
         "BEGIN TRANSACTION;\n"  # noqa: S608 - quoted names
-        f"DELETE FROM {into} WHERE {in_days(service, days)};\n"
+        f"DELETE FROM {into} WHERE {is_in_days(service, days)};\n"
         f"INSERT INTO {into} ({columns}, {day}) SELECT {columns}, DATE({pickup}) FROM {source};\n"
         "COMMIT TRANSACTION;"
     )
 
 
-def _replace(
+def _replace_days(
     client: Client, target: str, staging: str, script: str, check_lock: Callable[[], None]
 ) -> None:
     """Run the script of `_replacement`.
@@ -211,7 +211,7 @@ def _replace(
         check_lock()
         return client.query(script, job_id=job_id, **at_once)
 
-    job = _once(client, f"{staging.rpartition('.')[2]}_replace", DEFAULT_RETRY(start))
+    job = _run_job_once(client, f"{staging.rpartition('.')[2]}_replace", DEFAULT_RETRY(start))
     try:
         job.result()
     except BadRequest as error:
@@ -223,15 +223,17 @@ def _replace(
 
 
 @contextmanager
-def _cosmetic(log: dg.DagsterLogManager, what: str) -> Iterator[None]:
+def _label_table(log: dg.DagsterLogManager, what: str) -> Iterator[None]:
     """Log whatever goes wrong as a warning: the rows are where they belong without it."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - any error of a server, a client or a proxy
-        log.warning(f"{what} failed, the rows are not concerned: {one_line(error)}")
+        log.warning(f"{what} failed, the rows are not concerned: {format_one_line(error)}")
 
 
-def _describe(client: Client, target: str, words: str, log: dg.DagsterLogManager) -> dict[str, int]:
+def _describe_table(
+    client: Client, target: str, words: str, log: dg.DagsterLogManager
+) -> dict[str, int]:
     """Note in the table where its last rows came from; returns how many rows it has.
 
     The table is fetched after the transaction, and patched without its etag, which the next
@@ -242,43 +244,43 @@ def _describe(client: Client, target: str, words: str, log: dg.DagsterLogManager
     from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
 
     counted: dict[str, int] = {}
-    with _cosmetic(log, f"the description of {target}"):
-        found = client.get_table(target, retry=_briefly())
+    with _label_table(log, f"the description of {target}"):
+        found = client.get_table(target, retry=_retry_briefly())
         counted[TABLE_ROWS] = int(found.num_rows or 0)
         if (found.description or LAST_WRITTEN).startswith(LAST_WRITTEN):
             patch = bigquery.Table(target)
             patch.description = words
-            client.update_table(patch, ["description"], retry=_briefly())
+            client.update_table(patch, ["description"], retry=_retry_briefly())
     return counted
 
 
-def _tidy(client: Client, staging: str, keep: timedelta, log: dg.DagsterLogManager) -> None:
+def _drop_staging(client: Client, staging: str, keep: timedelta, log: dg.DagsterLogManager) -> None:
     """Drop this run's staging table, and those that killed runs left."""
-    with _cosmetic(log, f"the removal of {staging}, which expires by itself,"):
-        client.delete_table(staging, not_found_ok=True, retry=_briefly())
+    with _label_table(log, f"the removal of {staging}, which expires by itself,"):
+        client.delete_table(staging, not_found_ok=True, retry=_retry_briefly())
     dataset = staging.rpartition(".")[0]
-    with _cosmetic(log, f"the removal of old staging tables of {dataset}"):
-        _sweep(client, dataset, keep)
+    with _label_table(log, f"the removal of old staging tables of {dataset}"):
+        _sweep_staging(client, dataset, keep)
 
 
-def _sweep(client: Client, dataset: str, keep: timedelta) -> None:
+def _sweep_staging(client: Client, dataset: str, keep: timedelta) -> None:
     """Drop staging tables past their life, as BigQuery does by itself and the emulator does not."""
-    for table in client.list_tables(dataset, retry=_briefly()):
+    for table in client.list_tables(dataset, retry=_retry_briefly()):
         made = table.table_id.removeprefix(STAGING).partition("_")[0]
         if table.table_id.startswith(STAGING) and made.isdecimal():
             age = timedelta(seconds=time.time() - int(made))
             if age > keep:
-                client.delete_table(table, not_found_ok=True, retry=_briefly())
+                client.delete_table(table, not_found_ok=True, retry=_retry_briefly())
 
 
-def _briefly() -> Retry:
+def _retry_briefly() -> Retry:
     """Repeat a call that is not worth ten minutes, which is how long Google's client goes on."""
     from google.cloud.bigquery import DEFAULT_RETRY  # noqa: PLC0415 - heavy at import
 
-    return DEFAULT_RETRY.with_timeout(COSMETIC_SECONDS)
+    return DEFAULT_RETRY.with_timeout(LABEL_SECONDS)
 
 
-def _once(client: Client, job_id: str, start: Callable[[str], Any]) -> Any:
+def _run_job_once(client: Client, job_id: str, start: Callable[[str], Any]) -> Any:
     """Start a job under an id of its own; if it was accepted and the answer lost, pick it up.
 
     An answer that is no JSON is lost too: a proxy's page, or half of Google's.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from google.cloud.bigquery import Client, SchemaField, Table
 
 
-def schema_of(service: Service) -> list[SchemaField]:
+def build_table_schema(service: Service) -> list[SchemaField]:
     """Return the service's columns as BigQuery has them, without the DATE column."""
     from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
 
@@ -28,7 +28,7 @@ def schema_of(service: Service) -> list[SchemaField]:
     ]
 
 
-def identifier(name: str) -> str:
+def quote_identifier(name: str) -> str:
     """Return a name in backticks.
 
     Raises:
@@ -39,7 +39,7 @@ def identifier(name: str) -> str:
     return f"`{name}`"
 
 
-def ensure_table(client: Client, service: Service, target: str, location: str) -> Table:
+def ensure_table_exists(client: Client, service: Service, target: str, location: str) -> Table:
     """Make dataset and table if they do not exist; return the table.
 
     Raises:
@@ -51,18 +51,18 @@ def ensure_table(client: Client, service: Service, target: str, location: str) -
         found = client.get_table(target)
     except NotFound:
         _ensure_dataset(client, target.rpartition(".")[0], location)
-        return _create(client, service, target)
+        return _create_table(client, service, target)
     for problem in (
-        _wrong_kind(found, service),
-        _wrong_location(found.location, location),
-        *_wrong_columns(found, service),
+        _find_wrong_kind(found, service),
+        _find_wrong_location(found.location, location),
+        *_find_wrong_columns(found, service),
     ):
         if problem:
             raise StoreError(f"{target}{problem}, then run again")
     # BigQuery does not distinguish upper and lower case in them.
     names = {field.name.casefold() for field in found.schema}
-    new = [field for field in schema_of(service) if field.name not in names]
-    return _grow(client, target, new) if new else found
+    new = [field for field in build_table_schema(service) if field.name not in names]
+    return _add_new_columns(client, target, new) if new else found
 
 
 def reject_expired_days(table: Table, days: Sequence[date]) -> None:
@@ -101,15 +101,15 @@ def _ensure_dataset(client: Client, name: str, location: str) -> None:
         dataset.location = location
         client.create_dataset(dataset, exists_ok=True)
         return
-    problem = _wrong_location(found.location, location)
+    problem = _find_wrong_location(found.location, location)
     if problem:
         raise StoreError(f"{name}{problem}, then run again")
 
 
-def _create(client: Client, service: Service, target: str) -> Table:
+def _create_table(client: Client, service: Service, target: str) -> Table:
     from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
 
-    schema = [*schema_of(service), bigquery.SchemaField(service.day_column, "DATE")]
+    schema = [*build_table_schema(service), bigquery.SchemaField(service.day_column, "DATE")]
     table = bigquery.Table(target, schema=schema)
     table.time_partitioning = bigquery.TimePartitioning(
         type_=bigquery.TimePartitioningType.DAY, field=service.day_column
@@ -119,9 +119,9 @@ def _create(client: Client, service: Service, target: str) -> Table:
     return client.create_table(table, exists_ok=True)
 
 
-def _wrong_kind(found: Table, service: Service) -> str:
+def _find_wrong_kind(found: Table, service: Service) -> str:
     """Return what is wrong with its type or its partitions; empty if nothing is."""
-    rename = f"ALTER TABLE {identifier(found.table_id)} RENAME TO another name"
+    rename = f"ALTER TABLE {quote_identifier(found.table_id)} RENAME TO another name"
     if found.table_type not in (None, "TABLE"):
         return f" is a {found.table_type} and must be a TABLE: drop it, or give it another name"
     by, day = found.time_partitioning, service.day_column
@@ -136,42 +136,42 @@ def _wrong_kind(found: Table, service: Service) -> str:
     return f" is {how} and must be partitioned by DAY on {day}: drop it, or {rename}"
 
 
-def _wrong_location(found: str | None, location: str) -> str:
+def _find_wrong_location(found: str | None, location: str) -> str:
     """Return what is wrong with the region; jobs run in BIGQUERY_LOCATION and find nothing else."""
     if not found or found.casefold() == location.casefold():
         return ""
     return f" is in {found} and BIGQUERY_LOCATION is {location}: set BIGQUERY_LOCATION={found}"
 
 
-def _wrong_columns(found: Table, service: Service) -> Iterator[str]:
+def _find_wrong_columns(found: Table, service: Service) -> Iterator[str]:
     """Yield what is wrong with each column."""
     from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
 
     columns = {field.name.casefold(): field for field in found.schema}
     # In these no row has a null; in the others one may.
     never_null = (service.pickup_column, service.day_column)
-    for field in [*schema_of(service), bigquery.SchemaField(service.day_column, "DATE")]:
+    for field in [*build_table_schema(service), bigquery.SchemaField(service.day_column, "DATE")]:
         column = columns.pop(field.name, None)
         if column is None:
             if field.name in never_null:
                 yield f".{field.name} does not exist and must be {field.field_type}: drop the table"
             continue
-        kind = _type(column.field_type)
-        if column.mode == "REPEATED" or kind != _type(field.field_type):
+        kind = _normalize_type(column.field_type)
+        if column.mode == "REPEATED" or kind != _normalize_type(field.field_type):
             kind = f"ARRAY<{kind}>" if column.mode == "REPEATED" else kind
             yield f".{field.name} is {kind} and must be {field.field_type}: alter or drop the table"
         elif column.mode == "REQUIRED" and field.name not in never_null:
-            yield f".{field.name} is REQUIRED and a row may have none: {_relax(field)}"
+            yield f".{field.name} is REQUIRED and a row may have none: {_relax_columns(field)}"
     for field in columns.values():
         if field.mode == "REQUIRED" and not field.default_value_expression:
-            yield f".{field.name} is REQUIRED and no file has it: {_relax(field)}"
+            yield f".{field.name} is REQUIRED and no file has it: {_relax_columns(field)}"
 
 
-def _relax(field: SchemaField) -> str:
-    return f"run ALTER TABLE ... ALTER COLUMN {identifier(field.name)} DROP NOT NULL"
+def _relax_columns(field: SchemaField) -> str:
+    return f"run ALTER TABLE ... ALTER COLUMN {quote_identifier(field.name)} DROP NOT NULL"
 
 
-def _grow(client: Client, target: str, new: list[SchemaField]) -> Table:
+def _add_new_columns(client: Client, target: str, new: list[SchemaField]) -> Table:
     """Add columns that the schema got since, null in all rows: no row is rewritten.
 
     By SQL, and not by a PATCH of the schema: that one removes the policy tags which it leaves out,
@@ -180,12 +180,13 @@ def _grow(client: Client, target: str, new: list[SchemaField]) -> Table:
     for field in new:
         words = (field.description or "").replace("\\", "\\\\").replace("'", "\\'")
         client.query(
-            f"ALTER TABLE {identifier(target)} ADD COLUMN IF NOT EXISTS {identifier(field.name)} "
+            f"ALTER TABLE {quote_identifier(target)} "
+            f"ADD COLUMN IF NOT EXISTS {quote_identifier(field.name)} "
             f"{field.field_type} OPTIONS (description = '{words}')"
         ).result()
     return client.get_table(target)
 
 
-def _type(name: str) -> str:
+def _normalize_type(name: str) -> str:
     """Return one spelling of the types that have two."""
     return {"INTEGER": "INT64", "FLOAT": "FLOAT64"}.get(name, name)

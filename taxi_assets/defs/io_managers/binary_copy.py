@@ -18,7 +18,7 @@ BATCH_ROWS = 8_192
 """Rows encoded and sent at a time, some 2 MB of trips."""
 
 
-def copy_rows(
+def copy_rows_binary(
     cursor: Cursor,
     target: str,
     schema: pa.Schema,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from psycopg import Cursor
 
 
-def fetch_table(cursor: Cursor, query: str, schema: pa.Schema) -> pa.Table:
+def read_query_as_arrow(cursor: Cursor, query: str, schema: pa.Schema) -> pa.Table:
     """Return the rows of a SELECT, whose columns are those of `schema` in this order.
 
     Raises:

@@ -8,17 +8,17 @@ from datetime import date
 
 import dagster as dg
 
-from taxi_assets.dagster_internals.partition_records import DayRecord
+from taxi_assets.dagster_internals.partition_records import PartitionRecord
 from taxi_assets.defs.io_managers.base import Records, StoreIOManager, Totals
-from taxi_assets.defs.io_managers.partition_data import TripsSlice, open_lake_trips
-from taxi_assets.defs.metadata.day_metadata import object_metadata, trips_metadata
-from taxi_assets.defs.resources.lake import LakeResource, trips_key
-from taxi_assets.lazy_partitions import Days
+from taxi_assets.defs.io_managers.partition_data import StoredTrips, open_lake_trips
+from taxi_assets.defs.metadata.day_metadata import build_trips_metadata, object_metadata
+from taxi_assets.defs.resources.lake import LakeResource, build_trips_key
+from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.tlc.schema import Service
-from taxi_assets.trips.clean import total_of
+from taxi_assets.trips.clean import sum_total_amount
 
 
-class LakeParquetIOManager(StoreIOManager[TripsSlice]):
+class LakeTripsIOManager(StoreIOManager[StoredTrips]):
     """Puts a verified copy of a day's cleaned object into the lake."""
 
     def __init__(self, services: Mapping[str, Service], lake: LakeResource) -> None:
@@ -26,35 +26,35 @@ class LakeParquetIOManager(StoreIOManager[TripsSlice]):
         self.lake = lake
 
     def store(
-        self, service: Service, value: Mapping[date, TripsSlice], log: dg.DagsterLogManager
+        self, service: Service, value: Mapping[date, StoredTrips], log: dg.DagsterLogManager
     ) -> Records:
         """Replace the days' objects."""
         del log
-        lake = self.while_locked(self.lake.lake)
+        lake = self.hold_month_locks(self.lake.lake)
 
-        def put(day: date) -> DayRecord:
+        def put(day: date) -> PartitionRecord:
             began = time.perf_counter()
             trips = value[day]
-            key = trips_key(service, day, lake.layout)
+            key = build_trips_key(service, day, lake.layout)
             if lake.local:
                 lake.put(key, trips.content())
             else:  # it never leaves the server, which verifies what it stores
                 lake.copy(trips.key, key)
             # A day is in the folder once, also when another run wrote it in the other layout.
-            lake.delete(trips_key(service, day, "date" if lake.layout == "hive" else "hive"))
+            lake.delete(build_trips_key(service, day, "date" if lake.layout == "hive" else "hive"))
             size = lake.size(key)
             seconds = time.perf_counter() - began
-            return DayRecord(
+            return PartitionRecord(
                 {
                     "bytes": size,
                     **object_metadata(lake, key),
-                    **trips_metadata(trips, service, "cleaned_trips", "arrow", seconds),
+                    **build_trips_metadata(trips, service, "cleaned_trips", "arrow", seconds),
                 }
             )
 
-        yield from Days(list(value), put).outcomes()
+        yield from LazyPartitions(list(value), put).iterate_outcomes()
 
-    def open_day(self, service: Service, day: date) -> TripsSlice | None:
+    def read_partition(self, service: Service, day: date) -> StoredTrips | None:
         """The day's object, every byte of it verified."""
         return open_lake_trips(self.lake.lake, service, day)
 
@@ -71,12 +71,14 @@ class LakeParquetIOManager(StoreIOManager[TripsSlice]):
         """
 
         def totals(day: date) -> tuple[int, float]:
-            trips = self.open_day(service, day)
+            trips = self.read_partition(service, day)
             if trips is None:
                 return 0, 0.0
-            return trips.rows, (service.total and total_of(trips.table([service.total]))) or 0.0
+            return trips.rows, (
+                service.total and sum_total_amount(trips.table([service.total]))
+            ) or 0.0
 
-        lazy = Days(days, totals)
+        lazy = LazyPartitions(days, totals)
         found = dict(lazy)
         for error in lazy.refused.values():
             log.error(str(error))

@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from taxi_assets.errors import TerminalError
-from taxi_assets.trips.clean import to_frame
+from taxi_assets.trips.clean import convert_to_frame
 
 T = TypeVar("T")
 Read = Callable[[date], pa.Table]
@@ -49,7 +49,7 @@ class DailyFrames(DailyValues[pd.DataFrame]):
 
     def __getitem__(self, day: date) -> pd.DataFrame:
         """Read a day's rows as a frame."""
-        return to_frame(self._table(day))
+        return convert_to_frame(self._table(day))
 
 
 class DailyTables(DailyValues[pa.Table]):

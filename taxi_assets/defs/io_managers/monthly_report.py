@@ -12,14 +12,14 @@ from urllib.parse import quote
 import dagster as dg
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.io_managers.base import guarded
+from taxi_assets.defs.io_managers.base import reject_foreign_errors
 from taxi_assets.defs.io_managers.partition_data import Label, rejecting_damage
-from taxi_assets.defs.resources.lake import Lake, LakeResource, report_key
+from taxi_assets.defs.resources.lake import Lake, LakeResource, build_report_key
 from taxi_assets.errors import StoreError
 from taxi_assets.report import words
 from taxi_assets.report.figures import MonthFigures
-from taxi_assets.report.page import top_zones
-from taxi_assets.report.picture import narrowed
+from taxi_assets.report.page import rank_pickup_zones
+from taxi_assets.report.picture import narrow_text
 from taxi_assets.tlc.schema import Service
 
 PAGE, PICTURE = "html", "png"
@@ -48,19 +48,21 @@ class MonthlyReportIOManager(dg.IOManager):
     def handle_output(self, context: dg.OutputContext, obj: Report) -> None:
         """Put the picture and the page."""
         lake, figures = self.lake.lake, obj.figures
-        with guarded(context.asset_key, [figures.month.window.start]):
+        with reject_foreign_errors(context.asset_key, [figures.month.window.start]):
             for kind, content, content_type in (
                 (PICTURE, obj.picture, "image/png"),
                 (PAGE, obj.page, "text/html; charset=utf-8"),
             ):
-                lake.put(report_key(figures.service, figures.month, kind), content, content_type)
-            context.add_output_metadata(_metadata(lake, obj))
+                lake.put(
+                    build_report_key(figures.service, figures.month, kind), content, content_type
+                )
+            context.add_output_metadata(_build_metadata(lake, obj))
 
     def load_input(self, context: dg.InputContext) -> str:
         """The page, as HTML."""
         month = Month.of(date.fromisoformat(context.partition_key))
         service, asset = context.asset_key.path
-        lake, key = self.lake.lake, report_key(self.services[service], month, PAGE)
+        lake, key = self.lake.lake, build_report_key(self.services[service], month, PAGE)
         with rejecting_damage(lake, key, Label(service, asset, str(month))):
             stored = lake.get(key)
             if stored is not None:
@@ -71,15 +73,17 @@ class MonthlyReportIOManager(dg.IOManager):
         )
 
 
-def _metadata(lake: Lake, report: Report) -> dict[str, Any]:
+def _build_metadata(lake: Lake, report: Report) -> dict[str, Any]:
     figures = report.figures
-    key = report_key(figures.service, figures.month, PAGE)
-    image = base64.b64encode(narrowed(report.picture, SHOWN)).decode()
+    key = build_report_key(figures.service, figures.month, PAGE)
+    image = base64.b64encode(narrow_text(report.picture, SHOWN)).decode()
     metadata: dict[str, Any] = {
-        "summary": words.headline(figures),
-        "report": dg.MetadataValue.md(f"![{words.title(figures)}](data:image/png;base64,{image})"),
-        "page": _link(lake, key),
-        "picture": _link(lake, report_key(figures.service, figures.month, PICTURE)),
+        "summary": words.write_headline(figures),
+        "report": dg.MetadataValue.md(
+            f"![{words.write_title(figures)}](data:image/png;base64,{image})"
+        ),
+        "page": _build_link(lake, key),
+        "picture": _build_link(lake, build_report_key(figures.service, figures.month, PICTURE)),
         "dagster/uri": lake.path(key),
         "trips": figures.trips,
         "days_loaded": len(figures.days),
@@ -90,20 +94,20 @@ def _metadata(lake: Lake, report: Report) -> dict[str, Any]:
         "bytes": len(report.page) + len(report.picture),
     }
     if figures.missing:
-        metadata["partial"] = words.loaded(figures)
+        metadata["partial"] = words.describe_loaded_days(figures)
     if figures.file_rows is not None:
         metadata["month_file_rows"] = figures.file_rows
     if figures.service.total:
         metadata["revenue"] = round(figures.revenue, 2)
         metadata["negative_totals"] = figures.negative_totals
     if figures.zones:
-        metadata["busiest_zones"] = _zones(figures)
+        metadata["busiest_zones"] = _build_zone_table(figures)
     if figures.synthetic:
         metadata["synthetic sample"] = True
     return metadata
 
 
-def _zones(figures: MonthFigures) -> dg.TableMetadataValue:
+def _build_zone_table(figures: MonthFigures) -> dg.TableMetadataValue:
     columns = {"zone": "string", "borough": "string", "trips": "int", "per cent": "float"}
     return dg.MetadataValue.table(
         [
@@ -115,13 +119,13 @@ def _zones(figures: MonthFigures) -> dg.TableMetadataValue:
                     "per cent": round(100 * row.share, 1),
                 }
             )
-            for row in top_zones(figures)
+            for row in rank_pickup_zones(figures)
         ],
         dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()]),
     )
 
 
-def _link(lake: Lake, key: str) -> dg.PathMetadataValue | dg.UrlMetadataValue:
+def _build_link(lake: Lake, key: str) -> dg.PathMetadataValue | dg.UrlMetadataValue:
     """Where a person opens an object: its path here, or Google's address for people signed in."""
     if lake.local:
         return dg.MetadataValue.path(lake.path(key))

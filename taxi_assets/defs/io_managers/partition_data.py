@@ -11,15 +11,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from taxi_assets.dagster_internals.partition_records import DayRecord
+from taxi_assets.dagster_internals.partition_records import PartitionRecord
 from taxi_assets.defs.io_managers.sealed_objects import (
     DamagedError,
     SealedParquetWriter,
-    open_footer,
     open_parquet,
+    open_sealed_footer,
 )
-from taxi_assets.defs.resources.lake import Lake, trips_key
-from taxi_assets.errors import DayRefusedError, is_transient, one_line
+from taxi_assets.defs.resources.lake import Lake, build_trips_key
+from taxi_assets.errors import PartitionRejectedError, format_one_line, is_transient
 from taxi_assets.report.day_picture import Figures
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.source import MonthFile
@@ -59,7 +59,7 @@ class Label:
 
 
 @dataclass(frozen=True)
-class Origin:
+class SourceFile:
     """Which month file a day's rows came from."""
 
     url: str
@@ -67,7 +67,7 @@ class Origin:
     synthetic: bool
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Origin:
+    def of(cls, facts: Mapping[str, Any]) -> SourceFile:
         """From the facts that a stored slice carries."""
         return cls(
             url=str(facts.get("url", "")),
@@ -76,7 +76,7 @@ class Origin:
         )
 
     @classmethod
-    def of_file(cls, file: MonthFile) -> Origin:
+    def of_file(cls, file: MonthFile) -> SourceFile:
         """From the month file itself."""
         return cls(file.url, file.sha256, file.synthetic)
 
@@ -86,14 +86,14 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class RawSlice:
+class RawPartition:
     """A day's rows as published."""
 
     day: date
     content: pa.Buffer | pa.Table
     """Of a CSV month header and lines, byte for byte; of a Parquet month its columns and types."""
     rows: int
-    origin: Origin
+    source_file: SourceFile
 
     def table(self) -> pa.Table:
         """The published rows: of a CSV month every value as its text."""
@@ -101,15 +101,15 @@ class RawSlice:
 
 
 @dataclass(frozen=True)
-class CleanedDay:
+class CleanedPartition:
     """A day's cleaned trips on their way to their first store."""
 
     table: pa.Table
     figures: Figures
     rules: Sequence[str]
     """Names of the rules it was cleaned by."""
-    origin: Origin
-    record: DayRecord
+    source_file: SourceFile
+    record: PartitionRecord
     """What Dagster records of the day; the IO manager adds where it is."""
     began: float
     """When its cleaning began, by `time.perf_counter`."""
@@ -117,7 +117,7 @@ class CleanedDay:
     def facts(self) -> dict[str, Any]:
         """What the stored object carries."""
         return {
-            **self.origin.facts(),
+            **self.source_file.facts(),
             "total_amount": self.figures.revenue or 0.0,
             "dropped": dict(self.figures.dropped),
             "rules": list(self.rules),
@@ -126,7 +126,7 @@ class CleanedDay:
 
 
 @dataclass(frozen=True)
-class TripsSlice:
+class StoredTrips:
     """A day's cleaned trips as a Parquet object in the lake."""
 
     lake: Lake
@@ -134,7 +134,7 @@ class TripsSlice:
     rows: int
     total_amount: float
     """Sum of `total_amount`, dollars."""
-    origin: Origin
+    source_file: SourceFile
     stored: Label
     """Which asset stored it here, for messages."""
     dropped: Mapping[str, int] = field(default_factory=dict[str, int])
@@ -148,21 +148,21 @@ class TripsSlice:
         """The rows, or some columns of them.
 
         Raises:
-            DayRefusedError: the object was deleted or damaged since it was opened.
+            PartitionRejectedError: the object was deleted or damaged since it was opened.
         """
         with rejecting_damage(self.lake, self.key, self.stored):
-            return self._open()[1].read(columns, use_threads=False)
+            return self._open_object()[1].read(columns, use_threads=False)
 
     def content(self) -> pa.Buffer:
         """The object's bytes, verified.
 
         Raises:
-            DayRefusedError: the object was deleted or damaged since it was opened.
+            PartitionRejectedError: the object was deleted or damaged since it was opened.
         """
         with rejecting_damage(self.lake, self.key, self.stored):
-            return self._open()[0]
+            return self._open_object()[0]
 
-    def _open(self) -> tuple[pa.Buffer, pq.ParquetFile]:
+    def _open_object(self) -> tuple[pa.Buffer, pq.ParquetFile]:
         content = self.lake.get(self.key)
         if content is None:
             raise DamagedError("was deleted meanwhile")
@@ -176,29 +176,33 @@ def rejecting_damage(lake: Lake, key: str, stored: Label) -> Iterator[None]:
     Whatever the reader raises is about this one object, except for a transient error.
 
     Raises:
-        DayRefusedError: the object is damaged, foreign, or cannot be opened.
+        PartitionRejectedError: the object is damaged, foreign, or cannot be opened.
     """
     try:
         yield
     except Exception as error:
         if is_transient(error):
             raise
-        found = str(error) if isinstance(error, DamagedError) else f"cannot be read: {_why(error)}"
+        found = (
+            str(error)
+            if isinstance(error, DamagedError)
+            else f"cannot be read: {_describe_failure(error)}"
+        )
         first = "let this user read it or remove it, then " if isinstance(error, OSError) else ""
-        raise DayRefusedError(
+        raise PartitionRejectedError(
             f"{stored}: {lake.path(key)} {found}; {first}materialize {stored.service}/"
             f"{stored.asset} for {stored.partition} again"
         ) from error
 
 
-def _why(error: Exception) -> str:
+def _describe_failure(error: Exception) -> str:
     """What the operating system, Arrow or Google's client says, by its shortest words."""
     if isinstance(error, OSError) and error.errno and error.strerror:
         return error.strerror.rpartition("] ")[2]
-    return one_line(error) or type(error).__name__
+    return format_one_line(error) or type(error).__name__
 
 
-def encode(table: pa.Table, facts: Mapping[str, Any]) -> pa.Buffer:
+def encode_trips(table: pa.Table, facts: Mapping[str, Any]) -> pa.Buffer:
     """A sealed Parquet object that carries facts about itself, one row group a day.
 
     zstd level 1 is as quick as snappy here and a third smaller. Times are all but distinct: without
@@ -212,46 +216,48 @@ def encode(table: pa.Table, facts: Mapping[str, Any]) -> pa.Buffer:
     return sink.getvalue()
 
 
-def open_trips(lake: Lake, key: str, stored: Label) -> TripsSlice | None:
+def open_stored_trips(lake: Lake, key: str, stored: Label) -> StoredTrips | None:
     """A stored day, every byte of its object verified; None where there is no such object.
 
     Raises:
-        DayRefusedError: the object is damaged, foreign, another day's, or cannot be opened.
+        PartitionRejectedError: the object is damaged, foreign, another day's, or cannot be opened.
     """
     with rejecting_damage(lake, key, stored):
         content = lake.get(key)
         if content is None:
             return None
         parquet, facts = open_parquet(content)
-        return _trips(lake, key, stored, parquet.metadata.num_rows, facts)
+        return _build_trips(lake, key, stored, parquet.metadata.num_rows, facts)
 
 
-def open_trips_footer(lake: Lake, key: str, stored: Label) -> TripsSlice | None:
-    """As `open_trips`, of which only the footer is read and verified."""
+def read_trips_metadata(lake: Lake, key: str, stored: Label) -> StoredTrips | None:
+    """As `open_stored_trips`, of which only the footer is read and verified."""
     with rejecting_damage(lake, key, stored):
         try:
             with lake.open(key) as stream:
-                footer, facts = open_footer(stream)
+                footer, facts = open_sealed_footer(stream)
         except FileNotFoundError:
             return None
-        return _trips(lake, key, stored, footer.num_rows, facts)
+        return _build_trips(lake, key, stored, footer.num_rows, facts)
 
 
-def open_lake_trips(lake: Lake, service: Service, day: date) -> TripsSlice | None:
-    """A day's object in the lake, as `open_trips`."""
+def open_lake_trips(lake: Lake, service: Service, day: date) -> StoredTrips | None:
+    """A day's object in the lake, as `open_stored_trips`."""
     stored = Label(service.name, "gcs_trips", str(day))
-    return open_trips(lake, trips_key(service, day, lake.layout), stored)
+    return open_stored_trips(lake, build_trips_key(service, day, lake.layout), stored)
 
 
-def _trips(lake: Lake, key: str, stored: Label, rows: int, facts: Mapping[str, Any]) -> TripsSlice:
+def _build_trips(
+    lake: Lake, key: str, stored: Label, rows: int, facts: Mapping[str, Any]
+) -> StoredTrips:
     # The lake's object is a copy of the cleaned one.
     replace(stored, asset=CLEANED).check(facts)
-    return TripsSlice(
+    return StoredTrips(
         lake,
         key,
         rows,
         float(facts.get("total_amount", 0)),
-        Origin.of(facts),
+        SourceFile.of(facts),
         stored,
         facts.get("dropped", {}),
         tuple(facts.get("rules", ())),

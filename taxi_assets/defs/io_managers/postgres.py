@@ -17,18 +17,18 @@ import pyarrow as pa
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 
-from taxi_assets.dagster_internals.partition_records import DayRecord
-from taxi_assets.date_ranges import Window, by_month, tile
-from taxi_assets.defs.io_managers.base import Records, StoreIOManager, Totals, last_written
-from taxi_assets.defs.io_managers.binary_copy import copy_rows
-from taxi_assets.defs.io_managers.csv_copy import fetch_table
-from taxi_assets.defs.io_managers.partition_data import TripsSlice, completed
+from taxi_assets.dagster_internals.partition_records import PartitionRecord
+from taxi_assets.date_ranges import DateRange, group_days_by_month, merge_into_date_ranges
+from taxi_assets.defs.io_managers.base import Records, StoreIOManager, Totals, find_last_written
+from taxi_assets.defs.io_managers.binary_copy import copy_rows_binary
+from taxi_assets.defs.io_managers.csv_copy import read_query_as_arrow
+from taxi_assets.defs.io_managers.partition_data import StoredTrips, completed
 from taxi_assets.defs.io_managers.postgres_partition import (
     Partition,
-    attach,
-    claim,
+    attach_partition,
+    claim_partition,
+    compact_partition,
     set_comment,
-    tidy,
 )
 from taxi_assets.defs.io_managers.postgres_swap import (
     SWAP_SECONDS,
@@ -37,19 +37,23 @@ from taxi_assets.defs.io_managers.postgres_swap import (
     create_replacement,
     swap,
 )
-from taxi_assets.defs.io_managers.postgres_table import ensure_table, sql, trips_table
-from taxi_assets.defs.metadata.day_metadata import trips_metadata
+from taxi_assets.defs.io_managers.postgres_table import (
+    build_trips_table,
+    compile_sql,
+    ensure_table_exists,
+)
+from taxi_assets.defs.metadata.day_metadata import build_trips_metadata
 from taxi_assets.defs.metadata.table_metadata import TABLE_NAME, URI
 from taxi_assets.defs.resources.postgres import PostgresResource
-from taxi_assets.errors import DayRefusedError, StoreError, concerns_one_day
-from taxi_assets.lazy_partitions import Days, rejected_by
+from taxi_assets.errors import PartitionRejectedError, StoreError, concerns_one_day
+from taxi_assets.lazy_partitions import LazyPartitions, build_rejection
 from taxi_assets.tlc.schema import Service
 
 if TYPE_CHECKING:
     from psycopg import Connection, Cursor
 
 
-class PostgresIOManager(StoreIOManager[pa.Table]):
+class PostgresTripsIOManager(StoreIOManager[pa.Table]):
     """Replaces days in one transaction a month: the partition as a whole, or by DELETE and COPY."""
 
     def __init__(self, services: Mapping[str, Service], postgres: PostgresResource) -> None:
@@ -57,27 +61,30 @@ class PostgresIOManager(StoreIOManager[pa.Table]):
         self.postgres = postgres
 
     def store(
-        self, service: Service, value: Mapping[date, TripsSlice], log: dg.DagsterLogManager
+        self, service: Service, value: Mapping[date, StoredTrips], log: dg.DagsterLogManager
     ) -> Records:
         """Replace the days; a month's days appear together, those that are rejected left out."""
         if not value:
             return
-        table = trips_table(service, self.postgres.schema_name())
-        for month, days in by_month(value).items():
+        table = build_trips_table(service, self.postgres.schema_name())
+        for month, days in group_days_by_month(value).items():
             slices = {day: value[day] for day in days}
             rows = sum(trips.rows for trips in slices.values())
             what = f"{service.name} {month}: {len(days)} days, {rows:,} rows"
             log.info(f"{what} on their way to {table.fullname}")
             began = time.perf_counter()
-            refused = self._replace(Partition(table, service, month), slices, log)
+            refused = self._replace_months(Partition(table, service, month), slices, log)
             # They landed together: an equal share each.
             seconds = (time.perf_counter() - began) / len(slices)
             for day, trips in slices.items():
-                yield day, refused.get(day) or self._record(table, service, day, trips, seconds)
+                yield (
+                    day,
+                    refused.get(day) or self._build_record(table, service, day, trips, seconds),
+                )
 
-    def _replace(
-        self, partition: Partition, slices: Mapping[date, TripsSlice], log: dg.DagsterLogManager
-    ) -> dict[date, DayRefusedError]:
+    def _replace_months(
+        self, partition: Partition, slices: Mapping[date, StoredTrips], log: dg.DagsterLogManager
+    ) -> dict[date, PartitionRejectedError]:
         """Replace days together; if rows of one of them are at fault, each day by itself.
 
         Returns:
@@ -87,33 +94,33 @@ class PostgresIOManager(StoreIOManager[pa.Table]):
             # A connection for each month: what breaks in one's upkeep does not reach the next.
             with self.postgres.connect() as connection:
                 with connection.cursor() as cursor:
-                    ensure_table(cursor, partition.table, partition.service)
+                    ensure_table_exists(cursor, partition.table, partition.service)
                 connection.commit()
                 self._replace_month(connection, partition, slices, log)
         except Exception as error:
             if not concerns_one_day(error):
                 raise
             if len(slices) == 1:
-                return dict.fromkeys(slices, rejected_by(error))
+                return dict.fromkeys(slices, build_rejection(error))
             log.warning(f"one of {len(slices)} days cannot be stored: each is tried by itself")
-            refused: dict[date, DayRefusedError] = {}
+            refused: dict[date, PartitionRejectedError] = {}
             for day, trips in slices.items():
-                refused |= self._replace(partition, {day: trips}, log)
+                refused |= self._replace_months(partition, {day: trips}, log)
             return refused
         return {}
 
-    def open_day(self, service: Service, day: date) -> pa.Table | None:
+    def read_partition(self, service: Service, day: date) -> pa.Table | None:
         """The day's rows."""
         from psycopg.errors import UndefinedTable  # noqa: PLC0415 - heavy at import
 
-        table = trips_table(service, self.postgres.schema_name())
-        query = sa.select(table).where(in_window(table, service, Window.of_day(day)))
+        table = build_trips_table(service, self.postgres.schema_name())
+        query = sa.select(table).where(is_in_date_range(table, service, DateRange.of_day(day)))
         with (
             suppress(UndefinedTable),
             self.postgres.connect() as connection,
             connection.cursor() as cursor,
         ):
-            return fetch_table(cursor, sql(query), service.arrow_schema)
+            return read_query_as_arrow(cursor, compile_sql(query), service.arrow_schema)
         return None
 
     def read_totals(
@@ -123,7 +130,7 @@ class PostgresIOManager(StoreIOManager[pa.Table]):
         from psycopg.errors import UndefinedTable  # noqa: PLC0415 - heavy at import
 
         del log
-        table = trips_table(service, self.postgres.schema_name())
+        table = build_trips_table(service, self.postgres.schema_name())
         day = sa.cast(table.c[service.pickup_column], sa.Date()).label("day")
         total = sa.func.sum(table.c[service.total]) if service.total else sa.literal(0)
         totals = sa.select(day, sa.func.count(), total).group_by(sa.text("1"))
@@ -136,8 +143,8 @@ class PostgresIOManager(StoreIOManager[pa.Table]):
             # A month that was loaded just now has no statistics: the planner expects 2,600 rows of
             # 1.2 million and sorts them on disk (0.4 s) where a table of 31 sums will do (0.25 s).
             cursor.execute("SET LOCAL enable_sort = off")
-            for window in tile(days):
-                cursor.execute(sql(totals.where(in_window(table, service, window))))
+            for window in merge_into_date_ranges(days):
+                cursor.execute(compile_sql(totals.where(is_in_date_range(table, service, window))))
                 found |= {row[0]: (int(row[1]), float(row[2] or 0)) for row in cursor.fetchall()}
         return found
 
@@ -145,20 +152,20 @@ class PostgresIOManager(StoreIOManager[pa.Table]):
         """Schema and table."""
         return f"{self.postgres.schema_name()}.{service.table}"
 
-    def _record(
-        self, table: sa.Table, service: Service, day: date, trips: TripsSlice, seconds: float
-    ) -> DayRecord:
+    def _build_record(
+        self, table: sa.Table, service: Service, day: date, trips: StoredTrips, seconds: float
+    ) -> PartitionRecord:
         address = self.postgres.address()
-        window = Window.of_day(day)
+        window = DateRange.of_day(day)
         pickup = service.pickup_column
         where = f"{pickup} >= '{window.start}' AND {pickup} < '{window.end}'"
-        return DayRecord(
+        return PartitionRecord(
             {
                 "query": f"SELECT * FROM {table.fullname} WHERE {where} LIMIT 20",  # noqa: S608 - to be copied
                 TABLE_NAME: f"{address.rpartition('/')[2]}.{table.fullname}",
                 # The embedded server has another port the next time it starts.
                 **({} if self.postgres.is_embedded() else {URI: f"postgresql://{address}"}),
-                **trips_metadata(trips, service, "cleaned_trips", "postgres", seconds),
+                **build_trips_metadata(trips, service, "cleaned_trips", "postgres", seconds),
             }
         )
 
@@ -166,38 +173,38 @@ class PostgresIOManager(StoreIOManager[pa.Table]):
         self,
         connection: Connection,
         partition: Partition,
-        slices: Mapping[date, TripsSlice],
+        slices: Mapping[date, StoredTrips],
         log: dg.DagsterLogManager,
     ) -> None:
         """Replace days of one month in one transaction."""
         with connection.cursor() as cursor:
-            if claim(cursor, partition):
-                _copy(cursor, partition, partition.quoted, slices)
-                set_comment(cursor, partition.quoted, last_written(slices.values()), log)
-                attach(cursor, partition)
+            if claim_partition(cursor, partition):
+                _copy_frame(cursor, partition, partition.quoted, slices)
+                set_comment(cursor, partition.quoted, find_last_written(slices.values()), log)
+                attach_partition(cursor, partition)
                 self._commit(connection)
                 return
             new = create_replacement(cursor, partition, list(slices))
             if new and self._fill_and_swap(connection, new, slices, log):
                 return
-            deleted = _delete(cursor, partition, list(slices))
-            _copy(cursor, partition, partition.quoted, slices)
-            set_comment(cursor, partition.quoted, last_written(slices.values()), log)
+            deleted = _delete_days(cursor, partition, list(slices))
+            _copy_frame(cursor, partition, partition.quoted, slices)
+            set_comment(cursor, partition.quoted, find_last_written(slices.values()), log)
             self._commit(connection)
-        tidy(connection, partition, deleted=deleted, log=log)
+        compact_partition(connection, partition, deleted=deleted, log=log)
 
     def _fill_and_swap(
         self,
         connection: Connection,
         new: Replacement,
-        slices: Mapping[date, TripsSlice],
+        slices: Mapping[date, StoredTrips],
         log: dg.DagsterLogManager,
     ) -> bool:
         """Fill the new table and swap it in; False, and the month locked again, if readers stay."""
         with connection.cursor() as cursor:
-            _copy(cursor, new.partition, new.quoted, slices, freeze=True)
+            _copy_frame(cursor, new.partition, new.quoted, slices, freeze=True)
             copy_other_days(cursor, new, self.postgres.connect)
-            set_comment(cursor, new.quoted, last_written(slices.values()), log)
+            set_comment(cursor, new.quoted, find_last_written(slices.values()), log)
             if swap(connection, new):
                 self._commit(connection)
                 return True
@@ -206,7 +213,7 @@ class PostgresIOManager(StoreIOManager[pa.Table]):
                 f"{new.partition.table.fullname} has been read for {SWAP_SECONDS:g} s without a "
                 "pause: its rows are deleted and inserted instead of swapped"
             )
-            claim(cursor, new.partition)
+            claim_partition(cursor, new.partition)
         return False
 
     def _commit(self, connection: Connection) -> None:
@@ -214,38 +221,38 @@ class PostgresIOManager(StoreIOManager[pa.Table]):
         connection.commit()
 
 
-def _delete(cursor: Cursor, partition: Partition, days: list[date]) -> int:
+def _delete_days(cursor: Cursor, partition: Partition, days: list[date]) -> int:
     """Delete exactly these days; returns how many rows there were.
 
     From the partition itself: a lock on the whole table would keep swaps of other months waiting.
     """
     deleted = 0
     table = partition.table.to_metadata(sa.MetaData(), name=partition.name)
-    for window in tile(days):
+    for window in merge_into_date_ranges(days):
         gone = (
-            delete_window(table, partition.service, window)
+            delete_date_range(table, partition.service, window)
             .returning(sa.literal_column("1"))
             .cte("gone")
         )
-        cursor.execute(sql(sa.select(sa.func.count()).select_from(gone)))
+        cursor.execute(compile_sql(sa.select(sa.func.count()).select_from(gone)))
         row = cursor.fetchone()
         deleted += int(row[0]) if row else 0
     return deleted
 
 
-def _copy(
+def _copy_frame(
     cursor: Cursor,
     partition: Partition,
     into: str,
-    slices: Mapping[date, TripsSlice],
+    slices: Mapping[date, StoredTrips],
     *,
     freeze: bool = False,
 ) -> None:
     """Binary COPY of all days in one stream, the next day decoded while one is sent."""
     schema = partition.service.arrow_schema
-    days = Days(list(slices), lambda day: slices[day].table())
+    days = LazyPartitions(list(slices), lambda day: slices[day].table())
     tables = (completed(table, schema) for _, table in days)
-    copied = copy_rows(cursor, into, schema, tables, freeze=freeze)
+    copied = copy_rows_binary(cursor, into, schema, tables, freeze=freeze)
     expected = sum(trips.rows for trips in slices.values())
     if days.refused:
         raise next(iter(days.refused.values()))
@@ -255,16 +262,18 @@ def _copy(
         )
 
 
-def delete_window(table: sa.Table, service: Service, window: Window) -> sa.Delete:
+def delete_date_range(table: sa.Table, service: Service, window: DateRange) -> sa.Delete:
     """The delete of a window, by the requested days and not by the rows at hand."""
-    return sa.delete(table).where(in_window(table, service, window))
+    return sa.delete(table).where(is_in_date_range(table, service, window))
 
 
-def in_window(table: sa.Table, service: Service, window: Window) -> sa.ColumnElement[bool]:
+def is_in_date_range(
+    table: sa.Table, service: Service, window: DateRange
+) -> sa.ColumnElement[bool]:
     """Whether a row's pickup lies in a window."""
     pickup = table.c[service.pickup_column]
-    return (pickup >= _midnight(window.start)) & (pickup < _midnight(window.end))
+    return (pickup >= _to_midnight(window.start)) & (pickup < _to_midnight(window.end))
 
 
-def _midnight(day: date) -> sa.ColumnElement[Any]:
+def _to_midnight(day: date) -> sa.ColumnElement[Any]:
     return sa.literal(pd.Timestamp(day).to_pydatetime(), postgresql.TIMESTAMP())

@@ -22,13 +22,13 @@ from taxi_assets.date_ranges import Month
 from taxi_assets.defs.io_managers.postgres_table import (
     KINDS,
     QUOTE,
-    check_writable,
-    create_once,
-    kind_of,
-    literal,
-    qualified,
+    check_table_writable,
+    create_if_missing,
+    find_relation_kind,
+    qualify_name,
+    quote_literal,
 )
-from taxi_assets.errors import StoreError, UnavailableError, one_line
+from taxi_assets.errors import StoreError, UnavailableError, format_one_line
 from taxi_assets.tlc.schema import Service
 
 if TYPE_CHECKING:
@@ -61,12 +61,12 @@ class Partition:
     @property
     def quoted(self) -> str:
         """Schema and name, for SQL."""
-        return qualified(self.table.schema, self.name)
+        return qualify_name(self.table.schema, self.name)
 
     @property
     def parent(self) -> str:
         """Schema and name of the whole table, for SQL."""
-        return qualified(self.table.schema, self.table.name)
+        return qualify_name(self.table.schema, self.table.name)
 
     @property
     def bounds(self) -> tuple[str, str]:
@@ -80,7 +80,7 @@ class Partition:
         return "FOR VALUES FROM ('{}') TO ('{}')".format(*self.bounds)
 
 
-def claim(cursor: Cursor, partition: Partition) -> bool:
+def claim_partition(cursor: Cursor, partition: Partition) -> bool:
     """Lock the month against other writers until the transaction ends; return whether it is new.
 
     A new one is a table of its own, seen by nobody until it is attached, and being new in this
@@ -93,23 +93,23 @@ def claim(cursor: Cursor, partition: Partition) -> bool:
     schema, name = partition.table.schema, partition.name
 
     def is_missing() -> bool:
-        return kind_of(cursor, schema, name) is None
+        return find_relation_kind(cursor, schema, name) is None
 
     if is_missing():
         _check_month_is_free(cursor, partition)
     create = f"CREATE TABLE {partition.quoted} (LIKE {partition.parent} INCLUDING COMMENTS)"
-    if create_once(cursor, is_missing, create):
+    if create_if_missing(cursor, is_missing, create):
         return True
-    _check_kind(cursor, partition)
+    _check_relation_kind(cursor, partition)
     cursor.execute(f"LOCK TABLE {partition.quoted} IN SHARE UPDATE EXCLUSIVE MODE")
     _check_attached(cursor, partition)
-    check_writable(cursor, schema, name)
-    if index_of(cursor, partition) is None:
+    check_table_writable(cursor, schema, name)
+    if find_partition_index(cursor, partition) is None:
         _create_index(cursor, partition)
     return False
 
 
-def attach(cursor: Cursor, partition: Partition) -> None:
+def attach_partition(cursor: Cursor, partition: Partition) -> None:
     """Index a filled table and make it the month's partition.
 
     An index made after the COPY costs 0.2 s for a month; summarizing one made before costs 1 s.
@@ -120,8 +120,8 @@ def attach(cursor: Cursor, partition: Partition) -> None:
     )
 
 
-def _check_kind(cursor: Cursor, partition: Partition) -> None:
-    kind = kind_of(cursor, partition.table.schema, partition.name)
+def _check_relation_kind(cursor: Cursor, partition: Partition) -> None:
+    kind = find_relation_kind(cursor, partition.table.schema, partition.name)
     if kind != "r":
         what = "a partitioned table of its own" if kind == "p" else KINDS.get(str(kind), kind)
         raise StoreError(
@@ -184,7 +184,7 @@ def _check_month_is_free(cursor: Cursor, partition: Partition) -> None:
 def _check_default(cursor: Cursor, partition: Partition, schema: str, name: str) -> None:
     pickup = QUOTE(partition.service.pickup_column)
     cursor.execute(
-        f"SELECT count(*) FROM {qualified(schema, name)}"  # noqa: S608 - quoted
+        f"SELECT count(*) FROM {qualify_name(schema, name)}"  # noqa: S608 - quoted
         f" WHERE {pickup} >= %s::timestamp AND {pickup} < %s::timestamp",
         partition.bounds,
     )
@@ -197,7 +197,7 @@ def _check_default(cursor: Cursor, partition: Partition, schema: str, name: str)
         )
 
 
-def index_of(cursor: Cursor, partition: Partition) -> int | None:
+def find_partition_index(cursor: Cursor, partition: Partition) -> int | None:
     """Return the id of the partition's BRIN index on the pickup time, whatever its name."""
     cursor.execute(
         "SELECT x.indexrelid::bigint FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid"
@@ -214,7 +214,7 @@ def index_of(cursor: Cursor, partition: Partition) -> int | None:
 def _create_index(cursor: Cursor, partition: Partition) -> None:
     name = f"{partition.name}_pickup"
     # Where something else has the name Postgres chooses another.
-    named = QUOTE(name) if kind_of(cursor, partition.table.schema, name) is None else ""
+    named = QUOTE(name) if find_relation_kind(cursor, partition.table.schema, name) is None else ""
     create_pickup_index(cursor, named, partition.quoted, partition.service)
 
 
@@ -232,12 +232,12 @@ def set_comment(cursor: Cursor, partition: str, text: str, log: dg.DagsterLogMan
 
     try:
         with cursor.connection.transaction():
-            cursor.execute(f"COMMENT ON TABLE {partition} IS {literal(text)}")
+            cursor.execute(f"COMMENT ON TABLE {partition} IS {quote_literal(text)}")
     except errors.InsufficientPrivilege as error:
-        log.warning(f"{partition} keeps its old comment: {one_line(error)}")
+        log.warning(f"{partition} keeps its old comment: {format_one_line(error)}")
 
 
-def tidy(
+def compact_partition(
     connection: Connection, partition: Partition, *, deleted: int, log: dg.DagsterLogManager
 ) -> None:
     """After the commit: summarize the index, and give back what dead rows took.
@@ -254,12 +254,12 @@ def tidy(
         connection.autocommit = True
         with connection.cursor() as cursor:
             if not deleted:
-                index = index_of(cursor, partition)
+                index = find_partition_index(cursor, partition)
                 cursor.execute("SELECT brin_summarize_new_values(%s::regclass)", [index])
             else:
                 cursor.execute(f"VACUUM (ANALYZE) {partition.quoted}")
     except (psycopg.Error, UnavailableError) as error:
         log.warning(
             f"{partition.fullname} has its rows, but its upkeep failed "
-            f"({type(error).__name__}: {one_line(error)}): the next rewrite tries again"
+            f"({type(error).__name__}: {format_one_line(error)}): the next rewrite tries again"
         )

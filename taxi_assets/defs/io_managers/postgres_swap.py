@@ -24,13 +24,13 @@ from uuid import uuid4
 import psycopg
 from psycopg import Connection, Cursor, errors
 
-from taxi_assets.date_ranges import tile
+from taxi_assets.date_ranges import merge_into_date_ranges
 from taxi_assets.defs.io_managers.postgres_partition import (
     Partition,
     create_pickup_index,
-    index_of,
+    find_partition_index,
 )
-from taxi_assets.defs.io_managers.postgres_table import QUOTE, qualified
+from taxi_assets.defs.io_managers.postgres_table import QUOTE, qualify_name
 
 SWAP_SECONDS = 10.0
 """How long the swap is tried while readers are at work; then the rows are deleted instead."""
@@ -102,7 +102,7 @@ class Replacement:
     @property
     def quoted(self) -> str:
         """Schema and name, for SQL."""
-        return qualified(self.partition.table.schema, self.name)
+        return qualify_name(self.partition.table.schema, self.name)
 
     @property
     def index(self) -> str:
@@ -140,7 +140,7 @@ def create_replacement(
                 "old": partition.quoted,
                 "new": new.quoted,
                 "parent": partition.parent,
-                "index": index_of(cursor, partition),
+                "index": find_partition_index(cursor, partition),
             }
             cursor.execute(IS_PLAIN, names)
             if cursor.fetchone() != (True,):
@@ -215,10 +215,10 @@ def swap(connection: Connection, new: Replacement) -> bool:
 def _exchange(cursor: Cursor, new: Replacement) -> None:
     partition = new.partition
     schema, name = partition.table.schema, QUOTE(partition.name)
-    index = index_of(cursor, partition)
+    index = find_partition_index(cursor, partition)
     cursor.execute("SELECT relname FROM pg_class WHERE oid = %s", [index])
     (index_name,) = cursor.fetchone() or (f"{partition.name}_pickup",)
-    new_index = qualified(schema, new.index)
+    new_index = qualify_name(schema, new.index)
     for statement in (
         # Not its other months, which are filled meanwhile.
         f"LOCK TABLE ONLY {partition.parent} IN ACCESS EXCLUSIVE MODE",
@@ -256,5 +256,5 @@ def _covered(new: Replacement) -> str:
     pickup = QUOTE(new.partition.service.pickup_column)
     return " OR ".join(
         f"{pickup} >= '{window.start}'::timestamp AND {pickup} < '{window.end}'::timestamp"
-        for window in tile(new.days)
+        for window in merge_into_date_ranges(new.days)
     )

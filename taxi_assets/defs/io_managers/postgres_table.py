@@ -43,7 +43,7 @@ KINDS = {
 """`pg_class.relkind` in words."""
 
 
-def trips_table(service: Service, schema: str) -> sa.Table:
+def build_trips_table(service: Service, schema: str) -> sa.Table:
     """The service's table, from its columns."""
     columns = [
         sa.Column(
@@ -62,24 +62,24 @@ def trips_table(service: Service, schema: str) -> sa.Table:
     )
 
 
-def ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
+def ensure_table_exists(cursor: Cursor, table: sa.Table, service: Service) -> None:
     """Create schema and table if they do not exist; reject a table that is not what we create.
 
     Raises:
         StoreError: it is of another kind, partitioned otherwise, has a column of another type, or
             something on it that can change or hide rows.
     """
-    kind = kind_of(cursor, table.schema, table.name)
+    kind = find_relation_kind(cursor, table.schema, table.name)
     if kind is None:
-        _create(cursor, table)
+        _create_table(cursor, table)
         return
     if kind != "p":
         raise StoreError(
             f"{table.fullname} is {KINDS.get(kind, kind)} and must be partitioned by month (made "
             "by another tool?): rename it, run again, and copy its rows where they are wanted"
         )
-    name = qualified(table.schema, table.name)
-    columns = _columns(cursor, name)
+    name = qualify_name(table.schema, table.name)
+    columns = _read_columns(cursor, name)
     for column in service.columns:
         there = columns.get(column.name, "missing")
         new = there == "missing" and column.name != service.pickup_column
@@ -97,11 +97,13 @@ def ensure_table(cursor: Cursor, table: sa.Table, service: Service) -> None:
             "rename it, run again, and copy its rows where they are wanted"
         )
     _check_other_columns(cursor, table, name)
-    check_writable(cursor, table.schema, table.name)
-    _grow(cursor, table, [column for column in service.columns if column.name not in columns])
+    check_table_writable(cursor, table.schema, table.name)
+    _add_new_columns(
+        cursor, table, [column for column in service.columns if column.name not in columns]
+    )
 
 
-def check_writable(cursor: Cursor, schema: str | None, name: str) -> None:
+def check_table_writable(cursor: Cursor, schema: str | None, name: str) -> None:
     """Reject a table on which a DELETE or a COPY does less, or other, than it is asked to.
 
     Raises:
@@ -115,13 +117,13 @@ def check_writable(cursor: Cursor, schema: str | None, name: str) -> None:
         " (SELECT string_agg(rulename, ', ') FROM pg_rewrite WHERE ev_class = c.oid"
         " AND ev_enabled <> 'D'), row_security_active(c.oid), c.relpersistence = 'u'"
         " FROM pg_class c WHERE c.oid = %s::regclass",
-        [qualified(schema, name)],
+        [qualify_name(schema, name)],
     )
     triggers, rules, secured, unlogged = cursor.fetchone() or (None, None, False, False)
     if unlogged:
         raise StoreError(
             f"{schema}.{name} is UNLOGGED, so that a crash of the server empties it: "
-            f"ALTER TABLE {qualified(schema, name)} SET LOGGED, then run again"
+            f"ALTER TABLE {qualify_name(schema, name)} SET LOGGED, then run again"
         )
     obstacles = {
         f"the BEFORE trigger {triggers}": triggers,
@@ -152,7 +154,7 @@ def _check_other_columns(cursor: Cursor, table: sa.Table, name: str) -> None:
         )
 
 
-def _columns(cursor: Cursor, name: str) -> dict[str, str]:
+def _read_columns(cursor: Cursor, name: str) -> dict[str, str]:
     """Return the type of each column; one that cannot be filled has a type of its own here."""
     cursor.execute(
         "SELECT attname, CASE WHEN attgenerated <> '' THEN 'a generated column'"
@@ -163,25 +165,25 @@ def _columns(cursor: Cursor, name: str) -> dict[str, str]:
     return dict(cursor.fetchall())
 
 
-def _create(cursor: Cursor, table: sa.Table) -> None:
+def _create_table(cursor: Cursor, table: sa.Table) -> None:
     schema = QUOTE(str(table.schema))
 
     def schema_is_missing() -> bool:
         cursor.execute("SELECT to_regnamespace(%s) IS NULL", [schema])
         return cursor.fetchone() == (True,)
 
-    create_once(cursor, schema_is_missing, f"CREATE SCHEMA {schema}")
-    new = create_once(
+    create_if_missing(cursor, schema_is_missing, f"CREATE SCHEMA {schema}")
+    new = create_if_missing(
         cursor,
-        lambda: kind_of(cursor, table.schema, table.name) is None,
+        lambda: find_relation_kind(cursor, table.schema, table.name) is None,
         str(CreateTable(table).compile(dialect=DIALECT)),
     )
     for column in table.columns if new else ():
-        target = f"{qualified(table.schema, table.name)}.{QUOTE(column.name)}"
-        cursor.execute(f"COMMENT ON COLUMN {target} IS {literal(column.comment)}")
+        target = f"{qualify_name(table.schema, table.name)}.{QUOTE(column.name)}"
+        cursor.execute(f"COMMENT ON COLUMN {target} IS {quote_literal(column.comment)}")
 
 
-def create_once(cursor: Cursor, is_missing: Callable[[], bool], statement: str) -> bool:
+def create_if_missing(cursor: Cursor, is_missing: Callable[[], bool], statement: str) -> bool:
     """Create something unless another run does so at this moment; return whether we did.
 
     IF NOT EXISTS does not help: it fails beside a transaction that creates the same, and is denied
@@ -200,35 +202,35 @@ def create_once(cursor: Cursor, is_missing: Callable[[], bool], statement: str) 
     return False
 
 
-def _grow(cursor: Cursor, table: sa.Table, new: Sequence[Column]) -> None:
+def _add_new_columns(cursor: Cursor, table: sa.Table, new: Sequence[Column]) -> None:
     """Add columns that the schema got since, null in all rows: no row is rewritten."""
-    name = qualified(table.schema, table.name)
+    name = qualify_name(table.schema, table.name)
     for column in new:
         added = f"{QUOTE(column.name)} {column.postgres}"
         cursor.execute(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {added}")
-        comment = literal(table.columns[column.name].comment)
+        comment = quote_literal(table.columns[column.name].comment)
         cursor.execute(f"COMMENT ON COLUMN {name}.{QUOTE(column.name)} IS {comment}")
 
 
-def kind_of(cursor: Cursor, schema: str | None, name: str) -> str | None:
+def find_relation_kind(cursor: Cursor, schema: str | None, name: str) -> str | None:
     """Return the kind (`pg_class.relkind`) of what has a name; None if nothing has it."""
     cursor.execute(
-        "SELECT relkind FROM pg_class WHERE oid = to_regclass(%s)", [qualified(schema, name)]
+        "SELECT relkind FROM pg_class WHERE oid = to_regclass(%s)", [qualify_name(schema, name)]
     )
     row = cursor.fetchone()
     return row[0] if row else None
 
 
-def sql(statement: Any) -> str:
+def compile_sql(statement: Any) -> str:
     """A composed statement as text, its values as quoted literals."""
     return str(statement.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True}))
 
 
-def literal(value: object) -> str:
+def quote_literal(value: object) -> str:
     """A value's text, quoted for SQL."""
-    return sql(sa.literal(str(value), sa.String()))
+    return compile_sql(sa.literal(str(value), sa.String()))
 
 
-def qualified(schema: str | None, name: str) -> str:
+def qualify_name(schema: str | None, name: str) -> str:
     """Schema and table, quoted where they must be."""
     return f"{QUOTE(str(schema))}.{QUOTE(name)}"

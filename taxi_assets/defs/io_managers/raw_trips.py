@@ -17,11 +17,16 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from taxi_assets.dagster_internals.partition_records import DayRecord
+from taxi_assets.dagster_internals.partition_records import PartitionRecord
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.io_managers.base import DaysIOManager, Records
-from taxi_assets.defs.io_managers.partition_data import Label, Origin, RawSlice, rejecting_damage
-from taxi_assets.defs.io_managers.sealed_objects import DamagedError, open_parquet, open_zstd
+from taxi_assets.defs.io_managers.base import PartitionIOManager, Records
+from taxi_assets.defs.io_managers.partition_data import (
+    Label,
+    RawPartition,
+    SourceFile,
+    rejecting_damage,
+)
+from taxi_assets.defs.io_managers.sealed_objects import DamagedError, open_parquet, open_sealed_zstd
 from taxi_assets.defs.metadata.day_metadata import object_metadata
 from taxi_assets.defs.month_split import SplitMonth
 from taxi_assets.defs.resources.lake import (
@@ -29,17 +34,17 @@ from taxi_assets.defs.resources.lake import (
     ROWS,
     Lake,
     LakeResource,
-    outside_key,
-    raw_key,
-    unreadable_key,
+    build_outside_key,
+    build_raw_key,
+    build_unreadable_key,
 )
-from taxi_assets.lazy_partitions import Days
+from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.settings import Settings
-from taxi_assets.tlc.header import LONGEST_HEADER
+from taxi_assets.tlc.header import MAX_HEADER_BYTES
 from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.schema import Service
 
-RawDays = tuple[SplitMonth, Days[DayRecord]]
+RawDays = tuple[SplitMonth, LazyPartitions[PartitionRecord]]
 """A month file split into days, and the record of each."""
 KeyOf = Callable[[Service, Any, str], str]
 
@@ -51,7 +56,7 @@ BLOCK = 16 << 20
 
 
 @dataclass(frozen=True)
-class FileRows:
+class MonthCounts:
     """Rows of a month file, and those of them that are in no day."""
 
     file: int
@@ -61,23 +66,25 @@ class FileRows:
     """Fields or a pickup time that cannot be read."""
 
 
-def file_rows(lake: Lake, service: Service, month: Month) -> FileRows | None:
+def file_rows(lake: Lake, service: Service, month: Month) -> MonthCounts | None:
     """What the last pass over a month file counted; None where the lake does not say.
 
     Raises:
-        DayRefusedError: an object of the month's outside or unreadable rows is damaged.
+        PartitionRejectedError: an object of the month's outside or unreadable rows is damaged.
     """
     for kind in (LINES, ROWS):
-        outside = _facts(lake, outside_key(service, month, kind), OUTSIDE_ASSET, service, month)
-        unreadable = _facts(
-            lake, unreadable_key(service, month, kind), UNREADABLE_ASSET, service, month
+        outside = _build_facts(
+            lake, build_outside_key(service, month, kind), OUTSIDE_ASSET, service, month
+        )
+        unreadable = _build_facts(
+            lake, build_unreadable_key(service, month, kind), UNREADABLE_ASSET, service, month
         )
         if "month_file_rows" in outside and unreadable:
-            return FileRows(outside["month_file_rows"], outside["rows"], unreadable["rows"])
+            return MonthCounts(outside["month_file_rows"], outside["rows"], unreadable["rows"])
     return None
 
 
-class RawTripsIOManager(DaysIOManager[Iterable[RawDays], RawSlice]):
+class RawTripsIOManager(PartitionIOManager[Iterable[RawDays], RawPartition]):
     """One object a day; beside them a month's outside and unreadable rows."""
 
     def __init__(self, services: Mapping[str, Service], lake: LakeResource) -> None:
@@ -89,27 +96,27 @@ class RawTripsIOManager(DaysIOManager[Iterable[RawDays], RawSlice]):
     ) -> Records:
         """Replace the objects of each month, the rows of no day first."""
         del service, log
-        lake = self.while_locked(self.lake.lake)
+        lake = self.hold_month_locks(self.lake.lake)
         for split, records in value:
             objects = MonthObjects(lake, split)
             objects.put_rest()
-            yield from records.map_days(objects.put_day).outcomes()
+            yield from records.map_with_day(objects.put_day).iterate_outcomes()
 
-    def open_day(self, service: Service, day: date) -> RawSlice | None:
+    def read_partition(self, service: Service, day: date) -> RawPartition | None:
         """The day's lines under the header they were published with, or its rows.
 
         Raises:
-            DayRefusedError: the object is damaged, foreign, another day's, or cannot be opened.
+            PartitionRejectedError: the object is damaged, foreign, of another day, or unreadable.
         """
         lake, label = self.lake.lake, Label(service.name, RAW, str(day))
         for kind in (LINES, ROWS):
-            key = raw_key(service, day, kind)
+            key = build_raw_key(service, day, kind)
             with rejecting_damage(lake, key, label):
                 stored = lake.get(key)
                 if stored is not None:
-                    content, facts = _open(stored, kind)
+                    content, facts = _open_object(stored, kind)
                     label.check(facts)
-                    return RawSlice(day, content, _row_count(facts), Origin.of(facts))
+                    return RawPartition(day, content, _count_rows(facts), SourceFile.of(facts))
         return None
 
     def place(self, service: Service) -> str:
@@ -117,43 +124,45 @@ class RawTripsIOManager(DaysIOManager[Iterable[RawDays], RawSlice]):
         return self.lake.lake.path(f"_raw/{service.name}")
 
 
-def _open(stored: pa.Buffer, kind: str) -> tuple[pa.Buffer | pa.Table, dict[str, Any]]:
+def _open_object(stored: pa.Buffer, kind: str) -> tuple[pa.Buffer | pa.Table, dict[str, Any]]:
     """Verify and unpack a day's lines or rows; return them and the facts about them."""
     if kind == ROWS:
         parquet, facts = open_parquet(stored)
         return parquet.read(use_threads=False), facts
-    facts, packed = open_zstd(stored)
-    return _unpack(packed, Settings.from_env().limits.max_day_bytes), facts
+    facts, packed = open_sealed_zstd(stored)
+    return _unpack_lines(packed, Settings.from_env().limits.max_day_bytes), facts
 
 
-def _unpack(packed: pa.Buffer, max_bytes: int) -> pa.Buffer:
+def _unpack_lines(packed: pa.Buffer, max_bytes: int) -> pa.Buffer:
     """Unpack a day's lines; a few KB of somebody else's object may stand for GBs."""
     blocks, size = list[pa.Buffer](), 0
     with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as stream:
         while (block := stream.read_buffer(BLOCK)).size:
             blocks.append(block)
             size += block.size
-            if size > max_bytes + LONGEST_HEADER:
+            if size > max_bytes + MAX_HEADER_BYTES:
                 raise DamagedError(f"unpacks to over {max_bytes:,} bytes (TAXI_MAX_DAY_BYTES)")
     return blocks[0] if len(blocks) == 1 else pa.py_buffer(b"".join(blocks))
 
 
-def _row_count(facts: Mapping[str, Any]) -> int:
+def _count_rows(facts: Mapping[str, Any]) -> int:
     rows = facts.get("rows")
     if not isinstance(rows, int):
         raise DamagedError(f"is no raw object: its facts say rows = {rows!r}")
     return rows
 
 
-def _facts(lake: Lake, key: str, asset: str, service: Service, month: Month) -> dict[str, Any]:
+def _build_facts(
+    lake: Lake, key: str, asset: str, service: Service, month: Month
+) -> dict[str, Any]:
     """What a month's object says of itself; empty where there is none."""
     with rejecting_damage(lake, key, Label(service.name, RAW, str(month))):
         stored = lake.get(key)
         if stored is None:
             return {}
-        facts = open_zstd(stored)[0] if key.endswith(LINES) else open_parquet(stored)[1]
+        facts = open_sealed_zstd(stored)[0] if key.endswith(LINES) else open_parquet(stored)[1]
         Label(service.name, asset, str(month)).check(facts)
-        _row_count(facts)
+        _count_rows(facts)
         return facts
 
 
@@ -164,10 +173,10 @@ class MonthObjects:
     lake: Lake
     split: SplitMonth
 
-    def put_day(self, day: date, record: DayRecord) -> DayRecord:
+    def put_day(self, day: date, record: PartitionRecord) -> PartitionRecord:
         """Replace a day's object."""
         began = time.perf_counter()
-        key, size = self._put(raw_key, day, day.day, RAW)
+        key, size = self._put(build_raw_key, day, day.day, RAW)
         seconds = round(self.split.seconds + time.perf_counter() - began, 3)
         place = object_metadata(self.lake, key)
         return record.adding({"stored_bytes": size, "seconds": seconds, **place})
@@ -176,12 +185,12 @@ class MonthObjects:
         """Replace the objects of the rows that are in no day, and the reasons beside them."""
         month = self.split.month
         counted = {"month_file_rows": month.file_rows}
-        self._put(outside_key, month.file.month, OUTSIDE, OUTSIDE_ASSET, **counted)
-        self._put(unreadable_key, month.file.month, UNREADABLE, UNREADABLE_ASSET, **counted)
+        self._put(build_outside_key, month.file.month, OUTSIDE, OUTSIDE_ASSET, **counted)
+        self._put(build_unreadable_key, month.file.month, UNREADABLE, UNREADABLE_ASSET, **counted)
         for kind in (LINES, ROWS):
-            key = f"{unreadable_key(month.file.service, month.file.month, kind)}.reasons.csv"
-            if month.unreadable and kind == self._kind:
-                self.lake.put(key, _reasons(month))
+            key = f"{build_unreadable_key(month.file.service, month.file.month, kind)}.reasons.csv"
+            if month.unreadable and kind == self._find_extension:
+                self.lake.put(key, _count_reasons(month))
             else:
                 self.lake.delete(key)
 
@@ -191,19 +200,21 @@ class MonthObjects:
         """Replace an object; that of the month published the other way goes."""
         file = self.split.month.file
         label = Label(file.service.name, asset, str(partition)).facts()
-        carried = {**label, **Origin.of_file(file).facts(), **facts}
+        carried = {**label, **SourceFile.of_file(file).facts(), **facts}
         carried["rows"] = self.split.month.rows[place]
-        key = key_of(file.service, partition, self._kind)
+        key = key_of(file.service, partition, self._find_extension)
         size = self.lake.put(key, self.split.spools[place].content(carried))
-        self.lake.delete(key_of(file.service, partition, LINES if self._kind == ROWS else ROWS))
+        self.lake.delete(
+            key_of(file.service, partition, LINES if self._find_extension == ROWS else ROWS)
+        )
         return key, size
 
     @property
-    def _kind(self) -> str:
+    def _find_extension(self) -> str:
         return ROWS if self.split.month.is_parquet else LINES
 
 
-def _reasons(month: RawMonth) -> bytes:
+def _count_reasons(month: RawMonth) -> bytes:
     """Why each unreadable row is one, as CSV."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)

@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from isal import isal_zlib
 
 from taxi_assets.settings.areas import MAX_DAY_BYTES
-from taxi_assets.tlc.parquet_limits import TooLargeError, reject_bomb
+from taxi_assets.tlc.parquet_limits import TooLargeError, reject_parquet_bomb
 
 FACTS = b"taxi_assets"
 """Key under which a Parquet object carries its facts."""
@@ -79,13 +79,13 @@ class SealedParquetWriter:
 
     def seal(self, facts: Mapping[str, Any]) -> None:
         """Write the footer, with the facts and the seal in it."""
-        self._writer.add_key_value_metadata({FACTS.decode(): _text(facts)})
+        self._writer.add_key_value_metadata({FACTS.decode(): _encode_facts(facts)})
         self._sink.rest = bytearray()
         self._writer.close()
         rest = bytes(self._sink.rest)
         start = _footer_start(rest)
         body = isal_zlib.crc32(rest[:start], self._sink.crc)
-        self._sink.out.write(rest[:start] + _seal(rest[start:], body))
+        self._sink.out.write(rest[:start] + _compute_seal(rest[start:], body))
 
 
 class _Sink:
@@ -113,11 +113,11 @@ class _Sink:
         """Likewise."""
 
 
-def seal_zstd(facts: Mapping[str, Any], packed: bytes) -> bytes:
+def write_sealed_zstd(facts: Mapping[str, Any], packed: bytes) -> bytes:
     """Put facts and a seal in front of zstd frames."""
-    text = _text(facts).encode()
+    text = _encode_facts(facts).encode()
     head = HEAD.pack(SKIPPABLE, len(text)) + text
-    return _seal(head, isal_zlib.crc32(packed)) + packed
+    return _compute_seal(head, isal_zlib.crc32(packed)) + packed
 
 
 def open_parquet(content: pa.Buffer) -> tuple[pq.ParquetFile, dict[str, Any]]:
@@ -128,7 +128,7 @@ def open_parquet(content: pa.Buffer) -> tuple[pq.ParquetFile, dict[str, Any]]:
         pa.ArrowException, OSError: it cannot be parsed; never of a sealed one.
     """
     if content.size < len(MAGIC) or content[: len(MAGIC)].to_pybytes() != MAGIC:
-        raise DamagedError(_no_parquet(content.size, content[:4].to_pybytes()))
+        raise DamagedError(_build_not_parquet_error(content.size, content[:4].to_pybytes()))
     footer = content[_footer_start(content) :].to_pybytes()
     body = _verify_envelope(footer)
     if body is not None:
@@ -136,14 +136,14 @@ def open_parquet(content: pa.Buffer) -> tuple[pq.ParquetFile, dict[str, Any]]:
     else:
         try:
             limit = MAX_DAY_BYTES
-            reject_bomb(pa.BufferReader(content), limit, limit)
+            reject_parquet_bomb(pa.BufferReader(content), limit, limit)
         except TooLargeError as error:
             raise DamagedError(f"is no day of trips: {error}") from None
     parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
-    return parquet, _facts(parquet.metadata)
+    return parquet, _read_facts(parquet.metadata)
 
 
-def open_footer(stream: pa.NativeFile) -> tuple[pq.FileMetaData, dict[str, Any]]:
+def open_sealed_footer(stream: pa.NativeFile) -> tuple[pq.FileMetaData, dict[str, Any]]:
     """Verify the footer of a Parquet object; return it and the facts, without reading the body.
 
     Raises:
@@ -153,24 +153,24 @@ def open_footer(stream: pa.NativeFile) -> tuple[pq.FileMetaData, dict[str, Any]]
     footer = _read_footer(stream)
     _verify_envelope(footer)
     found = pq.read_metadata(pa.BufferReader(footer))
-    return found, _facts(found)
+    return found, _read_facts(found)
 
 
-def open_zstd(content: pa.Buffer) -> tuple[dict[str, Any], pa.Buffer]:
+def open_sealed_zstd(content: pa.Buffer) -> tuple[dict[str, Any], pa.Buffer]:
     """Verify a whole zstd object; return its facts and its frames.
 
     Raises:
         DamagedError: it is not what was written, or has no facts.
     """
-    head = _head_size(content[: HEAD.size].to_pybytes(), content.size)
+    head = _measure_head(content[: HEAD.size].to_pybytes(), content.size)
     envelope, packed = content[:head].to_pybytes(), content[head:]
     body = _verify_envelope(envelope)
     if body is not None:
         _verify_body(isal_zlib.crc32(packed), body)
-    return _parse(envelope[HEAD.size :]), packed
+    return _parse_facts(envelope[HEAD.size :]), packed
 
 
-def verify_stream(stream: pa.NativeFile) -> None:
+def verify_sealed_stream(stream: pa.NativeFile) -> None:
     """Verify an object block by block where it is sealed; anything else passes.
 
     Raises:
@@ -183,7 +183,7 @@ def verify_stream(stream: pa.NativeFile) -> None:
         envelope = _read_footer(stream)
         start, end = 0, size - len(envelope)
     elif len(first) == HEAD.size and HEAD.unpack(first)[0] == SKIPPABLE:
-        start, end = _head_size(first, size), size
+        start, end = _measure_head(first, size), size
         envelope = stream.read_at(start, 0)
     else:
         return
@@ -196,12 +196,12 @@ def verify_stream(stream: pa.NativeFile) -> None:
     _verify_body(crc, body)
 
 
-def _text(facts: Mapping[str, Any]) -> str:
+def _encode_facts(facts: Mapping[str, Any]) -> str:
     seal = {"seal": f"{BLANK.decode()} {BLANK.decode()}"}
     return json.dumps({**facts, **SEALED, **seal}, sort_keys=True)
 
 
-def _seal(envelope: bytes, body: int) -> bytes:
+def _compute_seal(envelope: bytes, body: int) -> bytes:
     """Fill in both checksums. The facts are the last JSON of an envelope."""
     *_, seal = SEAL.finditer(envelope)
     filled = envelope[: seal.start(1)] + b"%08x" % body + envelope[seal.end(1) :]
@@ -245,21 +245,21 @@ def _footer_start(end: bytes | pa.Buffer, size: int | None = None) -> int:
     """Where the footer begins in an object of a size, of which this is the end."""
     size = len(end) if size is None else size
     if len(end) < TAIL.size:
-        raise DamagedError(_no_parquet(size, bytes(end)))
+        raise DamagedError(_build_not_parquet_error(size, bytes(end)))
     length, magic = TAIL.unpack(bytes(end[-TAIL.size :]))
     start = size - TAIL.size - length
     if magic != MAGIC or start < 0:
-        raise DamagedError(_no_parquet(size, magic))
+        raise DamagedError(_build_not_parquet_error(size, magic))
     return start
 
 
-def _no_parquet(size: int, found: bytes) -> str:
+def _build_not_parquet_error(size: int, found: bytes) -> str:
     if not size:
         return "is empty: 0 bytes"
     return f"is cut off or no Parquet: {size} bytes, with {found!r} where {MAGIC!r} must be"
 
 
-def _head_size(first: bytes, size: int) -> int:
+def _measure_head(first: bytes, size: int) -> int:
     """Bytes of the skippable frame in front of zstd frames."""
     if not size:
         raise DamagedError("is empty: 0 bytes")
@@ -271,14 +271,14 @@ def _head_size(first: bytes, size: int) -> int:
     return HEAD.size + int(length)
 
 
-def _facts(footer: pq.FileMetaData) -> dict[str, Any]:
+def _read_facts(footer: pq.FileMetaData) -> dict[str, Any]:
     text = (footer.metadata or {}).get(FACTS)
     if text is None:
         raise DamagedError("was not written by taxi_assets: its footer has no facts of ours")
-    return _parse(text)
+    return _parse_facts(text)
 
 
-def _parse(text: bytes) -> dict[str, Any]:
+def _parse_facts(text: bytes) -> dict[str, Any]:
     """The facts; what seals them is nobody else's business."""
     try:
         facts = json.loads(text)

@@ -7,15 +7,15 @@ import dagster as dg
 from taxi_assets.tlc.schema import Service
 
 
-def daily_job_name(service: Service) -> str:
+def get_daily_job_name(service: Service) -> str:
     """`<service>_daily`."""
     return f"{service.name}_daily"
 
 
-def daily_job(service: Service, assets: list[dg.AssetKey]) -> dg.UnresolvedAssetJobDefinition:
+def build_daily_job(service: Service, assets: list[dg.AssetKey]) -> dg.UnresolvedAssetJobDefinition:
     """`<service>_daily`: the service's assets with their checks."""
     return dg.define_asset_job(
-        daily_job_name(service),
+        get_daily_job_name(service),
         selection=dg.AssetSelection.assets(*assets),
         description=f"A day, or a range of days, of {service.name} trips through all five assets.",
         tags={"service": service.name},

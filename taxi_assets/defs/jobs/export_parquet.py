@@ -8,12 +8,12 @@ import dagster as dg
 import pyarrow as pa
 from pydantic import Field
 
-from taxi_assets.date_ranges import ONE_DAY, Window
+from taxi_assets.date_ranges import ONE_DAY, DateRange
 from taxi_assets.defs.io_managers.partition_data import Label, completed, open_lake_trips
 from taxi_assets.defs.io_managers.sealed_objects import SealedParquetWriter
-from taxi_assets.defs.jobs.inspect_object import locate
-from taxi_assets.defs.jobs.result import columns_of, failing_in_one_line, schema
-from taxi_assets.defs.resources.lake import Lake, LakeResource, trips_key
+from taxi_assets.defs.jobs.inspect_object import locate_object
+from taxi_assets.defs.jobs.result import build_result_schema, fail_in_one_line, name_columns
+from taxi_assets.defs.resources.lake import Lake, LakeResource, build_trips_key
 from taxi_assets.errors import StoreError
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
@@ -37,7 +37,7 @@ class ExportParquetConfig(dg.Config):
     )
 
 
-def export_parquet_job(services: Mapping[str, Service]) -> dg.JobDefinition:
+def build_export_parquet_job(services: Mapping[str, Service]) -> dg.JobDefinition:
     """The job, of one op `export`."""
 
     @dg.op(out=dg.Out(dg.Nothing))
@@ -46,11 +46,11 @@ def export_parquet_job(services: Mapping[str, Service]) -> dg.JobDefinition:
     ) -> None:
         """Copies the days, one after the other, into one object."""
         began = time.monotonic()
-        with failing_in_one_line():
-            service, days = _asked(config, services)
+        with fail_in_one_line():
+            service, days = _list_requested_days(config, services)
             target = lake.lake
-            key = _target(target, config.object, services)
-            held, missing = _held(target, service, days)
+            key = _find_target(target, config.object, services)
+            held, missing = _find_stored_days(target, service, days)
             if missing and not (config.skip_missing_days and held):
                 named = ", ".join(map(str, missing[:SHOWN]))
                 more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
@@ -59,7 +59,7 @@ def export_parquet_job(services: Mapping[str, Service]) -> dg.JobDefinition:
                     f"{more}. Materialize {service.name}/gcs_trips for them"
                     + (", or set skip_missing_days" if held else "")
                 )
-            rows = write(target, service, held, key)
+            rows = write_export(target, service, held, key)
         size = target.size(key) or 0
         context.log.info(f"{target.path(key)}: {len(held)} days, {rows:,} rows, {size:,} bytes")
         context.add_output_metadata(
@@ -70,7 +70,7 @@ def export_parquet_job(services: Mapping[str, Service]) -> dg.JobDefinition:
                 "bytes": size,
                 "seconds": round(time.monotonic() - began, 3),
                 "dagster/uri": target.path(key),
-                "columns": schema(columns_of(exported_schema(service))),
+                "columns": build_result_schema(name_columns(build_export_schema(service))),
             }
         )
 
@@ -84,42 +84,44 @@ def export_parquet_job(services: Mapping[str, Service]) -> dg.JobDefinition:
     return export_parquet
 
 
-def exported_schema(service: Service) -> pa.Schema:
+def build_export_schema(service: Service) -> pa.Schema:
     """The service's columns, then the pickup's DATE, which the lake has in its paths only."""
     return service.arrow_schema.append(pa.field(service.day_column, pa.date32()))
 
 
-def write(lake: Lake, service: Service, days: list[date], key: str) -> int:
+def write_export(lake: Lake, service: Service, days: list[date], key: str) -> int:
     """Write the days' rows, one row group a day, and put the object whole; returns the rows.
 
     Raises:
         StoreError: a day's object was deleted meanwhile.
-        DayRefusedError: a day's object is damaged.
+        PartitionRejectedError: a day's object is damaged.
     """
     rows = 0
     with (
         lake.writer(key) as stream,
-        SealedParquetWriter(stream, exported_schema(service)) as writer,
+        SealedParquetWriter(stream, build_export_schema(service)) as writer,
     ):
         for day in days:
-            rows += _append(writer, lake, service, day)
+            rows += _append_days(writer, lake, service, day)
         label = Label(service.name, "export_parquet", f"{days[0]} to {days[-1]}")
         writer.seal(label.facts())
     return rows
 
 
-def _append(writer: SealedParquetWriter, lake: Lake, service: Service, day: date) -> int:
+def _append_days(writer: SealedParquetWriter, lake: Lake, service: Service, day: date) -> int:
     """Write one day's rows; none of them is held any longer afterwards."""
     trips = open_lake_trips(lake, service, day)
     if trips is None:
         raise StoreError(f"{service.name} {day} was deleted from the lake: run again")
     rows = completed(trips.table(), service.arrow_schema)
     dates = pa.repeat(pa.scalar(day, pa.date32()), rows.num_rows)
-    writer.write_table(rows.append_column(service.day_column, dates).cast(exported_schema(service)))
+    writer.write_table(
+        rows.append_column(service.day_column, dates).cast(build_export_schema(service))
+    )
     return int(rows.num_rows)
 
 
-def _asked(
+def _list_requested_days(
     config: ExportParquetConfig, services: Mapping[str, Service]
 ) -> tuple[Service, list[date]]:
     service = services.get(config.service)
@@ -127,7 +129,7 @@ def _asked(
         raise StoreError(f"service {config.service!r} is none of {', '.join(services)}")
     try:
         first, last = map(date.fromisoformat, (config.first_day, config.last_day))
-        return service, list(Window(first, last + ONE_DAY))
+        return service, list(DateRange(first, last + ONE_DAY))
     except (ValueError, OverflowError):
         raise StoreError(
             f"first_day {config.first_day!r} to last_day {config.last_day!r} is no range of days: "
@@ -135,9 +137,9 @@ def _asked(
         ) from None
 
 
-def _target(lake: Lake, named: str, services: Mapping[str, Service]) -> str:
+def _find_target(lake: Lake, named: str, services: Mapping[str, Service]) -> str:
     """The key to write: an export must not lie among the days that people read as one table."""
-    home, key = locate(lake, named)
+    home, key = locate_object(lake, named)
     folder, _, rest = key.partition("/")
     if home is not lake or not key.endswith(".parquet"):
         raise StoreError(f"{named!r} is no key in the lake that ends in .parquet")
@@ -146,10 +148,12 @@ def _target(lake: Lake, named: str, services: Mapping[str, Service]) -> str:
     return key
 
 
-def _held(lake: Lake, service: Service, days: list[date]) -> tuple[list[date], list[date]]:
+def _find_stored_days(
+    lake: Lake, service: Service, days: list[date]
+) -> tuple[list[date], list[date]]:
     """The days that the lake has, and those it lacks."""
     keys = lake.keys(service.name)
     by_presence: dict[bool, list[date]] = {True: [], False: []}
     for day in days:
-        by_presence[trips_key(service, day, lake.layout) in keys].append(day)
+        by_presence[build_trips_key(service, day, lake.layout) in keys].append(day)
     return by_presence[True], by_presence[False]

@@ -13,20 +13,20 @@ import pyarrow.csv as pc
 import pyarrow.parquet as pq
 from pydantic import Field
 
-from taxi_assets.defs.io_managers.sealed_objects import DamagedError, verify_stream
+from taxi_assets.defs.io_managers.sealed_objects import DamagedError, verify_sealed_stream
 from taxi_assets.defs.jobs.result import (
     Column,
-    columns_of,
-    failing_in_one_line,
-    schema,
-    table,
-    text,
+    build_result_schema,
+    build_result_table,
+    fail_in_one_line,
+    format_value,
+    name_columns,
 )
 from taxi_assets.defs.resources.lake import Lake, LakeResource, open_lake
 from taxi_assets.errors import StoreError
 from taxi_assets.settings import Settings
 from taxi_assets.settings.stores import BUCKET
-from taxi_assets.tlc.parquet_limits import TooLargeError, first_rows
+from taxi_assets.tlc.parquet_limits import TooLargeError, read_first_rows
 
 CSV, PARQUET = (".csv", ".csv.gz", ".csv.zst"), (".parquet",)
 """Endings that tell what an object is."""
@@ -60,7 +60,7 @@ class Found:
     first: list[tuple[Any, ...]]
 
 
-def inspect_object_job() -> dg.JobDefinition:
+def build_inspect_object_job() -> dg.JobDefinition:
     """The job, of one op `inspect`."""
 
     @dg.op(out=dg.Out(dg.Nothing))
@@ -69,18 +69,18 @@ def inspect_object_job() -> dg.JobDefinition:
     ) -> None:
         """Reads one object and shows what is in it."""
         began = time.monotonic()
-        with failing_in_one_line():
-            home, key = locate(lake.lake, config.object)
-            found = look_into(home, key, config)
-        shown = table(found.columns, found.first)
-        context.log.info(f"{home.path(key)}: {found.rows:,} rows\n{text(shown)}")
+        with fail_in_one_line():
+            home, key = locate_object(lake.lake, config.object)
+            found = inspect_content(home, key, config)
+        shown = build_result_table(found.columns, found.first)
+        context.log.info(f"{home.path(key)}: {found.rows:,} rows\n{format_value(shown)}")
         context.add_output_metadata(
             {
                 "rows": found.rows,
                 "bytes": home.size(key) or 0,
                 "seconds": round(time.monotonic() - began, 3),
                 "dagster/uri": home.path(key),
-                "columns": schema(found.columns),
+                "columns": build_result_schema(found.columns),
                 # Last: a wide table is wider than the page.
                 "preview": shown,
             }
@@ -97,7 +97,7 @@ def inspect_object_job() -> dg.JobDefinition:
     return inspect_object
 
 
-def locate(lake: Lake, named: str) -> tuple[Lake, str]:
+def locate_object(lake: Lake, named: str) -> tuple[Lake, str]:
     """The bucket and key of an object; a folder's objects lie in it, links followed.
 
     Raises:
@@ -128,7 +128,7 @@ def locate(lake: Lake, named: str) -> tuple[Lake, str]:
     return lake, path.relative_to(root).as_posix()
 
 
-def look_into(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
+def inspect_content(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
     """Read an object without holding more than a block of it.
 
     Raises:
@@ -136,11 +136,11 @@ def look_into(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
     """
     try:
         with lake.open(key) as stream:
-            verify_stream(stream)
+            verify_sealed_stream(stream)
         if key.endswith(PARQUET):
-            found = _parquet(lake, key, config.rows)
+            found = _inspect_parquet(lake, key, config.rows)
         else:
-            found = _csv(lake, key, config)
+            found = _inspect_csv(lake, key, config)
     except FileNotFoundError as error:
         raise StoreError(f"there is no {lake.path(key)}") from error
     except TooLargeError as error:
@@ -154,30 +154,30 @@ def look_into(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
     return found
 
 
-def _parquet(lake: Lake, key: str, rows: int) -> Found:
+def _inspect_parquet(lake: Lake, key: str, rows: int) -> Found:
     with (
         lake.open(key) as stream,
         pq.ParquetFile(stream, buffer_size=BLOCK, page_checksum_verification=True) as parquet,
     ):
-        first = first_rows(parquet, rows, MAX_SHOWN_BYTES)
+        first = read_first_rows(parquet, rows, MAX_SHOWN_BYTES)
         return Found(
-            columns_of(parquet.schema_arrow), parquet.metadata.num_rows, _tuples(first, rows)
+            name_columns(parquet.schema_arrow), parquet.metadata.num_rows, _to_tuples(first, rows)
         )
 
 
-def _csv(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
+def _inspect_csv(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
     """The first block gives types and rows to show; text will do for counting all."""
-    with _reader(lake, key, config, pc.ConvertOptions()) as reader:
-        columns = columns_of(reader.schema)
-        first = _tuples(next(reader, None), config.rows)
+    with _open_csv_reader(lake, key, config, pc.ConvertOptions()) as reader:
+        columns = name_columns(reader.schema)
+        first = _to_tuples(next(reader, None), config.rows)
     as_text = pc.ConvertOptions(
         column_types=dict.fromkeys((name for name, _ in columns), pa.string())
     )
-    with _reader(lake, key, config, as_text) as reader:
-        return Found(columns, _count(reader), first)
+    with _open_csv_reader(lake, key, config, as_text) as reader:
+        return Found(columns, _count_csv_rows(reader), first)
 
 
-def _count(reader: pc.CSVStreamingReader) -> int:
+def _count_csv_rows(reader: pc.CSVStreamingReader) -> int:
     rows = size = 0
     for batch in reader:
         rows, size = rows + batch.num_rows, size + batch.nbytes
@@ -187,12 +187,12 @@ def _count(reader: pc.CSVStreamingReader) -> int:
 
 
 @contextmanager
-def _reader(
+def _open_csv_reader(
     lake: Lake, key: str, config: InspectObjectConfig, convert: pc.ConvertOptions
 ) -> Iterator[pc.CSVStreamingReader]:
     with (
         lake.filesystem.open_input_stream(f"{lake.root}/{key}", compression="detect") as stream,
-        pc.open_csv(
+        pc.open_csv_month(
             stream,
             read_options=pc.ReadOptions(use_threads=False, block_size=BLOCK),
             parse_options=pc.ParseOptions(delimiter=config.delimiter, newlines_in_values=True),
@@ -202,7 +202,7 @@ def _reader(
         yield reader
 
 
-def _tuples(batch: pa.RecordBatch | pa.Table | None, rows: int) -> list[tuple[Any, ...]]:
+def _to_tuples(batch: pa.RecordBatch | pa.Table | None, rows: int) -> list[tuple[Any, ...]]:
     if batch is None:
         return []
     cells = [column.to_pylist() for column in batch.slice(0, rows).columns]

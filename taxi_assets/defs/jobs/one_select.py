@@ -61,7 +61,7 @@ def parse_one_select(query: str, dialect: str) -> exp.Query | exp.Values:
     return statement
 
 
-def write_out_for_bigquery(query: str) -> str:
+def format_for_bigquery(query: str) -> str:
     """Return a query that is one SELECT in the form that every parser reads alike.
 
     Raises:
@@ -98,20 +98,20 @@ def _write_out(query: str) -> str:
         if token["gap"]:
             written += " "
         elif token["quote"]:
-            written += _string(token)
+            written += _format_string(token)
         elif token["plain"]:
-            written += _unbroken(token["plain"])
+            written += _join_lines(token["plain"])
         at = token.end()
     return written.strip()
 
 
-def _unbroken(name: str) -> str:
+def _join_lines(name: str) -> str:
     if any(unicodedata.category(character) in BREAKS for character in name):
         raise StoreError(f"{ONE_SELECT}, and {name!a} can be no name in it")
     return name
 
 
-def _string(token: re.Match[str]) -> str:
+def _format_string(token: re.Match[str]) -> str:
     """Write a string out in single quotes, with escapes for everything that may end it."""
     prefix, body = (token["prefix"] or "").lower(), token["body"]
     if len(token["quote"]) == 1 and "\n" in body:
@@ -120,13 +120,15 @@ def _string(token: re.Match[str]) -> str:
     for piece in PIECE.findall(body):
         if piece[0] == "\\" and "r" not in prefix:
             # An escape already: only what it escapes may have to be written otherwise.
-            written += "\\" + (piece[1] if piece[1].isascii() else _escape(piece[1], prefix))
+            written += "\\" + (
+                piece[1] if piece[1].isascii() else _escape_character(piece[1], prefix)
+            )
         else:
-            written += "".join(_escape(character, prefix) for character in piece)
+            written += "".join(_escape_character(character, prefix) for character in piece)
     return f"{prefix.replace('r', '')}'{written}'"
 
 
-def _escape(character: str, prefix: str) -> str:
+def _escape_character(character: str, prefix: str) -> str:
     if character in "\\'":
         return f"\\{character}"
     if character == "\n":

@@ -10,21 +10,23 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
-from taxi_assets.errors import TerminalError, one_line
-from taxi_assets.redaction import redacted_cause
+from taxi_assets.errors import TerminalError, format_one_line
+from taxi_assets.redaction import redact_cause
 
 MAX_COLUMNS = 500
 """Columns of a table; the schema beside it names all."""
-WIDEST = 200
+MAX_CELL_LENGTH = 200
 """Characters of a cell."""
-LARGEST_EXACT = 2**53
+MAX_EXACT_INTEGER = 2**53
 """Past it a browser rounds whole numbers."""
 
 Column = tuple[str, str]
 """Name and type."""
 
 
-def table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> dg.TableMetadataValue:
+def build_result_table(
+    columns: Sequence[Column], rows: Iterable[Sequence[Any]]
+) -> dg.TableMetadataValue:
     """Rows as the run's page shows them; a name that comes twice gets a number.
 
     A table of more than `MAX_COLUMNS` columns is cut, and says how many are left out.
@@ -34,9 +36,11 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> dg.TableM
     if left_out > 0:
         shown_columns.append((f"{left_out:,} more columns", "not shown"))
         rows = ((*row[:MAX_COLUMNS], "") for row in rows)
-    names = _numbered(name for name, _ in shown_columns)
+    names = _number_duplicates(name for name, _ in shown_columns)
     return dg.MetadataValue.table(
-        records=[dg.TableRecord(dict(zip(names, map(_cell, row), strict=True))) for row in rows],
+        records=[
+            dg.TableRecord(dict(zip(names, map(_format_cell, row), strict=True))) for row in rows
+        ],
         schema=dg.TableSchema(
             columns=[
                 dg.TableColumn(name, kind)
@@ -46,7 +50,7 @@ def table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> dg.TableM
     )
 
 
-def _numbered(names: Iterable[str]) -> list[str]:
+def _number_duplicates(names: Iterable[str]) -> list[str]:
     """Each name once: `x`, `x (2)`, `x (3)`."""
     numbered, times, used = list[str](), Counter[str](), set[str]()
     for name in names:
@@ -59,19 +63,19 @@ def _numbered(names: Iterable[str]) -> list[str]:
     return numbered
 
 
-def schema(columns: Sequence[Column]) -> dg.TableSchemaMetadataValue:
+def build_result_schema(columns: Sequence[Column]) -> dg.TableSchemaMetadataValue:
     """Columns and their types."""
     return dg.MetadataValue.table_schema(
         dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in columns])
     )
 
 
-def columns_of(found: pa.Schema) -> list[Column]:
+def name_columns(found: pa.Schema) -> list[Column]:
     """Names and types of an Arrow schema."""
     return [(field.name, str(field.type)) for field in found]
 
 
-def text(shown: dg.TableMetadataValue) -> str:
+def format_value(shown: dg.TableMetadataValue) -> str:
     """The table for a terminal."""
     columns = [column.name for column in shown.schema.columns]
     lines = [columns, *([str(one.data[name]) for name in columns] for one in shown.records)]
@@ -83,7 +87,7 @@ def text(shown: dg.TableMetadataValue) -> str:
 
 
 @contextmanager
-def failing_in_one_line() -> Iterator[None]:
+def fail_in_one_line() -> Iterator[None]:
     """Whatever goes wrong becomes a `Failure` of one line."""
     try:
         yield
@@ -91,15 +95,15 @@ def failing_in_one_line() -> Iterator[None]:
         said = (
             str(error) if isinstance(error, TerminalError) else f"{type(error).__name__}: {error}"
         )
-        raise dg.Failure(one_line(said)) from redacted_cause(error)
+        raise dg.Failure(format_one_line(said)) from redact_cause(error)
 
 
-def _cell(value: Any) -> str | int | float | bool:
+def _format_cell(value: Any) -> str | int | float | bool:
     if value is None:
         return "null"
     if isinstance(value, bool | float):
         return value
     if isinstance(value, int):
-        return value if abs(value) <= LARGEST_EXACT else str(value)
-    shown = f"0x{value[: WIDEST // 2].hex()}" if isinstance(value, bytes) else str(value)
-    return shown if len(shown) <= WIDEST else f"{shown[:WIDEST]}..."
+        return value if abs(value) <= MAX_EXACT_INTEGER else str(value)
+    shown = f"0x{value[: MAX_CELL_LENGTH // 2].hex()}" if isinstance(value, bytes) else str(value)
+    return shown if len(shown) <= MAX_CELL_LENGTH else f"{shown[:MAX_CELL_LENGTH]}..."

@@ -16,10 +16,10 @@ from pydantic import Field
 
 from taxi_assets.defs.jobs.one_select import (
     ONE_SELECT,
+    format_for_bigquery,
     parse_one_select,
-    write_out_for_bigquery,
 )
-from taxi_assets.defs.jobs.result import Column, failing_in_one_line, table, text
+from taxi_assets.defs.jobs.result import Column, build_result_table, fail_in_one_line, format_value
 from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.errors import StoreError
@@ -48,7 +48,7 @@ class SqlQueryConfig(dg.Config):
     timeout_seconds: int = Field(
         60, ge=1, le=3600, description="Seconds after which the query is stopped, 1 to 3600."
     )
-    most_gigabytes: int = Field(
+    max_gigabytes: int = Field(
         10, ge=1, description="BigQuery only: a query that would read more is refused unpaid."
     )
 
@@ -62,7 +62,7 @@ class Rows:
     """One more than asked for where there are more."""
 
 
-def sql_query_job() -> dg.JobDefinition:
+def build_sql_query_job() -> dg.JobDefinition:
     """The job, of one op `query`."""
 
     @dg.op(out=dg.Out(dg.Nothing))
@@ -74,16 +74,17 @@ def sql_query_job() -> dg.JobDefinition:
     ) -> None:
         """Runs one SELECT and shows its first rows."""
         began = time.monotonic()
-        with failing_in_one_line():
+        with fail_in_one_line():
             if config.store == "postgres":
                 is_one_select(config.query, "postgres")
-                found = from_postgres(postgres, config)
+                found = query_postgres(postgres, config)
             else:
-                found = from_bigquery(bigquery, config)
-        shown = table(found.columns, found.rows[: config.rows])
+                found = query_bigquery(bigquery, config)
+        shown = build_result_table(found.columns, found.rows[: config.rows])
         more = len(found.rows) > config.rows
         context.log.info(
-            f"{len(shown.records)} rows{', and there are more' if more else ''}\n{text(shown)}"
+            f"{len(shown.records)} rows{', and there are more' if more else ''}\n"
+            f"{format_value(shown)}"
         )
         context.add_output_metadata(
             {
@@ -120,7 +121,7 @@ def is_one_select(query: str, dialect: str) -> bool:
     return True
 
 
-def from_postgres(postgres: PostgresResource, config: SqlQueryConfig) -> Rows:
+def query_postgres(postgres: PostgresResource, config: SqlQueryConfig) -> Rows:
     """The first rows from Postgres, as a role that can only read.
 
     Raises:
@@ -151,7 +152,7 @@ def from_postgres(postgres: PostgresResource, config: SqlQueryConfig) -> Rows:
             cursor.execute(f"FETCH {config.rows + 1:d} FROM found")
             rows = cursor.fetchall()
         except psycopg.errors.QueryCanceled as error:
-            raise _too_slow(config) from error
+            raise _build_timeout_error(config) from error
         except psycopg.Error as error:
             if not error.sqlstate or error.sqlstate.startswith(PASSING):
                 raise
@@ -195,7 +196,7 @@ def _check_only_reads(cursor: "Cursor[Any]") -> None:
         )
 
 
-def from_bigquery(bigquery: BigQueryResource, config: SqlQueryConfig) -> Rows:
+def query_bigquery(bigquery: BigQueryResource, config: SqlQueryConfig) -> Rows:
     """The first rows from BigQuery.
 
     Raises:
@@ -205,7 +206,7 @@ def from_bigquery(bigquery: BigQueryResource, config: SqlQueryConfig) -> Rows:
     from google.cloud.bigquery import QueryJobConfig  # noqa: PLC0415
     from requests import Timeout  # noqa: PLC0415
 
-    query = write_out_for_bigquery(config.query)
+    query = format_for_bigquery(config.query)
     with bigquery.client() as client:
         try:
             # No retries: they would go on past the time.
@@ -223,7 +224,7 @@ def from_bigquery(bigquery: BigQueryResource, config: SqlQueryConfig) -> Rows:
                 query,
                 job_config=QueryJobConfig(
                     job_timeout_ms=config.timeout_seconds * 1000,
-                    maximum_bytes_billed=config.most_gigabytes * 10**9,
+                    maximum_bytes_billed=config.max_gigabytes * 10**9,
                     labels=READ_ONLY,
                 ),
                 **in_time,
@@ -233,19 +234,19 @@ def from_bigquery(bigquery: BigQueryResource, config: SqlQueryConfig) -> Rows:
             )
             rows = [tuple(row.values()) for row in found]
         except (TimeoutError, Timeout) as error:
-            raise _too_slow(config) from error
+            raise _build_timeout_error(config) from error
         except ClientError as error:
-            raise StoreError(f"BigQuery: {_said(error)}") from error
+            raise StoreError(f"BigQuery: {_describe_error(error)}") from error
         return Rows([(one.name, one.field_type) for one in found.schema], rows)
 
 
-def _too_slow(config: SqlQueryConfig) -> StoreError:
+def _build_timeout_error(config: SqlQueryConfig) -> StoreError:
     return StoreError(
         f"the query was stopped after {config.timeout_seconds} s: narrow it, or raise "
         "timeout_seconds"
     )
 
 
-def _said(error: Any) -> str:
+def _describe_error(error: Any) -> str:
     """BigQuery's own message, without the request's address."""
     return str(error.errors[0]["message"] if error.errors else error.message)

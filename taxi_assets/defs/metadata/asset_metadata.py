@@ -14,8 +14,8 @@ from taxi_assets.defs.metadata.table_metadata import (
     TABLE_NAME,
     URI,
     Types,
+    build_column_schema,
     column_lineage,
-    column_schema,
 )
 from taxi_assets.defs.resources.bigquery import console_page
 from taxi_assets.errors import SettingsError
@@ -40,14 +40,14 @@ STORES = {
 """Kind of storage, and the asset that its rows come from."""
 
 
-def with_code(assets: list[Any]) -> list[Any]:
+def add_code_references(assets: list[Any]) -> list[Any]:
     """The same assets, each with the line of its code, which the UI opens in an editor."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # code references are in beta
         return list(dg.with_source_code_references(assets))
 
 
-def definition_tags(service: Service, name: str) -> dict[str, str]:
+def build_definition_tags(service: Service, name: str) -> dict[str, str]:
     """Tags to search and group by."""
     tags = {"service": service.name, "layer": name.removesuffix("_trips")}
     if name in STORES:
@@ -55,25 +55,25 @@ def definition_tags(service: Service, name: str) -> dict[str, str]:
     return tags
 
 
-def definition_metadata(service: Service, name: str) -> dict[str, Any]:
+def build_definition_metadata(service: Service, name: str) -> dict[str, Any]:
     """Columns, lineage and place, as far as they are the same for every day.
 
     The names of raw columns are each month's own, and so are on its days alone.
     """
     metadata: dict[str, Any] = {}
     if name in TYPES:
-        metadata[SCHEMA] = column_schema(service, TYPES[name], definition_rules())
+        metadata[SCHEMA] = build_column_schema(service, TYPES[name], definition_rules())
     if name in STORES:
         upstream = dg.AssetKey([service.name, STORES[name][1]])
         metadata[LINEAGE] = column_lineage(service, upstream, TYPES[name])
     with suppress(SettingsError):  # a run says what is wrong; the definitions load all the same
-        metadata |= _place(service, name, Settings.from_env())
+        metadata |= _describe_location(service, name, Settings.from_env())
     return metadata
 
 
-def _place(service: Service, name: str, settings: Settings) -> dict[str, Any]:
+def _describe_location(service: Service, name: str, settings: Settings) -> dict[str, Any]:
     if name in FOLDERS:
-        return {URI: _folder(settings.lake, f"{FOLDERS[name]}{service.name}")}
+        return {URI: _find_folder(settings.lake, f"{FOLDERS[name]}{service.name}")}
     if name == "postgres_trips":
         postgres = settings.postgres
         database = postgres.dbname if postgres.host else DBNAME
@@ -87,7 +87,7 @@ def _place(service: Service, name: str, settings: Settings) -> dict[str, Any]:
     return {**table, URI: dg.MetadataValue.url(console_page(bigquery, service.table))}
 
 
-def _folder(lake: LakeSettings, folder: str) -> Any:
+def _find_folder(lake: LakeSettings, folder: str) -> Any:
     """A folder on this machine as text, which the UI lets copy, or Google's console page."""
     if lake.path is not None:
         return str(lake.path / folder)

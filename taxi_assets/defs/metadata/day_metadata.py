@@ -11,24 +11,24 @@ from typing import Any
 
 import dagster as dg
 
-from taxi_assets.defs.io_managers.partition_data import Origin, TripsSlice
+from taxi_assets.defs.io_managers.partition_data import SourceFile, StoredTrips
 from taxi_assets.defs.metadata.table_metadata import (
     LINEAGE,
     PARTITION_ROWS,
     SCHEMA,
     URI,
     Types,
+    build_column_schema,
+    build_content_metadata,
+    build_median_metadata,
+    build_picture_metadata,
+    build_published_lineage,
+    build_published_schema,
     column_lineage,
-    column_schema,
-    content_metadata,
-    median_metadata,
-    picture_metadata,
-    published_lineage,
-    published_schema,
 )
 from taxi_assets.defs.month_split import SplitMonth
 from taxi_assets.defs.resources.lake import Lake
-from taxi_assets.report.day_picture import Figures, picture
+from taxi_assets.report.day_picture import Figures, draw_day_picture
 from taxi_assets.report.day_words import describe_day
 from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.schema import Service
@@ -38,7 +38,7 @@ from taxi_assets.trips.clean import Cleaned
 def raw_metadata(split: SplitMonth, day: date) -> dict[str, Any]:
     """Return what is known of a day of a month file."""
     month, spool = split.month, split.of_day(day)
-    rows, file = month.day_rows(day), month.file
+    rows, file = month.count_day_rows(day), month.file
     return {
         PARTITION_ROWS: rows,
         "rows": rows,
@@ -47,7 +47,7 @@ def raw_metadata(split: SplitMonth, day: date) -> dict[str, Any]:
         "rows_outside_month": month.rows[OUTSIDE],
         "rows_unreadable": month.rows[UNREADABLE],
         **_published_columns(month),
-        **origin_metadata(Origin.of_file(file)),
+        **build_source_metadata(SourceFile.of_file(file)),
         "source_bytes": file.size,
         "source_etag": file.etag or "",
         "source_last_modified": file.last_modified or "",
@@ -56,25 +56,27 @@ def raw_metadata(split: SplitMonth, day: date) -> dict[str, Any]:
 
 
 def cleaned_metadata(
-    service: Service, cleaned: Cleaned, figures: Figures, origin: Origin
+    service: Service, cleaned: Cleaned, figures: Figures, source_file: SourceFile
 ) -> dict[str, Any]:
     """Return what is known of a cleaned day."""
     labels = {"unknown_labels": dict(cleaned.unknown_labels)} if cleaned.unknown_labels else {}
     rows = figures.profile.rows
     return {
-        **content_metadata(figures.profile, service),
+        **build_content_metadata(figures.profile, service),
         PARTITION_ROWS: rows,
         "rows": rows,
         "raw_rows": cleaned.raw_rows,
         "dropped": sum(cleaned.dropped.values()),
-        **{name: rows for name, rows in dropped_metadata(cleaned).items() if rows},
+        **{name: rows for name, rows in build_dropped_metadata(cleaned).items() if rows},
         "total_amount": figures.revenue or 0.0,
         "rules": ", ".join(cleaned.rules) or "none",
-        **median_metadata(figures.profile),
+        **build_median_metadata(figures.profile),
         **labels,
-        **origin_metadata(origin),
-        SCHEMA: column_schema(service, "arrow", tuple(cleaned.rules)),
-        LINEAGE: published_lineage(cleaned.published, dg.AssetKey([service.name, "raw_trips"])),
+        **build_source_metadata(source_file),
+        SCHEMA: build_column_schema(service, "arrow", tuple(cleaned.rules)),
+        LINEAGE: build_published_lineage(
+            cleaned.published, dg.AssetKey([service.name, "raw_trips"])
+        ),
     }
 
 
@@ -88,12 +90,12 @@ def overview_metadata(
     drawn = f"{service.name} trips of {day}: hours, fares, distances, dropped rows, {compared}"
     return {
         "summary": f"{text} (synthetic sample)" if figures.synthetic else text,
-        "picture": picture_metadata(picture(service, day, figures, before), drawn),
+        "picture": build_picture_metadata(draw_day_picture(service, day, figures, before), drawn),
     }
 
 
-def trips_metadata(
-    trips: TripsSlice, service: Service, upstream: str, types: Types, seconds: float
+def build_trips_metadata(
+    trips: StoredTrips, service: Service, upstream: str, types: Types, seconds: float
 ) -> dict[str, Any]:
     """Return what is known of a day's rows in a store, which has them from an `upstream` asset.
 
@@ -104,10 +106,10 @@ def trips_metadata(
         PARTITION_ROWS: trips.rows,
         "rows": trips.rows,
         "total_amount": trips.total_amount,
-        **(median_metadata(trips.profile) if trips.profile else {}),
+        **(build_median_metadata(trips.profile) if trips.profile else {}),
         "seconds": round(seconds, 3),
-        **origin_metadata(trips.origin),
-        SCHEMA: column_schema(service, types, trips.rules),
+        **build_source_metadata(trips.source_file),
+        SCHEMA: build_column_schema(service, types, trips.rules),
         LINEAGE: column_lineage(service, dg.AssetKey([service.name, upstream]), types),
     }
 
@@ -122,13 +124,13 @@ def object_metadata(lake: Lake, key: str) -> dict[str, Any]:
     return {URI: dg.MetadataValue.url(lake.page(key)), "object": lake.uri(key)}
 
 
-def origin_metadata(origin: Origin) -> dict[str, Any]:
+def build_source_metadata(source_file: SourceFile) -> dict[str, Any]:
     """Return which month file a day's rows came from."""
-    synthetic = {"synthetic sample": True} if origin.synthetic else {}
-    return {"source": origin.url, "source_sha256": origin.sha256, **synthetic}
+    synthetic = {"synthetic sample": True} if source_file.synthetic else {}
+    return {"source": source_file.url, "source_sha256": source_file.sha256, **synthetic}
 
 
-def dropped_metadata(cleaned: Cleaned) -> Mapping[str, int]:
+def build_dropped_metadata(cleaned: Cleaned) -> Mapping[str, int]:
     """Return dropped rows by reason."""
     return {f"dropped_{reason}": rows for reason, rows in cleaned.dropped.items()}
 
@@ -142,5 +144,5 @@ def _published_columns(month: RawMonth) -> dict[str, Any]:
     return {
         "columns_only_in_raw": ", ".join((*header.raw_only, *header.unknown)),
         "columns_absent": ", ".join(header.absent),
-        SCHEMA: published_schema(header.names, tuple(kinds), month.file.service),
+        SCHEMA: build_published_schema(header.names, tuple(kinds), month.file.service),
     }

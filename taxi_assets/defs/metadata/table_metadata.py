@@ -15,7 +15,7 @@ from typing import Any, Literal
 import dagster as dg
 
 from taxi_assets.report.value_names import format_share, format_value, name_value
-from taxi_assets.tlc.schema import Column, Service, name_key
+from taxi_assets.tlc.schema import Column, Service, normalize_name
 from taxi_assets.trips.profile import FIRST_ROWS, ColumnProfile, DayProfile, Value
 
 SCHEMA, LINEAGE = "dagster/column_schema", "dagster/column_lineage"
@@ -35,7 +35,7 @@ WIDEST_CELL = 24
 
 
 @lru_cache(maxsize=64)
-def column_schema(service: Service, types: Types, rules: Sequence[str]) -> dg.TableSchema:
+def build_column_schema(service: Service, types: Types, rules: Sequence[str]) -> dg.TableSchema:
     """The service's columns from `cleaned_trips` on, with a store's types.
 
     `rules` are the cleaning rules that the rows passed.
@@ -45,7 +45,7 @@ def column_schema(service: Service, types: Types, rules: Sequence[str]) -> dg.Ta
             column.name,
             str(getattr(column, types)),
             column.meaning,
-            _constraints(column, service, rules),
+            _build_constraints(column, service, rules),
         )
         for column in service.columns
     ]
@@ -59,7 +59,7 @@ def column_schema(service: Service, types: Types, rules: Sequence[str]) -> dg.Ta
     return dg.TableSchema(columns)
 
 
-def _constraints(
+def _build_constraints(
     column: Column, service: Service, rules: Sequence[str]
 ) -> dg.TableColumnConstraints:
     if column.name == service.pickup_column:
@@ -71,13 +71,13 @@ def _constraints(
 
 
 @lru_cache(maxsize=64)
-def published_schema(
+def build_published_schema(
     names: Sequence[str], types: Sequence[str], service: Service
 ) -> dg.TableSchema:
     """The columns of a month file, as published; a known one says what it is from then on."""
     columns = []
     for name, kind in zip(names, types, strict=True):
-        column = service.by_name.get(name_key(name))
+        column = service.by_name.get(normalize_name(name))
         columns.append(dg.TableColumn(name, kind, column.meaning if column else None))
     return dg.TableSchema(columns)
 
@@ -88,31 +88,33 @@ def column_lineage(service: Service, upstream: dg.AssetKey, types: Types) -> dg.
     names = {column.name: column.name for column in service.columns}
     if types == "bigquery":
         names[service.day_column] = service.pickup_column
-    return _lineage(names, upstream)
+    return _build_lineage(names, upstream)
 
 
-def published_lineage(published: Mapping[str, str], upstream: dg.AssetKey) -> dg.TableColumnLineage:
+def build_published_lineage(
+    published: Mapping[str, str], upstream: dg.AssetKey
+) -> dg.TableColumnLineage:
     """Every column from that of the day's file; one that the file lacks comes from none."""
-    return _lineage(published, upstream)
+    return _build_lineage(published, upstream)
 
 
-def _lineage(names: Mapping[str, str], upstream: dg.AssetKey) -> dg.TableColumnLineage:
+def _build_lineage(names: Mapping[str, str], upstream: dg.AssetKey) -> dg.TableColumnLineage:
     return dg.TableColumnLineage(
         {name: [dg.TableColumnDep(upstream, of)] for name, of in names.items()}
     )
 
 
-def content_metadata(profile: DayProfile | None, service: Service) -> dict[str, Any]:
+def build_content_metadata(profile: DayProfile | None, service: Service) -> dict[str, Any]:
     """The day's columns, a line each, where they are known."""
-    return {} if profile is None else {"columns": profile_table(profile, service)}
+    return {} if profile is None else {"columns": build_profile_table(profile, service)}
 
 
-def median_metadata(profile: DayProfile) -> dict[str, float]:
+def build_median_metadata(profile: DayProfile) -> dict[str, float]:
     """Medians, for plots."""
     return {f"median_{column}": round(value, 4) for column, value in profile.medians.items()}
 
 
-def preview(names: Sequence[str], rows: Sequence[Sequence[Value]]) -> dg.TableMetadataValue:
+def preview_frame(names: Sequence[str], rows: Sequence[Sequence[Value]]) -> dg.TableMetadataValue:
     """Rows as a table; a short one is filled up with nulls, a long one is cut."""
     none: dict[str, Value] = dict.fromkeys(names)
     return dg.MetadataValue.table(
@@ -121,14 +123,14 @@ def preview(names: Sequence[str], rows: Sequence[Sequence[Value]]) -> dg.TableMe
     )
 
 
-def lines_preview(header: bytes, lines: bytes) -> dg.TableMetadataValue:
+def preview_lines(header: bytes, lines: bytes) -> dg.TableMetadataValue:
     """The first lines of a CSV month as a table, every value as it was published."""
     text = (header + lines).decode("utf-8-sig", "replace")
-    names, *rows = [_fields(line) for line in text.split("\n") if line.strip()]
-    return preview(names, rows[:FIRST_ROWS])
+    names, *rows = [_count_fields(line) for line in text.split("\n") if line.strip()]
+    return preview_frame(names, rows[:FIRST_ROWS])
 
 
-def _fields(line: str) -> list[str]:
+def _count_fields(line: str) -> list[str]:
     """Fields of a line; a line that is no CSV is one."""
     try:
         return next(csv.reader([line.rstrip("\r")]))
@@ -136,19 +138,19 @@ def _fields(line: str) -> list[str]:
         return [line]
 
 
-def rows_preview(names: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.TableMetadataValue:
+def preview_rows(names: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.TableMetadataValue:
     """Rows of a Parquet month, every value as text."""
-    return preview(
+    return preview_frame(
         names, [[None if value is None else str(value) for value in row] for row in rows]
     )
 
 
-def profile_table(profile: DayProfile, service: Service) -> dg.TableMetadataValue:
+def build_profile_table(profile: DayProfile, service: Service) -> dg.TableMetadataValue:
     """One line a column: type, figures, frequent values by name, and values of the first rows."""
     lines = [
-        _profile_line(
+        _build_profile_row(
             one,
-            service.by_name[name_key(one.column)],
+            service.by_name[normalize_name(one.column)],
             profile.rows,
             [row[at] for row in profile.first],
         )
@@ -162,7 +164,7 @@ def profile_table(profile: DayProfile, service: Service) -> dg.TableMetadataValu
     )
 
 
-def _profile_line(
+def _build_profile_row(
     one: ColumnProfile, column: Column, rows: int, first: Sequence[Value]
 ) -> tuple[str, ...]:
     kind = "time" if column.kind == "time" else str(column.arrow)
@@ -205,7 +207,7 @@ def _cell(text: str) -> str:
     return text if len(text) <= WIDEST_CELL else f"{text[: WIDEST_CELL - 1]}…"
 
 
-def picture_metadata(png: bytes, description: str) -> dg.MarkdownMetadataValue:
+def build_picture_metadata(png: bytes, description: str) -> dg.MarkdownMetadataValue:
     """A PNG that travels in the event itself; Dagster's UI allows data URIs in Markdown."""
     return dg.MetadataValue.md(
         f"![{description}](data:image/png;base64,{base64.b64encode(png).decode()})"

@@ -42,18 +42,18 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
         return f"{self.settings.project}.{self.settings.dataset}"
 
     @cached_property
-    def keep_temporary(self) -> timedelta:
+    def temp_retention(self) -> timedelta:
         """How long a staging table is kept that a killed run left (TAXI_TEMP_RETENTION_HOURS)."""
         return Settings.from_env().runs.temp_retention
 
     def endpoint(self) -> str | None:
         """Where an emulator answers; None for Google."""
-        return self._emulator()[0]
+        return self._connect_emulator()[0]
 
-    def _emulator(self) -> tuple[str | None, str]:
+    def _connect_emulator(self) -> tuple[str | None, str]:
         """Endpoint and token of an emulator; None for Google."""
         if self.settings.embedded:
-            stack = local.use(Settings.from_env().home)
+            stack = local.ensure_stack_running(Settings.from_env().home)
             return stack.bigquery_endpoint, stack.bigquery_token
         return self.settings.endpoint, self.settings.token.get_secret_value()
 
@@ -82,9 +82,13 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
         """
         from requests import JSONDecodeError  # noqa: PLC0415 - heavy at import
 
-        endpoint, token = self._emulator()
+        endpoint, token = self._connect_emulator()
         try:
-            with self._google() if endpoint is None else self._at(endpoint, token) as client:
+            with (
+                self._create_google_client()
+                if endpoint is None
+                else self._create_client_at(endpoint, token) as client
+            ):
                 yield client
         except JSONDecodeError as error:
             raise UnavailableError(
@@ -93,23 +97,23 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
             ) from error
 
     @contextmanager
-    def _at(self, endpoint: str, token: str) -> Iterator[Client]:
+    def _create_client_at(self, endpoint: str, token: str) -> Iterator[Client]:
         client = emulator_client(self.settings.project, endpoint, token)
-        _impatient(client, self.settings.timeout, embedded=self.settings.embedded)
+        _limit_retries(client, self.settings.timeout, embedded=self.settings.embedded)
         try:
             yield client
         finally:
             client.close()
 
     @contextmanager
-    def _google(self) -> Iterator[Client]:
+    def _create_google_client(self) -> Iterator[Client]:
         from dagster_gcp import BigQueryResource as GoogleBigQuery  # noqa: PLC0415 - heavy
         from google.auth.exceptions import DefaultCredentialsError  # noqa: PLC0415
 
         google = GoogleBigQuery(project=self.settings.project, location=self.settings.location)
         try:
             with google.get_client() as client:
-                yield _impatient(client, self.settings.timeout)
+                yield _limit_retries(client, self.settings.timeout)
         except DefaultCredentialsError as error:
             raise StoreError(
                 "no credentials for Google Cloud: set GOOGLE_APPLICATION_CREDENTIALS to a key "
@@ -125,7 +129,7 @@ def console_page(settings: BigQuerySettings, table: str) -> str:
     )
 
 
-def _impatient(client: Client, seconds: float, *, embedded: bool = False) -> Client:
+def _limit_retries(client: Client, seconds: float, *, embedded: bool = False) -> Client:
     """Bound the wait for each answer.
 
     Google's client waits for ever by default, and its `timeout` arguments bound either no call

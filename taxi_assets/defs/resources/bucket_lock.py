@@ -74,9 +74,9 @@ class BucketLocks:
             found = self.bucket.get_blob(lock.key)
             if found is None:
                 return self.try_acquire(name, owner)
-            holder, holders = _read(found)
+            holder, holders = _read_owner(found)
             ours = holder.run_id == owner.run_id
-            if not ours and not self._ran_out(found, refused):
+            if not ours and not self._has_expired(found, refused):
                 return holder
             try:
                 lock.write(found.generation, holders if ours else [])
@@ -85,7 +85,7 @@ class BucketLocks:
         lock.start_renewing()
         return lock
 
-    def _ran_out(self, found: Blob, refused: PreconditionFailed) -> bool:
+    def _has_expired(self, found: Blob, refused: PreconditionFailed) -> bool:
         now = parsedate_to_datetime(refused.response.headers["Date"])
         lease = float((found.metadata or {}).get("lease_seconds", self.lease_seconds))
         return (now - found.updated).total_seconds() > lease + MARGIN_SECONDS
@@ -125,13 +125,13 @@ class BucketLock:
             "holders": " ".join(holders),
             "lease_seconds": str(self.locks.lease_seconds),
         }
-        self._upload(blob, generation)
+        self._upload_lease(blob, generation)
         self.holders, self.generation = holders, int(blob.generation)
         self.valid_until = asked + self.locks.lease_seconds
 
     def start_renewing(self) -> None:
         """Renew until it is closed."""
-        self._thread = Thread(target=self._renew_in_time, name=f"renew {self.key}", daemon=True)
+        self._thread = Thread(target=self._renew_until_lost, name=f"renew {self.key}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
@@ -155,40 +155,40 @@ class BucketLock:
         found = self.locks.bucket.get_blob(self.key, **in_time)
         if found is None:
             return True
-        holder, holders = _read(found)
+        holder, holders = _read_owner(found)
         if holder.run_id != self.owner.run_id or self.token not in holders:
             return True
         holders.remove(self.token)
         try:
             if holders:
                 found.metadata = {**found.metadata, "holders": " ".join(holders)}
-                self._upload(found, found.generation, **in_time)
+                self._upload_lease(found, found.generation, **in_time)
             else:
                 found.delete(if_generation_match=found.generation, **in_time)
         except PreconditionFailed:
             return False
         return True
 
-    def _renew_in_time(self) -> None:
+    def _renew_until_lost(self) -> None:
         while not self._ended.wait(self.locks.lease_seconds / 6) and self.is_held():
             with self._one_request, suppress(*PASSING):
                 if self._ended.is_set():
                     return
-                self._renew()
+                self._renew_lease()
 
-    def _renew(self) -> None:
+    def _renew_lease(self) -> None:
         try:
             self.write(self.generation, self.holders)
         except (PreconditionFailed, NotFound):
             found = self.locks.bucket.get_blob(self.key)
-            holder, holders = _read(found) if found else (None, [])
+            holder, holders = _read_owner(found) if found else (None, [])
             if holder is None or holder.run_id != self.owner.run_id or self.token not in holders:
                 self.valid_until = 0.0  # taken over
                 return
             self.write(found.generation, holders)  # another process of this run was faster
 
     @staticmethod
-    def _upload(
+    def _upload_lease(
         blob: Blob, generation: int, timeout: float = REQUEST_SECONDS, retry: Retry = RETRY
     ) -> None:
         blob.upload_from_string(b"", if_generation_match=generation, timeout=timeout, retry=retry)
@@ -204,7 +204,7 @@ def open_bucket_locks(bucket: str) -> BucketLocks:
     return BucketLocks(Client(**options).bucket(bucket))
 
 
-def _read(blob: Blob) -> tuple[Owner, list[str]]:
+def _read_owner(blob: Blob) -> tuple[Owner, list[str]]:
     """Return who holds a lock, and the processes of that run."""
     facts = blob.metadata or {}
     owner = Owner(*(str(facts.get(name, "?")) for name in ("run_id", "host", "since")))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from taxi_assets.defs.resources.lock_store import HeldLock, Owner
 from taxi_assets.errors import StoreError
-from taxi_assets.settings.private_folders import make_private
+from taxi_assets.settings.private_folders import make_private_folder
 
 GATE_SECONDS = 30.0
 """For a few calls of another process."""
@@ -38,7 +38,7 @@ class FileLock:
     def close(self) -> None:
         """Unlock, and remove the file with its last holder, unless the folder is gone."""
         try:
-            with suppress(OSError), _gate(self.path.parent, CLOSE_SECONDS):
+            with suppress(OSError), _hold_gate(self.path.parent, CLOSE_SECONDS):
                 fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 if self.is_held():
                     self.path.unlink()
@@ -61,8 +61,8 @@ class FolderLocks:
         """
         path = self.folder / f"{name}.lock"
         try:
-            make_private(self.folder)
-            with _gate(self.folder):
+            make_private_folder(self.folder)
+            with _hold_gate(self.folder):
                 return _lock_file(path, owner)
         except OSError as error:
             raise StoreError(
@@ -78,7 +78,7 @@ def _lock_file(path: Path, owner: Owner) -> HeldLock | Owner:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _read(path)
+            holder = _read_owner(path)
             if holder.run_id != owner.run_id:
                 return holder
         else:
@@ -89,7 +89,7 @@ def _lock_file(path: Path, owner: Owner) -> HeldLock | Owner:
         return FileLock(path, handle)
 
 
-def _read(path: Path) -> Owner:
+def _read_owner(path: Path) -> Owner:
     """Return who holds a lock; somebody else may have locked or edited the file."""
     try:
         facts = json.loads(path.read_text())
@@ -99,7 +99,7 @@ def _read(path: Path) -> Owner:
 
 
 @contextmanager
-def _gate(folder: Path, seconds: float | None = None) -> Iterator[None]:
+def _hold_gate(folder: Path, seconds: float | None = None) -> Iterator[None]:
     """Let one process at a time look at locks and change them.
 
     It never waits inside, so that only one that is halted there keeps others out.

@@ -27,10 +27,10 @@ import pyarrow.fs as pa_fs
 from pydantic import Field
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.errors import StoreError, room_in
+from taxi_assets.errors import StoreError, explain_full_disk
 from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import RunSettings
-from taxi_assets.settings.private_folders import make_private
+from taxi_assets.settings.private_folders import make_private_folder
 from taxi_assets.settings.stores import LakeSettings, Layout
 from taxi_assets.tlc.schema import Service
 
@@ -42,34 +42,34 @@ LINES, ROWS = "csv.zst", "parquet"
 """Endings of raw slices: lines of a CSV month, rows of a Parquet month."""
 
 
-def raw_key(service: Service, day: date, kind: str = LINES) -> str:
+def build_raw_key(service: Service, day: date, kind: str = LINES) -> str:
     """Key of a day's raw slice."""
     return f"_raw/{service.name}/{day:%Y/%m/%d}/trips.{kind}"
 
 
-def outside_key(service: Service, month: Month, kind: str = LINES) -> str:
+def build_outside_key(service: Service, month: Month, kind: str = LINES) -> str:
     """Key of a month's rows whose pickup lies in another month."""
     return f"_raw/{service.name}/{month.year:04d}/{month.month:02d}/outside_month.{kind}"
 
 
-def unreadable_key(service: Service, month: Month, kind: str = LINES) -> str:
+def build_unreadable_key(service: Service, month: Month, kind: str = LINES) -> str:
     """Key of a month's rows that cannot be read; `.reasons.csv` beside it says why."""
     return f"_raw/{service.name}/{month.year:04d}/{month.month:02d}/unreadable.{kind}"
 
 
-def cleaned_key(service: Service, day: date) -> str:
+def build_cleaned_key(service: Service, day: date) -> str:
     """Key of a day's cleaned slice."""
     return f"_cleaned/{service.name}/{day:%Y/%m/%d}/trips.parquet"
 
 
-def trips_key(service: Service, day: date, layout: Layout) -> str:
+def build_trips_key(service: Service, day: date, layout: Layout) -> str:
     """Key of a day's trips in the lake."""
     if layout == "date":
         return f"{service.name}/{day:%Y/%m/%d}/daily-trips.parquet"
     return f"{service.name}/{service.day_column}={day}/trips.parquet"
 
 
-def report_key(service: Service, month: Month, kind: str) -> str:
+def build_report_key(service: Service, month: Month, kind: str) -> str:
     """Key of a month's report: `html` is the page, `png` the picture."""
     return f"_reports/{service.name}/{month}.{kind}"
 
@@ -114,7 +114,7 @@ class Lake:
         """
         size = len(content)
         if self.local:
-            self._put_local(key, content)
+            self._write_local(key, content)
         else:
             # By default pyarrow would compress what is named .zst once more.
             path = f"{self.root}/{key}"
@@ -155,7 +155,7 @@ class Lake:
             self.before_write()
             self.filesystem.copy_file(f"{self.root}/{source}", f"{self.root}/{target}")
             return
-        self._put_local(target, Path(self.root, source).read_bytes())
+        self._write_local(target, Path(self.root, source).read_bytes())
 
     @contextmanager
     def writer(self, key: str) -> Iterator[pa.NativeFile]:
@@ -166,7 +166,7 @@ class Lake:
         temporary = f"{TEMPORARY}/{uuid.uuid4().hex}"
         here, target = Path(self.root, temporary), Path(self.root, key)
         try:
-            with room_in(Path(self.root)):
+            with explain_full_disk(Path(self.root)):
                 if self.local:
                     here.parent.mkdir(parents=True, exist_ok=True)
                     target.parent.mkdir(parents=True, exist_ok=True)
@@ -199,11 +199,11 @@ class Lake:
             self.before_write()
             self.filesystem.delete_file(f"{self.root}/{key}")
 
-    def _put_local(self, key: str, content: bytes | pa.Buffer) -> None:
+    def _write_local(self, key: str, content: bytes | pa.Buffer) -> None:
         target = Path(self.root, key)
         temporary = Path(self.root, TEMPORARY, uuid.uuid4().hex)
         try:
-            with room_in(Path(self.root)):
+            with explain_full_disk(Path(self.root)):
                 temporary.parent.mkdir(parents=True, exist_ok=True)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with temporary.open("wb") as file:
@@ -255,8 +255,8 @@ def open_lake(settings: LakeSettings, keep: timedelta = DEFAULT_RETENTION) -> La
     to an emulator, without credentials.
     """
     if settings.path is not None:
-        make_private(settings.path)
-        _sweep(settings.path / TEMPORARY, keep)
+        make_private_folder(settings.path)
+        _sweep_temporary(settings.path / TEMPORARY, keep)
         root = str(settings.path)
         return Lake(pa_fs.LocalFileSystem(), root, settings.bucket, settings.lake_layout)
     # By default it goes on for 15 minutes. A silent server is given up after 120 s more: that limit
@@ -275,7 +275,7 @@ def open_lake(settings: LakeSettings, keep: timedelta = DEFAULT_RETENTION) -> La
     return Lake(filesystem, settings.bucket, settings.bucket, settings.lake_layout)
 
 
-def _sweep(folder: Path, keep: timedelta) -> None:
+def _sweep_temporary(folder: Path, keep: timedelta) -> None:
     """Remove our own temporary files that are older, and nothing that a link leads to."""
     if folder.is_symlink() or not folder.is_dir():
         return

@@ -21,8 +21,8 @@ from typing import Any
 
 import dagster as dg
 
-from taxi_assets.dagster_internals.cancellation import ending_the_run
-from taxi_assets.date_ranges import by_month
+from taxi_assets.dagster_internals.cancellation import interrupt_on_cancel
+from taxi_assets.date_ranges import group_days_by_month
 from taxi_assets.defs.resources.folder_lock import FolderLocks
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.defs.resources.lock_store import FOLDER, HeldLock, LockStore, Owner
@@ -49,12 +49,14 @@ class MonthLocks:
         Raises:
             StoreError: another run has not ended within TAXI_LOCK_TIMEOUT.
         """
-        with self._one_thread, ending_the_run():
+        with self._one_thread, interrupt_on_cancel():
             self._store = self._store or self._open_store()
-            for month in sorted(by_month(days), key=str):
+            for month in sorted(group_days_by_month(days), key=str):
                 name = f"{service.name}-{month}"
                 if name not in self._held:
-                    self._held[name] = self._wait(self._store, name, f"{service.name} {month}", log)
+                    self._held[name] = self._wait_for_lock(
+                        self._store, name, f"{service.name} {month}", log
+                    )
 
     def check(self) -> None:
         """Stop a run that no longer holds what it works under, before it writes.
@@ -77,7 +79,9 @@ class MonthLocks:
                 list(pool.map(lambda held: held.close(), self._held.values()))
             self._held.clear()
 
-    def _wait(self, store: LockStore, name: str, what: str, log: Callable[[str], Any]) -> HeldLock:
+    def _wait_for_lock(
+        self, store: LockStore, name: str, what: str, log: Callable[[str], Any]
+    ) -> HeldLock:
         timeout = RunSettings.from_env().lock_timeout
         deadline, shown = time.monotonic() + timeout, None
         while isinstance(found := store.try_acquire(name, self.owner), Owner):
@@ -93,7 +97,7 @@ class MonthLocks:
         return found
 
 
-def open_locks(lake: Lake) -> LockStore:
+def open_lock_store(lake: Lake) -> LockStore:
     """Return the locks of a lake."""
     if lake.local:
         return FolderLocks(Path(lake.root, FOLDER))
@@ -103,12 +107,12 @@ def open_locks(lake: Lake) -> LockStore:
 
 
 @contextmanager
-def _of_run(context: dg.InitResourceContext) -> Iterator[MonthLocks]:
+def _hold_run_locks(context: dg.InitResourceContext) -> Iterator[MonthLocks]:
     run_id = context.run.run_id if context.run else uuid.uuid4().hex
     lake = context.resources.lake
-    with closing(MonthLocks(run_id, lambda: open_locks(lake.lake))) as locks:
+    with closing(MonthLocks(run_id, lambda: open_lock_store(lake.lake))) as locks:
         yield locks
 
 
-month_locks = dg.ResourceDefinition(_of_run, required_resource_keys={"lake"})
+month_locks = dg.ResourceDefinition(_hold_run_locks, required_resource_keys={"lake"})
 """The resource: a run's locks, released at its end."""

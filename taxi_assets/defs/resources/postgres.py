@@ -15,7 +15,7 @@ import dagster as dg
 from pydantic import SecretStr
 
 from taxi_assets import local
-from taxi_assets.errors import StoreError, UnavailableError, one_line
+from taxi_assets.errors import StoreError, UnavailableError, format_one_line
 from taxi_assets.settings import Settings
 from taxi_assets.settings.stores import PostgresSettings
 
@@ -66,7 +66,7 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
 
     def address(self) -> str:
         """Host, port and database, for messages."""
-        settings = _resolved()
+        settings = _resolve_address()
         return f"{settings.host}:{settings.port}/{settings.dbname}"
 
     @contextmanager
@@ -77,7 +77,9 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
             StoreError: the server refuses these credentials or this database.
             UnavailableError: it cannot be reached now.
         """
-        with closing(_opened(_resolved(), "POSTGRES_USER, POSTGRES_PASSWORD")) as connection:
+        with closing(
+            _open_connection(_resolve_address(), "POSTGRES_USER, POSTGRES_PASSWORD")
+        ) as connection:
             yield connection
 
     @contextmanager
@@ -88,18 +90,18 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
             StoreError: no such role is configured, or the server refuses it.
             UnavailableError: the server cannot be reached now.
         """
-        settings = _resolved()
+        settings = _resolve_address()
         if not settings.reader_user:
             raise StoreError(NO_READER)
         reader = settings.model_copy(
             update={"user": settings.reader_user, "password": settings.reader_password}
         )
         names = "POSTGRES_READER_USER, POSTGRES_READER_PASSWORD"
-        with closing(_opened(reader, names)) as connection:
+        with closing(_open_connection(reader, names)) as connection:
             yield connection
 
 
-def _opened(settings: PostgresSettings, names: str) -> WatchedConnection:
+def _open_connection(settings: PostgresSettings, names: str) -> WatchedConnection:
     import psycopg  # noqa: PLC0415 - heavy at import
 
     from taxi_assets.defs.resources.postgres_connection import WatchedConnection  # noqa: PLC0415
@@ -118,7 +120,7 @@ def _opened(settings: PostgresSettings, names: str) -> WatchedConnection:
             **GONE,
         )
     except psycopg.Error as error:
-        said = one_line(error)[:200]
+        said = format_one_line(error)[:200]
         if any(words in str(error) for words in REFUSALS):
             raise StoreError(
                 f"Postgres at {address} refuses user {settings.user!r} "
@@ -139,11 +141,11 @@ def _opened(settings: PostgresSettings, names: str) -> WatchedConnection:
     return connection
 
 
-def _resolved() -> PostgresSettings:
+def _resolve_address() -> PostgresSettings:
     settings = Settings.from_env()
     if settings.postgres.host is not None:
         return settings.postgres
-    stack = local.use(settings.home)
+    stack = local.ensure_stack_running(settings.home)
     embedded = {
         "host": stack.postgres_host,
         "port": stack.postgres_port,

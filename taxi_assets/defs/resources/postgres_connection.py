@@ -75,14 +75,14 @@ class WatchedConnection(psycopg.Connection[Any]):
         if not args:
             options.setdefault("interval", INTERVAL)
         try:
-            return waiting.wait(self._limited(gen), self.pgconn.socket, *args, **options)
+            return waiting.wait(self._wait_limited(gen), self.pgconn.socket, *args, **options)
         except psycopg.Error:
             raise
         except BaseException as error:
-            self._leave(error)
+            self._abandon_connection(error)
             raise
 
-    def _limited(self, gen: Generator[Any, Any, RV]) -> Generator[Any, Any, RV]:
+    def _wait_limited(self, gen: Generator[Any, Any, RV]) -> Generator[Any, Any, RV]:
         """Pass an operation on, and count the seconds since the server last moved a byte."""
         with closing(_Silence(self)) as silence:
             try:
@@ -97,7 +97,7 @@ class WatchedConnection(psycopg.Connection[Any]):
             except StopIteration as stop:
                 return stop.value
 
-    def _leave(self, error: BaseException) -> None:
+    def _abandon_connection(self, error: BaseException) -> None:
         """Ask the server to stop the statement and close, without waiting for either."""
         self._left = error
         try:
@@ -127,42 +127,42 @@ class _Silence:
         """Sample the server process when it is time to, and end a silence past its limit."""
         now = time.monotonic()
         if self.connection.watches and now >= self.next_sample:
-            sample = self._ask(SAMPLE)
+            sample = self._probe_server(SAMPLE)
             if sample:
-                sample += _processor_time(self.connection)
+                sample += _read_processor_time(self.connection)
             if sample and self.sample and sample != self.sample:
                 self.since = time.monotonic()
             self.sample = sample or self.sample
             self.next_sample = time.monotonic() + self.every
         if now - self.since > self.limit:
-            self._give_up()
+            self._raise_silence()
 
     def close(self) -> None:
         """Close the second connection."""
         if self.probe is not None:
             self.probe.close()
 
-    def _give_up(self) -> None:
+    def _raise_silence(self) -> None:
         info = self.connection.info
         what = "does not answer"
-        if self.connection.watches and (self.sample or self._ask(SAMPLE)):
-            blockers = self._ask(BLOCKERS)
+        if self.connection.watches and (self.sample or self._probe_server(SAMPLE)):
+            blockers = self._probe_server(BLOCKERS)
             pid = info.backend_pid
             what = f"answers, but its process {pid} does not go on"
             if blockers:
                 what = f"makes process {pid} wait for a lock of {blockers}"
             # It may hold locks: it ends as soon as it goes on.
-            self._ask("SELECT pg_terminate_backend(%(pid)s)::text")
+            self._probe_server("SELECT pg_terminate_backend(%(pid)s)::text")
         raise UnavailableError(
             f"Postgres at {info.host}:{info.port}/{info.dbname} {what} for {self.limit:g} s: "
             "check the server, end what holds the lock, or raise POSTGRES_TIMEOUT"
         )
 
-    def _ask(self, query: str) -> str | None:
+    def _probe_server(self, query: str) -> str | None:
         """Return the answer to a query on the second connection; None if there is none."""
         try:
             if self.probe is None:
-                self.probe = _second(self.connection)
+                self.probe = _connect_probe(self.connection)
             row = self.probe.execute(query, {"pid": self.connection.info.backend_pid}).fetchone()
         except (psycopg.Error, UnavailableError):
             self.close()
@@ -171,7 +171,7 @@ class _Silence:
         return row[0] if row else None
 
 
-def _second(connection: WatchedConnection) -> WatchedConnection:
+def _connect_probe(connection: WatchedConnection) -> WatchedConnection:
     """Open a connection to the same server that is not watched by a further one."""
     info = connection.info
     options = info.get_parameters() | {
@@ -184,7 +184,7 @@ def _second(connection: WatchedConnection) -> WatchedConnection:
     return second
 
 
-def _processor_time(connection: WatchedConnection) -> str:
+def _read_processor_time(connection: WatchedConnection) -> str:
     """Return the processor time of a server process on this machine; empty for any other."""
     if connection.info.host not in LOOPBACK:
         return ""

@@ -8,12 +8,12 @@ import dagster as dg
 from pydantic import Field
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.errors import room_in
-from taxi_assets.partitions import refuse_unknown_days
+from taxi_assets.errors import explain_full_disk
+from taxi_assets.partitions import reject_unknown_days
 from taxi_assets.settings import Settings
-from taxi_assets.tlc.cache import forget_unused
+from taxi_assets.tlc.cache import evict_unused
 from taxi_assets.tlc.schema import Service
-from taxi_assets.tlc.source import MonthFile, fetch
+from taxi_assets.tlc.source import MonthFile, fetch_month_file
 
 
 class SourceResource(dg.ConfigurableResource["SourceResource"]):
@@ -31,7 +31,7 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Look at the run's days before any step starts."""
         if context.run is not None:
-            refuse_unknown_days(context.run.tags)
+            reject_unknown_days(context.run.tags)
 
     def month_file(
         self, service: Service, month: Month, progress: Callable[[str], None]
@@ -43,9 +43,9 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
             StoreError: the disk under TAXI_HOME is full.
         """
         settings = Settings.from_env()
-        forget_unused(settings.home / "downloads", settings.runs.download_retention)
-        with room_in(settings.home):
-            return fetch(
+        evict_unused(settings.home / "downloads", settings.runs.download_retention)
+        with explain_full_disk(settings.home):
+            return fetch_month_file(
                 settings.source.template,
                 service,
                 month,
@@ -55,7 +55,7 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
                 limits=settings.limits,
             )
 
-    def most_unreadable(self) -> float:
+    def max_invalid_ratio(self) -> float:
         """Share of rows that may be unreadable (TAXI_MAX_INVALID_RATIO)."""
         return Settings.from_env().cleaning.max_invalid_ratio
 

@@ -10,7 +10,7 @@ import pytest
 from dagster import DagsterEventType
 
 from taxi_assets.defs.alerts import targets
-from taxi_assets.defs.alerts.alert_sensors import UntoldError, alert_sensors
+from taxi_assets.defs.alerts.alert_sensors import AlertNotDeliveredError, build_alert_sensors
 from taxi_assets.errors import SettingsError
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.defs.automation.receivers import Receiver, free_port, http_receiver
@@ -48,7 +48,7 @@ def run_of(result: dg.ExecuteInProcessResult) -> dg.DagsterRun:
 def tick(result: dg.ExecuteInProcessResult) -> dg.SkipReason | None:
     """The sensor of the run's status, called as by the daemon."""
     instance, run = dg.DagsterInstance.get(), run_of(result)
-    of_failures, of_checks = alert_sensors()
+    of_failures, of_checks = build_alert_sensors()
     ended = {
         dg.DagsterRunStatus.FAILURE: (of_failures, DagsterEventType.RUN_FAILURE),
         dg.DagsterRunStatus.SUCCESS: (of_checks, DagsterEventType.RUN_SUCCESS),
@@ -96,14 +96,14 @@ def test_a_failed_run_is_told_with_its_real_cause(
 def test_a_run_is_told_once_and_after_crashes_twice_at_most(
     failed: dg.ExecuteInProcessResult, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    send = targets.send
+    send = targets.send_alert
 
     def crash(*arguments: object) -> None:
         send(*arguments)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as crashing:
-        crashing.setattr("taxi_assets.defs.alerts.alert_sensors.send", crash)
+        crashing.setattr("taxi_assets.defs.alerts.alert_sensors.send_alert", crash)
         for _ in range(4):
             try:
                 tick(failed)
@@ -128,7 +128,7 @@ def test_what_could_not_be_told_is_in_the_tick_and_in_the_run(
     monkeypatch.setattr(targets, "RETRY_SECONDS", 0.01)
     rejected = f"json://127.0.0.1:{free_port()}/planted-secret"
     monkeypatch.setenv("TAXI_ALERT_URLS", f"{rejected} {receiver.apprise}")
-    with pytest.raises(UntoldError) as error:
+    with pytest.raises(AlertNotDeliveredError) as error:
         tick(failed)
     assert str(error.value).startswith(
         f"run {failed.run_id} was not told to json (1): A Connection"
@@ -160,7 +160,7 @@ def test_wrong_alert_settings_fail_the_tick_and_no_run(
     with pytest.raises(SettingsError, match="TAXI_ALERT_ON='always' should be"):
         tick(failed)
     assert receiver.bodies == []
-    for sensor in alert_sensors():
+    for sensor in build_alert_sensors():
         assert "Nobody is told, the settings are wrong: alert: TAXI_ALERT_ON" in (
             sensor.description or ""
         )
@@ -206,7 +206,7 @@ def test_a_failed_error_check_is_always_told(
 def test_without_a_target_the_sensors_say_so_and_are_stopped(
     failed: dg.ExecuteInProcessResult,
 ) -> None:
-    for sensor in alert_sensors():
+    for sensor in build_alert_sensors():
         assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
         assert "No target is set (TAXI_ALERT_URLS)." in (sensor.description or "")
     skipped = tick(failed)
@@ -216,7 +216,7 @@ def test_without_a_target_the_sensors_say_so_and_are_stopped(
 
 
 def test_with_a_target_the_sensors_run_and_show_no_secret(receiver: Receiver) -> None:
-    for sensor in alert_sensors():
+    for sensor in build_alert_sensors():
         assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
         assert "Targets: json (1)." in (sensor.description or "")
         assert "planted-secret" not in (sensor.description or "")

@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from taxi_assets.definitions import build_defs
-from taxi_assets.defs.automation.schedules import daily_schedule
+from taxi_assets.defs.automation.schedules import build_daily_schedule
 from taxi_assets.errors import SourceError
 from taxi_assets.settings.areas import AutomationSettings
 from taxi_assets.tlc.services import SERVICES
@@ -40,7 +40,7 @@ def tick(day: str) -> Any:
         scheduled_execution_time=at,
         repository_def=repository(),
     )
-    return daily_schedule(GREEN, AutomationSettings.from_env()).evaluate_tick(context)
+    return build_daily_schedule(GREEN, AutomationSettings.from_env()).evaluate_tick(context)
 
 
 @pytest.fixture

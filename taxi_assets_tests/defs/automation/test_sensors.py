@@ -18,7 +18,7 @@ from dagster._core.test_utils import freeze_time
 
 from taxi_assets.definitions import build_defs
 from taxi_assets.defs.automation import sensors
-from taxi_assets.defs.automation.sensors import new_month_sensor
+from taxi_assets.defs.automation.sensors import build_new_month_sensor
 from taxi_assets.errors import SourceError
 from taxi_assets.settings.areas import AutomationSettings
 from taxi_assets.tlc.services import SERVICES
@@ -60,7 +60,7 @@ class Desk:
 
     def tick(self, *, crash: bool = False) -> Any:
         """One tick; `crash`: the daemon dies before it saves the cursor."""
-        sensor = new_month_sensor(GREEN, AutomationSettings.from_env())
+        sensor = build_new_month_sensor(GREEN, AutomationSettings.from_env())
         context = dg.build_sensor_context(instance=self.instance, cursor=self.cursor)
         data = sensor.evaluate_tick(context)
         if not crash:
@@ -305,7 +305,7 @@ def test_what_was_found_before_the_trouble_is_requested(desk: Desk) -> None:
     desk.tick()
     desk.publish("2021-01", total=99.0)
     desk.publish("2021-03", total=99.0)
-    head = sensors.look
+    head = sensors.probe_month_file
 
     def fails_once(*arguments: Any, **options: Any) -> Any:
         if str(arguments[2]) == "2021-02":
@@ -313,7 +313,7 @@ def test_what_was_found_before_the_trouble_is_requested(desk: Desk) -> None:
         return head(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sensors, "look", fails_once)
+        patch.setattr(sensors, "probe_month_file", fails_once)
         assert [first for first, _ in ranges(desk.tick())] == ["2021-01-01"]
     desk.site.looked.clear()
     assert [first for first, _ in ranges(desk.tick())] == ["2021-03-01"]
@@ -358,7 +358,7 @@ def test_a_refusing_source_fails_the_tick(desk: Desk) -> None:
 
 
 def test_a_slow_source_takes_several_ticks(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sensors, "LOOKING_SECONDS", 0)
+    monkeypatch.setattr(sensors, "MAX_TICK_SECONDS", 0)
     desk.publish("2021-01", "2021-03")
     found = [ranges(desk.tick()) for _ in range(5)]
     assert found == [[("2021-01-01", "2021-01-31")], [], [("2021-03-01", "2021-03-31")], [], []]

@@ -13,7 +13,7 @@ from pydantic import SecretStr
 
 from taxi_assets.defs.alerts import targets
 from taxi_assets.defs.alerts.message import Alert
-from taxi_assets.defs.alerts.targets import send
+from taxi_assets.defs.alerts.targets import send_alert
 from taxi_assets.settings.alerts import AlertSettings
 from taxi_assets_tests.defs.automation.receivers import (
     PASSWORD,
@@ -67,21 +67,21 @@ def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_webhook_gets_the_alert_as_json() -> None:
     with http_receiver(204) as receiver:
-        assert send(ALERT, alerts_to(receiver.apprise)) == {}
+        assert send_alert(ALERT, alerts_to(receiver.apprise)) == {}
     (body,) = receiver.bodies
     assert (body["title"], body["message"], body["type"]) == (TITLE, TEXT, "failure")
 
 
 def test_a_receiver_that_fails_twice_is_tried_again() -> None:
     with http_receiver(500, 503) as receiver:
-        assert send(ALERT, alerts_to(receiver.apprise)) == {}
+        assert send_alert(ALERT, alerts_to(receiver.apprise)) == {}
     assert len(receiver.bodies) == 3
 
 
 @pytest.mark.parametrize("status", [302, 404, 429, 500])
 def test_what_a_receiver_answers_is_reported_and_no_redirect_followed(status: int) -> None:
     with http_receiver(*[status] * 4) as receiver:
-        assert send(ALERT, alerts_to(receiver.apprise)) == {"json (1)": f"HTTP {status}"}
+        assert send_alert(ALERT, alerts_to(receiver.apprise)) == {"json (1)": f"HTTP {status}"}
     assert len(receiver.bodies) == 1 + targets.RETRIES
 
 
@@ -91,7 +91,7 @@ def test_targets_that_hang_or_reject_keep_nobody_waiting(monkeypatch: pytest.Mon
     rejected = f"json://127.0.0.1:{free_port()}/planted-secret"
     with http_receiver(None, None) as hanging, smtp_server(inbox) as port:
         urls = hanging.apprise, rejected, "nothing://planted-secret", mail(port)
-        unsent = send(ALERT, alerts_to(*urls))
+        unsent = send_alert(ALERT, alerts_to(*urls))
     assert list(unsent) == ["json (1)", "json (2)", "nothing (3)"]
     assert unsent["json (1)"] == "no answer within 3 s"
     assert "Connection error" in unsent["json (2)"]
@@ -103,7 +103,7 @@ def test_targets_that_hang_or_reject_keep_nobody_waiting(monkeypatch: pytest.Mon
 def test_e_mail_without_tls() -> None:
     inbox = Inbox()
     with smtp_server(inbox) as port:
-        assert send(ALERT, alerts_to(mail(port))) == {}
+        assert send_alert(ALERT, alerts_to(mail(port))) == {}
     (message,) = inbox.messages
     assert message["Subject"] == TITLE
     assert "taxi@example.com" in message["From"]
@@ -122,8 +122,8 @@ def test_e_mail_over_tls_with_login(mode: str, server_tls: ssl.SSLContext) -> No
         how["auth_require_tls"] = False
     with smtp_server(inbox, auth_required=True, **how) as port:
         url = mail(port, "mailtos", more=f"&mode={mode}")
-        assert send(ALERT, alerts_to(url)) == {}
-        wrong = send(ALERT, alerts_to(url.replace(PASSWORD, "planted-other")))
+        assert send_alert(ALERT, alerts_to(url)) == {}
+        wrong = send_alert(ALERT, alerts_to(url.replace(PASSWORD, "planted-other")))
     assert list(wrong) == ["mailtos (1)"]
     assert "planted" not in str(wrong)
     assert len(inbox.messages) == 1
@@ -135,7 +135,7 @@ def test_a_certificate_that_is_not_trusted_is_rejected(
     monkeypatch.delenv("SSL_CERT_FILE")
     inbox = Inbox()
     with smtp_server(inbox, tls_context=server_tls) as port:
-        unsent = send(ALERT, alerts_to(mail(port, "mailtos", more="&mode=starttls")))
+        unsent = send_alert(ALERT, alerts_to(mail(port, "mailtos", more="&mode=starttls")))
     assert list(unsent) == ["mailtos (1)"]
     assert inbox.messages == []
 
@@ -143,7 +143,7 @@ def test_a_certificate_that_is_not_trusted_is_rejected(
 def test_a_server_without_starttls_gets_neither_password_nor_message() -> None:
     inbox = Inbox()
     with smtp_server(inbox, auth_require_tls=False) as port:
-        unsent = send(ALERT, alerts_to(mail(port, "mailtos", more="&mode=starttls")))
+        unsent = send_alert(ALERT, alerts_to(mail(port, "mailtos", more="&mode=starttls")))
     assert list(unsent) == ["mailtos (1)"]
     assert inbox.logins == inbox.messages == []
 
@@ -151,7 +151,7 @@ def test_a_server_without_starttls_gets_neither_password_nor_message() -> None:
 def test_a_mail_that_is_deferred_is_sent_again_and_once() -> None:
     inbox = Inbox("451 greylisted")
     with smtp_server(inbox) as port:
-        assert send(ALERT, alerts_to(mail(port))) == {}
+        assert send_alert(ALERT, alerts_to(mail(port))) == {}
     assert len(inbox.messages) == 1
 
 
@@ -165,7 +165,7 @@ def test_a_target_that_answers_a_byte_at_a_time_leaves_nothing_behind(
         url = f"json://127.0.0.1:{port}/hook" if target == "json" else mail(port)
         before = set(psutil.Process().children(recursive=True))
         began = time.monotonic()
-        assert send(ALERT, alerts_to(url)) == {f"{target} (1)": "no answer within 0.5 s"}
+        assert send_alert(ALERT, alerts_to(url)) == {f"{target} (1)": "no answer within 0.5 s"}
         assert time.monotonic() - began < targets.START_SECONDS
         assert set(psutil.Process().children(recursive=True)) == before
 
@@ -175,7 +175,7 @@ def test_a_process_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(targets, "START_SECONDS", 0.0)
     with http_receiver(None) as hanging:
         monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")  # slower
-        unsent = send(ALERT, alerts_to(hanging.apprise))
+        unsent = send_alert(ALERT, alerts_to(hanging.apprise))
     assert unsent == {"json (1)": "no answer within 0.5 s"}
 
 
@@ -187,6 +187,6 @@ def test_secrets_are_not_on_the_command_line() -> None:
         patch.setattr(
             targets.subprocess, "run", lambda *a, **k: seen.extend(a[0]) or original(*a, **k)
         )
-        send(ALERT, alerts_to(hanging.apprise))
+        send_alert(ALERT, alerts_to(hanging.apprise))
     assert seen
     assert "planted-secret" not in " ".join(seen)

@@ -14,8 +14,8 @@ from google.api_core.exceptions import BadRequest, Forbidden, NotFound, Precondi
 from google.cloud import bigquery
 
 from taxi_assets.defs.io_managers import bigquery as module
-from taxi_assets.defs.io_managers.bigquery import BigQueryIOManager
-from taxi_assets.defs.io_managers.bigquery_table import schema_of
+from taxi_assets.defs.io_managers.bigquery import BigQueryTripsIOManager
+from taxi_assets.defs.io_managers.bigquery_table import build_table_schema
 from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.errors import StoreError, UnavailableError, is_transient
@@ -85,14 +85,14 @@ def store(lake: Lake, *days: date, rows: int = 10, log: Log | None = None) -> di
     """Store days; what is recorded of each."""
     own = replace(lake, root=f"{lake.root}/{rows}", bucket=f"{lake.bucket}/{rows}")
     slices = {day: a_day(own, day, rows) for day in days}
-    manager = BigQueryIOManager({"green": GREEN}, BigQueryResource())
+    manager = BigQueryTripsIOManager({"green": GREEN}, BigQueryResource())
     stored = manager.store(GREEN, slices, log or Log())
     return {day: record.metadata for day, record in stored}
 
 
 def rows_of(client: bigquery.Client, *days: date) -> list[int]:
     assert f"{client.project}.{DATASET}" == BigQueryResource().dataset
-    manager = BigQueryIOManager({"green": GREEN}, BigQueryResource())
+    manager = BigQueryTripsIOManager({"green": GREEN}, BigQueryResource())
     found = manager.read_totals(GREEN, list(days), Log())
     return [found.get(day, (0, 0.0))[0] for day in days]
 
@@ -100,7 +100,7 @@ def rows_of(client: bigquery.Client, *days: date) -> list[int]:
 def make(client: bigquery.Client, **changes: Any) -> bigquery.Table:
     """A table of a person's own making, as ours would be but for `changes`."""
     client.create_dataset(DATASET, exists_ok=True)
-    schema = [*schema_of(GREEN), bigquery.SchemaField(GREEN.day_column, "DATE")]
+    schema = [*build_table_schema(GREEN), bigquery.SchemaField(GREEN.day_column, "DATE")]
     table = bigquery.Table(f"{client.project}.{TABLE}", schema=changes.pop("schema", schema))
     table.time_partitioning = bigquery.TimePartitioning(field=GREEN.day_column)
     for name, value in changes.items():
@@ -139,7 +139,7 @@ def test_nothing_after_the_commit_fails_a_run(
     google.add(on, act, times=99, status=status)
     log = Log()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "COSMETIC_SECONDS", 0.5)
+        patch.setattr(module, "LABEL_SECONDS", 0.5)
         recorded = store(lake, DAY, log=log)
     google.clear()
     assert recorded[DAY]["rows"] == 10
@@ -169,7 +169,7 @@ def test_a_persons_own_table_keeps_what_is_theirs(
     tags = bigquery.PolicyTagList(
         [f"projects/{client.project}/locations/us/taxonomies/1/policyTags/2"]
     )
-    *columns, total = [*schema_of(GREEN), bigquery.SchemaField(GREEN.day_column, "DATE")]
+    *columns, total = [*build_table_schema(GREEN), bigquery.SchemaField(GREEN.day_column, "DATE")]
     upper = bigquery.SchemaField(columns[0].name.upper(), columns[0].field_type, policy_tags=tags)
     remark = bigquery.SchemaField("remark", "STRING", description="ours")
     # Two columns that our schema got since are not there yet.
@@ -199,7 +199,7 @@ def test_a_persons_own_table_keeps_what_is_theirs(
 
 
 ANOTHER_DAY = bigquery.SchemaField("loaded_on", "DATE")
-WHOLE = [*schema_of(GREEN), bigquery.SchemaField(GREEN.day_column, "DATE")]
+WHOLE = [*build_table_schema(GREEN), bigquery.SchemaField(GREEN.day_column, "DATE")]
 
 
 def changed(name: str, kind: str | None = None, mode: str = "NULLABLE") -> dict[str, Any]:

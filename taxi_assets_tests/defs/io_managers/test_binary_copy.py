@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from psycopg.pq import TransactionStatus
 
-from taxi_assets.defs.io_managers.binary_copy import BATCH_ROWS, copy_rows
+from taxi_assets.defs.io_managers.binary_copy import BATCH_ROWS, copy_rows_binary
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets_tests import stores
 
@@ -80,7 +80,7 @@ def test_every_value_arrives_in_its_column_and_in_order(
     with monkeypatch.context() as patch:
         patch.setenv("PGCLIENTENCODING", "LATIN1")  # as a user's environment may have it
         with PostgresResource().connect() as connection, connection.cursor() as cursor:
-            copied = copy_rows(cursor, target, SCHEMA, tables)
+            copied = copy_rows_binary(cursor, target, SCHEMA, tables)
             connection.commit()
     expected = pa.concat_tables(tables)
     assert copied == expected.num_rows
@@ -89,7 +89,7 @@ def test_every_value_arrives_in_its_column_and_in_order(
 
 def test_nothing_is_a_copy_too(target: str) -> None:
     with PostgresResource().connect() as connection, connection.cursor() as cursor:
-        assert copy_rows(cursor, target, SCHEMA, []) == 0
+        assert copy_rows_binary(cursor, target, SCHEMA, []) == 0
         connection.commit()
     assert found(target).num_rows == 0
 
@@ -101,7 +101,7 @@ def test_what_breaks_in_the_source_is_raised_as_it_is_and_leaves_nothing(target:
 
     with PostgresResource().connect() as connection, connection.cursor() as cursor:
         with pytest.raises(PermissionError, match="the second day"):
-            copy_rows(cursor, target, SCHEMA, tables())
+            copy_rows_binary(cursor, target, SCHEMA, tables())
         connection.rollback()
         cursor.execute(f"SELECT count(*) FROM {target}")
         assert cursor.fetchone() == (0,)
@@ -114,7 +114,7 @@ def test_what_the_server_refuses_is_the_servers_error(target: str) -> None:
         connection.cursor() as cursor,
         pytest.raises(psycopg.errors.UndefinedColumn, match="nowhere"),
     ):
-        copy_rows(cursor, target, without.schema, [without])
+        copy_rows_binary(cursor, target, without.schema, [without])
 
 
 class Cancelled(BaseException):
@@ -130,7 +130,7 @@ def test_a_signal_in_the_middle_ends_the_copy_and_is_what_is_raised(target: str)
         with PostgresResource().connect() as connection, connection.cursor() as cursor:
             signal.setitimer(signal.ITIMER_REAL, 0.3)
             with pytest.raises(Cancelled):
-                copy_rows(cursor, target, SCHEMA, itertools.repeat(rows(600)))
+                copy_rows_binary(cursor, target, SCHEMA, itertools.repeat(rows(600)))
             # Either way nothing of it can be committed.
             failed = connection.info.transaction_status == TransactionStatus.INERROR
             assert connection.closed or failed

@@ -20,39 +20,39 @@ import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 import pytest
 
-from taxi_assets.dagster_internals.partition_records import DayRecord
+from taxi_assets.dagster_internals.partition_records import PartitionRecord
 from taxi_assets.definitions import build_defs
-from taxi_assets.defs.io_managers.frame import FrameIOManager
-from taxi_assets.defs.io_managers.lake_parquet import LakeParquetIOManager
+from taxi_assets.defs.io_managers.frame import CleanedTripsIOManager
+from taxi_assets.defs.io_managers.lake_parquet import LakeTripsIOManager
 from taxi_assets.defs.io_managers.monthly_report import MonthlyReportIOManager
 from taxi_assets.defs.io_managers.partition_data import (
     CLEANED,
-    CleanedDay,
+    CleanedPartition,
     Label,
-    RawSlice,
-    open_trips,
+    RawPartition,
+    open_stored_trips,
 )
 from taxi_assets.defs.io_managers.raw_trips import RawTripsIOManager, file_rows
-from taxi_assets.defs.io_managers.sealed_objects import open_zstd, seal_zstd
+from taxi_assets.defs.io_managers.sealed_objects import open_sealed_zstd, write_sealed_zstd
 from taxi_assets.defs.month_split import split_month
-from taxi_assets.defs.monthly_report import month_figures
+from taxi_assets.defs.monthly_report import compute_month_figures
 from taxi_assets.defs.resources.lake import (
     Lake,
     LakeResource,
-    cleaned_key,
-    outside_key,
-    raw_key,
-    report_key,
-    trips_key,
-    unreadable_key,
+    build_cleaned_key,
+    build_outside_key,
+    build_raw_key,
+    build_report_key,
+    build_trips_key,
+    build_unreadable_key,
 )
-from taxi_assets.errors import DayRefusedError, StoreError, is_transient
-from taxi_assets.lazy_partitions import Days
-from taxi_assets.local.server import pick_port
+from taxi_assets.errors import PartitionRejectedError, StoreError, is_transient
+from taxi_assets.lazy_partitions import LazyPartitions
+from taxi_assets.local.server import pick_free_port
 from taxi_assets.report.day_picture import Figures
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.trips.clean import clean, to_table, total_of
-from taxi_assets.trips.profile import profile
+from taxi_assets.trips.clean import clean_partition, convert_to_table, sum_total_amount
+from taxi_assets.trips.profile import profile_partition
 from taxi_assets_tests import stores
 from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
 from taxi_assets_tests.gcs_server import gcs_server
@@ -74,7 +74,7 @@ class Place:
     lake: Lake
     asset: str
     key: Callable[[date], str]
-    open_day: Callable[[date], object]
+    read_partition: Callable[[date], object]
 
     def path(self, day: date = BAD) -> Path:
         return Path(self.lake.root, self.key(day))
@@ -91,23 +91,27 @@ def load_raw(folder: Path, resource: LakeResource, ending: str) -> RawTripsIOMan
         path.write_bytes(HEADER + b"\n".join([*lines, row("2021-01-31 08:00:00"), b""]))
     manager = RawTripsIOManager(SERVICES, resource)
     split = split_month(raw_month(path, days=DAYS), LOG.info)
-    list(manager.store(YELLOW, [(split, Days(DAYS, lambda _: DayRecord({})))], LOG))
+    list(manager.store(YELLOW, [(split, LazyPartitions(DAYS, lambda _: PartitionRecord({})))], LOG))
     return manager
 
 
-def load_lake(raw: RawTripsIOManager, resource: LakeResource) -> LakeParquetIOManager:
+def load_lake(raw: RawTripsIOManager, resource: LakeResource) -> LakeTripsIOManager:
     """The same days cleaned, and copied into the lake's own folder."""
 
-    def cleaned(raw_slice: RawSlice) -> CleanedDay:
-        done = clean(raw_slice.content, YELLOW, ())
-        table = to_table(done.frame, YELLOW)
-        figures = Figures(profile(table, YELLOW), done.dropped, total_of(table))
-        return CleanedDay(table, figures, (), raw_slice.origin, DayRecord({}), 0)
+    def cleaned(raw_slice: RawPartition) -> CleanedPartition:
+        done = clean_partition(raw_slice.content, YELLOW, ())
+        table = convert_to_table(done.frame, YELLOW)
+        figures = Figures(profile_partition(table, YELLOW), done.dropped, sum_total_amount(table))
+        return CleanedPartition(table, figures, (), raw_slice.origin, PartitionRecord({}), 0)
 
-    frames = FrameIOManager(SERVICES, resource)
-    list(frames.store(YELLOW, Days(DAYS, lambda day: cleaned(raw.open_day(YELLOW, day))), LOG))
-    lake = LakeParquetIOManager(SERVICES, resource)
-    list(lake.store(YELLOW, {day: frames.open_day(YELLOW, day) for day in DAYS}, LOG))
+    frames = CleanedTripsIOManager(SERVICES, resource)
+    list(
+        frames.store(
+            YELLOW, LazyPartitions(DAYS, lambda day: cleaned(raw.read_partition(YELLOW, day))), LOG
+        )
+    )
+    lake = LakeTripsIOManager(SERVICES, resource)
+    list(lake.store(YELLOW, {day: frames.read_partition(YELLOW, day) for day in DAYS}, LOG))
     return lake
 
 
@@ -128,29 +132,29 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, resource: LakeResource
         return Place(
             lake,
             "raw_trips",
-            lambda day: raw_key(YELLOW, day, kind),
-            lambda day: raw.open_day(YELLOW, day),
+            lambda day: build_raw_key(YELLOW, day, kind),
+            lambda day: raw.read_partition(YELLOW, day),
         )
     stored = load_lake(raw, resource)
     if request.param == "cleaned":
-        frames = FrameIOManager(SERVICES, resource)
+        frames = CleanedTripsIOManager(SERVICES, resource)
         return Place(
             lake,
             CLEANED,
-            lambda day: cleaned_key(YELLOW, day),
-            lambda day: frames.open_day(YELLOW, day),
+            lambda day: build_cleaned_key(YELLOW, day),
+            lambda day: frames.read_partition(YELLOW, day),
         )
     return Place(
         lake,
         "gcs_trips",
-        lambda day: trips_key(YELLOW, day, "hive"),
-        lambda day: stored.open_day(YELLOW, day),
+        lambda day: build_trips_key(YELLOW, day, "hive"),
+        lambda day: stored.read_partition(YELLOW, day),
     )
 
 
 def rejected(place: Place) -> str:
     """Why the second day is rejected; the others are opened."""
-    days = Days(DAYS, place.open_day)
+    days = LazyPartitions(DAYS, place.read_partition)
     assert [day for day, _ in days] == [DAYS[0], DAYS[2]]
     assert list(days.refused) == [BAD]
     message = str(days.refused[BAD])
@@ -227,7 +231,7 @@ def of_another_day(place: Place) -> None:
 def test_a_damaged_object_rejects_its_day_alone(
     damage: Callable[[Place], None], said: str, place: Place
 ) -> None:
-    assert [day for day, _ in Days(DAYS, place.open_day)] == DAYS
+    assert [day for day, _ in LazyPartitions(DAYS, place.read_partition)] == DAYS
     damage(place)
     assert re.search(said, rejected(place))
 
@@ -260,17 +264,19 @@ def test_an_object_of_another_service_or_asset_is_not_taken_for_a_day(
     raw = load_raw(tmp_path, resource, "parquet")
     load_lake(raw, resource)
     lake = resource.lake
-    lake.copy(raw_key(YELLOW, BAD, "parquet"), cleaned_key(YELLOW, BAD))
-    lake.copy(cleaned_key(YELLOW, DAYS[0]), raw_key(YELLOW, DAYS[0], "parquet"))
-    lake.copy(cleaned_key(YELLOW, DAYS[0]), cleaned_key(GREEN, DAYS[0]))
-    frames = FrameIOManager(SERVICES, resource)
-    for open_day, service, day, holds in (
-        (frames.open_day, YELLOW, BAD, f"yellow/raw_trips {BAD}"),
-        (raw.open_day, YELLOW, DAYS[0], f"yellow/cleaned_trips {DAYS[0]}"),
-        (frames.open_day, GREEN, DAYS[0], f"yellow/cleaned_trips {DAYS[0]}"),
+    lake.copy(build_raw_key(YELLOW, BAD, "parquet"), build_cleaned_key(YELLOW, BAD))
+    lake.copy(build_cleaned_key(YELLOW, DAYS[0]), build_raw_key(YELLOW, DAYS[0], "parquet"))
+    lake.copy(build_cleaned_key(YELLOW, DAYS[0]), build_cleaned_key(GREEN, DAYS[0]))
+    frames = CleanedTripsIOManager(SERVICES, resource)
+    for read_partition, service, day, holds in (
+        (frames.read_partition, YELLOW, BAD, f"yellow/raw_trips {BAD}"),
+        (raw.read_partition, YELLOW, DAYS[0], f"yellow/cleaned_trips {DAYS[0]}"),
+        (frames.read_partition, GREEN, DAYS[0], f"yellow/cleaned_trips {DAYS[0]}"),
     ):
-        with pytest.raises(DayRefusedError, match=f"holds {holds}; materialize {service.name}/"):
-            open_day(service, day)
+        with pytest.raises(
+            PartitionRejectedError, match=f"holds {holds}; materialize {service.name}/"
+        ):
+            read_partition(service, day)
 
 
 def test_an_object_damaged_after_it_was_opened_is_not_read(
@@ -278,15 +284,17 @@ def test_an_object_damaged_after_it_was_opened_is_not_read(
 ) -> None:
     stored = load_lake(load_raw(tmp_path, resource, "csv"), resource)
     place = Place(
-        resource.lake, "gcs_trips", lambda day: trips_key(YELLOW, day, "hive"), lambda _: None
+        resource.lake, "gcs_trips", lambda day: build_trips_key(YELLOW, day, "hive"), lambda _: None
     )
-    trips = [stored.open_day(YELLOW, day) for day in DAYS[:2]]
+    trips = [stored.read_partition(YELLOW, day) for day in DAYS[:2]]
     flipped(place)
     assert trips[0].table().num_rows == 5
-    with pytest.raises(DayRefusedError, match=f"gcs_trips {BAD}: .* is damaged"):
+    with pytest.raises(PartitionRejectedError, match=f"gcs_trips {BAD}: .* is damaged"):
         trips[1].table(["total_amount"])
     place.path().unlink()
-    with pytest.raises(DayRefusedError, match=f"gcs_trips {BAD}: .* was deleted meanwhile; mat"):
+    with pytest.raises(
+        PartitionRejectedError, match=f"gcs_trips {BAD}: .* was deleted meanwhile; mat"
+    ):
         trips[1].table()
 
 
@@ -294,12 +302,12 @@ def test_a_lake_that_does_not_answer_rejects_no_day(monkeypatch: pytest.MonkeyPa
     filesystem = pa_fs.GcsFileSystem(
         anonymous=True,
         scheme="http",
-        endpoint_override=f"127.0.0.1:{pick_port(None)}",
+        endpoint_override=f"127.0.0.1:{pick_free_port(None)}",
         retry_time_limit=timedelta(seconds=1),
     )
     lake = Lake(filesystem, "taxi", "taxi", "hive")
     with pytest.raises(OSError, match="UNAVAILABLE") as raised:
-        open_trips(lake, cleaned_key(YELLOW, BAD), Label("yellow", CLEANED, str(BAD)))
+        open_stored_trips(lake, build_cleaned_key(YELLOW, BAD), Label("yellow", CLEANED, str(BAD)))
     assert is_transient(raised.value)
 
 
@@ -313,35 +321,39 @@ def test_on_gcs_a_damaged_object_rejects_its_day_alone(
         resource = LakeResource()
         raw = load_raw(tmp_path, resource, "csv")
         stored, lake = load_lake(raw, resource), resource.lake
-        for asset, key, open_day in (
-            ("raw_trips", raw_key(YELLOW, BAD), raw.open_day),
-            ("gcs_trips", trips_key(YELLOW, BAD, "hive"), stored.open_day),
+        for asset, key, read_partition in (
+            ("raw_trips", build_raw_key(YELLOW, BAD), raw.read_partition),
+            ("gcs_trips", build_trips_key(YELLOW, BAD, "hive"), stored.read_partition),
         ):
             content = lake.get(key)
             assert content is not None
             for damaged in (b"", content[:-1], content[:100].to_pybytes() + bytes(9) + content):
                 lake.put(key, damaged)
-                days = Days(DAYS, lambda day, open_day=open_day: open_day(YELLOW, day))
+                days = LazyPartitions(
+                    DAYS, lambda day, read_partition=read_partition: read_partition(YELLOW, day)
+                )
                 assert [day for day, _ in days] == [DAYS[0], DAYS[2]]
                 message = str(days.refused[BAD])
                 assert message.startswith(f"yellow/{asset} {BAD}: gs://taxi/{key} is ")
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
-@pytest.mark.parametrize("of_month", [outside_key, unreadable_key])
+@pytest.mark.parametrize("of_month", [build_outside_key, build_unreadable_key])
 def test_a_damaged_object_of_a_month_fails_its_report_and_names_the_fix(
     of_month: Callable[..., str], ending: str, tmp_path: Path, resource: LakeResource
 ) -> None:
     raw, lake = load_raw(tmp_path, resource, ending), resource.lake
     load_lake(raw, resource)
-    assert month_figures(lake, YELLOW, FEBRUARY).trips == 15
+    assert compute_month_figures(lake, YELLOW, FEBRUARY).trips == 15
     key = of_month(YELLOW, FEBRUARY, "csv.zst" if ending == "csv" else "parquet")
     path = Path(lake.root, key)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DayRefusedError, match=r"materialize yellow/raw_trips for 2021-02 again$"):
+    with pytest.raises(
+        PartitionRejectedError, match=r"materialize yellow/raw_trips for 2021-02 again$"
+    ):
         file_rows(lake, YELLOW, FEBRUARY)
-    with pytest.raises(DayRefusedError, match=re.escape(str(path))):
-        month_figures(lake, YELLOW, FEBRUARY)
+    with pytest.raises(PartitionRejectedError, match=re.escape(str(path))):
+        compute_month_figures(lake, YELLOW, FEBRUARY)
 
 
 def test_a_report_names_every_damaged_day_of_its_month(
@@ -349,9 +361,9 @@ def test_a_report_names_every_damaged_day_of_its_month(
 ) -> None:
     load_lake(load_raw(tmp_path, resource, "csv"), resource)
     for day in DAYS[1:]:
-        Path(resource.lake.root, trips_key(YELLOW, day, "hive")).write_bytes(b"")
+        Path(resource.lake.root, build_trips_key(YELLOW, day, "hive")).write_bytes(b"")
     with pytest.raises(StoreError) as raised:
-        month_figures(resource.lake, YELLOW, FEBRUARY)
+        compute_month_figures(resource.lake, YELLOW, FEBRUARY)
     for day in DAYS[1:]:
         assert f"materialize yellow/gcs_trips for {day} again" in str(raised.value)
 
@@ -360,7 +372,7 @@ def test_a_damaged_day_is_left_out_where_stores_are_compared(
     tmp_path: Path, resource: LakeResource, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager = load_lake(load_raw(tmp_path, resource, "csv"), resource)
-    path = Path(resource.lake.root, trips_key(YELLOW, BAD, "hive"))
+    path = Path(resource.lake.root, build_trips_key(YELLOW, BAD, "hive"))
     path.write_bytes(path.read_bytes()[:-1])
     with caplog.at_level(ERROR):
         found = manager.read_totals(YELLOW, [*DAYS, date(2021, 2, 6)], LOG)
@@ -373,18 +385,18 @@ def test_a_damaged_day_is_left_out_where_stores_are_compared(
 def test_a_damaged_object_is_not_copied(tmp_path: Path, resource: LakeResource) -> None:
     raw = load_raw(tmp_path, resource, "csv")
     stored = load_lake(raw, resource)
-    frames = FrameIOManager(SERVICES, resource)
-    path = Path(resource.lake.root, cleaned_key(YELLOW, BAD))
-    target = Path(resource.lake.root, trips_key(YELLOW, BAD, "hive"))
+    frames = CleanedTripsIOManager(SERVICES, resource)
+    path = Path(resource.lake.root, build_cleaned_key(YELLOW, BAD))
+    target = Path(resource.lake.root, build_trips_key(YELLOW, BAD, "hive"))
     before = target.read_bytes()
-    trips = {day: frames.open_day(YELLOW, day) for day in DAYS}
+    trips = {day: frames.read_partition(YELLOW, day) for day in DAYS}
     content = bytearray(path.read_bytes())
     content[200] ^= 1
     path.write_bytes(content)
     outcomes = dict(stored.store(YELLOW, trips, LOG))
-    assert isinstance(outcomes[BAD], DayRefusedError)
+    assert isinstance(outcomes[BAD], PartitionRejectedError)
     assert re.search(f"cleaned_trips {BAD}: .* is damaged", str(outcomes[BAD]))
-    assert [day for day in DAYS if isinstance(outcomes[day], DayRecord)] == [DAYS[0], DAYS[2]]
+    assert [day for day in DAYS if isinstance(outcomes[day], PartitionRecord)] == [DAYS[0], DAYS[2]]
     assert target.read_bytes() == before
 
 
@@ -407,11 +419,13 @@ def test_a_report_that_is_no_text_is_named(resource: LakeResource) -> None:
     manager = MonthlyReportIOManager(SERVICES, resource)
     with pytest.raises(StoreError, match="is not there: materialize yellow/monthly_report"):
         manager.load_input(context)
-    path = Path(resource.lake.root, report_key(YELLOW, FEBRUARY, "html"))
-    resource.lake.put(report_key(YELLOW, FEBRUARY, "html"), "<p>Café".encode())
+    path = Path(resource.lake.root, build_report_key(YELLOW, FEBRUARY, "html"))
+    resource.lake.put(build_report_key(YELLOW, FEBRUARY, "html"), "<p>Café".encode())
     assert manager.load_input(context) == "<p>Café"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DayRefusedError, match=r"monthly_report 2021-02: .* cannot be read: .utf-8"):
+    with pytest.raises(
+        PartitionRejectedError, match=r"monthly_report 2021-02: .* cannot be read: .utf-8"
+    ):
         manager.load_input(context)
 
 
@@ -435,9 +449,9 @@ def test_a_damaged_object_stops_no_other_day_of_a_run(
     assert runs.run("green", days[0], days[-1]).success
     before = stores.store_totals(GREEN)
     keys = {
-        "raw_trips": raw_key(GREEN, BAD),
-        "cleaned_trips": cleaned_key(GREEN, BAD),
-        "gcs_trips": trips_key(GREEN, BAD, "hive"),
+        "raw_trips": build_raw_key(GREEN, BAD),
+        "cleaned_trips": build_cleaned_key(GREEN, BAD),
+        "gcs_trips": build_trips_key(GREEN, BAD, "hive"),
     }
     job = build_defs().resolve_job_def("green_daily")
     for asset, downstream in DOWNSTREAM.items():
@@ -476,13 +490,13 @@ def test_lines_that_unpack_to_more_than_fit_in_memory_reject_their_day_alone(
     tmp_path: Path, resource: LakeResource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = load_raw(tmp_path, resource, "csv")
-    path = Path(resource.lake.root, raw_key(YELLOW, BAD))
+    path = Path(resource.lake.root, build_raw_key(YELLOW, BAD))
     lines = pa.Codec("zstd").compress(HEADER + row(f"{BAD} 08:00:00") * 100_000, asbytes=True)
-    facts, _ = open_zstd(pa.py_buffer(path.read_bytes()))
-    path.write_bytes(seal_zstd(facts, lines))
+    facts, _ = open_sealed_zstd(pa.py_buffer(path.read_bytes()))
+    path.write_bytes(write_sealed_zstd(facts, lines))
     assert path.stat().st_size < 20_000
     monkeypatch.setenv("TAXI_MAX_DAY_BYTES", "1000000")
-    days = Days(DAYS, lambda day: raw.open_day(YELLOW, day))
+    days = LazyPartitions(DAYS, lambda day: raw.read_partition(YELLOW, day))
     assert [day for day, _ in days] == [DAYS[0], DAYS[2]]
     assert "unpacks to over 1,000,000 bytes (TAXI_MAX_DAY_BYTES)" in str(days.refused[BAD])
 
@@ -491,7 +505,7 @@ def test_rows_that_unpack_to_more_than_fit_in_memory_reject_their_day_alone(
     tmp_path: Path, resource: LakeResource
 ) -> None:
     raw = load_raw(tmp_path, resource, "parquet")
-    path = Path(resource.lake.root, raw_key(YELLOW, BAD, "parquet"))
+    path = Path(resource.lake.root, build_raw_key(YELLOW, BAD, "parquet"))
     # An object of version 1 had facts and no seal.
     facts = json.loads(pq.read_metadata(path).metadata[b"taxi_assets"])
     del facts["seal"], facts["sealed_by"]
@@ -503,6 +517,6 @@ def test_rows_that_unpack_to_more_than_fit_in_memory_reject_their_day_alone(
         writer.add_key_value_metadata({"taxi_assets": json.dumps(facts)})
         writer.write_table(pa.table([text.dictionary_decode()], schema=schema))
     assert path.stat().st_size < 200_000
-    days = Days(DAYS, lambda day: raw.open_day(YELLOW, day))
+    days = LazyPartitions(DAYS, lambda day: raw.read_partition(YELLOW, day))
     assert [day for day, _ in days] == [DAYS[0], DAYS[2]]
     assert "is no day of trips: 60,000 rows of text unpack to" in str(days.refused[BAD])

@@ -14,7 +14,7 @@ import pytest
 
 from taxi_assets.definitions import build_defs
 from taxi_assets.defs.io_managers.loaded_days import DailyFrames, DailyTables, as_annotated
-from taxi_assets.errors import DayNotStoredError, DayRefusedError, TerminalError
+from taxi_assets.errors import PartitionNotStoredError, PartitionRejectedError, TerminalError
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.defs.jobs.test_daily import FIVE, trip, write_month
@@ -113,15 +113,17 @@ def test_every_asset_loads_in_a_notebook(tmp_path: Path, monkeypatch: pytest.Mon
         both = loader.load_asset_value(["green", "bigquery_trips"], partition_key_range=ranged)
         assert {day: len(frame) for day, frame in both.items()} == {DAYS[0]: 2, DAYS[1]: 1}
         for name in FIVE:
-            with pytest.raises(DayNotStoredError, match=f"materialize green/{name} for that day"):
+            with pytest.raises(
+                PartitionNotStoredError, match=f"materialize green/{name} for that day"
+            ):
                 load(name, "2021-01-07")
         write_month(tmp_path, GREEN, "2021-01", [trip(str(DAYS[0]), "abc")])  # type: ignore[arg-type]
         assert not runs.run("green", str(DAYS[0])).success
         for name in FIVE[1:]:
-            with pytest.raises(DayRefusedError, match="rejected it in run"):
+            with pytest.raises(PartitionRejectedError, match="rejected it in run"):
                 load(name)
         assert len(load("raw_trips")) == 1
         stores.drop_tables()
         for name in ("postgres_trips", "bigquery_trips"):
-            with pytest.raises(DayNotStoredError, match=f"materialize green/{name}"):
+            with pytest.raises(PartitionNotStoredError, match=f"materialize green/{name}"):
                 load(name, str(DAYS[1]))

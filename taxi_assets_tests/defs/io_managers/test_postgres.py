@@ -13,23 +13,27 @@ import pyarrow as pa
 import pyarrow.fs as pa_fs
 import pytest
 
-from taxi_assets.date_ranges import Window
+from taxi_assets.date_ranges import DateRange
 from taxi_assets.defs.io_managers.partition_data import (
     CLEANED,
     Label,
-    TripsSlice,
-    encode,
-    open_trips,
+    StoredTrips,
+    encode_trips,
+    open_stored_trips,
 )
-from taxi_assets.defs.io_managers.postgres import PostgresIOManager, delete_window
-from taxi_assets.defs.io_managers.postgres_table import ensure_table, sql, trips_table
+from taxi_assets.defs.io_managers.postgres import PostgresTripsIOManager, delete_date_range
+from taxi_assets.defs.io_managers.postgres_table import (
+    build_trips_table,
+    compile_sql,
+    ensure_table_exists,
+)
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.errors import StoreError
-from taxi_assets.local.process import until
+from taxi_assets.local.process import wait_until
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.trips.clean import to_frame, total_of
+from taxi_assets.trips.clean import convert_to_frame, sum_total_amount
 from taxi_assets_tests import stores
 
 GREEN = SERVICES["green"]
@@ -63,7 +67,7 @@ def lake(tmp_path: Path) -> Lake:
     return Lake(pa_fs.LocalFileSystem(), str(tmp_path), "test", "hive")
 
 
-def a_day(lake: Lake, day: date, rows: int, amount: float = 1.0) -> TripsSlice:
+def a_day(lake: Lake, day: date, rows: int, amount: float = 1.0) -> StoredTrips:
     """A stored day with that many trips."""
     start = np.datetime64(datetime.combine(day, datetime.min.time()), "us")
     seconds = np.linspace(0, 86_399, rows).astype("timedelta64[s]")
@@ -77,23 +81,26 @@ def a_day(lake: Lake, day: date, rows: int, amount: float = 1.0) -> TripsSlice:
         for column in GREEN.columns
     }
     table = pa.table(columns, schema=GREEN.arrow_schema)
-    lake.put(f"{day}.parquet", encode(table, {"total_amount": total_of(table), "url": "a test"}))
-    found = open_trips(lake, f"{day}.parquet", Label(GREEN.name, CLEANED, str(day)))
+    lake.put(
+        f"{day}.parquet",
+        encode_trips(table, {"total_amount": sum_total_amount(table), "url": "a test"}),
+    )
+    found = open_stored_trips(lake, f"{day}.parquet", Label(GREEN.name, CLEANED, str(day)))
     assert found is not None
     return found
 
 
 def store(
-    *days: TripsSlice, names: list[date], service: Service = GREEN, log: Log | None = None
+    *days: StoredTrips, names: list[date], service: Service = GREEN, log: Log | None = None
 ) -> None:
-    manager = PostgresIOManager({service.name: service}, PostgresResource())
+    manager = PostgresTripsIOManager({service.name: service}, PostgresResource())
     list(manager.store(service, dict(zip(names, days, strict=True)), log or Log()))
 
 
 def totals(days: list[date], schema: str) -> dict[date, tuple[int, float]]:
     resource = PostgresResource()
     assert resource.schema_name() == schema
-    manager = PostgresIOManager({"green": GREEN}, resource)
+    manager = PostgresTripsIOManager({"green": GREEN}, resource)
     return dict(manager.read_totals(GREEN, days, Log()))
 
 
@@ -130,12 +137,14 @@ def test_the_delete_touches_only_its_window_in_a_table_of_a_year(schema: str, la
     months = [date(2021, month, 1) for month in range(1, 13)]
     days = [month + timedelta(n) for month in months for n in range(0, 28, 3)]
     store(*(a_day(lake, day, 2_000) for day in days), names=days)
-    window = Window.of_day(date(2021, 6, 10))
-    table = trips_table(GREEN, schema)
+    window = DateRange.of_day(date(2021, 6, 10))
+    table = build_trips_table(GREEN, schema)
     with PostgresResource().connect() as connection, connection.cursor() as cursor:
         # What a table of real size makes the planner choose by itself.
         cursor.execute("SET enable_seqscan = off")
-        cursor.execute("EXPLAIN (ANALYZE, COSTS OFF) " + sql(delete_window(table, GREEN, window)))
+        cursor.execute(
+            "EXPLAIN (ANALYZE, COSTS OFF) " + compile_sql(delete_date_range(table, GREEN, window))
+        )
         plan = "\n".join(row[0] for row in cursor.fetchall())
     assert "green_cab_data_2021_06" in plan
     for month in (1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12):
@@ -189,9 +198,9 @@ def test_two_services_make_their_schema_at_once(schema: str, lake: Lake) -> None
     trips = a_day(lake, day, 100)
     with ThreadPoolExecutor() as pool:
         with PostgresResource().connect() as connection, connection.cursor() as cursor:
-            ensure_table(cursor, trips_table(yellow, schema), yellow)
+            ensure_table_exists(cursor, build_trips_table(yellow, schema), yellow)
             written = pool.submit(store, trips, names=[day])
-            assert until(waits_for_a_lock, 60)
+            assert wait_until(waits_for_a_lock, 60)
             connection.commit()
         written.result()
     assert totals([day], schema) == {day: (100, 100.0)}
@@ -207,7 +216,7 @@ def test_a_month_is_waited_for_after_another_was_swapped(schema: str, lake: Lake
                 f"LOCK TABLE {schema}.green_cab_data_2021_02 IN SHARE UPDATE EXCLUSIVE MODE"
             )
             written = pool.submit(store, *trips, names=days)
-            assert until(waits_for_a_lock, 60)
+            assert wait_until(waits_for_a_lock, 60)
             with pytest.raises(TimeoutError):
                 written.result(timeout=1)
         written.result()
@@ -262,9 +271,9 @@ def test_a_table_of_another_type_is_refused(schema: str, lake: Lake) -> None:
 def test_a_stored_day_is_loaded_as_the_typed_frame(schema: str, lake: Lake) -> None:
     day = date(2021, 1, 5)
     store(a_day(lake, day, 10), names=[day])
-    manager = PostgresIOManager({"green": GREEN}, PostgresResource())
-    table = manager.open_day(GREEN, day)
+    manager = PostgresTripsIOManager({"green": GREEN}, PostgresResource())
+    table = manager.read_partition(GREEN, day)
     assert table is not None
-    frame = to_frame(table)
+    frame = convert_to_frame(table)
     assert {name: str(dtype) for name, dtype in frame.dtypes.items()} == GREEN.pandas_types
     assert len(frame) == 10

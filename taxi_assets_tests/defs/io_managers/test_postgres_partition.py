@@ -9,11 +9,11 @@ from datetime import date, timedelta
 import psycopg
 import pytest
 
-from taxi_assets.defs.io_managers.postgres import PostgresIOManager
+from taxi_assets.defs.io_managers.postgres import PostgresTripsIOManager
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.defs.resources.postgres import PostgresResource
-from taxi_assets.errors import DayRefusedError, StoreError
-from taxi_assets.local.process import until
+from taxi_assets.errors import PartitionRejectedError, StoreError
+from taxi_assets.local.process import wait_until
 from taxi_assets_tests import stores
 from taxi_assets_tests.defs.io_managers.test_postgres import (
     GREEN,
@@ -327,12 +327,12 @@ def test_a_constraint_of_a_persons_own_rejects_the_day_that_breaks_it(
 ) -> None:
     store(a_day(lake, DAY, 10), names=[DAY])
     execute(f"ALTER TABLE {PARENT} ADD CONSTRAINT own CHECK (total_amount < 5) NOT VALID")
-    manager = PostgresIOManager({GREEN.name: GREEN}, PostgresResource())
+    manager = PostgresTripsIOManager({GREEN.name: GREEN}, PostgresResource())
     days = {DAY: a_day(lake, DAY, 10, 7.0), NEXT: a_day(lake, NEXT, 10, 3.0)}
     outcomes = dict(manager.store(GREEN, days, Log()))
-    assert isinstance(outcomes[DAY], DayRefusedError)
+    assert isinstance(outcomes[DAY], PartitionRejectedError)
     assert 'violates check constraint "own"' in str(outcomes[DAY])
-    assert not isinstance(outcomes[NEXT], DayRefusedError)
+    assert not isinstance(outcomes[NEXT], PartitionRejectedError)
     assert totals([DAY, NEXT], schema) == {DAY: (10, 10.0), NEXT: (10, 30.0)}
 
 
@@ -351,7 +351,7 @@ def test_no_isolation_of_a_role_doubles_a_day(isolation: str, schema: str, lake:
             )
             run.start()
             waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-            assert until(lambda: execute(waits) == [(1,)], 10)
+            assert wait_until(lambda: execute(waits) == [(1,)], 10)
             other.execute(f"INSERT INTO {partition} SELECT * FROM {partition}")
             pickup = "lpep_pickup_datetime"
             other.execute(f"UPDATE {partition} SET {pickup} = {pickup} + interval '1 day'")

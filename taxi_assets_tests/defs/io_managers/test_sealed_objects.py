@@ -20,22 +20,22 @@ import pyarrow.parquet as pq
 import pytest
 import zstandard
 
-from taxi_assets.defs.io_managers.partition_data import encode
+from taxi_assets.defs.io_managers.partition_data import encode_trips
 from taxi_assets.defs.io_managers.sealed_objects import (
     FACTS,
     SEAL,
     DamagedError,
     SealedParquetWriter,
-    open_footer,
     open_parquet,
-    open_zstd,
-    seal_zstd,
-    verify_stream,
+    open_sealed_footer,
+    open_sealed_zstd,
+    verify_sealed_stream,
+    write_sealed_zstd,
 )
 from taxi_assets.tlc.raw_month import CODEC
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.trips.clean import to_table
-from taxi_assets.trips.profile import profile
+from taxi_assets.trips.clean import convert_to_table
+from taxi_assets.trips.profile import profile_partition
 from taxi_assets_tests.trips.test_profile import frame
 
 YELLOW = SERVICES["yellow"]
@@ -47,9 +47,12 @@ ROUNDS = 3
 
 def cleaned() -> bytes:
     """A cleaned object with dictionaries, nulls, statistics and a profile in its facts."""
-    table = to_table(frame(60), YELLOW)
-    facts = FACTS_OF_DAY | {"profile": profile(table, YELLOW).facts(), "total_amount": 12.5}
-    return encode(table, facts).to_pybytes()
+    table = convert_to_table(frame(60), YELLOW)
+    facts = FACTS_OF_DAY | {
+        "profile": profile_partition(table, YELLOW).facts(),
+        "total_amount": 12.5,
+    }
+    return encode_trips(table, facts).to_pybytes()
 
 
 def raw_rows() -> bytes:
@@ -74,7 +77,7 @@ def lines(frames: int = 20, rows: int = 10) -> tuple[bytes, bytes]:
         for one in range(frames)
     ]
     packed = b"".join(CODEC.compress(part, asbytes=True) for part in parts)
-    return seal_zstd(FACTS_OF_DAY, packed), b"".join(parts)
+    return write_sealed_zstd(FACTS_OF_DAY, packed), b"".join(parts)
 
 
 def raw_lines() -> bytes:
@@ -87,7 +90,7 @@ def read_parquet(content: bytes) -> tuple[Any, ...]:
 
 
 def read_zstd(content: bytes) -> tuple[Any, ...]:
-    facts, packed = open_zstd(pa.py_buffer(content))
+    facts, packed = open_sealed_zstd(pa.py_buffer(content))
     with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as stream:
         return stream.read(), facts
 
@@ -148,7 +151,7 @@ def test_blocks_that_were_swapped_zeroed_or_lost_are_noticed(make: Make, read: R
 def test_a_footer_is_verified_without_the_rest(make: Make) -> None:
     content = make()
     length = int.from_bytes(content[-8:-4], "little") + 8
-    found, facts = open_footer(pa.BufferReader(content))
+    found, facts = open_sealed_footer(pa.BufferReader(content))
     assert found.num_rows == pq.read_metadata(io.BytesIO(content)).num_rows
     assert facts.items() >= FACTS_OF_DAY.items()
     for place in range(len(content) - length, len(content)):
@@ -156,20 +159,20 @@ def test_a_footer_is_verified_without_the_rest(make: Make) -> None:
         damaged[place] ^= 1 << place % 8
         # A footer that claims to be shorter than it is may have lost its seal; it does not parse.
         with pytest.raises((DamagedError, OSError)):
-            open_footer(pa.BufferReader(bytes(damaged)))
+            open_sealed_footer(pa.BufferReader(bytes(damaged)))
 
 
 @pytest.mark.parametrize(("make", "read"), OBJECTS)
 def test_an_object_is_verified_block_by_block(make: Make, read: Read) -> None:
     del read
     content = make()
-    verify_stream(pa.BufferReader(content))
+    verify_sealed_stream(pa.BufferReader(content))
     chance = random.Random(2)  # noqa: S311 - reproducible
     for place in chance.sample(range(4, len(content)), 500):
         damaged = bytearray(content)
         damaged[place] ^= 1 << chance.randrange(8)
         with pytest.raises(DamagedError):
-            verify_stream(pa.BufferReader(bytes(damaged)))
+            verify_sealed_stream(pa.BufferReader(bytes(damaged)))
 
 
 def test_pages_have_checksums_that_other_readers_verify(tmp_path: Path) -> None:
@@ -190,13 +193,13 @@ def test_objects_from_before_there_were_seals_are_read() -> None:
         writer.write_table(table)
         writer.add_key_value_metadata({FACTS.decode(): '{"rows": 3, "url": "u"}'})
     assert read_parquet(out.getvalue()) == (table, {"rows": 3, "url": "u"})
-    assert open_footer(pa.BufferReader(out.getvalue()))[1] == {"rows": 3, "url": "u"}
-    verify_stream(pa.BufferReader(out.getvalue()))
+    assert open_sealed_footer(pa.BufferReader(out.getvalue()))[1] == {"rows": 3, "url": "u"}
+    verify_sealed_stream(pa.BufferReader(out.getvalue()))
     text = b'{"rows": 3}'
     head = (0x184D2A50).to_bytes(4, "little") + len(text).to_bytes(4, "little") + text
     old = head + CODEC.compress(HEADER, asbytes=True)
     assert read_zstd(old) == (HEADER, {"rows": 3})
-    verify_stream(pa.BufferReader(old))
+    verify_sealed_stream(pa.BufferReader(old))
 
 
 @pytest.mark.parametrize(
@@ -212,7 +215,7 @@ def test_what_is_no_parquet_is_named(content: bytes, said: str) -> None:
     with pytest.raises(DamagedError, match=said):
         open_parquet(pa.py_buffer(content))
     with pytest.raises(DamagedError, match=said):
-        open_footer(pa.BufferReader(content))
+        open_sealed_footer(pa.BufferReader(content))
 
 
 def test_objects_of_other_tools_are_named() -> None:
@@ -222,7 +225,7 @@ def test_objects_of_other_tools_are_named() -> None:
         open_parquet(pa.py_buffer(out.getvalue()))
     for content in (zstandard.compress(HEADER), b"id,fare\n1,2\n"):
         with pytest.raises(DamagedError, match="was not written by taxi_assets"):
-            open_zstd(pa.py_buffer(content))
+            open_sealed_zstd(pa.py_buffer(content))
 
 
 def test_no_text_of_a_file_passes_for_a_seal() -> None:
@@ -230,9 +233,11 @@ def test_no_text_of_a_file_passes_for_a_seal() -> None:
     fake = '"seal": "00000000 00000000"'
     assert SEAL.search(fake.encode())
     table = pa.table({fake: [fake], "n": [1]})
-    content = encode(table, {"url": fake, "zone": fake}).to_pybytes()
+    content = encode_trips(table, {"url": fake, "zone": fake}).to_pybytes()
     assert read_parquet(content) == (table, {"url": fake, "zone": fake})
-    sealed = seal_zstd({"url": fake, "zone": fake}, CODEC.compress(fake.encode(), asbytes=True))
+    sealed = write_sealed_zstd(
+        {"url": fake, "zone": fake}, CODEC.compress(fake.encode(), asbytes=True)
+    )
     assert read_zstd(sealed) == (fake.encode(), {"url": fake, "zone": fake})
 
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from taxi_assets.defs.io_managers.partition_data import encode
+from taxi_assets.defs.io_managers.partition_data import encode_trips
 from taxi_assets.defs.io_managers.sealed_objects import open_parquet
-from taxi_assets.defs.resources.lake import Lake, open_lake, trips_key
+from taxi_assets.defs.resources.lake import Lake, build_trips_key, open_lake
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
@@ -32,7 +32,7 @@ def put_day(lake: Lake, service: Service, day: date, rows: int) -> None:
         for field in list(service.arrow_schema)[:-1]
     }
     arrays["total_amount"] = pa.array([10.0] * rows)
-    lake.put(trips_key(service, day, lake.layout), encode(pa.table(arrays), {}))
+    lake.put(build_trips_key(service, day, lake.layout), encode_trips(pa.table(arrays), {}))
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_missing_days_may_be_left_out_but_not_all(lake: Lake) -> None:
 def test_an_export_that_fails_leaves_what_was_there(lake: Lake) -> None:
     shown("export_parquet", **asked("green"))
     before = lake.get("nyc_taxi_data.parquet")
-    lake.put(trips_key(SERVICES["green"], DAYS[1], lake.layout), b"PAR1 no more PAR1")
+    lake.put(build_trips_key(SERVICES["green"], DAYS[1], lake.layout), b"PAR1 no more PAR1")
     refused("export_parquet", **asked("green"))
     assert lake.get("nyc_taxi_data.parquet") == before
     assert temporary(lake) == []
@@ -111,7 +111,7 @@ def test_an_export_is_sealed_and_a_damaged_day_is_named(lake: Lake) -> None:
     assert content is not None
     _, facts = open_parquet(content)
     assert facts["partition"] == f"{DAYS[0]} to {DAYS[1]}"
-    day = Path(lake.root, trips_key(SERVICES["green"], DAYS[1], lake.layout))
+    day = Path(lake.root, build_trips_key(SERVICES["green"], DAYS[1], lake.layout))
     day.write_bytes(day.read_bytes()[:-1])
     said = refused("export_parquet", **asked("green"))
     assert said.startswith(f"green/gcs_trips {DAYS[1]}: {day} is cut off")

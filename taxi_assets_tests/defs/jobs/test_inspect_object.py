@@ -13,10 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from taxi_assets.defs.io_managers.partition_data import encode
-from taxi_assets.defs.io_managers.sealed_objects import seal_zstd
+from taxi_assets.defs.io_managers.partition_data import encode_trips
+from taxi_assets.defs.io_managers.sealed_objects import write_sealed_zstd
 from taxi_assets.defs.jobs import inspect_object
-from taxi_assets.defs.jobs.result import MAX_COLUMNS, _numbered
+from taxi_assets.defs.jobs.result import MAX_COLUMNS, _number_duplicates
 from taxi_assets_tests.defs.jobs.jobs import records, refused, shown
 
 TEXT = 'name,age,fare\n"Allen, Elisabeth",29,211.3375\n"two\nlines",,151.55\nAstor,47,227.525\n'
@@ -35,7 +35,7 @@ def lake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "titanic.csv").write_text(TEXT)
     (folder / "titanic.csv.gz").write_bytes(gzip.compress(TEXT.encode()))
     (folder / "titanic.csv.zst").write_bytes(zstd(TEXT))
-    (folder / "facts.csv.zst").write_bytes(seal_zstd({"rows": 3}, zstd(TEXT)))
+    (folder / "facts.csv.zst").write_bytes(write_sealed_zstd({"rows": 3}, zstd(TEXT)))
     pd.read_csv(folder / "titanic.csv").to_parquet(folder / "titanic.parquet")
     (tmp_path / "outside.csv").write_text("password\nplanted-secret\n")
     return folder
@@ -205,9 +205,9 @@ def test_what_cannot_be_read_fails(name: str, make: Callable[[Path], None], lake
 def test_a_changed_bit_of_an_object_of_ours_is_noticed(name: str, lake: Path) -> None:
     """Also in rows that are not shown."""
     if name.endswith(".parquet"):
-        content = encode(pa.table({"a": range(50_000)}), {"rows": 50_000}).to_pybytes()
+        content = encode_trips(pa.table({"a": range(50_000)}), {"rows": 50_000}).to_pybytes()
     else:
-        content = seal_zstd({"rows": 3}, zstd(TEXT) + zstd("Astor,47,227.525\n" * 5000))
+        content = write_sealed_zstd({"rows": 3}, zstd(TEXT) + zstd("Astor,47,227.525\n" * 5000))
     (lake / name).write_bytes(content)
     shown("inspect_object", object=name)
     damaged = bytearray(content)
@@ -250,7 +250,7 @@ def test_a_table_takes_time_by_its_columns_and_not_by_their_square() -> None:
     """100,000 names took 270 s, each compared with all before it."""
     columns = [("same", "int64"), ("same (2)", "int64")] * 50_000
     began = time.process_time()
-    names = _numbered(name for name, _ in columns)
+    names = _number_duplicates(name for name, _ in columns)
     assert time.process_time() - began < 5
     assert len(set(names)) == len(columns)
     assert names[:4] == ["same", "same (2)", "same (3)", "same (2) (2)"]

@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis.strategies import text
 from pydantic import ValidationError
 
-from taxi_assets.defs.jobs.one_select import write_out_for_bigquery
+from taxi_assets.defs.jobs.one_select import format_for_bigquery
 from taxi_assets.defs.jobs.sql_query import (
     READ_ONLY,
     SqlQueryConfig,
-    from_bigquery,
-    from_postgres,
     is_one_select,
+    query_bigquery,
+    query_postgres,
 )
 from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.defs.resources.postgres import PostgresResource
@@ -222,9 +222,9 @@ def said_of(store: str, query: str, *, look: bool = True) -> str:
     try:
         if store == "postgres":
             assert not look or isinstance(is_one_select(query, store), bool)
-            from_postgres(PostgresResource(), config)
+            query_postgres(PostgresResource(), config)
         else:
-            from_bigquery(BigQueryResource(), config)
+            query_bigquery(BigQueryResource(), config)
     except StoreError as error:
         return str(error)
     return f"{query} ran"
@@ -298,7 +298,7 @@ def test_strings_arrive_as_they_were_written(kept: None) -> None:
 @settings(max_examples=400, deadline=None)
 def test_what_is_sent_is_one_statement_for_the_emulators_parser(tail: str) -> None:
     with suppress(StoreError):
-        sent = write_out_for_bigquery(f"SELECT {tail}")
+        sent = format_for_bigquery(f"SELECT {tail}")
         (statement,) = parse_script(sent).statements
         assert isinstance(statement, SqlStmt)
         assert not sent.count("\n")

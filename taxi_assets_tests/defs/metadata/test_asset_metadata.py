@@ -9,7 +9,7 @@ import dagster as dg
 import pytest
 
 from taxi_assets.definitions import build_defs
-from taxi_assets.defs.metadata.asset_metadata import definition_metadata
+from taxi_assets.defs.metadata.asset_metadata import build_definition_metadata
 from taxi_assets.tlc.services import SERVICES
 
 GREEN = SERVICES["green"]
@@ -129,4 +129,4 @@ def test_definitions_load_with_settings_that_a_run_would_refuse(
 
 
 def test_a_store_that_somebody_adds_says_nothing_of_another_ones_place() -> None:
-    assert definition_metadata(GREEN, "duckdb_trips") == {}
+    assert build_definition_metadata(GREEN, "duckdb_trips") == {}

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from taxi_assets.defs.metadata.table_metadata import lines_preview, published_schema, rows_preview
+from taxi_assets.defs.metadata.table_metadata import (
+    build_published_schema,
+    preview_lines,
+    preview_rows,
+)
 from taxi_assets.tlc.services import SERVICES
 
 GREEN = SERVICES["green"]
@@ -23,18 +27,18 @@ HEADER = b"\xef\xbb\xbfVendorID,fare,note\r\n"
     ],
 )
 def test_first_lines(lines: bytes, rows: list[list[str]]) -> None:
-    table = lines_preview(HEADER, lines)
+    table = preview_lines(HEADER, lines)
     assert [column.name for column in table.schema.columns] == ["VendorID", "fare", "note"]
     assert [list(record.data.values()) for record in table.records] == rows
 
 
 def test_first_rows_of_a_parquet_month_are_texts() -> None:
-    table = rows_preview(["VendorID", "fare"], [[1, None], [2, 3.5]])
+    table = preview_rows(["VendorID", "fare"], [[1, None], [2, 3.5]])
     assert [list(record.data.values()) for record in table.records] == [["1", None], ["2", "3.5"]]
 
 
 def test_a_column_that_no_month_had_before_has_no_description() -> None:
-    schema = published_schema(("Fare_amount", "moon"), ("string", "string"), GREEN)
+    schema = build_published_schema(("Fare_amount", "moon"), ("string", "string"), GREEN)
     assert [column.description for column in schema.columns] == [
         "Time-and-distance fare (dollars)",
         None,

@@ -37,7 +37,7 @@ YELLOW = SERVICES["yellow"]
 @pytest.fixture
 def gcs(home: Path) -> Iterator[str]:
     """A GCS server whose buckets are folders that the BigQuery emulator reads too."""
-    root = local.use(home / "taxi").lake_root
+    root = local.ensure_stack_running(home / "taxi").lake_root
     (root / BUCKET).mkdir(parents=True, exist_ok=True)
     with gcs_server(root) as address:
         yield address
@@ -46,14 +46,14 @@ def gcs(home: Path) -> Iterator[str]:
 @pytest.fixture(scope="module")
 def google(home: Path) -> Iterator[HttpProxy]:
     """The emulator, as strict as Google."""
-    with strict_bigquery(local.use(home / "taxi").bigquery_endpoint) as proxy:
+    with strict_bigquery(local.ensure_stack_running(home / "taxi").bigquery_endpoint) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def gcp(gcs: str, google: HttpProxy, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The environment of a server: profile gcp, every store named."""
-    stack = local.use(home / "taxi")
+    stack = local.ensure_stack_running(home / "taxi")
     settings = {
         "TAXI_PROFILE": "gcp",
         "TAXI_SOURCE": "sample",
@@ -226,7 +226,7 @@ def test_postgres_by_the_folder_of_its_socket(
     gcp: None, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on Cloud Run: /cloudsql/<project>:<region>:<instance>."""
-    stack = local.use(home / "taxi")
+    stack = local.ensure_stack_running(home / "taxi")
     with socket_folder(stack.postgres_host, stack.postgres_port) as folder:
         monkeypatch.setenv("POSTGRES_HOST", str(folder))
         monkeypatch.delenv("POSTGRES_PORT")

@@ -13,9 +13,9 @@ import pytest
 
 from taxi_assets.defs import daily_assets as assets
 from taxi_assets.defs.io_managers.base import StoreIOManager
-from taxi_assets.defs.io_managers.bigquery import BigQueryIOManager
-from taxi_assets.defs.io_managers.lake_parquet import LakeParquetIOManager
-from taxi_assets.defs.io_managers.postgres import PostgresIOManager
+from taxi_assets.defs.io_managers.bigquery import BigQueryTripsIOManager
+from taxi_assets.defs.io_managers.lake_parquet import LakeTripsIOManager
+from taxi_assets.defs.io_managers.postgres import PostgresTripsIOManager
 from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.defs.resources.folder_lock import FolderLocks
 from taxi_assets.defs.resources.lake import Lake, LakeResource
@@ -51,9 +51,9 @@ def locks(tmp_path: Path) -> Iterator[MonthLocks]:
 
 
 MAKE: Mapping[str, Callable[[], StoreIOManager[Any]]] = {
-    "postgres": lambda: PostgresIOManager({"green": GREEN}, PostgresResource()),
-    "gcs": lambda: LakeParquetIOManager({"green": GREEN}, LakeResource()),
-    "bigquery": lambda: BigQueryIOManager({"green": GREEN}, BigQueryResource()),
+    "postgres": lambda: PostgresTripsIOManager({"green": GREEN}, PostgresResource()),
+    "gcs": lambda: LakeTripsIOManager({"green": GREEN}, LakeResource()),
+    "bigquery": lambda: BigQueryTripsIOManager({"green": GREEN}, BigQueryResource()),
 }
 
 
@@ -93,9 +93,9 @@ def test_a_run_that_lost_its_lock_puts_no_object(
         return lose
 
     if stage == "_raw":
-        monkeypatch.setattr(RawMonth, "pass_over", losing(RawMonth.pass_over))
+        monkeypatch.setattr(RawMonth, "read_days", losing(RawMonth.read_days))
     else:
-        monkeypatch.setattr(assets, "clean", losing(assets.clean))
+        monkeypatch.setattr(assets, "clean_partition", losing(assets.clean_partition))
     result = stores.Runs().run("green", str(DAYS[0]))
     assert not result.success
     assert "lost the lock of green-2021-01" in stores.failure(result)

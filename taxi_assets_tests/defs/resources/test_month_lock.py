@@ -23,7 +23,7 @@ from taxi_assets.defs.resources.folder_lock import FolderLocks
 from taxi_assets.defs.resources.lock_store import LockStore, Owner
 from taxi_assets.defs.resources.month_lock import MonthLocks
 from taxi_assets.errors import StoreError
-from taxi_assets.local.process import until
+from taxi_assets.local.process import wait_until
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.fault_proxy import http_proxy
 from taxi_assets_tests.gcs_server import gcs_server
@@ -76,7 +76,7 @@ def test_a_second_run_waits_for_the_end_of_the_first_and_sees_who_it_is(store: L
     waiting = threading.Thread(target=second.acquire, args=(GREEN, DAYS[1:], said.append))
     waiting.start()
     try:
-        assert until(lambda: said != [], 10)
+        assert wait_until(lambda: said != [], 10)
         waiting.join(2 * LEASE)
         assert waiting.is_alive()
         first.check()
@@ -219,7 +219,7 @@ def test_a_run_that_could_not_renew_its_lease_stops_before_anybody_can_take_over
             return True
         return False
 
-    assert until(is_lost, 10)
+    assert wait_until(is_lost, 10)
     monkeypatch.setattr(type(bucket.bucket.blob("x")), "upload_from_string", upload)
     with pytest.raises(StoreError, match=r"run first lost the lock of green-2021-01: .* run again"):
         first.check()
@@ -234,7 +234,7 @@ def test_a_run_that_could_not_renew_its_lease_stops_before_anybody_can_take_over
 
 def test_of_two_that_take_over_one_wins(bucket: BucketLocks) -> None:
     killed_holder("lake")
-    assert until(lambda: stale(bucket), 20, 0.1)
+    assert wait_until(lambda: stale(bucket), 20, 0.1)
     found: list[object] = []
     takers = [
         threading.Thread(target=lambda n=n: found.append(bucket.try_acquire(NAME, Owner(f"{n}"))))
@@ -275,7 +275,7 @@ def test_a_bucket_that_does_not_answer_holds_no_cancelled_run(
         held = locks("first", store)
         held.acquire(GREEN, DAYS, silent)
         proxy.add(".", "hang", times=99)
-        assert until(lambda: proxy.fired != [], 10, 0.1)  # a renewal is under way
+        assert wait_until(lambda: proxy.fired != [], 10, 0.1)  # a renewal is under way
         began = time.monotonic()
         held.close()
         assert time.monotonic() - began < 8
@@ -285,7 +285,7 @@ def stale(bucket: BucketLocks) -> bool:
     blob = bucket.bucket.get_blob(f"_locks/{NAME}.json")
     with pytest.raises(PreconditionFailed) as refused:
         bucket.bucket.blob(blob.name).upload_from_string(b"", if_generation_match=0)
-    return bucket._ran_out(blob, refused.value)
+    return bucket._has_expired(blob, refused.value)
 
 
 def test_a_lake_that_cannot_be_written_is_named(tmp_path: Path) -> None:
@@ -361,4 +361,4 @@ def test_a_lease_ends_while_the_machine_sleeps(
     assert isinstance(held, BucketLock)
     held._ended.set()  # nothing renews it, as in a process that does not run
     assert held.is_held()
-    assert until(lambda: not held.is_held(), 2 * LEASE)
+    assert wait_until(lambda: not held.is_held(), 2 * LEASE)
