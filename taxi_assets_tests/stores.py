@@ -86,11 +86,15 @@ def stack() -> local.Stack:
 
 def postgres():
     """A connection to the embedded Postgres."""
+    return dbapi.connect(postgres_url(), autocommit=True)
+
+
+def postgres_url(database: str | None = None) -> str:
+    """Where the embedded Postgres has a database."""
     here = stack()
-    return dbapi.connect(
+    return (
         f"postgresql://{here.postgres_user}:{here.postgres_password}@{here.postgres_host}"
-        f":{here.postgres_port}/{here.postgres_dbname}",
-        autocommit=True,
+        f":{here.postgres_port}/{database or here.postgres_dbname}"
     )
 
 

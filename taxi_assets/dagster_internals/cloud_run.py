@@ -6,11 +6,17 @@ Named by `deploy/dagster-gcp.yaml`; nothing else imports it, and it needs the ex
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import dagster as dg
-from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 from dagster_contrib_gcp.cloud_run.run_launcher import CloudRunRunLauncher
 from google.api_core.exceptions import FailedPrecondition, NotFound
+
+from taxi_assets.dagster_internals.private_names import (
+    LAUNCHER_INSTANCE,
+    RUN_HEALTH,
+    WORKER_STATUS,
+)
 
 RUNS_JOB = "CLOUD_RUN_RUNS_JOB"
 """Variable with the name of the job whose executions are runs, where it is not the settings'."""
@@ -29,7 +35,7 @@ class CloudRunLauncher(CloudRunRunLauncher):  # type: ignore[misc]
         job = os.environ.get(RUNS_JOB)
         return f"{name.rpartition('/')[0]}/{job}" if job else name
 
-    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+    def check_run_worker_health(self, run: dg.DagsterRun) -> Any:
         """Whether the run's execution still runs.
 
         Run monitoring takes every other answer than RUNNING and SUCCESS for a dead worker. The
@@ -37,12 +43,15 @@ class CloudRunLauncher(CloudRunRunLauncher):  # type: ignore[misc]
         failed and started a second time beside itself. What is not known is asked again at the
         next poll; `max_runtime_seconds` bounds it.
         """
+        result, status = RUN_HEALTH.find(), WORKER_STATUS.find()
+        if result is None or status is None:
+            return super().check_run_worker_health(run)
         try:
             health = super().check_run_worker_health(run)
         except NotFound as error:
-            return CheckRunHealthResult(WorkerStatus.NOT_FOUND, msg=error.message)
-        if health.status == WorkerStatus.UNKNOWN:
-            return CheckRunHealthResult(WorkerStatus.RUNNING, msg=health.msg)
+            return result(status.NOT_FOUND, msg=error.message)
+        if health.status == status.UNKNOWN:
+            return result(status.RUNNING, msg=health.msg)
         return health
 
     def terminate(self, run_id: str) -> bool:
@@ -54,6 +63,8 @@ class CloudRunLauncher(CloudRunRunLauncher):  # type: ignore[misc]
         try:
             return bool(super().terminate(run_id))
         except (FailedPrecondition, NotFound) as error:
+            if not LAUNCHER_INSTANCE.is_on(self):
+                raise
             run = self._instance.get_run_by_id(run_id)
             if run is None:
                 return False

@@ -1,274 +1,314 @@
-"""Dagster's SQLite event log, with a stage's records written in a few transactions.
+"""Dagster's event logs, with a stage's records written in one transaction.
 
-A month's chunk logs some 560 events: five materializations and thirteen check results for each of
-31 days. Dagster's own class makes a new engine and commits two or three times for every one (9 ms
-an event, 5 s a month, more than moving the rows takes). This one keeps an engine for each file
-and lets `record.py` put a stage's events of assets and checks into one transaction. All other
-events are stored at once, after those that wait, so that a run's page follows a long stage.
-
-Files and tables are Dagster's; its own class reads them. `instance.py` has Dagster use this one.
+A month's run logs 155 materializations and 403 check results, and Dagster connects to the database
+two or three times for each. What a thread logs of assets and checks in a `batch_transaction` is
+stored at the end of the block over one connection. Every other event is stored at once, after those
+that wait, so that a run's page follows a long stage. What an event writes is Dagster's own code:
+only connections and transactions are ours. Files and tables are Dagster's, and its own classes read
+and write them at the same time. `instance` puts these classes in place.
 """
 
 from __future__ import annotations
 
 import os
-import sqlite3
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from itertools import groupby
 from typing import Any
 
 import dagster as dg
 import sqlalchemy as sa
 from dagster import DagsterEventType
-from dagster._core.events import (
-    ASSET_CHECK_EVENTS,
-    ASSET_EVENTS,
-    EVENT_TYPE_TO_PIPELINE_RUN_STATUS,
-)
-from dagster._core.storage.asset_check_execution_record import AssetCheckExecutionRecordStatus
-from dagster._core.storage.event_log import SqliteEventLogStorage
-from dagster._core.storage.event_log.schema import (
-    AssetCheckExecutionsTable,
-    SqlEventLogStorageTable,
-)
-from dagster._core.storage.event_log.sqlite.sqlite_event_log import INDEX_SHARD_NAME
-from dagster._core.storage.sqlite import SQLITE_BUSY_TIMEOUT_SECONDS
-from dagster._serdes import ConfigurableClassData
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import QueuePool
 
-MAX_OPEN_FILES = 8
-"""Engines kept: the index and the latest runs'."""
+from taxi_assets.dagster_internals.private_names import POSTGRES_CONNECT, SQLITE_EVENT_LOG
 
-BATCHED = {*ASSET_EVENTS, *ASSET_CHECK_EVENTS}
-"""Events that may wait for the end of a transaction."""
-MIRRORED = {*BATCHED, *EVENT_TYPE_TO_PIPELINE_RUN_STATUS}
-"""Events that Dagster stores in its index of all runs, too."""
+INDEX = "index"
+"""Name of the SQLite file that holds the events of assets and checks of all runs."""
+MAX_ENGINES = 8
+"""SQLite files that stay open: the index and the latest runs'."""
+BUSY_SECONDS = 60
+"""For which a process waits for another one's lock on a SQLite file, as Dagster does."""
+BATCHED = {
+    DagsterEventType.ASSET_MATERIALIZATION,
+    DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
+    DagsterEventType.ASSET_OBSERVATION,
+    DagsterEventType.ASSET_CHECK_EVALUATION,
+    DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
+}
+"""Events that may wait for the end of a block."""
 
-INSERT = SqlEventLogStorageTable.insert()
-ONE_CHECK = ("asset_key", "check_name", "partition", "run_id")
-"""What tells one row of Dagster's table of checks from another."""
-DELETE_CHECK = AssetCheckExecutionsTable.delete().where(
-    *(AssetCheckExecutionsTable.c[name].is_(sa.bindparam(name)) for name in ONE_CHECK)
-)
+Waiting = list[tuple["Batches", dg.EventLogEntry]]
+Connections = Mapping[str, sa.Connection]
 
-
-@dataclass
-class _Batch:
-    """Events that wait for the end of a transaction, and their rows."""
-
-    events: list[dg.EventLogEntry] = field(default_factory=list[dg.EventLogEntry])
-    rows: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
-
-    def add(self, event: dg.EventLogEntry, row: dict[str, Any]) -> None:
-        """Note one more; its row is made at once, while the next day is on its way."""
-        self.events.append(event)
-        self.rows.append(row)
-
-
-def _get_event_type(event: dg.EventLogEntry) -> DagsterEventType | None:
-    return event.dagster_event.event_type if event.dagster_event else None
-
-
-def _get_evaluation(
-    event: dg.EventLogEntry, row: Mapping[str, Any], event_id: int
-) -> dict[str, Any]:
-    """What Dagster's table of checks says of an evaluation."""
-    found = event.get_dagster_event().asset_check_evaluation_data
-    target = found.target_materialization_data
-    status = AssetCheckExecutionRecordStatus
-    return {
-        "asset_key": found.asset_key.to_string(),
-        "check_name": found.check_name,
-        "partition": found.partition,
-        "run_id": event.run_id,
-        "execution_status": (status.SUCCEEDED if found.passed else status.FAILED).value,
-        "evaluation_event": row["event"],
-        "evaluation_event_timestamp": row["timestamp"],
-        "evaluation_event_storage_id": event_id,
-        "materialization_event_storage_id": target.storage_id if target else None,
-    }
-
-
-class BatchedSqliteEventLogStorage(SqliteEventLogStorage):
-    """Dagster's SQLite event log with `transaction()`."""
-
-    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
-        self._engines: dict[str, sa.Engine] = {}
-        self._idle: dict[str, sqlite3.Connection] = {}
-        self._open: dict[str, sa.Connection] = {}
-        self._thread = threading.local()
-        super().__init__(base_dir, inst_data)
-        self._db_lock = threading.RLock()  # type: ignore[assignment]
-        # Has the instance hand over the 155 planned materializations of a month as batches.
-        os.environ.setdefault("DAGSTER_EVENT_BATCH_SIZE", "1000")
-
-    @cached_property
-    def supports_asset_checks(self) -> bool:
-        """Whether the files have the table; asked of them once, not for every check."""
-        return bool(super().supports_asset_checks)
-
-    def store_event(self, event: dg.EventLogEntry) -> None:
-        """Store an event of an asset or a check with this thread's transaction, others at once.
-
-        What waits is stored before another event: a run's events keep their order.
-        """
-        batch = self._current_batch()
-        if batch is not None and _get_event_type(event) in BATCHED:
-            batch.add(event, self._event_to_row(event))
-            return
-        if batch is not None:
-            self._write_batch(event.run_id, batch)
-        self._hold_connection(event.run_id)
-        super().store_event(event)
-        self._wake_watchers(event.run_id)
-
-    def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
-        """Store events of one run in one transaction."""
-        with self.transaction(events[0].run_id):
-            for event in events:
-                self.store_event(event)
-
-    @contextmanager
-    def transaction(self, run_id: str) -> Iterator[None]:
-        """Store what this thread logs of assets and checks together, at the latest at the end.
-
-        The files are locked for the moment of writing alone, and the events of a block that fails
-        are kept: what they say has happened.
-        """
-        if self._current_batch() is not None:
-            yield
-            return
-        self._thread.batch = batch = _Batch()
-        try:
-            yield
-        finally:
-            self._thread.batch = None
-            self._write_batch(run_id, batch)
-
-    def _current_batch(self) -> _Batch | None:
-        return getattr(self._thread, "batch", None)
-
-    def _write_batch(self, run_id: str, batch: _Batch) -> None:
-        """Do what `SqliteEventLogStorage.store_event` does for each event, for all at once."""
-        if not batch.events:
-            return
-        self._hold_connection(run_id)
-        with self._db_lock, ExitStack() as stack:
-            for shard in (run_id, INDEX_SHARD_NAME):
-                self._open[shard] = stack.enter_context(self._open_connection(shard))
-                stack.callback(self._open.pop, shard)
-            self._open[run_id].execute(INSERT, batch.rows)
-            mirrored = [
-                (event, row)
-                for event, row in zip(batch.events, batch.rows, strict=True)
-                if _get_event_type(event) in MIRRORED
-            ]
-            if mirrored:
-                self._mirror_to_run_files(self._open[INDEX_SHARD_NAME], mirrored)
-        batch.events.clear()
-        batch.rows.clear()
-        self._wake_watchers(run_id)
-
-    def _hold_connection(self, run_id: str) -> None:
-        """Keep the files open that this process writes.
-
-        Whoever closes a file last moves its write-ahead log into it: not after every event.
-        """
-        with self._db_lock:
-            for shard in (run_id, INDEX_SHARD_NAME):
-                self._create_engine(shard)
-                if shard not in self._idle:
-                    path = self.path_for_shard(shard)
-                    self._idle[shard] = sqlite3.connect(path, check_same_thread=False)
-                    self._idle[shard].execute("PRAGMA schema_version").fetchall()
-
-    def _wake_watchers(self, run_id: str) -> None:
-        """Have the webserver read a run's new events.
-
-        Dagster's watcher waits for a change of the run's file, and events that are in the
-        write-ahead log do not change it.
-        """
-        with suppress(FileNotFoundError):  # history was wiped meanwhile
-            os.utime(self.path_for_shard(run_id))
-
-    def _mirror_to_run_files(
-        self, index: sa.Connection, mirrored: Sequence[tuple[dg.EventLogEntry, dict[str, Any]]]
-    ) -> None:
-        """Store events in the index of all runs, too.
-
-        Dagster notes an asset's latest event in a row of the asset there: the last of them is
-        enough. For 31 days of five assets that alone saves 0.3 s.
-        """
-        with_ids = INSERT.returning(SqlEventLogStorageTable.c.id, sort_by_parameter_order=True)
-        ids = index.execute(with_ids, [row for _, row in mirrored]).scalars().all()
-        of_assets: dict[tuple[str, DagsterEventType], tuple[dg.EventLogEntry, int]] = {}
-        tagged: list[tuple[dg.EventLogEntry, int]] = []
-        checked: dict[tuple[str, ...], dict[str, Any]] = {}
-        for (event, row), event_id in zip(mirrored, ids, strict=True):
-            kind = _get_event_type(event)
-            if kind in ASSET_EVENTS:
-                tagged.append((event, event_id))
-                key = (str(event.get_dagster_event().asset_key), kind)
-                of_assets.pop(key, None)
-                of_assets[key] = (event, event_id)
-            elif kind == DagsterEventType.ASSET_CHECK_EVALUATION:
-                found = _get_evaluation(event, row, event_id)
-                checked[tuple(found[name] for name in ONE_CHECK)] = found
-            elif kind in ASSET_CHECK_EVENTS:
-                self.store_asset_check_event(event, event_id)
-        if checked:
-            # In place of the rows that say that they are planned.
-            index.execute(DELETE_CHECK, list(checked.values()))
-            index.execute(AssetCheckExecutionsTable.insert(), list(checked.values()))
-        if tagged:
-            self._store_asset_event_tags(index, *zip(*tagged, strict=True))
-        for event, event_id in of_assets.values():
-            self._store_asset_event(index, event, event_id)
-
-    @contextmanager
-    def _open_connection(self, shard: str) -> Iterator[sa.Connection]:
-        with self._db_lock:
-            if shard in self._open:
-                yield self._open[shard]
-                return
-            with self._create_engine(shard).connect() as connection, connection.begin():
-                yield connection
-
-    def _create_engine(self, shard: str) -> sa.Engine:
-        if shard not in self._engines:
-            if len(self._engines) >= MAX_OPEN_FILES:
-                oldest = next(iter(self._engines))
-                self._engines.pop(oldest).dispose()
-                if idle := self._idle.pop(oldest, None):
-                    idle.close()
-            self._engines[shard] = sa.create_engine(
-                self.conn_string_for_shard(shard),
-                poolclass=NullPool,
-                connect_args={"timeout": SQLITE_BUSY_TIMEOUT_SECONDS},
-            )
-        engine = self._engines[shard]
-        if shard not in self._initialized_dbs:
-            self._initdb(engine)
-            self._initialized_dbs.add(shard)
-        return engine
-
-    def dispose(self) -> None:
-        """Close the files."""
-        for idle in self._idle.values():
-            idle.close()
-        self._idle.clear()
-        super().dispose()
+_thread = threading.local()
 
 
 @contextmanager
-def batch_transaction(instance: dg.DagsterInstance, run_id: str) -> Iterator[None]:
-    """Log everything in the block together, where the event log can."""
-    storage = instance.event_log_storage
-    if isinstance(storage, BatchedSqliteEventLogStorage):
-        with storage.transaction(run_id):
-            yield
-    else:
+def batch_transaction() -> Iterator[None]:
+    """Store what this thread logs of assets and checks in the block in one go at its end.
+
+    The database is locked only while it is written. The events of a block that fails are stored,
+    too: what they say has happened.
+    """
+    if _waiting() is not None:
         yield
+        return
+    waiting: Waiting = []
+    _thread.waiting = waiting
+    try:
+        yield
+    finally:
+        _thread.waiting = None
+        _store(waiting)
+
+
+def _waiting() -> Waiting | None:
+    return getattr(_thread, "waiting", None)
+
+
+def _store(waiting: Waiting) -> None:
+    """Store events in their order.
+
+    A transaction covers the events of one asset of one run: two runs that each lock several rows of
+    Dagster's table of assets could wait for each other for ever.
+    """
+    for (storage, run_id, _), group in groupby(waiting, key=_one_transaction):
+        storage.store_now(run_id, [event for _, event in group])
+    waiting.clear()
+
+
+def _one_transaction(one: tuple[Batches, dg.EventLogEntry]) -> tuple[Batches, str, str]:
+    storage, event = one
+    return storage, event.run_id, str(event.get_dagster_event().asset_key)
+
+
+class Batches:
+    """What both event logs add to Dagster's class, which comes after this one in the MRO."""
+
+    def store_event(self, event: dg.EventLogEntry) -> None:
+        """Store an event of an asset or a check with the thread's block, every other one now."""
+        waiting = _waiting()
+        kind = event.dagster_event.event_type if event.dagster_event else None
+        if waiting is not None and kind in BATCHED:
+            waiting.append((self, event))
+            return
+        if waiting:
+            _store(waiting)
+        self.store_now(event.run_id, [event])
+
+    def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
+        """Store events of one run now, in one transaction."""
+        if waiting := _waiting():
+            _store(waiting)
+        with self.open_transaction(events[0].run_id):
+            super().store_event_batch(events)  # type: ignore[misc]
+
+    def store_now(self, run_id: str, events: Sequence[dg.EventLogEntry]) -> None:
+        """Store events of a run as Dagster does, all over the same connection."""
+        with self.open_transaction(run_id):
+            for event in events:
+                super().store_event(event)  # type: ignore[misc]
+
+    def open_transaction(self, run_id: str) -> AbstractContextManager[None]:
+        """Have all that this thread does with a run's events be one transaction."""
+        raise NotImplementedError
+
+    def prepare(self) -> None:
+        """Add what the connections need to a storage that Dagster has made."""
+        raise NotImplementedError
+
+
+@dataclass
+class _SqliteFiles:
+    """The open files of one storage."""
+
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    engines: dict[str, sa.Engine] = field(default_factory=dict[str, sa.Engine])
+    tables: dict[str, bool] = field(default_factory=dict[str, bool])
+    in_transaction: threading.local = field(default_factory=threading.local)
+
+    def close(self) -> None:
+        """Close all files; the last one to close a file moves its write-ahead log into it."""
+        with self.lock:
+            for engine in self.engines.values():
+                engine.dispose()
+            self.engines.clear()
+
+
+class SqliteBatches(Batches):
+    """Dagster's SQLite event log, whose files stay open.
+
+    Dagster makes an engine for every event, and so closes the file each time, which moves the
+    write-ahead log into it.
+    """
+
+    def prepare(self) -> None:
+        """Add the set of open files."""
+        self._files = _SqliteFiles()
+
+    @contextmanager
+    def open_transaction(self, run_id: str) -> Iterator[None]:
+        """Have all that this thread does with the run's file and the index be one transaction."""
+        if self._connections():
+            yield
+            return
+        with self._files.lock, ExitStack() as stack:
+            connections = {}
+            for shard in (run_id, INDEX):
+                connection = stack.enter_context(self._file_engine(shard).connect())
+                stack.enter_context(connection.begin())
+                connections[shard] = connection
+            self._files.in_transaction.connections = connections
+            try:
+                yield
+            finally:
+                self._files.in_transaction.connections = None
+        # Dagster's watcher waits for a change of the run's file, and events in the write-ahead log
+        # do not change it.
+        with suppress(FileNotFoundError):  # history was wiped meanwhile
+            os.utime(self.path_for_shard(run_id))  # type: ignore[attr-defined]
+
+    def run_connection(self, run_id: str = "") -> AbstractContextManager[sa.Connection]:
+        """Return the connection to a run's file."""
+        return self._connection(run_id)
+
+    def index_connection(self) -> AbstractContextManager[sa.Connection]:
+        """Return the connection to the file of all runs."""
+        return self._connection(INDEX)
+
+    def has_table(self, table_name: str) -> bool:
+        """Return whether the index has a table; asked once, not for every check result."""
+        tables = self._files.tables
+        if not tables.get(table_name):
+            tables[table_name] = super().has_table(table_name)  # type: ignore[misc]
+        return tables[table_name]
+
+    def wipe(self) -> None:
+        """Remove all events, and the files of runs."""
+        self._files.close()
+        super().wipe()  # type: ignore[misc]
+
+    def dispose(self) -> None:
+        """Close the files."""
+        self._files.close()
+        super().dispose()  # type: ignore[misc]
+
+    def _connections(self) -> Connections | None:
+        return getattr(self._files.in_transaction, "connections", None)
+
+    @contextmanager
+    def _connection(self, shard: str) -> Iterator[sa.Connection]:
+        connections = self._connections() or {}
+        if shard in connections:
+            yield connections[shard]
+            return
+        with (
+            self._files.lock,
+            self._file_engine(shard).connect() as connection,
+            connection.begin(),
+        ):
+            yield connection
+
+    def _file_engine(self, shard: str) -> sa.Engine:
+        engines = self._files.engines
+        if shard not in engines:
+            parent: Any = super()
+            with parent.run_connection(shard):  # makes the file and its tables
+                pass
+            if len(engines) >= MAX_ENGINES:
+                engines.pop(next(name for name in engines if name != INDEX)).dispose()
+            engines[shard] = sa.create_engine(
+                self.conn_string_for_shard(shard),  # type: ignore[attr-defined]
+                poolclass=QueuePool,
+                pool_size=1,
+                max_overflow=-1,
+                connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
+            )
+        return engines[shard]
+
+
+class PostgresBatches(Batches):
+    """Dagster's Postgres event log, which connects once for each group of events."""
+
+    def prepare(self) -> None:
+        """Add the place of a thread's connection."""
+        self._in_transaction = threading.local()
+
+    @contextmanager
+    def open_transaction(self, run_id: str) -> Iterator[None]:
+        """Have all that this thread does with events be one transaction."""
+        del run_id
+        if self._own_connection() is not None:
+            yield
+            return
+        parent: Any = super()
+        with parent._connect() as connection:  # noqa: SLF001 - see private_names
+            transactional = connection.execution_options(isolation_level="READ COMMITTED")
+            with transactional.begin():
+                self._in_transaction.connection = transactional
+                try:
+                    yield
+                finally:
+                    self._in_transaction.connection = None
+
+    def _own_connection(self) -> sa.Connection | None:
+        return getattr(self._in_transaction, "connection", None)
+
+    def _connect(self) -> AbstractContextManager[sa.Connection]:
+        connection = self._own_connection()
+        if connection is not None:
+            return nullcontext(connection)
+        parent: Any = super()
+        result: AbstractContextManager[sa.Connection] = parent._connect()  # noqa: SLF001
+        return result
+
+
+BATCHES: Mapping[str, type[Batches]] = {
+    "SqliteEventLogStorage": SqliteBatches,
+    "PostgresEventLogStorage": PostgresBatches,
+}
+"""What one of Dagster's classes gets, by its name."""
+IS_POSSIBLE: Mapping[str, Callable[[object], bool]] = {
+    "SqliteEventLogStorage": lambda _: SQLITE_EVENT_LOG.find() is not None,
+    "PostgresEventLogStorage": POSTGRES_CONNECT.is_on,
+}
+"""Whether the installed Dagster still has what the batches lean on."""
+
+
+def with_batches(storage: Any) -> Any:
+    """Return Dagster's event log with batches, on the same state; others as they are.
+
+    A storage that wraps one of Dagster's (OpenLineage, a metrics exporter) keeps its place: the one
+    inside is replaced.
+    """
+    name = type(storage).__name__
+    if name not in BATCHES:
+        for attribute, inner in list(getattr(storage, "__dict__", {}).items()):
+            if type(inner).__name__ in BATCHES:
+                setattr(storage, attribute, with_batches(inner))
+        return storage
+    if not IS_POSSIBLE[name](storage):
+        return storage
+    replacement = batched_class(type(storage))
+    batched = replacement.__new__(replacement)
+    batched.__dict__ = storage.__dict__
+    batched.prepare()
+    return batched
+
+
+def batched_class(stock: type) -> Any:
+    """Return one of Dagster's event logs with batches, as a class."""
+    return type(f"Batched{stock.__name__}", (BATCHES[stock.__name__], stock), {})
+
+
+def unwrapped(storage: Any) -> Any:
+    """Return Dagster's own event log, out of a storage that wraps it."""
+    while not hasattr(storage, "index_connection"):
+        inner = (value for value in vars(storage).values() if hasattr(value, "store_event"))
+        storage = next(inner, None)
+        if storage is None:
+            raise TypeError("Dagster's event log is not in a database: its history is not pruned")
+    return storage

@@ -1,38 +1,47 @@
-"""Dagster's instance with `event_log.py`, made by one process at a time, whose runs all show.
+"""Dagster's instance with the event logs of `event_log`, made by one process at a time.
 
-`dagster.yaml` names the class as its `instance_class`; without that line Dagster's own storage
-works on the same files, only slower. A `storage` in `dagster.yaml` (Postgres, another folder)
-takes its place.
+Every run shows on the timeline, whoever starts it.
+
+`dagster.yaml` names the class as its `instance_class`. Without that line Dagster's own instance
+works on the same database or files, only slower. Whatever storage `dagster.yaml` names is used.
 """
 
 from __future__ import annotations
 
-import json
+import inspect
 import os
+import warnings
 from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from dagster._core.instance.ref import InstanceRef
-from dagster._core.remote_origin import (
-    RegisteredCodeLocationOrigin,
-    RemoteJobOrigin,
-    RemoteRepositoryOrigin,
-)
-from dagster._core.storage.sqlite_storage import DagsterSqliteStorage
-from dagster._serdes import ConfigurableClassData
 from filelock import FileLock
 
-from taxi_assets.dagster_internals.event_log import BatchedSqliteEventLogStorage
+from taxi_assets.dagster_internals import tags
+from taxi_assets.dagster_internals.event_log import with_batches
+from taxi_assets.dagster_internals.private_names import INSTANCE_DEFAULTS, SQLITE_STORAGE
 
 LOCATION, REPOSITORY = "taxi_assets.definitions", "__repository__"
 """Names of the code location and of Dagster's default repository, the same in every deployment."""
 MAX_SECONDS = 120
 """For which a process waits for another one to make the files."""
+PLANNED_AT_ONCE = "1000"
+"""Planned events that are stored in one transaction; a month's run has 155."""
+
+if TYPE_CHECKING:
+    StockStorage = object
+else:
+    StockStorage = SQLITE_STORAGE.find() or object
 
 
 class TaxiInstance(dg.DagsterInstance):
-    """Dagster's instance, whose storage is `BatchedSqliteStorage` unless `dagster.yaml` has one."""
+    """Dagster's instance, whose event log stores a stage's records in one transaction."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        if "event_storage" in options:
+            os.environ.setdefault(tags.EVENT_BATCH_SIZE, PLANNED_AT_ONCE)
+            options["event_storage"] = with_batches(options["event_storage"])
+        super().__init__(*arguments, **options)
 
     @classmethod
     def config_schema(cls) -> Mapping[str, Any]:
@@ -40,16 +49,20 @@ class TaxiInstance(dg.DagsterInstance):
         return {}
 
     @staticmethod
-    def config_defaults(base_dir: str) -> Mapping[str, ConfigurableClassData | None]:
+    def config_defaults(base_dir: str) -> Mapping[str, Any]:
         """Return what Dagster uses for parts that `dagster.yaml` leaves out, by name.
 
         `base_dir` is the instance's folder, wherever it comes from: `DAGSTER_HOME`, an argument,
         a temporary folder.
         """
-        storage = ConfigurableClassData(
-            __name__, BatchedSqliteStorage.__name__, json.dumps({"base_dir": base_dir})
+        reference = INSTANCE_DEFAULTS.find() or _type_of_references()
+        defaults: Mapping[str, Any] = reference.config_defaults(base_dir)
+        if StockStorage is object:
+            return defaults
+        storage = defaults["storage"]._replace(
+            module_name=__name__, class_name=LockedSqliteStorage.__name__
         )
-        return {**InstanceRef.config_defaults(base_dir), "storage": storage}
+        return {**defaults, "storage": storage}
 
     def create_run_for_job(
         self, job_def: dg.JobDefinition, *arguments: Any, **run: Any
@@ -60,28 +73,46 @@ class TaxiInstance(dg.DagsterInstance):
         UI leaves runs without one out of both pages.
         """
         if run.get("remote_job_origin") is None:
-            repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin(LOCATION), REPOSITORY)
-            run["remote_job_origin"] = RemoteJobOrigin(repository, job_def.name)
+            run["remote_job_origin"] = _origin(job_def.name)
         return super().create_run_for_job(job_def, *arguments, **run)
 
 
-class BatchedSqliteStorage(DagsterSqliteStorage):
-    """Dagster's SQLite storage with an event log that writes in batches.
+class LockedSqliteStorage(StockStorage):
+    """Dagster's SQLite storage, whose files one process makes while others wait.
 
     Of two processes that make the files of an empty folder at once, one fails in Dagster's
-    migration (6 of 20 pairs, Dagster 1.13.27): here the second waits for the first.
+    migration (6 of 20 pairs, Dagster 1.13.27).
     """
 
-    def __init__(self, base_dir: str, inst_data: ConfigurableClassData | None = None) -> None:
+    def __init__(self, base_dir: str, inst_data: Any = None) -> None:
         lock = os.path.join(base_dir, ".storage.lock")  # noqa: PTH118 - Dagster's string
         with FileLock(lock, timeout=MAX_SECONDS):
-            super().__init__(base_dir, inst_data)
-        folder = os.path.join(base_dir, "history", "runs")  # noqa: PTH118 - as Dagster's own
-        self._event_log_storage = BatchedSqliteEventLogStorage(folder)
+            super().__init__(base_dir, inst_data)  # type: ignore[call-arg]
 
     @classmethod
-    def from_config_value(
-        cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, Any]
-    ) -> Self:
+    def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> Any:
         """Make the storage of a `base_dir`, as Dagster asks for it."""
-        return cls.from_local(config_value["base_dir"], inst_data)
+        stock: Any = cls
+        return stock.from_local(config_value["base_dir"], inst_data)
+
+
+def _origin(job: str) -> Any:
+    """Return what a run says of where its job is from; None if this Dagster says it otherwise.
+
+    Dagster reads what older versions stored, so its stored form outlives its classes.
+    """
+    stored = tags.job_origin(LOCATION, REPOSITORY, job)
+    try:
+        return dg.deserialize_value(stored)
+    except Exception as error:  # noqa: BLE001 - Dagster's own, private
+        warnings.warn(
+            f"runs of the command line do not show on the timeline: {type(error).__name__}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+
+
+def _type_of_references() -> Any:
+    """Return the type of the argument that Dagster makes instances from."""
+    return inspect.signature(dg.DagsterInstance.from_ref).parameters["instance_ref"].annotation

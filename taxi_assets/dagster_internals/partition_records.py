@@ -8,12 +8,13 @@ and provenance, and its own check evaluations; a day that was rejected has a rec
 (`rejections.py`) and no materialization. A run of one day goes the same way, so a chunk's record
 is that of single runs.
 
-`OutputContext._asset_key` is the only private thing touched: without a key Dagster adds no events
-of its own to ours.
+`OutputContext._asset_key` is the one private attribute: without a key Dagster adds no events of its
+own to ours.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,21 +23,10 @@ from typing import Any
 
 import dagster as dg
 from dagster import AssetCheckEvaluation, DagsterEventType
-from dagster._core.definitions.asset_checks.asset_check_evaluation import (
-    AssetCheckEvaluationTargetMaterializationData as Target,
-)
-from dagster._core.definitions.data_version import (
-    CODE_VERSION_TAG,
-    DATA_VERSION_IS_USER_PROVIDED_TAG,
-    DATA_VERSION_TAG,
-    NULL_EVENT_POINTER,
-    compute_logical_data_version,
-    get_input_data_version_tag,
-    get_input_event_pointer_tag,
-)
-from dagster._core.storage.tags import BACKFILL_ID_TAG
 
+from taxi_assets.dagster_internals import tags
 from taxi_assets.dagster_internals.event_log import batch_transaction
+from taxi_assets.dagster_internals.private_names import ASSET_KEY, CHECK_TARGET
 from taxi_assets.dagster_internals.rejections import list_later_steps, log_rejection
 from taxi_assets.errors import PartitionRejectedError
 from taxi_assets.partitions import list_run_days
@@ -72,6 +62,8 @@ class PartitionRecord:
         return replace(self, metadata={**self.metadata, **metadata})
 
 
+NOT_VERSIONED = "INITIAL"
+"""Dagster's data version of an input that has none."""
 PROGRESS = 2.0
 """Seconds between two lines about how far a long step is."""
 
@@ -99,11 +91,13 @@ def log_materializations(
     days = list_partition_days(context)
     provenance = _Provenance(context, [str(day) for day in days])
     recorded: set[str] = set()
+    rejected: list[str] = []
     told, rows = time.monotonic(), 0
-    with batch_transaction(context.step_context.instance, context.run_id):
+    with batch_transaction():
         for day, record in records:
             if isinstance(record, PartitionRejectedError):
                 log_rejection(context, key, day, record)
+                rejected.append(str(day))
                 continue
             context.log_event(
                 dg.AssetMaterialization(
@@ -122,7 +116,14 @@ def log_materializations(
                     f"{key.to_user_string()}: {len(recorded)} of {len(days)} days, "
                     f"{rows:,} rows ({share} %)"
                 )
-    context._asset_key = None  # noqa: SLF001 - no events of Dagster's own
+    if ASSET_KEY.is_on(context):
+        context._asset_key = None  # noqa: SLF001 - no events of Dagster's own
+    elif rejected:
+        raise dg.Failure(
+            f"{key.to_user_string()}: this Dagster would record the rejected {', '.join(rejected)} "
+            "as stored. Materialize the other days alone",
+            allow_retries=False,
+        )
 
 
 def log_observation(
@@ -144,7 +145,7 @@ def build_observation(
         key,
         partition=partition,
         metadata=dict(metadata),
-        tags={DATA_VERSION_TAG: data_version, DATA_VERSION_IS_USER_PROVIDED_TAG: "true"},
+        tags={tags.DATA_VERSION: data_version, tags.DATA_VERSION_IS_OURS: "true"},
     )
 
 
@@ -158,11 +159,14 @@ def log_check_results(
         key, DagsterEventType.ASSET_MATERIALIZATION, {str(day) for day in results}
     )
     run_id = context.run.run_id
-    with batch_transaction(context.instance, run_id):
+    target_type = CHECK_TARGET.find()
+    with batch_transaction():
         for day, day_results in results.items():
             target = None
-            if str(day) in stored:
-                target = Target(storage_id=stored[str(day)], run_id=run_id, timestamp=time.time())
+            if str(day) in stored and target_type is not None:
+                target = target_type(
+                    storage_id=stored[str(day)], run_id=run_id, timestamp=time.time()
+                )
             for result in day_results:
                 yield AssetCheckEvaluation(
                     asset_key=key,
@@ -207,7 +211,7 @@ class _Provenance:
         storage = step.instance.event_log_storage
         node = layer.get(context.asset_key)
         self.code_version = node.code_version or context.run_id
-        self.backfill_id = step.get_tag(BACKFILL_ID_TAG)
+        self.backfill_id = step.get_tag(tags.BACKFILL)
         self.inputs: dict[dg.AssetKey, dict[str, tuple[str, int]]] = {}
         for parent in node.parent_keys:
             external = layer.get(parent).is_external
@@ -218,11 +222,11 @@ class _Provenance:
                 else DagsterEventType.ASSET_MATERIALIZATION
             )
             ids = storage.get_latest_storage_id_by_partition(parent, kind, set(names.values()))
-            tags = storage.get_latest_tags_by_partition(
-                parent, kind, [DATA_VERSION_TAG], sorted(set(names.values()))
+            versions = storage.get_latest_tags_by_partition(
+                parent, kind, [tags.DATA_VERSION], sorted(set(names.values()))
             )
             self.inputs[parent] = {
-                day: (tags.get(name, {}).get(DATA_VERSION_TAG, "INITIAL"), ids[name])
+                day: (versions.get(name, {}).get(tags.DATA_VERSION, NOT_VERSIONED), ids[name])
                 for day, name in names.items()
                 if name in ids
             }
@@ -230,19 +234,19 @@ class _Provenance:
     def tags(self, day: str, record: PartitionRecord) -> dict[str, str]:
         """Dagster's provenance tags for one day's event."""
         code_version = record.code_version or self.code_version
-        tags = {CODE_VERSION_TAG: code_version}
-        versions: dict[dg.AssetKey, dg.DataVersion] = {}
-        for parent, days in self.inputs.items():
-            version, pointer = days.get(day, ("INITIAL", None))
-            versions[parent] = dg.DataVersion(version)
-            tags[get_input_data_version_tag(parent)] = version
-            tags[get_input_event_pointer_tag(parent)] = str(pointer or NULL_EVENT_POINTER)
+        found = {tags.CODE_VERSION: code_version}
+        content = hashlib.sha256(code_version.encode())
+        for parent, days in sorted(self.inputs.items()):
+            version, pointer = days.get(day, (NOT_VERSIONED, None))
+            name = parent.to_user_string()
+            found[f"{tags.INPUT_DATA_VERSION}/{name}"] = version
+            found[f"{tags.INPUT_EVENT_POINTER}/{name}"] = str(pointer or tags.NO_EVENT)
+            content.update(f"|{name}={version}".encode())
         if record.data_version is None:
-            derived = compute_logical_data_version(code_version, versions)
-            tags[DATA_VERSION_TAG] = derived.value
+            found[tags.DATA_VERSION] = content.hexdigest()
         else:
-            tags[DATA_VERSION_TAG] = record.data_version
-            tags[DATA_VERSION_IS_USER_PROVIDED_TAG] = "true"
+            found[tags.DATA_VERSION] = record.data_version
+            found[tags.DATA_VERSION_IS_OURS] = "true"
         if self.backfill_id:
-            tags[BACKFILL_ID_TAG] = self.backfill_id
-        return tags
+            found[tags.BACKFILL] = self.backfill_id
+        return found

@@ -16,20 +16,13 @@ from datetime import datetime
 from typing import Any, Self
 
 import dagster as dg
-from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
-from dagster._serdes import ConfigurableClassData
 from dagster_postgres import PostgresRunStorage
 from dagster_postgres.utils import pg_url_from_config
 
+from taxi_assets.dagster_internals.history import OPEN_BACKFILLS
+
 DAEMON_JOB = "CLOUD_RUN_DAEMON_JOB"
 """Variable with the daemon's Cloud Run job: `projects/<id>/locations/<region>/jobs/<name>`."""
-
-ACTIVE_BACKFILLS = (
-    BulkActionStatus.REQUESTED,
-    BulkActionStatus.CANCELING,
-    BulkActionStatus.FAILING,
-)
-"""States of a backfill that the daemon has still to work on."""
 
 WAKING_EVENTS = (dg.DagsterEventType.RUN_ENQUEUED, dg.DagsterEventType.RUN_CANCELING)
 
@@ -48,7 +41,7 @@ class WakingRunStorage(PostgresRunStorage):
     _woken_at = -float(MIN_SECONDS_BETWEEN_WAKES)
 
     @classmethod
-    def from_config_value(cls, inst_data: ConfigurableClassData | None, config_value: Any) -> Self:
+    def from_config_value(cls, inst_data: Any, config_value: Any) -> Self:
         """Return the storage of the `run_storage` section of `dagster.yaml`."""
         return cls(
             postgres_url=pg_url_from_config(config_value),
@@ -56,15 +49,15 @@ class WakingRunStorage(PostgresRunStorage):
             inst_data=inst_data,
         )
 
-    def add_backfill(self, partition_backfill: PartitionBackfill) -> None:
+    def add_backfill(self, partition_backfill: Any) -> None:
         """Store a new backfill and wake the daemon."""
         super().add_backfill(partition_backfill)
         self._wake_daemon()
 
-    def update_backfill(self, partition_backfill: PartitionBackfill) -> None:
+    def update_backfill(self, partition_backfill: Any) -> None:
         """Store a backfill's new state; wake the daemon to resume or to cancel it."""
         super().update_backfill(partition_backfill)
-        if partition_backfill.status in ACTIVE_BACKFILLS:
+        if partition_backfill.status.value in OPEN_BACKFILLS:
             self._wake_daemon()
 
     def handle_run_event(

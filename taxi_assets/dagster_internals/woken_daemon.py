@@ -19,11 +19,9 @@ from contextlib import contextmanager
 
 import dagster as dg
 import psycopg
-from dagster._core.execution.backfill import BulkActionsFilter
-from dagster._core.scheduler.instigation import TickStatus
 from dagster_postgres import PostgresRunStorage
 
-from taxi_assets.dagster_internals.waking_storage import ACTIVE_BACKFILLS
+from taxi_assets.dagster_internals.history import is_backfill_open
 
 QUIET_SECONDS = 90
 """How long nothing must be left to do: each of the daemon's loops (30 s, 60 s) has passed by."""
@@ -36,6 +34,9 @@ HANDOVER_SECONDS = 120
 """How long to wait for another daemon. One that holds on for longer has looked again since."""
 EVALUATION_SECONDS = 600
 """An evaluation of a schedule or sensor that began earlier is one whose daemon was killed."""
+
+UNDER_WAY = "STARTED"
+"""State of an evaluation that has not ended."""
 
 LOCK = 0x7461786964616D6E
 """Key of the advisory lock in Dagster's database."""
@@ -55,19 +56,12 @@ def find_work(instance: dg.DagsterInstance) -> str | None:
     runs = instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED_RUNS))
     if runs:
         return f"{runs} runs are queued or in progress"
-    open_backfills = BulkActionsFilter(statuses=list(ACTIVE_BACKFILLS))
-    if instance.get_backfills(filters=open_backfills, limit=1):
+    if is_backfill_open(instance):
         return "a backfill is open"
     recent = time.time() - EVALUATION_SECONDS
     for state in instance.all_instigator_state():
-        ticks = instance.get_ticks(
-            state.instigator_origin_id,
-            state.selector_id,
-            after=recent,
-            limit=1,
-            statuses=[TickStatus.STARTED],
-        )
-        if ticks:
+        ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, after=recent)
+        if any(tick.status.value == UNDER_WAY for tick in ticks):
             return f"{state.instigator_name} is evaluated"
     return None
 

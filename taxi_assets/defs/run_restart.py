@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import dagster as dg
 
+from taxi_assets.dagster_internals.tags import RETRY_ON_FAILURE
 from taxi_assets.errors import is_transient
-
-RETRY_TAG = "dagster/retry_on_asset_or_op_failure"
-"""Dagster's tag by which one run overrides `run_retries.retry_on_asset_or_op_failure`."""
 
 
 @dg.failure_hook(name="restart_run_that_lost_dagsters_storage")
@@ -24,4 +22,4 @@ def request_run_restart(context: dg.HookContext) -> None:
     """
     error = context.op_exception
     if error is not None and not isinstance(error, dg.Failure) and is_transient(error):
-        context.instance.add_run_tags(context.run_id, {RETRY_TAG: "true"})
+        context.instance.add_run_tags(context.run_id, {RETRY_ON_FAILURE: "true"})

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import warnings
 from contextlib import suppress
-from types import SimpleNamespace
 
 import dagster as dg
 import pytest
 from dagster._utils import interrupts
 
-from taxi_assets.dagster_internals import cancellation
 from taxi_assets.dagster_internals.cancellation import interrupt_on_cancel
+from taxi_assets.dagster_internals.private_names import RECEIVED_INTERRUPT
 from taxi_assets.defs.daily_assets import build_retry_policy
 
 
@@ -65,12 +64,13 @@ def test_dagster_keeps_an_interrupt_where_we_keep_ours() -> None:
     assert interrupts.check_captured_interrupt() is False
 
 
-@pytest.mark.parametrize("found", [None, "renamed", {}])
+@pytest.mark.parametrize("found", ["gone", "renamed", {}])
 def test_without_the_name_dagsters_own_way_is_left_with_a_warning(
     found: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cancellation, "interrupts", SimpleNamespace(__name__="gone"))
-    if found is not None:
-        monkeypatch.setattr(cancellation.interrupts, cancellation.PRIVATE, found, raising=False)
-    with pytest.warns(RuntimeWarning, match=r"gone\._received_interrupt: .* ask .* again"):
+    if found == "gone":
+        monkeypatch.delattr(interrupts, RECEIVED_INTERRUPT.attribute)
+    else:
+        monkeypatch.setattr(interrupts, RECEIVED_INTERRUPT.attribute, found)
+    with pytest.warns(RuntimeWarning, match=r"interrupts\._received_interrupt: .* ask .* again"):
         interrupt()

@@ -1,25 +1,38 @@
-"""The event log beside Dagster's own: what is stored when, and who hears of it."""
+"""Dagster's event logs with batches: what is stored when, and who hears of it, on every storage."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 from dagster import DagsterEventType
-from dagster._core.events import AssetObservationData, DagsterEvent
+from dagster._core.events import AssetObservationData, DagsterEvent, StepMaterializationData
 from dagster._core.test_utils import create_run_for_test
 
-from taxi_assets.dagster_internals.event_log import BatchedSqliteEventLogStorage, batch_transaction
+from taxi_assets.dagster_internals.event_log import (
+    PostgresBatches,
+    SqliteBatches,
+    batch_transaction,
+    unwrapped,
+)
+from taxi_assets_tests.dagster_internals.instances import STORAGES, dagster_home
 
 
-@pytest.fixture
-def instance(home: Path) -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.get() as instance:
-        assert isinstance(instance.event_log_storage, BatchedSqliteEventLogStorage)
+@pytest.fixture(params=STORAGES)
+def instance(
+    request: pytest.FixtureRequest, home: Path, tmp_path: Path
+) -> Iterator[dg.DagsterInstance]:
+    with ExitStack() as stack:
+        folder = stack.enter_context(dagster_home(tmp_path, request.param, ours=True))
+        instance = stack.enter_context(dg.DagsterInstance.from_config(str(folder)))
+        kind = PostgresBatches if "postgres" in request.param else SqliteBatches
+        assert isinstance(unwrapped(instance.event_log_storage), kind)
         yield instance
 
 
@@ -47,7 +60,7 @@ def test_a_batch_of_events_is_its_threads_own_and_outlives_an_error(
     instance: dg.DagsterInstance, run_id: str
 ) -> None:
     def lost_in_the_middle() -> None:
-        with batch_transaction(instance, run_id):
+        with batch_transaction():
             observe(instance, run_id, "in the batch")
             other = threading.Thread(target=observe, args=[instance, run_id, "beside it"])
             other.start()
@@ -63,7 +76,7 @@ def test_a_batch_of_events_is_its_threads_own_and_outlives_an_error(
 def test_progress_is_stored_at_once_and_after_what_came_before(
     instance: dg.DagsterInstance, run_id: str
 ) -> None:
-    with batch_transaction(instance, run_id):
+    with batch_transaction():
         observe(instance, run_id, "first day")
         observe(instance, run_id, "second day")
         assert stored(instance, run_id) == []
@@ -74,6 +87,41 @@ def test_progress_is_stored_at_once_and_after_what_came_before(
     key = dg.AssetKey("seen")
     seen = instance.fetch_observations(dg.AssetRecordsFilter(key), limit=3).records
     assert [record.partition_key for record in seen] == ["third day", "second day", "first day"]
+
+
+def test_a_batch_takes_one_transaction_for_each_asset(
+    instance: dg.DagsterInstance, run_id: str
+) -> None:
+    """However many events it has: connections and commits are what an event costs."""
+    commits: list[object] = []
+
+    def count(connection: sa.Connection) -> None:
+        commits.append(connection)
+
+    def record(asset: str, day: str) -> None:
+        materialization = dg.AssetMaterialization(asset, partition=day)
+        event = DagsterEvent(
+            DagsterEventType.ASSET_MATERIALIZATION.value,
+            "none",
+            event_specific_data=StepMaterializationData(materialization, []),
+        )
+        instance.report_dagster_event(event, run_id)
+
+    record("first", "whose files are made and whose tables are looked up")
+    files = 1 if isinstance(unwrapped(instance.event_log_storage), PostgresBatches) else 2
+    sa.event.listen(sa.Engine, "commit", count)
+    try:
+        with batch_transaction():
+            for day in map(str, range(20)):
+                record("first", day)
+            for day in map(str, range(20)):
+                record("second", day)
+    finally:
+        sa.event.remove(sa.Engine, "commit", count)
+    assert len(commits) == 2 * files
+    for asset in ("first", "second"):
+        days = instance.get_materialized_partitions(dg.AssetKey(asset))
+        assert days >= set(map(str, range(20)))
 
 
 def test_who_watches_a_run_hears_of_each_event_within_three_seconds(
@@ -88,8 +136,51 @@ def test_who_watches_a_run_hears_of_each_event_within_three_seconds(
         for number in range(3):
             instance.report_engine_event(f"{number}", run_id=run_id, job_name="none")
             assert heard.get(timeout=3) == f"{number}"
-        with batch_transaction(instance, run_id):
+        with batch_transaction():
             observe(instance, run_id, "a day")
             with pytest.raises(Empty):
                 heard.get(timeout=0.5)
         assert heard.get(timeout=3) == "a day"
+
+
+def test_two_runs_that_record_the_same_assets_in_opposite_order_do_not_wait_for_each_other(
+    instance: dg.DagsterInstance,
+) -> None:
+    """In one transaction for all assets, one of them would fail by a deadlock on Postgres."""
+    errors: list[Exception] = []
+
+    def record(assets: list[str]) -> None:
+        run_id = create_run_for_test(instance, job_name="none").run_id
+        try:
+            for round_ in range(5):
+                with batch_transaction():
+                    for asset in assets:
+                        observation = dg.AssetObservation(asset, partition=f"{round_}")
+                        event = DagsterEvent(
+                            DagsterEventType.ASSET_OBSERVATION.value,
+                            "none",
+                            event_specific_data=AssetObservationData(observation),
+                        )
+                        instance.report_dagster_event(event, run_id)
+        except Exception as error:  # noqa: BLE001 - the thread's, told to the test
+            errors.append(error)
+
+    assets = [f"asset {number}" for number in range(8)]
+    threads = [
+        threading.Thread(target=record, args=[order]) for order in (assets, list(reversed(assets)))
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert errors == []
+
+
+def test_after_a_wipe_the_same_run_can_be_logged_again(
+    instance: dg.DagsterInstance, run_id: str
+) -> None:
+    observe(instance, run_id, "before")
+    instance.event_log_storage.wipe()
+    assert stored(instance, run_id) == []
+    observe(instance, run_id, "after")
+    assert stored(instance, run_id) == ["after"]

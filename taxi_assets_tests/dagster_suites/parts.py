@@ -8,31 +8,49 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 PART = "DAGSTER_SUITES_PART"
 """Environment variable that names the part to substitute; unset in the control run."""
 
 
 def _substitute_event_log() -> None:
+    from dagster._core.instance import ref
     from dagster._core.storage import event_log
     from dagster._core.storage.event_log.sqlite import sqlite_event_log
 
-    from taxi_assets.dagster_internals.event_log import BatchedSqliteEventLogStorage
+    from taxi_assets.dagster_internals.event_log import batched_class
 
-    event_log.SqliteEventLogStorage = BatchedSqliteEventLogStorage
-    sqlite_event_log.SqliteEventLogStorage = BatchedSqliteEventLogStorage
+    stock = sqlite_event_log.SqliteEventLogStorage
+
+    class Ours(batched_class(stock)):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self.prepare()
+            super().__init__(*arguments, **options)
+
+    event_log.SqliteEventLogStorage = Ours
+    sqlite_event_log.SqliteEventLogStorage = Ours
+
+    from taxi_assets.dagster_internals.instance import TaxiInstance
+
+    own_class = ref.InstanceRef.custom_instance_class.fget
+    defaults = TaxiInstance.config_defaults(".")
+    stock_defaults = ref.InstanceRef.config_defaults
+
+    def config_defaults(base_dir: str) -> dict[str, Any]:
+        storage = stock_defaults(base_dir)["storage"]
+        ours = defaults["storage"]._replace(config_yaml=storage.config_yaml)
+        return {**stock_defaults(base_dir), "storage": ours}
+
+    ref.InstanceRef.config_defaults = staticmethod(config_defaults)
+    ref.InstanceRef.custom_instance_class = property(lambda self: own_class(self) or TaxiInstance)
 
 
-def _substitute_run_launcher() -> None:
-    from dagster._core import launcher
-    from dagster._core.launcher import default_run_launcher
+def _substitute_code_server() -> None:
     from dagster._grpc import server
 
     from taxi_assets.dagster_internals.code_server import CodeServer
-    from taxi_assets.dagster_internals.run_launcher import WatchedRunLauncher
 
-    launcher.DefaultRunLauncher = WatchedRunLauncher
-    default_run_launcher.DefaultRunLauncher = WatchedRunLauncher
     server.DagsterApiServer = CodeServer
 
 
@@ -54,8 +72,8 @@ PARTS = {
             "storage_tests/test_partition_status_cache.py",
         ),
     ),
-    "run_launcher": Part(
-        _substitute_run_launcher,
+    "code_server": Part(
+        _substitute_code_server,
         (
             "launcher_tests/test_default_run_launcher.py",
             "launcher_tests/test_persistent_grpc_run_launcher.py",

@@ -1,18 +1,16 @@
-"""Dagster's own executors: a run that lost Dagster's storage, a run of a process for each step."""
+"""A run that lost Dagster's storage in a step is started again, one whose step failed is not."""
 
 from __future__ import annotations
 
-from datetime import date
 from pathlib import Path
 
 import dagster as dg
 import pytest
 from dagster import DagsterEventType as Kind
-from dagster._core.definitions.reconstruct import ReconstructableJob
 from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG, WILL_RETRY_TAG
 from sqlalchemy.exc import OperationalError
 
-from taxi_assets.dagster_internals.event_log import BatchedSqliteEventLogStorage
+from taxi_assets.dagster_internals.event_log import Batches
 from taxi_assets.definitions import build_defs
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
@@ -23,10 +21,6 @@ pytestmark = pytest.mark.usefixtures("empty_stores")
 
 GREEN = SERVICES["green"]
 DAYS = ["2021-02-01", "2021-02-02"]
-RANGE = {
-    "dagster/asset_partition_range_start": DAYS[0],
-    "dagster/asset_partition_range_end": DAYS[-1],
-}
 
 
 @pytest.fixture
@@ -35,30 +29,21 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
     return Runs()
 
 
-PROCESSES = """
-import dagster as dg
-from taxi_assets.definitions import build_defs
-
-def job():
-    return build_defs(executor=dg.multiprocess_executor).resolve_job_def("green_daily")
-"""
-
-
 def test_our_jobs_run_in_one_process() -> None:
     assert build_defs().resolve_job_def("yellow_daily").executor_def is dg.in_process_executor
 
 
 def lose_the_storage(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     """Fail to store the first output of a step."""
-    store, away = BatchedSqliteEventLogStorage.store_event, [step]
+    store, away = Batches.store_event, [step]
 
-    def store_event(self: BatchedSqliteEventLogStorage, event: dg.EventLogEntry) -> None:
+    def store_event(self: Batches, event: dg.EventLogEntry) -> None:
         if away and event.step_key == step and event.dagster_event_type == Kind.STEP_OUTPUT:
             away.clear()
             raise OperationalError("INSERT", {}, Exception("the storage is away"))
         store(self, event)
 
-    monkeypatch.setattr(BatchedSqliteEventLogStorage, "store_event", store_event)
+    monkeypatch.setattr(Batches, "store_event", store_event)
 
 
 @pytest.mark.parametrize("step", ["green__raw_trips", "green__bigquery_trips"])
@@ -82,32 +67,3 @@ def test_a_run_whose_step_failed_is_not(runs: Runs, monkeypatch: pytest.MonkeyPa
     assert run is not None
     assert run.tags[RUN_FAILURE_REASON_TAG] == "STEP_FAILURE"
     assert run.tags[WILL_RETRY_TAG] == "false"
-
-
-def test_a_range_with_a_process_for_each_step(runs: Runs, tmp_path: Path) -> None:
-    (tmp_path / "processes.py").write_text(PROCESSES)
-    job = ReconstructableJob.for_file(str(tmp_path / "processes.py"), "job")
-    with dg.execute_job(job, runs.instance, tags=RANGE) as result:
-        assert result.success
-    assert len(runs.materializations(result.run_id)) == 5 * len(DAYS)
-    checked = runs.evaluations(result.run_id)
-    stores_checked = [
-        (event.check_name, event.passed)
-        for event in checked.values()
-        if event.check_name in ("matches_cleaned", "stores_agree")
-    ]
-    assert sorted(stores_checked) == [("matches_cleaned", True)] * 6 + [("stores_agree", True)] * 2
-    landed = {date.fromisoformat(day): (1, 10.0) for day in DAYS}
-    totals = stores.store_totals(GREEN)
-    assert totals == {"postgres": landed, "lake": landed, "bigquery": landed}
-
-    # What one process rejects, the others leave out.
-    write_month(tmp_path, GREEN, "2021-02", [trip(DAYS[0], 20.0), trip(DAYS[1], "abc")])  # type: ignore[arg-type]
-    with dg.execute_job(job, runs.instance, tags=RANGE) as result:
-        assert not result.success
-    stored = {key for key in runs.materializations(result.run_id) if "raw_trips" not in key[0]}
-    assert {day for _, day in stored} == {DAYS[0]}
-    assert len(stored) == 4
-    landed |= {date.fromisoformat(DAYS[0]): (1, 20.0)}
-    totals = stores.store_totals(GREEN)
-    assert totals == {"postgres": landed, "lake": landed, "bigquery": landed}

@@ -9,9 +9,8 @@ from typing import Any
 
 import dagster as dg
 from dagster import AssetCheckSeverity, DagsterEvent, DagsterEventType
-from dagster._core.storage.tags import WILL_RETRY_TAG
-from dagster_shared.error import SerializableErrorInfo
 
+from taxi_assets.dagster_internals.tags import WILL_RETRY
 from taxi_assets.errors import format_one_line
 from taxi_assets.partitions import PARTITION, RANGE
 
@@ -90,7 +89,7 @@ def build_alert(
         cause = _describe_cause(failures[0] if failures else event).removeprefix(
             f"{assets[0]} {days}: " if assets else ""
         )
-        if run.tags.get(WILL_RETRY_TAG) == "true":
+        if run.tags.get(WILL_RETRY) == "true":
             cause += " (Dagster starts the run again)"
     return Alert(
         run_id=run.run_id,
@@ -119,7 +118,7 @@ def _list_days(run: dg.DagsterRun) -> str:
 def _describe_cause(event: DagsterEvent) -> str:
     """The innermost reason, in one line."""
     text = event.message or ""
-    error: SerializableErrorInfo | None
+    error: Any
     if event.is_step_failure:
         data = event.step_failure_data
         error = data.error

@@ -1,0 +1,107 @@
+"""The main jobs on Dagster's own event logs and executors: each part of ours can be left out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster._core.definitions.reconstruct import ReconstructableJob
+
+from taxi_assets.dagster_internals.event_log import Batches
+from taxi_assets.tlc.services import SERVICES
+from taxi_assets_tests import stores
+from taxi_assets_tests.dagster_internals.instances import dagster_home
+from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
+from taxi_assets_tests.stores import Runs
+
+pytestmark = pytest.mark.usefixtures("empty_stores")
+
+GREEN = SERVICES["green"]
+DAYS = ["2022-05-01", "2022-05-02", "2022-05-03"]
+BAD = DAYS[1]
+DAY = {"dagster/partition": DAYS[0]}
+MONTH = {
+    "dagster/asset_partition_range_start": DAYS[0],
+    "dagster/asset_partition_range_end": DAYS[-1],
+}
+JOB = """
+import dagster as dg
+from taxi_assets.definitions import build_defs
+
+def job():
+    return build_defs(executor=dg.{executor}).resolve_job_def("green_daily")
+"""
+PARTS = [
+    ("stock", "sqlite", "in_process_executor"),
+    ("stock", "postgres", "in_process_executor"),
+    ("stock", "sqlite", "multiprocess_executor"),
+    ("ours", "postgres", "in_process_executor"),
+    ("ours", "wrapped sqlite", "in_process_executor"),
+]
+
+
+@pytest.fixture(params=PARTS, ids=" ".join)
+def runs(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Runs]:
+    whose, storage, executor = request.param
+    (tmp_path / "stock_parts.py").write_text(JOB.format(executor=executor))
+    with dagster_home(tmp_path, storage, ours=whose == "ours") as folder:
+        monkeypatch.setenv("DAGSTER_HOME", str(folder))
+        with dg.DagsterInstance.get() as instance:
+            if "wrapped" not in storage:
+                assert isinstance(instance.event_log_storage, Batches) == (whose == "ours")
+            yield Runs(instance=instance)
+
+
+def publish(folder: Path, *totals: object) -> str:
+    """One trip a day with these totals; a word in place of a number cannot be read."""
+    lines = [trip(day, total) for day, total in zip(DAYS, totals, strict=True)]  # type: ignore[arg-type]
+    return write_month(folder, GREEN, "2022-05", lines)
+
+
+def held(first: float, second: float, third: float) -> dict[str, Any]:
+    """What every store holds: a trip a day."""
+    days = zip(DAYS, (first, second, third), strict=True)
+    totals = {date.fromisoformat(day): (1, total) for day, total in days}
+    return {"postgres": totals, "lake": totals, "bigquery": totals}
+
+
+def test_day_month_rejected_day_and_re_execution(
+    runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = ReconstructableJob.for_file(str(tmp_path / "stock_parts.py"), "job")
+
+    def execute(tags: dict[str, str], parent: str | None = None) -> tuple[str, bool]:
+        options = dg.ReexecutionOptions.from_failure(parent, runs.instance) if parent else None
+        with dg.execute_job(job, runs.instance, tags=tags, reexecution_options=options) as result:
+            return result.run_id, result.success
+
+    monkeypatch.setenv("TAXI_SOURCE", publish(tmp_path, 10, 10, 10))
+    month, succeeded = execute(MONTH)
+    assert succeeded
+    assert stores.store_totals(GREEN) == held(10, 10, 10)
+    assert len(runs.materializations(month)) == 5 * len(DAYS)
+    assert {day for _, _, day in runs.evaluations(month)} == set(DAYS)
+
+    publish(tmp_path, 20, "abc", 20)
+    rejected, succeeded = execute(MONTH)
+    assert not succeeded
+    assert stores.store_totals(GREEN) == held(20, 10, 20)
+    stored = {day for name, day in runs.materializations(rejected) if "raw_trips" not in name}
+    assert stored == {DAYS[0], DAYS[2]}
+
+    again, succeeded = execute(MONTH, parent=rejected)
+    assert not succeeded
+    assert BAD not in {day for name, day in runs.materializations(again)}
+    assert stores.store_totals(GREEN) == held(20, 10, 20)
+
+    publish(tmp_path, 30, 30, 30)
+    day, succeeded = execute(DAY)
+    assert succeeded
+    assert stores.store_totals(GREEN) == held(30, 10, 20)
+    assert len(runs.materializations(day)) == 5
