@@ -1,32 +1,65 @@
 """Dagster's code server: `python -m taxi_assets.dagster_internals.code_server <options>`.
 
-It differs in one thing. The thread that notices dead run processes ended with its first exception:
-a run that died while Dagster's Postgres was away stayed STARTED for ever. Here it looks again.
+Runs are its processes, and two things make Dagster lose one. Nobody notices that the runs of a
+server that was killed are dead: they are reported as failed when the server starts again, and run
+retries take over. And the thread that notices dead runs ends with its first error, for example
+while Dagster's database is away: here it tries again. `dagster api grpc` with the same options is
+Dagster's own server.
 """
 
 from __future__ import annotations
 
+import logging
+import runpy
 import sys
+from typing import TYPE_CHECKING
 
-from dagster._cli import cli
-from dagster._grpc import server
+import dagster as dg
+
+from taxi_assets.dagster_internals.private_names import CODE_SERVER, ORPHANED_RUNS
+from taxi_assets.dagster_internals.tags import CODE_SERVER_ADDRESS
+
+logger = logging.getLogger("dagster.code_server")
+
+if TYPE_CHECKING:
+    StockServer = object
+else:
+    StockServer = CODE_SERVER.find() or object
 
 
-class CodeServer(server.DagsterApiServer):
+class CodeServer(StockServer):
     """Dagster's code server, whose watch over its runs outlasts an unreachable database."""
 
     def _check_for_orphaned_runs(self) -> None:
         try:
-            super()._check_for_orphaned_runs()
+            super()._check_for_orphaned_runs()  # type: ignore[misc, unused-ignore]
         except Exception:
-            self._logger.exception("Cannot look after runs now, trying again")
+            logger.exception("Cannot check the runs now, trying again")
+
+
+def report_lost_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Report the runs of a code server that is gone as failed; returns their ids.
+
+    Runs that no code server started (`dagster job execute`) have processes of their own and stay. A
+    run that was about to start is run monitoring's, which knows how long that may take.
+    """
+    started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
+    lost = [run for run in instance.get_runs(started) if CODE_SERVER_ADDRESS in run.tags]
+    for run in lost:
+        instance.report_run_failed(run, "Its code server ended and has started again")
+    return [run.run_id for run in lost]
 
 
 def main(options: list[str]) -> None:
     """Serve until SIGTERM, then until the runs under way have ended."""
-    # `dagster api grpc` takes the class from there.
-    server.DagsterApiServer = CodeServer  # type: ignore[misc]
-    cli(["api", "grpc", *options], prog_name="dagster")
+    with dg.DagsterInstance.get() as instance:
+        for run_id in report_lost_runs(instance):
+            logger.warning("Run %s ended with its code server", run_id)
+    if StockServer is not object and ORPHANED_RUNS.is_on(StockServer):
+        # `dagster api grpc` takes the class from there.
+        sys.modules[CODE_SERVER.module].DagsterApiServer = CodeServer  # type: ignore[attr-defined]
+    sys.argv = ["dagster", "api", "grpc", *options]
+    runpy.run_module("dagster", run_name="__main__")
 
 
 if __name__ == "__main__":
