@@ -12,18 +12,20 @@ import dagster as dg
 from dagster_contrib_gcp.cloud_run.run_launcher import CloudRunRunLauncher
 from google.api_core.exceptions import FailedPrecondition, NotFound
 
-from taxi_assets.dagster_internals.private_names import (
-    LAUNCHER_INSTANCE,
-    RUN_HEALTH,
-    WORKER_STATUS,
-)
-
 RUNS_JOB = "CLOUD_RUN_RUNS_JOB"
 """Variable with the name of the job whose executions are runs, where it is not the settings'."""
 
 
 class CloudRunLauncher(CloudRunRunLauncher):  # type: ignore[misc]
     """Launches runs on Cloud Run, watches and cancels them."""
+
+    instance: dg.DagsterInstance
+    """Of the process: the launcher and the instance have each other."""
+
+    def register_instance(self, instance: dg.DagsterInstance) -> None:
+        """Take the instance that runs are reported to."""
+        super().register_instance(instance)
+        self.instance = instance
 
     def fully_qualified_job_name(self, code_location_name: str) -> str:
         """Return the job of a code location: the environment's, else the one in `dagster.yaml`.
@@ -43,15 +45,15 @@ class CloudRunLauncher(CloudRunRunLauncher):  # type: ignore[misc]
         failed and started a second time beside itself. What is not known is asked again at the
         next poll; `max_runtime_seconds` bounds it.
         """
-        result, status = RUN_HEALTH.find(), WORKER_STATUS.find()
-        if result is None or status is None:
-            return super().check_run_worker_health(run)
         try:
             health = super().check_run_worker_health(run)
         except NotFound as error:
-            return result(status.NOT_FOUND, msg=error.message)
-        if health.status == status.UNKNOWN:
-            return result(status.RUNNING, msg=health.msg)
+            # Without an execution's id the parent answers UNKNOWN.
+            health = super().check_run_worker_health(run.with_tags({}))
+            status = type(health.status).NOT_FOUND
+            return health._replace(status=status, msg=error.message)
+        if health.status.value == "UNKNOWN":
+            return health._replace(status=type(health.status).RUNNING)
         return health
 
     def terminate(self, run_id: str) -> bool:
@@ -63,10 +65,9 @@ class CloudRunLauncher(CloudRunRunLauncher):  # type: ignore[misc]
         try:
             return bool(super().terminate(run_id))
         except (FailedPrecondition, NotFound) as error:
-            if not LAUNCHER_INSTANCE.is_on(self):
-                raise
-            run = self._instance.get_run_by_id(run_id)
+            instance = self.instance
+            run = instance.get_run_by_id(run_id)
             if run is None:
                 return False
-            self._instance.report_run_canceled(run, f"Its execution had ended: {error.message}")
+            instance.report_run_canceled(run, f"Its execution had ended: {error.message}")
             return True

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from taxi_assets.dagster_internals.private_names import CODE_SERVER, ORPHANED_RUNS
+from taxi_assets.dagster_internals.private_names import ORPHANED_RUNS
 from taxi_assets.dagster_internals.tags import CODE_SERVER_ADDRESS
 
 logger = logging.getLogger("dagster.code_server")
@@ -24,7 +24,7 @@ logger = logging.getLogger("dagster.code_server")
 if TYPE_CHECKING:
     StockServer = object
 else:
-    StockServer = CODE_SERVER.find() or object
+    StockServer = ORPHANED_RUNS.find_owner() or object
 
 
 class CodeServer(StockServer):
@@ -55,9 +55,9 @@ def main(options: list[str]) -> None:
     with dg.DagsterInstance.get() as instance:
         for run_id in report_lost_runs(instance):
             logger.warning("Run %s ended with its code server", run_id)
-    if StockServer is not object and ORPHANED_RUNS.is_on(StockServer):
+    if StockServer is not object:
         # `dagster api grpc` takes the class from there.
-        sys.modules[CODE_SERVER.module].DagsterApiServer = CodeServer  # type: ignore[attr-defined]
+        sys.modules[ORPHANED_RUNS.module].DagsterApiServer = CodeServer  # type: ignore[attr-defined]
     sys.argv = ["dagster", "api", "grpc", *options]
     runpy.run_module("dagster", run_name="__main__")
 

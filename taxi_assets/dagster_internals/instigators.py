@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
-from dagster._core.scheduler.instigation import InstigatorState, InstigatorTick, TickStatus
+
+from taxi_assets.dagster_internals.private_names import TICK_STATUS
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def read_instigators(
     instance: dg.DagsterInstance, limit: int = 1, *, failed_only: bool = False
 ) -> list[Instigator]:
     """Return each schedule and sensor with its latest ticks, by name."""
-    statuses = [TickStatus.FAILURE] if failed_only else None
+    statuses = _failed() if failed_only else None
     return sorted(
         (
             Instigator(
@@ -56,17 +58,22 @@ def read_instigators(
     )
 
 
+def _failed() -> list[Any] | None:
+    status = TICK_STATUS.find()
+    return None if status is None else [status.FAILURE]
+
+
 def _ticks(
     instance: dg.DagsterInstance,
-    state: InstigatorState,
+    state: Any,
     limit: int,
-    statuses: Sequence[TickStatus] | None,
-) -> Sequence[InstigatorTick]:
+    statuses: Sequence[Any] | None,
+) -> Sequence[Any]:
     return instance.get_ticks(
         state.instigator_origin_id, state.selector_id, limit=limit, statuses=statuses
     )
 
 
-def _tick(tick: InstigatorTick) -> Tick:
+def _tick(tick: Any) -> Tick:
     message = tick.error.message if tick.error else tick.tick_data.skip_reason or ""
     return Tick(int(tick.tick_id), tick.status.value, tick.timestamp, " ".join(message.split()))

@@ -26,10 +26,19 @@ class PrivateName:
     def find(self) -> Any:
         """Return what the name stands for; None, with a warning, if this Dagster has no such."""
         try:
-            return getattr(import_module(self.module), self.attribute)
+            found: Any = import_module(self.module)
+            for part in self.attribute.split("."):
+                found = getattr(found, part)
         except (ImportError, AttributeError):
             self.warn()
             return None
+        return found
+
+    def find_owner(self) -> Any:
+        """Return the class that has the attribute; None, with a warning, if there is none."""
+        if self.find() is None:
+            return None
+        return getattr(import_module(self.module), self.attribute.partition(".")[0])
 
     def is_on(self, owner: object) -> bool:
         """Return whether a class or object has the attribute; warn if it does not."""
@@ -83,30 +92,10 @@ INSTANCE_DEFAULTS = PrivateName(
     "InstanceRef",
     "its type is read from the signature of DagsterInstance.from_ref",
 )
-CODE_SERVER = PrivateName(
-    "dagster._grpc.server",
-    "DagsterApiServer",
-    "a run that dies while Dagster's database is away stays STARTED until the code server restarts",
-)
 ORPHANED_RUNS = PrivateName(
     "dagster._grpc.server",
     "DagsterApiServer._check_for_orphaned_runs",
     "a run that dies while Dagster's database is away stays STARTED until the code server restarts",
-)
-RUN_HEALTH = PrivateName(
-    "dagster._core.launcher.base",
-    "CheckRunHealthResult",
-    "an answer 5xx of Cloud Run marks a healthy run as failed",
-)
-WORKER_STATUS = PrivateName(
-    "dagster._core.launcher.base",
-    "WorkerStatus",
-    "an answer 5xx of Cloud Run marks a healthy run as failed",
-)
-LAUNCHER_INSTANCE = PrivateName(
-    "dagster._core.launcher.base",
-    "RunLauncher._instance",
-    "a run whose Cloud Run execution has ended cannot be cancelled",
 )
 EVENTS_TABLE = PrivateName(
     "dagster._core.storage.event_log.schema",
@@ -124,6 +113,27 @@ BACKFILLS_TABLE = PrivateName(
     "old backfills are kept, and a woken daemon does not stay for one that has no run in progress",
 )
 
+WORKSPACE = PrivateName(
+    "dagster._cli.workspace.cli_target",
+    "get_workspace_from_cli_opts",
+    "`taxi-assets backfill` runs in its own process and not by the queue",
+)
+WORKSPACE_OPTIONS = PrivateName(
+    "dagster_shared.cli",
+    "WorkspaceOpts",
+    "`taxi-assets backfill` runs in its own process and not by the queue",
+)
+JOB_SELECTOR = PrivateName(
+    "dagster._core.definitions.selector",
+    "JobSubsetSelector",
+    "`taxi-assets backfill` runs in its own process and not by the queue",
+)
+TICK_STATUS = PrivateName(
+    "dagster._core.scheduler.instigation",
+    "TickStatus",
+    "of failed ticks only the latest one is shown",
+)
+
 NAMES = (
     ASSET_KEY,
     CHECK_TARGET,
@@ -132,12 +142,12 @@ NAMES = (
     POSTGRES_CONNECT,
     SQLITE_STORAGE,
     INSTANCE_DEFAULTS,
-    CODE_SERVER,
     ORPHANED_RUNS,
-    RUN_HEALTH,
-    WORKER_STATUS,
-    LAUNCHER_INSTANCE,
     EVENTS_TABLE,
     CHECKS_TABLE,
     BACKFILLS_TABLE,
+    WORKSPACE,
+    WORKSPACE_OPTIONS,
+    JOB_SELECTOR,
+    TICK_STATUS,
 )

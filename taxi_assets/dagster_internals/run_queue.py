@@ -14,10 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
-from dagster._cli.workspace.cli_target import get_workspace_from_cli_opts
-from dagster._core.definitions.selector import JobSubsetSelector
-from dagster._core.workspace.context import WorkspaceRequestContext
-from dagster_shared.cli import WorkspaceOpts
+
+from taxi_assets.dagster_internals.private_names import (
+    JOB_SELECTOR,
+    WORKSPACE,
+    WORKSPACE_OPTIONS,
+)
 
 LOCATION = "taxi_assets.definitions"
 QUEUE_DAEMON = "QUEUED_RUN_COORDINATOR"
@@ -32,7 +34,9 @@ def heartbeat_ages(instance: dg.DagsterInstance) -> dict[str, float]:
 
 
 def has_live_queue(instance: dg.DagsterInstance) -> bool:
-    """Whether a daemon starts the runs of the queue now."""
+    """Whether a daemon starts the runs of the queue now, and this Dagster lets us queue some."""
+    if not all(name.find() for name in (JOB_SELECTOR, WORKSPACE, WORKSPACE_OPTIONS)):
+        return False
     return heartbeat_ages(instance).get(QUEUE_DAEMON, SILENT_SECONDS) < SILENT_SECONDS
 
 
@@ -41,7 +45,7 @@ class RunQueue:
     """An instance's queue, with this package's definitions."""
 
     instance: dg.DagsterInstance
-    workspace: WorkspaceRequestContext
+    workspace: Any
 
     def submit(
         self,
@@ -53,7 +57,7 @@ class RunQueue:
         """Queue a run of some assets of a job; return its id."""
         location = self.workspace.get_code_location(LOCATION)
         (repository,) = location.get_repositories().values()
-        selector = JobSubsetSelector(LOCATION, repository.name, job_name, None, assets)
+        selector = JOB_SELECTOR.find()(LOCATION, repository.name, job_name, None, assets)
         job = location.get_job(selector)
         plan = location.get_execution_plan(
             job, run_config, step_keys_to_execute=None, known_state=None, instance=self.instance
@@ -84,8 +88,8 @@ class RunQueue:
 @contextmanager
 def open_run_queue(instance: dg.DagsterInstance) -> Iterator[RunQueue]:
     """Load the definitions in this process and hand out the queue."""
-    target = WorkspaceOpts(module_name=(LOCATION,))
-    with get_workspace_from_cli_opts(
+    target = WORKSPACE_OPTIONS.find()(module_name=(LOCATION,))
+    with WORKSPACE.find()(
         instance, version=dg.__version__, workspace_opts=target, allow_in_process=True
     ) as workspace:
         yield RunQueue(instance, workspace)

@@ -1,8 +1,7 @@
 """Which version of a day each asset holds, and from which version of its input it was made.
 
-Dagster keeps both as tags of the materialization; the tags' names and the two queries of many
-partitions at once are what is private here. A whole event is read only where these cannot answer:
-it holds the day's tables too, and takes a few milliseconds.
+Dagster keeps both as tags of the materialization. A whole event is read only where these cannot
+answer: it holds the day's tables too, and takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -13,11 +12,8 @@ from datetime import date
 
 import dagster as dg
 from dagster import DagsterEventType
-from dagster._core.definitions.data_version import (
-    CODE_VERSION_TAG,
-    DATA_VERSION_TAG,
-    get_input_data_version_tag,
-)
+
+from taxi_assets.dagster_internals import tags
 
 KIND = DagsterEventType.ASSET_MATERIALIZATION
 
@@ -39,10 +35,10 @@ def stored_versions(
     partitions = [str(day) for day in days]
     storage = instance.event_log_storage
     ids = storage.get_latest_storage_id_by_partition(key, KIND, set(partitions))
-    tags = storage.get_latest_tags_by_partition(key, KIND, [DATA_VERSION_TAG], partitions)
+    versions = storage.get_latest_tags_by_partition(key, KIND, [tags.DATA_VERSION], partitions)
     return {
         date.fromisoformat(partition): StoredVersion(
-            storage_id, tags.get(partition, {}).get(DATA_VERSION_TAG, "")
+            storage_id, versions.get(partition, {}).get(tags.DATA_VERSION, "")
         )
         for partition, storage_id in ids.items()
     }
@@ -52,7 +48,7 @@ def code_versions(
     instance: dg.DagsterInstance, key: dg.AssetKey, versions: Mapping[date, StoredVersion]
 ) -> dict[date, str]:
     """Return the version of the code that stored each day."""
-    return _tags(instance, key, versions, CODE_VERSION_TAG)
+    return _tags(instance, key, versions, tags.CODE_VERSION)
 
 
 def input_versions(
@@ -62,7 +58,7 @@ def input_versions(
     versions: Mapping[date, StoredVersion],
 ) -> dict[date, str]:
     """Return the data version that each day's upstream had when it was read."""
-    return _tags(instance, key, versions, get_input_data_version_tag(upstream))
+    return _tags(instance, key, versions, f"{tags.INPUT_DATA_VERSION}/{upstream.to_user_string()}")
 
 
 def _tags(
