@@ -126,6 +126,34 @@ def backfill(
 
 
 @app.command()
+def diff(
+    service: ServiceName,
+    span: Span,
+    *,
+    against: Annotated[
+        str, typer.Option(help="file: the rows loaded from a file; store: Postgres, lake, BigQuery")
+    ] = "file",
+    as_json: AsJson = False,
+) -> int:
+    """Compare the published month with what was loaded, without loading it.
+
+    Exit code 0: no row differs; 1: rows differ, or days are absent.
+    """
+    from rich.console import Console
+
+    from taxi_assets.cli.diff import compare, figures, print_diff, side_named
+    from taxi_assets.cli.spans import partitioned_span, service_named
+
+    taxi, window, side = service_named(service), partitioned_span(span), side_named(against)
+    found = list(compare(taxi, window, side, lambda line: typer.echo(line, err=True)))
+    if as_json:
+        typer.echo(json.dumps(figures(found), indent=2))
+    else:
+        print_diff(found, Console())
+    return 0 if all(day.diff is not None and day.diff.is_empty for day in found) else 1
+
+
+@app.command()
 def status(*, as_json: AsJson = False) -> None:
     """Show services, months, stores, queue, daemon and schedules on one screen."""
     from rich.console import Console

@@ -67,9 +67,9 @@ def unpacked(packed: bytes) -> bytes:
         return stream.read()
 
 
-def slice_of(*lines: bytes) -> pa.Buffer:
+def slice_of(*lines: bytes, header: bytes = HEADER) -> pa.Buffer:
     """A day's slice: header and lines."""
-    return pa.py_buffer(HEADER + b"".join(line + b"\n" for line in lines))
+    return pa.py_buffer(header.rstrip() + b"\n" + b"".join(line + b"\n" for line in lines))
 
 
 def slices_of(month: RawMonth) -> dict[int, pa.Buffer | pa.Table]:

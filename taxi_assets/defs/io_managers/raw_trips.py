@@ -10,12 +10,11 @@ import csv
 import io
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import date
+from dataclasses import dataclass, field
+from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
-import pyarrow as pa
 
 from taxi_assets.dagster_internals.partition_records import PartitionRecord
 from taxi_assets.date_ranges import Month
@@ -25,6 +24,14 @@ from taxi_assets.defs.io_managers.partition_data import (
     RawPartition,
     SourceFile,
     rejecting_damage,
+)
+from taxi_assets.defs.io_managers.raw_objects import open_raw
+from taxi_assets.defs.io_managers.restatement import (
+    Restatement,
+    delete_old_former_rows,
+    find_restatement,
+    page_key,
+    put_page,
 )
 from taxi_assets.defs.io_managers.sealed_objects import DamagedError, open_parquet, open_sealed_zstd
 from taxi_assets.defs.metadata.day_metadata import object_metadata
@@ -40,7 +47,6 @@ from taxi_assets.defs.resources.lake import (
 )
 from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.settings import Settings
-from taxi_assets.tlc.header import MAX_HEADER_BYTES
 from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.schema import Service
 
@@ -50,9 +56,6 @@ KeyOf = Callable[[Service, Any, str], str]
 
 RAW, OUTSIDE_ASSET, UNREADABLE_ASSET = "raw_trips", "outside_month", "unreadable"
 """What raw objects say they are."""
-
-BLOCK = 16 << 20
-"""Bytes that are unpacked at a time: most days are one block."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +104,9 @@ class RawTripsIOManager(PartitionIOManager[Iterable[RawDays], RawPartition]):
             objects = MonthObjects(lake, split)
             objects.put_rest()
             yield from records.map_with_day(objects.put_day).iterate_outcomes()
+            put_page(lake, split.month.file, objects.changes)
+            keep = timedelta(days=Settings.from_env().runs.raw_retention_days)
+            delete_old_former_rows(lake, split.month.file.service, keep)
 
     def read_partition(self, service: Service, day: date) -> RawPartition | None:
         """The day's lines under the header they were published with, or its rows.
@@ -114,7 +120,7 @@ class RawTripsIOManager(PartitionIOManager[Iterable[RawDays], RawPartition]):
             with rejecting_damage(lake, key, label):
                 stored = lake.get(key)
                 if stored is not None:
-                    content, facts = _open_object(stored, kind)
+                    content, facts = open_raw(stored, kind)
                     label.check(facts)
                     return RawPartition(day, content, _count_rows(facts), SourceFile.of(facts))
         return None
@@ -122,27 +128,6 @@ class RawTripsIOManager(PartitionIOManager[Iterable[RawDays], RawPartition]):
     def place(self, service: Service) -> str:
         """Folder of the raw slices."""
         return self.lake.lake.path(f"_raw/{service.name}")
-
-
-def _open_object(stored: pa.Buffer, kind: str) -> tuple[pa.Buffer | pa.Table, dict[str, Any]]:
-    """Verify and unpack a day's lines or rows; return them and the facts about them."""
-    if kind == ROWS:
-        parquet, facts = open_parquet(stored)
-        return parquet.read(use_threads=False), facts
-    facts, packed = open_sealed_zstd(stored)
-    return _unpack_lines(packed, Settings.from_env().limits.max_day_bytes), facts
-
-
-def _unpack_lines(packed: pa.Buffer, max_bytes: int) -> pa.Buffer:
-    """Unpack a day's lines; a few KB of somebody else's object may stand for GBs."""
-    blocks, size = list[pa.Buffer](), 0
-    with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as stream:
-        while (block := stream.read_buffer(BLOCK)).size:
-            blocks.append(block)
-            size += block.size
-            if size > max_bytes + MAX_HEADER_BYTES:
-                raise DamagedError(f"unpacks to over {max_bytes:,} bytes (TAXI_MAX_DAY_BYTES)")
-    return blocks[0] if len(blocks) == 1 else pa.py_buffer(b"".join(blocks))
 
 
 def _count_rows(facts: Mapping[str, Any]) -> int:
@@ -172,21 +157,34 @@ class MonthObjects:
 
     lake: Lake
     split: SplitMonth
+    changes: dict[date, Restatement] = field(default_factory=dict[date, Restatement])
+    """What differs in the days that came from another file before."""
 
     def put_day(self, day: date, record: PartitionRecord) -> PartitionRecord:
         """Replace a day's object."""
         began = time.perf_counter()
-        key, size = self._put(build_raw_key, day, day.day, RAW)
+        file = self.split.month.file
+        content = self._content(day, day.day, RAW)
+        change = find_restatement(self.lake, file, day, content, self._find_extension)
+        if change is not None:
+            self.changes[day] = change
+            content = change.carried_by(content, self._find_extension)
+        key, size = self._put(build_raw_key, day, content)
         seconds = round(self.split.seconds + time.perf_counter() - began, 3)
-        place = object_metadata(self.lake, key)
-        return record.adding({"stored_bytes": size, "seconds": seconds, **place})
+        metadata = {"stored_bytes": size, "seconds": seconds, **object_metadata(self.lake, key)}
+        if change is not None:
+            metadata |= change.metadata(self.lake, page_key(file.service, file.month))
+        return record.adding(metadata)
 
     def put_rest(self) -> None:
         """Replace the objects of the rows that are in no day, and the reasons beside them."""
         month = self.split.month
         counted = {"month_file_rows": month.file_rows}
-        self._put(build_outside_key, month.file.month, OUTSIDE, OUTSIDE_ASSET, **counted)
-        self._put(build_unreadable_key, month.file.month, UNREADABLE, UNREADABLE_ASSET, **counted)
+        which = month.file.month
+        outside = self._content(which, OUTSIDE, OUTSIDE_ASSET, **counted)
+        self._put(build_outside_key, which, outside)
+        unreadable = self._content(which, UNREADABLE, UNREADABLE_ASSET, **counted)
+        self._put(build_unreadable_key, which, unreadable)
         for kind in (LINES, ROWS):
             key = f"{build_unreadable_key(month.file.service, month.file.month, kind)}.reasons.csv"
             if month.unreadable and kind == self._find_extension:
@@ -194,18 +192,21 @@ class MonthObjects:
             else:
                 self.lake.delete(key)
 
-    def _put(
-        self, key_of: KeyOf, partition: date | Month, place: int, asset: str, **facts: int
-    ) -> tuple[str, int]:
-        """Replace an object; that of the month published the other way goes."""
+    def _content(self, partition: date | Month, place: int, asset: str, **facts: int) -> bytes:
+        """The object of a place of the file."""
         file = self.split.month.file
         label = Label(file.service.name, asset, str(partition)).facts()
         carried = {**label, **SourceFile.of_file(file).facts(), **facts}
         carried["rows"] = self.split.month.rows[place]
-        key = key_of(file.service, partition, self._find_extension)
-        size = self.lake.put(key, self.split.spools[place].content(carried))
+        return self.split.spools[place].content(carried)
+
+    def _put(self, key_of: KeyOf, partition: date | Month, content: bytes) -> tuple[str, int]:
+        """Replace an object; that of the month published the other way goes."""
+        service = self.split.month.file.service
+        key = key_of(service, partition, self._find_extension)
+        size = self.lake.put(key, content)
         self.lake.delete(
-            key_of(file.service, partition, LINES if self._find_extension == ROWS else ROWS)
+            key_of(service, partition, LINES if self._find_extension == ROWS else ROWS)
         )
         return key, size
 

@@ -15,7 +15,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import date, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -189,6 +189,15 @@ class Lake:
         selector = pa_fs.FileSelector(f"{self.root}/{folder}", allow_not_found=True, recursive=True)
         return {
             info.path.removeprefix(f"{self.root}/")
+            for info in self.filesystem.get_file_info(selector)
+            if info.is_file
+        }
+
+    def times(self, folder: str) -> dict[str, datetime]:
+        """Keys of all objects under a folder, with the time at which each was put."""
+        selector = pa_fs.FileSelector(f"{self.root}/{folder}", allow_not_found=True, recursive=True)
+        return {
+            info.path.removeprefix(f"{self.root}/"): info.mtime
             for info in self.filesystem.get_file_info(selector)
             if info.is_file
         }

@@ -1,0 +1,38 @@
+"""What a raw object in the lake holds: a day's CSV lines, or its rows of a Parquet month."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+
+from taxi_assets.defs.io_managers.sealed_objects import DamagedError, open_parquet, open_sealed_zstd
+from taxi_assets.defs.resources.lake import ROWS
+from taxi_assets.settings import Settings
+from taxi_assets.tlc.header import MAX_HEADER_BYTES
+
+BLOCK = 16 << 20
+"""Bytes that are unpacked at a time: most days are one block."""
+
+Content = pa.Buffer | pa.Table
+
+
+def open_raw(stored: pa.Buffer, kind: str) -> tuple[pa.Buffer | pa.Table, dict[str, Any]]:
+    """Verify and unpack a day's lines or rows; return them and the facts about them."""
+    if kind == ROWS:
+        parquet, facts = open_parquet(stored)
+        return parquet.read(use_threads=False), facts
+    facts, packed = open_sealed_zstd(stored)
+    return _unpack(packed, Settings.from_env().limits.max_day_bytes), facts
+
+
+def _unpack(packed: pa.Buffer, max_bytes: int) -> pa.Buffer:
+    """Unpack a day's lines; a few KB of somebody else's object may stand for GBs."""
+    blocks, size = list[pa.Buffer](), 0
+    with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as stream:
+        while (block := stream.read_buffer(BLOCK)).size:
+            blocks.append(block)
+            size += block.size
+            if size > max_bytes + MAX_HEADER_BYTES:
+                raise DamagedError(f"unpacks to over {max_bytes:,} bytes (TAXI_MAX_DAY_BYTES)")
+    return blocks[0] if len(blocks) == 1 else pa.py_buffer(b"".join(blocks))
