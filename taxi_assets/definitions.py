@@ -9,7 +9,9 @@ import gc
 # walked over and over while it grows (0.3 s), and once more at exit (0.7 s).
 gc.disable()
 
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, cast
 
 import dagster as dg
@@ -43,6 +45,16 @@ from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 
 
+@contextmanager
+def ignore_preview_warnings() -> Iterator[None]:
+    """Ignore what Dagster says of its features in beta and preview: tests pin those that we use."""
+    with warnings.catch_warnings():
+        for category in (dg.BetaWarning, dg.PreviewWarning):
+            warnings.simplefilter("ignore", category)
+        yield
+
+
+@ignore_preview_warnings()
 def build_defs(
     services: Mapping[str, Service] = SERVICES,
     overrides: Mapping[str, Any] | None = None,

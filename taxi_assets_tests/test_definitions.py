@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import dagster as dg
 import pytest
 
 from taxi_assets.definitions import build_defs
@@ -157,3 +159,11 @@ def test_a_wrong_setting_is_one_line_of_dagsters_commands(
     assert [
         line for line in lines[:-1] if "superseded" not in line and "callback" not in line
     ] == []
+
+
+def test_definitions_warn_of_no_feature_in_preview() -> None:
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        build_defs()
+    kinds = {one.category for one in shown}
+    assert not kinds & {dg.BetaWarning, dg.PreviewWarning}

@@ -64,13 +64,10 @@ def build_check_specs(
     asset: dg.AssetKey, checks: Mapping[str, str], partitions: dg.PartitionsDefinition[str]
 ) -> list[dg.AssetCheckSpec]:
     """Check specs of an asset, partitioned as it is."""
-    with warnings.catch_warnings():
-        # Partitioned checks are in preview in Dagster 1.13; ours are pinned by tests.
-        warnings.simplefilter("ignore")
-        return [
-            dg.AssetCheckSpec(name, asset=asset, description=description, partitions_def=partitions)
-            for name, description in checks.items()
-        ]
+    return [
+        dg.AssetCheckSpec(name, asset=asset, description=description, partitions_def=partitions)
+        for name, description in checks.items()
+    ]
 
 
 def check_raw_day(month: RawMonth, today: date | None = None) -> list[CheckResult]:

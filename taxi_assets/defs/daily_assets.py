@@ -7,7 +7,6 @@ at a time; the lines after that see what became of each day.
 """
 
 import time
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -116,16 +115,14 @@ class Stage:
 def build_service_assets(service: Service) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Everything that one service has in the asset graph."""
     stage = Stage(service, daily_partitions())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # backfill policies and partitioned checks are in preview
-        assets: list[Any] = [
-            define_trip_file(stage),
-            define_raw_trips(stage),
-            define_cleaned_trips(stage),
-            define_postgres_trips(stage),
-            define_gcs_trips(stage),
-            define_bigquery_trips(stage),
-        ]
+    assets: list[Any] = [
+        define_trip_file(stage),
+        define_raw_trips(stage),
+        define_cleaned_trips(stage),
+        define_postgres_trips(stage),
+        define_gcs_trips(stage),
+        define_bigquery_trips(stage),
+    ]
     return add_code_references(assets)
 
 

@@ -1,6 +1,5 @@
 """`<service>/monthly_report`: a month at a glance, from the days that the lake has."""
 
-import warnings
 from datetime import date
 
 import dagster as dg
@@ -29,13 +28,11 @@ GROUP = "reports"
 def build_monthly_report(service: Service) -> dg.AssetsDefinition:
     """The report asset of a service."""
     stage = Stage(service, daily_partitions())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # parts of automation conditions are in beta
-        whenever_complete = dg.AutomationCondition.eager().without(
-            dg.AutomationCondition.in_latest_time_window()
-        )
-        # TAXI_START_DATE may lie within a month, and the running month has days to come.
-        days_of_month = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
+    whenever_complete = dg.AutomationCondition.eager().without(
+        dg.AutomationCondition.in_latest_time_window()
+    )
+    # TAXI_START_DATE may lie within a month, and the running month has days to come.
+    days_of_month = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
 
     @dg.asset(
         key=stage.key("monthly_report"),

@@ -1,6 +1,5 @@
 """The check that needs every store: that Postgres, lake and BigQuery hold the same day."""
 
-import warnings
 from collections.abc import Iterator, Mapping
 from datetime import date
 from typing import Any
@@ -28,55 +27,49 @@ def build_stores_agree_check(service: Service) -> dg.AssetChecksDefinition:
     """`stores_agree` on `bigquery_trips`: counts and sums of all stores that have the day."""
     stage = Stage(service, daily_partitions())
     stores = [stage.key(f"{name}_trips") for name in ("postgres", "gcs", "bigquery")]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # partitioned checks are in preview in Dagster 1.13
-        spec = dg.AssetCheckSpec(
-            checks.AGREE,
-            asset=stores[-1],
-            additional_deps=stores[:-1],
-            partitions_def=stage.partitions,
-            description="ERROR: Postgres, lake and BigQuery hold the same rows and sum of "
-            "total_amount. A store without the day (left out of the run) is not compared.",
-        )
+    spec = dg.AssetCheckSpec(
+        checks.AGREE,
+        asset=stores[-1],
+        additional_deps=stores[:-1],
+        partitions_def=stage.partitions,
+        description="ERROR: Postgres, lake and BigQuery hold the same rows and sum of "
+        "total_amount. A store without the day (left out of the run) is not compared.",
+    )
 
-        @dg.multi_asset_check(
-            specs=[spec],
-            name=f"{service.name}_stores_agree",
-            required_resource_keys={"month_locks", *(key.path[-1] for key in stores)},
-        )
-        def check(context: dg.AssetCheckExecutionContext) -> Iterator[Any]:
-            days = list_partition_days(context)
-            with reject_foreign_errors(stores[-1], days):
-                # In the middle of another run's load the stores do differ.
-                context.resources.month_locks.acquire(service, days, context.log.info)
-                rejected = find_rejected_days(context.instance, stores[-1], days)
-                just_read = build_check_evaluations(
-                    context.instance, context.run.run_id, "matches_cleaned"
-                )
-                totals: dict[date, dict[str, tuple[int, float]]] = {}
-                for key in stores:
-                    held = [
-                        day for day in _is_materialized(context, key, days) if day not in rejected
-                    ]
-                    store: StoreIOManager[Any] = getattr(context.resources, key.path[-1])
-                    found = _read_totals(just_read.get(key, {}), held)
-                    if held and not found:
-                        found = store.read_totals(service, held, context.log)
-                    for day in held:
-                        totals.setdefault(day, {})[key.path[-1]] = found.get(day, (0, 0.0))
-                compared = {day: of for day, of in totals.items() if stores[-1].path[-1] in of}
-                results = {
-                    day: [_compare_totals(of_day)] for day, of_day in sorted(compared.items())
-                }
-                yield from log_check_results(context, results, stores[-1])
-                refused = find_rejected_days(context.instance, stores[0], days) | rejected
-                refused |= {
-                    day: _find_never_stored(stores[-1], day)
-                    for day in days
-                    if day not in compared and day not in refused
-                }
-                if refused:
-                    raise left_out(stores[-1], days, refused)
+    @dg.multi_asset_check(
+        specs=[spec],
+        name=f"{service.name}_stores_agree",
+        required_resource_keys={"month_locks", *(key.path[-1] for key in stores)},
+    )
+    def check(context: dg.AssetCheckExecutionContext) -> Iterator[Any]:
+        days = list_partition_days(context)
+        with reject_foreign_errors(stores[-1], days):
+            # In the middle of another run's load the stores do differ.
+            context.resources.month_locks.acquire(service, days, context.log.info)
+            rejected = find_rejected_days(context.instance, stores[-1], days)
+            just_read = build_check_evaluations(
+                context.instance, context.run.run_id, "matches_cleaned"
+            )
+            totals: dict[date, dict[str, tuple[int, float]]] = {}
+            for key in stores:
+                held = [day for day in _is_materialized(context, key, days) if day not in rejected]
+                store: StoreIOManager[Any] = getattr(context.resources, key.path[-1])
+                found = _read_totals(just_read.get(key, {}), held)
+                if held and not found:
+                    found = store.read_totals(service, held, context.log)
+                for day in held:
+                    totals.setdefault(day, {})[key.path[-1]] = found.get(day, (0, 0.0))
+            compared = {day: of for day, of in totals.items() if stores[-1].path[-1] in of}
+            results = {day: [_compare_totals(of_day)] for day, of_day in sorted(compared.items())}
+            yield from log_check_results(context, results, stores[-1])
+            refused = find_rejected_days(context.instance, stores[0], days) | rejected
+            refused |= {
+                day: _find_never_stored(stores[-1], day)
+                for day in days
+                if day not in compared and day not in refused
+            }
+            if refused:
+                raise left_out(stores[-1], days, refused)
 
     return check
 

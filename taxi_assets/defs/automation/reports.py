@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import dagster as dg
 
 from taxi_assets.settings.areas import AutomationSettings
@@ -26,14 +24,12 @@ def monthly_report_sensor(
     reports: list[dg.AssetKey], automation: AutomationSettings
 ) -> dg.AutomationConditionSensorDefinition:
     """Requests the reports whose automation condition is met."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # in beta in Dagster 1.13
-        return dg.AutomationConditionSensorDefinition(
-            "monthly_report_sensor",
-            target=dg.AssetSelection.assets(*reports),
-            default_status=dg.DefaultSensorStatus.RUNNING
-            if automation.running
-            else dg.DefaultSensorStatus.STOPPED,
-            description="Requests the report of a month once all of its days are in the lake, "
-            "and again when one is replaced.",
-        )
+    return dg.AutomationConditionSensorDefinition(
+        "monthly_report_sensor",
+        target=dg.AssetSelection.assets(*reports),
+        default_status=dg.DefaultSensorStatus.RUNNING
+        if automation.running
+        else dg.DefaultSensorStatus.STOPPED,
+        description="Requests the report of a month once all of its days are in the lake, "
+        "and again when one is replaced.",
+    )

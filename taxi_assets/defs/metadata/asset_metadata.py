@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import suppress
 from typing import Any
 
@@ -42,9 +41,7 @@ STORES = {
 
 def add_code_references(assets: list[Any]) -> list[Any]:
     """The same assets, each with the line of its code, which the UI opens in an editor."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # code references are in beta
-        return list(dg.with_source_code_references(assets))
+    return list(dg.with_source_code_references(assets))
 
 
 def build_definition_tags(service: Service, name: str) -> dict[str, str]:
