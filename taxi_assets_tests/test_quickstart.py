@@ -18,7 +18,7 @@ from dotenv import dotenv_values
 
 from taxi_assets.cli.quickstart import write_dagster_home
 from taxi_assets.local.__main__ import stop_stack
-from taxi_assets.local.home import Home
+from taxi_assets.local.state_directory import StateDirectory
 from taxi_assets_tests.isolation import PROJECT_FILES, REPOSITORY, isolation
 
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
@@ -38,7 +38,7 @@ def checkout() -> Iterator[Path]:
     try:
         yield folder
     finally:
-        stop_stack(Home(folder / ".taxi"))
+        stop_stack(StateDirectory(folder / ".taxi"))
         shutil.rmtree(folder)
 
 

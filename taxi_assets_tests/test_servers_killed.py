@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from taxi_assets.local.home import Home
 from taxi_assets.local.process import wait_until
+from taxi_assets.local.state_directory import StateDirectory
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.processes import start_job
@@ -68,23 +68,23 @@ def test_the_next_run_recovers_from_servers_that_were_killed(
     log = tmp_path / "runs.log"
 
     def run(victim: str = "", step: str = "") -> int | None:
-        """Run over the days; when the step begins, the keeper or a server dies."""
+        """Run over the days; when the step begins, the supervisor or a server dies."""
         stores.stack()
-        record = Home(own_home).record()
+        record = StateDirectory(own_home).record()
         assert record
         pids = {name: server.pid for name, server in record.servers.items()}
         new = NewRun.next()
         process = start_job("green", *DAYS, log)
         if victim:
             assert wait_until(lambda: new.has_begun(step), 120)
-            os.kill({**pids, "keeper": record.keeper}[victim], signal.SIGKILL)
+            os.kill({**pids, "supervisor": record.supervisor}[victim], signal.SIGKILL)
         process.join(300)
         return process.exitcode
 
     assert run() == 0, log.read_text()[-3000:]
     rows = stores.store_rows(GREEN)
-    for victim in ("postgres", "bigquery", "keeper"):
-        step = "green__postgres_trips" if victim == "keeper" else f"green__{victim}_trips"
+    for victim in ("postgres", "bigquery", "supervisor"):
+        step = "green__postgres_trips" if victim == "supervisor" else f"green__{victim}_trips"
         code = run(victim, step)
         # Its own retries may have mended it.
         assert code == 0 or run() == 0, log.read_text()[-3000:]

@@ -7,7 +7,7 @@ Importing this package starts nothing and imports no server, client or Arrow.
 
 from __future__ import annotations
 
-from taxi_assets.local.home import LocalStackError, Stack
 from taxi_assets.local.stack import ensure_stack_running
+from taxi_assets.local.state_directory import LocalStackError, Stack
 
 __all__ = ["LocalStackError", "Stack", "ensure_stack_running"]

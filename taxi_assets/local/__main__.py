@@ -12,11 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from taxi_assets.errors import TerminalError
-from taxi_assets.local.home import LOCAL_HOST, Config, Home, LocalStackError, Record, hold_lock
-from taxi_assets.local.keeper import stop_leftover_servers
-from taxi_assets.local.postgres_place import find_chosen_folder
+from taxi_assets.local.postgres_folder import find_chosen_folder
 from taxi_assets.local.process import wait_until
 from taxi_assets.local.stack import ensure_stack_running
+from taxi_assets.local.state_directory import (
+    LOCAL_HOST,
+    Config,
+    LocalStackError,
+    Record,
+    StateDirectory,
+    hold_lock,
+)
+from taxi_assets.local.supervisor import stop_leftover_servers
 from taxi_assets.settings import Settings
 from taxi_assets.settings.environment import read_env_file
 from taxi_assets.settings.private_folders import restrict_umask
@@ -24,14 +31,14 @@ from taxi_assets.settings.private_folders import restrict_umask
 STOP_SECONDS = 60
 
 
-def start_stack(home: Home) -> None:
+def start_stack(home: StateDirectory) -> None:
     """Start what is missing and keep it up until `down`, also with nobody using it."""
     ensure_stack_running(home.path)
-    # This process's lease holds the servers until it ends, after the pin is there.
-    home.pin.touch(mode=0o600)
+    # This process's lease holds the servers until it ends, after the keep-alive marker is there.
+    home.keep_alive.touch(mode=0o600)
 
 
-def stop_stack(home: Home) -> None:
+def stop_stack(home: StateDirectory) -> None:
     """Stop the servers, however they were started and whoever uses them; nothing to do is fine.
 
     Raises:
@@ -41,33 +48,33 @@ def stop_stack(home: Home) -> None:
         return
     with hold_lock(home.start):
         if home.is_supervisor_alive():
-            # The first moments of a keeper have no process id yet.
+            # The first moments of a supervisor have no process id yet.
             wait_until(lambda: _find_supervisor(home) > 0 or not home.is_supervisor_alive(), 5)
             if home.is_supervisor_alive():
                 if not _find_supervisor(home):
                     raise LocalStackError(
-                        f"{home.keeper} is locked by no keeper of this folder: a copy must not "
-                        "share files with its original (hard links)"
+                        f"{home.supervisor} is not locked by a supervisor of this folder: "
+                        "a copy must not share files with its original (hard links)"
                     )
                 os.kill(_find_supervisor(home), signal.SIGTERM)
             if not wait_until(lambda: not home.is_supervisor_alive(), STOP_SECONDS):
                 raise LocalStackError(
                     f"the embedded stack did not stop within {STOP_SECONDS} s: see "
-                    f"{home.keeper_log}, keeper is process {_find_supervisor(home)}"
+                    f"{home.supervisor_log}, supervisor is process {_find_supervisor(home)}"
                 )
         stop_leftover_servers(home)
-        home.pin.unlink(missing_ok=True)
+        home.keep_alive.unlink(missing_ok=True)
 
 
-def _find_supervisor(home: Home) -> int:
+def _find_supervisor(home: StateDirectory) -> int:
     record = home.record()
-    return record.keeper if record else 0
+    return record.supervisor if record else 0
 
 
-def print_status(home: Home) -> dict[str, Any]:
+def print_status(home: StateDirectory) -> dict[str, Any]:
     """Tell each server's state, address and folder; no secret is in it."""
     lives = home.local.is_dir() and home.is_supervisor_alive()
-    record = (home.record() if lives else None) or Record(keeper=0)
+    record = (home.record() if lives else None) or Record(supervisor=0)
     state = "running" if record.ready else "starting" if lives else "stopped"
 
     def address(name: str, scheme: str) -> str | None:
@@ -77,7 +84,7 @@ def print_status(home: Home) -> dict[str, Any]:
     return {
         "home": str(home.path),
         "settings": [str(file) for file in read_env_file().files],
-        "keeps_running": lives and home.pin.exists(),
+        "keeps_running": lives and home.keep_alive.exists(),
         "postgres": {
             "state": state,
             "address": address("postgres", "postgresql"),
@@ -96,11 +103,11 @@ def print_status(home: Home) -> dict[str, Any]:
     }
 
 
-def _find_postgres_folder(home: Home) -> str:
+def _find_postgres_folder(home: StateDirectory) -> str:
     return str(find_chosen_folder(home, home.config() if home.local.is_dir() else Config()))
 
 
-def print_environment(home: Home, settings: Settings) -> dict[str, str]:
+def print_environment(home: StateDirectory, settings: Settings) -> dict[str, str]:
     """Name what a client needs, password and token among it.
 
     Raises:
@@ -127,7 +134,7 @@ def print_environment(home: Home, settings: Settings) -> dict[str, str]:
     }
 
 
-def _format_value(home: Home) -> str:
+def _format_value(home: StateDirectory) -> str:
     found = print_status(home)
     stays = "until down" if found["keeps_running"] else "while in use"
     lines = [f"home      {found['home']} (up {stays})"]
@@ -155,7 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise LocalStackError(
                 f"TAXI_PROFILE={settings.profile}: the local stack is for profile local, unset it"
             )
-        home = Home(settings.home)
+        home = StateDirectory(settings.home)
         for line in _read_answer(asked, home, settings):
             print(line)  # noqa: T201
         for line in _list_remarks(asked.command, home):
@@ -166,7 +173,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _list_remarks(command: str, home: Home) -> list[str]:
+def _list_remarks(command: str, home: StateDirectory) -> list[str]:
     """What a person may not expect of the settings."""
     read = read_env_file()
     lines = [
@@ -185,7 +192,7 @@ def _list_remarks(command: str, home: Home) -> list[str]:
     return lines
 
 
-def _read_answer(asked: argparse.Namespace, home: Home, settings: Settings) -> list[str]:
+def _read_answer(asked: argparse.Namespace, home: StateDirectory, settings: Settings) -> list[str]:
     if asked.command == "env":
         return [
             f"{name}={shlex.quote(value)}"

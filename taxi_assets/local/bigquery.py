@@ -1,4 +1,4 @@
-"""The BigQuery emulator, seen from the keeper: how it is spawned and when it is ready."""
+"""The BigQuery emulator, seen from the supervisor: how it is spawned and when it is ready."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING
 
-from taxi_assets.local.home import LOCAL_HOST, Home
 from taxi_assets.local.process import die_with_parent
 from taxi_assets.local.server import Server, open_server_log, pick_free_port
+from taxi_assets.local.state_directory import LOCAL_HOST, StateDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +22,7 @@ STOP = (signal.SIGTERM, signal.SIGKILL)
 
 
 def start_bigquery(
-    home: Home, port: int | None, token: str, own: Callable[[Server], None]
+    home: StateDirectory, port: int | None, token: str, own: Callable[[Server], None]
 ) -> Server:
     """Spawn the emulator on `home`, on the remembered port when it is free. Does not wait."""
     server = _spawn_server(home, pick_free_port(port), token, own)
@@ -30,7 +30,9 @@ def start_bigquery(
     return server
 
 
-def _spawn_server(home: Home, port: int, token: str, own: Callable[[Server], None]) -> Server:
+def _spawn_server(
+    home: StateDirectory, port: int, token: str, own: Callable[[Server], None]
+) -> Server:
     # Its settings are ours alone: BQEMU_* of a user's own emulator must not reach this one.
     environment = {name: it for name, it in os.environ.items() if not name.startswith("BQEMU_")}
     # Not an argument: those are for everybody to read.
@@ -43,7 +45,7 @@ def _spawn_server(home: Home, port: int, token: str, own: Callable[[Server], Non
         stderr=output,
         cwd="/",
         env=environment,
-        preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509  the keeper has one thread
+        preexec_fn=die_with_parent(signal.SIGTERM),  # noqa: PLW1509  the supervisor has one thread
     )
     os.close(output)
     return Server(

@@ -59,7 +59,7 @@ from taxi_assets.local.bigquery_jobs import (
     read_only_transaction,
     resolve_lake_uri,
 )
-from taxi_assets.local.home import LOCAL_HOST, Home
+from taxi_assets.local.state_directory import LOCAL_HOST, StateDirectory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -231,7 +231,7 @@ def main(arguments: list[str]) -> None:
     Further arguments are names by which clients call the host. The token is BIGQUERY_TOKEN in the
     environment: arguments are for everybody to read.
     """
-    home, port = Home(Path(arguments[0])), int(arguments[1])
+    home, port = StateDirectory(Path(arguments[0])), int(arguments[1])
     host = arguments[2] if arguments[2:] else LOCAL_HOST
     token = os.environ.pop("BIGQUERY_TOKEN", "")
     if len(token) < MIN_TOKEN:

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL, seen from the keeper: its cluster, its start, when it is ready."""
+"""The embedded PostgreSQL, seen from the supervisor: its cluster, its start, when it is ready."""
 
 from __future__ import annotations
 
@@ -12,16 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taxi_assets.local.home import (
-    DBNAME,
-    LOCAL_HOST,
-    READER,
-    USER,
-    Config,
-    Home,
-    LocalStackError,
-)
-from taxi_assets.local.postgres_place import (
+from taxi_assets.local.postgres_folder import (
     Account,
     can_run_programs,
     change_owner,
@@ -31,8 +22,17 @@ from taxi_assets.local.postgres_place import (
     find_unprivileged_account,
     find_wheel_programs,
 )
-from taxi_assets.local.process import Identity, die_with_parent, find_processes_in, stop_process
+from taxi_assets.local.process import Identity, die_with_parent, runs_in_folder, stop_process
 from taxi_assets.local.server import Server, open_server_log, pick_free_port
+from taxi_assets.local.state_directory import (
+    DBNAME,
+    LOCAL_HOST,
+    READER,
+    USER,
+    Config,
+    LocalStackError,
+    StateDirectory,
+)
 from taxi_assets.settings.private_folders import make_private_folder
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Cluster:
 
 
 def start_postgres(
-    home: Home, config: Config, own: Callable[[Server], None]
+    home: StateDirectory, config: Config, own: Callable[[Server], None]
 ) -> tuple[Server, Config]:
     """Spawn the server, after making its cluster if this is the first time. Does not wait.
 
@@ -136,7 +136,7 @@ def start_postgres(
     return server, config
 
 
-def _open_cluster(home: Home, config: Config) -> Cluster:
+def _open_cluster(home: StateDirectory, config: Config) -> Cluster:
     wheel = find_wheel_programs()
     if os.geteuid() != 0:
         folder = home.path / "postgres"
@@ -212,14 +212,16 @@ def _clear_stale_pid(cluster: Cluster) -> None:
     pid = int((note.read_text().split() or ["0"])[0])
     left_over = Identity.of(pid) if pid else None
     # PostgreSQL works in its data folder.
-    if left_over and find_processes_in(pid, cluster.database):
+    if left_over and runs_in_folder(pid, cluster.database):
         if not stop_process(left_over, STOP, 20):
             raise LocalStackError(f"postgres: process {pid} runs on {cluster.database}: stop it")
     else:
         note.unlink(missing_ok=True)
 
 
-def _spawn_server(home: Home, cluster: Cluster, port: int, own: Callable[[Server], None]) -> Server:
+def _spawn_server(
+    home: StateDirectory, cluster: Cluster, port: int, own: Callable[[Server], None]
+) -> Server:
     options = [word for name, it in OPTIONS.items() for word in ("-c", f"{name}={it}")]
     output = open_server_log(home.postgres_log)
     process = subprocess.Popen(  # noqa: S603  the wheel's own program
@@ -229,7 +231,7 @@ def _spawn_server(home: Home, cluster: Cluster, port: int, own: Callable[[Server
         stderr=output,
         cwd="/",
         env={"LC_ALL": "C"},
-        preexec_fn=die_with_parent(STOP[0]),  # noqa: PLW1509  the keeper has one thread
+        preexec_fn=die_with_parent(STOP[0]),  # noqa: PLW1509  the supervisor has one thread
         user=cluster.account.user,
         group=cluster.account.group,
         extra_groups=cluster.account.extra_groups,

@@ -1,4 +1,4 @@
-"""Processes told apart with certainty, stopped in order, and tied to the life of their parent."""
+"""Identify processes by pid and start time, stop them, and end them with their parent."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ LINUX = sys.platform == "linux"
 
 @dataclass(frozen=True)
 class Identity:
-    """One process: pids are used again, a pid with its start time is not."""
+    """One process: a pid is reused, a pid with its start time is not."""
 
     pid: int
     started: str
 
     @classmethod
     def of(cls, pid: int) -> Identity | None:
-        """Return the identity of a living process, None when there is none (or only a zombie)."""
+        """Return the identity of a living process; None for a missing one or a zombie."""
         started = _read_start_time(pid)
         return None if started is None else cls(pid, started)
 
     def alive(self) -> bool:
-        """Tell whether this very process still runs."""
+        """Return whether this process is still running."""
         return _read_start_time(self.pid) == self.started
 
 
@@ -51,7 +51,7 @@ def _read_start_time(pid: int) -> str | None:
 
 
 def read_command_line(pid: int) -> list[str]:
-    """Return a process's arguments, empty when it is gone or hidden from us."""
+    """Return the arguments of a process; empty if it ended or is hidden from us."""
     if LINUX:
         try:
             return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
@@ -60,10 +60,10 @@ def read_command_line(pid: int) -> list[str]:
     return (_run_ps(pid, "command=") or "").split()
 
 
-def find_processes_in(pid: int, folder: Path) -> bool:
-    """Tell whether a process's working directory is this very folder, moved or not.
+def runs_in_folder(pid: int, folder: Path) -> bool:
+    """Return whether the working directory of a process is this folder, even after a move.
 
-    Where the kernel does not show it, its arguments must name the folder.
+    Where the kernel does not show it, the arguments must name the folder.
     """
     try:
         return os.path.samestat(Path(f"/proc/{pid}/cwd").stat(), folder.stat())
@@ -81,7 +81,7 @@ def _run_ps(pid: int, column: str) -> str | None:
 def stop_process(
     target: Identity, signals: tuple[signal.Signals, ...], seconds_each: float
 ) -> bool:
-    """Send the signals one after the other until the process ends; tell whether it did."""
+    """Send the signals in turn until the process ends; return whether it did."""
     for number in signals:
         if not target.alive():
             return True
@@ -93,12 +93,12 @@ def stop_process(
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, every: float = 0.02) -> bool:
-    """Poll until the condition holds; False once `seconds` are over."""
+    """Poll until the condition holds; return False after `seconds`."""
     return any(condition() for _ in iterate_ticks(seconds, every))
 
 
 def iterate_ticks(seconds: float, every: float = 0.02) -> Iterator[None]:
-    """Yield at once and then every `every` seconds, until `seconds` are over."""
+    """Yield at once and then every `every` seconds, for `seconds`."""
     deadline = time.monotonic() + seconds
     yield
     while time.monotonic() < deadline:
@@ -109,12 +109,12 @@ def iterate_ticks(seconds: float, every: float = 0.02) -> Iterator[None]:
 def die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
     """Return a `preexec_fn` after which the kernel sends `number` when the parent dies.
 
-    Tied to the parent's *thread*: spawn from the main one. None where the kernel can't (macOS);
-    there a killed keeper leaves its servers to the next one, which knows them by `Identity`.
+    The tie is to the parent's *thread*: spawn from the main one. None where the kernel cannot do
+    it (macOS); there the next supervisor finds leftover servers by their `Identity`.
     """
     if not LINUX:
         return None
-    prctl = ctypes.CDLL(None).prctl  # looked up here: after the fork it is no place for imports
+    prctl = ctypes.CDLL(None).prctl  # loaded here: importing after the fork is unsafe
     parent = os.getpid()
 
     def tie() -> None:

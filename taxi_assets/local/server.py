@@ -1,4 +1,4 @@
-"""A server process of the keeper: its port, its log, its start and its end."""
+"""A server process of the supervisor: port, log, readiness, and shutdown."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from taxi_assets.local.home import LOCAL_HOST, LocalStackError
 from taxi_assets.local.process import iterate_ticks
+from taxi_assets.local.state_directory import LOCAL_HOST, LocalStackError
 
 if TYPE_CHECKING:
     import signal
@@ -25,7 +25,7 @@ PORTS = range(20_000, 32_768)
 
 @dataclass
 class Server:
-    """One running server; made by `spawn` and owned by the keeper."""
+    """One running server, owned by the supervisor."""
 
     name: str
     port: int
@@ -33,16 +33,16 @@ class Server:
     log: Path
     is_ready: Callable[[Server], bool]
     respawn: Callable[[], Server]
-    """Spawns it again on another port, when this one was taken between the look and the bind."""
+    """Spawns it on another port if this one was taken between the check and the bind."""
     stop_signal: signal.Signals
     kill_signal: signal.Signals
     tries: int = 1
 
     def wait_ready(self) -> None:
-        """Wait until it serves.
+        """Wait until the server is ready.
 
         Raises:
-            LocalStackError: it ended, or took too long.
+            LocalStackError: it exited, or was not ready in time.
         """
         for _ in iterate_ticks(READY_SECONDS):
             if self.is_ready(self):
@@ -56,7 +56,7 @@ class Server:
         raise LocalStackError(f"{self.name} is not ready after {READY_SECONDS} s, see {self.log}")
 
     def check_alive(self) -> None:
-        """Raise LocalStackError when it has ended, with the last line of its log."""
+        """Raise LocalStackError with the last line of the log if the server has exited."""
         code = self.process.poll()
         if code is not None:
             lines = self.log.read_text(errors="replace").strip().splitlines() or ["(empty log)"]
@@ -65,18 +65,18 @@ class Server:
             )
 
     def bound_log(self, limit: int) -> None:
-        """Empty a log that has grown past `limit` bytes (it is opened for appending)."""
+        """Truncate a log that has grown past `limit` bytes."""
         with contextlib.suppress(OSError):
             if self.log.stat().st_size > limit:
                 os.truncate(self.log, 0)
 
     def send_stop_signal(self) -> None:
-        """Ask for a clean end, without waiting."""
+        """Request a clean shutdown without waiting for it."""
         if self.process.poll() is None:
             self.process.send_signal(self.stop_signal)
 
     def finish(self, seconds: float) -> None:
-        """Wait for the end that was asked for; after `seconds`, end it all the same."""
+        """Wait for the requested shutdown; kill the server after `seconds`."""
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -85,9 +85,9 @@ class Server:
 
 
 def is_port_free(port: int) -> bool:
-    """Tell whether a server could listen on this loopback port now."""
+    """Return whether a server can listen on this loopback port."""
     with socket.socket() as probe:
-        # As the servers do: connections in TIME_WAIT from the last run must not move the port.
+        # As the servers do: connections in TIME_WAIT do not occupy the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOCAL_HOST, port))
@@ -97,10 +97,10 @@ def is_port_free(port: int) -> bool:
 
 
 def pick_free_port(remembered: int | None) -> int:
-    """Return the remembered port while it is free, else a new one.
+    """Return the remembered port if it is free, else a new one.
 
-    A new one lies below those that systems give to outgoing connections (Linux from 32768 on,
-    others from 49152): one of these would be taken by the next restart now and then.
+    New ports lie below the ephemeral range (from 32768 on Linux, from 49152 elsewhere), which
+    outgoing connections would occasionally take before a restart.
     """
     if remembered and is_port_free(remembered):
         return remembered
@@ -110,5 +110,5 @@ def pick_free_port(remembered: int | None) -> int:
 
 
 def open_server_log(path: Path) -> int:
-    """Open a log for a server, emptied, for its owner's eyes."""
+    """Open an empty server log that only its owner can read."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)

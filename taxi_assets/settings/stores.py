@@ -19,7 +19,7 @@ from taxi_assets.settings.addresses import (
     find_path_problem,
     is_valid_url,
 )
-from taxi_assets.settings.areas import HOUR, Home, Profile
+from taxi_assets.settings.areas import HOUR, Profile, StateDirectory
 from taxi_assets.settings.base import UNSHOWN, SettingsArea, checked, is_local, matching, whole
 
 Layout = Literal["hive", "date"]
@@ -110,7 +110,7 @@ class LakeSettings(SettingsArea):
     """Lake."""
 
     profile: Profile = "local"
-    home: Home = Path(".taxi")
+    home: StateDirectory = Path(".taxi")
     bucket_name: Annotated[str, matching(BUCKET, "the name of a bucket")] = Field(
         alias="GCS_BUCKET"
     )

@@ -23,7 +23,7 @@ import psycopg2
 import pytest
 
 from taxi_assets.local import postgres
-from taxi_assets.local.home import LOCAL_HOST, Config, Home
+from taxi_assets.local.state_directory import LOCAL_HOST, Config, StateDirectory
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
@@ -166,7 +166,7 @@ def test_postgres_without_room(
     ):
         for folder in (disk, disk.parent):
             folder.chmod(0o755)
-        place = Home(disk)
+        place = StateDirectory(disk)
         place.make()
         server = Server(postgres._open_cluster(place, Config()))
         postgres._initialize_cluster(server.cluster, PASSWORD, PASSWORD)

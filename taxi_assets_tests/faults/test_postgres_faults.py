@@ -16,9 +16,9 @@ import psycopg2
 import pytest
 
 from taxi_assets.local import postgres
-from taxi_assets.local.home import DBNAME, LOCAL_HOST, USER, Config, Home
 from taxi_assets.local.process import wait_until
 from taxi_assets.local.server import pick_free_port
+from taxi_assets.local.state_directory import DBNAME, LOCAL_HOST, USER, Config, StateDirectory
 from taxi_assets_tests import stores
 from taxi_assets_tests.fault_proxy import Cut, TcpProxy, tcp_proxy
 from taxi_assets_tests.faults.conftest import Steps, assert_left
@@ -112,7 +112,7 @@ class Server:
 def server() -> Iterator[Server]:
     with tempfile.TemporaryDirectory(prefix="taxi-") as folder:
         Path(folder).chmod(0o755)
-        home = Home(Path(folder))
+        home = StateDirectory(Path(folder))
         home.make()
         server = Server(postgres._open_cluster(home, Config()))
         postgres._initialize_cluster(server.cluster, PASSWORD, PASSWORD)

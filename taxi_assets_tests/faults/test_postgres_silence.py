@@ -20,8 +20,8 @@ from taxi_assets.defs.jobs.sql_query import SqlQueryConfig, query_postgres
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.errors import StoreError, UnavailableError
-from taxi_assets.local.home import Home
 from taxi_assets.local.process import wait_until
+from taxi_assets.local.state_directory import StateDirectory
 from taxi_assets_tests import stores
 from taxi_assets_tests.defs.io_managers.test_postgres import Log, a_day, lake, schema, store, totals
 from taxi_assets_tests.fault_proxy import Cut, TcpProxy, tcp_proxy
@@ -177,7 +177,7 @@ def test_a_server_that_accepts_and_never_answers(
 
 
 def test_a_halted_postmaster(proxy: TcpProxy, halted: Halted, home: Path) -> None:
-    record = Home(home / "taxi").record()
+    record = StateDirectory(home / "taxi").record()
     assert record
     halted.stop(record.servers["postgres"].pid)
 

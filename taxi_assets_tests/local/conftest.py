@@ -12,7 +12,7 @@ import pytest
 
 from taxi_assets.local import Stack, ensure_stack_running
 from taxi_assets.local.__main__ import stop_stack
-from taxi_assets.local.home import Home
+from taxi_assets.local.state_directory import StateDirectory
 
 GRACE = 0.3
 
@@ -49,7 +49,7 @@ def _home() -> Iterator[Path]:
     folder.chmod(0o755)
     try:
         yield folder / "home"
-        stop_stack(Home(folder / "home"))
+        stop_stack(StateDirectory(folder / "home"))
         assert servers_of(folder) == []
     finally:
         shutil.rmtree(folder)

@@ -22,7 +22,7 @@ from google.cloud import bigquery
 
 from taxi_assets.defs.resources.bigquery import BigQueryResource, emulator_client
 from taxi_assets.local import Stack
-from taxi_assets.local.home import Home
+from taxi_assets.local.state_directory import StateDirectory
 from taxi_assets_tests.local.clients import bigquery_client
 from taxi_assets_tests.local.conftest import servers_of
 
@@ -110,8 +110,8 @@ def test_the_token_is_known_to_its_owner_only(stack: Stack, shared_home: Path) -
     token = stack.bigquery_token
     assert len(token) >= 32
     assert token not in repr(stack)
-    assert token not in repr(Home(shared_home).record())
-    assert token not in repr(Home(shared_home).config())
+    assert token not in repr(StateDirectory(shared_home).record())
+    assert token not in repr(StateDirectory(shared_home).config())
     for process in servers_of(shared_home):
         assert token not in " ".join(process.cmdline())
     for path in shared_home.rglob("*"):

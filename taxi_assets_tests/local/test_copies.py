@@ -11,9 +11,9 @@ import pytest
 
 from taxi_assets.local import LocalStackError, Stack, ensure_stack_running
 from taxi_assets.local.__main__ import start_stack, stop_stack
-from taxi_assets.local.home import Home, Record
-from taxi_assets.local.postgres_place import OUTSIDE, find_folder_owner
+from taxi_assets.local.postgres_folder import OUTSIDE, find_folder_owner
 from taxi_assets.local.process import wait_until
+from taxi_assets.local.state_directory import Record, StateDirectory
 from taxi_assets_tests.isolation import REPOSITORY
 from taxi_assets_tests.local.clients import bigquery_client, postgres_rows
 from taxi_assets_tests.local.conftest import servers_of
@@ -26,7 +26,7 @@ DATASET = "taxi-local.kept"
 def copy(home: Path) -> Iterator[Path]:
     """Where a test puts its copy; stopped at the end."""
     yield home.with_name("copy")
-    stop_stack(Home(home.with_name("copy")))
+    stop_stack(StateDirectory(home.with_name("copy")))
 
 
 def copied(home: Path, copy: Path) -> Path:
@@ -41,7 +41,7 @@ def fill(stack: Stack) -> None:
 
 
 def record_of(home: Path) -> Record:
-    record = Home(home).record()
+    record = StateDirectory(home).record()
     assert record
     return record
 
@@ -69,13 +69,13 @@ def assert_apart(original: Stack, copy: Stack) -> None:
 def test_a_copy_has_servers_and_data_of_its_own(home: Path, copy: Path, running: bool) -> None:
     original = ensure_stack_running(home)
     fill(original)
-    start_stack(Home(home))
+    start_stack(StateDirectory(home))
     if not running:
-        stop_stack(Home(home))
+        stop_stack(StateDirectory(home))
     copied(home, copy)
     # Nothing runs there, whatever its files say, and to stop it stops nothing.
-    assert Home(copy).record() is None
-    stop_stack(Home(copy))
+    assert StateDirectory(copy).record() is None
+    stop_stack(StateDirectory(copy))
     if not running:
         original = ensure_stack_running(home)
     servers = record_of(home).servers
@@ -85,7 +85,7 @@ def test_a_copy_has_servers_and_data_of_its_own(home: Path, copy: Path, running:
     assert ("recover as after a crash" in record_of(copy).notice) == running
     assert all(server.alive() for server in servers.values())
     assert_apart(original, found)
-    stop_stack(Home(copy))
+    stop_stack(StateDirectory(copy))
     assert all(server.alive() for server in servers.values())
     assert ensure_stack_running(copy).postgres_password == original.postgres_password
     assert record_of(copy).notice == ""
@@ -93,7 +93,7 @@ def test_a_copy_has_servers_and_data_of_its_own(home: Path, copy: Path, running:
 
 def test_a_copy_whose_original_is_gone(home: Path, copy: Path) -> None:
     fill(ensure_stack_running(home))
-    stop_stack(Home(home))
+    stop_stack(StateDirectory(home))
     copied(home, copy)
     shutil.rmtree(home)
     assert rows(ensure_stack_running(copy)) == [1]
@@ -135,9 +135,9 @@ def test_as_an_ordinary_user(home: Path) -> None:
 
 
 def outside_of(home: Path) -> Path:
-    found = Path(Home(home).config().postgres_folder)
+    found = Path(StateDirectory(home).config().postgres_folder)
     assert found.parent == OUTSIDE
-    assert find_folder_owner(found).is_same(Home(home).local)
+    assert find_folder_owner(found).is_same(StateDirectory(home).local)
     return found
 
 
@@ -153,15 +153,17 @@ def test_the_database_outside_is_copied_once_its_original_is_stopped(
     with pytest.raises(LocalStackError, match=f"copy of {home}.*is in use: stop it"):
         ensure_stack_running(copy)
     made = set(OUTSIDE.iterdir()) - there
-    assert not [folder for folder in made if find_folder_owner(folder).is_same(Home(copy).local)]
+    assert not [
+        folder for folder in made if find_folder_owner(folder).is_same(StateDirectory(copy).local)
+    ]
     assert all(server.alive() for server in servers.values())
-    stop_stack(Home(home))
+    stop_stack(StateDirectory(home))
     found = ensure_stack_running(copy)
     assert outside_of(home) == outside != outside_of(copy)
     assert_apart(ensure_stack_running(home), found)
-    for place in (home, copy):
-        stop_stack(Home(place))
-        shutil.rmtree(Home(place).config().postgres_folder)
+    for directory in (home, copy):
+        stop_stack(StateDirectory(directory))
+        shutil.rmtree(StateDirectory(directory).config().postgres_folder)
 
 
 @as_root
@@ -174,7 +176,7 @@ def test_the_database_outside_follows_a_home_that_moves_and_a_copy_that_is_left(
     home.rename(copy)
     assert rows(ensure_stack_running(copy)) == [1]
     assert outside_of(copy) == outside
-    stop_stack(Home(copy))
+    stop_stack(StateDirectory(copy))
     copied(copy, home)
     shutil.rmtree(copy)
     assert rows(ensure_stack_running(home)) == [1]
@@ -187,7 +189,7 @@ def test_the_database_outside_follows_a_home_that_moves_and_a_copy_that_is_left(
 @as_root
 def test_data_that_root_copied_without_its_owner(home: Path, copy: Path) -> None:
     fill(ensure_stack_running(home))
-    stop_stack(Home(home))
+    stop_stack(StateDirectory(home))
     subprocess.run(["cp", "-r", str(home), str(copy)], check=True)
     assert (copy / "postgres" / "data").stat().st_uid == 0
     assert rows(ensure_stack_running(copy)) == [1]

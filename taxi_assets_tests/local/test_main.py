@@ -7,7 +7,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from taxi_assets.local.home import Home
+from taxi_assets.local.state_directory import StateDirectory
 from taxi_assets_tests.local.conftest import GRACE, python, servers_of
 
 
@@ -46,7 +46,7 @@ def test_up_stays_until_down(home: Path) -> None:
 
     assert taxi(home, "down").returncode == 0
     assert servers_of(home) == []
-    assert not Home(home).pin.exists()
+    assert not StateDirectory(home).keep_alive.exists()
 
 
 def test_nothing_runs(home: Path) -> None:

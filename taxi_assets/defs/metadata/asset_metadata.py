@@ -18,7 +18,7 @@ from taxi_assets.defs.metadata.table_metadata import (
 )
 from taxi_assets.defs.resources.bigquery import console_page
 from taxi_assets.errors import SettingsError
-from taxi_assets.local.home import DBNAME
+from taxi_assets.local.state_directory import DBNAME
 from taxi_assets.settings import Settings, definition_rules
 from taxi_assets.settings.stores import LakeSettings
 from taxi_assets.tlc.schema import Service

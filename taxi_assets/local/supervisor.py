@@ -1,9 +1,8 @@
-"""The keeper: the process that owns both servers, from their start to their end.
+"""The supervisor process, which starts and stops both servers of the embedded stack.
 
-It holds `keeper.lock` for as long as it lives, so nobody mistakes a dead keeper for a living one.
-It ends when nobody holds a lease for `TAXI_LOCAL_IDLE_TIMEOUT` seconds and `up` has not pinned it,
-when `down` sends SIGTERM, when a server dies (the next `use` starts afresh), and when its folder
-goes.
+It holds `supervisor.lock` while it lives, so a dead supervisor is never taken for a living one. It
+exits when `down` sends SIGTERM, when a server dies, when its folder is removed, and when no process
+has held a lease for `TAXI_LOCAL_IDLE_TIMEOUT` seconds, unless `up` set the keep-alive marker.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ from typing import TYPE_CHECKING, Any
 
 from taxi_assets.errors import TerminalError
 from taxi_assets.local import bigquery, postgres
-from taxi_assets.local.home import (
+from taxi_assets.local.postgres_folder import remove_outside_folder
+from taxi_assets.local.process import Identity, stop_process
+from taxi_assets.local.state_directory import (
     Config,
     Folder,
-    Home,
     LocalStackError,
     Record,
+    StateDirectory,
     lock_exclusively,
     open_lock_file,
 )
-from taxi_assets.local.postgres_place import remove_outside_folder
-from taxi_assets.local.process import Identity, stop_process
 from taxi_assets.redaction import quote_redacted
 
 if TYPE_CHECKING:
@@ -45,54 +44,54 @@ LOG_BYTES = 5_000_000
 DEFAULT_IDLE_TIMEOUT = 10.0
 STOP_SECONDS = 20.0
 
-log = logging.getLogger("taxi_assets.local.keeper")
+log = logging.getLogger("taxi_assets.local.supervisor")
 
 
-class _StopAskedError(BaseException):
-    """SIGTERM arrived."""
+class _StopRequestedError(BaseException):
+    """SIGTERM was received."""
 
 
 class Supervisor:
-    """Starts both servers, watches them and whoever uses them, stops them."""
+    """Starts both servers, watches them and their users, and stops them."""
 
-    def __init__(self, home: Home) -> None:
+    def __init__(self, home: StateDirectory) -> None:
         self.home = home
-        self.grace = DEFAULT_IDLE_TIMEOUT
-        self.record = Record(keeper=os.getpid())
+        self.idle_timeout = DEFAULT_IDLE_TIMEOUT
+        self.record = Record(supervisor=os.getpid())
         self.servers: list[Server] = []
         self.lease = open_lock_file(home.lease)
         self.start = open_lock_file(home.start)
         self.folder = Folder.of(home.local)
 
     def run(self) -> None:
-        """Keep the stack until its end; what went wrong is left in the record."""
+        """Run the stack until it is no longer needed; an error is written to the record."""
         try:
             self._start_servers()
             self._watch_servers()
-        except _StopAskedError:
-            log.info("asked to stop")
+        except _StopRequestedError:
+            log.info("stop requested")
         except TerminalError as error:
             self._report_failure(str(error))
         except Exception as error:
-            log.exception("unexpected")
+            log.exception("unexpected error")
             self._report_failure(repr(error))
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             self._stop_servers()
 
     def _start_servers(self) -> None:
-        self.grace = _read_idle_timeout()
+        self.idle_timeout = _read_idle_timeout()
         self._write_state()
         stop_leftover_servers(self.home)
-        self.home.pin.unlink(missing_ok=True)
+        self.home.keep_alive.unlink(missing_ok=True)
         config = self.home.config()
         notice = _find_notice(self.home, config)
         if notice:
             log.warning("%s", notice)
         config = dataclasses.replace(config, token=config.token or secrets.token_urlsafe(32))
         port = config.ports.get("bigquery")
-        emulator = bigquery.start_bigquery(self.home, port, config.token, self._own_folder)
-        database, config = postgres.start_postgres(self.home, config, self._own_folder)
+        emulator = bigquery.start_bigquery(self.home, port, config.token, self._register_server)
+        database, config = postgres.start_postgres(self.home, config, self._register_server)
         database.wait_ready()
         emulator.wait_ready()
         ports = {server.name: server.port for server in (database, emulator)}
@@ -108,8 +107,8 @@ class Supervisor:
         )
         log.info("ready: %s", ports)
 
-    def _own_folder(self, server: Server) -> None:
-        """Note a server that was just spawned, so that it can be found when we are killed."""
+    def _register_server(self, server: Server) -> None:
+        """Record a server that was just spawned, so that it can be found if we are killed."""
         self.servers = [other for other in self.servers if other.name != server.name] + [server]
         identities = {it.name: Identity.of(it.process.pid) for it in self.servers}
         self._write_state(servers={name: it for name, it in identities.items() if it})
@@ -124,7 +123,7 @@ class Supervisor:
             self._write_state(ready=False, error=reason)
 
     def _watch_servers(self) -> None:
-        """Return when nobody needs the servers, with `start.lock` held against newcomers."""
+        """Return when the servers are idle, with `start.lock` held against new users."""
         used = time.time()
         while True:
             time.sleep(WATCH_SECONDS)
@@ -135,10 +134,10 @@ class Supervisor:
                 log.info("%s is gone", self.home.local)
                 return
             used = max(used, os.fstat(self.lease).st_mtime)
-            if self.home.pin.exists() or self._has_leases():
+            if self.home.keep_alive.exists() or self._has_leases():
                 used = time.time()
-            elif time.time() - used >= self.grace and self._stop_accepting():
-                log.info("unused for %s s", self.grace)
+            elif time.time() - used >= self.idle_timeout and self._stop_accepting():
+                log.info("unused for %s s", self.idle_timeout)
                 return
 
     def _is_folder_gone(self) -> bool:
@@ -156,7 +155,7 @@ class Supervisor:
         return False
 
     def _stop_accepting(self) -> bool:
-        """Take `start.lock` and look once more: a lease taken from now on waits at that lock."""
+        """Acquire `start.lock` and check for leases again: later ones wait for that lock."""
         if not lock_exclusively(self.start, 0):
             return False
         if self._has_leases():
@@ -170,18 +169,18 @@ class Supervisor:
         for server in self.servers:
             server.finish(STOP_SECONDS)
         if self._is_folder_gone():
-            # Removed, and not moved: the lock file that we hold open has no name any more.
+            # Removed rather than moved: the lock file that we hold open no longer has a name.
             if os.fstat(self.lease).st_nlink == 0:
                 remove_outside_folder(
                     Path(self.record.postgres_folder or self.home.path), self.folder
                 )
             return
-        self.home.pin.unlink(missing_ok=True)
+        self.home.keep_alive.unlink(missing_ok=True)
         self._write_state(ready=False, servers={})
         log.info("stopped")
 
 
-def _find_notice(home: Home, config: Config) -> str:
+def _find_notice(home: StateDirectory, config: Config) -> str:
     """Say that a home is a copy, and whether its original ran meanwhile."""
     if not config.folder.path or home.owns(config.folder):
         return ""
@@ -190,17 +189,17 @@ def _find_notice(home: Home, config: Config) -> str:
     )
     if (home.path / "postgres" / "data" / "postmaster.pid").exists():
         notice += (
-            "; it was made while the original's ran, so both databases recover as after a crash: "
-            "load the days again that were written meanwhile, or copy a stopped one"
+            "; it was copied while the original was running, so its databases recover as after a "
+            "crash: reload the days written in the meantime, or copy a stopped stack"
         )
     return notice
 
 
-def stop_leftover_servers(home: Home) -> None:
-    """Stop servers whose keeper was killed; one would hold the port, the other the database file.
+def stop_leftover_servers(home: StateDirectory) -> None:
+    """Stop servers whose supervisor was killed: they hold the ports and the database file.
 
     Raises:
-        LocalStackError: one of them does not end.
+        LocalStackError: a server does not exit.
     """
     record = home.record()
     if record is None:
@@ -209,7 +208,8 @@ def stop_leftover_servers(home: Home) -> None:
         signals = bigquery.STOP if name == bigquery.NAME else postgres.STOP
         if not stop_process(identity, signals, STOP_SECONDS):
             raise LocalStackError(
-                f"process {identity.pid}, a {name} server of an earlier start, goes on: kill it"
+                f"process {identity.pid}, a {name} server of an earlier start, does not exit: "
+                "kill it"
             )
 
 
@@ -224,28 +224,28 @@ def _read_idle_timeout() -> float:
 
 
 def _handle_signals() -> None:
-    def asked(_number: int, _frame: FrameType | None) -> None:
-        raise _StopAskedError
+    def request_stop(_number: int, _frame: FrameType | None) -> None:
+        raise _StopRequestedError
 
-    signal.signal(signal.SIGTERM, asked)
-    # A terminal's Ctrl-C and its end are not ours: we outlive the run that started us.
+    signal.signal(signal.SIGTERM, request_stop)
+    # Ctrl-C and hang-up are meant for the run that started us; we outlive it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def main(arguments: list[str]) -> int:
-    """Run the keeper of the home named by the first argument, in a process of its own."""
+    """Run the supervisor of the `TAXI_HOME` in the first argument, as a daemon."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    home = Home(Path(arguments[0]))
+    home = StateDirectory(Path(arguments[0]))
     # Kept open, and so locked, until this process ends; shared with the child over the fork.
-    handle = open_lock_file(home.keeper)
-    # Those who look whether a keeper lives hold the lock for a moment.
+    handle = open_lock_file(home.supervisor)
+    # A process that checks for a supervisor holds the lock briefly.
     if not lock_exclusively(handle, 5):
-        log.error("another keeper runs")
+        log.error("another supervisor is running")
         return 1
     before = home.record()
-    # Whoever started us must not take the last keeper's record for ours.
-    home.write_record(Record(keeper=0, servers=before.servers if before else {}))
+    # Whoever started us must not take the last supervisor's record for ours.
+    home.write_record(Record(supervisor=0, servers=before.servers if before else {}))
     if os.fork():
         return 0
     _handle_signals()

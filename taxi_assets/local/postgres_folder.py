@@ -25,11 +25,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taxi_assets.local.home import Folder, LocalStackError
+from taxi_assets.local.state_directory import Folder, LocalStackError
 from taxi_assets.settings.private_folders import PASSABLE, make_private_folder
 
 if TYPE_CHECKING:
-    from taxi_assets.local.home import Config, Home
+    from taxi_assets.local.state_directory import Config, StateDirectory
 
 OUTSIDE = Path("/var/lib/taxi_assets")
 OWNER = "TAXI_HOME"
@@ -60,7 +60,7 @@ def find_wheel_programs() -> Path:
     return Path(found.origin).parent / "pginstall"
 
 
-def find_program_account(home: Home, config: Config) -> Account | None:
+def find_program_account(home: StateDirectory, config: Config) -> Account | None:
     """Return the owner of data that is there already: Postgres takes no other's.
 
     None for root's, which `cp -r` makes of it.
@@ -83,7 +83,7 @@ def change_owner(database: Path, account: Account) -> None:
             os.chown(path, account.user, account.group, follow_symlinks=False)
 
 
-def find_chosen_folder(home: Home, config: Config) -> Path:
+def find_chosen_folder(home: StateDirectory, config: Config) -> Path:
     """Return the folder that holds the cluster: under the home, unless it was put outside."""
     chosen = Path(config.postgres_folder or os.devnull)
     if chosen.parent == OUTSIDE and (chosen / OWNER).is_file():
@@ -108,7 +108,7 @@ def find_unprivileged_account() -> Account:
 
 
 def can_run_programs(program: Path, account: Account, *arguments: str) -> bool:
-    """Tell whether the account can run a program, which shows every folder on the way open."""
+    """Return whether the account can run a program, which shows every folder on the way open."""
     try:
         done = subprocess.run(  # noqa: S603  the wheel's own program, or the shell
             [program, *(arguments or ("--version",))],
@@ -124,7 +124,7 @@ def can_run_programs(program: Path, account: Account, *arguments: str) -> bool:
     return done.returncode == 0
 
 
-def find_reachable_folder(home: Home, config: Config, account: Account) -> Path:
+def find_reachable_folder(home: StateDirectory, config: Config, account: Account) -> Path:
     """Choose once where the cluster lies: permissions that change must not hide the data.
 
     Raises:
@@ -175,13 +175,13 @@ def find_folder_owner(folder: Path) -> Folder:
         return Folder()
 
 
-def _belongs_to(outside: Path, home: Home) -> bool:
-    """Tell whether it is this home's: where it was, moved, or a copy whose original is gone."""
+def _belongs_to(outside: Path, home: StateDirectory) -> bool:
+    """Return whether it is this home's: where it was, moved, or a copy whose original is gone."""
     owned = find_folder_owner(outside)
     return home.owns(owned) or owned.path == str(home.local) or not owned.is_in_place()
 
 
-def _claim_folder(outside: Path, home: Home) -> None:
+def _claim_folder(outside: Path, home: StateDirectory) -> None:
     """Note whose it is, in one step."""
     unfinished = outside / f"{OWNER}.new"
     unfinished.write_text(json.dumps(dataclasses.asdict(Folder.of(home.local))))

@@ -1,4 +1,4 @@
-"""What lies in `<home>/local`: locks, the keeper's record, what the next start remembers."""
+"""The state directory `TAXI_HOME`: locks, the record of the running servers, and their settings."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ READER = "taxi_reader"
 
 
 class LocalStackError(TerminalError):
-    """The embedded stack can't start or stop; the message names the log and the remedy."""
+    """The embedded stack cannot start or stop; the message names the log and the fix."""
 
 
 @dataclass(frozen=True)
 class Stack:
-    """Where the running servers are."""
+    """Addresses and credentials of the running servers."""
 
     postgres_host: str
     postgres_port: int
@@ -44,14 +44,14 @@ class Stack:
     bigquery_endpoint: str
     """`http://127.0.0.1:<port>`."""
     bigquery_token: str = field(repr=False)
-    """What every request to it must carry, as a bearer token."""
+    """Bearer token that every request must carry."""
     lake_root: Path
     """The folder that holds the buckets: `gs://<bucket>/…` is `<lake_root>/<bucket>/…`."""
 
 
 @dataclass(frozen=True)
 class Folder:
-    """The folder that a state file was written in; moved it keeps its inode, a copy has another."""
+    """The folder that a state file was written in; a move keeps its inode."""
 
     path: str = ""
     device: int = 0
@@ -59,12 +59,12 @@ class Folder:
 
     @classmethod
     def of(cls, path: Path) -> Folder:
-        """Return the identity of a folder that is there."""
+        """Return the identity of an existing folder."""
         found = path.stat()
         return cls(str(path), found.st_dev, found.st_ino)
 
     def is_same(self, path: Path) -> bool:
-        """Tell whether this very folder is at `path` now."""
+        """Return whether this folder is at `path` now."""
         try:
             found = path.stat()
         except OSError:
@@ -72,16 +72,16 @@ class Folder:
         return (self.device, self.inode) == (found.st_dev, found.st_ino)
 
     def is_in_place(self) -> bool:
-        """Tell whether it is still where it was."""
+        """Return whether it is still where it was."""
         return bool(self.path) and self.is_same(Path(self.path))
 
 
 @dataclass(frozen=True)
 class Record:
-    """What the keeper tells the others, in `stack.json`."""
+    """State of the running servers, written by the supervisor to `stack.json`."""
 
-    keeper: int
-    """Process id; meaningful only while `keeper.lock` is held."""
+    supervisor: int
+    """Process id; meaningful only while `supervisor.lock` is held."""
     ready: bool = False
     error: str = ""
     servers: dict[str, Identity] = field(default_factory=dict[str, Identity])
@@ -92,14 +92,14 @@ class Record:
     reader_password: str = field(default="", repr=False)
     postgres_folder: str = ""
     notice: str = ""
-    """What a person should know of this start."""
+    """A message for the user about this start."""
     folder: Folder = Folder()
-    """Where it was written; `Home` sets it."""
+    """Where it was written; `StateDirectory` sets it."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """What one start leaves for the next, in `config.json`."""
+    """Credentials and ports that the next start uses again, in `config.json`."""
 
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
@@ -107,14 +107,14 @@ class Config:
     ports: dict[str, int] = field(default_factory=dict[str, int])
     postgres_folder: str = ""
     folder: Folder = Folder()
-    """Where it was written; `Home` sets it."""
+    """Where it was written; `StateDirectory` sets it."""
 
 
 _State = TypeVar("_State", Record, Config)
 
 
-class Home:
-    """The folder `TAXI_HOME`, as the embedded stack sees it."""
+class StateDirectory:
+    """Paths and state files of the embedded stack under `TAXI_HOME`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()
@@ -123,24 +123,24 @@ class Home:
         self.bigquery = self.path / "bigquery"
         self.lease = self.local / "lease.lock"
         self.start = self.local / "start.lock"
-        self.keeper = self.local / "keeper.lock"
-        self.pin = self.local / "up"
-        self.keeper_log = self.local / "keeper.log"
+        self.supervisor = self.local / "supervisor.lock"
+        self.keep_alive = self.local / "up"
+        self.supervisor_log = self.local / "supervisor.log"
         self.postgres_log = self.local / "postgres.log"
         self.bigquery_log = self.local / "bigquery.log"
         self._record = self.local / "stack.json"
         self._config = self.local / "config.json"
 
     def make(self) -> None:
-        """Make the folders; `local` holds the password."""
+        """Create the folders, readable by their owner only: `local` holds the password."""
         make_private_folder(self.path, PASSABLE)
         for folder in (self.local, self.lake, self.bigquery):
             make_private_folder(folder)
 
     def is_supervisor_alive(self) -> bool:
-        """Tell whether a keeper runs: it holds its lock, and the kernel frees a dead one's."""
+        """Return whether a supervisor is running: the kernel frees the lock of a dead one."""
         try:
-            handle = os.open(self.keeper, os.O_RDWR | os.O_CLOEXEC)
+            handle = os.open(self.supervisor, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return False
         try:
@@ -153,9 +153,9 @@ class Home:
             os.close(handle)
 
     def record(self) -> Record | None:
-        """Read the keeper's record; it may be a dead keeper's.
+        """Read the supervisor's record; the supervisor may be dead.
 
-        A copied folder has its original's record, whose processes are not ours to stop: None.
+        Return None in a copied folder, whose record is that of the original's servers.
         """
         found = _read_json(self._record)
         if found is None or not self.owns(found["folder"]):
@@ -164,13 +164,13 @@ class Home:
         return Record(**found, servers={name: Identity(**it) for name, it in servers.items()})
 
     def write_record(self, record: Record) -> None:
-        """Replace the keeper's record in one step."""
-        _write_json(self._record, dataclasses.asdict(self._own_folder(record)))
+        """Replace the supervisor's record atomically."""
+        _write_json(self._record, dataclasses.asdict(self._with_folder(record)))
 
     def config(self) -> Config:
-        """Read what the last start left, empty at the first.
+        """Read the configuration of the last start; empty before the first.
 
-        In a copied folder without ports, which are its original's.
+        A copied folder keeps no ports: they are in use by the original.
         """
         found = _read_json(self._config)
         if found is None:
@@ -179,18 +179,18 @@ class Home:
         return config if self.owns(config.folder) else dataclasses.replace(config, ports={})
 
     def write_config(self, config: Config) -> None:
-        """Replace what the next start will find."""
-        _write_json(self._config, dataclasses.asdict(self._own_folder(config)))
+        """Replace the configuration that the next start reads."""
+        _write_json(self._config, dataclasses.asdict(self._with_folder(config)))
 
     def owns(self, folder: Folder) -> bool:
-        """Tell whether a state file was written in this folder, wherever it was then."""
+        """Return whether a state file was written in this folder, even before a move."""
         return folder.is_same(self.local)
 
-    def _own_folder(self, state: _State) -> _State:
+    def _with_folder(self, state: _State) -> _State:
         return dataclasses.replace(state, folder=Folder.of(self.local))
 
     def stack(self, record: Record) -> Stack:
-        """Say where the servers of a ready record are."""
+        """Return addresses and credentials of a ready record."""
         return Stack(
             postgres_host=LOCAL_HOST,
             postgres_port=record.ports["postgres"],
@@ -206,12 +206,12 @@ class Home:
 
 
 def open_lock_file(path: Path) -> int:
-    """Open a lock file, made when missing; children don't inherit the descriptor over an exec."""
+    """Open a lock file, creating it if needed; the descriptor closes on exec."""
     return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def lock_exclusively(handle: int, seconds: float) -> bool:
-    """Lock for us alone; False when somebody else still holds it after `seconds`."""
+    """Acquire an exclusive lock; return False if it is still held by another after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -226,7 +226,7 @@ def lock_exclusively(handle: int, seconds: float) -> bool:
 
 @contextlib.contextmanager
 def hold_lock(path: Path) -> Generator[None]:
-    """Hold a lock file exclusively, waiting as long as it takes."""
+    """Hold a lock file exclusively; wait without a limit."""
     handle = open_lock_file(path)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
