@@ -143,6 +143,8 @@ class Exchange(BaseHTTPRequestHandler):
         pass
 
     def pass_on(self) -> None:
+        # One exchange serves all requests of a connection.
+        self.seconds = 0.0
         self.body = self.read_body()
         if self.path == CONTROL:
             self.obey()

@@ -6,11 +6,15 @@ the test that holds the project to it.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
 import sys
+import threading
+import time
 from collections import defaultdict
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, field
 from threading import Lock
@@ -54,6 +58,8 @@ class Google:
     """Tables in which a transaction deletes."""
     failed: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Jobs that failed without the emulator having heard of them."""
+    running: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Jobs that were accepted, and which the emulator will hear of."""
     lock: Lock = field(default_factory=Lock)
 
     def etag(self, name: str, stock: str) -> str:
@@ -127,6 +133,26 @@ def statements_of(sql: str) -> list[exp.Expression]:
         return [one for one in sqlglot.parse(sql, dialect="bigquery") if one]
     except sqlglot.errors.SqlglotError:
         return []
+
+
+def specification(table: dict[str, Any]) -> tuple[Any, ...]:
+    """How a table is partitioned and clustered: of both a copy job wants the same."""
+    by = table.get("timePartitioning") or {}
+    fields = (table.get("clustering") or {}).get("fields", [])
+    return by.get("type"), by.get("field", "").casefold(), [name.casefold() for name in fields]
+
+
+def schema_of(table: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Columns, types, modes and policy tags, in order."""
+    return [
+        (
+            column["name"].casefold(),
+            {"INTEGER": "INT64", "FLOAT": "FLOAT64"}.get(column["type"], column["type"]),
+            column.get("mode", "NULLABLE"),
+            column.get("policyTags"),
+        )
+        for column in table.get("schema", {}).get("fields", [])
+    ]
 
 
 def error(code: int, reason: str, message: str) -> Answer:
@@ -224,9 +250,42 @@ class StrictExchange(Exchange):
             return error(403, "accessDenied", message)
         return None
 
+    def run_late(self) -> None:
+        """Accept a job at once, and run it a second later, whether anybody waits or not."""
+        job = self.job_of(self.asked(), "RUNNING")
+        job_id = job["jobReference"]["jobId"]
+        self.google.running[job_id] = job
+        threading.Thread(target=self.later(job_id)).start()
+        self.send(*answer(job))
+
+    def arrive_late(self) -> None:
+        """Break the connection; the request reaches BigQuery two seconds later."""
+        threading.Thread(target=self.later("", 2.0)).start()
+        self.reset()
+
+    def later(self, job_id: str, seconds: float = 1.0) -> Callable[[], None]:
+        """Send the request some time from now."""
+        twin = copy.copy(self)
+
+        def run() -> None:
+            time.sleep(seconds)
+            twin.forward()
+            twin.google.running.pop(job_id, None)
+
+        return run
+
+    def exceed_rate(self) -> None:
+        """Accept a job that fails because the table has been changed too often of late."""
+        message = "Exceeded rate limits: too many partition modifications for this table"
+        self.send(*self.fail(self.asked(), message, "rateLimitExceeded"))
+
     def on_job(self, path: re.Match[str]) -> Answer:
         if self.command == "GET" and path[2] in self.google.failed:
             return self.failed_answer(self.google.failed[path[2]])
+        if self.command == "GET" and path[2] in self.google.running:
+            return answer(self.google.running[path[2]])
+        if self.command == "GET" and not path[2] and "stateFilter=running" in self.path:
+            return answer({"jobs": list(self.google.running.values())})
         if self.command != "POST" or path[2] or "/queries" in self.path:
             return super().forward()
         asked = self.asked()
@@ -234,12 +293,37 @@ class StrictExchange(Exchange):
         if not JOB_ID.fullmatch(reference.get("jobId", "x")):
             return error(400, "invalid", f'Invalid job ID "{reference["jobId"]}"')
         statements = statements_of(config.get("query", {}).get("query", ""))
-        message = self.google.unfiltered(statements)
+        message = self.google.unfiltered(statements) or self.mismatch(reference, config)
         refusal = self.elsewhere(reference, config, statements)
         if message and not refusal:
             dry = config.get("dryRun")
             refusal = error(400, "invalidQuery", message) if dry else self.fail(asked, message)
         return refusal or self.run(asked, statements)
+
+    def mismatch(self, reference: dict[str, Any], config: dict[str, Any]) -> str | None:
+        """What Google says of a copy job between partitions of tables of another making."""
+        if "$" not in json.dumps(config.get("copy", {})):
+            return None
+        sources = config["copy"].get("sourceTables") or [config["copy"]["sourceTable"]]
+        source, target = (
+            self.table(reference["projectId"], it)
+            for it in (sources[0], config["copy"]["destinationTable"])
+        )
+        for what in (specification, schema_of):
+            if what(source) != what(target):
+                return f"Incompatible tables: {what(source)} and {what(target)}"
+        return None
+
+    def table(self, project: str, reference: dict[str, Any]) -> dict[str, Any]:
+        """A table as Google knows it."""
+        dataset, table = reference["datasetId"], reference["tableId"].partition("$")[0]
+        saved = self.command, self.path, self.body
+        self.command, self.body = "GET", b""
+        self.path = f"/bigquery/v2/projects/{project}/datasets/{dataset}/tables/{table}"
+        try:
+            return self.google.complete(f"{dataset}.{table}", json.loads(super().forward()[2]))
+        finally:
+            self.command, self.path, self.body = saved
 
     def elsewhere(
         self, reference: dict[str, Any], config: dict[str, Any], statements: list[exp.Expression]
@@ -287,20 +371,27 @@ class StrictExchange(Exchange):
                 for one in statements:
                     if not dry and isinstance(one, WRITES) and one.find(exp.Table):
                         google.versions[named(one.find(exp.Table))] += 1
-                into = asked["configuration"].get("load", {}).get("destinationTable")
-                if into:
-                    google.versions[f"{into['datasetId']}.{into['tableId']}"] += 1
+                for kind in ("load", "copy"):
+                    into = asked["configuration"].get(kind, {}).get("destinationTable")
+                    if into:
+                        table = into["tableId"].partition("$")[0]
+                        google.versions[f"{into['datasetId']}.{table}"] += 1
 
-    def fail(self, asked: dict[str, Any], message: str) -> Answer:
-        """Accept a job, and have it fail."""
-        said = {"reason": "invalidQuery", "location": "query", "message": message}
-        job = {
+    def job_of(self, asked: dict[str, Any], state: str) -> dict[str, Any]:
+        """A job's resource."""
+        return {
             "kind": "bigquery#job",
             "jobReference": asked["jobReference"],
             "configuration": asked["configuration"],
-            "status": {"state": "DONE", "errorResult": said, "errors": [said]},
+            "status": {"state": state},
             "statistics": {"query": {}},
         }
+
+    def fail(self, asked: dict[str, Any], message: str, reason: str = "invalidQuery") -> Answer:
+        """Accept a job, and have it fail."""
+        said = {"reason": reason, "location": "query", "message": message}
+        job = self.job_of(asked, "DONE")
+        job["status"] |= {"errorResult": said, "errors": [said]}
         self.google.failed[asked["jobReference"]["jobId"]] = job
         return answer(job)
 

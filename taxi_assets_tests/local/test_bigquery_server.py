@@ -156,5 +156,31 @@ def test_a_job_id_is_used_once(client: bigquery.Client, table: str) -> None:
     assert rows_of(client, f"SELECT COUNT(*) FROM `{table}`") == [(1,)]
 
 
+def test_a_partition_is_copied_alone_and_whole(client: bigquery.Client, table: str) -> None:
+    staging = f"{table}_staging"
+    made = bigquery.Table(staging, schema=SCHEMA)
+    made.time_partitioning = bigquery.TimePartitioning(field="pickup_date")
+    client.create_table(made)
+    insert = "INSERT INTO `{}` (amount, pickup_date) VALUES {}"
+    old = ", ".join(f"(1, DATE '2021-01-0{day}')" for day in (5, 5, 6))
+    client.query(insert.format(table, old)).result()
+    new = ", ".join(f"({day}, DATE '2021-01-0{day}')" for day in (5, 6, 6, 6))
+    client.query(insert.format(staging, new)).result()
+    truncate = bigquery.CopyJobConfig(write_disposition="WRITE_TRUNCATE")
+
+    def copy(day: int, into: int) -> None:
+        source, target = f"{staging}$2021010{day}", f"{table}$2021010{into}"
+        client.copy_table(source, target, job_config=truncate).result()
+
+    copy(6, 6)
+    totals = f"SELECT pickup_date, SUM(amount) FROM `{table}` GROUP BY 1 ORDER BY 1"
+    assert [row[1] for row in rows_of(client, totals)] == [2, 18]
+    for day, into in ((7, 7), (5, 6)):
+        with pytest.raises(GoogleAPICallError):
+            copy(day, into)
+    assert [row[1] for row in rows_of(client, totals)] == [2, 18]
+    client.delete_table(staging)
+
+
 def test_geography_without_a_network(client: bigquery.Client) -> None:
     assert rows_of(client, "SELECT ST_ASTEXT(ST_GEOGPOINT(-74, 40.7))") == [("POINT (-74 40.7)",)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ import pytest
 from google.api_core.exceptions import BadRequest, Forbidden, NotFound, PreconditionFailed
 from google.cloud import bigquery
 
-from taxi_assets.defs.io_managers import bigquery as module
+from taxi_assets.defs.io_managers import bigquery_jobs as module
 from taxi_assets.defs.io_managers.bigquery import BigQueryTripsIOManager
 from taxi_assets.defs.io_managers.bigquery_table import build_table_schema
 from taxi_assets.defs.resources.bigquery import BigQueryResource
@@ -31,6 +32,7 @@ DATASET = "store_test"
 TABLE = f"{DATASET}.{GREEN.table}"
 DAY = date(2021, 1, 5)
 NEXT = date(2021, 1, 6)
+INSERT, COPY = r"^POST \S+/jobs\b.*INSERT INTO", r'^POST \S+/jobs\b.*"copy"'
 PATCH, GET = r"^PATCH \S+/tables/", rf"^GET \S+/tables/{GREEN.table}"
 
 
@@ -129,8 +131,6 @@ def test_days_are_replaced(google: HttpProxy, client: bigquery.Client, lake: Lak
         (PATCH, "answer_in_html", 0),
         (PATCH, "cut_json", 0),
         (r"^DELETE \S+/tables/_staging", "answer", 403),
-        (r"^GET \S+/tables\?", "answer", 403),
-        (r"^GET \S+/tables\?", "answer_in_html", 0),
     ],
 )
 def test_nothing_after_the_commit_fails_a_run(
@@ -317,6 +317,11 @@ def test_days_that_would_expire_at_once_are_rejected(client: bigquery.Client, la
 def test_the_second_of_two_transactions_may_be_tried_again(
     google: HttpProxy, client: bigquery.Client, lake: Lake
 ) -> None:
+    """A table with policy tags, which copy jobs leave alone."""
+    tags = bigquery.PolicyTagList(["projects/p/locations/us/taxonomies/1/policyTags/2"])
+    first, *others = WHOLE
+    tagged = bigquery.SchemaField(first.name, first.field_type, policy_tags=tags)
+    make(client, schema=[tagged, *others])
     store(lake, DAY)
     google.add(r"^POST \S+/jobs.*BEGIN TRANSACTION", "hold")
 
@@ -334,6 +339,7 @@ def test_the_second_of_two_transactions_may_be_tried_again(
     assert rows_of(client, DAY) == [5 if not said[0] else 6]
     assert attempt(9) == ""
     assert rows_of(client, DAY) == [9]
+    google.clear()
     assert [it.table_id for it in client.list_tables(DATASET)] == [GREEN.table]
 
 
@@ -341,9 +347,77 @@ def test_answers_that_are_no_json_are_lost_answers(
     google: HttpProxy, client: bigquery.Client, lake: Lake
 ) -> None:
     google.add(r'^POST \S+/jobs\b.*"load"', "answer_in_html")
-    google.add(r"^POST \S+/jobs\b.*BEGIN TRANSACTION", "cut_json")
+    google.add(INSERT, "cut_json")
     store(lake, DAY)
     assert rows_of(client, DAY) == [10]
+    google.add(INSERT, "answer_in_html")
+    google.add(COPY, "cut_json")
+    store(lake, DAY, NEXT, rows=7)
+    assert rows_of(client, DAY, NEXT) == [7, 7]
+
+
+def test_months_are_replaced_at_once(
+    google: HttpProxy, client: bigquery.Client, lake: Lake
+) -> None:
+    """Transactions that delete would cancel each other."""
+    months = [[date(2021, month, 5), date(2021, month, 6)] for month in (1, 2, 3, 4)]
+    for rows in (10, 7):
+        google.add(rf"{INSERT}|{COPY[1:]}", "hold", times=4)
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda days, rows=rows: store(lake, *days, rows=rows), months))
+        google.clear()
+        assert rows_of(client, *(day for days in months for day in days)) == [rows] * 8
+    assert [it.table_id for it in client.list_tables(DATASET)] == [GREEN.table]
+
+
+def test_a_copy_job_that_meets_a_rate_limit_is_started_again(
+    google: HttpProxy, client: bigquery.Client, lake: Lake
+) -> None:
+    store(lake, DAY, NEXT)
+    google.add(COPY, "exceed_rate", times=2)
+    assert set(store(lake, DAY, NEXT, rows=7)) == {DAY, NEXT}
+    assert rows_of(client, DAY, NEXT) == [7, 7]
+
+
+def test_days_that_landed_before_a_failure_are_recorded(
+    google: HttpProxy, client: bigquery.Client, lake: Lake
+) -> None:
+    store(lake, DAY, NEXT)
+    google.add(rf"{COPY}.*\${NEXT:%Y%m%d}", "answer", times=9, status=403)
+    manager = BigQueryTripsIOManager({"green": GREEN}, BigQueryResource())
+    stored = manager.store(GREEN, {day: a_day(lake, day, 7) for day in (DAY, NEXT)}, Log())
+    recorded = [next(iter(stored))[0]]
+    with pytest.raises(Forbidden):
+        recorded += [day for day, _ in stored]
+    google.clear()
+    assert recorded == [DAY]
+    assert rows_of(client, DAY, NEXT) == [7, 10]
+
+
+def test_days_without_rows_are_emptied(client: bigquery.Client, lake: Lake) -> None:
+    store(lake, DAY, NEXT)
+    slices = {DAY: a_day(lake, DAY, 7), NEXT: a_day(lake, NEXT, 0)}
+    manager = BigQueryTripsIOManager({"green": GREEN}, BigQueryResource())
+    assert {day for day, _ in manager.store(GREEN, slices, Log())} == {DAY, NEXT}
+    assert rows_of(client, DAY, NEXT) == [7, 0]
+
+
+@pytest.mark.parametrize("act", ["arrive_late", "run_late"])
+def test_what_an_interrupted_run_still_does_doubles_nothing(
+    act: str, google: HttpProxy, client: bigquery.Client, lake: Lake
+) -> None:
+    """Its INSERT is on its way, or at work, when the next run looks at the table."""
+    google.add(INSERT, act)
+    # With this it dies: it neither sends the job again nor hears of its end.
+    google.add(rf"{INSERT}|^GET \S+/queries/", "answer", status=403)
+    with pytest.raises(Forbidden):
+        store(lake, DAY)
+    if act == "run_late":
+        # The job has begun to read the staging table, so that dropping it does not help.
+        google.add(r"^DELETE \S+/tables/_staging", "answer", status=404)
+    store(lake, DAY, rows=7)
+    time.sleep(2.5)
+    assert rows_of(client, DAY) == [7]
 
 
 def test_a_page_in_place_of_an_answer_is_named(google: HttpProxy, lake: Lake) -> None:
@@ -393,6 +467,9 @@ def test_this_bigquery_is_as_strict_as_google(client: bigquery.Client, lake: Lak
     (row,) = client.query(f"{whole} WHERE lpep_pickup_date = '2021-01-05'").result()
     assert row[0] == 10
 
+    client.create_table(bigquery.Table(f"{client.project}.{TABLE}_plain", schema=WHOLE))
+    with pytest.raises(BadRequest, match="Incompatible tables"):
+        client.copy_table(f"{TABLE}_plain$20210105", f"{TABLE}$20210105").result()
     with pytest.raises(BadRequest, match="Invalid job ID"):
         client.query("SELECT 1", job_id="a.b", job_retry=None)
     with pytest.raises(NotFound, match="was not found in location EU"):

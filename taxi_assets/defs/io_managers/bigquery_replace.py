@@ -1,0 +1,166 @@
+"""From staging into the table: appended, or each day's partition replaced by a copy job.
+
+Defined here: how the days get into the target, each as a whole, beside runs of other months. Days
+of which the table holds nothing are appended by one INSERT, which no other INSERT conflicts with.
+Other days are replaced one by one: a copy job with WRITE_TRUNCATE into `table$20211005` is
+atomic. Neither makes runs of different months wait for each other, as transactions that delete do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import date
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from taxi_assets.date_ranges import merge_into_date_ranges
+from taxi_assets.defs.io_managers.bigquery_jobs import start_once, start_query
+from taxi_assets.defs.io_managers.bigquery_staging import Staging, build_insert
+from taxi_assets.defs.io_managers.bigquery_table import quote_identifier
+from taxi_assets.errors import StoreError, UnavailableError
+from taxi_assets.tlc.schema import Service
+
+if TYPE_CHECKING:
+    from google.cloud.bigquery import Client, Table
+
+CheckLock = Callable[[], None]
+"""Raises if the run has lost the lock of its months."""
+
+
+def build_days_condition(service: Service, days: Sequence[date]) -> str:
+    """Condition for exactly these days; prunes to their partitions.
+
+    Days are written as DATE literals: a script takes no query parameters in the emulator.
+    """
+    column = quote_identifier(service.day_column)
+    return " OR ".join(
+        f"({column} >= DATE '{window.start}' AND {column} < DATE '{window.end}')"
+        for window in merge_into_date_ranges(days)
+    )
+
+
+def find_stored_days(
+    client: Client, service: Service, target: str, days: Sequence[date]
+) -> set[date]:
+    """Return those of the days of which the table holds rows."""
+    job = client.query(
+        f"SELECT DISTINCT {quote_identifier(service.day_column)} FROM {quote_identifier(target)}"  # noqa: S608
+        f" WHERE {build_days_condition(service, days)}"
+    )
+    rows: list[Any] = list(job.result())
+    return {row[0] for row in rows}
+
+
+def append_days(client: Client, staging: Staging, target: str, check_lock: CheckLock) -> None:
+    """Append the staged rows, of whose days the table holds nothing, in one INSERT."""
+    statement = build_insert(staging, target)
+    start_query(client, staging.job_id("append"), statement, check_lock).result()
+
+
+def copy_days(
+    client: Client, staging: Staging, target: str, rows: Mapping[date, int], check_lock: CheckLock
+) -> Iterator[date]:
+    """Replace each day's partition by the staged one; yield the days as they land.
+
+    Raises:
+        StoreError: other rows arrived in the staging table than the days have.
+    """
+    from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY  # noqa: PLC0415 - heavy at import
+
+    insert = start_query(
+        client, staging.job_id("by_day"), build_insert(staging, staging.by_day), check_lock
+    )
+    insert.result()
+    arrived, expected = int(insert.num_dml_affected_rows or 0), sum(rows.values())
+    if arrived != expected:
+        raise StoreError(
+            f"{arrived} of {expected} rows arrived in {staging.by_day}: nothing was replaced"
+        )
+    attempts = {day: count() for day in rows}
+
+    def start(day: date) -> Any:
+        part = f"{day:%Y%m%d}"
+        job_id = staging.job_id(f"{part}_{next(attempts[day])}")
+        source, into = f"{staging.by_day}${part}", f"{target}${part}"
+        return _start_copy(client, job_id, source, into, check_lock)
+
+    # All are under way before the first is waited for.
+    started: dict[date, Any] = {}
+    failure: Exception | None = None
+    for day in rows:
+        try:
+            started[day] = start(day)
+        except Exception as error:  # noqa: BLE001 - raised below, after the days that landed
+            failure = error
+            break
+
+    def finish(day: date, jobs: list[Any]) -> None:
+        """Wait for the day's job; after a rate limit or an internal error start another one."""
+        (jobs.pop() if jobs else start(day)).result()
+
+    for day, job in started.items():
+        DEFAULT_JOB_RETRY(finish)(day, [job])
+        yield day
+    if failure:
+        raise failure
+
+
+def _start_copy(
+    client: Client, job_id: str, source: str, target: str, check_lock: CheckLock
+) -> Any:
+    from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
+
+    config = bigquery.CopyJobConfig(
+        write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
+        create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
+    )
+    at_once: dict[str, Any] = {"retry": None}
+
+    def start(job_id: str) -> Any:
+        check_lock()
+        return client.copy_table(source, target, job_id=job_id, job_config=config, **at_once)
+
+    return start_once(client, job_id, bigquery.DEFAULT_RETRY(start))
+
+
+def delete_days(
+    client: Client, staging: Staging, target: str, days: Sequence[date], check_lock: CheckLock
+) -> None:
+    """Delete the rows of days that have none now; there is no partition to copy."""
+    if days:
+        condition = build_days_condition(staging.service, days)
+        statement = f"DELETE FROM {quote_identifier(target)} WHERE {condition}"  # noqa: S608 - quoted
+        start_query(client, staging.job_id("empty"), statement, check_lock).result()
+
+
+def has_policy_tags(table: Table) -> bool:
+    """Whether columns are protected by tags, which a copy job may not read or not keep."""
+    return any(field.policy_tags for field in table.schema)
+
+
+def replace_in_transaction(
+    client: Client, staging: Staging, target: str, check_lock: CheckLock
+) -> None:
+    """Replace the days of a table with policy tags, together, in one transaction.
+
+    Raises:
+        UnavailableError: another transaction on the table won.
+    """
+    from google.api_core.exceptions import BadRequest  # noqa: PLC0415 - heavy at import
+
+    condition = build_days_condition(staging.service, staging.days)
+    script = (
+        "BEGIN TRANSACTION;\n"
+        f"DELETE FROM {quote_identifier(target)} WHERE {condition};\n"
+        f"{build_insert(staging, target)};\n"
+        "COMMIT TRANSACTION;"
+    )
+    job = start_query(client, staging.job_id("replace"), script, check_lock)
+    try:
+        job.result()
+    except BadRequest as error:
+        if "concurrent update" not in str(error):
+            raise
+        raise UnavailableError(
+            f"{target} was written by somebody else at the same time: BigQuery rolled back"
+        ) from error

@@ -1,0 +1,194 @@
+"""A run's rows in BigQuery before they are in the table: staging tables and their end.
+
+Defined here: the load from the lake, the staging table that is partitioned like the target, and
+what becomes of staging tables that an interrupted run left. Getting rows into the target is in
+`bigquery_replace.py`.
+
+A job goes on when its client has died. So an interrupted run may write to the target after
+another run of the same days has looked at it. Whoever works on a month, under its lock, therefore
+first drops the staging tables that others left of it, so that no job of theirs can start any more,
+and waits for those that run. Their names lead from one to the other.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, date, datetime, timedelta
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import dagster as dg
+
+from taxi_assets.defs.io_managers.bigquery_jobs import (
+    PREFIX,
+    retry_briefly,
+    start_once,
+    warn_only,
+)
+from taxi_assets.defs.io_managers.bigquery_table import build_table_schema, quote_identifier
+from taxi_assets.defs.io_managers.partition_data import StoredTrips
+from taxi_assets.errors import StoreError
+from taxi_assets.tlc.schema import Service
+
+if TYPE_CHECKING:
+    from google.cloud.bigquery import Client, Table
+
+STAGING = "_staging_"
+"""How the names of staging tables begin; the second of their making follows."""
+NAME = re.compile(rf"({STAGING}(\d+)_(\w+)_(\d{{8}})_(\d{{8}})_[0-9a-f]{{8}})(_by_day)?")
+FOR_EVER = timedelta(days=365 * 100)
+
+
+@dataclass(frozen=True)
+class Staging:
+    """The staging tables of one write, and the ids of its jobs."""
+
+    dataset: str
+    """Project and dataset."""
+    service: Service
+    days: tuple[date, ...]
+    made: int = field(default_factory=lambda: int(time.time()))
+    suffix: str = field(default_factory=lambda: uuid4().hex[:8])
+
+    @property
+    def name(self) -> str:
+        """`_staging_1767225600_green_20211001_20211031_0a1b2c3d`."""
+        first, last = min(self.days), max(self.days)
+        span = f"{first:%Y%m%d}_{last:%Y%m%d}"
+        return f"{STAGING}{self.made}_{self.service.name}_{span}_{self.suffix}"
+
+    @property
+    def table(self) -> str:
+        """The rows as they are in the lake."""
+        return f"{self.dataset}.{self.name}"
+
+    @property
+    def by_day(self) -> str:
+        """The rows as they are in the target, partition by partition."""
+        return f"{self.table}_by_day"
+
+    def job_id(self, what: str) -> str:
+        """Id of a job, without the prefix of all."""
+        return f"{self.name}_{what}"
+
+
+def load_staging(
+    client: Client, staging: Staging, slices: Sequence[StoredTrips], retention: timedelta
+) -> None:
+    """Load the lake's objects into a staging table that expires by itself.
+
+    Raises:
+        StoreError: other rows arrived than the objects have; the target has not been touched.
+    """
+    from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
+
+    lake = slices[0].lake
+    schema = build_table_schema(staging.service)
+    if lake.layout == "hive":
+        # The emulator fills the column from the folder's name and fails where the table lacks it;
+        # BigQuery leaves it null.
+        schema.append(bigquery.SchemaField(staging.service.day_column, "DATE"))
+    table = bigquery.Table(staging.table, schema=schema)
+    table.expires = datetime.now(UTC) + retention
+    client.create_table(table, exists_ok=True)  # ours even so: the answer was lost
+    config = bigquery.LoadJobConfig(
+        source_format=bigquery.SourceFormat.PARQUET,
+        schema=schema,
+        write_disposition=bigquery.WriteDisposition.WRITE_EMPTY,
+    )
+    # Every URI by name: files matched by a wildcard must not even differ in column order. A job
+    # takes 10,000, which are 27 years of days.
+    uris = [lake.uri(trips.key) for trips in slices]
+    job = start_once(
+        client,
+        staging.job_id("load"),
+        lambda job_id: client.load_table_from_uri(
+            uris, staging.table, job_id=job_id, job_config=config
+        ),
+    )
+    job.result()
+    rows, expected = int(job.output_rows or 0), sum(trips.rows for trips in slices)
+    if rows != expected:
+        raise StoreError(
+            f"{rows} of {expected} rows arrived in {staging.table}: nothing was replaced"
+        )
+
+
+def create_like(client: Client, staging: Staging, target: Table, retention: timedelta) -> None:
+    """Create the staging table with the target's columns, partitions and clustering.
+
+    A copy job takes a partition only from a table of the same making.
+    """
+    from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
+
+    table = bigquery.Table(staging.by_day, schema=target.schema)
+    table.time_partitioning = bigquery.TimePartitioning(
+        type_=bigquery.TimePartitioningType.DAY,
+        field=target.time_partitioning.field,
+        # A dataset's default would remove old days at once.
+        expiration_ms=int(FOR_EVER.total_seconds() * 1000),
+    )
+    table.clustering_fields = target.clustering_fields
+    table.expires = datetime.now(UTC) + retention
+    client.create_table(table, exists_ok=True)
+
+
+def build_insert(staging: Staging, table: str) -> str:
+    """Return the INSERT of all staged rows into a table, each with its day."""
+    service = staging.service
+    columns = ", ".join(quote_identifier(column.name) for column in service.columns)
+    day, pickup = quote_identifier(service.day_column), quote_identifier(service.pickup_column)
+    return (
+        f"INSERT INTO {quote_identifier(table)} ({columns}, {day})"  # noqa: S608 - quoted names
+        f" SELECT {columns}, DATE({pickup}) FROM {quote_identifier(staging.table)}"
+    )
+
+
+def end_interrupted_writes(
+    client: Client, staging: Staging, retention: timedelta, log: dg.DagsterLogManager
+) -> None:
+    """Drop what interrupted runs left of these days, and wait for their jobs.
+
+    Must be called under the month's lock: whoever else has a staging table of these days has died
+    or lost the lock. Tables of other days go once they are older than `retention`, as BigQuery
+    removes them by itself and the emulator does not.
+    """
+    left: dict[str, datetime] = {}
+    for table in client.list_tables(staging.dataset):
+        found = NAME.fullmatch(table.table_id)
+        if not found or found[1] == staging.name:
+            continue
+        made = datetime.fromtimestamp(int(found[2]), UTC)
+        if _overlaps(staging, *found.group(3, 4, 5)):
+            client.delete_table(table, not_found_ok=True)
+            left[found[1]] = made
+        elif datetime.now(UTC) - made > retention:
+            with warn_only(log, f"the removal of {table.table_id}"):
+                client.delete_table(table, not_found_ok=True, retry=retry_briefly())
+    if left:
+        log.info(f"interrupted writes are waited for: {', '.join(sorted(left))}")
+        _wait_for_jobs(client, left)
+
+
+def _overlaps(staging: Staging, service: str, first: str, last: str) -> bool:
+    """Whether a staging table holds days of this write's span."""
+    own = [f"{day:%Y%m%d}" for day in staging.days]
+    return service == staging.service.name and first <= max(own) and last >= min(own)
+
+
+def _wait_for_jobs(client: Client, left: Mapping[str, datetime]) -> None:
+    since = min(left.values()) - timedelta(hours=1)
+    for state in ("pending", "running"):
+        for job in client.list_jobs(state_filter=state, min_creation_time=since):
+            if any(job.job_id.startswith(f"{PREFIX}{name}") for name in left):
+                job.exception()
+
+
+def drop_staging(client: Client, staging: Staging, log: dg.DagsterLogManager) -> None:
+    """Drop the staging tables of a write that has ended well."""
+    with warn_only(log, f"the removal of {staging.table}, which expires by itself,"):
+        for table in (staging.table, staging.by_day):
+            client.delete_table(table, not_found_ok=True, retry=retry_briefly())
