@@ -53,13 +53,8 @@ class LazyPartitions(Generic[T]):
         default_factory=dict[date, PartitionRejectedError]
     )
 
-    def map(self, function: Callable[[T], U]) -> LazyPartitions[U]:
-        """The same days after one more stage; they share `refused`."""
-        compute = self.compute
-        return LazyPartitions(self.days, lambda day: function(compute(day)), self.refused)
-
     def map_with_day(self, function: Callable[[date, T], U]) -> LazyPartitions[U]:
-        """As `map`, for a stage that must know which day it is."""
+        """Return the same days after one more stage; they share `refused`."""
         compute = self.compute
         return LazyPartitions(self.days, lambda day: function(day, compute(day)), self.refused)
 

@@ -15,7 +15,7 @@ from dagster_postgres.utils import DagsterPostgresException
 from google.api_core import exceptions as google
 from google.auth import exceptions as auth
 
-from taxi_assets.defs.io_managers.base import reject_foreign_errors
+from taxi_assets.defs.io_managers.base import name_asset_in_errors
 from taxi_assets.errors import (
     PartitionRejectedError,
     StoreError,
@@ -106,7 +106,7 @@ def test_what_a_server_says_in_lines_is_one_line_that_names_asset_and_days() -> 
     days = [date(2021, 1, 5), date(2021, 1, 6)]
     with (
         pytest.raises(dg.Failure) as caught,
-        reject_foreign_errors(dg.AssetKey(["green", "raw_trips"]), days),
+        name_asset_in_errors(dg.AssetKey(["green", "raw_trips"]), days),
     ):
         raise said
     assert caught.value.description == (

@@ -66,7 +66,7 @@ def test_nothing_is_computed_before_it_is_pulled() -> None:
         computed.append(day)
         return day.day
 
-    days = LazyPartitions(WEEK, compute).map(lambda number: number * 10)
+    days = LazyPartitions(WEEK, compute).map_with_day(lambda _, number: number * 10)
     assert computed == []
     assert list(days) == [(day, day.day * 10) for day in WEEK]
     assert computed == WEEK
@@ -80,7 +80,7 @@ def test_a_refused_day_is_put_aside_for_every_stage_and_its_neighbours_go_on() -
 
     first = LazyPartitions(WEEK, lambda day: day.day)
     second = first.map_with_day(refuse_third)
-    third = second.map(str)
+    third = second.map_with_day(lambda _, number: str(number))
     assert [number for _, number in third] == ["1", "2", "4", "5", "6", "7"]
     assert list(third.refused) == [WEEK[2]]
     assert first.refused is second.refused is third.refused

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.io_managers.base import reject_foreign_errors
+from taxi_assets.defs.io_managers.base import name_asset_in_errors
 from taxi_assets.defs.resources.lake import open_lake
 from taxi_assets.errors import SettingsError, SourceError, StoreError, format_one_line
 from taxi_assets.redaction import HIDDEN, redact_text, redact_value
@@ -211,7 +211,7 @@ def test_an_error_of_a_library_reaches_the_event_log_without_its_secret(tmp_path
 
     @dg.op
     def fails() -> None:
-        with reject_foreign_errors(
+        with name_asset_in_errors(
             dg.AssetKey(["yellow", "raw_trips"]), [Month(2021, 1).window.start]
         ):
             requests.get(f"http://me:{PLANTED}@127.0.0.1:9/?token={PLANTED}", timeout=1)

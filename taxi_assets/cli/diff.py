@@ -17,7 +17,7 @@ from taxi_assets.date_ranges import DateRange, group_days_by_month
 from taxi_assets.defs.io_managers.base import PartitionIOManager
 from taxi_assets.defs.io_managers.bigquery import BigQueryTripsIOManager
 from taxi_assets.defs.io_managers.lake_parquet import LakeTripsIOManager
-from taxi_assets.defs.io_managers.partition_data import StoredTrips, completed
+from taxi_assets.defs.io_managers.partition_data import StoredTrips, add_missing_columns
 from taxi_assets.defs.io_managers.postgres import PostgresTripsIOManager
 from taxi_assets.defs.io_managers.raw_objects import open_raw
 from taxi_assets.defs.io_managers.raw_trips import RawTripsIOManager
@@ -80,7 +80,7 @@ def compare(
         published = RawMonth(file, days, source.max_invalid_ratio(), source.max_day_bytes())
         split = split_month(published, progress)
         for day in days:
-            stored = pa.py_buffer(split.of_day(day).content({}))
+            stored = pa.py_buffer(split.get_spool(day).content({}))
             content, _ = open_raw(stored, ROWS if published.is_parquet else LINES)
             if against == Against.file:
                 loaded = raw.read_partition(service, day)
@@ -106,7 +106,11 @@ def _read(store: PartitionIOManager[Any, Any], service: Service, day: date) -> p
     """The rows of a day; None if the store has none."""
     found = store.read_partition(service, day)
     table = found.table() if isinstance(found, StoredTrips) else found
-    return completed(table, service.arrow_schema) if table is not None and len(table) else None
+    return (
+        add_missing_columns(table, service.arrow_schema)
+        if table is not None and len(table)
+        else None
+    )
 
 
 def _diff(before: pa.Table | None, after: pa.Table, service: Service) -> RowDiff | None:
@@ -121,7 +125,7 @@ def stores() -> dict[str, Callable[[Service, date], pa.Table | None]]:
 
     def of_lake(service: Service, day: date) -> pa.Table | None:
         found = lake.read_partition(service, day)
-        return None if found is None else completed(found.table(), service.arrow_schema)
+        return None if found is None else add_missing_columns(found.table(), service.arrow_schema)
 
     def of_postgres(service: Service, day: date) -> pa.Table | None:
         frame = postgres.read_partition(service, day)

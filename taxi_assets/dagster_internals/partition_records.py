@@ -183,7 +183,7 @@ def log_check_results(
         yield dg.Output(None, output_name=str(layer.get_op_output_name(check)))
 
 
-def build_check_evaluations(
+def read_check_evaluations(
     instance: dg.DagsterInstance, run_id: str, check: str
 ) -> dict[dg.AssetKey, dict[date, AssetCheckEvaluation]]:
     """Return what a check said in a run so far, by asset and day."""

@@ -25,7 +25,7 @@ from taxi_assets.dagster_internals.partition_records import (
 from taxi_assets.date_ranges import group_days_by_month
 from taxi_assets.defs import checks
 from taxi_assets.defs.freshness import build_freshness_policy
-from taxi_assets.defs.io_managers.base import StoreIOManager, reject_foreign_errors
+from taxi_assets.defs.io_managers.base import StoreIOManager, name_asset_in_errors
 from taxi_assets.defs.io_managers.partition_data import CleanedPartition, RawPartition, StoredTrips
 from taxi_assets.defs.io_managers.raw_trips import RawDays
 from taxi_assets.defs.metadata.asset_metadata import (
@@ -33,7 +33,11 @@ from taxi_assets.defs.metadata.asset_metadata import (
     build_definition_metadata,
     build_definition_tags,
 )
-from taxi_assets.defs.metadata.day_metadata import cleaned_metadata, overview_metadata, raw_metadata
+from taxi_assets.defs.metadata.day_metadata import (
+    build_cleaned_metadata,
+    build_overview_metadata,
+    build_raw_metadata,
+)
 from taxi_assets.defs.month_split import SplitMonth, split_month
 from taxi_assets.defs.outcomes import DailyOutput, drain_partitions, fail_for_rejected_days
 from taxi_assets.defs.resources.cleaning import CleaningResource, cleaning_version
@@ -171,7 +175,7 @@ def define_raw_trips(stage: Stage) -> dg.AssetsDefinition:
         month_locks: dg.ResourceParam[MonthLocks],
     ) -> Events:
         days = list_partition_days(context)
-        with reject_foreign_errors(context.asset_key, days):
+        with name_asset_in_errors(context.asset_key, days):
             # A Postgres that is down stops the run here, before the other stores get the days.
             if stage.key("postgres_trips") in context.job_def.asset_layer.executable_asset_keys:
                 with postgres.connect():
@@ -235,14 +239,14 @@ def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
                 sum_total_amount(table),
                 raw.source_file.synthetic,
             )
-            overview = overview_metadata(service, day, figures, same_weekdays.before(day))
+            overview = build_overview_metadata(service, day, figures, same_weekdays.before(day))
             same_weekdays.add(day, figures)
-            metadata = overview | cleaned_metadata(service, cleaned, figures, raw.source_file)
+            metadata = overview | build_cleaned_metadata(service, cleaned, figures, raw.source_file)
             code_version = cleaning_version(rules, row_limit)
             record = PartitionRecord(metadata, hash_table(table), code_version, results)
             return CleanedPartition(table, figures, rules, raw.source_file, record, began)
 
-        with reject_foreign_errors(context.asset_key, list_partition_days(context)):
+        with name_asset_in_errors(context.asset_key, list_partition_days(context)):
             output = DailyOutput(raw_trips.map_with_day(clean_day))
             yield dg.Output(output)
             yield from log_check_results(context, output.checks, context.asset_key)
@@ -306,7 +310,7 @@ def store_trips(
 ) -> Events:
     """Store the days, read back what the store holds of them, and compare."""
     store: StoreIOManager[Any] = getattr(context.resources, context.asset_key.path[-1])
-    with reject_foreign_errors(context.asset_key, list_partition_days(context)):
+    with name_asset_in_errors(context.asset_key, list_partition_days(context)):
         output = drain_partitions(context, upstream)
         yield dg.Output(output)
         stored = {day: output.partitions[day] for day in output.records}
@@ -319,8 +323,8 @@ def store_trips(
 
 def record_raw_day(split: SplitMonth, results: Sequence[CheckResult], day: date) -> PartitionRecord:
     """Describe a day of a split month; the checks of the file are those of each of its days."""
-    data_version = split.of_day(day).data_version()
-    return PartitionRecord(raw_metadata(split, day), data_version, checks=results)
+    data_version = split.get_spool(day).data_version()
+    return PartitionRecord(build_raw_metadata(split, day), data_version, checks=results)
 
 
 def observe_trip_file(context: dg.AssetExecutionContext, key: dg.AssetKey, file: MonthFile) -> None:

@@ -143,7 +143,7 @@ class SplitMonth:
     seconds: float
     """Each day's equal share of the time that it took: the days were read together."""
 
-    def of_day(self, day: date) -> Spool:
+    def get_spool(self, day: date) -> Spool:
         """The lines or rows of a day."""
         return self.spools[day.day]
 

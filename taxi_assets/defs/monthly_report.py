@@ -6,7 +6,7 @@ import dagster as dg
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.defs.daily_assets import Stage, build_retry_policy
-from taxi_assets.defs.io_managers.base import reject_foreign_errors
+from taxi_assets.defs.io_managers.base import name_asset_in_errors
 from taxi_assets.defs.io_managers.monthly_report import Report
 from taxi_assets.defs.io_managers.partition_data import open_lake_trips
 from taxi_assets.defs.io_managers.raw_trips import file_rows
@@ -51,7 +51,7 @@ def build_monthly_report(service: Service) -> dg.AssetsDefinition:
     )
     def report(context: dg.AssetExecutionContext, lake: LakeResource) -> Report:
         month = get_run_month(context.run.tags)
-        with reject_foreign_errors(context.asset_key, list(month.window)):
+        with name_asset_in_errors(context.asset_key, list(month.window)):
             figures = compute_month_figures(lake.lake, service, month)
             return Report(figures, render_month_page(figures), draw_month_picture(figures))
 

@@ -80,7 +80,9 @@ def drain_partitions(
     for day, error in output.rejected.items():
         log_rejection(context, context.asset_key, day, error)
     if not output.partitions:
-        raise left_out(context.asset_key, list_partition_days(context), output.rejected)
+        raise build_rejected_days_error(
+            context.asset_key, list_partition_days(context), output.rejected
+        )
     return output
 
 
@@ -90,10 +92,12 @@ def fail_for_rejected_days(context: dg.AssetExecutionContext, output: DailyOutpu
     Good days go on to the stores first: a step in the middle fails only when nothing is left.
     """
     if output.rejected and (not output.records or is_last(context)):
-        raise left_out(context.asset_key, list_partition_days(context), output.rejected)
+        raise build_rejected_days_error(
+            context.asset_key, list_partition_days(context), output.rejected
+        )
 
 
-def left_out(
+def build_rejected_days_error(
     key: dg.AssetKey, days: Sequence[date], refused: Mapping[date, PartitionRejectedError]
 ) -> dg.Failure:
     """Return the error that names the days of a run that are not stored, each with its cause."""

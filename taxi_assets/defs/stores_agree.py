@@ -9,15 +9,15 @@ from dagster import DagsterEventType
 
 from taxi_assets.dagster_internals.partition_records import (
     CheckResult,
-    build_check_evaluations,
     list_partition_days,
     log_check_results,
+    read_check_evaluations,
 )
 from taxi_assets.dagster_internals.rejections import find_rejected_days
 from taxi_assets.defs import checks
 from taxi_assets.defs.daily_assets import Stage
-from taxi_assets.defs.io_managers.base import StoreIOManager, Totals, reject_foreign_errors
-from taxi_assets.defs.outcomes import left_out
+from taxi_assets.defs.io_managers.base import StoreIOManager, Totals, name_asset_in_errors
+from taxi_assets.defs.outcomes import build_rejected_days_error
 from taxi_assets.errors import PartitionNotStoredError
 from taxi_assets.partitions import daily_partitions
 from taxi_assets.tlc.schema import Service
@@ -43,18 +43,22 @@ def build_stores_agree_check(service: Service) -> dg.AssetChecksDefinition:
     )
     def check(context: dg.AssetCheckExecutionContext) -> Iterator[Any]:
         days = list_partition_days(context)
-        with reject_foreign_errors(stores[-1], days):
+        with name_asset_in_errors(stores[-1], days):
             # In the middle of another run's load the stores do differ.
             context.resources.month_locks.acquire(service, days, context.log.info)
             rejected = find_rejected_days(context.instance, stores[-1], days)
-            just_read = build_check_evaluations(
+            just_read = read_check_evaluations(
                 context.instance, context.run.run_id, "matches_cleaned"
             )
             totals: dict[date, dict[str, tuple[int, float]]] = {}
             for key in stores:
-                held = [day for day in _is_materialized(context, key, days) if day not in rejected]
+                held = [
+                    day
+                    for day in _find_materialized_days(context, key, days)
+                    if day not in rejected
+                ]
                 store: StoreIOManager[Any] = getattr(context.resources, key.path[-1])
-                found = _read_totals(just_read.get(key, {}), held)
+                found = _reuse_totals(just_read.get(key, {}), held)
                 if held and not found:
                     found = store.read_totals(service, held, context.log)
                 for day in held:
@@ -64,17 +68,17 @@ def build_stores_agree_check(service: Service) -> dg.AssetChecksDefinition:
             yield from log_check_results(context, results, stores[-1])
             refused = find_rejected_days(context.instance, stores[0], days) | rejected
             refused |= {
-                day: _find_never_stored(stores[-1], day)
+                day: _build_not_stored_error(stores[-1], day)
                 for day in days
                 if day not in compared and day not in refused
             }
             if refused:
-                raise left_out(stores[-1], days, refused)
+                raise build_rejected_days_error(stores[-1], days, refused)
 
     return check
 
 
-def _read_totals(read: Mapping[date, dg.AssetCheckEvaluation], held: list[date]) -> Totals:
+def _reuse_totals(read: Mapping[date, dg.AssetCheckEvaluation], held: list[date]) -> Totals:
     """What `matches_cleaned` read back from a store in this run, if it did for all the days."""
     if not set(held) <= set(read):
         return {}
@@ -85,7 +89,7 @@ def _read_totals(read: Mapping[date, dg.AssetCheckEvaluation], held: list[date])
     }
 
 
-def _find_never_stored(key: dg.AssetKey, day: date) -> PartitionNotStoredError:
+def _build_not_stored_error(key: dg.AssetKey, day: date) -> PartitionNotStoredError:
     name = key.to_user_string()
     return PartitionNotStoredError(
         f"{name} has no record of it: materialize {name} for {day} first"
@@ -104,7 +108,7 @@ def _compare_totals(totals: Mapping[str, tuple[int, float]]) -> CheckResult:
     )
 
 
-def _is_materialized(
+def _find_materialized_days(
     context: dg.AssetCheckExecutionContext, key: dg.AssetKey, days: list[date]
 ) -> list[date]:
     """The days that have a materialization of an asset."""

@@ -83,7 +83,7 @@ def parse_partition(content: pa.Buffer | pa.Table, service: Service) -> Parsed:
         ) from None
 
 
-def lines_table(lines: pa.Buffer) -> pa.Table:
+def read_lines_as_text(lines: pa.Buffer) -> pa.Table:
     """Read CSV lines as published: every value is its text, an empty field the empty text."""
     header, _, _ = lines[:MAX_HEADER_BYTES].to_pybytes().partition(b"\n")
     names = next(csv.reader([header.decode("utf-8-sig", "replace").rstrip("\r")]))

@@ -21,7 +21,7 @@ from taxi_assets.dagster_internals.rejections import (
     list_upstream_chain,
 )
 from taxi_assets.definitions import build_defs
-from taxi_assets.defs.io_managers.partition_data import completed
+from taxi_assets.defs.io_managers.partition_data import add_missing_columns
 from taxi_assets.defs.resources.lake import LakeResource
 from taxi_assets.defs.resources.month_lock import MonthLocks, open_lock_store
 from taxi_assets.local.process import wait_until
@@ -344,7 +344,7 @@ def test_a_value_that_postgres_cannot_store_rejects_its_day_there(
     month: Month, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def with_a_nul(table: pa.Table, schema: pa.Schema) -> pa.Table:
-        table = completed(table, schema)
+        table = add_missing_columns(table, schema)
         if str(table["lpep_pickup_datetime"][0].as_py().date()) != BAD:
             return table
         at = schema.get_field_index("store_and_fwd_flag")
@@ -352,7 +352,7 @@ def test_a_value_that_postgres_cannot_store_rejects_its_day_there(
 
     assert month.run(RANGE).success
     month.publish(20, 20, 20)
-    monkeypatch.setattr("taxi_assets.defs.io_managers.postgres.completed", with_a_nul)
+    monkeypatch.setattr("taxi_assets.defs.io_managers.postgres.add_missing_columns", with_a_nul)
     result = month.run(RANGE)
     assert not result.success
     message = stores.failure(result)

@@ -18,8 +18,12 @@ from taxi_assets.dagster_internals.partition_records import (
     log_materializations,
 )
 from taxi_assets.dagster_internals.rejections import find_rejected_days
-from taxi_assets.defs.io_managers.loaded_days import as_annotated
-from taxi_assets.defs.io_managers.partition_data import RawPartition, StoredTrips, completed
+from taxi_assets.defs.io_managers.loaded_days import load_as_annotated
+from taxi_assets.defs.io_managers.partition_data import (
+    RawPartition,
+    StoredTrips,
+    add_missing_columns,
+)
 from taxi_assets.defs.outcomes import DailyOutput, Outcome
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.defs.resources.month_lock import MonthLocks
@@ -70,9 +74,9 @@ class PartitionIOManager(dg.IOManager, Generic[In, Out]):
 
     def handle_output(self, context: dg.OutputContext, obj: DailyOutput[In]) -> None:
         """Store the days, and log a materialization or a rejection for each."""
-        with reject_foreign_errors(context.asset_key, list_partition_days(context)):
+        with name_asset_in_errors(context.asset_key, list_partition_days(context)):
             stored = self.store(self._find_service(context.asset_key), obj.partitions, context.log)
-            log_materializations(context, obj.note(self._reject_foreign_rows(stored)))
+            log_materializations(context, obj.note(self._check_lock_between(stored)))
 
     def load_input(self, context: dg.InputContext) -> Any:
         """Return the upstream's days: lazily for the five assets, else as the input is annotated.
@@ -96,15 +100,15 @@ class PartitionIOManager(dg.IOManager, Generic[In, Out]):
             if isinstance(found, RawPartition):
                 return found.table()
             table = found.table() if isinstance(found, StoredTrips) else found
-            return completed(table, service.arrow_schema)
+            return add_missing_columns(table, service.arrow_schema)
 
-        return as_annotated(annotation, days, read_table)
+        return load_as_annotated(annotation, days, read_table)
 
     def _reader(
         self, context: dg.InputContext, service: Service, days: Sequence[date]
     ) -> Callable[[date], Any]:
         """Return what reads a day, or raises the reason why there is nothing to read."""
-        instance = instance_of(context)
+        instance = find_instance(context)
         rejected = find_rejected_days(instance, context.asset_key, days) if instance else {}
 
         def read(day: date) -> Any:
@@ -130,7 +134,7 @@ class PartitionIOManager(dg.IOManager, Generic[In, Out]):
         if self.month_locks is not None:
             self.month_locks.check()
 
-    def _reject_foreign_rows(self, records: Records) -> Records:
+    def _check_lock_between(self, records: Records) -> Records:
         self.check_lock()
         for record in records:
             yield record
@@ -154,7 +158,7 @@ class StoreIOManager(PartitionIOManager[Mapping[date, StoredTrips], Out]):
 
 
 @contextmanager
-def reject_foreign_errors(key: dg.AssetKey, days: Sequence[date]) -> Iterator[None]:
+def name_asset_in_errors(key: dg.AssetKey, days: Sequence[date]) -> Iterator[None]:
     """Name asset and days in whatever goes wrong; only what may pass is tried again."""
     try:
         with interrupt_on_cancel():
@@ -179,7 +183,7 @@ def find_last_written(slices: Iterable[StoredTrips]) -> str:
     return f"{LAST_WRITTEN}{', '.join(origins)}"
 
 
-def instance_of(context: dg.InputContext) -> dg.DagsterInstance | None:
+def find_instance(context: dg.InputContext) -> dg.DagsterInstance | None:
     """Return the Dagster instance; None outside of a run without DAGSTER_HOME."""
     try:
         return context.instance

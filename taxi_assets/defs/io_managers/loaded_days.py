@@ -60,7 +60,7 @@ class DailyTables(DailyValues[pa.Table]):
         return self._table(day)
 
 
-def as_annotated(annotation: Any, days: Sequence[date], read: Read) -> Any:
+def load_as_annotated(annotation: Any, days: Sequence[date], read: Read) -> Any:
     """Return days in the type of an input: a frame or a table of one day, or a mapping of days.
 
     `pd.DataFrame` and `pa.Table` take one day; `DailyFrames`, `DailyTables`, `Mapping` and

@@ -12,7 +12,7 @@ from urllib.parse import quote
 import dagster as dg
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.io_managers.base import reject_foreign_errors
+from taxi_assets.defs.io_managers.base import name_asset_in_errors
 from taxi_assets.defs.io_managers.partition_data import Label, rejecting_damage
 from taxi_assets.defs.resources.lake import Lake, LakeResource, build_report_key
 from taxi_assets.errors import StoreError
@@ -48,7 +48,7 @@ class MonthlyReportIOManager(dg.IOManager):
     def handle_output(self, context: dg.OutputContext, obj: Report) -> None:
         """Put the picture and the page."""
         lake, figures = self.lake.lake, obj.figures
-        with reject_foreign_errors(context.asset_key, [figures.month.window.start]):
+        with name_asset_in_errors(context.asset_key, [figures.month.window.start]):
             for kind, content, content_type in (
                 (PICTURE, obj.picture, "image/png"),
                 (PAGE, obj.page, "text/html; charset=utf-8"),

@@ -23,7 +23,7 @@ from taxi_assets.errors import PartitionRejectedError, format_one_line, is_trans
 from taxi_assets.report.day_picture import Figures
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.source import MonthFile
-from taxi_assets.trips.parse import lines_table
+from taxi_assets.trips.parse import read_lines_as_text
 from taxi_assets.trips.profile import DayProfile
 
 CLEANED = "cleaned_trips"
@@ -97,7 +97,9 @@ class RawPartition:
 
     def table(self) -> pa.Table:
         """The published rows: of a CSV month every value as its text."""
-        return self.content if isinstance(self.content, pa.Table) else lines_table(self.content)
+        return (
+            self.content if isinstance(self.content, pa.Table) else read_lines_as_text(self.content)
+        )
 
 
 @dataclass(frozen=True)
@@ -265,7 +267,7 @@ def _build_trips(
     )
 
 
-def completed(table: pa.Table, schema: pa.Schema) -> pa.Table:
+def add_missing_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """The rows in a schema that has grown since they were stored: new columns are null."""
     columns = [
         table[one.name] if one.name in table.schema.names else pa.nulls(table.num_rows, one.type)

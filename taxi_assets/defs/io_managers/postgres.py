@@ -22,7 +22,7 @@ from taxi_assets.date_ranges import DateRange, group_days_by_month, merge_into_d
 from taxi_assets.defs.io_managers.base import Records, StoreIOManager, Totals, find_last_written
 from taxi_assets.defs.io_managers.binary_copy import copy_rows_binary
 from taxi_assets.defs.io_managers.csv_copy import read_query_as_arrow
-from taxi_assets.defs.io_managers.partition_data import StoredTrips, completed
+from taxi_assets.defs.io_managers.partition_data import StoredTrips, add_missing_columns
 from taxi_assets.defs.io_managers.postgres_partition import (
     Partition,
     attach_partition,
@@ -251,7 +251,7 @@ def _copy_frame(
     """Binary COPY of all days in one stream, the next day decoded while one is sent."""
     schema = partition.service.arrow_schema
     days = LazyPartitions(list(slices), lambda day: slices[day].table())
-    tables = (completed(table, schema) for _, table in days)
+    tables = (add_missing_columns(table, schema) for _, table in days)
     copied = copy_rows_binary(cursor, into, schema, tables, freeze=freeze)
     expected = sum(trips.rows for trips in slices.values())
     if days.refused:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from taxi_assets.date_ranges import ONE_DAY, DateRange
-from taxi_assets.defs.io_managers.partition_data import Label, completed, open_lake_trips
+from taxi_assets.defs.io_managers.partition_data import Label, add_missing_columns, open_lake_trips
 from taxi_assets.defs.io_managers.sealed_objects import SealedParquetWriter
 from taxi_assets.defs.jobs.inspect_object import locate_object
 from taxi_assets.defs.jobs.result import build_result_schema, fail_in_one_line, name_columns
@@ -113,7 +113,7 @@ def _append_days(writer: SealedParquetWriter, lake: Lake, service: Service, day:
     trips = open_lake_trips(lake, service, day)
     if trips is None:
         raise StoreError(f"{service.name} {day} was deleted from the lake: run again")
-    rows = completed(trips.table(), service.arrow_schema)
+    rows = add_missing_columns(trips.table(), service.arrow_schema)
     dates = pa.repeat(pa.scalar(day, pa.date32()), rows.num_rows)
     writer.write_table(
         rows.append_column(service.day_column, dates).cast(build_export_schema(service))

@@ -35,9 +35,9 @@ from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.clean import Cleaned
 
 
-def raw_metadata(split: SplitMonth, day: date) -> dict[str, Any]:
+def build_raw_metadata(split: SplitMonth, day: date) -> dict[str, Any]:
     """Return what is known of a day of a month file."""
-    month, spool = split.month, split.of_day(day)
+    month, spool = split.month, split.get_spool(day)
     rows, file = month.count_day_rows(day), month.file
     return {
         PARTITION_ROWS: rows,
@@ -55,7 +55,7 @@ def raw_metadata(split: SplitMonth, day: date) -> dict[str, Any]:
     }
 
 
-def cleaned_metadata(
+def build_cleaned_metadata(
     service: Service, cleaned: Cleaned, figures: Figures, source_file: SourceFile
 ) -> dict[str, Any]:
     """Return what is known of a cleaned day."""
@@ -80,7 +80,7 @@ def cleaned_metadata(
     }
 
 
-def overview_metadata(
+def build_overview_metadata(
     service: Service, day: date, figures: Figures, before: Sequence[Figures]
 ) -> dict[str, Any]:
     """Return a cleaned day in one sentence and one picture, beside the days before."""

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from taxi_assets.definitions import build_defs
-from taxi_assets.defs.io_managers.loaded_days import DailyFrames, DailyTables, as_annotated
+from taxi_assets.defs.io_managers.loaded_days import DailyFrames, DailyTables, load_as_annotated
 from taxi_assets.errors import PartitionNotStoredError, PartitionRejectedError, TerminalError
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
@@ -43,7 +43,7 @@ def read(day: date) -> pa.Table:
 def test_days_are_mapped_as_annotated(
     annotation: Any, kind: type, key: type, value: type, days: list[date]
 ) -> None:
-    found = as_annotated(annotation, days, read)
+    found = load_as_annotated(annotation, days, read)
     assert type(found) is kind
     assert [str(day) for day in found] == list(map(str, days))
     assert all(isinstance(day, key) and isinstance(rows, value) for day, rows in found.items())
@@ -60,13 +60,13 @@ def test_one_day_is_a_frame_or_a_table() -> None:
         (pd.DataFrame, pd.DataFrame),
         (pa.Table, pa.Table),
     ):
-        assert isinstance(as_annotated(annotation, DAYS[:1], read), kind)
-    assert isinstance(as_annotated(Any, DAYS, read), DailyFrames)
+        assert isinstance(load_as_annotated(annotation, DAYS[:1], read), kind)
+    assert isinstance(load_as_annotated(Any, DAYS, read), DailyFrames)
     for annotation in (pd.DataFrame, pa.Table, list):
         with pytest.raises(
             TerminalError, match=r"2 days cannot be loaded as .*: annotate .* Daily"
         ):
-            as_annotated(annotation, DAYS, read)
+            load_as_annotated(annotation, DAYS, read)
 
 
 def test_an_iterator_reads_a_day_when_it_is_its_turn() -> None:
@@ -76,11 +76,11 @@ def test_an_iterator_reads_a_day_when_it_is_its_turn() -> None:
         asked.append(day)
         return read(day)
 
-    pairs = as_annotated(Iterator, DAYS, noted)
+    pairs = load_as_annotated(Iterator, DAYS, noted)
     assert asked == []
     day, frame = next(pairs)
     assert (day, asked, list(frame["number"])) == (DAYS[0], DAYS[:1], [5])
-    frames = as_annotated(DailyFrames, DAYS, noted)
+    frames = load_as_annotated(DailyFrames, DAYS, noted)
     assert asked == DAYS[:1]
     with pytest.raises(KeyError):
         frames[date(2021, 1, 7)]
