@@ -92,6 +92,36 @@ def test_modules_of_a_room_import_each_other_without_a_cycle():
         visit(name, ())
 
 
+COMPUTE = {
+    "taxi_assets.defs.checks",
+    "taxi_assets.defs.daily_assets",
+    "taxi_assets.report.day_picture.draw_day_picture",
+    "taxi_assets.trips.clean.clean_partition",
+    "taxi_assets.trips.parse.parse_partition",
+    "taxi_assets.trips.profile.profile_partition",
+    "taxi_assets.trips.rules",
+}
+"""What assets do with rows: parse, apply rules, check, profile, draw."""
+
+
+def test_io_managers_store_and_compute_nothing():
+    known = modules()
+    computed = {
+        f"{path.name} imports {name}"
+        for path in (PACKAGE / "defs" / "io_managers").glob("*.py")
+        # compares a restated day with the object that it is about to replace
+        if path.name != "restatement.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom) and node.module
+        for name in (node.module, *(f"{node.module}.{alias.name}" for alias in node.names))
+        if name in COMPUTE
+    }
+    assert computed == set()
+    for name in COMPUTE - known.keys():  # what is renamed must not be forgotten here
+        module, _, function = name.rpartition(".")
+        assert hasattr(importlib.import_module(module), function), name
+
+
 def test_the_root_has_few_files():
     assert len(list(PACKAGE.glob("*.py"))) <= MAX_ROOT_FILES
 

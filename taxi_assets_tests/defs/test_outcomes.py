@@ -1,0 +1,50 @@
+"""What became of each day comes back with an asset's output."""
+
+from __future__ import annotations
+
+from datetime import date
+
+import pytest
+
+from taxi_assets.dagster_internals.partition_records import CheckResult, PartitionRecord
+from taxi_assets.defs.checks import WARN, reject_failed
+from taxi_assets.defs.outcomes import DailyOutput, FailedChecksError, Outcome
+from taxi_assets.errors import PartitionRejectedError
+
+DAYS = [date(2021, 1, day) for day in (5, 6, 7, 8)]
+GOOD = CheckResult("not_empty", passed=True)
+POOR = CheckResult("negative_totals", passed=False, severity=WARN)
+BAD = CheckResult("values_readable", False, {"rows": 3})
+
+
+def test_a_failed_error_check_rejects_with_all_results() -> None:
+    reject_failed([GOOD, POOR])
+    with pytest.raises(
+        FailedChecksError, match=r"^values_readable failed \{'rows': 3\}$"
+    ) as raised:
+        reject_failed([GOOD, BAD, POOR])
+    assert raised.value.checks == [GOOD, BAD, POOR]
+
+
+def test_outcomes_come_back_by_day_as_they_pass() -> None:
+    failed = FailedChecksError([GOOD, BAD], [BAD])
+    outcomes: list[Outcome] = [
+        (DAYS[2], PartitionRecord({}, checks=[POOR])),
+        (DAYS[0], PartitionRecord({"rows": 1}, checks=[GOOD])),
+        (DAYS[1], failed),
+        (DAYS[3], PartitionRejectedError("its object is damaged")),
+    ]
+    output = DailyOutput("partitions")
+    passed = output.note(outcomes)
+    assert (output.records, output.rejected) == ({}, {})
+    assert next(passed) == outcomes[0]
+    assert list(output.records) == [DAYS[2]]
+    assert list(passed) == outcomes[1:]
+    assert sorted(output.records) == [DAYS[0], DAYS[2]]
+    assert output.rejected == {DAYS[1]: failed, DAYS[3]: outcomes[3][1]}
+    # In the order of days; a day that was rejected for another reason was not checked.
+    assert list(output.checks.items()) == [
+        (DAYS[0], [GOOD]),
+        (DAYS[1], [GOOD, BAD]),
+        (DAYS[2], [POOR]),
+    ]
