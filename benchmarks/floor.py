@@ -104,8 +104,8 @@ def keep(table: pa.Table, service: Service, first: date, end: date) -> pa.Table:
         pc.greater_equal(pickup, pa.scalar(first).cast(pickup.type)),
         pc.less(pickup, pa.scalar(end).cast(pickup.type)),
     )
-    if service.passengers:
-        inside = pc.and_(inside, pc.greater(table[service.passengers], 0))
+    if passengers := service.first_of_role("passengers"):
+        inside = pc.and_(inside, pc.greater(table[passengers], 0))
     return table.filter(inside)
 
 

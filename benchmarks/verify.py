@@ -82,8 +82,8 @@ def of_file(service: Service, first: date, end: date, file: str) -> Digest:
     columns = {column.published: types[column.kind] for column in service.header_columns}
     source = f"read_csv({file!r}, header = true, columns = {columns!r})"
     kept = f"\"{service.pickup}\" >= '{first}' AND \"{service.pickup}\" < '{end}'"
-    if service.passengers:
-        kept += f" AND {service.passengers} > 0"
+    if passengers := service.first_of_role("passengers"):
+        kept += f" AND {passengers} > 0"
 
     def name(column: Column) -> str:
         return f'"{column.published}"' if column.published in columns else "NULL"

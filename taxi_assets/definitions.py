@@ -41,8 +41,8 @@ from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.defs.resources.source import SourceResource
 from taxi_assets.defs.stores_agree import build_stores_agree_check
 from taxi_assets.settings.areas import AutomationSettings
+from taxi_assets.tlc.loaded_services import load_services
 from taxi_assets.tlc.schema import Service
-from taxi_assets.tlc.services import SERVICES
 
 
 @contextmanager
@@ -56,11 +56,18 @@ def ignore_preview_warnings() -> Iterator[None]:
 
 @ignore_preview_warnings()
 def build_defs(
-    services: Mapping[str, Service] = SERVICES,
+    services: Mapping[str, Service] | None = None,
     overrides: Mapping[str, Any] | None = None,
     executor: dg.ExecutorDefinition = dg.in_process_executor,
 ) -> dg.Definitions:
-    """The definitions of `services`; `overrides` replaces resources by their key."""
+    """The definitions of `services`, by default those of TAXI_SERVICES.
+
+    `overrides` replaces resources by their key.
+
+    Raises:
+        SettingsError: TAXI_SERVICES names a service that is not in the table.
+    """
+    services = load_services() if services is None else services
     assets = [asset for service in services.values() for asset in build_service_assets(service)]
     executable = [asset for asset in assets if isinstance(asset, dg.AssetsDefinition)]
     jobs = [

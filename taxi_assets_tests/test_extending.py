@@ -19,7 +19,7 @@ import pytest
 from taxi_assets.date_ranges import Month
 from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.schema import Column, Service
-from taxi_assets.tlc.services import YELLOW
+from taxi_assets.tlc.services import SERVICES, YELLOW
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.stores import Runs
 
@@ -27,15 +27,16 @@ PAGE = REPOSITORY / "docs" / "extending.md"
 BLOCK = re.compile(r"^( *)```(diff|python)\n(.*?)^\1```", re.DOTALL | re.MULTILINE)
 FILE = re.compile(r"`(taxi_assets/[\w/]+\.py)`")
 DAY = "2021-01-05"
+ENTRY = "FHV = Service("
+"""The example of a service is one that the package has."""
 SHUTTLE = Service(
     name="shuttle",
     pickup="pickup_at",
     columns=(
         Column("pickup_at", "time", ""),
         Column("stop_id", "id", ""),
-        Column("total_amount", "amount", ""),
+        Column("total_amount", "amount", "", roles=("total",)),
     ),
-    passengers=None,
 )
 
 
@@ -59,8 +60,33 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for block in BLOCK.finditer(page):
         (name,) = FILE.findall(page, 0, block.start())[-1:]
         path, content = checkout / name, textwrap.dedent(block[3])
+        if ENTRY in content:
+            take_out(checkout, path, content)
         path.write_text(changed(path.read_text(), content) if block[2] == "diff" else content)
     return checkout
+
+
+def take_out(checkout: Path, path: Path, diff: str) -> None:
+    """Undo a diff that is in the package already: without it the package has one service less."""
+    signs = {"+": "-", "-": "+"}
+    undo = "".join(
+        line if line == "@@\n" else signs.get(line[0], line[0]) + line[1:]
+        for line in diff.splitlines(keepends=True)
+    )
+    path.write_text(changed(path.read_text(), undo))
+    command = (
+        "from taxi_assets.definitions import defs; print(len(defs.schedules), defs.jobs[0].name)"
+    )
+    for services, expected in (("yellow", "yellow_daily"), ("fhv", "TAXI_SERVICES names 'fhv'")):
+        done = subprocess.run(
+            [sys.executable, "-P", "-c", command],
+            env=os.environ | {"PYTHONPATH": str(checkout), "TAXI_SERVICES": services},
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=checkout,
+        )
+        assert expected in done.stdout + done.stderr
 
 
 def run(checkout: Path, service: str, template: Path, *more: str) -> None:
@@ -71,6 +97,7 @@ def run(checkout: Path, service: str, template: Path, *more: str) -> None:
         env=os.environ
         | {"PYTHONPATH": str(checkout), "TAXI_SOURCE": str(template)}
         | {"TAXI_DROP": "zero_passengers,null_passengers,absurd_distance"}
+        | {"TAXI_SERVICES": "yellow,fhv,shuttle"}
         | {"POSTGRES_SCHEMA": "extended", "BIGQUERY_DATASET": "extended"},
         cwd=checkout,
         capture_output=True,
@@ -105,12 +132,13 @@ def test_what_the_page_says_works(
     write_sample_month(YELLOW, Month(2021, 1), tmp_path / "sample.csv.gz")
     with_fee_and_a_long_trip(tmp_path / "sample.csv.gz", tmp_path / "yellow_2021-01.csv.gz")
     write_sample_month(SHUTTLE, Month(2021, 1), tmp_path / "shuttle_2021-01.csv.gz")
-    for service in ("yellow", "yellow", "shuttle"):
+    write_sample_month(SERVICES["fhv"], Month(2021, 1), tmp_path / "fhv_2021-01.csv.gz")
+    for service in ("yellow", "yellow", "fhv", "shuttle"):
         run(extended, service, template)
 
     runs = Runs()
     for service, run_record in zip(
-        ("shuttle", "yellow"), runs.instance.get_run_records(limit=2), strict=True
+        ("shuttle", "fhv", "yellow"), runs.instance.get_run_records(limit=3), strict=True
     ):
         run_id = run_record.dagster_run.run_id
         assert run_record.dagster_run.job_name == f"{service}_daily"
@@ -123,7 +151,8 @@ def test_what_the_page_says_works(
         dropped = days[f"{service}/cleaned_trips"].get("dropped_absurd_distance")
         assert (dropped.value if dropped else None) == (1 if service == "yellow" else None)
         with duckdb.connect(home / "taxi" / "trips.duckdb", read_only=True) as connection:
-            found = connection.execute(f"SELECT count(*) FROM {service}_cab_data").fetchone()
+            table = f"{service}_{'trip' if service == 'fhv' else 'cab'}_data"
+            found = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
             assert found == (rows,)
         for evaluation in runs.evaluations(run_id).values():
             assert evaluation.passed or evaluation.severity.value == "WARN"

@@ -30,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-ServiceName = Annotated[str, typer.Argument(help="yellow or green.", metavar="SERVICE")]
+ServiceName = Annotated[str, typer.Argument(help="One of TAXI_SERVICES.", metavar="SERVICE")]
 Span = Annotated[
     str, typer.Argument(help="2021-01, 2019-01..2021-07, 2021-01-05 or 2021-01-05..2021-02-10.")
 ]

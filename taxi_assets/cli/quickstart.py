@@ -18,9 +18,9 @@ from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import SAMPLE
 from taxi_assets.settings.environment import MARK, find_project_folder, parse_env_text
 from taxi_assets.settings.private_folders import make_private_folder, restrict_umask
+from taxi_assets.tlc.loaded_services import load_services
 
 DAY = "2021-01-05"
-SERVICE = "yellow"
 HOME = "DAGSTER_HOME"
 # What Dagster makes in a DAGSTER_HOME, with whatever umask its commands are started.
 DAGSTER_FOLDERS = ("history", "logs", "schedules", "storage", ".logs_queue", ".nux", ".telemetry")
@@ -85,11 +85,12 @@ def write_dagster_home(folder: Path) -> str:
 
 
 def _run(folder: Path, settings: Settings) -> int:
+    service = next(iter(load_services()))
     tags = json.dumps({"dagster/partition": DAY})
     command = [str(Path(sys.executable).with_name("dagster")), "job", "execute"]
-    command += ["-m", "taxi_assets.definitions", "-j", f"{SERVICE}_daily", "--tags", tags]
+    command += ["-m", "taxi_assets.definitions", "-j", f"{service}_daily", "--tags", tags]
     stores = "the embedded stack" if settings.postgres.host is None else "your stores"
-    sys.stdout.write(f"Running {SERVICE}_daily for {DAY}, all five assets, on {stores} ...\n")
+    sys.stdout.write(f"Running {service}_daily for {DAY}, all five assets, on {stores} ...\n")
     sys.stdout.flush()
     done = subprocess.run(  # noqa: S603 - our own
         command, capture_output=True, text=True, check=False, cwd=folder
@@ -97,11 +98,11 @@ def _run(folder: Path, settings: Settings) -> int:
     if done.returncode:
         sys.stderr.write(done.stderr[-5000:])
         return done.returncode
-    sys.stdout.write(_landed(settings))
+    sys.stdout.write(_landed(settings, service))
     return 0
 
 
-def _landed(settings: Settings) -> str:
+def _landed(settings: Settings, service: str) -> str:
     """What the run recorded, a line a store."""
     import dagster as dg  # noqa: PLC0415 - after the run, which needs none of it here
 
@@ -109,14 +110,14 @@ def _landed(settings: Settings) -> str:
     with dg.DagsterInstance.get() as instance:
         for asset in ("raw", "cleaned", "postgres", "gcs", "bigquery"):
             event = instance.get_latest_materialization_event(
-                dg.AssetKey([SERVICE, f"{asset}_trips"])
+                dg.AssetKey([service, f"{asset}_trips"])
             )
             found = event.asset_materialization if event else None
             if found is None:
                 continue
             where = found.metadata.get("dagster/table_name") or found.metadata["dagster/uri"]
             rows = found.metadata["rows"].value
-            lines.append(f"  {SERVICE}/{asset}_trips".ljust(26) + f"{rows:>5} rows  {where.value}")
+            lines.append(f"  {service}/{asset}_trips".ljust(26) + f"{rows:>5} rows  {where.value}")
     data = "Data: TAXI_SOURCE, as you set it."
     if settings.source.template == SAMPLE:
         data = "Data: synthetic sample (set TAXI_SOURCE for real months, see README)."

@@ -8,8 +8,8 @@ from datetime import date
 from taxi_assets.date_ranges import ONE_DAY, DateRange, Month
 from taxi_assets.errors import TerminalError
 from taxi_assets.partitions import daily_partitions
+from taxi_assets.tlc.loaded_services import load_services
 from taxi_assets.tlc.schema import Service
-from taxi_assets.tlc.services import SERVICES
 
 SPAN = re.compile(r"(\d{4}-\d{2})(-\d{2})?(?:\.\.(\d{4}-\d{2})(-\d{2})?)?")
 EXAMPLES = "2021-01, 2019-01..2021-07, 2021-01-05 or 2021-01-05..2021-02-10"
@@ -25,9 +25,12 @@ def service_named(name: str) -> Service:
     Raises:
         UsageError: no service has that name.
     """
-    if name not in SERVICES:
-        raise UsageError(f"no service is called {name!r}: choose one of {', '.join(SERVICES)}")
-    return SERVICES[name]
+    services = load_services()
+    if name not in services:
+        raise UsageError(
+            f"no service is called {name!r}: choose one of {', '.join(services)} (TAXI_SERVICES)"
+        )
+    return services[name]
 
 
 def parse_span(text: str) -> DateRange:

@@ -21,8 +21,8 @@ from taxi_assets.local.__main__ import print_status as local_status
 from taxi_assets.local.state_directory import StateDirectory
 from taxi_assets.partitions import TIMEZONE
 from taxi_assets.settings import Settings
+from taxi_assets.tlc.loaded_services import load_services
 from taxi_assets.tlc.schema import Service
-from taxi_assets.tlc.services import SERVICES
 
 REJECTED_DAYS = 31
 """Latest loaded days in which rejected ones are counted; `plan` counts any range."""
@@ -35,7 +35,9 @@ def collect_status(instance: dg.DagsterInstance) -> dict[str, Any]:
     return {
         "instance": instance.root_directory,
         "profile": settings.profile,
-        "services": {name: service_status(instance, service) for name, service in SERVICES.items()},
+        "services": {
+            name: service_status(instance, service) for name, service in load_services().items()
+        },
         "stores": _stores(settings),
         "queue": dict(Counter(run.status.value for run in runs)),
         "daemons": {

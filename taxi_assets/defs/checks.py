@@ -29,7 +29,7 @@ from taxi_assets.partitions import TIMEZONE
 from taxi_assets.settings.areas import MAX_INVALID_RATIO
 from taxi_assets.tlc.csv_split import OUTSIDE
 from taxi_assets.tlc.raw_month import MIN_HOPELESS_ROWS, RawMonth
-from taxi_assets.tlc.schema import TOTAL_AMOUNT, Service
+from taxi_assets.tlc.schema import Role, Service
 from taxi_assets.trips.clean import Cleaned, find_outside_values
 from taxi_assets.trips.rules import RULES
 
@@ -55,9 +55,19 @@ CLEANED_CHECKS = {
     "known_labels": "WARN: every label that stands for a value is in TLC's dictionary.",
 }
 STORE_CHECKS = {
-    "matches_cleaned": "ERROR: rows and sum of total_amount, read back, are the cleaned day's."
+    "matches_cleaned": "ERROR: rows and sum of the total, read back, are the cleaned day's."
 }
 AGREE = "stores_agree"
+
+
+def cleaned_checks(service: Service) -> dict[str, str]:
+    """Return the checks of a service's cleaned days: what has no column is not checked."""
+    needs: dict[str, Role] = {"no_zero_passengers": "passengers", "negative_totals": "total"}
+    return {
+        name: description
+        for name, description in CLEANED_CHECKS.items()
+        if name not in needs or service.by_role.get(needs[name])
+    }
 
 
 def build_check_specs(
@@ -142,10 +152,10 @@ def check_cleaned_day(
     counted = len(frame) + sum(cleaned.dropped.values())
     zero = _count_left_by_passenger_rules(frame, service, cleaned.rules)
     strays = find_outside_values(frame, day, service)
-    negative = int((frame[TOTAL_AMOUNT] < 0).sum()) if TOTAL_AMOUNT in frame else 0
+    negative = int((frame[service.total] < 0).sum()) if service.total else 0
     labels = cleaned.unknown_labels
     unreadable = cleaned.dropped.get("unreadable", 0)
-    return [
+    results = [
         CheckResult("no_zero_passengers", zero == 0, {"rows": zero}),
         CheckResult("schema_matches", typed.success, {}, ERROR, typed.description),
         CheckResult(
@@ -176,6 +186,8 @@ def check_cleaned_day(
             WARN,
         ),
     ]
+    checked = cleaned_checks(service)
+    return [result for result in results if result.check in checked]
 
 
 def _check_not_empty(cleaned: Cleaned, service: Service) -> CheckResult:
@@ -206,9 +218,10 @@ def _count_left_by_passenger_rules(
     frame: pd.DataFrame, service: Service, rules: Sequence[str]
 ) -> int:
     """Rows that a rule of passengers should have dropped."""
-    if service.passengers_column is None:
+    name = service.first_of_role("passengers")
+    if name is None:
         return 0
-    passengers = frame[service.passengers_column]
+    passengers = frame[name]
     left = 0
     if "zero_passengers" in rules:
         left += int((passengers < 1).fillna(value=False).sum())
@@ -236,12 +249,12 @@ def check_stored_day(
         day: [
             CheckResult(
                 "matches_cleaned",
-                compare_amounts((trips.rows, trips.total_amount), found.get(day, (0, 0.0))),
+                compare_amounts((trips.rows, trips.total), found.get(day, (0, 0.0))),
                 {
                     "rows": found.get(day, (0, 0.0))[0],
-                    "total_amount": found.get(day, (0, 0.0))[1],
+                    **dict.fromkeys(trips.total_metadata, found.get(day, (0, 0.0))[1]),
                     "cleaned_rows": trips.rows,
-                    "cleaned_total_amount": trips.total_amount,
+                    **{f"cleaned_{name}": total for name, total in trips.total_metadata.items()},
                 },
             )
         ]

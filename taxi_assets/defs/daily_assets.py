@@ -210,11 +210,11 @@ def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
     @dg.asset(
         **stage.options("cleaned_trips", "pandas", "parquet"),
         ins={"raw_trips": dg.AssetIn(stage.key("raw_trips"), dagster_type=DAYS)},
-        check_specs=stage.specs("cleaned_trips", checks.CLEANED_CHECKS),
+        check_specs=stage.specs("cleaned_trips", checks.cleaned_checks(service)),
         # Other rules are other code: the UI then shows the days as stale.
         code_version=cleaning_version(definition_rules()),
         description="A day's trips as a typed pandas frame in the service's one schema, without "
-        f"the rows that TAXI_DROP names: {describe_rules(definition_rules())}.",
+        f"the rows that TAXI_DROP names: {describe_rules(definition_rules(), service)}.",
     )
     def cleaned_trips(
         context: dg.AssetExecutionContext,
@@ -223,20 +223,20 @@ def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
         cleaning: CleaningResource,
         lake: LakeResource,
     ) -> Events:
-        rules, row_limit = cleaning.rules(), cleaning.row_limit
-        max_unreadable = source.max_invalid_ratio()
+        rules, row_limit = cleaning.rules(service), cleaning.row_limit
+        max_unreadable, zones = source.max_invalid_ratio(), source.zones(context.log.info)
         same_weekdays = SameWeekdays(lake.lake, service, context.log.warning)
 
         def clean_day(day: date, raw: RawPartition) -> CleanedPartition:
             began = time.perf_counter()
-            cleaned = clean_partition(raw.content, service, rules, row_limit)
+            cleaned = clean_partition(raw.content, service, rules, row_limit, zones)
             results = checks.check_cleaned_day(day, cleaned, raw.rows, service, max_unreadable)
             checks.reject_failed(results)
             table = convert_to_table(cleaned.frame, service)
             figures = Figures(
                 profile_partition(table, service),
                 cleaned.dropped,
-                sum_total_amount(table),
+                sum_total_amount(table, service),
                 raw.source_file.synthetic,
             )
             overview = build_overview_metadata(service, day, figures, same_weekdays.before(day))

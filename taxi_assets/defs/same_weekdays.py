@@ -49,7 +49,8 @@ class SameWeekdays:
         """Read an earlier day's footer; a damaged one costs a line of the picture alone."""
         label = Label(self.service.name, CLEANED, str(day))
         try:
-            trips = read_trips_metadata(self.lake, build_cleaned_key(self.service, day), label)
+            key = build_cleaned_key(self.service, day)
+            trips = read_trips_metadata(self.lake, key, label, self.service)
         except PartitionRejectedError as error:
             self.warn(f"not compared with: {error}")
             return None

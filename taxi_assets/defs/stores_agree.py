@@ -32,8 +32,8 @@ def build_stores_agree_check(service: Service) -> dg.AssetChecksDefinition:
         asset=stores[-1],
         additional_deps=stores[:-1],
         partitions_def=stage.partitions,
-        description="ERROR: Postgres, lake and BigQuery hold the same rows and sum of "
-        "total_amount. A store without the day (left out of the run) is not compared.",
+        description=f"ERROR: Postgres, lake and BigQuery hold the same {list_compared(service)}. "
+        "A store without the day (left out of the run) is not compared.",
     )
 
     @dg.multi_asset_check(
@@ -58,13 +58,15 @@ def build_stores_agree_check(service: Service) -> dg.AssetChecksDefinition:
                     if day not in rejected
                 ]
                 store: StoreIOManager[Any] = getattr(context.resources, key.path[-1])
-                found = _reuse_totals(just_read.get(key, {}), held)
+                found = _reuse_totals(just_read.get(key, {}), held, service)
                 if held and not found:
                     found = store.read_totals(service, held, context.log)
                 for day in held:
                     totals.setdefault(day, {})[key.path[-1]] = found.get(day, (0, 0.0))
             compared = {day: of for day, of in totals.items() if stores[-1].path[-1] in of}
-            results = {day: [_compare_totals(of_day)] for day, of_day in sorted(compared.items())}
+            results = {
+                day: [_compare_totals(of_day, service)] for day, of_day in sorted(compared.items())
+            }
             yield from log_check_results(context, results, stores[-1])
             refused = find_rejected_days(context.instance, stores[0], days) | rejected
             refused |= {
@@ -78,13 +80,23 @@ def build_stores_agree_check(service: Service) -> dg.AssetChecksDefinition:
     return check
 
 
-def _reuse_totals(read: Mapping[date, dg.AssetCheckEvaluation], held: list[date]) -> Totals:
+def list_compared(service: Service) -> str:
+    """Return what stores are compared by: rows, and the sum of the total if there is one."""
+    return f"rows and sum of {service.total}" if service.total else "number of rows"
+
+
+def _reuse_totals(
+    read: Mapping[date, dg.AssetCheckEvaluation], held: list[date], service: Service
+) -> Totals:
     """What `matches_cleaned` read back from a store in this run, if it did for all the days."""
     if not set(held) <= set(read):
         return {}
-    shown = {day: read[day].metadata for day in held}
+    total, shown = service.total or "", {day: read[day].metadata for day in held}
     return {
-        day: (int(str(of_day["rows"].value)), float(str(of_day["total_amount"].value)))
+        day: (
+            int(str(of_day["rows"].value)),
+            float(str(of_day[total].value)) if total in of_day else 0.0,
+        )
         for day, of_day in shown.items()
     }
 
@@ -96,11 +108,13 @@ def _build_not_stored_error(key: dg.AssetKey, day: date) -> PartitionNotStoredEr
     )
 
 
-def _compare_totals(totals: Mapping[str, tuple[int, float]]) -> CheckResult:
+def _compare_totals(totals: Mapping[str, tuple[int, float]], service: Service) -> CheckResult:
     first = next(iter(totals.values()))
     metadata: dict[str, Any] = {}
     for store, (rows, total) in totals.items():
-        metadata |= {f"{store}_rows": rows, f"{store}_total_amount": total}
+        metadata[f"{store}_rows"] = rows
+        if service.total:
+            metadata[f"{store}_{service.total}"] = total
     return CheckResult(
         checks.AGREE,
         all(checks.compare_amounts(first, other) for other in totals.values()),

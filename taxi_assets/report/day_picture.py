@@ -18,8 +18,9 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from taxi_assets.report.day_words import summarize_trips
-from taxi_assets.tlc.schema import Service, normalize_name
-from taxi_assets.trips.profile import BINS, HOURS, Bins, DayProfile
+from taxi_assets.report.value_names import format_share
+from taxi_assets.tlc.schema import Service
+from taxi_assets.trips.profile import HOURS, Bins, DayProfile, list_bins
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -88,19 +89,18 @@ def draw_day_picture(
 ) -> bytes:
     """A PNG of the day; `before` are the same weekdays of the weeks before, as far as known."""
     canvas = _Canvas()
-    title = f"{service.name.capitalize()} taxi trips, {day:%A} {day.day} {day:%B %Y}"
+    title = f"{service.label} trips, {day:%A} {day.day} {day:%B %Y}"
     canvas.text((MARGIN, 28), f"{title} (synthetic)" if figures.synthetic else title, TITLE)
     usual_trips = [one.profile.rows for one in before]
-    canvas.text(
-        (MARGIN, 56), summarize_trips(figures.profile.rows, figures.revenue, usual_trips), HEADING
-    )
+    summary = summarize_trips(figures.profile.rows, figures.revenue, usual_trips)
+    canvas.text((MARGIN, 56), f"{summary}{_shared(figures.profile)}", HEADING)
     _draw_legend(canvas, day, len(before))
     middle = 320
     hours = Box(MARGIN, 82, SIZE[0] - MARGIN, middle)
     usual = _compute_medians([one.profile.hours for one in before])
     labels = {at: f"{at:02d}" for at in range(HOURS)}
     _draw_bars(canvas, hours, Bars("Pickups by hour", figures.profile.hours, usual, labels))
-    panels = [bins for bins in BINS if bins.column in figures.profile.bins]
+    panels = [bins for bins in list_bins(service) if bins.column in figures.profile.bins]
     width = (SIZE[0] - 2 * MARGIN - len(panels) * GAP) // (len(panels) + 1)
     for at, bins in enumerate(panels):
         left = MARGIN + at * (width + GAP)
@@ -114,6 +114,13 @@ def draw_day_picture(
     return canvas.png()
 
 
+def _shared(profile: DayProfile) -> str:
+    """Return the share of shared rides, where the service publishes which they are."""
+    if profile.shared is None or not profile.rows:
+        return ""
+    return f", {format_share(profile.shared, profile.rows) or '0%'} shared"
+
+
 def _draw_legend(canvas: _Canvas, day: date, days: int) -> None:
     if not days:
         return
@@ -125,8 +132,10 @@ def _draw_legend(canvas: _Canvas, day: date, days: int) -> None:
 
 
 def _write_heading(service: Service, bins: Bins, profile: DayProfile) -> str:
-    column = service.by_name[normalize_name(bins.column)]
-    text = f"{bins.column.replace('_', ' ').capitalize()}, {column.unit}"
+    units = {column.name: column.unit for column in service.columns}
+    unit = units.get(bins.column, "minutes")
+    words = bins.column.removesuffix(f"_{unit}").replace("_", " ")
+    text = f"{words.capitalize()}, {unit}"
     middle = profile.medians.get(bins.column)
     return text if middle is None else f"{text}: median {middle:,.2f}"
 

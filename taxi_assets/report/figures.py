@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import cached_property
 from typing import TypeVar
@@ -14,8 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.tlc.schema import Service
-from taxi_assets.tlc.services import PICKUP_ZONE
+from taxi_assets.tlc.schema import Service, normalize_name
+from taxi_assets.trips.profile import count_shared, find_minutes
 
 HOURS = 24
 WEEKDAYS = 7
@@ -32,12 +32,18 @@ class DayFigures:
     """Trips by the hour of their pickup, New York wall time."""
     zones: Mapping[int | None, int]
     """Trips by pickup zone; empty where the service publishes none."""
-    revenue: float
-    """Sum of the totals, dollars; refunds count as negative."""
+    revenue: float | None
+    """Sum of the totals, dollars; refunds count as negative. None where no trip has one."""
     negative_totals: int
     dropped: Mapping[str, int]
     """Rows left out by the cleaning, by rule."""
     synthetic: bool
+    pay: float = 0.0
+    """Sum of what the drivers got, dollars."""
+    shared: int | None = None
+    """Shared rides; None where the service does not publish which they are."""
+    minutes: Mapping[str, tuple[float, int]] = field(default_factory=dict[str, tuple[float, int]])
+    """By interval its minutes in all, and the trips that have it."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +72,34 @@ class MonthFigures:
     @cached_property
     def revenue(self) -> float:
         """Sum of the totals, dollars."""
-        return sum(day.revenue for day in self.days.values())
+        return sum(day.revenue or 0.0 for day in self.days.values())
+
+    @cached_property
+    def has_money(self) -> bool:
+        """Whether any trip has a total: what has none is left out, not drawn as zero."""
+        return any(day.revenue is not None for day in self.days.values())
+
+    @cached_property
+    def pay(self) -> float:
+        """Sum of what the drivers got, dollars."""
+        return sum(day.pay for day in self.days.values())
+
+    @cached_property
+    def shared(self) -> int | None:
+        """Shared rides, as far as the days say."""
+        known = [day.shared for day in self.days.values() if day.shared is not None]
+        return sum(known) if known else None
+
+    @cached_property
+    def mean_minutes(self) -> dict[str, float]:
+        """Mean minutes of each interval that a trip has, under its description."""
+        means: dict[str, float] = {}
+        for interval in self.service.intervals:
+            of_days = [day.minutes.get(interval.name, (0.0, 0)) for day in self.days.values()]
+            trips = sum(one for _, one in of_days)
+            if trips:
+                means[interval.description] = sum(minutes for minutes, _ in of_days) / trips
+        return means
 
     @cached_property
     def busiest(self) -> date:
@@ -120,28 +153,51 @@ def count_day(
 ) -> DayFigures:
     """Count a stored day's rows; `table` needs no more than `columns(service)`."""
     hours = np.bincount(pc.hour(table[service.pickup_column]).to_numpy(), minlength=HOURS)
-    totals = table[service.total] if service.total else pa.chunked_array([], pa.float64())
+    none = pa.chunked_array([], pa.float64())
+    totals = table[service.total] if service.total else none
+    pay = service.first_of_role("pay")
+    needed = min(1, table.num_rows) if service.total else 1
     return DayFigures(
         trips=table.num_rows,
         hours=tuple(hours.tolist()),
-        zones=_count_by_zone(table),
-        revenue=float(pc.sum(totals).as_py() or 0.0),
+        zones=_count_by_zone(table, service),
+        revenue=pc.sum(totals, min_count=needed).as_py(),
         negative_totals=int(pc.sum(pc.less(totals, 0.0)).as_py() or 0),
         dropped=dropped,
         synthetic=synthetic,
+        pay=float(pc.sum(table[pay] if pay else none).as_py() or 0.0),
+        shared=count_shared(table, service),
+        minutes={
+            interval.name: _sum_and_count(find_minutes(table, service, interval))
+            for interval in service.intervals
+        },
     )
+
+
+def _sum_and_count(values: pa.Array) -> tuple[float, int]:
+    """Sum and number of the values that are not null."""
+    return float(pc.sum(values).as_py() or 0.0), len(values) - values.null_count
 
 
 def list_counted_columns(service: Service) -> Sequence[str]:
     """Columns that are counted."""
-    wanted = (service.pickup_column, service.total, PICKUP_ZONE.name)
+    wanted = {service.pickup_column, service.total, service.first_of_role("pickup_zone")}
+    wanted |= {
+        service.first_of_role("pay"),
+        *(one.name for one in service.by_role.get("shared", ())),
+    }
+    for interval in service.intervals:
+        wanted |= {
+            service.by_name[normalize_name(name)].name for name in (interval.begin, interval.end)
+        }
     return [name for name in service.arrow_schema.names if name in wanted]
 
 
-def _count_by_zone(table: pa.Table) -> dict[int | None, int]:
-    if PICKUP_ZONE.name not in table.schema.names:
+def _count_by_zone(table: pa.Table, service: Service) -> dict[int | None, int]:
+    name = service.first_of_role("pickup_zone")
+    if name not in table.schema.names:
         return {}
-    counts = pc.value_counts(table[PICKUP_ZONE.name].combine_chunks())
+    counts = pc.value_counts(table[name].combine_chunks())
     return dict(zip(*(field.to_pylist() for field in counts.flatten()), strict=True))
 
 

@@ -70,12 +70,12 @@ def _build_view(figures: MonthFigures) -> dict[str, Any]:
         "synthetic": words.SYNTHETIC if figures.synthetic else "",
         "tiles": build_headline_tiles(figures),
         "weeks": _build_weeks(figures),
-        "find_day_scale": find_day_scale(figures),
+        "day_scale": find_day_scale(figures),
         "hours": _build_hour_rows(figures),
-        "find_busiest_hour_mean": find_busiest_hour_mean(figures),
+        "most_an_hour": find_busiest_hour_mean(figures),
         "peak": words.find_peak_hour(figures),
         "zones": rank_pickup_zones(figures),
-        "bars": layout_revenue_bars(figures) if figures.service.total else None,
+        "bars": layout_revenue_bars(figures) if figures.has_money else None,
         "parts": list_quality_parts(figures),
         "verdict": write_verdict(figures),
         "money": words.format_short_money,
@@ -86,10 +86,16 @@ def build_headline_tiles(figures: MonthFigures) -> list[tuple[str, str]]:
     """The headline numbers: what, how many."""
     days = len(figures.days)
     found = [("Trips", f"{figures.trips:,}"), ("Trips a day", f"{figures.trips / days:,.0f}")]
-    if figures.service.total:
+    if figures.has_money:
         found.append(("Revenue", words.format_short_money(figures.revenue)))
         if figures.trips:
-            found.append(("Average total", f"${figures.revenue / figures.trips:,.2f}"))
+            found.append((words.average(figures), f"${figures.revenue / figures.trips:,.2f}"))
+    if figures.service.first_of_role("pay") and figures.pay:
+        found.append(("Driver pay", words.format_short_money(figures.pay)))
+    if figures.shared is not None and figures.trips:
+        found.append(("Shared rides", f"{figures.shared / figures.trips:.1%}"))
+    for description, minutes in figures.mean_minutes.items():
+        found.append((description, f"{minutes:.1f} min"))
     found.append(("Days loaded", f"{days} of {len(figures.month.window)}"))
     return found
 

@@ -46,7 +46,7 @@ def draw_month_picture(figures: MonthFigures) -> bytes:
         _draw_calendar(_add_axes(figure, (0.03, 0.40, 0.43, 0.31), "Trips a day"), figures)
         peak = f"busiest: {words.find_peak_hour(figures)}"
         _draw_hours(_add_axes(figure, (0.53, 0.40, 0.44, 0.31), "Trips by hour", peak), figures)
-        if figures.service.total:
+        if figures.has_money:
             place = (0.07, 0.12, 0.39, 0.19)
             _draw_revenue(_add_axes(figure, place, "Revenue a day", "weekends are paler"), figures)
         if figures.zones:
@@ -116,8 +116,9 @@ def _draw_heading(figure: Figure, figures: MonthFigures) -> None:
         ha="right",
         va="center",
     )
-    for at, (name, value) in enumerate(build_headline_tiles(figures)):
-        left = 0.03 + at * 0.19
+    found = build_headline_tiles(figures)
+    for at, (name, value) in enumerate(found):
+        left = 0.03 + at * min(0.19, 0.94 / len(found))
         figure.text(left, 0.843, name, size=11, color=LIGHT.soft, va="center")
         figure.text(left, 0.806, value, size=19, weight="bold", color=LIGHT.ink, va="center")
 
@@ -160,7 +161,7 @@ def _draw_hours(axes: Axes, figures: MonthFigures) -> None:
 
 
 def _draw_revenue(axes: Axes, figures: MonthFigures) -> None:
-    of_day = {day: one.revenue for day, one in figures.days.items()}
+    of_day = {day: one.revenue or 0.0 for day, one in figures.days.items()}
     ticks = scale_revenue(min(0.0, *of_day.values()), max(0.0, *of_day.values()))
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=LIGHT.line)

@@ -21,7 +21,7 @@ def format_month(month: Month) -> str:
 
 def write_title(figures: MonthFigures) -> str:
     """What the report is of."""
-    return f"{figures.service.name.capitalize()} trips, {format_month(figures.month)}"
+    return f"{figures.service.label} trips, {format_month(figures.month)}"
 
 
 def format_long_day(day: date) -> str:
@@ -66,7 +66,7 @@ def write_headline(figures: MonthFigures) -> str:
     """The month in one sentence."""
     busiest = figures.busiest
     text = f"{figures.trips:,} trips"
-    if figures.service.total:
+    if figures.has_money:
         text += f" for {format_short_money(figures.revenue)}"
     text += (
         f". {format_long_day(busiest)} was the busiest day, with {figures.days[busiest].trips:,}"
@@ -74,6 +74,11 @@ def write_headline(figures: MonthFigures) -> str:
     if figures.zones:
         text += f"; most trips began in {find_zone(figures.zones.most_common(1)[0][0]).name}"
     return f"{text}."
+
+
+def average(figures: MonthFigures) -> str:
+    """As Average total: what the revenue of a trip is called."""
+    return f"Average {(figures.service.total or '').removesuffix('_amount').replace('_', ' ')}"
 
 
 def find_peak_hour(figures: MonthFigures) -> str:

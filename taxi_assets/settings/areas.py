@@ -85,8 +85,8 @@ class StackSettings(SettingsArea):
 class DefinitionSettings(SettingsArea):
     """Assets and partitions."""
 
-    services: Names = ("yellow", "green")
-    """Services whose assets are defined, separated by commas."""
+    services: Names = ()
+    """Services whose assets are defined, separated by commas; by default the two of taxis."""
     start_date: Date = date(2021, 1, 1)
     """First daily partition."""
     end_date: Date | None = Field(default=None, examples=["2021-07-31"])
@@ -102,8 +102,8 @@ class DefinitionSettings(SettingsArea):
     @field_validator("services")
     @classmethod
     def _check_services(cls, services: tuple[str, ...]) -> tuple[str, ...]:
-        if not services or not all(map(SERVICE.fullmatch, services)):
-            raise ValueError("is not a list of services such as yellow,green")
+        if not all(map(SERVICE.fullmatch, services)):
+            raise ValueError("is not a list of services: write their names, separated by commas")
         return tuple(dict.fromkeys(services))
 
     @field_validator("end_date")

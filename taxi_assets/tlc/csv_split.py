@@ -36,6 +36,9 @@ NO_MONTH = 13
 MONTH_LENGTHS = np.array([0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31, 0], np.int32)
 FEBRUARY = 2
 COMMA, QUOTE, NEWLINE, RETURN, NUL = b',"\n\r\0'
+DOT, ZERO, NINE = b".09"
+MICRO, FRACTION = 6, 9
+"""Digits of a fraction that may be other than 0, and digits in all."""
 ASCII = 127
 CRLF = 2
 NO_FEWEST = 1 << 30
@@ -82,8 +85,7 @@ class SplitBlock:
 def split_csv_block(block: Block, header: Header, month: Month) -> SplitBlock:
     """Sort a block's lines by pickup day, stably.
 
-    A line may be longer than the header by empty fields, as all of yellow 2016-07 to 2016-12 and
-    green 2013-08 to 2014-12 are.
+    A line may be longer than the header by empty fields, as all of some taxi months are.
     """
     lines = _Lines.of(block.data)
     flaws = lines.flaws()
@@ -256,9 +258,9 @@ def _assign_days(buffer: Bytes, pickups: Ints, month: Month) -> npt.NDArray[np.i
     if not len(there):
         return keys
     stamps = buffer[pickups[there, None] + np.arange(STAMP)]
-    after = buffer[np.minimum(pickups[there] + STAMP, len(buffer) - 1)]
-    ends = pickups[there] + STAMP == len(buffer)
-    valid = ends | np.isin(after, np.frombuffer(b',"\n\r', np.uint8))
+    ends = _behind_fraction(buffer, pickups[there] + STAMP)
+    after = buffer[np.minimum(ends, len(buffer) - 1)]
+    valid = (ends == len(buffer)) | np.isin(after, np.frombuffer(b',"\n\r', np.uint8))
     for at, separator in SEPARATORS.items():
         valid &= stamps[:, at] == separator[0]
     places = [at for at in range(STAMP) if at not in SEPARATORS]
@@ -269,6 +271,25 @@ def _assign_days(buffer: Bytes, pickups: Ints, month: Month) -> npt.NDArray[np.i
     inside = valid & (year == month.year) & (mon == month.month)
     keys[there] = np.where(inside, day, np.where(valid, OUTSIDE, UNREADABLE)).astype(np.int8)
     return keys
+
+
+def _behind_fraction(buffer: Bytes, places: Ints) -> Ints:
+    """Where each time ends, of which these are the ends of its seconds.
+
+    A fraction is six digits at most, and zeros beyond.
+    """
+    last = len(buffer) - 1
+    which = np.flatnonzero(buffer[np.minimum(places, last)] == DOT)
+    if not len(which):
+        return places
+    ends = places.copy()
+    at, left = places[which] + 1, which
+    for digit in range(FRACTION):
+        figures = buffer[np.minimum(at, last)]
+        more = (at <= last) & (figures >= ZERO) & (figures <= (NINE if digit < MICRO else ZERO))
+        at, left = at[more] + 1, left[more]
+        ends[left] = at
+    return ends
 
 
 def _parse_calendar(digits: npt.NDArray[np.int32]) -> tuple[Any, Any, Any, Bools]:

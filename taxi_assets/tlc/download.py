@@ -95,7 +95,7 @@ class SourceLocation:
     """Where a month's file comes from, and how messages speak of it."""
 
     label: str
-    """Service and month: `yellow 2021-01`."""
+    """Service and month."""
     public: str
     """URL without credentials, or absolute path."""
     url: str = field(default="", repr=False)

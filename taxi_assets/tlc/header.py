@@ -18,7 +18,7 @@ from functools import cached_property, lru_cache
 import pyarrow as pa
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.tlc.schema import Column, SchemaVersion, Service, normalize_name
+from taxi_assets.tlc.schema import Column, SchemaVersion, Service, loose_key, normalize_name
 
 # What pandas calls a column that has no name.
 NAMELESS = re.compile(r"(unnamed: \d+)?")
@@ -44,12 +44,42 @@ class Header:
     @cached_property
     def columns(self) -> tuple[Column | None, ...]:
         """The service's column of each name; None for what stays in raw."""
-        return tuple(self.service.by_name.get(normalize_name(name)) for name in self.names)
+        return tuple(self.service.find_column(name) for name in self.names)
 
     @cached_property
     def places(self) -> dict[str, int]:
         """Position of each of the service's columns that the file has."""
-        return {column.name: at for at, column in enumerate(self.columns) if column}
+        return {name: places[0] for name, places in self.all_places.items()}
+
+    @cached_property
+    def all_places(self) -> dict[str, tuple[int, ...]]:
+        """Positions of each of the service's columns that the file has, the preferred one first."""
+        found: dict[str, list[int]] = {}
+        for at, column in enumerate(self.columns):
+            if column:
+                found.setdefault(column.name, []).append(at)
+        return {name: self._by_preference(places) for name, places in found.items()}
+
+    def _by_preference(self, places: list[int]) -> tuple[int, ...]:
+        """Sort positions of one column by its names: the published one, then the aliases."""
+        column = self.columns[places[0]]
+        if column is None or len(places) == 1:
+            return tuple(places)
+        names = [loose_key(name) for name in (column.published, *column.aliases)]
+        return tuple(sorted(places, key=lambda at: names.index(loose_key(self.names[at]))))
+
+    @cached_property
+    def points(self) -> dict[str, tuple[int, int]]:
+        """Positions of longitude and latitude that the file has in place of a column, by column."""
+        at = {normalize_name(name): place for place, name in enumerate(self.names)}
+        return {
+            column.name: (at[normalize_name(x)], at[normalize_name(y)])
+            for column in self.service.columns
+            for x, y in column.points
+            if column.name not in self.places
+            and normalize_name(x) in at
+            and normalize_name(y) in at
+        }
 
     @cached_property
     def published(self) -> dict[str, str]:
@@ -142,6 +172,7 @@ def match_header(
         HeaderError: naming the columns that are missing, unknown or in another place.
     """
     names = tuple(name.strip().strip('"').strip() for name in published)
+    by_name = by_name or not service.has_fixed_order
     nearest, *others = (
         Header(service, names, schema_version)
         for schema_version in _rank_by_closeness(names, service, month)
@@ -167,7 +198,11 @@ def _check_columns(header: Header, *, by_name: bool) -> Header:
     found = [_normalize_alias(name, service) for name in names]
     missing = _find_missing(header)
     nameless = [str(at) for at, name in enumerate(names, 1) if NAMELESS.fullmatch(name.lower())]
-    twice = [name for name, columns in Counter(found).items() if name and columns > 1]
+    twice = [
+        name
+        for name, columns in Counter(found).items()
+        if name and columns > 1 and not _is_repeatable(name, names, service)
+    ]
     unknown = [repr(name[:40]) for name in header.unknown if name]
     lacks = any(name not in header.places for name in service.required)
     if lacks or nameless or twice or (missing and (unknown or not by_name)):
@@ -185,6 +220,13 @@ def _check_columns(header: Header, *, by_name: bool) -> Header:
     return header
 
 
+def _is_repeatable(identity: str, names: Sequence[str], service: Service) -> bool:
+    """Whether a column may be in the file under these of its names."""
+    spelled = [loose_key(name) for name in names if _normalize_alias(name, service) == identity]
+    column = service.by_name.get(identity)
+    return column is not None and column.repeated and len(set(spelled)) == len(spelled)
+
+
 def _find_missing(header: Header) -> list[str]:
     """Names of the era that the file has under none of theirs."""
     found = {_normalize_alias(name, header.service) for name in header.names}
@@ -194,7 +236,7 @@ def _find_missing(header: Header) -> list[str]:
 
 def _normalize_alias(name: str, service: Service) -> str:
     """What a name and its aliases share."""
-    column = service.by_name.get(normalize_name(name))
+    column = service.find_column(name)
     return column.name if column else normalize_name(name)
 
 
@@ -207,14 +249,18 @@ def _rank_by_closeness(
     """
     found = {_normalize_alias(name, service) for name in names}
     spelled = set(map(normalize_name, names))
-    known = {*service.by_name, *map(normalize_name, service.elsewhere)}
-    unknown = {at for at, name in enumerate(names) if normalize_name(name) not in known}
+    raw_only = set(map(normalize_name, service.elsewhere))
+    unknown = {
+        at
+        for at, name in enumerate(names)
+        if not service.find_column(name) and normalize_name(name) not in raw_only
+    }
 
     def closeness(schema_version: SchemaVersion) -> tuple[int, int, bool]:
         expected = {_normalize_alias(name, service) for name in schema_version.header}
         same = len(spelled & set(map(normalize_name, schema_version.header)))
         renamed = 0
-        if month and not schema_version.parquet:
+        if month and not schema_version.parquet and service.has_fixed_order:
             renamed = sum(
                 at in unknown and service.is_due(name, month)
                 for at, name in enumerate(schema_version.header)

@@ -38,9 +38,6 @@ LABEL = "synthetic sample"
 BLOCK = 1 << 17
 """Rows in memory at once; part of what decides the bytes."""
 DAY = 86_400
-TRIP_TYPE = "trip_type"
-NEVER_FILLED = frozenset({"ehail_fee"})
-METERED_ONLY = (tlc.VENDOR, tlc.RATE_CODE, tlc.STORED, tlc.PAYMENT)
 
 
 @dataclass(frozen=True)
@@ -130,26 +127,28 @@ def _draw_habits(service: Service) -> tuple[int, float]:
 
     Where trips are dispatched and not only hailed, the fleet is smaller and reports less.
     """
-    dispatched = any(column.name == TRIP_TYPE for column in service.header_columns)
-    return (135, 0.4) if dispatched else (200, 0.07)
+    return (135, 0.4) if "hail" in service.by_role else (200, 0.07)
 
 
 def _format_texts(
     rng: Generator, service: Service, month: Month, rows: int, tally: Counter[str]
 ) -> Iterator[str]:
     """Yield the header, then blocks of lines: metered trips first, the others at the end."""
-    yield ",".join(service.header) + "\n"
+    yield ",".join(service.sample_header) + "\n"
     unmetered = round(rows * _draw_habits(service)[1])
-    passengers = _draw_passengers(service) or tlc.PASSENGERS.name
-    blank = NEVER_FILLED | {passengers, TRIP_TYPE, *(column.name for column in METERED_ONLY)}
-    for blanks, n in ((NEVER_FILLED, rows - unmetered), (blank, unmetered)):
+    never, blank = (
+        frozenset(column.name for column in service.columns if column.filled in kinds)
+        for kinds in (("never",), ("never", "mostly"))
+    )
+    for metered, n in ((True, rows - unmetered), (False, unmetered)):
+        blanks = never if metered else blank
         pickups = _draw_pickups(rng, month, n)
-        if blanks is NEVER_FILLED:
+        if metered:
             _move_astray(rng, month, pickups)
         for at in range(0, n, BLOCK):
             trips = _draw_trips(rng, service, pickups[at : at + BLOCK])
             _count_facts(tally, service, month, trips, blanks)
-            texts = [_spell_values(one, trips[one.name], blanks) for one in service.header_columns]
+            texts = [_spell_values(one, trips[one.name], blanks) for one in service.sample_columns]
             yield "\n".join(map(",".join, zip(*texts, strict=True))) + "\n"
 
 
@@ -196,21 +195,30 @@ def _draw_trips(rng: Generator, service: Service, pickups: Ints) -> Trips:
         tlc.PAYMENT.name: np.where(void, DISPUTE, _draw_choice(rng, PAYMENTS, n)),
         **_compute_fares(rng, pickups, rates, miles, seconds),
     }
-    for column in service.header_columns:
+    for column in (*service.by_role.get("fare", ()), *service.by_role.get("pay", ())):
+        trips.setdefault(column.name, trips[tlc.FARE.name])
+    seen_pickup = False
+    for column in service.sample_columns:
+        seen_pickup |= column.name == service.pickup_column
         if column.name not in trips:
-            trips[column.name] = _draw_plausible_trips(rng, column, pickups + seconds, miles)
+            sign = 1 if seen_pickup or column.kind != "time" else -1
+            trips[column.name] = _draw_plausible_trips(rng, column, pickups + sign * seconds, miles)
+            if column.unit == "seconds":
+                trips[column.name] = seconds
     _settle_payment(rng, service, trips, void)
     return trips
 
 
-def _draw_plausible_trips(rng: Generator, column: Column, dropoffs: Ints, miles: Ints) -> Ints:
+def _draw_plausible_trips(rng: Generator, column: Column, times: Ints, miles: Ints) -> Ints:
     """Values for a column of which only the kind is known."""
-    n = len(dropoffs)
+    n = len(times)
     match column.kind:
         case "time":
-            return dropoffs
+            return times
         case "amount":
             return _draw_choice(rng, OTHER_FEES, n) if column.unit == tlc.FARE.unit else miles
+        case "text" if column.examples:
+            return _draw_below(rng, len(column.examples), n)
         case "id" | "text":
             return _draw_choice(rng, OTHER_CODES, n)
 
@@ -236,8 +244,9 @@ def _settle_payment(
     rng: Generator, service: Service, trips: Trips, void: NDArray[np.bool_]
 ) -> None:
     """Add the tip, turn the voids negative and sum up what the service publishes."""
-    published = {column.name for column in service.header_columns if column.unit == tlc.FARE.unit}
-    parts = sorted(published - NEVER_FILLED - {tlc.TIP.name, tlc.TOTAL.name})
+    published = {column.name for column in service.sample_columns if column.unit == tlc.FARE.unit}
+    never = {column.name for column in service.columns if column.filled == "never"}
+    parts = sorted(published - never - {tlc.TIP.name, tlc.TOTAL.name})
     before_tip = sum((trips[part] for part in parts), np.zeros(len(void), np.int64))
     tipped = (trips[tlc.PAYMENT.name] == CARD) & (tlc.TIP.name in published)
     per_mille = _draw_choice(rng, TIP_PER_MILLE, len(void))
@@ -249,8 +258,7 @@ def _settle_payment(
 
 def _draw_passengers(service: Service) -> str | None:
     """Name of the passenger column, where the service publishes one."""
-    names = (c.name for c in service.header_columns if service.passengers in (c.published, c.name))
-    return next(names, None)
+    return service.first_of_role("passengers")
 
 
 def _count_facts(
@@ -259,8 +267,8 @@ def _count_facts(
     start, end = _draw_seconds(month.window.start), _draw_seconds(month.window.end)
     pickups = trips[service.pickup_column]
     tally["outside_month"] += int(np.count_nonzero((pickups < start) | (pickups >= end)))
-    if tlc.TOTAL.published in service.header:
-        tally["negative_totals"] += int(np.count_nonzero(trips[tlc.TOTAL.name] < 0))
+    if service.total:
+        tally["negative_totals"] += int(np.count_nonzero(trips[service.total] < 0))
     passengers = _draw_passengers(service)
     if passengers in blanks:
         tally["null_passengers"] += len(pickups)
@@ -282,9 +290,12 @@ def _spell_values(column: Column, values: Ints, blanks: frozenset[str]) -> Itera
                 _format_money if column.unit == tlc.FARE.unit else _format_miles, values.tolist()
             )
         case "id":
-            return map(str, values.tolist())
+            return map(_flag if "shared" in column.roles else str, values.tolist())
         case "text":
-            return map("NY".__getitem__, (values % 2).tolist())
+            list_null_spellings = column.examples or ("N", "Y")
+            return map(
+                list_null_spellings.__getitem__, (values % len(list_null_spellings)).tolist()
+            )
 
 
 @cache
@@ -292,6 +303,11 @@ def _format_clocks() -> NDArray[np.object_]:
     """Texts of a day's seconds; made once, as formatting each time costs 2 s a million rows."""
     clocks = (f" {s // 3600:02d}:{s // 60 % 60:02d}:{s % 60:02d}" for s in range(DAY))
     return np.array(list(clocks), np.object_)
+
+
+def _flag(value: int) -> str:
+    """1, or nothing, as TLC marks shared rides."""
+    return "1" if value == 1 else ""
 
 
 @cache

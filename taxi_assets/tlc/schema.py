@@ -2,15 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 import pyarrow as pa
 
 from taxi_assets.date_ranges import Month
 
 Kind = Literal["id", "amount", "time", "text"]
+Role = Literal[
+    "vendor", "passengers", "distance", "fare", "total", "pay", "shared", "pickup_zone", "hail"
+]
+"""What rules, checks, charts and reports know a column by, whatever its name is:
+
+- `vendor`, `passengers`, `distance`, `fare`: rules of cleaning read them,
+- `total`: dollars that checks add up and reports call revenue,
+- `pay`: dollars that the driver got,
+- `shared`: Y or 1 where strangers shared the ride,
+- `pickup_zone`: BigQuery clusters by it, reports rank by it,
+- `hail`: tells trips that were hailed from those that a dispatcher sent.
+"""
+SHARED: dict[Kind, Any] = {"text": "Y", "id": 1}
+"""Value of a shared ride, by the kind of its column."""
 
 ARROW_TYPES: dict[Kind, pa.DataType] = {
     "id": pa.int64(),
@@ -36,12 +51,17 @@ BIGQUERY_TYPES: dict[Kind, str] = {
     "time": "DATETIME",
     "text": "STRING",
 }
-TOTAL_AMOUNT = "total_amount"
+SEPARATORS = re.compile(r"[\s_.-]+")
 
 
 def normalize_name(published: str) -> str:
     """What two spellings of one published name share: no blanks around it, one case."""
     return published.strip().lower()
+
+
+def loose_key(published: str) -> str:
+    """What all spellings of a name share: letters and digits, whatever separates them."""
+    return SEPARATORS.sub("", normalize_name(published))
 
 
 @dataclass(frozen=True)
@@ -60,6 +80,19 @@ class Column:
     labels: tuple[tuple[str, str], ...] = ()
     """Labels, in capitals, and the values they stand for: of an id column in an era of labels, of
     a text column in every era, where they are all the values there are."""
+    roles: tuple[Role, ...] = ()
+    bin_width: float = 0
+    """Width of the bars, in its unit, in which a day's chart shows its values; 0: not shown."""
+    repeated: bool = False
+    """Whether a file may have it under several of its names: a row's value is the first one that
+    is not null, in the order of published name and aliases."""
+    filled: Literal["always", "mostly", "never"] = "always"
+    """How much of it a made-up month has: as much as TLC's."""
+    examples: tuple[str, ...] = ()
+    """Some of its texts, for made-up months."""
+    points: tuple[tuple[str, str], ...] = ()
+    """Published names of longitude and latitude, by year: the zone of that point is the value
+    where a file has them in place of it."""
 
     @property
     def name(self) -> str:
@@ -104,29 +137,55 @@ class SchemaVersion:
     """Whether id columns that have `labels` were published as those."""
     parquet: bool = False
     """Whether TLC published these months in Parquet only."""
+    sampled: bool = False
+    """Whether made-up months have these columns; where no era says so, those of `header`."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The time between two columns, which a day's chart shows in minutes."""
+
+    name: str
+    begin: str
+    """Published name of the column that it begins with."""
+    end: str
+    description: str
+    bin_width: float = 1.0
+    """Minutes."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """A taxi service: its columns, in the stores' order, and how its files named them."""
+    """A service: its columns, in the stores' order, and how its files named them."""
 
     name: str
     pickup: str
     """Published name of the pickup time, which decides the day a row belongs to."""
     columns: tuple[Column, ...]
     """New ones go to the end, so that stores grow by appending."""
-    passengers: str | None = "passenger_count"
-    """Column of the passenger rules; None where a service publishes none."""
     schema_versions: tuple[SchemaVersion, ...] = ()
     """Oldest first; none: all months have all columns."""
     elsewhere: tuple[str, ...] = ()
     """Published columns that the schema has no place for: they stay in the raw slices."""
     first_month: str = ""
+    title: str = ""
+    """What people call its trips in titles; empty: its name."""
+    table_suffix: str = "cab_data"
+    """End of its table's name."""
+    has_fixed_order: bool = True
+    """Whether a CSV month has all columns of its era, in their order. Where TLC reordered and left
+    out columns from month to month, names alone decide, as in Parquet."""
+    intervals: tuple[Interval, ...] = ()
 
     @property
     def table(self) -> str:
         """Table name in Postgres and BigQuery."""
-        return f"{self.name}_cab_data"
+        return f"{self.name}_{self.table_suffix}"
+
+    @property
+    def label(self) -> str:
+        """What its trips are called in titles."""
+        return self.title or self.name.capitalize()
 
     @cached_property
     def all_schema_versions(self) -> tuple[SchemaVersion, ...]:
@@ -150,13 +209,47 @@ class Service:
         return tuple(self.by_name[normalize_name(name)] for name in self.header)
 
     @cached_property
+    def sample_header(self) -> tuple[str, ...]:
+        """Published column names of made-up months, in order."""
+        return next(
+            (
+                schema_version.header
+                for schema_version in self.all_schema_versions
+                if schema_version.sampled
+            ),
+            self.header,
+        )
+
+    @cached_property
+    def sample_columns(self) -> tuple[Column, ...]:
+        """The columns of `sample_header`."""
+        return tuple(self.by_name[normalize_name(name)] for name in self.sample_header)
+
+    @cached_property
     def by_name(self) -> dict[str, Column]:
         """Column by the key of each of its names."""
-        return {
-            normalize_name(name): column
+        names = [
+            (name, column)
             for column in self.columns
             for name in (column.published, column.name, *column.aliases)
-        }
+        ]
+        loose = {loose_key(name): column for name, column in names}
+        return loose | {normalize_name(name): column for name, column in names}
+
+    def find_column(self, published: str) -> Column | None:
+        """Return the column that a published name stands for, if it is one of the service's."""
+        return self.by_name.get(normalize_name(published)) or self.by_name.get(loose_key(published))
+
+    @cached_property
+    def by_role(self) -> dict[Role, tuple[Column, ...]]:
+        """The columns of each role."""
+        roles = {role for column in self.columns for role in column.roles}
+        return {role: tuple(one for one in self.columns if role in one.roles) for role in roles}
+
+    def first_of_role(self, role: Role) -> str | None:
+        """Return the name, from `cleaned_trips` on, of the first column of a role, if any is."""
+        columns = self.by_role.get(role, ())
+        return columns[0].name if columns else None
 
     @cached_property
     def pickup_index(self) -> int:
@@ -168,21 +261,24 @@ class Service:
         """Name of the pickup time from `cleaned_trips` on."""
         return self.by_name[normalize_name(self.pickup)].name
 
-    @cached_property
-    def passengers_column(self) -> str | None:
-        """Name of the passenger column from `cleaned_trips` on, if there is one."""
-        return self.by_name[normalize_name(self.passengers)].name if self.passengers else None
-
-    @cached_property
+    @property
     def total(self) -> str | None:
         """Name of the column that checks add up, if there is one."""
-        names = [column.name for column in self.columns]
-        return TOTAL_AMOUNT if TOTAL_AMOUNT in names else None
+        return self.first_of_role("total")
 
     @cached_property
     def required(self) -> tuple[str, ...]:
-        """Columns that no month may lack: the pickup time and what checks add up."""
-        return (self.pickup_column, *([self.total] if self.total else []))
+        """Columns that no month may lack: the pickup time, and the total if all eras have it."""
+        names = (self.pickup_column, self.total)
+        of_era = [
+            {column.name for name in schema_version.header if (column := self.find_column(name))}
+            for schema_version in self.all_schema_versions
+        ]
+        return tuple(
+            name
+            for name in names
+            if name and all(name in schema_version for schema_version in of_era)
+        )
 
     @cached_property
     def day_column(self) -> str:
@@ -212,5 +308,5 @@ class Service:
 
     def is_due(self, name: str, month: Month) -> bool:
         """Whether a month's file should have the column of a published name."""
-        column = self.by_name.get(normalize_name(name))
+        column = self.find_column(name)
         return (self.since(column) if column else "") <= str(month)

@@ -1,4 +1,4 @@
-"""TLC's columns, and their names over the years.
+"""The one table of services: TLC's columns, and their names over the years.
 
 Names, units and meanings are those of TLC's data dictionaries
 (https://www.nyc.gov/site/tlc/about/tlc-trip-record-data.page, "Trip Record User Guide").
@@ -6,41 +6,70 @@ Names, units and meanings are those of TLC's data dictionaries
 
 from __future__ import annotations
 
-from taxi_assets.tlc.schema import Column, SchemaVersion, Service
+from dataclasses import replace
+from typing import Any
 
+from taxi_assets.tlc.schema import Column, Interval, SchemaVersion, Service
+
+YES_OR_NO = (
+    *((label, "Y") for label in ("Y", "1", "TRUE", "T", "YES")),
+    *((label, "N") for label in ("N", "0", "FALSE", "F", "NO")),
+)
 VENDOR = Column(
     "VendorID",
     "id",
     "Provider of the record: 1 Creative Mobile, 2 Curb (VeriFone until 2016), 6 Myle, 7 Helix",
     aliases=("vendor_id", "vendor_name"),
     labels=(("CMT", "1"), ("VTS", "2")),
+    roles=("vendor",),
+    filled="mostly",
 )
 PASSENGERS = Column(
-    "passenger_count", "id", "Passengers in the vehicle, as the driver entered", "people"
+    "passenger_count",
+    "id",
+    "Passengers in the vehicle, as the driver entered",
+    "people",
+    roles=("passengers",),
+    filled="mostly",
 )
-DISTANCE = Column("trip_distance", "amount", "Distance the taximeter reported", "miles")
+DISTANCE = Column(
+    "trip_distance",
+    "amount",
+    "Distance the taximeter reported",
+    "miles",
+    roles=("distance",),
+    bin_width=0.5,
+)
 RATE_CODE = Column(
     "RatecodeID",
     "id",
     "Rate at the end of the trip: 1 standard, 2 JFK, 3 Newark, 4 Nassau or Westchester, "
     "5 negotiated, 6 group, 99 unknown",
     aliases=("rate_code",),
+    filled="mostly",
 )
 STORED = Column(
     "store_and_fwd_flag",
     "text",
     "Y if the vehicle had no connection and sent the trip later",
     aliases=("store_and_forward",),
-    labels=(
-        *((label, "Y") for label in ("Y", "1", "TRUE", "T", "YES")),
-        *((label, "N") for label in ("N", "0", "FALSE", "F", "NO")),
-    ),
+    labels=YES_OR_NO,
+    filled="mostly",
 )
 PICKUP_ZONE = Column(
-    "PULocationID", "id", "Taxi zone in which the meter was engaged", since="2011-01"
+    "PULocationID",
+    "id",
+    "Taxi zone in which the meter was engaged",
+    since="2011-01",
+    roles=("pickup_zone",),
+    points=(("pickup_longitude", "pickup_latitude"), ("Start_Lon", "Start_Lat")),
 )
 DROPOFF_ZONE = Column(
-    "DOLocationID", "id", "Taxi zone in which the meter was disengaged", since="2011-01"
+    "DOLocationID",
+    "id",
+    "Taxi zone in which the meter was disengaged",
+    since="2011-01",
+    points=(("dropoff_longitude", "dropoff_latitude"), ("End_Lon", "End_Lat")),
 )
 PAYMENT = Column(
     "payment_type",
@@ -53,8 +82,17 @@ PAYMENT = Column(
         *((label, "4") for label in ("DISPUTE", "DIS")),
         *((label, "5") for label in ("UNKNOWN", "UNK", "NA")),
     ),
+    filled="mostly",
 )
-FARE = Column("fare_amount", "amount", "Time-and-distance fare", "dollars", aliases=("fare_amt",))
+FARE = Column(
+    "fare_amount",
+    "amount",
+    "Time-and-distance fare",
+    "dollars",
+    aliases=("fare_amt",),
+    roles=("fare",),
+    bin_width=2.5,
+)
 EXTRA = Column(
     "extra",
     "amount",
@@ -86,6 +124,7 @@ TOTAL = Column(
     "Charged in all, without cash tips",
     "dollars",
     aliases=("total_amt",),
+    roles=("total",),
 )
 CONGESTION = Column(
     "congestion_surcharge",
@@ -94,8 +133,14 @@ CONGESTION = Column(
     "dollars",
     since="2019-01",
 )
-EHAIL = Column("ehail_fee", "amount", "E-hail fee; never filled in the published files", "dollars")
-TRIP_TYPE = Column("trip_type", "id", "1 street hail, 2 dispatch")
+EHAIL = Column(
+    "ehail_fee",
+    "amount",
+    "E-hail fee; never filled in the published files",
+    "dollars",
+    filled="never",
+)
+TRIP_TYPE = Column("trip_type", "id", "1 street hail, 2 dispatch", roles=("hail",), filled="mostly")
 AIRPORT = Column(
     "airport_fee", "amount", "Fee for pickups at LaGuardia and JFK", "dollars", since="2022-01"
 )
@@ -120,7 +165,7 @@ def _build_time_columns(prefix: str, *, earlier: bool) -> tuple[Column, Column]:
     )
 
 
-def _build_name_map(columns: tuple[Column, ...]) -> tuple[str, ...]:
+def _list_names(columns: tuple[Column, ...]) -> tuple[str, ...]:
     return tuple(column.published for column in columns)
 
 
@@ -149,6 +194,7 @@ YELLOW = Service(
     columns=(*_YELLOW, AIRPORT, CONGESTION_ZONE),
     elsewhere=(*_POINTS, "Start_Lon", "Start_Lat", "End_Lon", "End_Lat"),
     first_month="2009-01",
+    title="Yellow taxi",
     schema_versions=(
         SchemaVersion(
             "2009-01 to 2009-12",
@@ -178,14 +224,12 @@ YELLOW = Service(
                 "tip_amount,tolls_amount,improvement_surcharge,total_amount"
             ),
         ),
-        SchemaVersion("2016-07 to 2018-12", _build_name_map(_YELLOW[:-1])),
-        SchemaVersion("2019-01 to 2021-07", _build_name_map(_YELLOW)),
-        SchemaVersion(
-            "2011-01 to 2024-12", (*_build_name_map(_YELLOW), "airport_fee"), parquet=True
-        ),
+        SchemaVersion("2016-07 to 2018-12", _list_names(_YELLOW[:-1])),
+        SchemaVersion("2019-01 to 2021-07", _list_names(_YELLOW)),
+        SchemaVersion("2011-01 to 2024-12", (*_list_names(_YELLOW), "airport_fee"), parquet=True),
         SchemaVersion(
             "since 2025-01",
-            (*_build_name_map(_YELLOW), "Airport_fee", "cbd_congestion_fee"),
+            (*_list_names(_YELLOW), "Airport_fee", "cbd_congestion_fee"),
             parquet=True,
         ),
     ),
@@ -201,6 +245,7 @@ GREEN = Service(
     columns=(*_GREEN, CONGESTION_ZONE),
     elsewhere=_POINTS,
     first_month="2013-08",
+    title="Green taxi",
     schema_versions=(
         SchemaVersion(
             "2013-08 to 2014-12",
@@ -212,13 +257,185 @@ GREEN = Service(
                 _EARLY_GREEN + "improvement_surcharge,Total_amount,Payment_type,Trip_type "
             ),
         ),
-        SchemaVersion("2016-07 to 2018-12", _build_name_map(_GREEN[:-1])),
-        SchemaVersion("2019-01 to 2021-07", _build_name_map(_GREEN)),
-        SchemaVersion("2013-08 to 2024-12", _build_name_map(_GREEN), parquet=True),
+        SchemaVersion("2016-07 to 2018-12", _list_names(_GREEN[:-1])),
+        SchemaVersion("2019-01 to 2021-07", _list_names(_GREEN)),
+        SchemaVersion("2013-08 to 2024-12", _list_names(_GREEN), parquet=True),
+        SchemaVersion("since 2025-01", (*_list_names(_GREEN), "cbd_congestion_fee"), parquet=True),
+    ),
+)
+
+BASE = Column(
+    "dispatching_base_num",
+    "text",
+    "TLC licence of the base that dispatched the trip",
+    aliases=("Dispatching_base_number",),
+    repeated=True,
+    examples=("B02764", "B02510", "B02872", "B00013", "B01051"),
+)
+SHARED_RIDE = Column(
+    "SR_Flag",
+    "id",
+    "1 shared ride (Uber Pool, Lyft Line), else null; Lyft marks rides that were requested as "
+    "shared and matched with nobody, too",
+    since="2017-07",
+    roles=("shared",),
+)
+HIRE_PICKUP = Column(
+    "pickup_datetime", "time", "When the trip began", "New York wall time", aliases=("Pickup_date",)
+)
+HIRE_DROPOFF = Column("dropoff_datetime", "time", "When the trip ended", "New York wall time")
+HIRE_PICKUP_ZONE = Column(
+    "PULocationID",
+    "id",
+    "Taxi zone in which the trip began",
+    aliases=("locationID", "pickup_location_id"),
+    roles=("pickup_zone",),
+)
+HIRE_DROPOFF_ZONE = Column(
+    "DOLocationID", "id", "Taxi zone in which the trip ended", aliases=("dropoff_location_id",)
+)
+_TRIP = (HIRE_PICKUP, HIRE_DROPOFF, HIRE_PICKUP_ZONE, HIRE_DROPOFF_ZONE)
+_FHV = (
+    BASE,
+    HIRE_PICKUP,
+    HIRE_DROPOFF,
+    replace(HIRE_PICKUP_ZONE, filled="mostly"),
+    HIRE_DROPOFF_ZONE,
+    SHARED_RIDE,
+    Column(
+        "Affiliated_base_number",
+        "text",
+        "TLC licence of the base that the vehicle is affiliated with",
+        aliases=("Affiliated_base_num",),
+        filled="mostly",
+        examples=("B02764", "B02510", "B02872", "B00013", "B01051"),
+    ),
+)
+FHV = Service(
+    name="fhv",
+    title="For-hire vehicle",
+    pickup="pickup_datetime",
+    columns=_FHV,
+    table_suffix="trip_data",
+    first_month="2015-01",
+    has_fixed_order=False,
+    intervals=(Interval("trip_minutes", "pickup_datetime", "dropoff_datetime", "Trip"),),
+    schema_versions=(
         SchemaVersion(
-            "since 2025-01", (*_build_name_map(_GREEN), "cbd_congestion_fee"), parquet=True
+            "2015-01 to 2016-12", _split_names("Dispatching_base_num,Pickup_date,locationID")
+        ),
+        SchemaVersion(
+            "2017-01 to 2017-06",
+            _split_names(
+                "Dispatching_base_num,Pickup_DateTime,DropOff_datetime,PUlocationID,DOlocationID"
+            ),
+        ),
+        SchemaVersion(
+            "2017-07 to 2017-12",
+            _split_names(
+                "Dispatching_base_num,Pickup_DateTime,DropOff_datetime,PUlocationID,DOlocationID,"
+                "SR_Flag"
+            ),
+        ),
+        SchemaVersion(
+            "2018-01 to 2018-12",
+            _split_names(
+                "Pickup_DateTime,DropOff_datetime,PUlocationID,DOlocationID,SR_Flag,"
+                "Dispatching_base_number,Dispatching_base_num"
+            ),
+        ),
+        SchemaVersion("2019-01 to 2019-12", _list_names(_FHV[:-1])),
+        SchemaVersion("2020-01 to 2021-07", _list_names(_FHV)),
+        SchemaVersion(
+            "since 2015-01",
+            _split_names(
+                "dispatching_base_num,pickup_datetime,dropOff_datetime,PUlocationID,DOlocationID,"
+                "SR_Flag,Affiliated_base_number"
+            ),
+            parquet=True,
         ),
     ),
 )
 
-SERVICES: dict[str, Service] = {service.name: service for service in (YELLOW, GREEN)}
+
+def _dollars(name: str, description: str, **more: Any) -> Column:
+    return Column(name, "amount", description, "dollars", **more)
+
+
+def _flag(name: str, description: str, **more: Any) -> Column:
+    return Column(name, "text", f"Y if {description}", labels=YES_OR_NO, **more)
+
+
+LICENSE = Column(
+    "hvfhs_license_num",
+    "text",
+    "TLC licence of the company: HV0002 Juno, HV0003 Uber, HV0004 Via, HV0005 Lyft",
+    aliases=("hvfhs_license_number",),
+    examples=("HV0003", "HV0003", "HV0005"),
+)
+_FHVHV = (
+    LICENSE,
+    BASE,
+    Column(
+        "originating_base_num",
+        "text",
+        "TLC licence of the base that got the request",
+        filled="mostly",
+        examples=("B02764", "B02872"),
+    ),
+    Column("request_datetime", "time", "When the passenger asked for a ride", "New York wall time"),
+    Column(
+        "on_scene_datetime",
+        "time",
+        "When the driver arrived; accessible vehicles only",
+        "New York wall time",
+        filled="mostly",
+    ),
+    *_TRIP,
+    Column("trip_miles", "amount", "Distance with the passenger", "miles", roles=("distance",)),
+    Column("trip_time", "id", "Time with the passenger", "seconds"),
+    _dollars(
+        "base_passenger_fare",
+        "Fare before tolls, tips, taxes and fees",
+        roles=("total", "fare"),
+        bin_width=2.5,
+    ),
+    _dollars("tolls", "Tolls of the trip"),
+    _dollars("bcf", "Paid to the Black Car Fund"),
+    _dollars("sales_tax", "New York State sales tax"),
+    CONGESTION,
+    _dollars("airport_fee", "Fee for LaGuardia, Newark and JFK, either way"),
+    _dollars("tips", "Tips"),
+    _dollars(
+        "driver_pay",
+        "What the driver got, without tolls and tips, after commission, surcharges and taxes",
+        roles=("pay",),
+        bin_width=2.5,
+    ),
+    _flag("shared_request_flag", "the passenger agreed to share the ride"),
+    _flag("shared_match_flag", "strangers shared the ride", roles=("shared",)),
+    _flag("access_a_ride_flag", "the trip was made on behalf of the MTA", examples=(" ", "N", " ")),
+    _flag("wav_request_flag", "a wheelchair-accessible vehicle was requested"),
+    _flag("wav_match_flag", "the vehicle was wheelchair-accessible"),
+)
+FHVHV = Service(
+    name="fhvhv",
+    title="High-volume for-hire",
+    pickup="pickup_datetime",
+    columns=(*_FHVHV, CONGESTION_ZONE, replace(SHARED_RIDE, since="")),
+    table_suffix="trip_data",
+    first_month="2019-02",
+    has_fixed_order=False,
+    intervals=(
+        Interval("waiting_minutes", "request_datetime", "pickup_datetime", "Waiting for the car"),
+    ),
+    schema_versions=(
+        SchemaVersion("2019-02 to 2021-07", _list_names((LICENSE, BASE, *_TRIP, SHARED_RIDE))),
+        SchemaVersion("2019-02 to 2024-12", _list_names(_FHVHV), parquet=True, sampled=True),
+        SchemaVersion("since 2025-01", _list_names((*_FHVHV, CONGESTION_ZONE)), parquet=True),
+    ),
+)
+
+SERVICES: dict[str, Service] = {one.name: one for one in (YELLOW, GREEN, FHV, FHVHV)}
+DEFAULT_SERVICES = (YELLOW.name, GREEN.name)
+"""Loaded where TAXI_SERVICES names none."""

@@ -28,6 +28,8 @@ from taxi_assets.tlc.schema import ARROW_TYPES, Column, Kind
 FIRST_TIME = pa.scalar(datetime(1, 1, 1), pa.timestamp("us"))  # noqa: DTZ001 - New York wall time
 LAST_TIME = pa.scalar(datetime.max, pa.timestamp("us"))  # noqa: DTZ901
 FORMAT = "%Y-%m-%d %H:%M:%S"
+WITH_FRACTION = r"^(?P<seconds>[^.]*)(?:\.(?P<fraction>\d{1,6})0{0,3})?$"
+"""Microseconds: digits beyond the sixth must be 0."""
 WHOLE = r"^-?\d+(\.0*)?$"
 """Whole numbers are also written "1.0"."""
 DECIMAL = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
@@ -65,7 +67,16 @@ def is_amount(numbers: pa.Array) -> pa.Array:
 
 
 def parse_times(values: pa.Array) -> pa.Array:
-    """Times of texts as TLC writes them; null where one is not."""
+    """Times of texts as TLC writes them, also with a fraction; null where one is not."""
+    if not pc.any(pc.match_substring(values, ".")).as_py():
+        return _to_seconds(values)
+    parts = pc.extract_regex(values, WITH_FRACTION)
+    seconds, fraction = _to_seconds(parts.field("seconds")), parts.field("fraction")
+    digits = pc.utf8_rpad(pc.if_else(pc.equal(fraction, ""), "0", fraction), 6, "0")
+    return pc.add(seconds, digits.cast(pa.int64()).cast(pa.duration("us")))
+
+
+def _to_seconds(values: pa.Array) -> pa.Array:
     times = pc.strptime(values, FORMAT, "s", error_is_null=True)
     # strptime reads February 30 as March 2, and a day of one digit.
     same = pc.equal(times.cast(pa.string()), values)
@@ -88,7 +99,8 @@ def decode_labels(
     """Return texts in which labels are replaced by the values they stand for.
 
     A label that is not in TLC's dictionary is null and counted in `unknown`, as `column=label`. A
-    whole number in an id column stays what it is, and one that is a label may be written "1.0".
+    whole number in an id column stays what it is, and one that is a label may be written "1.0". A
+    text of blanks is no label, and null.
     """
     encoded = values.dictionary_encode()
     distinct = encoded.dictionary
@@ -98,7 +110,7 @@ def decode_labels(
     found = pa.array(list(labels.values()), pa.string()).take(at)
     if column.kind == "id":
         found = pc.coalesce(found, _match_pattern(distinct, WHOLE))
-    left = distinct.filter(pc.is_null(found))
+    left = distinct.filter(pc.and_(pc.is_null(found), pc.not_equal(capitals, "")))
     if len(left):
         for one in values.filter(pc.is_in(values, left)).value_counts().to_pylist():
             unknown[f"{column.name}={one['values'][:40]}"] += one["counts"]

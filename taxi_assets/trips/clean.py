@@ -14,7 +14,8 @@ import pyarrow.compute as pc
 from taxi_assets.date_ranges import DateRange
 from taxi_assets.settings.rule_names import DEFAULT_RULES
 from taxi_assets.tlc.header import parse_stored_header
-from taxi_assets.tlc.schema import TOTAL_AMOUNT, Service
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.zone_polygons import ZonePolygons
 from taxi_assets.trips.parse import InvalidValue, parse_partition
 from taxi_assets.trips.rules import apply_rules
 
@@ -34,6 +35,8 @@ class Cleaned:
     """Names of the rules that were applied."""
     published: Mapping[str, str] = field(default_factory=dict[str, str])
     """The name that the day's file has for each column it has."""
+    located: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Rows with a zone, by column of zones that coordinates gave."""
 
 
 ROW_LIMIT = "row_limit"
@@ -45,21 +48,24 @@ def clean_partition(
     service: Service,
     rules: Sequence[str] = DEFAULT_RULES,
     row_limit: int | None = None,
+    zones: ZonePolygons | None = None,
 ) -> Cleaned:
     """Parse a day's raw rows (CSV lines under their header, or a table) and apply the rules.
 
-    Of the rows they leave, the first `row_limit` stay.
+    Of the rows they leave, the first `row_limit` stay. `zones` gives the zones of rows that have
+    coordinates in place of them.
 
     Raises:
         PartitionRejectedError: the slice's columns are not the service's.
     """
-    parsed = parse_partition(content, service)
+    parsed = parse_partition(content, service, zones)
     table, dropped = apply_rules(parsed.table, service, rules)
     dropped["unreadable"] = len(parsed.unreadable)
     if row_limit is not None:
         dropped[ROW_LIMIT] = max(table.num_rows - row_limit, 0)
         table = table.slice(0, row_limit)
     raw_rows = parsed.table.num_rows + len(parsed.unreadable)
+    located = {name: table.num_rows - table[name].null_count for name in parsed.located}
     return Cleaned(
         convert_to_frame(table),
         raw_rows,
@@ -68,6 +74,7 @@ def clean_partition(
         parsed.unknown_labels,
         rules,
         parse_stored_header(content, service).published,
+        located,
     )
 
 
@@ -86,11 +93,12 @@ def convert_to_table(frame: pd.DataFrame, service: Service) -> pa.Table:
     return pa.Table.from_pandas(frame, service.arrow_schema, preserve_index=False, nthreads=1)
 
 
-def sum_total_amount(table: pa.Table) -> float | None:
-    """Sum of `total_amount`, dollars and cents; None in a service without it."""
-    if TOTAL_AMOUNT not in table.schema.names:
+def sum_total_amount(table: pa.Table, service: Service) -> float | None:
+    """Sum of the service's total, dollars and cents; None where no row has one."""
+    if service.total not in table.schema.names:
         return None
-    return round(float(pc.sum(table[TOTAL_AMOUNT]).as_py() or 0.0), 2)
+    total = pc.sum(table[service.total], min_count=min(1, table.num_rows)).as_py()
+    return None if total is None else round(float(total), 2)
 
 
 def find_outside_values(frame: pd.DataFrame, day: date, service: Service) -> int:

@@ -87,9 +87,9 @@ class _ColumnHash:
             self._add_array(array.cast(pa.uint8()))
         elif is_text_type(kind) or not _has_fixed_width(kind):
             texts = array.cast(pa.large_binary(), safe=False)
-            present = pc.fill_null(texts, b"")
-            self.lengths.update(pc.binary_length(present).to_numpy().tobytes())
-            self.values.update(b"".join(present.to_pylist()))
+            lengths, content = _texts(pc.fill_null(texts, b"") if texts.null_count else texts)
+            self.lengths.update(lengths.tobytes())
+            self.values.update(content)
         else:
             self.values.update(_get_fixed_values(array))
 
@@ -106,6 +106,15 @@ def _measure_lengths(array: pa.Array) -> npt.NDArray[np.int64]:
         array = array.cast(pa.list_(pa.field("entries", entry, nullable=False)))
     lengths = pc.fill_null(pc.list_value_length(array), 0)
     return np.asarray(lengths.to_numpy(zero_copy_only=False), np.int64)
+
+
+def _texts(array: pa.Array) -> tuple[npt.NDArray[np.int64], Any]:
+    """Lengths and bytes of large binaries without nulls, as they lie in memory."""
+    _, offsets, content = array.buffers()
+    if content is None or not len(array):
+        return np.zeros(len(array), np.int64), b""
+    ends = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1]
+    return np.diff(ends), memoryview(content)[int(ends[0]) : int(ends[-1])]
 
 
 def _has_fixed_width(kind: pa.DataType) -> bool:

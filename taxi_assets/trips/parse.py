@@ -6,7 +6,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any
 
@@ -19,7 +19,7 @@ from taxi_assets.errors import PartitionRejectedError
 from taxi_assets.tlc.arrow_types import format_value
 from taxi_assets.tlc.header import MAX_HEADER_BYTES, Header, HeaderError, parse_stored_header
 from taxi_assets.tlc.null_marks import list_null_spellings, replace_null_marks
-from taxi_assets.tlc.schema import ARROW_TYPES, Kind, Service
+from taxi_assets.tlc.schema import ARROW_TYPES, Column, Kind, Service
 from taxi_assets.tlc.values import (
     FIRST_TIME,
     convert_column,
@@ -27,6 +27,8 @@ from taxi_assets.tlc.values import (
     decode_labels,
     is_amount,
 )
+from taxi_assets.tlc.zone_polygons import ZonePolygons
+from taxi_assets.trips.locate import find_missing_zones
 
 PARSE_BLOCK = 1 << 20
 """Bytes pyarrow parses at a time: with 1 MiB the buffers are reused, a month parses in 0.7 s of
@@ -64,23 +66,32 @@ class Parsed:
     """One entry a row, its first bad value."""
     unknown_labels: Counter[str] = field(default_factory=Counter[str])
     """Rows by `column=label` that TLC's dictionary does not have; null in the table."""
+    located: tuple[str, ...] = ()
+    """Columns of zones that coordinates gave."""
 
 
-def parse_partition(content: pa.Buffer | pa.Table, service: Service) -> Parsed:
+def parse_partition(
+    content: pa.Buffer | pa.Table, service: Service, zones: ZonePolygons | None = None
+) -> Parsed:
     """Read a slice into the service's columns and types; what its file lacked is null.
+
+    Where it has coordinates in place of zones, `zones` gives these.
 
     Raises:
         PartitionRejectedError: the slice's columns are not the service's.
     """
     try:
-        if isinstance(content, pa.Table):
-            return _parse_table(content, parse_stored_header(content, service))
-        _, _, rows = content.to_pybytes().partition(b"\n")
-        return _parse_lines(content, rows, parse_stored_header(content, service))
+        header = parse_stored_header(content, service)
     except HeaderError as error:
         raise PartitionRejectedError(
             f"the raw slice has {error}: materialize {service.name}/raw_trips again"
         ) from None
+    if isinstance(content, pa.Table):
+        parsed = _parse_table(content, header, zones)
+    else:
+        _, _, rows = content.to_pybytes().partition(b"\n")
+        parsed = _parse_lines(content, rows, header, zones)
+    return replace(parsed, located=tuple(header.points)) if zones else parsed
 
 
 def read_lines_as_text(lines: pa.Buffer) -> pa.Table:
@@ -101,7 +112,9 @@ def read_lines_as_text(lines: pa.Buffer) -> pa.Table:
         return pa.table([pa.array(values, pa.string()) for _, *values in columns], names)
 
 
-def _parse_lines(lines: pa.Buffer, rows: bytes, header: Header) -> Parsed:
+def _parse_lines(
+    lines: pa.Buffer, rows: bytes, header: Header, zones: ZonePolygons | None
+) -> Parsed:
     """Read CSV lines.
 
     Which values are of their type is said by `_by_value`. The fast way reads the same values as
@@ -117,13 +130,13 @@ def _parse_lines(lines: pa.Buffer, rows: bytes, header: Header) -> Parsed:
         for null_marks in ([""], list_null_spellings(_list_labels(header))):
             try:
                 text = _read_csv(lines, header, kinds, surplus, null_marks)
-                parsed = _parse_at_once(text, rows, header)
+                parsed = _parse_at_once(text, rows, header, zones)
             except pa.ArrowInvalid:
                 continue  # some value is not of its type
             if parsed:
                 return parsed
             break
-    return _parse_by_value(lines, rows, header)
+    return _parse_by_value(lines, rows, header, zones)
 
 
 def _list_labels(header: Header) -> frozenset[str]:
@@ -146,8 +159,11 @@ def _read_csv(
     surplus: int,
     null_marks: Sequence[str] = ("",),
 ) -> pa.Table:
-    names = [one.name if one else f"raw {at}" for at, one in enumerate(header.columns)]
-    columns = {column.name: column for column in header.columns if column}
+    names = [f"raw {at}" for at in range(len(header.names))]
+    columns: dict[str, Column] = {}
+    for key, at, column in _fields(header):
+        names[at], columns[key] = key, column
+    coordinates = [names[at] for pair in header.points.values() for at in pair]
     return pa_csv.read_csv(
         pa.BufferReader(lines),
         read_options=pa_csv.ReadOptions(
@@ -157,18 +173,41 @@ def _read_csv(
             use_threads=False,
         ),
         convert_options=pa_csv.ConvertOptions(
-            column_types={
-                name: pa.string() if name in header.labels else kinds[column.kind]
-                for name, column in columns.items()
+            column_types=dict.fromkeys(coordinates, pa.string())
+            | {
+                key: pa.string() if column.name in header.labels else kinds[column.kind]
+                for key, column in columns.items()
             },
-            include_columns=list(columns),
+            include_columns=[*columns, *coordinates],
             strings_can_be_null=True,
             null_values=list(null_marks),
         ),
     )
 
 
-def _parse_at_once(text: pa.Table, rows: bytes, header: Header) -> Parsed | None:
+def _fields(header: Header) -> list[tuple[str, int, Column]]:
+    """Name, position and column of each field that is read: a column may be in several."""
+    return [
+        (name if place == 0 else f"{name} {place}", at, header.service.by_name[name])
+        for name, places in header.all_places.items()
+        for place, at in enumerate(places)
+    ]
+
+
+def _first_of_each(arrays: Mapping[str, Any], header: Header) -> dict[str, Any]:
+    """The columns; of one that is in several fields, a row's first value."""
+    found: dict[str, Any] = {}
+    for key, _, column in _fields(header):
+        values = arrays[key]
+        found[column.name] = (
+            pc.coalesce(found[column.name], values) if column.name in found else values
+        )
+    return found
+
+
+def _parse_at_once(
+    text: pa.Table, rows: bytes, header: Header, zones: ZonePolygons | None
+) -> Parsed | None:
     """Everything at once, as pyarrow reads it; None where that may be too lenient.
 
     Raises:
@@ -177,9 +216,8 @@ def _parse_at_once(text: pa.Table, rows: bytes, header: Header) -> Parsed | None
     unknown = Counter[str]()
     arrays: dict[str, Any] = {}
     blanks = 0
-    for name in text.schema.names:
-        column = header.service.by_name[name]
-        values = text[name]
+    for key, _, column in _fields(header):
+        name, values = column.name, text[key]
         if column.kind == "time":
             stamps = values.cast(pa.string())
             if header.schema_version.labels and _has_iso_mark(stamps):
@@ -195,8 +233,10 @@ def _parse_at_once(text: pa.Table, rows: bytes, header: Header) -> Parsed | None
             values = convert_values(decoded, column)
             if values.null_count != decoded.null_count:
                 return None
-        arrays[name] = values
-    table = _complete_table(arrays, text.num_rows, header.service)
+        arrays[key] = values
+    columns = _first_of_each(arrays, header)
+    columns |= find_missing_zones(header, zones, lambda at: text[f"raw {at}"])
+    table = _complete_table(columns, text.num_rows, header.service)
     return Parsed(table, [], unknown) if _is_strict(table, rows, blanks, header) else None
 
 
@@ -217,7 +257,9 @@ def _is_strict(table: pa.Table, rows: bytes, blanks: int, header: Header) -> boo
     )
 
 
-def _parse_by_value(lines: pa.Buffer, rows: bytes, header: Header) -> Parsed:
+def _parse_by_value(
+    lines: pa.Buffer, rows: bytes, header: Header, zones: ZonePolygons | None
+) -> Parsed:
     """Convert text column by column; a line with a value that does not fit is put aside."""
     as_text = dict.fromkeys(ARROW_TYPES, pa.string())
     try:
@@ -230,16 +272,15 @@ def _parse_by_value(lines: pa.Buffer, rows: bytes, header: Header) -> Parsed:
     unknown = Counter[str]()
     arrays: dict[str, Any] = {}
     bad: dict[int, InvalidValue] = {}
-    for name in text.schema.names:
-        column = header.service.by_name[name]
-        values = text[name].combine_chunks()
-        labels = header.labels.get(name, {})
-        arrays[name], misfits = convert_column(values, column, labels, unknown)
+    for key, place, column in _fields(header):
+        values = text[key].combine_chunks()
+        labels = header.labels.get(column.name, {})
+        arrays[key], misfits = convert_column(values, column, labels, unknown)
         for at in misfits:
-            published = header.published[name]
-            bad.setdefault(at, InvalidValue(at + 2, published, format_value(values[at])))
-    table = _complete_table(arrays, text.num_rows, header.service)
-    return _remove_rows(table, bad, unknown)
+            bad.setdefault(at, InvalidValue(at + 2, header.names[place], format_value(values[at])))
+    columns = _first_of_each(arrays, header)
+    columns |= find_missing_zones(header, zones, lambda at: text[f"raw {at}"])
+    return _remove_rows(_complete_table(columns, text.num_rows, header.service), bad, unknown)
 
 
 def _cut_surplus_fields(line: bytes, header: Header) -> bytes:
@@ -250,20 +291,21 @@ def _cut_surplus_fields(line: bytes, header: Header) -> bytes:
     return content + line[len(line.rstrip(b"\r\n")) :]
 
 
-def _parse_table(table: pa.Table, header: Header) -> Parsed:
+def _parse_table(table: pa.Table, header: Header, zones: ZonePolygons | None) -> Parsed:
     """Convert the columns of a Parquet month's slice."""
     unknown = Counter[str]()
     arrays: dict[str, Any] = {}
     bad: dict[int, InvalidValue] = {}
-    for name, place in header.places.items():
-        column = header.service.by_name[name]
+    for key, place, column in _fields(header):
         values = table.column(place).combine_chunks()
-        labels = header.labels.get(name, {})
-        arrays[name], misfits = convert_column(values, column, labels, unknown)
+        labels = header.labels.get(column.name, {})
+        arrays[key], misfits = convert_column(values, column, labels, unknown)
         for at in misfits:
             value = InvalidValue(at + 1, header.names[place], format_value(values[at]), "row")
             bad.setdefault(at, value)
-    return _remove_rows(_complete_table(arrays, table.num_rows, header.service), bad, unknown)
+    columns = _first_of_each(arrays, header)
+    columns |= find_missing_zones(header, zones, table.column)
+    return _remove_rows(_complete_table(columns, table.num_rows, header.service), bad, unknown)
 
 
 def _complete_table(arrays: Mapping[str, Any], rows: int, service: Service) -> pa.Table:

@@ -10,14 +10,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime, timedelta
+from functools import reduce
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.tlc.schema import Service, normalize_name
-from taxi_assets.tlc.services import DISTANCE, FARE
+from taxi_assets.tlc.schema import SHARED, Interval, Service, normalize_name
 
 FIRST_ROWS = 5
 TOP_VALUES = 3
@@ -52,7 +52,11 @@ class Bins:
         return [int(one) for one in np.bincount(places, rows, self.count + 2)]
 
 
-BINS = (Bins(FARE.name, 2.5), Bins(DISTANCE.name, 0.5))
+def list_bins(service: Service) -> list[Bins]:
+    """Return what a service's day is drawn by: amounts of the table, then times between columns."""
+    widths = {column.name: column.bin_width for column in service.columns}
+    widths |= {interval.name: interval.bin_width for interval in service.intervals}
+    return [Bins(name, width) for name, width in widths.items() if width]
 
 
 @dataclass(frozen=True)
@@ -83,9 +87,11 @@ class DayProfile:
     hours: list[int]
     """Rows by the hour of the pickup."""
     bins: dict[str, list[int]]
-    """Rows by bin of `BINS`, by column."""
+    """Rows by bin of `list_bins`, by column or interval."""
     medians: dict[str, float]
-    """Of the columns in `BINS` that have a value."""
+    """Of the columns and intervals with bins that have a value."""
+    shared: int | None = None
+    """Rows of shared rides; None where the service does not publish which they are."""
 
     def facts(self) -> dict[str, Any]:
         """As plain values, for a stored slice to carry."""
@@ -105,7 +111,7 @@ class DayProfile:
 
 def profile_partition(table: pa.Table, service: Service) -> DayProfile:
     """Count a day's cleaned rows, in the service's schema."""
-    binned = {bins.column: bins for bins in BINS}
+    binned = {bins.column: bins for bins in list_bins(service)}
     columns: list[ColumnProfile] = []
     counts: dict[str, list[int]] = {}
     medians: dict[str, float] = {}
@@ -132,7 +138,37 @@ def profile_partition(table: pa.Table, service: Service) -> DayProfile:
             counts[name] = binned[name].counts(numbers, rows)
             if middle is not None:
                 medians[name] = middle
-    return DayProfile(table.num_rows, columns, _take_first_rows(table), hours, counts, medians)
+    for interval in service.intervals:
+        minutes, rows = _count_values(find_minutes(table, service, interval))
+        counts[interval.name] = binned[interval.name].counts(minutes.to_numpy(), rows)
+        if len(rows):
+            medians[interval.name] = _compute_median(minutes.to_numpy(), rows)
+    shared = count_shared(table, service)
+    return DayProfile(
+        table.num_rows, columns, _take_first_rows(table), hours, counts, medians, shared
+    )
+
+
+def find_minutes(table: pa.Table, service: Service, interval: Interval) -> pa.Array:
+    """Return how long an interval took in each row, in minutes to the hundredth."""
+    begin, end = (
+        table[service.by_name[normalize_name(name)].name].combine_chunks().cast(pa.int64())
+        for name in (interval.begin, interval.end)
+    )
+    hundredths = pc.divide(pc.subtract(end, begin), 60 * MICROSECONDS // 100)
+    return pc.divide(hundredths.cast(pa.float64()), 100.0)
+
+
+def count_shared(table: pa.Table, service: Service) -> int | None:
+    """Return the rows of shared rides, by the columns that mark them; None where none does."""
+    marks = [
+        pc.fill_null(pc.equal(table[column.name], SHARED[column.kind]), False)
+        for column in service.by_role.get("shared", ())
+        if column.name in table.schema.names
+    ]
+    if not marks:
+        return None
+    return int(pc.sum(reduce(pc.or_, marks)).as_py() or 0)
 
 
 def _take_first_rows(table: pa.Table) -> list[list[Value]]:

@@ -1,6 +1,6 @@
 """Cleaning rules by name: which rows of a day are left out, and under which name they count.
 
-The default is what the old transformers had: keep `passenger_count > 0`. Null is not above 0, and
+The default is what the old transformers had: keep rows with passengers. Null is not above 0, and
 is counted apart from zero. A rule whose column a service lacks drops nothing.
 """
 
@@ -14,18 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taxi_assets.settings.rule_names import DEFAULT_RULES
-from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.schema import Role, Service
 
 FARES = (0, 500)
 """Dollars. The fare to Newark with hours of traffic stays below; typing errors are far above."""
-
-
-def _find_passengers(service: Service) -> str | None:
-    return service.passengers_column
-
-
-def _find_column(name: str) -> Callable[[Service], str | None]:
-    return lambda service: name if name in service.arrow_schema.names else None
 
 
 @dataclass(frozen=True)
@@ -33,37 +25,47 @@ class Rule:
     """A reason to leave a row out."""
 
     description: str
-    column: Callable[[Service], str | None]
-    """Name of the column it looks at; None where the service has none."""
+    role: Role
+    """Of the column that it reads."""
     drops: Callable[[pa.ChunkedArray], Any]
     """Whether each value of the column has its row left out; null counts as no."""
 
+    def column(self, service: Service) -> str | None:
+        """Return the name of the column that it reads; None where the service has none."""
+        return service.first_of_role(self.role)
+
 
 RULES: dict[str, Rule] = {
-    "zero_passengers": Rule("passengers are 0 or fewer", _find_passengers, lambda v: pc.less(v, 1)),
-    "null_passengers": Rule("passengers are null", _find_passengers, pc.is_null),
+    "zero_passengers": Rule("passengers are 0 or fewer", "passengers", lambda v: pc.less(v, 1)),
+    "null_passengers": Rule("passengers are null", "passengers", pc.is_null),
     "zero_distance": Rule(
         "the distance is 0 miles or less",
-        _find_column("trip_distance"),
+        "distance",
         lambda values: pc.less_equal(values, 0.0),
     ),
     "negative_total": Rule(
         "the total is below 0 dollars (voids and refunds)",
-        _find_column("total_amount"),
+        "total",
         lambda values: pc.less(values, 0.0),
     ),
     "outside_fare": Rule(
         f"the fare is below {FARES[0]} or above {FARES[1]} dollars",
-        _find_column("fare_amount"),
+        "fare",
         lambda values: pc.or_kleene(pc.less(values, FARES[0]), pc.greater(values, FARES[1])),
     ),
-    "null_vendor": Rule("the vendor is null", _find_column("vendorid"), pc.is_null),
+    "null_vendor": Rule("the vendor is null", "vendor", pc.is_null),
 }
 
 
-def describe_rules(names: Sequence[str]) -> str:
-    """What rules drop, for people; a name that is no rule is left out."""
-    return "; ".join(f"{one}: {RULES[one].description}" for one in names if one in RULES) or "none"
+def applies(name: str, service: Service) -> bool:
+    """Return whether a service has the column that the rule of a name reads."""
+    return name in RULES and RULES[name].column(service) is not None
+
+
+def describe_rules(names: Sequence[str], service: Service) -> str:
+    """What rules drop of a service's rows, for people; those that cannot apply are left out."""
+    applied = [name for name in names if applies(name, service)]
+    return "; ".join(f"{name}: {RULES[name].description}" for name in applied) or "none"
 
 
 def apply_rules(

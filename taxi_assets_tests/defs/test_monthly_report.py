@@ -240,7 +240,7 @@ def test_a_partial_month_says_so_and_draws_no_zero_for_what_is_missing(
 
 def test_services_without_totals_or_zones_have_a_report_too() -> None:
     bare = dataclasses.replace(
-        BOATS, passengers=None, columns=tuple(c for c in BOATS.columns if c.published != "Riders")
+        BOATS, columns=tuple(c for c in BOATS.columns if c.published != "Riders")
     )
     bare = dataclasses.replace(bare, columns=bare.columns[:-1])
     runs = Runs(services={**SERVICES, bare.name: bare})

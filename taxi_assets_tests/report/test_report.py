@@ -173,7 +173,7 @@ def test_days_without_trips_and_refunds_alone_can_be_drawn() -> None:
 
 
 def test_what_comes_from_outside_is_escaped() -> None:
-    named = figures(day(1), service=dataclasses.replace(GREEN, name="<b>&"))
+    named = figures(day(1), service=dataclasses.replace(GREEN, title="<b>&"))
     assert b"<title>&lt;b&gt;&amp; trips, February 2021</title>" in render_month_page(named)
 
 

@@ -238,7 +238,6 @@ WRONG = [
     ],
     ("TAXI_RUN_RETENTION_DAYS", "0", "='0' is not a whole number from 1 to 36500"),
     ("TAXI_SERVICES", "Yellow Cab", "TAXI_SERVICES='Yellow Cab' is not a list of services"),
-    ("TAXI_SERVICES", ",", "is not a list of services such as yellow,green"),
     ("TAXI_ZONES", "s3://bucket/zones.zip", "TAXI_ZONES cannot be used, s3:// is not supported"),
     ("TAXI_END_DATE", "2020-12-31", "='2020-12-31' is before TAXI_START_DATE (2021-01-01)"),
     ("TAXI_LOCAL_IDLE_TIMEOUT", "soon", "TAXI_LOCAL_IDLE_TIMEOUT='soon' should be a valid number"),
@@ -316,7 +315,7 @@ def test_a_date_has_one_form(name: str, text: str) -> None:
 
 def test_what_is_defined() -> None:
     settings = DefinitionSettings.from_env({})
-    assert settings.services == ("yellow", "green")
+    assert settings.services == ()
     assert (settings.start_date, settings.end_date) == (date(2021, 1, 1), None)
     assert settings.max_partitions_per_run == 31
     env = {

@@ -84,7 +84,7 @@ UNREADABLE_LINES = {
     "day-month-year": (row("03/02/2021 04:05:06"), "'03/02/2021 04:05:06' is not a time"),
     "ISO T": (row("2021-02-03T04:05:06"), "is not a time"),
     "zone": (row("2021-02-03 04:05:06Z"), "is not a time"),
-    "fraction": (row("2021-02-03 04:05:06.0"), "is not a time"),
+    "fraction": (row("2021-02-03 04:05:06.0000001"), "is not a time"),
     "no seconds": (row("2021-02-03 04:05"), "is not a time"),
     "date": (row("2021-02-03"), "is not a time"),
     "blank before": (row(" 2021-02-03 04:05:06"), "is not a time"),
@@ -129,7 +129,7 @@ def test_a_line_that_cannot_be_read_is_kept_with_its_reason_and_shifts_nothing(
     assert reason in done.unreadable[0].reason
 
 
-THREE = Service("x", "when", tuple(Column(n, "text", n) for n in ("a", "when", "b")), None)
+THREE = Service("x", "when", tuple(Column(n, "text", n) for n in ("a", "when", "b")))
 WHEN = b"2021-02-03 00:00:00"
 
 

@@ -112,7 +112,6 @@ def test_a_made_up_service_is_one_entry_and_runs_through_all_assets(home: Path) 
     service = dataclasses.replace(
         BOATS,
         name="ferries",
-        passengers=None,
         columns=tuple(one for one in BOATS.columns if one.published != "Riders"),
     )
     for one in (service, dataclasses.replace(service, name="free", columns=service.columns[:-1])):

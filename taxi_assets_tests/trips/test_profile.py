@@ -12,7 +12,7 @@ import pytest
 
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import convert_to_table
-from taxi_assets.trips.profile import BINS, DayProfile, profile_partition
+from taxi_assets.trips.profile import DayProfile, list_bins, profile_partition
 
 YELLOW = SERVICES["yellow"]
 DAY = datetime(2021, 1, 5)  # noqa: DTZ001 - New York wall time, as in the files
@@ -67,7 +67,7 @@ def test_hours_bins_and_medians_are_what_pandas_says() -> None:
     found = profile_partition(convert_to_table(made, YELLOW), YELLOW)
     hours = made[YELLOW.pickup_column].dt.hour.value_counts()
     assert found.hours == [hours.get(hour, 0) for hour in range(24)]
-    for bins in BINS:
+    for bins in list_bins(YELLOW):
         column = made[bins.column]
         edges = [-math.inf, *(bins.width * at for at in range(bins.count + 1)), math.inf]
         expected = pd.cut(column, edges, right=False).value_counts(sort=False)

@@ -61,7 +61,7 @@ def test_no_rule_leaves_everything_in() -> None:
 
 def test_a_rule_whose_column_the_service_lacks_drops_nothing() -> None:
     columns = tuple(one for one in GREEN.columns if one.name not in ("passenger_count", "extra"))
-    service = dataclasses.replace(GREEN, columns=columns, passengers=None, schema_versions=())
+    service = dataclasses.replace(GREEN, columns=columns, schema_versions=())
     table = rows(service, total_amount=[-1.0, 1.0])
     left, dropped = apply_rules(table, service, list(RULES))
     assert (left.num_rows, dropped["negative_total"], sum(dropped.values())) == (0, 1, 2)

@@ -43,7 +43,7 @@ LAST_WRITTEN = "Last written from "
 Records = Iterable[Outcome]
 """What came of each day."""
 Totals = Mapping[date, tuple[int, float]]
-"""Rows and sum of `total_amount`, dollars."""
+"""Rows and sum of the total, dollars."""
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -151,7 +151,7 @@ class StoreIOManager(PartitionIOManager[Mapping[date, StoredTrips], Out]):
     def read_totals(
         self, service: Service, days: Sequence[date], log: dg.DagsterLogManager
     ) -> Totals:
-        """Rows and sum of `total_amount` (dollars) of each day, read back from the store.
+        """Rows and sum of the total (dollars) of each day, read back from the store.
 
         A day that it does not hold, or cannot read, is left out.
         """

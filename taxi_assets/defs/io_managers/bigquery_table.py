@@ -114,8 +114,8 @@ def _create_table(client: Client, service: Service, target: str) -> Table:
     table.time_partitioning = bigquery.TimePartitioning(
         type_=bigquery.TimePartitioningType.DAY, field=service.day_column
     )
-    if "pulocationid" in service.arrow_schema.names:
-        table.clustering_fields = ["pulocationid"]
+    if zone := service.first_of_role("pickup_zone"):
+        table.clustering_fields = [zone]
     return client.create_table(table, exists_ok=True)
 
 

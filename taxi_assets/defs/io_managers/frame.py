@@ -40,7 +40,7 @@ class CleanedTripsIOManager(PartitionIOManager[LazyPartitions[CleanedPartition],
 
         def put(day: date, cleaned: CleanedPartition) -> PartitionRecord:
             key = build_cleaned_key(service, day)
-            facts = {**_build_label(service, day).facts(), **cleaned.facts()}
+            facts = {**_build_label(service, day).facts(), **cleaned.facts(service)}
             size = lake.put(key, encode_trips(cleaned.table, facts))
             seconds = round(time.perf_counter() - cleaned.began, 3)
             place = object_metadata(lake, key)
@@ -51,7 +51,7 @@ class CleanedTripsIOManager(PartitionIOManager[LazyPartitions[CleanedPartition],
     def read_partition(self, service: Service, day: date) -> StoredTrips | None:
         """The day's slice, every byte of it verified."""
         return open_stored_trips(
-            self.lake.lake, build_cleaned_key(service, day), _build_label(service, day)
+            self.lake.lake, build_cleaned_key(service, day), _build_label(service, day), service
         )
 
     def place(self, service: Service) -> str:

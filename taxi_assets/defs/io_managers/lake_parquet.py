@@ -74,9 +74,9 @@ class LakeTripsIOManager(StoreIOManager[StoredTrips]):
             trips = self.read_partition(service, day)
             if trips is None:
                 return 0, 0.0
-            return trips.rows, (
-                service.total and sum_total_amount(trips.table([service.total]))
-            ) or 0.0
+            if service.total is None:
+                return trips.rows, 0.0
+            return trips.rows, sum_total_amount(trips.table([service.total]), service) or 0.0
 
         lazy = LazyPartitions(days, totals)
         found = dict(lazy)

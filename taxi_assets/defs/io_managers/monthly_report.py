@@ -97,7 +97,7 @@ def _build_metadata(lake: Lake, report: Report) -> dict[str, Any]:
         metadata["partial"] = words.describe_loaded_days(figures)
     if figures.file_rows is not None:
         metadata["month_file_rows"] = figures.file_rows
-    if figures.service.total:
+    if figures.has_money:
         metadata["revenue"] = round(figures.revenue, 2)
         metadata["negative_totals"] = figures.negative_totals
     if figures.zones:

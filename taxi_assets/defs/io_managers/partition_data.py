@@ -116,11 +116,13 @@ class CleanedPartition:
     began: float
     """When its cleaning began, by `time.perf_counter`."""
 
-    def facts(self) -> dict[str, Any]:
+    def facts(self, service: Service) -> dict[str, Any]:
         """What the stored object carries."""
+        revenue = self.figures.revenue
+        total = {} if revenue is None else {str(service.total): revenue}
         return {
             **self.source_file.facts(),
-            "total_amount": self.figures.revenue or 0.0,
+            **total,
             "dropped": dict(self.figures.dropped),
             "rules": list(self.rules),
             "profile": self.figures.profile.facts(),
@@ -134,8 +136,8 @@ class StoredTrips:
     lake: Lake
     key: str
     rows: int
-    total_amount: float
-    """Sum of `total_amount`, dollars."""
+    total: float
+    """Sum of the service's total, dollars; 0 where it publishes none."""
     source_file: SourceFile
     stored: Label
     """Which asset stored it here, for messages."""
@@ -145,6 +147,13 @@ class StoredTrips:
     """Names of the rules it was cleaned by, as far as known."""
     profile: DayProfile | None = None
     """The rows in figures; None where the object was stored before there were any."""
+    total_column: str | None = None
+    """Name of the column that `total` is the sum of."""
+
+    @property
+    def total_metadata(self) -> dict[str, float]:
+        """The total under its column's name; empty where the service publishes no money."""
+        return {self.total_column: self.total} if self.total_column else {}
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """The rows, or some columns of them.
@@ -218,7 +227,7 @@ def encode_trips(table: pa.Table, facts: Mapping[str, Any]) -> pa.Buffer:
     return sink.getvalue()
 
 
-def open_stored_trips(lake: Lake, key: str, stored: Label) -> StoredTrips | None:
+def open_stored_trips(lake: Lake, key: str, stored: Label, service: Service) -> StoredTrips | None:
     """A stored day, every byte of its object verified; None where there is no such object.
 
     Raises:
@@ -229,10 +238,12 @@ def open_stored_trips(lake: Lake, key: str, stored: Label) -> StoredTrips | None
         if content is None:
             return None
         parquet, facts = open_parquet(content)
-        return _build_trips(lake, key, stored, parquet.metadata.num_rows, facts)
+        return _build_trips(lake, key, stored, parquet.metadata.num_rows, facts, service=service)
 
 
-def read_trips_metadata(lake: Lake, key: str, stored: Label) -> StoredTrips | None:
+def read_trips_metadata(
+    lake: Lake, key: str, stored: Label, service: Service
+) -> StoredTrips | None:
     """As `open_stored_trips`, of which only the footer is read and verified."""
     with rejecting_damage(lake, key, stored):
         try:
@@ -240,17 +251,17 @@ def read_trips_metadata(lake: Lake, key: str, stored: Label) -> StoredTrips | No
                 footer, facts = open_sealed_footer(stream)
         except FileNotFoundError:
             return None
-        return _build_trips(lake, key, stored, footer.num_rows, facts)
+        return _build_trips(lake, key, stored, footer.num_rows, facts, service=service)
 
 
 def open_lake_trips(lake: Lake, service: Service, day: date) -> StoredTrips | None:
     """A day's object in the lake, as `open_stored_trips`."""
     stored = Label(service.name, "gcs_trips", str(day))
-    return open_stored_trips(lake, build_trips_key(service, day, lake.layout), stored)
+    return open_stored_trips(lake, build_trips_key(service, day, lake.layout), stored, service)
 
 
-def _build_trips(
-    lake: Lake, key: str, stored: Label, rows: int, facts: Mapping[str, Any]
+def _build_trips(  # noqa: PLR0913 - all that is known of a stored day
+    lake: Lake, key: str, stored: Label, rows: int, facts: Mapping[str, Any], *, service: Service
 ) -> StoredTrips:
     # The lake's object is a copy of the cleaned one.
     replace(stored, asset=CLEANED).check(facts)
@@ -258,12 +269,13 @@ def _build_trips(
         lake,
         key,
         rows,
-        float(facts.get("total_amount", 0)),
+        float(facts.get(service.total or "", 0)),
         SourceFile.of(facts),
         stored,
         facts.get("dropped", {}),
         tuple(facts.get("rules", ())),
         DayProfile.of(facts.get("profile", {})),
+        service.total if service.total in facts else None,
     )
 
 

@@ -33,6 +33,7 @@ from taxi_assets.report.day_words import describe_day
 from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.clean import Cleaned
+from taxi_assets.trips.profile import list_bins
 
 
 def build_raw_metadata(split: SplitMonth, day: date) -> dict[str, Any]:
@@ -61,6 +62,8 @@ def build_cleaned_metadata(
     """Return what is known of a cleaned day."""
     labels = {"unknown_labels": dict(cleaned.unknown_labels)} if cleaned.unknown_labels else {}
     rows = figures.profile.rows
+    total = {} if figures.revenue is None else {str(service.total): figures.revenue}
+    shared = {} if figures.profile.shared is None else {"shared_rides": figures.profile.shared}
     return {
         **build_content_metadata(figures.profile, service),
         PARTITION_ROWS: rows,
@@ -68,7 +71,9 @@ def build_cleaned_metadata(
         "raw_rows": cleaned.raw_rows,
         "dropped": sum(cleaned.dropped.values()),
         **{name: rows for name, rows in build_dropped_metadata(cleaned).items() if rows},
-        "total_amount": figures.revenue or 0.0,
+        **total,
+        **shared,
+        **_located(cleaned),
         "rules": ", ".join(cleaned.rules) or "none",
         **build_median_metadata(figures.profile),
         **labels,
@@ -80,6 +85,13 @@ def build_cleaned_metadata(
     }
 
 
+def _located(cleaned: Cleaned) -> dict[str, int]:
+    """Return how many rows have a zone by their coordinates, and how many have none."""
+    rows = len(cleaned.frame)
+    found = {f"{name}_by_coordinates": zones for name, zones in cleaned.located.items()}
+    return found | {f"{name}_outside_zones": rows - n for name, n in cleaned.located.items()}
+
+
 def build_overview_metadata(
     service: Service, day: date, figures: Figures, before: Sequence[Figures]
 ) -> dict[str, Any]:
@@ -87,7 +99,8 @@ def build_overview_metadata(
     usual = [one.profile.rows for one in before]
     text = describe_day(figures.profile.rows, figures.revenue, usual, figures.dropped)
     compared = f"beside {len(before)} earlier {day:%A}s" if before else "no earlier day to compare"
-    drawn = f"{service.name} trips of {day}: hours, fares, distances, dropped rows, {compared}"
+    panels = ", ".join(bins.column.replace("_", " ") for bins in list_bins(service))
+    drawn = f"{service.name} trips of {day}: hours, {panels}, dropped rows, {compared}"
     return {
         "summary": f"{text} (synthetic sample)" if figures.synthetic else text,
         "picture": build_picture_metadata(draw_day_picture(service, day, figures, before), drawn),
@@ -105,7 +118,7 @@ def build_trips_metadata(
     return {
         PARTITION_ROWS: trips.rows,
         "rows": trips.rows,
-        "total_amount": trips.total_amount,
+        **trips.total_metadata,
         **(build_median_metadata(trips.profile) if trips.profile else {}),
         "seconds": round(seconds, 3),
         **build_source_metadata(trips.source_file),

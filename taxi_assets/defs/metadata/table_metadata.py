@@ -15,7 +15,7 @@ from typing import Any, Literal
 import dagster as dg
 
 from taxi_assets.report.value_names import format_share, format_value, name_value
-from taxi_assets.tlc.schema import Column, Service, normalize_name
+from taxi_assets.tlc.schema import Column, Service
 from taxi_assets.trips.profile import FIRST_ROWS, ColumnProfile, DayProfile, Value
 
 SCHEMA, LINEAGE = "dagster/column_schema", "dagster/column_lineage"
@@ -64,7 +64,7 @@ def _build_constraints(
 ) -> dg.TableColumnConstraints:
     if column.name == service.pickup_column:
         return dg.TableColumnConstraints(nullable=False, other=["in the partition's day"])
-    if column.name == service.passengers_column:
+    if column.name == service.first_of_role("passengers"):
         above = ["> 0"] if "zero_passengers" in rules else []
         return dg.TableColumnConstraints(nullable="null_passengers" not in rules, other=above)
     return dg.TableColumnConstraints()
@@ -77,7 +77,7 @@ def build_published_schema(
     """The columns of a month file, as published; a known one says what it is from then on."""
     columns = []
     for name, kind in zip(names, types, strict=True):
-        column = service.by_name.get(normalize_name(name))
+        column = service.find_column(name)
         columns.append(dg.TableColumn(name, kind, column.meaning if column else None))
     return dg.TableSchema(columns)
 
@@ -150,7 +150,7 @@ def build_profile_table(profile: DayProfile, service: Service) -> dg.TableMetada
     lines = [
         _build_profile_row(
             one,
-            service.by_name[normalize_name(one.column)],
+            service.by_name[one.column],
             profile.rows,
             [row[at] for row in profile.first],
         )

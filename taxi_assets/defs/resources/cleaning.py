@@ -7,8 +7,11 @@ from collections.abc import Sequence
 import dagster as dg
 from pydantic import Field
 
+from taxi_assets.errors import SettingsError
 from taxi_assets.settings import Settings
 from taxi_assets.settings.rule_names import RuleName
+from taxi_assets.tlc.schema import Service
+from taxi_assets.trips.rules import RULES, applies
 
 
 class CleaningResource(dg.ConfigurableResource["CleaningResource"]):
@@ -27,11 +30,27 @@ class CleaningResource(dg.ConfigurableResource["CleaningResource"]):
         "makes the day whole again.",
     )
 
-    def rules(self) -> tuple[str, ...]:
-        """Names of the rules of this run."""
+    def rules(self, service: Service) -> tuple[str, ...]:
+        """Return the names of the rules of this run.
+
+        Those of TAXI_DROP are every service's, and drop nothing where a service lacks the column.
+
+        Raises:
+            SettingsError: the run's config names a rule that cannot apply to the service.
+        """
         if self.drop is None:
             return Settings.from_env().cleaning.drop
-        return tuple(dict.fromkeys(rule.value for rule in self.drop))
+        rules = tuple(dict.fromkeys(rule.value for rule in self.drop))
+        lacking = [
+            f"{name} (reads {RULES[name].role})" for name in rules if not applies(name, service)
+        ]
+        if lacking:
+            can = ", ".join(name for name in RULES if applies(name, service)) or "none"
+            raise SettingsError(
+                f"cleaning.drop names {', '.join(lacking)}: {service.name} publishes no such "
+                f"column. Leave it out; rules that apply to {service.name}: {can}"
+            )
+        return rules
 
 
 def cleaning_version(rules: Sequence[str], row_limit: int | None = None) -> str:

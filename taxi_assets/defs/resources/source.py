@@ -14,6 +14,8 @@ from taxi_assets.settings import Settings
 from taxi_assets.tlc.cache import evict_unused
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.source import MonthFile, fetch_month_file
+from taxi_assets.tlc.zone_polygons import ZonePolygons
+from taxi_assets.tlc.zone_source import load_zone_polygons
 
 
 class SourceResource(dg.ConfigurableResource["SourceResource"]):
@@ -58,6 +60,15 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
     def max_invalid_ratio(self) -> float:
         """Share of rows that may be unreadable (TAXI_MAX_INVALID_RATIO)."""
         return Settings.from_env().cleaning.max_invalid_ratio
+
+    def zones(self, progress: Callable[[str], None]) -> ZonePolygons | None:
+        """TLC's zone polygons (TAXI_ZONES); None where coordinates stay what they are."""
+        settings = Settings.from_env()
+        address = settings.source.zones
+        if address is None:
+            return None
+        downloads = settings.home / "downloads"
+        return load_zone_polygons(address.get_secret_value(), downloads, settings.limits, progress)
 
     def max_day_bytes(self) -> int:
         """Bytes that a day's rows may have unpacked (TAXI_MAX_DAY_BYTES)."""
