@@ -60,7 +60,7 @@ def build_defs(
     overrides: Mapping[str, Any] | None = None,
     executor: dg.ExecutorDefinition = dg.in_process_executor,
 ) -> dg.Definitions:
-    """The definitions of `services`, by default those of TAXI_SERVICES.
+    """Build the definitions of `services`, by default those of TAXI_SERVICES.
 
     `overrides` replaces resources by their key.
 
@@ -117,7 +117,7 @@ def _build_io_manager(
     services: Mapping[str, Service],
     resource: str,
 ) -> dg.IOManagerDefinition:
-    """An IO manager on a run's own resource, which the run's config has reached."""
+    """Build an IO manager on a run's own resource, which the run's config has reached."""
 
     def of_run(context: dg.InitResourceContext) -> dg.IOManager:
         manager = make(services, getattr(context.resources, resource))

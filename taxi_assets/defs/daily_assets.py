@@ -82,7 +82,7 @@ class Stage:
         return dg.AssetKey([self.service.name, name])
 
     def options(self, name: str, *kinds: str, **more: Any) -> dict[str, Any]:
-        """The arguments that all five assets are made with."""
+        """Return the arguments that all five assets have."""
         settings = DefinitionSettings.from_env()
         return {
             "key": self.key(name),
@@ -100,7 +100,7 @@ class Stage:
         }
 
     def store_options(self, name: str, upstream: str, *kinds: str, **more: Any) -> dict[str, Any]:
-        """The arguments that the three stores are made with."""
+        """Return the arguments that the three stores have."""
         return self.options(
             name,
             *kinds,
@@ -141,7 +141,7 @@ def build_retry_policy() -> dg.RetryPolicy:
 
 
 def define_trip_file(stage: Stage) -> dg.AssetSpec:
-    """The month file at the source."""
+    """Define the month file at the source."""
     return dg.AssetSpec(
         stage.key("trip_file"),
         group_name=stage.service.name,
@@ -155,7 +155,7 @@ def define_trip_file(stage: Stage) -> dg.AssetSpec:
 
 
 def define_raw_trips(stage: Stage) -> dg.AssetsDefinition:
-    """A month file split into days."""
+    """Define the month file's rows by day, as published."""
     service = stage.service
 
     @dg.asset(
@@ -204,7 +204,7 @@ def define_raw_trips(stage: Stage) -> dg.AssetsDefinition:
 
 
 def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
-    """A day's rows parsed, cleaned, checked and profiled."""
+    """Define a day's rows parsed, cleaned, checked and profiled."""
     service = stage.service
 
     @dg.asset(
@@ -256,12 +256,12 @@ def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
 
 
 def define_postgres_trips(stage: Stage) -> dg.AssetsDefinition:
-    """The cleaned trips in Postgres."""
+    """Define the cleaned trips in Postgres."""
 
     @dg.asset(
         **stage.store_options("postgres_trips", "cleaned_trips", "postgres", pool="postgres"),
-        description=f"The cleaned trips in Postgres, table `{stage.service.table}`. A day is "
-        "replaced by delete and COPY in one transaction.",
+        description=f"The cleaned trips in Postgres, table `{stage.service.table}`. The days "
+        "of a month are replaced in one transaction.",
     )
     def postgres_trips(
         context: dg.AssetExecutionContext, cleaned_trips: LazyPartitions[StoredTrips]
@@ -272,7 +272,7 @@ def define_postgres_trips(stage: Stage) -> dg.AssetsDefinition:
 
 
 def define_gcs_trips(stage: Stage) -> dg.AssetsDefinition:
-    """The cleaned trips in the lake."""
+    """Define the cleaned trips in the lake."""
 
     @dg.asset(
         **stage.store_options("gcs_trips", "cleaned_trips", "gcs", "parquet"),
@@ -288,7 +288,7 @@ def define_gcs_trips(stage: Stage) -> dg.AssetsDefinition:
 
 
 def define_bigquery_trips(stage: Stage) -> dg.AssetsDefinition:
-    """The trips of the lake in BigQuery."""
+    """Define the trips of the lake in BigQuery."""
     service = stage.service
 
     @dg.asset(

@@ -58,7 +58,7 @@ class CsvSpool:
         self.size += part.lines.size
 
     def content(self, facts: Mapping[str, Any]) -> bytes:
-        """The zstd object, header first."""
+        """Build the zstd object, header first."""
         self.file.seek(0)
         with self.file:
             header = CODEC.compress(self.month.line, asbytes=True)
@@ -69,7 +69,7 @@ class CsvSpool:
         return str(self.sha256.hexdigest()[:32])
 
     def preview(self) -> Any:
-        """The first lines as a table of texts."""
+        """Return the first lines as a table of texts."""
         lines = self.first if len(self.first) < FIRST_BYTES else self.first.rpartition(b"\n")[0]
         return preview_lines(self.month.line, lines)
 
@@ -100,7 +100,7 @@ class ParquetSpool:
             self._flush()
 
     def content(self, facts: Mapping[str, Any]) -> bytes:
-        """The Parquet object."""
+        """Complete the Parquet object."""
         self._flush().seal(facts)
         self.file.seek(0)
         with self.file:
@@ -111,7 +111,7 @@ class ParquetSpool:
         return self.hash.hexdigest(self.month.schema)[:32]
 
     def preview(self) -> Any:
-        """The first rows as a table of texts."""
+        """Return the first rows as a table of texts."""
         return preview_rows(self.month.schema.names if self.month.schema else [], self.first)
 
     def _flush(self) -> SealedParquetWriter:
@@ -144,7 +144,7 @@ class SplitMonth:
     """Each day's equal share of the time that it took: the days were read together."""
 
     def get_spool(self, day: date) -> Spool:
-        """The lines or rows of a day."""
+        """Return the lines or rows of a day."""
         return self.spools[day.day]
 
 
@@ -166,5 +166,5 @@ def split_month(month: RawMonth, log: Callable[[str], None]) -> SplitMonth:
 
 
 def open_spool(month: RawMonth) -> Spool:
-    """A spool for what the month's file holds."""
+    """Open a spool for what the month's file holds."""
     return ParquetSpool(month) if month.is_parquet else CsvSpool(month)

@@ -88,7 +88,7 @@ def list_compared(service: Service) -> str:
 def _reuse_totals(
     read: Mapping[date, dg.AssetCheckEvaluation], held: list[date], service: Service
 ) -> Totals:
-    """What `matches_cleaned` read back from a store in this run, if it did for all the days."""
+    """Return what `matches_cleaned` read from a store in this run, if it did for all the days."""
     if not set(held) <= set(read):
         return {}
     total, shown = service.total or "", {day: read[day].metadata for day in held}
@@ -125,7 +125,7 @@ def _compare_totals(totals: Mapping[str, tuple[int, float]], service: Service) -
 def _find_materialized_days(
     context: dg.AssetCheckExecutionContext, key: dg.AssetKey, days: list[date]
 ) -> list[date]:
-    """The days that have a materialization of an asset."""
+    """Return the days that have a materialization of an asset."""
     ids = context.instance.event_log_storage.get_latest_storage_id_by_partition(
         key, DagsterEventType.ASSET_MATERIALIZATION, {str(day) for day in days}
     )

@@ -79,7 +79,7 @@ def clean_partition(
 
 
 def convert_to_frame(table: pa.Table) -> pd.DataFrame:
-    """The frame with nullable types: Int64, float64, datetime64[us], string."""
+    """Convert to a frame with nullable types: Int64, float64, datetime64[us], string."""
     types: dict[pa.DataType, Any] = {
         pa.int64(): pd.Int64Dtype(),
         pa.string(): pd.StringDtype("pyarrow"),
@@ -89,7 +89,7 @@ def convert_to_frame(table: pa.Table) -> pd.DataFrame:
 
 
 def convert_to_table(frame: pd.DataFrame, service: Service) -> pa.Table:
-    """The frame as Arrow in the service's schema; pandas' own metadata stays with it."""
+    """Convert a frame to Arrow in the service's schema; pandas' own metadata stays with it."""
     return pa.Table.from_pandas(frame, service.arrow_schema, preserve_index=False, nthreads=1)
 
 

@@ -30,7 +30,7 @@ class ContentHash:
         self.rows += batch.num_rows
 
     def hexdigest(self, schema: pa.Schema | None) -> str:
-        """The hash of all rows so far."""
+        """Return the hash of all rows so far."""
         whole = hashlib.sha256(f"{self.rows} {schema}".encode())
         for column in self._columns if self.rows else ():
             whole.update(column.digest())

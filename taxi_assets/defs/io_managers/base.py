@@ -66,7 +66,7 @@ class PartitionIOManager(dg.IOManager, Generic[In, Out]):
 
     @abstractmethod
     def read_partition(self, service: Service, day: date) -> Out | None:
-        """A stored day, whose rows may still be unread; None where there is none."""
+        """Open a stored day, whose rows may still be unread; None if it was never stored."""
 
     @abstractmethod
     def place(self, service: Service) -> str:

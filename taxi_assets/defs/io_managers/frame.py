@@ -49,7 +49,7 @@ class CleanedTripsIOManager(PartitionIOManager[LazyPartitions[CleanedPartition],
         yield from value.map_with_day(put).iterate_outcomes()
 
     def read_partition(self, service: Service, day: date) -> StoredTrips | None:
-        """The day's slice, every byte of it verified."""
+        """Open a day's object and verify every byte of it."""
         return open_stored_trips(
             self.lake.lake, build_cleaned_key(service, day), _build_label(service, day), service
         )

@@ -55,7 +55,7 @@ class LakeTripsIOManager(StoreIOManager[StoredTrips]):
         yield from LazyPartitions(list(value), put).iterate_outcomes()
 
     def read_partition(self, service: Service, day: date) -> StoredTrips | None:
-        """The day's object, every byte of it verified."""
+        """Open a day's object and verify every byte of it."""
         return open_lake_trips(self.lake.lake, service, day)
 
     def place(self, service: Service) -> str:

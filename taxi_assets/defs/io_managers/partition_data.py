@@ -44,7 +44,7 @@ class Label:
         return f"{self.service}/{self.asset} {self.partition}"
 
     def facts(self) -> dict[str, str]:
-        """What an object carries."""
+        """Return what an object carries."""
         return {"service": self.service, "asset": self.asset, "partition": self.partition}
 
     def check(self, facts: Mapping[str, Any]) -> None:
@@ -81,7 +81,7 @@ class SourceFile:
         return cls(file.url, file.sha256, file.synthetic)
 
     def facts(self) -> dict[str, Any]:
-        """What a slice carries."""
+        """Return what an object carries."""
         return {"url": self.url, "sha256": self.sha256, "synthetic": self.synthetic}
 
 
@@ -96,7 +96,7 @@ class RawPartition:
     source_file: SourceFile
 
     def table(self) -> pa.Table:
-        """The published rows: of a CSV month every value as its text."""
+        """Return the published rows: of a CSV month every value as its text."""
         return (
             self.content if isinstance(self.content, pa.Table) else read_lines_as_text(self.content)
         )
@@ -117,7 +117,7 @@ class CleanedPartition:
     """When its cleaning began, by `time.perf_counter`."""
 
     def facts(self, service: Service) -> dict[str, Any]:
-        """What the stored object carries."""
+        """Return what the stored object carries."""
         revenue = self.figures.revenue
         total = {} if revenue is None else {str(service.total): revenue}
         return {
@@ -156,7 +156,7 @@ class StoredTrips:
         return {self.total_column: self.total} if self.total_column else {}
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """The rows, or some columns of them.
+        """Read the rows, or some columns of them.
 
         Raises:
             PartitionRejectedError: the object was deleted or damaged since it was opened.
@@ -165,7 +165,7 @@ class StoredTrips:
             return self._open_object()[1].read(columns, use_threads=False)
 
     def content(self) -> pa.Buffer:
-        """The object's bytes, verified.
+        """Read the object's bytes and verify them.
 
         Raises:
             PartitionRejectedError: the object was deleted or damaged since it was opened.
@@ -207,14 +207,14 @@ def rejecting_damage(lake: Lake, key: str, stored: Label) -> Iterator[None]:
 
 
 def _describe_failure(error: Exception) -> str:
-    """What the operating system, Arrow or Google's client says, by its shortest words."""
+    """Return what the operating system, Arrow or Google's client says, at its shortest."""
     if isinstance(error, OSError) and error.errno and error.strerror:
         return error.strerror.rpartition("] ")[2]
     return format_one_line(error) or type(error).__name__
 
 
 def encode_trips(table: pa.Table, facts: Mapping[str, Any]) -> pa.Buffer:
-    """A sealed Parquet object that carries facts about itself, one row group a day.
+    """Encode a sealed Parquet object that carries facts about itself, one row group a day.
 
     zstd level 1 is as quick as snappy here and a third smaller. Times are all but distinct: without
     a dictionary they take a fourth less time and an eighth less room (a month 20 MB, 0.5 s).
@@ -228,7 +228,7 @@ def encode_trips(table: pa.Table, facts: Mapping[str, Any]) -> pa.Buffer:
 
 
 def open_stored_trips(lake: Lake, key: str, stored: Label, service: Service) -> StoredTrips | None:
-    """A stored day, every byte of its object verified; None where there is no such object.
+    """Open a stored day and verify every byte of its object; None if there is no such object.
 
     Raises:
         PartitionRejectedError: the object is damaged, foreign, another day's, or cannot be opened.
@@ -255,7 +255,7 @@ def read_trips_metadata(
 
 
 def open_lake_trips(lake: Lake, service: Service, day: date) -> StoredTrips | None:
-    """A day's object in the lake, as `open_stored_trips`."""
+    """Open a day's object in the lake, as `open_stored_trips`."""
     stored = Label(service.name, "gcs_trips", str(day))
     return open_stored_trips(lake, build_trips_key(service, day, lake.layout), stored, service)
 
@@ -280,7 +280,7 @@ def _build_trips(  # noqa: PLR0913 - all that is known of a stored day
 
 
 def add_missing_columns(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """The rows in a schema that has grown since they were stored: new columns are null."""
+    """Return the rows in a schema that has grown since they were stored: new columns are null."""
     columns = [
         table[one.name] if one.name in table.schema.names else pa.nulls(table.num_rows, one.type)
         for one in schema

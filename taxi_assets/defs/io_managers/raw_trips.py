@@ -70,7 +70,7 @@ class MonthCounts:
 
 
 def file_rows(lake: Lake, service: Service, month: Month) -> MonthCounts | None:
-    """What the last pass over a month file counted; None where the lake does not say.
+    """Return what the last pass over a month file counted; None if the lake does not have it.
 
     Raises:
         PartitionRejectedError: an object of the month's outside or unreadable rows is damaged.
@@ -109,7 +109,7 @@ class RawTripsIOManager(PartitionIOManager[Iterable[RawDays], RawPartition]):
             delete_old_former_rows(lake, split.month.file.service, keep)
 
     def read_partition(self, service: Service, day: date) -> RawPartition | None:
-        """The day's lines under the header they were published with, or its rows.
+        """Open the day's lines under the header they were published with, or its rows.
 
         Raises:
             PartitionRejectedError: the object is damaged, foreign, of another day, or unreadable.
@@ -140,7 +140,7 @@ def _count_rows(facts: Mapping[str, Any]) -> int:
 def _build_facts(
     lake: Lake, key: str, asset: str, service: Service, month: Month
 ) -> dict[str, Any]:
-    """What a month's object says of itself; empty where there is none."""
+    """Return what a month's object says of itself; empty if there is none."""
     with rejecting_damage(lake, key, Label(service.name, RAW, str(month))):
         stored = lake.get(key)
         if stored is None:
@@ -193,7 +193,7 @@ class MonthObjects:
                 self.lake.delete(key)
 
     def _content(self, partition: date | Month, place: int, asset: str, **facts: int) -> bytes:
-        """The object of a place of the file."""
+        """Build the object of a place of the file."""
         file = self.split.month.file
         label = Label(file.service.name, asset, str(partition)).facts()
         carried = {**label, **SourceFile.of_file(file).facts(), **facts}
