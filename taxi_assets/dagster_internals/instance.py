@@ -19,6 +19,7 @@ from filelock import FileLock
 
 from taxi_assets.dagster_internals import tags
 from taxi_assets.dagster_internals.event_log import with_batches
+from taxi_assets.dagster_internals.pools import set_pool_limits
 from taxi_assets.dagster_internals.private_names import INSTANCE_DEFAULTS, SQLITE_STORAGE
 
 LOCATION, REPOSITORY = "taxi_assets.definitions", "__repository__"
@@ -41,7 +42,22 @@ class TaxiInstance(dg.DagsterInstance):
         if "event_storage" in options:
             os.environ.setdefault(tags.EVENT_BATCH_SIZE, PLANNED_AT_ONCE)
             options["event_storage"] = with_batches(options["event_storage"])
+        self._has_pool_limits = False
         super().__init__(*arguments, **options)
+
+    def get_concurrency_config(self) -> Any:
+        """Return what `dagster.yaml` says of concurrency, once the limits of pools are stored.
+
+        The daemon calls this at the begin of each pass over the queue, before it reads the pools.
+        """
+        if not self._has_pool_limits:
+            self._has_pool_limits = True
+            try:
+                set_pool_limits(self)
+            except BaseException:
+                self._has_pool_limits = False
+                raise
+        return super().get_concurrency_config()
 
     @classmethod
     def config_schema(cls) -> Mapping[str, Any]:

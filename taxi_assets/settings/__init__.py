@@ -23,6 +23,7 @@ from taxi_assets.settings.areas import (
     CleaningSettings,
     DefinitionSettings,
     LimitSettings,
+    PoolSettings,
     Profile,
     RunSettings,
     SourceSettings,
@@ -36,6 +37,7 @@ from taxi_assets.settings.stores import BigQuerySettings, LakeSettings, Postgres
 AREAS: dict[str, type[SettingsArea]] = {
     "stack": StackSettings,
     "definitions": DefinitionSettings,
+    "pools": PoolSettings,
     "source": SourceSettings,
     "limits": LimitSettings,
     "cleaning": CleaningSettings,

@@ -26,6 +26,7 @@ PLACEHOLDERS = ("{service}", "{year}", "{month}")
 HOUR, DAY = 3600, 86_400
 """Seconds."""
 MAX_DAYS = 36_500
+MAX_POOL = 1000
 MAX_BYTES = 1 << 40
 MAX_DAY_BYTES = 512 << 20
 MAX_INVALID_RATIO = 0.01
@@ -125,6 +126,15 @@ class DefinitionSettings(SettingsArea):
                 "or team:<name>, separated by commas"
             )
         return owners
+
+
+class PoolSettings(SettingsArea):
+    """Runs at once."""
+
+    postgres_pool: Annotated[int, whole(MAX_POOL)] = 4
+    """Most runs of the queue that write to Postgres at once."""
+    bigquery_pool: Annotated[int, whole(MAX_POOL)] = 4
+    """Most runs of the queue that write to BigQuery at once."""
 
 
 class SourceSettings(SettingsArea):
