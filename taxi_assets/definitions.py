@@ -33,8 +33,10 @@ from taxi_assets.defs.jobs.export_parquet import build_export_parquet_job
 from taxi_assets.defs.jobs.inspect_object import build_inspect_object_job
 from taxi_assets.defs.jobs.sql_query import build_sql_query_job
 from taxi_assets.defs.monthly_report import build_monthly_report
+from taxi_assets.defs.resources import bigquery, lake, postgres, source
 from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.defs.resources.cleaning import CleaningResource
+from taxi_assets.defs.resources.fields import field_values
 from taxi_assets.defs.resources.lake import LakeResource
 from taxi_assets.defs.resources.month_lock import month_locks
 from taxi_assets.defs.resources.postgres import PostgresResource
@@ -94,12 +96,12 @@ def build_defs(
             *build_alert_sensors(),
         ],
         resources={
-            "source": SourceResource(),
-            "cleaning": CleaningResource(),
-            "lake": LakeResource(),
+            "source": SourceResource(**field_values(source.VARIABLES, redactable=["template"])),
+            "cleaning": CleaningResource(**field_values({"drop": "TAXI_DROP"})),
+            "lake": LakeResource(**field_values(lake.VARIABLES)),
             "month_locks": month_locks,
-            "postgres": PostgresResource(),
-            "bigquery": BigQueryResource(),
+            "postgres": PostgresResource(**field_values(postgres.VARIABLES)),
+            "bigquery": BigQueryResource(**field_values(bigquery.VARIABLES)),
             "raw_trips": _build_io_manager(RawTripsIOManager, services, "lake"),
             "cleaned_trips": _build_io_manager(CleanedTripsIOManager, services, "lake"),
             "postgres_trips": _build_io_manager(PostgresTripsIOManager, services, "postgres"),

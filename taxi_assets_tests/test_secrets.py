@@ -118,7 +118,7 @@ def malformed_source(set_to: Set, site: Site, folder: Path) -> str:
 def key_in_place_of_its_file(set_to: Set, site: Site, folder: Path) -> str:
     del site, folder
     set_to("GOOGLE_APPLICATION_CREDENTIALS", json.dumps({"private_key": PLANTED}))
-    return "GOOGLE_APPLICATION_CREDENTIALS is no path of a key file"
+    return "GOOGLE_APPLICATION_CREDENTIALS is not the path of a key file"
 
 
 def endpoint_with_password(set_to: Set, site: Site, folder: Path) -> str:

@@ -100,6 +100,10 @@ class SettingsArea(BaseSettings):
         source.env_vars = {name.lower(): value for name, value in given.items()}
         return source()
 
+    def has_effect(self, field: str) -> bool:
+        """Return whether a field's value makes a difference."""
+        return field in type(self).model_fields
+
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
         """Return the area as the environment has it.

@@ -98,12 +98,20 @@ class PostgresSettings(SettingsArea):
         embedded = {"host": None, **dict.fromkeys(("dbname", "user", "password"), "")}
         return embedded | {name: values[name] for name in chosen if name in values}
 
+    def has_effect(self, field: str) -> bool:
+        """Return whether a field is one that the server in use goes by."""
+        return self.host is not None or field in EMBEDDED_FIELDS
+
     @field_validator("reader_password")
     @classmethod
     def _check_reader(cls, password: SecretStr, info: ValidationInfo) -> SecretStr:
         if info.data.get("reader_user") and not password.get_secret_value():
             raise ValueError("is missing")
         return password
+
+
+EMBEDDED_FIELDS = ("schema_name", "timeout")
+"""What is a setting of the embedded server too."""
 
 
 class LakeSettings(SettingsArea):

@@ -10,6 +10,7 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContextForTest
 
 from taxi_assets.definitions import build_defs
+from taxi_assets.defs.resources import bigquery, postgres
 from taxi_assets.defs.resources.lake import LayoutName
 from taxi_assets.settings.rule_names import RuleName
 from taxi_assets.settings.stores import Layout
@@ -132,14 +133,19 @@ def test_every_parameter_is_described_in_the_launchpad() -> None:
     job = build_defs().resolve_job_def("green_daily")
     fields = {
         f"{name}.{field}": found.description
-        for name in ("cleaning", "lake", "source")
+        for name in ("cleaning", "lake", "source", "postgres", "bigquery")
         for field, found in job.resource_defs[name].config_schema.config_type.fields.items()
     }
     assert set(fields) == {
         "cleaning.drop",
         "cleaning.row_limit",
+        "lake.address",
+        "lake.bucket",
         "lake.layout",
         "source.must_confirm",
+        "source.template",
+        *(f"postgres.{name}" for name in postgres.VARIABLES),
+        *(f"bigquery.{name}" for name in bigquery.VARIABLES),
     }
     assert all(len(text or "") > 40 for text in fields.values())
 

@@ -11,9 +11,11 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from pydantic import Field
 
 from taxi_assets import local
 from taxi_assets.defs.metadata.table_metadata import URI
+from taxi_assets.defs.resources.fields import settings_of
 from taxi_assets.errors import StoreError, UnavailableError
 from taxi_assets.settings import Settings
 from taxi_assets.settings.stores import BigQuerySettings
@@ -23,8 +25,42 @@ if TYPE_CHECKING:
     from requests import Response
 
 
+VARIABLES = {
+    "project": "GCP_PROJECT",
+    "dataset_name": "BIGQUERY_DATASET",
+    "location": "BIGQUERY_LOCATION",
+    "emulator": "BIGQUERY_ENDPOINT",
+    "token": "BIGQUERY_TOKEN",
+    "timeout": "BIGQUERY_TIMEOUT",
+}
+
+
 class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
-    """BigQuery as the environment names it (GCP_PROJECT, BIGQUERY_*), or the embedded one."""
+    """BigQuery as its fields or the environment name it (BIGQUERY_*), or the embedded one.
+
+    With `emulator` nothing but the fields counts.
+    """
+
+    project: str | None = Field(
+        default=None, description="Project, in place of the variable GCP_PROJECT."
+    )
+    dataset_name: str | None = Field(
+        default=None, description="Dataset of the tables, in place of BIGQUERY_DATASET."
+    )
+    location: str | None = Field(
+        default=None, description="Where a new dataset is created, in place of BIGQUERY_LOCATION."
+    )
+    emulator: str | None = Field(
+        default=None,
+        description="Endpoint of an emulator, in place of BIGQUERY_ENDPOINT. With it the other "
+        "fields count and not their variables: no token goes to another server than its own.",
+    )
+    token: str | None = Field(
+        default=None, description="Token that the emulator requires, in place of BIGQUERY_TOKEN."
+    )
+    timeout: int | None = Field(
+        default=None, description="Seconds until a call is retried, in place of BIGQUERY_TIMEOUT."
+    )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Import Google's client, 0.5 s, while the first steps wait for disks and other threads."""
@@ -34,7 +70,7 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
     @cached_property
     def settings(self) -> BigQuerySettings:
         """Project, dataset, location and endpoint."""
-        return Settings.from_env().bigquery
+        return settings_of(self, VARIABLES, destination="emulator").bigquery
 
     @property
     def dataset(self) -> str:

@@ -27,8 +27,8 @@ import pyarrow.fs as pa_fs
 from pydantic import Field
 
 from taxi_assets.date_ranges import Month
+from taxi_assets.defs.resources.fields import settings_of
 from taxi_assets.errors import StoreError, explain_full_disk
-from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import RunSettings
 from taxi_assets.settings.private_folders import make_private_folder
 from taxi_assets.settings.stores import LakeSettings, Layout
@@ -237,8 +237,18 @@ class LayoutName(StrEnum):
     date = "date"
 
 
+VARIABLES = {"bucket": "GCS_BUCKET", "address": "TAXI_LAKE", "layout": "TAXI_LAKE_LAYOUT"}
+
+
 class LakeResource(dg.ConfigurableResource[Lake]):
-    """Opens the bucket that the environment names (GCS_BUCKET, TAXI_LAKE, TAXI_LAKE_LAYOUT)."""
+    """Opens the bucket that its fields or the environment name (GCS_BUCKET, TAXI_LAKE)."""
+
+    bucket: str | None = Field(
+        default=None, description="Bucket of the lake, in place of GCS_BUCKET and TAXI_LAKE."
+    )
+    address: str | None = Field(
+        default=None, description="Folder or gs://bucket that is the lake, in place of TAXI_LAKE."
+    )
 
     layout: LayoutName | None = Field(
         default=None,
@@ -250,11 +260,8 @@ class LakeResource(dg.ConfigurableResource[Lake]):
     @cached_property
     def lake(self) -> Lake:
         """The bucket, opened at first use."""
-        settings = Settings.from_env()
-        lake = settings.lake
-        if self.layout is not None:
-            lake = lake.model_copy(update={"lake_layout": self.layout.value})
-        return open_lake(lake, settings.runs.temp_retention)
+        settings = settings_of(self, VARIABLES, destination="bucket")
+        return open_lake(settings.lake, settings.runs.temp_retention)
 
 
 def open_lake(settings: LakeSettings, keep: timedelta = DEFAULT_RETENTION) -> Lake:

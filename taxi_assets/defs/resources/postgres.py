@@ -12,9 +12,10 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from taxi_assets import local
+from taxi_assets.defs.resources.fields import settings_of
 from taxi_assets.errors import StoreError, UnavailableError, format_one_line
 from taxi_assets.settings import Settings
 from taxi_assets.settings.stores import PostgresSettings
@@ -53,20 +54,62 @@ NO_READER = (
 )
 
 
+IN_PLACE = "In place of the variable POSTGRES_"
+VARIABLES = {
+    "host": "POSTGRES_HOST",
+    "port": "POSTGRES_PORT",
+    "dbname": "POSTGRES_DBNAME",
+    "user": "POSTGRES_USER",
+    "password": "POSTGRES_PASSWORD",
+    "reader_user": "POSTGRES_READER_USER",
+    "reader_password": "POSTGRES_READER_PASSWORD",
+    "schema_of_trips": "POSTGRES_SCHEMA",
+    "timeout": "POSTGRES_TIMEOUT",
+}
+
+
 class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
-    """Postgres as the environment names it (POSTGRES_*), or the embedded one."""
+    """Postgres as its fields or the environment name it (POSTGRES_*), or the embedded one.
+
+    With `host` nothing but the fields counts.
+    """
+
+    host: str | None = Field(
+        default=None,
+        description="Host of Postgres, in place of POSTGRES_HOST. With it the other fields count "
+        "and not their variables: no password goes to another server than its own.",
+    )
+    port: int | None = Field(default=None, description=f"Port of that host. {IN_PLACE}PORT.")
+    dbname: str | None = Field(default=None, description=f"Database of trips. {IN_PLACE}DBNAME.")
+    user: str | None = Field(default=None, description=f"Owner of the tables. {IN_PLACE}USER.")
+    password: str | None = Field(default=None, description=f"Its password. {IN_PLACE}PASSWORD.")
+    reader_user: str | None = Field(
+        default=None, description=f"Role of sql_query. {IN_PLACE}READER_USER."
+    )
+    reader_password: str | None = Field(
+        default=None, description=f"Its password. {IN_PLACE}READER_PASSWORD."
+    )
+    schema_of_trips: str | None = Field(
+        default=None, description=f"Schema of the tables. {IN_PLACE}SCHEMA."
+    )
+    timeout: int | None = Field(
+        default=None, description=f"Seconds without a sign of life. {IN_PLACE}TIMEOUT."
+    )
 
     def schema_name(self) -> str:
-        """Schema that holds the tables (POSTGRES_SCHEMA)."""
-        return Settings.from_env().postgres.schema_name
+        """Schema that holds the tables."""
+        return self._settings().postgres.schema_name
 
     def is_embedded(self) -> bool:
         """Whether it is the embedded server."""
-        return Settings.from_env().postgres.host is None
+        return self._settings().postgres.host is None
+
+    def _settings(self) -> Settings:
+        return settings_of(self, VARIABLES, destination="host")
 
     def address(self) -> str:
         """Host, port and database, for messages."""
-        settings = _resolve_address()
+        settings = self._resolve_address()
         return f"{settings.host}:{settings.port}/{settings.dbname}"
 
     @contextmanager
@@ -78,7 +121,7 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
             UnavailableError: it cannot be reached now.
         """
         with closing(
-            _open_connection(_resolve_address(), "POSTGRES_USER, POSTGRES_PASSWORD")
+            _open_connection(self._resolve_address(), "POSTGRES_USER, POSTGRES_PASSWORD")
         ) as connection:
             yield connection
 
@@ -90,7 +133,7 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
             StoreError: no such role is configured, or the server refuses it.
             UnavailableError: the server cannot be reached now.
         """
-        settings = _resolve_address()
+        settings = self._resolve_address()
         if not settings.reader_user:
             raise StoreError(NO_READER)
         reader = settings.model_copy(
@@ -99,6 +142,22 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
         names = "POSTGRES_READER_USER, POSTGRES_READER_PASSWORD"
         with closing(_open_connection(reader, names)) as connection:
             yield connection
+
+    def _resolve_address(self) -> PostgresSettings:
+        settings = self._settings()
+        if settings.postgres.host is not None:
+            return settings.postgres
+        stack = local.ensure_stack_running(settings.home)
+        embedded = {
+            "host": stack.postgres_host,
+            "port": stack.postgres_port,
+            "dbname": stack.postgres_dbname,
+            "user": stack.postgres_user,
+            "password": SecretStr(stack.postgres_password),
+            "reader_user": stack.postgres_reader,
+            "reader_password": SecretStr(stack.postgres_reader_password),
+        }
+        return settings.postgres.model_copy(update=embedded)
 
 
 def _open_connection(settings: PostgresSettings, names: str) -> WatchedConnection:
@@ -139,20 +198,3 @@ def _open_connection(settings: PostgresSettings, names: str) -> WatchedConnectio
     )
     connection.commit()
     return connection
-
-
-def _resolve_address() -> PostgresSettings:
-    settings = Settings.from_env()
-    if settings.postgres.host is not None:
-        return settings.postgres
-    stack = local.ensure_stack_running(settings.home)
-    embedded = {
-        "host": stack.postgres_host,
-        "port": stack.postgres_port,
-        "dbname": stack.postgres_dbname,
-        "user": stack.postgres_user,
-        "password": SecretStr(stack.postgres_password),
-        "reader_user": stack.postgres_reader,
-        "reader_password": SecretStr(stack.postgres_reader_password),
-    }
-    return settings.postgres.model_copy(update=embedded)

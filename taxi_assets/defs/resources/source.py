@@ -8,6 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from taxi_assets.date_ranges import Month
+from taxi_assets.defs.resources.fields import settings_of
 from taxi_assets.errors import explain_full_disk
 from taxi_assets.partitions import reject_unknown_days
 from taxi_assets.settings import Settings
@@ -17,12 +18,20 @@ from taxi_assets.tlc.source import MonthFile, fetch_month_file
 from taxi_assets.tlc.zone_polygons import ZonePolygons
 from taxi_assets.tlc.zone_source import load_zone_polygons
 
+VARIABLES = {"template": "TAXI_SOURCE"}
+
 
 class SourceResource(dg.ConfigurableResource["SourceResource"]):
     """Fetches a month's file once, and a restated one again.
 
     It is kept under TAXI_HOME (TAXI_DOWNLOAD_RETENTION_DAYS).
     """
+
+    template: str | None = Field(
+        default=None,
+        description="Where month files come from, in place of TAXI_SOURCE. A run's config is "
+        "stored and shown: no password here.",
+    )
 
     must_confirm: bool = Field(
         default=False,
@@ -44,7 +53,7 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
             SourceError: it is not there, or not what it should be.
             StoreError: the disk under TAXI_HOME is full.
         """
-        settings = Settings.from_env()
+        settings = settings_of(self, VARIABLES)
         evict_unused(settings.home / "downloads", settings.runs.download_retention)
         with explain_full_disk(settings.home):
             return fetch_month_file(

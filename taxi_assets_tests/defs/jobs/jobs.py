@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
+import os
+from functools import cache
 from typing import Any
 
 import dagster as dg
 
-from taxi_assets.definitions import defs
+from taxi_assets.definitions import build_defs
+from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 
 OPS = {"sql_query": "query", "inspect_object": "inspect", "export_parquet": "export"}
 
 
+@cache
+def defs_of(_environment: frozenset[tuple[str, str]]) -> dg.Definitions:
+    """The definitions, whose resources have the values of the environment that they load in."""
+    return build_defs(SERVICES)
+
+
 def run(job: str, **config: Any) -> dg.ExecuteInProcessResult:
-    return defs.resolve_job_def(job).execute_in_process(
-        run_config={"ops": {OPS[job]: {"config": config}}}, raise_on_error=False
+    return (
+        defs_of(frozenset(os.environ.items()))
+        .resolve_job_def(job)
+        .execute_in_process(
+            run_config={"ops": {OPS[job]: {"config": config}}}, raise_on_error=False
+        )
     )
 
 
