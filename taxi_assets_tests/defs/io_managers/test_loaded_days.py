@@ -15,6 +15,7 @@ import pytest
 from taxi_assets.definitions import build_defs
 from taxi_assets.defs.io_managers.loaded_days import DailyFrames, DailyTables, load_as_annotated
 from taxi_assets.errors import PartitionNotStoredError, PartitionRejectedError, TerminalError
+from taxi_assets.partitions import daily_partitions
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.defs.jobs.test_daily import FIVE, trip, write_month
@@ -86,6 +87,67 @@ def test_an_iterator_reads_a_day_when_it_is_its_turn() -> None:
         frames[date(2021, 1, 7)]
 
 
+SEEN: dict[str, list[str]] = {}
+"""What the assets below were given, by name: its type and its rows."""
+
+
+def own_asset(name: str, annotation: Any) -> dg.AssetsDefinition:
+    """An asset that takes the lake's trips as annotated."""
+
+    def body(trips: Any) -> None:
+        days = dict(trips) if isinstance(trips, Iterator | Mapping) else {"": trips}
+        kinds = {type(rows).__name__ for rows in days.values()}
+        kind = "Iterator" if isinstance(trips, Iterator) else type(trips).__name__
+        SEEN[name] = [kind, *kinds, *(str(len(rows)) for rows in days.values())]
+
+    body.__annotations__["trips"] = annotation
+    lake = {"trips": dg.AssetIn(["green", "gcs_trips"])}
+    return dg.asset(name=name, partitions_def=daily_partitions(), ins=lake)(body)
+
+
+def inputs_are_as_annotated(instance: dg.DagsterInstance) -> None:
+    """Assets of one's own over a day and a range; Dagster checks the types, too."""
+    annotations = {
+        "frame": pd.DataFrame,
+        "table": pa.Table,
+        "frames": DailyFrames,
+        "tables": DailyTables,
+        "pairs": Iterator,
+        "texts": dict[str, pa.Table],
+        "dates": Mapping[date, pd.DataFrame],
+        "whatever": Any,
+    }
+    ours = [own_asset(name, annotation) for name, annotation in annotations.items()]
+    defs = dg.Definitions.merge(build_defs(), dg.Definitions(assets=ours))
+    one_day = {"dagster/partition": str(DAYS[0])}
+    ranged = {
+        "dagster/asset_partition_range_start": str(DAYS[0]),
+        "dagster/asset_partition_range_end": str(DAYS[1]),
+    }
+
+    def run(tags: dict[str, str], *names: str) -> dg.ExecuteInProcessResult:
+        job = dg.define_asset_job("own", selection=list(names))
+        merged = dg.Definitions.merge(defs, dg.Definitions(jobs=[job])).resolve_job_def("own")
+        return merged.execute_in_process(tags=tags, instance=instance, raise_on_error=False)
+
+    assert run(one_day, *annotations).success
+    assert SEEN == {
+        "frame": ["DataFrame", "DataFrame", "2"],
+        "table": ["Table", "Table", "2"],
+        "frames": ["DailyFrames", "DataFrame", "2"],
+        "tables": ["DailyTables", "Table", "2"],
+        "pairs": ["Iterator", "DataFrame", "2"],
+        "texts": ["dict", "Table", "2"],
+        "dates": ["dict", "DataFrame", "2"],
+        "whatever": ["DataFrame", "DataFrame", "2"],
+    }
+    several = ("frames", "tables", "pairs", "texts", "dates", "whatever")
+    assert run(ranged, *several).success
+    assert {SEEN[name][0] for name in ("frames", "whatever")} == {"DailyFrames"}
+    assert {tuple(SEEN[name][2:]) for name in several} == {("2", "1")}
+    assert "2 days cannot be loaded as" in stores.failure(run(ranged, "frame"))
+
+
 @pytest.mark.usefixtures("empty_stores")
 def test_every_asset_loads_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = [trip(str(DAYS[0]), 10.5), trip(str(DAYS[0]), 11), trip(str(DAYS[0]), 7, "0")]
@@ -93,6 +155,7 @@ def test_every_asset_loads_in_a_notebook(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("TAXI_SOURCE", source)
     runs = Runs()
     assert runs.run("green", str(DAYS[0]), str(DAYS[1])).success
+    inputs_are_as_annotated(runs.instance)
     with build_defs().get_asset_value_loader(runs.instance) as loader:
 
         def load(name: str, day: str = str(DAYS[0]), **more: Any) -> Any:
