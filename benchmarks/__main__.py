@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import flame, tables
-from benchmarks.bench import CHECKOUT, FIRST_MONTH, ROWS, Bench, LazyPartitions, Measured, facts
+from benchmarks.bench import CHECKOUT, FIRST_MONTH, ROWS, Bench, DaySpan, Measured, facts
 from benchmarks.measure import BenchmarkError
 
 NAMES = ("noop", "floor", "first", "rewrite", "day", "growth", "table")
@@ -30,7 +30,7 @@ TABLE_MONTHS = (1, 12, 33)
 TABLE_ROWS = 4_000
 """A day; 33 months of them are 0.6 GiB."""
 TABLE_REPEATS = 9
-MONTH = LazyPartitions.months(1)
+MONTH = DaySpan.months(1)
 NOTE = (
     "`first load` begins with emptied stores: table dropped in Postgres and deleted in BigQuery, "
     "lake folders removed. Data work: wall less that of `noop`; the floor's is the sum of its "
@@ -103,8 +103,8 @@ def day_runs(bench: Bench, found: Found) -> None:
     bench.empty()
     for offset in range(SINGLE_DAYS):
         day = FIRST_MONTH + timedelta(days=offset)
-        found.add("one day", bench.job(LazyPartitions(day, day), "day"))
-        bench.verify(LazyPartitions(FIRST_MONTH, day))
+        found.add("one day", bench.job(DaySpan(day, day), "day"))
+        bench.verify(DaySpan(FIRST_MONTH, day))
 
 
 def growth_runs(bench: Bench, months: list[int], repeats: int, found: Found) -> None:
@@ -114,14 +114,14 @@ def growth_runs(bench: Bench, months: list[int], repeats: int, found: Found) -> 
     for _ in range(repeats):
         for count in months:
             bench.empty()
-            days = LazyPartitions.months(count)
+            days = DaySpan.months(count)
             measured = bench.job(days, f"growth-{count}")
             bench.verify(days)
             found.add_growth(count, measured)
         if max(months) > 1:
             name = f"rewrite of one month of {max(months)}"
             found.add(name, bench.job(MONTH, "rewrite-among"))
-            bench.verify(LazyPartitions.months(max(months)))
+            bench.verify(DaySpan.months(max(months)))
 
 
 def other_runs(bench: Bench, only: set[str], months: list[int], repeats: int, found: Found) -> None:

@@ -23,7 +23,7 @@ from benchmarks.bench import (
     PACKAGES,
     SERVICE,
     Bench,
-    LazyPartitions,
+    DaySpan,
     facts,
     month_start,
 )
@@ -67,7 +67,7 @@ def together(bench: Bench, count: int) -> Together:
     """Load so many months at once into emptied stores."""
     bench.empty()
     bench.settle()
-    months = [LazyPartitions(month_start(index), _last_day(index)) for index in range(count)]
+    months = [DaySpan(month_start(index), _last_day(index)) for index in range(count)]
     before, began = cpu_of(bench.servers), time.time()
     with ThreadPoolExecutor(count) as threads:
         samples = list(threads.map(lambda days: _execute(bench, days), months))
@@ -77,10 +77,10 @@ def together(bench: Bench, count: int) -> Together:
         for run_id in steps.last_runs(bench.dagster_home, count)
     ]
     seconds = {store: [_step(stages, store) for stages in runs] for store in STORES}
-    return Together(bench.verify(LazyPartitions.months(count)), wall, servers, samples, seconds)
+    return Together(bench.verify(DaySpan.months(count)), wall, servers, samples, seconds)
 
 
-def _execute(bench: Bench, days: LazyPartitions) -> Sample:
+def _execute(bench: Bench, days: DaySpan) -> Sample:
     log = bench.logs / f"at-once-{days.first}.log"
     return run(bench.job_command(days), bench.env, log)
 

@@ -33,14 +33,14 @@ OUTSIDE_HOME = Path("/var/lib/taxi_assets")
 
 
 @dataclass(frozen=True)
-class LazyPartitions:
+class DaySpan:
     """The days of a run, both ends in it."""
 
     first: date
     last: date
 
     @classmethod
-    def months(cls, count: int) -> LazyPartitions:
+    def months(cls, count: int) -> DaySpan:
         """Whole months from the first one on."""
         return cls(FIRST_MONTH, month_start(count) - timedelta(days=1))
 
@@ -144,7 +144,7 @@ class Bench:
         sample = run([sys.executable, *command], self._env("floor"), log, self.servers)
         return Measured(sample, json.loads(log.read_text().splitlines()[-1]))
 
-    def job(self, days: LazyPartitions, name: str) -> Measured:
+    def job(self, days: DaySpan, name: str) -> Measured:
         """The service's job over the days."""
         job = ("-m", PACKAGES, "-j", f"{SERVICE}_daily", "--tags", days.tags)
         return self._execute(job, name)
@@ -158,12 +158,12 @@ class Bench:
         """A job with one empty asset among the same definitions."""
         return self._execute(("-m", "benchmarks.noop", "-j", "nothing_job"), "noop")
 
-    def job_command(self, days: LazyPartitions) -> list[str]:
+    def job_command(self, days: DaySpan) -> list[str]:
         """The command of `job`, for a profiler."""
         job = ["-m", PACKAGES, "-j", f"{SERVICE}_daily", "--tags", days.tags]
         return [str(self.dagster), "job", "execute", *job]
 
-    def verify(self, days: LazyPartitions, stores: str = "ny_taxi") -> int:
+    def verify(self, days: DaySpan, stores: str = "ny_taxi") -> int:
         """Rows that all stores hold.
 
         Raises:

@@ -17,14 +17,14 @@ from benchmarks import tables
 from benchmarks.measure import run
 
 if TYPE_CHECKING:
-    from benchmarks.bench import Bench, LazyPartitions
+    from benchmarks.bench import Bench, DaySpan
 
 RATE = 200
 """Samples a second."""
 MOST = 30
 
 
-def profile(bench: Bench, what: str, days: LazyPartitions) -> str:
+def profile(bench: Bench, what: str, days: DaySpan) -> str:
     """Profile one run; returns what to print."""
     command = bench.job_command(days)
     if what == "noop":

@@ -76,10 +76,10 @@ def file_rows(lake: Lake, service: Service, month: Month) -> MonthCounts | None:
         PartitionRejectedError: an object of the month's outside or unreadable rows is damaged.
     """
     for kind in (LINES, ROWS):
-        outside = _build_facts(
+        outside = _read_facts(
             lake, build_outside_key(service, month, kind), OUTSIDE_ASSET, service, month
         )
-        unreadable = _build_facts(
+        unreadable = _read_facts(
             lake, build_unreadable_key(service, month, kind), UNREADABLE_ASSET, service, month
         )
         if "month_file_rows" in outside and unreadable:
@@ -122,7 +122,7 @@ class RawTripsIOManager(PartitionIOManager[Iterable[RawDays], RawPartition]):
                 if stored is not None:
                     content, facts = open_raw(stored, kind)
                     label.check(facts)
-                    return RawPartition(day, content, _count_rows(facts), SourceFile.of(facts))
+                    return RawPartition(day, content, _check_row_count(facts), SourceFile.of(facts))
         return None
 
     def place(self, service: Service) -> str:
@@ -130,16 +130,14 @@ class RawTripsIOManager(PartitionIOManager[Iterable[RawDays], RawPartition]):
         return self.lake.lake.path(f"_raw/{service.name}")
 
 
-def _count_rows(facts: Mapping[str, Any]) -> int:
+def _check_row_count(facts: Mapping[str, Any]) -> int:
     rows = facts.get("rows")
     if not isinstance(rows, int):
         raise DamagedError(f"is no raw object: its facts say rows = {rows!r}")
     return rows
 
 
-def _build_facts(
-    lake: Lake, key: str, asset: str, service: Service, month: Month
-) -> dict[str, Any]:
+def _read_facts(lake: Lake, key: str, asset: str, service: Service, month: Month) -> dict[str, Any]:
     """Return what a month's object says of itself; empty if there is none."""
     with rejecting_damage(lake, key, Label(service.name, RAW, str(month))):
         stored = lake.get(key)
@@ -147,7 +145,7 @@ def _build_facts(
             return {}
         facts = open_sealed_zstd(stored)[0] if key.endswith(LINES) else open_parquet(stored)[1]
         Label(service.name, asset, str(month)).check(facts)
-        _count_rows(facts)
+        _check_row_count(facts)
         return facts
 
 
@@ -165,10 +163,10 @@ class MonthObjects:
         began = time.perf_counter()
         file = self.split.month.file
         content = self._content(day, day.day, RAW)
-        change = find_restatement(self.lake, file, day, content, self._find_extension)
+        change = find_restatement(self.lake, file, day, content, self._ending)
         if change is not None:
             self.changes[day] = change
-            content = change.carried_by(content, self._find_extension)
+            content = change.carried_by(content, self._ending)
         key, size = self._put(build_raw_key, day, content)
         seconds = round(self.split.seconds + time.perf_counter() - began, 3)
         metadata = {"stored_bytes": size, "seconds": seconds, **object_metadata(self.lake, key)}
@@ -187,8 +185,8 @@ class MonthObjects:
         self._put(build_unreadable_key, which, unreadable)
         for kind in (LINES, ROWS):
             key = f"{build_unreadable_key(month.file.service, month.file.month, kind)}.reasons.csv"
-            if month.unreadable and kind == self._find_extension:
-                self.lake.put(key, _count_reasons(month))
+            if month.unreadable and kind == self._ending:
+                self.lake.put(key, _list_reasons(month))
             else:
                 self.lake.delete(key)
 
@@ -203,19 +201,17 @@ class MonthObjects:
     def _put(self, key_of: KeyOf, partition: date | Month, content: bytes) -> tuple[str, int]:
         """Replace an object; that of the month published the other way goes."""
         service = self.split.month.file.service
-        key = key_of(service, partition, self._find_extension)
+        key = key_of(service, partition, self._ending)
         size = self.lake.put(key, content)
-        self.lake.delete(
-            key_of(service, partition, LINES if self._find_extension == ROWS else ROWS)
-        )
+        self.lake.delete(key_of(service, partition, LINES if self._ending == ROWS else ROWS))
         return key, size
 
     @property
-    def _find_extension(self) -> str:
+    def _ending(self) -> str:
         return ROWS if self.split.month.is_parquet else LINES
 
 
-def _count_reasons(month: RawMonth) -> bytes:
+def _list_reasons(month: RawMonth) -> bytes:
     """Why each unreadable row is one, as CSV."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
