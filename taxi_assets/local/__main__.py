@@ -1,4 +1,4 @@
-"""`python -m taxi_assets.local up | down | status | env`: the embedded stack from a shell."""
+"""`python -m taxi_assets.local up | down | status | env | psql | duckdb`: the embedded stack."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from taxi_assets.errors import TerminalError
+from taxi_assets.local.client_commands import postgres_variables, run_duckdb, run_psql
 from taxi_assets.local.postgres_folder import find_chosen_folder
 from taxi_assets.local.process import wait_until
 from taxi_assets.local.stack import ensure_stack_running
@@ -29,6 +30,10 @@ from taxi_assets.settings.environment import read_env_file
 from taxi_assets.settings.private_folders import restrict_umask
 
 STOP_SECONDS = 60
+CLIENTS = {
+    "psql": "open psql on the tables, as a login that can only read",
+    "duckdb": "query the lake: SQL as an argument, typed or piped in",
+}
 
 
 def start_stack(home: StateDirectory) -> None:
@@ -120,6 +125,7 @@ def print_environment(home: StateDirectory, settings: Settings) -> dict[str, str
         )
     stack = home.stack(record)
     return {
+        **postgres_variables(stack, settings.postgres.schema_name),
         "POSTGRES_HOST": stack.postgres_host,
         "POSTGRES_PORT": str(stack.postgres_port),
         "POSTGRES_DBNAME": stack.postgres_dbname,
@@ -153,8 +159,13 @@ def main(arguments: list[str] | None = None) -> int:
     commands.add_parser("down", help="stop the servers")
     shown = commands.add_parser("status", help="tell state, address and folder of each server")
     shown.add_argument("--json", action="store_true", help="as one JSON object")
-    commands.add_parser("env", help="print KEY=value lines for a shell, with password and token")
-    asked = parser.parse_args(arguments)
+    commands.add_parser("env", help="print export lines for a shell, with password and token")
+    for name, what in CLIENTS.items():
+        commands.add_parser(name, help=what)
+    words = sys.argv[1:] if arguments is None else arguments
+    is_client = bool(words) and words[0] in CLIENTS
+    # Everything after the name is the client's own.
+    asked = parser.parse_args(words[:1] if is_client else words)
     restrict_umask()
     try:
         settings = Settings.from_env()
@@ -163,6 +174,8 @@ def main(arguments: list[str] | None = None) -> int:
                 f"TAXI_PROFILE={settings.profile}: the local stack is for profile local, unset it"
             )
         home = StateDirectory(settings.home)
+        if is_client:
+            return _run_client(asked.command, settings, words[1:])
         for line in _read_answer(asked, home, settings):
             print(line)  # noqa: T201
         for line in _list_remarks(asked.command, home):
@@ -171,6 +184,13 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)  # noqa: T201
         return 1
     return 0
+
+
+def _run_client(name: str, settings: Settings, arguments: list[str]) -> int:
+    if name == "duckdb":
+        return run_duckdb(settings, arguments)
+    # This process's lease keeps the server up while psql runs.
+    return run_psql(ensure_stack_running(settings.home), settings.postgres.schema_name, arguments)
 
 
 def _list_remarks(command: str, home: StateDirectory) -> list[str]:
@@ -195,7 +215,7 @@ def _list_remarks(command: str, home: StateDirectory) -> list[str]:
 def _read_answer(asked: argparse.Namespace, home: StateDirectory, settings: Settings) -> list[str]:
     if asked.command == "env":
         return [
-            f"{name}={shlex.quote(value)}"
+            f"export {name}={shlex.quote(value)}"
             for name, value in print_environment(home, settings).items()
         ]
     if asked.command == "status":

@@ -2,11 +2,16 @@
 
 import json
 import os
+import re
 import shlex
 import subprocess
+import sys
 import time
 from pathlib import Path
 
+import duckdb
+
+from taxi_assets.local.client_commands import find_psql
 from taxi_assets.local.state_directory import StateDirectory
 from taxi_assets_tests.local.conftest import GRACE, python, servers_of
 
@@ -31,9 +36,10 @@ def test_up_stays_until_down(home: Path) -> None:
     assert status["postgres"]["folder"] == str(home / "postgres" / "data")
 
     values = dict(
-        shlex.split(line)[0].split("=", 1) for line in taxi(home, "env").stdout.splitlines()
+        shlex.split(line)[1].split("=", 1) for line in taxi(home, "env").stdout.splitlines()
     )
     assert list(values) == [
+        *("PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGOPTIONS"),
         *("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DBNAME", "POSTGRES_USER"),
         *("POSTGRES_PASSWORD", "POSTGRES_READER_USER", "POSTGRES_READER_PASSWORD"),
         *("TAXI_LAKE", "BIGQUERY_ENDPOINT", "BIGQUERY_TOKEN", "GCP_PROJECT"),
@@ -68,3 +74,55 @@ def test_other_profile(home: Path) -> None:
     assert "the local stack is for profile local" in refused.stderr
     assert refused.stderr.count("\n") == 1
     assert not home.exists()
+
+
+def shell(home: Path, script: str) -> str:
+    """What a person sees who pastes some lines, without an activated environment."""
+    variables = {"PYTHON": sys.executable, "TAXI_HOME": str(home), "PSQL": find_psql()}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | variables,
+    )
+    return done.stdout + done.stderr
+
+
+def test_clients_reach_the_data_by_one_command(home: Path) -> None:
+    assert taxi(home, "up").returncode == 0
+    days = home / "lake" / "taxi" / "green"
+    # The second day's object is of before the column was added.
+    for day, query in (
+        ("05", "1.5 AS total_amount, 2 AS night_fee"),
+        ("06", "2.5 AS total_amount"),
+    ):
+        folder = days / f"tpep_pickup_date=2021-01-{day}"
+        folder.mkdir(parents=True)
+        duckdb.sql(f"COPY (SELECT {query}) TO '{folder}/trips.parquet'")
+
+    said = taxi(
+        home, "duckdb", "SELECT sum(total_amount) AS dollars, sum(night_fee) FROM green_tripdata"
+    )
+    assert (said.returncode, said.stderr) == (0, "")
+    assert re.search(r"4\.0 .* 2 ", said.stdout), said.stdout
+    piped = shell(home, "echo 'SHOW TABLES' | $PYTHON -m taxi_assets.local duckdb")
+    assert "green_tripdata" in piped
+    wrong = taxi(home, "duckdb", "SELECT fee FROM green_tripdata")
+    assert wrong.returncode == 1
+    assert 'Referenced column "fee" not found' in wrong.stderr
+
+    # psql reads and cannot write; the variables of `env` are the owner's.
+    assert taxi(home, "psql", "-Atc", "SHOW search_path").stdout == "ny_taxi,public\n"
+    refused = taxi(home, "psql", "-c", "CREATE TABLE public.mine ()")
+    assert refused.returncode == 1
+    assert "read-only transaction" in refused.stderr
+    owner = 'eval "$($PYTHON -m taxi_assets.local env)"; "$PSQL" -c "CREATE SCHEMA mine"'
+    assert shell(home, owner) == "CREATE SCHEMA\n"
+    assert taxi(home, "down").returncode == 0
+
+
+def test_an_empty_lake_is_one_line(home: Path) -> None:
+    said = taxi(home, "duckdb", "SHOW TABLES")
+    assert said.returncode == 1
+    assert said.stderr == f"no day is in {home}/lake/taxi yet: run taxi-assets quickstart first\n"
