@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from taxi_assets.report import words
 from taxi_assets.report.bars import layout_revenue_bars
@@ -13,6 +13,9 @@ from taxi_assets.report.colours import DARK, LIGHT, pick_colour_step
 from taxi_assets.report.figures import WEEKDAYS, MonthFigures
 from taxi_assets.report.quality import list_quality_parts, write_verdict
 from taxi_assets.report.zones import find_zone
+
+if TYPE_CHECKING:
+    import jinja2
 
 TOP_ZONES = 10
 
@@ -48,16 +51,20 @@ class ZoneRow:
 
 def render_month_page(figures: MonthFigures) -> bytes:
     """The page, UTF-8."""
+    return open_templates().get_template("page.html").render(_build_view(figures)).encode()
+
+
+def open_templates() -> jinja2.Environment:
+    """Return the templates of this folder; a name that a page lacks is an error."""
     import jinja2  # noqa: PLC0415 - heavy at import
 
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html").render(_build_view(figures)).encode()
 
 
 def _build_view(figures: MonthFigures) -> dict[str, Any]:

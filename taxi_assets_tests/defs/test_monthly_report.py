@@ -196,7 +196,7 @@ def test_page_and_picture_need_nothing_else_and_the_materialization_shows_them(
     text, picture = found["2021-03.html"].decode(), found["2021-03.png"]
 
     tags = Tags(text)
-    assert tags.open == tags.references == []
+    assert (tags.open, tags.references) == ([], ["../index.html"])
     assert not tags.names & {"script", "link", "img", "iframe", "object", "embed"}
     assert "http" not in text
     assert "@import" not in text
@@ -211,6 +211,15 @@ def test_page_and_picture_need_nothing_else_and_the_materialization_shows_them(
     assert said["page"] == said["dagster/uri"] == str(stores.lake() / "_reports/green/2021-03.html")
     assert said["synthetic sample"]
     assert "Synthetic sample" in text
+    assert list(said)[:2] == ["summary", "report"]
+
+    index = stores.lake() / "_reports/index.html"
+    assert said["all_months"] == str(index)
+    linked = Tags(index.read_text())
+    assert linked.open == []
+    day = "http://127.0.0.1:3000/assets/green/cleaned_trips?view=partitions&partition=2021-03-0"
+    assert {f"{day}1", f"{day}2", "green/2021-03.html"} <= set(linked.references)
+    assert f"{day}3" not in linked.references
 
 
 def test_a_partial_month_says_so_and_draws_no_zero_for_what_is_missing(

@@ -1,4 +1,4 @@
-"""Monthly reports in the lake: a page and a picture a month, each put whole."""
+"""Monthly reports in the lake: a page and a picture a month, one page of all, each put whole."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ import dagster as dg
 from taxi_assets.date_ranges import Month
 from taxi_assets.defs.io_managers.base import name_asset_in_errors
 from taxi_assets.defs.io_managers.partition_data import Label, rejecting_damage
-from taxi_assets.defs.resources.lake import Lake, LakeResource, build_report_key
+from taxi_assets.defs.report_index import collect_calendars
+from taxi_assets.defs.resources.lake import REPORT_INDEX, Lake, LakeResource, build_report_key
 from taxi_assets.errors import StoreError
 from taxi_assets.report import words
 from taxi_assets.report.figures import MonthFigures
+from taxi_assets.report.index_page import index_page
 from taxi_assets.report.page import rank_pickup_zones
 from taxi_assets.report.picture import narrow_text
+from taxi_assets.settings.alerts import AlertSettings
 from taxi_assets.tlc.schema import Service
 
 PAGE, PICTURE = "html", "png"
@@ -56,6 +59,12 @@ class MonthlyReportIOManager(dg.IOManager):
                 lake.put(
                     build_report_key(figures.service, figures.month, kind), content, content_type
                 )
+            written = figures.service, figures.month
+            calendars = collect_calendars(
+                context.step_context.instance, self.services.values(), written
+            )
+            index = index_page(calendars, AlertSettings.from_env().ui_url)
+            lake.put(REPORT_INDEX, index, "text/html; charset=utf-8")
             context.add_output_metadata(_build_metadata(lake, obj))
 
     def load_input(self, context: dg.InputContext) -> str:
@@ -83,6 +92,7 @@ def _build_metadata(lake: Lake, report: Report) -> dict[str, Any]:
             f"![{words.write_title(figures)}](data:image/png;base64,{image})"
         ),
         "page": _build_link(lake, key),
+        "all_months": _build_link(lake, REPORT_INDEX),
         "picture": _build_link(lake, build_report_key(figures.service, figures.month, PICTURE)),
         "dagster/uri": lake.path(key),
         "trips": figures.trips,

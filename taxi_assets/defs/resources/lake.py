@@ -69,6 +69,10 @@ def build_trips_key(service: Service, day: date, layout: Layout) -> str:
     return f"{service.name}/{service.day_column}={day}/trips.parquet"
 
 
+REPORT_INDEX = "_reports/index.html"
+"""Key of the page of all reports."""
+
+
 def build_report_key(service: Service, month: Month, kind: str) -> str:
     """Key of a month's report: `html` is the page, `png` the picture."""
     return f"_reports/{service.name}/{month}.{kind}"
