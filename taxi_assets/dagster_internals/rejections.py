@@ -31,6 +31,15 @@ UPSTREAM = {
 """Where each asset's rows come from. A run's own graph has only the assets of the run."""
 
 
+class RecordedRejectionError(PartitionRejectedError):
+    """A day that an asset rejected, as the event log has it."""
+
+    def __init__(self, asset: dg.AssetKey, run_id: str, reason: str) -> None:
+        super().__init__(f"{asset.to_user_string()} rejected it in run {run_id[:8]}: {reason}")
+        self.asset = asset
+        self.reason = reason
+
+
 def list_upstream_chain(key: dg.AssetKey) -> list[dg.AssetKey]:
     """Return the assets that a service's asset has its rows from, the first one first, and it."""
     names = [key.path[-1]]
@@ -55,14 +64,19 @@ def log_rejection(
     day: date,
     error: PartitionRejectedError,
 ) -> None:
-    """Log that an asset rejects a day, and why.
+    """Log that an asset rejects a day, and why: an error line where the fault was found.
 
     A day that was never stored upstream has done nothing wrong: it is not recorded.
     """
     if isinstance(error, PartitionNotStoredError):
         return
     reason = redact_text(format_one_line(error))
-    context.log.error(f"{key.to_user_string()}: {day} is rejected: {reason}")
+    name = key.to_user_string()
+    if isinstance(error, RecordedRejectionError):
+        upstream = error.asset.to_user_string()
+        context.log.warning(f"{name}: {day} is left out, {upstream} rejected it")
+    else:
+        context.log.error(f"{name}: {day} is rejected: {reason}")
     context.log_event(
         dg.AssetObservation(
             key, description=f"Rejected: {reason}", partition=str(day), metadata={REJECTED: reason}
@@ -86,10 +100,7 @@ def find_rejections_by_asset(
 ) -> dict[date, PartitionRejectedError]:
     """Return the days that an asset itself rejected last."""
     return {
-        day: PartitionRejectedError(
-            f"{asset.to_user_string()} rejected it in run {rejection.run_id[:8]}: "
-            f"{rejection.reason}"
-        )
+        day: RecordedRejectionError(asset, rejection.run_id, rejection.reason)
         for day, rejection in _find_last_rejections(instance, asset, days).items()
         if not _find_materialized_since(instance, asset, day, rejection.storage_id)
     }

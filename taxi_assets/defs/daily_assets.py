@@ -7,7 +7,7 @@ at a time; the lines after that see what became of each day.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -38,6 +38,7 @@ from taxi_assets.defs.metadata.day_metadata import (
     build_overview_metadata,
     build_raw_metadata,
 )
+from taxi_assets.defs.month_rows import name_month_rows
 from taxi_assets.defs.month_split import SplitMonth, split_month
 from taxi_assets.defs.outcomes import DailyOutput, drain_partitions, fail_for_rejected_days
 from taxi_assets.defs.resources.cleaning import CleaningResource, cleaning_version
@@ -46,6 +47,7 @@ from taxi_assets.defs.resources.month_lock import MonthLocks
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.defs.resources.source import SourceResource
 from taxi_assets.defs.run_restart import request_run_restart
+from taxi_assets.defs.run_summary import tag_run
 from taxi_assets.defs.same_weekdays import SameWeekdays
 from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.partitions import daily_partitions, monthly_partitions
@@ -180,6 +182,7 @@ def define_raw_trips(stage: Stage) -> dg.AssetsDefinition:
             if stage.key("postgres_trips") in context.job_def.asset_layer.executable_asset_keys:
                 with postgres.connect():
                     context.log.debug(f"Postgres at {postgres.address()} answers")
+            tag_run(context.instance, context.run)
             month_locks.acquire(service, days, context.log.info)
             files = [
                 (source.month_file(service, month, context.log.info), month_days)
@@ -192,8 +195,11 @@ def define_raw_trips(stage: Stage) -> dg.AssetsDefinition:
                 limits = source.max_invalid_ratio(), source.max_day_bytes()
                 for file, month_days in files:
                     split = split_month(RawMonth(file, month_days, *limits), context.log.info)
-                    results = checks.check_raw_day(split.month)
-                    yield split, LazyPartitions(month_days, partial(record_raw_day, split, results))
+                    of_first = {month_days[0]: checks.check_raw_day(split.month)}
+                    yield (
+                        split,
+                        LazyPartitions(month_days, partial(record_raw_day, split, of_first)),
+                    )
 
             output = DailyOutput(split_months())
             yield dg.Output(output)
@@ -230,6 +236,8 @@ def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
         def clean_day(day: date, raw: RawPartition) -> CleanedPartition:
             began = time.perf_counter()
             cleaned = clean_partition(raw.content, service, rules, row_limit, zones)
+            if checks.has_too_many_invalid(cleaned, max_unreadable):
+                cleaned = name_month_rows(cleaned, service, raw, source, context.log)
             results = checks.check_cleaned_day(day, cleaned, raw.rows, service, max_unreadable)
             checks.reject_failed(results)
             table = convert_to_table(cleaned.frame, service)
@@ -321,10 +329,13 @@ def store_trips(
         fail_for_rejected_days(context, output)
 
 
-def record_raw_day(split: SplitMonth, results: Sequence[CheckResult], day: date) -> PartitionRecord:
-    """Describe a day of a split month; the checks of the file are those of each of its days."""
+def record_raw_day(
+    split: SplitMonth, results: Mapping[date, Sequence[CheckResult]], day: date
+) -> PartitionRecord:
+    """Describe a day of a split month; the checks of the file are on the first of its days."""
     data_version = split.get_spool(day).data_version()
-    return PartitionRecord(build_raw_metadata(split, day), data_version, checks=results)
+    metadata = build_raw_metadata(split, day)
+    return PartitionRecord(metadata, data_version, checks=results.get(day, ()))
 
 
 def observe_trip_file(context: dg.AssetExecutionContext, key: dg.AssetKey, file: MonthFile) -> None:

@@ -18,7 +18,8 @@ from taxi_assets.dagster_internals.partition_records import (
     is_last,
     list_partition_days,
 )
-from taxi_assets.dagster_internals.rejections import log_rejection
+from taxi_assets.dagster_internals.rejections import RecordedRejectionError, log_rejection
+from taxi_assets.defs.run_summary import summarize_run
 from taxi_assets.errors import PartitionRejectedError
 from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.redaction import redact_cause, redact_text
@@ -32,7 +33,7 @@ class FailedChecksError(PartitionRejectedError):
     """A day whose rows fail an ERROR check."""
 
     def __init__(self, checks: Sequence[CheckResult], failed: Sequence[CheckResult]) -> None:
-        super().__init__("; ".join(f"{one.check} failed {dict(one.metadata)}" for one in failed))
+        super().__init__("; ".join(f"{one.check} failed: {one.description}" for one in failed))
         self.checks = checks
 
 
@@ -91,7 +92,10 @@ def fail_for_rejected_days(context: dg.AssetExecutionContext, output: DailyOutpu
 
     Good days go on to the stores first: a step in the middle fails only when nothing is left.
     """
-    if output.rejected and (not output.records or is_last(context)):
+    is_end = not output.records or is_last(context)
+    if is_end:
+        summarize_run(context, context.asset_key.path[0], sorted(output.rejected))
+    if output.rejected and is_end:
         raise build_rejected_days_error(
             context.asset_key, list_partition_days(context), output.rejected
         )
@@ -100,12 +104,19 @@ def fail_for_rejected_days(context: dg.AssetExecutionContext, output: DailyOutpu
 def build_rejected_days_error(
     key: dg.AssetKey, days: Sequence[date], refused: Mapping[date, PartitionRejectedError]
 ) -> dg.Failure:
-    """Return the error that names the days of a run that are not stored, each with its cause."""
+    """Return the error that names the days of a run that are not stored, each with its cause.
+
+    It begins with the asset that rejected the first of them, which may be an earlier one.
+    """
     missing = [day for day in days if day in refused]
     good = len(days) - len(missing)
-    reasons = redact_text("; ".join(f"{day}: {refused[day]}" for day in missing[:5]))
+    first = refused[missing[0]] if missing else None
+    blamed = first.asset if isinstance(first, RecordedRejectionError) else key
+    reasons = redact_text(
+        "; ".join(f"{day}: {_cause(refused[day], blamed)}" for day in missing[:5])
+    )
     failure = dg.Failure(
-        f"{key.to_user_string()}: {len(missing)} of {len(days)} days not stored"
+        f"{blamed.to_user_string()}: {len(missing)} of {len(days)} days not stored"
         f"{f'; the other {good} are stored' if good else ''}. {reasons}. Fix the cause, then "
         f"materialize {'that day' if len(missing) == 1 else 'those days'} alone, "
         "from raw_trips on",
@@ -115,3 +126,10 @@ def build_rejected_days_error(
     cause = next((refused[day].__cause__ for day in missing), None)
     failure.__cause__ = redact_cause(cause) if cause else None
     return failure
+
+
+def _cause(error: PartitionRejectedError, blamed: dg.AssetKey) -> str:
+    """What a day is rejected for; the asset's name is there where it is another one's fault."""
+    if isinstance(error, RecordedRejectionError) and error.asset == blamed:
+        return error.reason
+    return str(error)

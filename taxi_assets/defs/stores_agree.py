@@ -18,6 +18,7 @@ from taxi_assets.defs import checks
 from taxi_assets.defs.daily_assets import Stage
 from taxi_assets.defs.io_managers.base import StoreIOManager, Totals, name_asset_in_errors
 from taxi_assets.defs.outcomes import build_rejected_days_error
+from taxi_assets.defs.run_summary import summarize_run
 from taxi_assets.errors import PartitionNotStoredError
 from taxi_assets.partitions import daily_partitions
 from taxi_assets.tlc.schema import Service
@@ -74,6 +75,7 @@ def build_stores_agree_check(service: Service) -> dg.AssetChecksDefinition:
                 for day in days
                 if day not in compared and day not in refused
             }
+            summarize_run(context, service.name, sorted(refused))
             if refused:
                 raise build_rejected_days_error(stores[-1], days, refused)
 
@@ -114,11 +116,15 @@ def _compare_totals(totals: Mapping[str, tuple[int, float]], service: Service) -
     for store, (rows, total) in totals.items():
         metadata[f"{store}_rows"] = rows
         if service.total:
-            metadata[f"{store}_{service.total}"] = total
-    return CheckResult(
-        checks.AGREE,
-        all(checks.compare_amounts(first, other) for other in totals.values()),
-        metadata,
+            metadata[f"{store}_{service.total}"] = round(total, 2)
+    agree = all(checks.compare_amounts(first, other) for other in totals.values())
+    return CheckResult(checks.AGREE, agree, metadata, description=_describe(service, totals))
+
+
+def _describe(service: Service, totals: Mapping[str, tuple[int, float]]) -> str:
+    return "; ".join(
+        f"{store}: {rows:,} rows{f', ${total:,.2f}' if service.total else ''}"
+        for store, (rows, total) in totals.items()
     )
 
 

@@ -356,7 +356,8 @@ def test_a_value_that_postgres_cannot_store_rejects_its_day_there(
     result = month.run(RANGE)
     assert not result.success
     message = stores.failure(result)
-    assert f"1 of 3 days not stored; the other 2 are stored. {BAD}: green/postgres_trips" in message
+    assert f"1 of 3 days not stored; the other 2 are stored. {BAD}: " in message
+    assert "green/postgres_trips: 1 of 3" in message
     assert "invalid byte sequence" in message
     landed = stores.store_totals(GREEN)
     assert landed["postgres"] == totals(20, 10, 20)["postgres"]

@@ -172,9 +172,11 @@ def name_asset_in_errors(key: dg.AssetKey, days: Sequence[date]) -> Iterator[Non
             if isinstance(error, TerminalError)
             else f"{type(error).__name__}: {format_one_line(error)}{find_remedy(error)}"
         )
+        # An error that names its remedy is its one line; one of a library comes with its stack.
+        cause = None if isinstance(error, TerminalError) else redact_cause(error)
         raise dg.Failure(
             f"{key.to_user_string()} {span}: {redact_text(text)}", allow_retries=is_transient(error)
-        ) from redact_cause(error)
+        ) from cause
 
 
 def find_last_written(slices: Iterable[StoredTrips]) -> str:

@@ -1,0 +1,88 @@
+"""Where rows of a day stand in their month file, for messages that a person acts on.
+
+What belongs here: finding rows again. Only a rejected day's messages need it, so the file is read
+once more then, instead of a number being kept for each of a month's rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from taxi_assets.tlc.csv_blocks import Block, open_csv_month
+from taxi_assets.tlc.parquet_batches import open_parquet_month
+from taxi_assets.tlc.source import MonthFile
+
+
+def find_month_rows(
+    file: MonthFile, day: date, content: pa.Buffer | pa.Table, rows: Sequence[int]
+) -> dict[int, int]:
+    """Return the numbers that rows of a day have in its month file, as far as they are found.
+
+    Args:
+        file: the month file that the day was split from.
+        day: the day.
+        content: its rows as published: CSV lines under their header, or a table.
+        rows: lines of the content, whose header is line 1; of a table rows, from 1.
+    """
+    if isinstance(content, pa.Table):
+        return _find_table_rows(file, day, rows)
+    return _find_lines(file, content.to_pybytes().split(b"\n"), rows)
+
+
+@dataclass
+class _Line:
+    """A line that is searched for, and how many equal ones come before it."""
+
+    text: bytes
+    before: int
+
+    def find_in(self, block: Block) -> int | None:
+        """Return the line's number, if the block holds it."""
+        data, size = block.data, len(self.text)
+        at = data.find(self.text)
+        while at >= 0:
+            starts = at == 0 or data[at - 1] == ord("\n")
+            ends = at + size == len(data) or data[at + size] == ord("\n")
+            if starts and ends:
+                if not self.before:
+                    return block.first_line + data.count(b"\n", 0, at)
+                self.before -= 1
+            at = data.find(self.text, at + 1)
+        return None
+
+
+def _find_lines(file: MonthFile, lines: Sequence[bytes], rows: Sequence[int]) -> dict[int, int]:
+    """A day's lines have the order that they have in the file."""
+    wanted = {row: _Line(lines[row - 1], lines[1 : row - 1].count(lines[row - 1])) for row in rows}
+    found: dict[int, int] = {}
+    with closing(open_csv_month(file).blocks) as blocks:
+        for block in blocks:
+            for row in [row for row in wanted if row not in found]:
+                number = wanted[row].find_in(block)
+                if number is not None:
+                    found[row] = number
+            if len(found) == len(wanted):
+                break
+    return found
+
+
+def _find_table_rows(file: MonthFile, day: date, rows: Sequence[int]) -> dict[int, int]:
+    """The nth row of the day is the nth row of the file with such a pickup."""
+    numbers: list[int] = []
+    with closing(open_parquet_month(file, set(), file.size).batches) as batches:
+        for batch in batches:
+            if not pa.types.is_timestamp(batch.pickups.type):
+                return {}
+            days = batch.pickups.cast(pa.date32(), safe=False)
+            same = pc.equal(days, day).fill_null(False)
+            numbers += (batch.first_row + np.flatnonzero(same)).tolist()
+            if len(numbers) >= max(rows):
+                break
+    return {row: numbers[row - 1] for row in rows if row <= len(numbers)}
