@@ -169,6 +169,58 @@ def status(*, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def query(
+    sql: Annotated[str, typer.Argument(help="One SELECT.", metavar="SQL")],
+    *,
+    store: Annotated[str, typer.Option(help="postgres or bigquery.")] = "postgres",
+    rows: Annotated[int, typer.Option(min=1, max=1000, help="Rows to show.")] = 20,
+) -> int:
+    """Run one SELECT, read-only, and show its first rows (job sql_query)."""
+    from taxi_assets.cli.small_jobs import run_small_job
+
+    with _instance() as instance:
+        config = {"query": sql, "store": store, "rows": rows}
+        return run_small_job(instance, "sql_query", "query", config)
+
+
+@app.command()
+def inspect(
+    key: Annotated[str, typer.Argument(help="A key of the lake or a gs:// URI.", metavar="OBJECT")],
+    *,
+    rows: Annotated[int, typer.Option(min=1, max=1000, help="Rows to show.")] = 20,
+) -> int:
+    """Show columns, row count and first rows of an object (job inspect_object)."""
+    from taxi_assets.cli.small_jobs import run_small_job
+
+    with _instance() as instance:
+        return run_small_job(instance, "inspect_object", "inspect", {"object": key, "rows": rows})
+
+
+@app.command()
+def export(
+    service: ServiceName,
+    span: Span,
+    *,
+    key: Annotated[
+        str | None, typer.Option("--object", help="Key in the lake; what is there is replaced.")
+    ] = None,
+    skip_missing_days: Annotated[
+        bool, typer.Option("--skip-missing-days", help="Leave out days that are not loaded.")
+    ] = False,
+) -> int:
+    """Write a month or a range of days as one Parquet object (job export_parquet)."""
+    from taxi_assets.cli.small_jobs import name_days, run_small_job
+    from taxi_assets.cli.spans import partitioned_span, service_named
+
+    found, window = service_named(service), partitioned_span(span)
+    days = name_days(window.start, max(window))
+    name = key or f"exports/{found.name}_{window.start}_{max(window)}.parquet"
+    options = {"service": found.name, "object": name, "skip_missing_days": skip_missing_days}
+    with _instance() as instance:
+        return run_small_job(instance, "export_parquet", "export", {**options, **days})
+
+
+@app.command()
 def quickstart() -> int:
     """Run one day of the synthetic sample through all five assets."""
     from taxi_assets.cli.quickstart import main as run
@@ -178,7 +230,7 @@ def quickstart() -> int:
 
 @app.command(context_settings=PASSED_ON)
 def local(context: typer.Context) -> int:
-    """Start, stop and show the embedded stack: up, down, status, env."""
+    """Start, stop, show and query the embedded stack: up, down, status, env, psql, duckdb."""
     from taxi_assets.local.__main__ import main as run
 
     return run(context.args)

@@ -37,6 +37,15 @@ class ExportParquetConfig(dg.Config):
     )
 
 
+EXAMPLE = {
+    "service": "yellow",
+    "first_day": "2021-01-05",
+    "last_day": "2021-01-05",
+    "object": "nyc_taxi_data.parquet",
+}
+"""What the launchpad opens with: the quick start's day."""
+
+
 def build_export_parquet_job(services: Mapping[str, Service]) -> dg.JobDefinition:
     """The job, of one op `export`."""
 
@@ -76,6 +85,7 @@ def build_export_parquet_job(services: Mapping[str, Service]) -> dg.JobDefinitio
 
     @dg.job(
         name="export_parquet",
+        config={"ops": {"export": {"config": EXAMPLE}}},
         description="Writes a range of days of a service from the lake into one Parquet object.",
     )
     def export_parquet() -> None:

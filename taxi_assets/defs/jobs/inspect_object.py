@@ -51,6 +51,10 @@ class InspectObjectConfig(dg.Config):
     )
 
 
+EXAMPLE = {"object": "yellow/tpep_pickup_date=2021-01-05/trips.parquet", "rows": 20}
+"""What the launchpad opens with: the quick start's day."""
+
+
 @dataclass(frozen=True)
 class Found:
     """What an object holds."""
@@ -88,6 +92,7 @@ def build_inspect_object_job() -> dg.JobDefinition:
 
     @dg.job(
         name="inspect_object",
+        config={"ops": {"inspect": {"config": EXAMPLE}}},
         description="Shows schema, row count and first rows of a CSV or Parquet object; fails when "
         "it is empty or cannot be read.",
     )

@@ -33,6 +33,13 @@ SLACK = 5
 """Seconds past its time after which a query's server is taken for dead."""
 PASSING = ("57P", "53")
 """Beginnings of SQLSTATEs that are no fault of the query: a shutdown, a lack of resources."""
+EXAMPLE = {
+    "query": "SELECT payment_type, count(*) AS trips, round(sum(total_amount)) AS dollars "
+    "FROM ny_taxi.yellow_cab_data GROUP BY payment_type ORDER BY trips DESC",
+    "store": "postgres",
+    "rows": 20,
+}
+"""What the launchpad opens with."""
 READ_ONLY = {"taxi_assets": "read_only"}
 """Label of BigQuery's jobs. The emulator lets such a job only read; Google has it in its logs."""
 
@@ -98,6 +105,7 @@ def build_sql_query_job() -> dg.JobDefinition:
 
     @dg.job(
         name="sql_query",
+        config={"ops": {"query": {"config": EXAMPLE}}},
         description="Runs one SELECT, read-only, on Postgres or BigQuery and shows the first rows.",
     )
     def sql_query() -> None:

@@ -1,0 +1,68 @@
+"""The small jobs from one line, and from a launchpad that opens with an example."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from taxi_assets.definitions import defs
+from taxi_assets_tests import stores
+from taxi_assets_tests.cli.conftest import run
+from taxi_assets_tests.stores import Runs
+
+DAY = "2021-01-05"
+
+
+@pytest.fixture(scope="module")
+def day(home: Path) -> Iterator[Runs]:
+    """The quick start's day in all stores."""
+    stores.drop_tables()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GCS_BUCKET", "small-jobs")
+        runs = Runs()
+        assert runs.run("yellow", DAY).success
+        yield runs
+
+
+@pytest.fixture(autouse=True)
+def bucket(day: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GCS_BUCKET", "small-jobs")
+
+
+@pytest.mark.parametrize("job", ["sql_query", "inspect_object", "export_parquet"])
+def test_a_launchpad_opens_with_an_example_that_runs(job: str, day: Runs) -> None:
+    result = defs.resolve_job_def(job).execute_in_process(instance=day.instance)
+    assert result.success
+
+
+@pytest.mark.parametrize("store", ["postgres", "bigquery"])
+def test_query(store: str) -> None:
+    sql = "SELECT count(*) AS trips FROM ny_taxi.yellow_cab_data"
+    said = run("query", sql, "--store", store)
+    rows = pq.read_table(stores.lake() / f"yellow/tpep_pickup_date={DAY}").num_rows
+    assert said.splitlines()[:2] == ["trips", str(rows)]
+    assert "one SELECT: DELETE is refused" in run(
+        "query", "DELETE FROM x", "--store", store, code=1
+    )
+
+
+def test_inspect() -> None:
+    key = f"yellow/tpep_pickup_date={DAY}/trips.parquet"
+    said = run("inspect", key, "--rows", "2")
+    assert "columns: vendorid int64, tpep_pickup_datetime timestamp[us], " in said
+    assert said.count(f"\n1         {DAY} ") + said.count(f"\n2         {DAY} ") == 2
+    assert "there is no " in run("inspect", "nothing.parquet", code=1)
+
+
+def test_export() -> None:
+    said = run("export", "yellow", DAY)
+    path = stores.lake() / f"exports/yellow_{DAY}_{DAY}.parquet"
+    assert f"rows: {pq.read_table(path).num_rows}\n" in said
+    lacking = run("export", "yellow", "2021-01", code=1)
+    assert "lacks 30 of 31 days" in lacking
+    assert lacking.count("\n") == 1
+    run("export", "yellow", "2021-01", "--skip-missing-days", "--object", "month.parquet")
+    assert pq.read_table(stores.lake() / "month.parquet").num_rows == pq.read_table(path).num_rows
