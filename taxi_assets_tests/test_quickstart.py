@@ -16,7 +16,7 @@ from typing import NamedTuple
 import pytest
 from dotenv import dotenv_values
 
-from taxi_assets.cli.quickstart import write_dagster_home
+from taxi_assets.cli.quickstart import write_dagster_home, write_end_date
 from taxi_assets.local.__main__ import stop_stack
 from taxi_assets.local.state_directory import StateDirectory
 from taxi_assets_tests.isolation import PROJECT_FILES, REPOSITORY, isolation
@@ -81,7 +81,15 @@ def test_it_runs_from_any_folder_and_what_it_makes_is_private(checkout: Path) ->
     assert len(rows) == 5
     assert len(set(rows.values())) == 2
     assert "Data: synthetic sample" in said
-    assert dotenv_values(checkout / ".env") == {"DAGSTER_HOME": str(checkout)}
+    assert dotenv_values(checkout / ".env") == {
+        "DAGSTER_HOME": str(checkout),
+        "TAXI_END_DATE": "2021-01-31",
+    }
+    # It ends with rows, and with the page of the day.
+    assert len(re.findall(r"^│ 2021-01-05 \d\d:\d\d:\d\d ", said, re.MULTILINE)) == 3
+    page = "http://127.0.0.1:3000/assets/yellow/cleaned_trips?view=partitions&partition=2021-01-05"
+    assert said.endswith(f"{page}\n")
+    assert "Warning" not in said
     assert (checkout / "history" / "runs").is_dir()
 
     modes = modes_of(checkout)
@@ -148,6 +156,33 @@ def test_dagster_home_is_named_once_and_nothing_is_lost(
         found = dotenv_values(here / ".env") if (here / ".env").exists() else {}
         assert found.get("DAGSTER_HOME") == (case.named and case.named.format(here=here))
         assert ("TAXI_SOURCE" in found) == ("TAXI" in (case.file or ""))
+
+
+@pytest.mark.parametrize(
+    ("file", "exported", "expected"),
+    [
+        ("", {}, "2021-01-31"),
+        ("TAXI_SOURCE=sample\n", {}, "2021-01-31"),
+        ("TAXI_END_DATE=2021-07-31\n", {}, "2021-07-31"),
+        ("TAXI_SOURCE=/months/{service}_{year}-{month}.csv\n", {}, None),
+        ("", {"TAXI_SOURCE": "/months/{service}_{year}-{month}.csv"}, None),
+        ("", {"TAXI_END_DATE": "2021-07-31"}, None),
+    ],
+)
+def test_the_days_of_the_ui_end_with_the_samples_month(
+    file: str,
+    exported: dict[str, str],
+    expected: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / ".env").write_text(file)
+    for name, value in exported.items():
+        monkeypatch.setenv(name, value)
+    for _ in range(2):
+        write_end_date(tmp_path)
+        assert dotenv_values(tmp_path / ".env").get("TAXI_END_DATE") == expected
+    assert (tmp_path / ".env").read_text().count("TAXI_END_DATE") <= 1
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/docker-compose.md"])

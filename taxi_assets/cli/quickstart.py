@@ -1,7 +1,8 @@
 """`taxi-assets quickstart`: one day of the sample through all five assets.
 
 Adds `DAGSTER_HOME` to the project's `.env`, which leads every later command to the same history,
-runs the main job as a person would, and says what landed where.
+and the end of the sample's month, so that the UI shows the days that exist. Runs the main job as a
+person would, says what landed where, and shows rows of the day.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from taxi_assets.errors import TerminalError
 from taxi_assets.settings import Settings
@@ -20,7 +24,17 @@ from taxi_assets.settings.environment import MARK, find_project_folder, parse_en
 from taxi_assets.settings.private_folders import make_private_folder, restrict_umask
 from taxi_assets.tlc.loaded_services import load_services
 
+if TYPE_CHECKING:
+    import dagster as dg
+
 DAY = "2021-01-05"
+END = "TAXI_END_DATE"
+END_LINES = f"""# The sample's month. Remove the line, or set another day, to load later months.
+{END}=2021-01-31
+"""
+POLL_SECONDS = 0.3
+COLUMNS = "(pickup_datetime|locationid|trip_distance|total_amount)$"
+"""Of the rows that are shown, as a regular expression."""
 HOME = "DAGSTER_HOME"
 # What Dagster makes in a DAGSTER_HOME, with whatever umask its commands are started.
 DAGSTER_FOLDERS = ("history", "logs", "schedules", "storage", ".logs_queue", ".nux", ".telemetry")
@@ -38,7 +52,7 @@ def main() -> int:
     # Where Dagster's commands read `.env`.
     os.chdir(folder)
     try:
-        note = write_dagster_home(folder)
+        note = write_dagster_home(folder) + write_end_date(folder)
         settings = Settings.from_env()
     except TerminalError as error:
         sys.stderr.write(f"{error}\n")
@@ -84,7 +98,23 @@ def write_dagster_home(folder: Path) -> str:
     return ""
 
 
+def write_end_date(folder: Path) -> str:
+    """Add the last day of the sample's month to `.env`; return what a person should know.
+
+    Nothing is added where a source, or an end, is chosen already.
+    """
+    file = folder / ".env"
+    chosen = {**os.environ, **(parse_env_text(file) if file.exists() else {})}
+    if not file.exists() or chosen.get("TAXI_SOURCE", SAMPLE) != SAMPLE or chosen.get(END):
+        return ""
+    with file.open("a") as target:
+        target.write(END_LINES)
+    return ""
+
+
 def _run(folder: Path, settings: Settings) -> int:
+    import dagster as dg  # noqa: PLC0415 - takes a second
+
     service = next(iter(load_services()))
     tags = json.dumps({"dagster/partition": DAY})
     command = [str(Path(sys.executable).with_name("dagster")), "job", "execute"]
@@ -92,34 +122,77 @@ def _run(folder: Path, settings: Settings) -> int:
     stores = "the embedded stack" if settings.postgres.host is None else "your stores"
     sys.stdout.write(f"Running {service}_daily for {DAY}, all five assets, on {stores} ...\n")
     sys.stdout.flush()
-    done = subprocess.run(  # noqa: S603 - our own
-        command, capture_output=True, text=True, check=False, cwd=folder
-    )
-    if done.returncode:
-        sys.stderr.write(done.stderr[-5000:])
-        return done.returncode
-    sys.stdout.write(_landed(settings, service))
+    with tempfile.TemporaryFile("w+") as log, dg.DagsterInstance.get() as instance:
+        before = {run.run_id for run in instance.get_runs(limit=100)}
+        run = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)  # noqa: S603 - our own
+        for line in _follow(run, instance, before):
+            sys.stdout.write(line)
+            sys.stdout.flush()
+        if run.wait():
+            sys.stderr.write(_tail(log))
+            return run.returncode
+    sys.stdout.write(_describe(settings))
+    _show_rows(settings, service)
+    sys.stdout.write(_next_steps(service))
     return 0
 
 
-def _landed(settings: Settings, service: str) -> str:
-    """What the run recorded, a line a store."""
-    import dagster as dg  # noqa: PLC0415 - after the run, which needs none of it here
+def _tail(log: IO[str]) -> str:
+    log.seek(0)
+    return log.read()[-5000:]
 
-    lines: list[str] = []
-    with dg.DagsterInstance.get() as instance:
-        for asset in ("raw", "cleaned", "postgres", "gcs", "bigquery"):
-            event = instance.get_latest_materialization_event(
-                dg.AssetKey([service, f"{asset}_trips"])
-            )
-            found = event.asset_materialization if event else None
-            if found is None:
+
+def _follow(
+    run: subprocess.Popen[bytes], instance: dg.DagsterInstance, before: set[str]
+) -> Iterator[str]:
+    """Yield a line for each asset as soon as it has landed."""
+    from dagster import DagsterEventType  # noqa: PLC0415 - takes a second
+
+    shown: set[str] = set()
+    ended = False
+    while not ended:
+        try:
+            run.wait(POLL_SECONDS)
+            ended = True
+        except subprocess.TimeoutExpired:
+            pass
+        for started in instance.get_runs(limit=5):
+            if started.run_id in before:
                 continue
-            where = found.metadata.get("dagster/table_name") or found.metadata["dagster/uri"]
-            rows = found.metadata["rows"].value
-            lines.append(f"  {service}/{asset}_trips".ljust(26) + f"{rows:>5} rows  {where.value}")
-    data = "Data: TAXI_SOURCE, as you set it."
+            records = instance.get_records_for_run(
+                started.run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION
+            ).records
+            for record in records:
+                found = record.event_log_entry.asset_materialization
+                if found is not None and found.asset_key.path[-1] not in shown:
+                    shown.add(found.asset_key.path[-1])
+                    yield _describe_asset(found)
+
+
+def _describe_asset(found: dg.AssetMaterialization) -> str:
+    where = found.metadata.get("dagster/table_name") or found.metadata["dagster/uri"]
+    name = f"  {found.asset_key.to_user_string()}".ljust(26)
+    return f"{name}{found.metadata['rows'].value:>5} rows  {where.value}\n"
+
+
+def _describe(settings: Settings) -> str:
     if settings.source.template == SAMPLE:
-        data = "Data: synthetic sample (set TAXI_SOURCE for real months, see README)."
-    ui = ".venv/bin/dagster dev     opens the UI at http://127.0.0.1:3000"
-    return "\n".join([*lines, data, ui, ""])
+        return "Data: synthetic sample (set TAXI_SOURCE for real months, see README).\n"
+    return "Data: TAXI_SOURCE, as you set it.\n"
+
+
+def _show_rows(settings: Settings, service: str) -> None:
+    """Show the day's first rows, from the lake."""
+    if settings.lake.path is not None:
+        from taxi_assets.local.client_commands import run_duckdb  # noqa: PLC0415 - heavy
+
+        query = f"SELECT COLUMNS('{COLUMNS}') FROM {service}_tripdata LIMIT 3"  # noqa: S608 - ours
+        run_duckdb(settings, [query])
+
+
+def _next_steps(service: str) -> str:
+    page = f"assets/{service}/cleaned_trips?view=partitions&partition={DAY}"
+    return (
+        "Start the UI:         .venv/bin/dg dev\n"
+        f"Then the day's page:  http://127.0.0.1:3000/{page}\n"
+    )
