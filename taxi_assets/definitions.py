@@ -17,6 +17,7 @@ from typing import Any, cast
 import dagster as dg
 
 from taxi_assets.defs.alerts.alert_sensors import build_alert_sensors
+from taxi_assets.defs.alerts.operations_sensor import build_operations_sensor
 from taxi_assets.defs.automation.reports import build_monthly_report_job, monthly_report_sensor
 from taxi_assets.defs.automation.schedules import build_daily_schedule
 from taxi_assets.defs.automation.sensors import build_new_month_sensor
@@ -42,6 +43,7 @@ from taxi_assets.defs.resources.month_lock import month_locks
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.defs.resources.source import SourceResource
 from taxi_assets.defs.stores_agree import build_stores_agree_check
+from taxi_assets.defs.up_to_date import build_up_to_date_checks
 from taxi_assets.settings.areas import AutomationSettings
 from taxi_assets.tlc.loaded_services import load_services
 from taxi_assets.tlc.schema import Service
@@ -82,7 +84,10 @@ def build_defs(
     automation = AutomationSettings.from_env()
     return dg.Definitions(
         assets=[*assets, *reports],
-        asset_checks=[build_stores_agree_check(service) for service in services.values()],
+        asset_checks=[
+            *(build_stores_agree_check(service) for service in services.values()),
+            *(check for one in services.values() for check in build_up_to_date_checks(one)),
+        ],
         jobs=[
             *jobs,
             build_sql_query_job(),
@@ -94,6 +99,7 @@ def build_defs(
             *(build_new_month_sensor(service, automation) for service in services.values()),
             monthly_report_sensor(report_keys, automation),
             *build_alert_sensors(),
+            build_operations_sensor(services),
         ],
         resources={
             "source": SourceResource(**field_values(source.VARIABLES, redactable=["template"])),

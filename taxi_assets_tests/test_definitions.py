@@ -32,9 +32,9 @@ CHECKS = {
     | {"every_day_has_rows", "no_int96_times"},
     "cleaned_trips": {"no_zero_passengers", "schema_matches", "rows_accounted_for"}
     | {"no_rows_outside_day", "not_empty", "negative_totals", "values_readable", "known_labels"},
-    "postgres_trips": {"matches_cleaned"},
-    "gcs_trips": {"matches_cleaned"},
-    "bigquery_trips": {"matches_cleaned", "stores_agree"},
+    "postgres_trips": {"matches_cleaned", "up_to_date"},
+    "gcs_trips": {"matches_cleaned", "up_to_date"},
+    "bigquery_trips": {"matches_cleaned", "stores_agree", "up_to_date"},
 }
 
 
@@ -50,7 +50,8 @@ def test_assets_edges_checks_and_jobs_of_a_service(service: str) -> None:
     for check in graph.asset_check_keys:
         if check.asset_key.path[0] == service:
             found.setdefault(check.asset_key.path[1], set()).add(check.name)
-            assert graph.get(check).partitions_def is not None
+            daily = graph.get(check).partitions_def is not None
+            assert daily == (check.name != "up_to_date")
     assert found == CHECKS
     job = defs.resolve_job_def(f"{service}_daily")
     made = {key.path[1] for key in job.asset_layer.executable_asset_keys}
@@ -67,8 +68,9 @@ def test_assets_edges_checks_and_jobs_of_a_service(service: str) -> None:
             assert node.backfill_policy.max_partitions_per_run == 31
     assert defs.resolve_schedule_def(f"{service}_daily_schedule").job_name == job.name
     assert defs.resolve_sensor_def(f"{service}_new_month_sensor").job_name == job.name
-    fresh = {key.path[1] for key in keys if graph.get(key).freshness_policy is not None}
-    assert fresh == {"bigquery_trips"}
+    assert {key.name for key in job.asset_layer.asset_graph.asset_check_keys} == set.union(
+        *CHECKS.values()
+    ) - {"up_to_date"}
 
 
 def test_the_size_of_a_chunk_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:

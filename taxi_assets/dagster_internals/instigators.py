@@ -11,7 +11,8 @@ from typing import Any
 
 import dagster as dg
 
-from taxi_assets.dagster_internals.private_names import TICK_STATUS
+FAILURE = "FAILURE"
+MAX_TICKS = 500
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,15 @@ class Instigator:
     """The latest first."""
 
 
-def read_instigators(
-    instance: dg.DagsterInstance, limit: int = 1, *, failed_only: bool = False
-) -> list[Instigator]:
+def read_instigators(instance: dg.DagsterInstance, limit: int = 1) -> list[Instigator]:
     """Return each schedule and sensor with its latest ticks, by name."""
-    statuses = _failed() if failed_only else None
     return sorted(
         (
             Instigator(
                 state.instigator_name,
                 state.instigator_type.value.lower(),
                 state.is_running,
-                [_tick(tick) for tick in _ticks(instance, state, limit, statuses)],
+                _read_ticks(instance, state, limit=limit),
             )
             for state in instance.all_instigator_state()
         ),
@@ -58,20 +56,31 @@ def read_instigators(
     )
 
 
-def _failed() -> list[Any] | None:
-    status = TICK_STATUS.find()
-    return None if status is None else [status.FAILURE]
+def find_first_failures(instance: dg.DagsterInstance, since: float) -> list[tuple[str, Tick]]:
+    """Return the failed ticks since a time that no failed tick came before, by name."""
+    found = []
+    for state in instance.all_instigator_state():
+        ticks = _read_ended_ticks(instance, state, after=since, limit=MAX_TICKS)
+        if not any(tick.status == FAILURE for tick in ticks):
+            continue
+        before = _read_ended_ticks(instance, state, before=ticks[-1].timestamp, limit=2)
+        failed = bool(before) and before[0].status == FAILURE
+        for tick in ticks[::-1]:
+            if tick.status == FAILURE and not failed:
+                found.append((state.instigator_name, tick))
+            failed = tick.status == FAILURE
+    return found
 
 
-def _ticks(
-    instance: dg.DagsterInstance,
-    state: Any,
-    limit: int,
-    statuses: Sequence[Any] | None,
-) -> Sequence[Any]:
-    return instance.get_ticks(
-        state.instigator_origin_id, state.selector_id, limit=limit, statuses=statuses
-    )
+def _read_ended_ticks(instance: dg.DagsterInstance, state: Any, **choice: Any) -> list[Tick]:
+    """The latest first."""
+    return [one for one in _read_ticks(instance, state, **choice) if one.status != "STARTED"]
+
+
+def _read_ticks(instance: dg.DagsterInstance, state: Any, **choice: Any) -> list[Tick]:
+    """The latest first."""
+    ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, **choice)
+    return [_tick(tick) for tick in sorted(ticks, key=lambda tick: -tick.timestamp)]
 
 
 def _tick(tick: Any) -> Tick:

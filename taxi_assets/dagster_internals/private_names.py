@@ -128,11 +128,6 @@ JOB_SELECTOR = PrivateName(
     "JobSubsetSelector",
     "`taxi-assets backfill` runs in its own process and not by the queue",
 )
-TICK_STATUS = PrivateName(
-    "dagster._core.scheduler.instigation",
-    "TickStatus",
-    "of failed ticks only the latest one is shown",
-)
 
 NAMES = (
     ASSET_KEY,
@@ -149,5 +144,4 @@ NAMES = (
     WORKSPACE,
     WORKSPACE_OPTIONS,
     JOB_SELECTOR,
-    TICK_STATUS,
 )

@@ -24,7 +24,6 @@ from taxi_assets.dagster_internals.partition_records import (
 )
 from taxi_assets.date_ranges import group_days_by_month
 from taxi_assets.defs import checks
-from taxi_assets.defs.freshness import build_freshness_policy
 from taxi_assets.defs.io_managers.base import StoreIOManager, name_asset_in_errors
 from taxi_assets.defs.io_managers.partition_data import CleanedPartition, RawPartition, StoredTrips
 from taxi_assets.defs.io_managers.raw_trips import RawDays
@@ -301,7 +300,6 @@ def define_bigquery_trips(stage: Stage) -> dg.AssetsDefinition:
 
     @dg.asset(
         **stage.store_options("bigquery_trips", "gcs_trips", "bigquery", pool="bigquery"),
-        freshness_policy=build_freshness_policy(),
         description=f"The trips in BigQuery, table `{service.table}`, partitioned by "
         f"`{service.day_column}`, loaded from the lake's objects.",
     )

@@ -1,29 +1,93 @@
-"""How old a service's last asset may be."""
+"""Whether each store has the newest month that TLC, the Taxi & Limousine Commission, published.
+
+A time since the last materialization would turn green when somebody loads 2009. What counts is
+the newest published month: every store must have all of its days.
+"""
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
-from zoneinfo import ZoneInfo
+from dataclasses import dataclass
+from datetime import date
 
 import dagster as dg
 
-from taxi_assets.partitions import TIMEZONE
-from taxi_assets.settings.areas import AutomationSettings, DefinitionSettings
+from taxi_assets.date_ranges import Month, merge_into_date_ranges
+from taxi_assets.defs.automation.months import list_ended_months
+from taxi_assets.partitions import partitions_of_month
+from taxi_assets.settings import Settings
+from taxi_assets.settings.areas import SAMPLE
+from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.source import probe_month_file
 
-MISSED = timedelta(days=2)
-"""Without a day stored: a morning was missed, or its month is late."""
+CHECK = "up_to_date"
+STORES = ("postgres_trips", "gcs_trips", "bigquery_trips")
+MAX_PROBES = 24
+"""Months without a file, from the newest on, before a service counts as not published at all."""
 
 
-def build_freshness_policy(today: date | None = None) -> dg.FreshnessPolicy | None:
-    """WARN when no day was stored for two days; FAIL when none was for the schedule's lag more.
+@dataclass(frozen=True)
+class Freshness:
+    """A store of a service beside what is published."""
 
-    By then all the time is over that the lag leaves for publishing. Dagster goes by the latest
-    materialization of any partition. None once the last day (TAXI_END_DATE) should be stored: a
-    history that is complete does not age.
+    service: str
+    store: str
+    published: Month | None
+    """The newest published month; None if none is."""
+    loaded: Month | None
+    """The newest month of which the store has every day."""
+    missing: tuple[date, ...] = ()
+    """Days of the newest published month that the store does not have."""
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the store has every day of the newest published month."""
+        return not self.missing
+
+    def __str__(self) -> str:
+        days = ", ".join(map(str, merge_into_date_ranges(self.missing)))
+        return (
+            f"{self.service}/{self.store}: {self.published} is published, "
+            f"{self.loaded or 'no month'} is the newest whole month here; missing: {days or 'none'}"
+        )
+
+
+def find_newest_published(service: Service) -> Month | None:
+    """Return the newest ended month that the source has; None if it has none, or is the sample.
+
+    Raises:
+        SourceError: the source rejects the request.
+        SourceUnavailableError: it does not answer now.
     """
-    lag = timedelta(days=AutomationSettings.from_env().schedule_lag_days)
-    last = DefinitionSettings.from_env().end_date
-    today = today or datetime.now(ZoneInfo(TIMEZONE)).date()
-    if last is not None and last + lag + MISSED < today:
+    settings = Settings.from_env()
+    if settings.source.template == SAMPLE:
         return None
-    return dg.FreshnessPolicy.time_window(fail_window=MISSED + lag, warn_window=MISSED)
+    for month in list_ended_months()[::-1][:MAX_PROBES]:
+        if (
+            probe_month_file(settings.source.template, service, month, home=settings.home)
+            is not None
+        ):
+            return month
+    return None
+
+
+def read_freshness(
+    instance: dg.DagsterInstance, service: Service, published: Month | None
+) -> list[Freshness]:
+    """Compare every store with the newest published month."""
+    return [_of_store(instance, service, name, published) for name in STORES]
+
+
+def _of_store(
+    instance: dg.DagsterInstance, service: Service, name: str, published: Month | None
+) -> Freshness:
+    days = instance.get_materialized_partitions(dg.AssetKey([service.name, name]))
+    months = list_ended_months()[::-1]
+    loaded = next((month for month in months if days.issuperset(map(str, _due(month)))), None)
+    due = _due(published) if published else []
+    missing = tuple(day for day in due if str(day) not in days)
+    return Freshness(service.name, name, published, loaded, missing)
+
+
+def _due(month: Month) -> list[date]:
+    """The days of a month that are partitions."""
+    return list(partitions_of_month(month) or ())

@@ -13,10 +13,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 
 from taxi_assets.settings.addresses import UI_URL, WEB_URL, is_valid_url
-from taxi_assets.settings.base import UNSHOWN, SettingsArea, checked
+from taxi_assets.settings.base import UNSHOWN, SettingsArea, checked, whole
 from taxi_assets.settings.environment import read_environment
 
 ALERT_URLS = "TAXI_ALERT_URLS"
+HEARTBEAT_URL = "TAXI_HEARTBEAT_URL"
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
 # A URL may hold a comma: only one before the next scheme separates.
 SEPARATOR = re.compile(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
@@ -65,6 +66,8 @@ class AlertSettings(SettingsArea):
         default=None, examples=["https://hc-ping.com/..."]
     )
     """URL of a dead man's switch that is requested while the daemon works."""
+    run_time_limit_hours: Annotated[int, whole(8760)] = 12
+    """Hours after which a run that has not ended is reported."""
 
     @property
     def target_names(self) -> tuple[str, ...]:
@@ -81,6 +84,11 @@ class AlertSettings(SettingsArea):
     @classmethod
     def _remove_slash(cls, url: str) -> str:
         return url.rstrip("/")
+
+
+def has_heartbeat(env: Mapping[str, str] | None = None) -> bool:
+    """Return whether a dead man's switch is set, valid or not."""
+    return bool((read_environment() if env is None else env).get(HEARTBEAT_URL))
 
 
 def has_alert_target(env: Mapping[str, str] | None = None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import dagster as dg
 from dagster import AssetCheckSeverity, DagsterEvent, DagsterEventType
@@ -20,6 +20,22 @@ LISTED = 5
 """Items of a list before `and 12 more`."""
 # `package.module.SomeError: text`, as Dagster writes an error down.
 QUALIFIED = re.compile(r"^(?:\w+\.)+(\w+): ")
+
+
+class Message(Protocol):
+    """What targets are sent."""
+
+    @property
+    def title(self) -> str:
+        """The message in a line."""
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """What follows the title, without the link."""
+
+    @property
+    def link(self) -> str:
+        """Where to look."""
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,6 @@ def server(home: Path, site: Site, tmp_path_factory: pytest.TempPathFactory) -> 
         patch.setenv("TAXI_START_DATE", "2021-01-01")
         patch.setenv("TAXI_SENSOR_INTERVAL_SECONDS", "1")
         patch.setenv("TAXI_SCHEDULE_LAG_DAYS", str((last_morning() - SCHEDULED).days))
-        patch.setenv("FRESHNESS_DAEMON_INTERVAL_SECONDS", "1")
         schedules_since_yesterday(folder)
         with dagster_dev(folder, patch) as address:
             yield f"{address}/graphql"
@@ -103,8 +102,6 @@ START = """mutation ($sensor: SensorSelector!) {
   startSensor(sensorSelector: $sensor) { __typename } }"""
 CURSOR = """mutation ($sensor: SensorSelector!) {
   setSensorCursor(sensorSelector: $sensor, cursor: null) { __typename } }"""
-ASSET = """query ($key: AssetKeyInput!) { assetNodeOrError(assetKey: $key) { ... on AssetNode {
-  freshnessStatusInfo { freshnessStatus } } } }"""
 OBSERVED = """query ($key: AssetKeyInput!) { assetOrError(assetKey: $key) { ... on Asset {
   assetObservations { partition runId } } } }"""
 SENSOR_OF_GREEN = {**SELECTOR, "sensorName": "green_new_month_sensor"}
@@ -161,13 +158,6 @@ def test_the_schedule_requests_the_day_that_the_lag_leads_to(server: str) -> Non
 
     until(landed, 120)
     assert SCHEDULED in store_totals(YELLOW)["postgres"]
-    key = {"path": ["yellow", "bigquery_trips"]}
-
-    def fresh() -> bool:
-        found = ask(server, ASSET, key=key)["assetNodeOrError"]["freshnessStatusInfo"]
-        return found is not None and found["freshnessStatus"] == "HEALTHY"
-
-    until(fresh, 60)
 
 
 def test_the_schedule_says_why_it_skips(server: str) -> None:

@@ -1,0 +1,93 @@
+"""Freshness by months: what is published beside what each store has."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from taxi_assets.date_ranges import Month
+from taxi_assets.defs.freshness import (
+    STORES,
+    Freshness,
+    find_newest_published,
+    read_freshness,
+)
+from taxi_assets.tlc.services import SERVICES
+from taxi_assets_tests.fake_http_server import Site
+
+YELLOW = SERVICES["yellow"]
+FEBRUARY = Month(2021, 2)
+
+
+@pytest.fixture
+def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dg.DagsterInstance:
+    monkeypatch.setenv("TAXI_HOME", str(tmp_path))
+    monkeypatch.setenv("TAXI_START_DATE", "2020-11-15")
+    return dg.DagsterInstance.ephemeral()
+
+
+def store(instance: dg.DagsterInstance, month: Month, *names: str) -> None:
+    """Record a month's days as stored."""
+    for name in names or STORES:
+        for day in month.window:
+            instance.report_runless_asset_event(
+                dg.AssetMaterialization(["yellow", name], partition=str(day))
+            )
+
+
+def fresh(instance: dg.DagsterInstance, published: Month) -> dict[str, bool]:
+    found: list[Freshness] = read_freshness(instance, YELLOW, published)
+    return {one.store: one.is_fresh for one in found}
+
+
+def test_the_newest_published_month_is_found_without_a_month_that_is_over_and_absent(
+    instance: dg.DagsterInstance, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAXI_SOURCE", site.template)
+    monkeypatch.setattr("taxi_assets.defs.freshness.MAX_PROBES", 10_000)
+    site.months = {
+        f"/yellow/yellow_tripdata_{month}.csv.gz": b"x" for month in ("2020-12", "2021-02")
+    }
+    assert find_newest_published(YELLOW) == FEBRUARY
+    assert find_newest_published(SERVICES["green"]) is None
+    monkeypatch.setenv("TAXI_SOURCE", "sample")
+    assert find_newest_published(YELLOW) is None
+
+
+def test_a_backfill_of_an_old_month_turns_nothing_green(instance: dg.DagsterInstance) -> None:
+    store(instance, Month(2021, 1))
+    assert fresh(instance, Month(2021, 1)) == dict.fromkeys(STORES, True)
+    assert fresh(instance, FEBRUARY) == dict.fromkeys(STORES, False)
+    store(instance, Month(2020, 12))
+    assert fresh(instance, FEBRUARY) == dict.fromkeys(STORES, False)
+
+
+def test_each_store_is_judged_alone_and_every_day_counts(instance: dg.DagsterInstance) -> None:
+    store(instance, Month(2021, 1))
+    store(instance, FEBRUARY, "postgres_trips", "gcs_trips")
+    assert fresh(instance, FEBRUARY) == {
+        "postgres_trips": True,
+        "gcs_trips": True,
+        "bigquery_trips": False,
+    }
+    for day in FEBRUARY.window:
+        if day != date(2021, 2, 14):
+            event = dg.AssetMaterialization(["yellow", "bigquery_trips"], partition=str(day))
+            instance.report_runless_asset_event(event)
+    late = read_freshness(instance, YELLOW, FEBRUARY)[-1]
+    assert str(late) == (
+        "yellow/bigquery_trips: 2021-02 is published, 2021-01 is the newest whole month here; "
+        "missing: 2021-02-14"
+    )
+
+
+def test_days_before_the_first_partition_are_not_missed(instance: dg.DagsterInstance) -> None:
+    for day in Month(2020, 11).window:
+        if day >= date(2020, 11, 15):
+            for name in STORES:
+                event = dg.AssetMaterialization(["yellow", name], partition=str(day))
+                instance.report_runless_asset_event(event)
+    assert fresh(instance, Month(2020, 11)) == dict.fromkeys(STORES, True)
