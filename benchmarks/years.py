@@ -60,9 +60,15 @@ def a_day(lake: Lake, service: Service, day: date, rows: int) -> StoredTrips:
     """A stored day of made-up trips."""
     columns = {column.name: values(column, day, rows) for column in service.columns}
     table = pa.table(columns, schema=service.arrow_schema)
-    facts = {"total_amount": sum_total_amount(table), "url": "made up", "synthetic": True}
+    facts = {
+        str(service.total): sum_total_amount(table, service),
+        "url": "made up",
+        "synthetic": True,
+    }
     lake.put(f"{day}.parquet", encode_trips(table, facts))
-    found = open_stored_trips(lake, f"{day}.parquet", Label(service.name, CLEANED, str(day)))
+    found = open_stored_trips(
+        lake, f"{day}.parquet", Label(service.name, CLEANED, str(day)), service
+    )
     if found is None:
         raise FileNotFoundError(day)
     return found

@@ -69,7 +69,7 @@ def test_each_kind_of_call_is_asked_again(
     day = date.fromisoformat(DAY)
     label = Label(YELLOW.name, CLEANED, str(day))
     trips = open_stored_trips(
-        open_lake(Settings.from_env().lake), build_cleaned_key(YELLOW, day), label
+        open_lake(Settings.from_env().lake), build_cleaned_key(YELLOW, day), label, YELLOW
     )
     assert trips
 

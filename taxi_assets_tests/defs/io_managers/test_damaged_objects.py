@@ -101,7 +101,9 @@ def load_lake(raw: RawTripsIOManager, resource: LakeResource) -> LakeTripsIOMana
     def cleaned(raw_slice: RawPartition) -> CleanedPartition:
         done = clean_partition(raw_slice.content, YELLOW, ())
         table = convert_to_table(done.frame, YELLOW)
-        figures = Figures(profile_partition(table, YELLOW), done.dropped, sum_total_amount(table))
+        figures = Figures(
+            profile_partition(table, YELLOW), done.dropped, sum_total_amount(table, YELLOW)
+        )
         return CleanedPartition(table, figures, (), raw_slice.origin, PartitionRecord({}), 0)
 
     frames = CleanedTripsIOManager(SERVICES, resource)
@@ -307,7 +309,9 @@ def test_a_lake_that_does_not_answer_rejects_no_day(monkeypatch: pytest.MonkeyPa
     )
     lake = Lake(filesystem, "taxi", "taxi", "hive")
     with pytest.raises(OSError, match="UNAVAILABLE") as raised:
-        open_stored_trips(lake, build_cleaned_key(YELLOW, BAD), Label("yellow", CLEANED, str(BAD)))
+        open_stored_trips(
+            lake, build_cleaned_key(YELLOW, BAD), Label("yellow", CLEANED, str(BAD)), YELLOW
+        )
     assert is_transient(raised.value)
 
 

@@ -83,9 +83,9 @@ def a_day(lake: Lake, day: date, rows: int, amount: float = 1.0) -> StoredTrips:
     table = pa.table(columns, schema=GREEN.arrow_schema)
     lake.put(
         f"{day}.parquet",
-        encode_trips(table, {"total_amount": sum_total_amount(table), "url": "a test"}),
+        encode_trips(table, {"total_amount": sum_total_amount(table, GREEN), "url": "a test"}),
     )
-    found = open_stored_trips(lake, f"{day}.parquet", Label(GREEN.name, CLEANED, str(day)))
+    found = open_stored_trips(lake, f"{day}.parquet", Label(GREEN.name, CLEANED, str(day)), GREEN)
     assert found is not None
     return found
 
