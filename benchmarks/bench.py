@@ -74,6 +74,10 @@ def month_start(index: int) -> date:
 class Bench:
     """Everything that the measured commands share; a context that starts and stops the stack."""
 
+    service = SERVICE
+    file_name = "{service}_tripdata_{year}-{month}.csv.gz"
+    floor_module = "benchmarks.floor"
+
     def __init__(self, work: Path, rows: int) -> None:
         self.work = work.absolute()
         self.rows = rows
@@ -83,10 +87,11 @@ class Bench:
         self.months = self.work / f"months-{rows}"
         self.dagster = Path(sys.executable).parent / "dagster"
         inherited = {name: it for name, it in os.environ.items() if not name.startswith(OURS)}
-        source = self.months / "{service}_tripdata_{year}-{month}.csv.gz"
+        source = self.months / self.file_name
         self.env = inherited | {
             "PYTHONPATH": str(CHECKOUT),
             "TAXI_ENV_FILE": "none",
+            "TAXI_SERVICES": self.service,
             "TAXI_HOME": str(self.home),
             "TAXI_SOURCE": str(source),
             "DAGSTER_HOME": str(self.dagster_home),
@@ -125,33 +130,38 @@ class Bench:
     def month_file(self, index: int) -> Path:
         """The file of a month, made when it is not there yet."""
         month = f"{month_start(index):%Y-%m}"
-        path = self.months / f"{SERVICE}_tripdata_{month}.csv.gz"
+        year, number = month.split("-")
+        path = self.months / self.file_name.format(service=self.service, year=year, month=number)
         if not path.exists():
-            self._python("-m", "benchmarks.months", SERVICE, month, str(path), str(self.rows))
+            self.make_month(month, path)
         return path
+
+    def make_month(self, month: str, path: Path) -> None:
+        """Write a month file."""
+        self._python("-m", "benchmarks.months", self.service, month, str(path), str(self.rows))
 
     def empty(self) -> None:
         """Remove the service from all stores, the floor's too, and settle."""
-        self._python("-m", "benchmarks.stores", "empty", SERVICE, env=self._env("floor"))
-        self._python("-m", "benchmarks.stores", "empty", SERVICE, env=self._env("ny_taxi"))
+        self._python("-m", "benchmarks.stores", "empty", self.service, env=self._env("floor"))
+        self._python("-m", "benchmarks.stores", "empty", self.service, env=self._env("ny_taxi"))
 
     def floor(self) -> Measured:
         """The straight-line script over the first month."""
         self.settle()
         month, path = f"{FIRST_MONTH:%Y-%m}", str(self.month_file(0))
-        command = ["-m", "benchmarks.floor", SERVICE, month, path]
+        command = ["-m", self.floor_module, self.service, month, path]
         log = self.logs / "floor.log"
         sample = run([sys.executable, *command], self._env("floor"), log, self.servers)
         return Measured(sample, json.loads(log.read_text().splitlines()[-1]))
 
     def job(self, days: DaySpan, name: str) -> Measured:
         """The service's job over the days."""
-        job = ("-m", PACKAGES, "-j", f"{SERVICE}_daily", "--tags", days.tags)
+        job = ("-m", PACKAGES, "-j", f"{self.service}_daily", "--tags", days.tags)
         return self._execute(job, name)
 
     def table(self, rows: int, repeats: int, months: Sequence[int]) -> dict[str, dict[str, Any]]:
         """A day rewritten in Postgres tables of so many months, by months."""
-        words = (SERVICE, str(rows), str(repeats), *map(str, months))
+        words = (self.service, str(rows), str(repeats), *map(str, months))
         return json.loads(self._python("-m", "benchmarks.years", *words, env=self._env("years")))
 
     def noop(self) -> Measured:
@@ -160,7 +170,7 @@ class Bench:
 
     def job_command(self, days: DaySpan) -> list[str]:
         """The command of `job`, for a profiler."""
-        job = ["-m", PACKAGES, "-j", f"{SERVICE}_daily", "--tags", days.tags]
+        job = ["-m", PACKAGES, "-j", f"{self.service}_daily", "--tags", days.tags]
         return [str(self.dagster), "job", "execute", *job]
 
     def verify(self, days: DaySpan, stores: str = "ny_taxi") -> int:
@@ -171,7 +181,7 @@ class Bench:
         """
         months = (days.last.year - FIRST_MONTH.year) * 12 + days.last.month
         files = [str(self.month_file(index)) for index in range(months)]
-        words = ("-m", "benchmarks.verify", SERVICE, str(days.first), str(days.last), *files)
+        words = ("-m", "benchmarks.verify", self.service, str(days.first), str(days.last), *files)
         found = json.loads(self._python(*words, env=self._env(stores)))
         if len(set(found.values())) != 1:
             raise BenchmarkError(f"{days.first} to {days.last}: the stores differ: {found}")

@@ -7,6 +7,7 @@ BIGQUERY_DATASET beside them, so that the floor can have tables of its own.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -82,7 +83,26 @@ def settle() -> None:
     os.sync()
 
 
+def count(service: Service) -> dict[str, int]:
+    """Rows of a service in each store."""
+    import duckdb  # noqa: PLC0415 - not needed to empty and settle
+
+    with postgres() as connection, connection.cursor() as cursor:
+        cursor.execute(f"SELECT count(*) FROM {postgres_table(service)}")
+        (in_postgres,) = cursor.fetchone()
+    files = f"{lake()}/{service.name}/*/*.parquet"
+    (in_lake,) = duckdb.sql(f"SELECT count(*) FROM '{files}'").fetchone() or (0,)
+    client = bigquery()
+    query = f"SELECT count(*) FROM `{bigquery_dataset()}.{service.table}`"
+    ((in_bigquery,),) = [tuple(row) for row in client.query(query).result()]
+    client.close()
+    return {"postgres": int(in_postgres), "lake": int(in_lake), "bigquery": int(in_bigquery)}
+
+
 if __name__ == "__main__":
+    if sys.argv[1] == "count":
+        print(json.dumps(count(SERVICES[sys.argv[2]])))
+        sys.exit()
     if sys.argv[1] == "empty":
         empty(SERVICES[sys.argv[2]])
     settle()

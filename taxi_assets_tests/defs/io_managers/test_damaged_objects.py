@@ -104,7 +104,7 @@ def load_lake(raw: RawTripsIOManager, resource: LakeResource) -> LakeTripsIOMana
         figures = Figures(
             profile_partition(table, YELLOW), done.dropped, sum_total_amount(table, YELLOW)
         )
-        return CleanedPartition(table, figures, (), raw_slice.origin, PartitionRecord({}), 0)
+        return CleanedPartition(table, figures, (), raw_slice.source_file, PartitionRecord({}), 0)
 
     frames = CleanedTripsIOManager(SERVICES, resource)
     list(

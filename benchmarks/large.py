@@ -1,0 +1,93 @@
+"""How long a high-volume month of 20 million rows takes, and how much memory, beside its baseline.
+
+`python -m benchmarks.large` makes a Parquet month of 24 columns, loads it through all five assets
+with 31 day records in one run, and by a straight-line script for the same outputs. Rows are
+counted in every store after each. The limits are for a machine of two cores on which nothing else
+runs: `others` says how many cores everything else used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from benchmarks.bench import CHECKOUT, Bench, DaySpan, Measured, facts
+from benchmarks.measure import BenchmarkError
+from benchmarks.tables import MIB
+from taxi_assets.tlc.services import FHVHV
+
+ROWS = 20_000_000
+MAX_SECONDS, MAX_MIB = 150, 1_229
+"""Of the run through all five assets."""
+MONTH = DaySpan.months(1)
+
+
+class LargeBench(Bench):
+    """The benchmark's stack for a large Parquet month."""
+
+    service = FHVHV.name
+    file_name = "{service}_tripdata_{year}-{month}.parquet"
+    floor_module = "benchmarks.large_floor"
+
+    def make_month(self, month: str, path: Path) -> None:
+        """Write a month file."""
+        self._python("-m", "benchmarks.large_month", month, str(path), str(self.rows))
+
+    def count(self, where: str) -> int:
+        """Rows that every store holds.
+
+        Raises:
+            BenchmarkError: the stores hold different numbers of rows.
+        """
+        found = json.loads(
+            self._python("-m", "benchmarks.stores", "count", self.service, env=self._env(where))
+        )
+        if len(set(found.values())) != 1:
+            raise BenchmarkError(f"{where}: the stores differ: {found}")
+        return int(found["postgres"])
+
+
+def shown(name: str, rows: int, measured: Measured) -> str:
+    """One line of the table."""
+    sample = measured.sample
+    return (
+        f"| {name} | {rows:,} | {sample.wall:.0f} | {sample.cpu:.0f} | {sample.servers:.0f} "
+        f"| {sample.rss / MIB:,.0f} | {sample.others:.2f} |"
+    )
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser("python -m benchmarks.large", description=__doc__)
+    parser.add_argument("--rows", type=int, default=ROWS)
+    parser.add_argument("--work", type=Path, default=CHECKOUT / ".taxi" / "bench-large")
+    parser.add_argument("--skip-baseline", action="store_true")
+    asked = parser.parse_args()
+    lines = list[str]()
+    bench = LargeBench(asked.work, asked.rows)
+    with bench:
+        bench.month_file(0)
+        bench.noop()
+        if not asked.skip_baseline:
+            bench.empty()
+            baseline = bench.floor()
+            lines.append(shown("baseline", bench.count("floor"), baseline))
+            lines += [f"|   {name} | | {s:.0f} | | | | |" for name, s in baseline.stages.items()]
+        bench.empty()
+        run = bench.job(MONTH, "large")
+        lines.append(shown("all five assets", bench.count("ny_taxi"), run))
+        lines += [f"|   {name} | | {seconds:.0f} | | | | |" for name, seconds in run.stages.items()]
+    bench.clean()
+    print(", ".join(f"{name} {value}" for name, value in facts().items()))
+    print("| what | rows | wall s | CPU s | servers' CPU s | peak RSS MiB | others, cores |")
+    print("| --- | --: | --: | --: | --: | --: | --: |")
+    print("\n".join(lines))
+    good = run.sample.wall <= MAX_SECONDS and run.sample.rss <= MAX_MIB * MIB
+    print(f"{'within' if good else 'past'} {MAX_SECONDS} s and {MAX_MIB:,} MiB")
+    return 0 if good else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
