@@ -18,6 +18,7 @@ import dagster as dg
 
 from taxi_assets.defs.alerts.alert_sensors import build_alert_sensors
 from taxi_assets.defs.alerts.operations_sensor import build_operations_sensor
+from taxi_assets.defs.automation.history import build_run_retention_sensors
 from taxi_assets.defs.automation.reports import build_monthly_report_job, monthly_report_sensor
 from taxi_assets.defs.automation.schedules import build_daily_schedule
 from taxi_assets.defs.automation.sensors import build_new_month_sensor
@@ -100,6 +101,7 @@ def build_defs(
             monthly_report_sensor(report_keys, automation),
             *build_alert_sensors(),
             build_operations_sensor(services),
+            *build_run_retention_sensors(),
         ],
         resources={
             "source": SourceResource(**field_values(source.VARIABLES, redactable=["template"])),

@@ -58,11 +58,12 @@ def prune_history(instance: dg.DagsterInstance, before: datetime, seconds: float
         if run_ids and not _prune_events(instance, run_ids):
             return pruned
         for run_id in run_ids:
-            _delete_files(instance, run_id)
+            instance.compute_log_manager.delete_logs(prefix=[run_id])
             instance.run_storage.delete_run(run_id)
         pruned += len(run_ids)
         if time.monotonic() > deadline:
             break
+    _delete_files(instance, before)
     _purge_ticks(instance, before)
     _delete_backfills(instance, before)
     if pruned:
@@ -166,24 +167,30 @@ def _prune_events(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> bool:
     return True
 
 
-def _delete_files(instance: dg.DagsterInstance, run_id: str) -> None:
-    """Delete what steps printed and, of a storage with a file for each run, the file.
+def _delete_files(instance: dg.DagsterInstance, before: datetime) -> None:
+    """Delete the files of runs that are gone, of a storage that has one for each.
 
-    The index has the records of assets, too.
+    The index has the records of assets, too. A page that asks for the steps of a deleted run makes
+    its file again, empty: those go as well.
     """
-    instance.compute_log_manager.delete_logs(prefix=[run_id])
     storage = unwrapped(instance.event_log_storage)
     if not storage.is_run_sharded:
         return
-    for ending in ("", "-wal", "-shm"):
-        Path(storage.path_for_shard(run_id) + ending).unlink(missing_ok=True)
+    existing = set(instance.get_run_ids())
+    for run_id in storage.get_all_run_ids():
+        path = Path(storage.path_for_shard(run_id))
+        if run_id and run_id not in existing and path.stat().st_mtime < before.timestamp():
+            for file in (path, Path(f"{path}-wal"), Path(f"{path}-shm")):
+                file.unlink(missing_ok=True)
 
 
 def _purge_ticks(instance: dg.DagsterInstance, before: datetime) -> None:
+    """Delete old ticks; the latest of a schedule stays, from which the daemon goes on."""
     for state in instance.all_instigator_state():
-        instance.purge_ticks(
-            state.instigator_origin_id, state.selector_id, before=before.timestamp()
-        )
+        origin, selector = state.instigator_origin_id, state.selector_id
+        for latest in instance.get_ticks(origin, selector, limit=1):
+            until = min(before.timestamp(), latest.timestamp)
+            instance.purge_ticks(origin, selector, before=until)
 
 
 def _delete_backfills(instance: dg.DagsterInstance, before: datetime) -> None:
@@ -211,3 +218,4 @@ def _compact(instance: dg.DagsterInstance) -> None:
         if free > MAX_FREE_SHARE * pages:
             with suppress(sqlite3.OperationalError):  # locked: the pages are reused
                 connection.execute("VACUUM")
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -30,6 +30,7 @@ from taxi_assets.defs.month_split import SplitMonth
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.report.day_picture import Figures, draw_day_picture
 from taxi_assets.report.day_words import describe_day
+from taxi_assets.settings import definition_rules
 from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.clean import Cleaned
@@ -113,8 +114,14 @@ def build_trips_metadata(
     """Return what is known of a day's rows in a store, which has them from an `upstream` asset.
 
     There is no `dagster/row_count` of the whole table but where the store knows it without
-    counting: Postgres would scan years, the lake would read as many footers.
+    counting: Postgres would scan years, the lake would read as many footers. Columns stand in the
+    asset's definition; a day has its own only if other rules made it: an event is kept for ever.
     """
+    columns = (
+        {}
+        if trips.rules == definition_rules()
+        else {SCHEMA: build_column_schema(service, types, trips.rules)}
+    )
     return {
         PARTITION_ROWS: trips.rows,
         "rows": trips.rows,
@@ -122,7 +129,7 @@ def build_trips_metadata(
         **(build_median_metadata(trips.profile) if trips.profile else {}),
         "seconds": round(seconds, 3),
         **build_source_metadata(trips.source_file),
-        SCHEMA: build_column_schema(service, types, trips.rules),
+        **columns,
         LINEAGE: column_lineage(service, dg.AssetKey([service.name, upstream]), types),
     }
 
