@@ -16,16 +16,17 @@ from datetime import date
 import dagster as dg
 from dagster import AssetCheckEvaluation, DagsterEventType
 
+from taxi_assets.dagster_internals import tags
 from taxi_assets.date_ranges import Month, group_days_by_month
 from taxi_assets.partitions import list_run_days
 
 DAYS_TAG, ROWS_TAG, REQUESTED_BY_TAG = "days", "rows", "requested_by"
 REQUESTERS = {
-    "dagster/schedule_name": "{}",
-    "dagster/sensor_name": "{}",
-    "dagster/backfill": "backfill {}",
-    "dagster/parent_run_id": "re-execution of {}",
-    "dagster/from_ui": "Dagster's UI",
+    tags.SCHEDULE_NAME: "{}",
+    tags.SENSOR_NAME: "{}",
+    tags.BACKFILL: "backfill {}",
+    tags.PARENT_RUN: "re-execution of {}",
+    tags.FROM_UI: "Dagster's UI",
 }
 """What requested a run, by the tag that Dagster puts on it; the first that is there counts."""
 

@@ -154,6 +154,9 @@ def test_tags_are_the_installed_dagsters(monkeypatch: pytest.MonkeyPatch) -> Non
     assert f"{tags.INPUT_EVENT_POINTER}/{name}" == data_version.get_input_event_pointer_tag(key)
     assert tags.NO_EVENT == data_version.NULL_EVENT_POINTER
     assert tags.BACKFILL == dagster_tags.BACKFILL_ID_TAG
+    assert tags.SCHEDULE_NAME == dagster_tags.SCHEDULE_NAME_TAG
+    assert tags.SENSOR_NAME == dagster_tags.SENSOR_NAME_TAG
+    assert tags.PARENT_RUN == dagster_tags.PARENT_RUN_ID_TAG
     assert tags.WILL_RETRY == dagster_tags.WILL_RETRY_TAG
     assert tags.RETRY_ON_FAILURE == dagster_tags.RETRY_ON_ASSET_OR_OP_FAILURE_TAG
     assert tags.CODE_SERVER_ADDRESS == dagster_tags.GRPC_INFO_TAG
