@@ -27,12 +27,12 @@ NAME = "{service}_tripdata_{year}-{month}.csv.gz"
 ROWS = 20_000
 
 
-def publish(folder: Path, service: Service, month: Month) -> None:
+def publish(folder: Path, service: Service, month: Month, rows: int = ROWS) -> None:
     """A month in `first`, and in `second` the same month restated: every seventh row is gone."""
     name = f"{service.name}_tripdata_{month}.csv.gz"
     for version in ("first", "second"):
         (folder / version).mkdir(exist_ok=True)
-    write_sample_month(service, month, folder / "first" / name, ROWS)
+    write_sample_month(service, month, folder / "first" / name, rows)
     lines = gzip.decompress((folder / "first" / name).read_bytes()).splitlines(keepends=True)
     restated = b"".join(line for number, line in enumerate(lines) if number % 7 != 3)
     (folder / "second" / name).write_bytes(gzip.compress(restated, 1))
