@@ -20,11 +20,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from benchmarks import flame, tables
+from benchmarks import flame, peers, tables
 from benchmarks.bench import CHECKOUT, FIRST_MONTH, ROWS, Bench, DaySpan, Measured, facts
 from benchmarks.measure import BenchmarkError
 
 NAMES = ("noop", "floor", "first", "rewrite", "day", "growth", "table")
+PEERS = {"duckdb": "DuckDB, two stores", "dlt": "dlt with ADBC, two stores"}
+"""Measured if they are named; pip installs them at the first time."""
 SINGLE_DAYS = 5
 TABLE_MONTHS = (1, 12, 33)
 TABLE_ROWS = 4_000
@@ -87,6 +89,9 @@ def month_runs(bench: Bench, only: set[str], found: Found) -> None:
         bench.empty()
         found.add("floor", bench.floor())
         bench.verify(MONTH, "floor")
+    for name, title in PEERS.items():
+        if name in only:
+            found.add(title, peers.measure(bench, name))
     if only & {"first", "rewrite"}:
         bench.empty()
         first = bench.job(MONTH, "first")
@@ -147,8 +152,9 @@ def report(found: Found, repeats: int, rows: int) -> str:
     if found.runs:
         whole = {name: rows for name in found.runs if whole_month(name)}
         text += ["", tables.costs(found.runs, whole), "", NOTE]
-    staged = {name: runs for name, runs in found.runs.items() if name != "floor"}
-    for part in ({"floor": found.runs["floor"]} if "floor" in found.runs else {}, staged):
+    apart = [{name: found.runs[name]} for name in ("floor", *PEERS.values()) if name in found.runs]
+    staged = {name: runs for name, runs in found.runs.items() if {name: runs} not in apart}
+    for part in (*apart, staged):
         text += ["", tables.stages(part)] if part else []
     noop = tables.spread(found.runs["noop"], "wall").middle if "noop" in found.runs else 0.0
     if "one day" in found.runs:
@@ -183,8 +189,9 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--months", default="1,3,6", metavar="N,N", help="sizes for `growth` (default 1,3,6)"
     )
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=list(NAMES), metavar="NAME",
-                        help=f"measure only these of {', '.join(NAMES)}")  # fmt: skip
+    parser.add_argument("--only", nargs="+", choices=(*NAMES, *PEERS),
+                        default=list(NAMES), metavar="NAME",
+                        help=f"measure only these: {', '.join((*NAMES, *PEERS))}")  # fmt: skip
     parser.add_argument("--rows", type=int, default=ROWS, help=f"rows a month (default {ROWS})")
     parser.add_argument(
         "--work",
