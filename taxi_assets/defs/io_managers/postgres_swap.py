@@ -18,11 +18,8 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import date
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
-
-import psycopg
-from psycopg import Connection, Cursor, errors
 
 from taxi_assets.date_ranges import merge_into_date_ranges
 from taxi_assets.defs.io_managers.postgres_partition import (
@@ -31,6 +28,9 @@ from taxi_assets.defs.io_managers.postgres_partition import (
     find_partition_index,
 )
 from taxi_assets.defs.io_managers.postgres_table import QUOTE, qualify_name
+
+if TYPE_CHECKING:
+    from psycopg import Connection, Cursor
 
 SWAP_SECONDS = 10.0
 """How long the swap is tried while readers are at work; then the rows are deleted instead."""
@@ -127,6 +127,8 @@ def create_replacement(
         None if the run covers too little of the month, the partition has something on it that the
         new table would not have, or somebody else writes to it.
     """
+    import psycopg  # noqa: PLC0415 - heavy at import
+
     new = Replacement(partition, f"{partition.name}_{uuid4().hex[:8]}", tuple(days))
     if not _covers_most(cursor, new):
         return None
@@ -147,7 +149,7 @@ def create_replacement(
                 raise psycopg.Rollback
             cursor.execute("SET LOCAL lock_timeout = DEFAULT")
             return new
-    except (errors.LockNotAvailable, errors.InsufficientPrivilege):
+    except (psycopg.errors.LockNotAvailable, psycopg.errors.InsufficientPrivilege):
         pass
     return None
 
@@ -190,6 +192,8 @@ def swap(connection: Connection, new: Replacement) -> bool:
     Until the commit readers wait, which takes milliseconds: the check that every row is of the
     month is made before the lock.
     """
+    from psycopg import errors  # noqa: PLC0415 - heavy at import
+
     deadline = time.monotonic() + SWAP_SECONDS
     partition, pickup = new.partition, QUOTE(new.partition.service.pickup_column)
     first, last = partition.bounds
