@@ -108,7 +108,7 @@ class Bench:
         os.chdir(self.work)
         self._python("-m", "taxi_assets.local", "up")
         lines = self._python("-m", "taxi_assets.local", "env").splitlines()
-        named = (line.split("=", 1) for line in lines)
+        named = (line.removeprefix("export ").split("=", 1) for line in lines)
         self.stores = {name: shlex.split(value)[0] if value else "" for name, value in named}
         self.servers = self._servers()
         return self

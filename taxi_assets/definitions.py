@@ -91,8 +91,8 @@ def build_defs(
         ],
         jobs=[
             *jobs,
-            build_sql_query_job(),
-            build_inspect_object_job(),
+            build_sql_query_job(services),
+            build_inspect_object_job(services),
             build_export_parquet_job(services),
         ],
         schedules=[build_daily_schedule(service, automation) for service in services.values()],

@@ -33,8 +33,6 @@ END_LINES = f"""# The sample's month. Remove the line, or set another day, to lo
 {END}=2021-01-31
 """
 POLL_SECONDS = 0.3
-COLUMNS = "(pickup_datetime|locationid|trip_distance|total_amount)$"
-"""Of the rows that are shown, as a regular expression."""
 HOME = "DAGSTER_HOME"
 # What Dagster makes in a DAGSTER_HOME, with whatever umask its commands are started.
 DAGSTER_FOLDERS = ("history", "logs", "schedules", "storage", ".logs_queue", ".nux", ".telemetry")
@@ -186,7 +184,8 @@ def _show_rows(settings: Settings, service: str) -> None:
     if settings.lake.path is not None:
         from taxi_assets.local.client_commands import run_duckdb  # noqa: PLC0415 - heavy
 
-        query = f"SELECT COLUMNS('{COLUMNS}') FROM {service}_tripdata LIMIT 3"  # noqa: S608 - ours
+        columns = ", ".join(load_services()[service].key_columns)
+        query = f"SELECT {columns} FROM {service}_tripdata LIMIT 3"  # noqa: S608 - ours
         run_duckdb(settings, [query])
 
 

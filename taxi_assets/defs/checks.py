@@ -286,9 +286,15 @@ def _check_negative_totals(frame: pd.DataFrame, service: Service) -> CheckResult
     negative = frame[frame[service.total] < 0] if service.total else frame.head(0)
     names = [
         name
-        for name in (service.pickup_column, "payment_type", "fare_amount", service.total)
+        for name in (
+            service.pickup_column,
+            service.first_of_role("payment"),
+            service.first_of_role("fare"),
+            service.total,
+        )
         if name and name in frame
     ]
+    names = list(dict.fromkeys(names))
     rows = negative[names].head(EXAMPLES).itertuples(index=False, name=None)
     return count_result(
         "negative_totals",

@@ -1,6 +1,6 @@
 """Whether each store has the newest month that TLC, the Taxi & Limousine Commission, published.
 
-A time since the last materialization would turn green when somebody loads 2009. What counts is
+A time since the last materialization would look good when somebody loads 2009. What counts is
 the newest published month: every store must have all of its days.
 """
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from taxi_assets.errors import SettingsError
 from taxi_assets.settings.areas import DefinitionSettings
@@ -17,6 +17,11 @@ def load_services() -> dict[str, Service]:
         SettingsError: TAXI_SERVICES names one that the table does not have.
     """
     return select_services(DefinitionSettings.from_env().services)
+
+
+def find_example_service(services: Mapping[str, Service]) -> Service:
+    """Return the service that examples are made with: the first one that is loaded."""
+    return next(iter(services.values()), SERVICES[DEFAULT_SERVICES[0]])
 
 
 def select_services(names: Iterable[str]) -> dict[str, Service]:

@@ -13,15 +13,26 @@ from taxi_assets.date_ranges import Month
 
 Kind = Literal["id", "amount", "time", "text"]
 Role = Literal[
-    "vendor", "passengers", "distance", "fare", "total", "pay", "shared", "pickup_zone", "hail"
+    "vendor",
+    "payment",
+    "passengers",
+    "distance",
+    "fare",
+    "total",
+    "pay",
+    "shared",
+    "pickup_zone",
+    "dropoff_zone",
+    "hail",
 ]
 """What rules, checks, charts and reports know a column by, whatever its name is:
 
 - `vendor`, `passengers`, `distance`, `fare`: rules of cleaning read them,
+- `payment`: shown beside totals below zero,
 - `total`: dollars that checks add up and reports call revenue,
 - `pay`: dollars that the driver got,
 - `shared`: Y or 1 where strangers shared the ride,
-- `pickup_zone`: BigQuery clusters by it, reports rank by it,
+- `pickup_zone`: BigQuery clusters by it, reports rank by it; `dropoff_zone` is shown beside it,
 - `hail`: tells trips that were hailed from those that a dispatcher sent.
 """
 SHARED: dict[Kind, Any] = {"text": "Y", "id": 1}
@@ -250,6 +261,16 @@ class Service:
         """Return the name, from `cleaned_trips` on, of the first column of a role, if any is."""
         columns = self.by_role.get(role, ())
         return columns[0].name if columns else None
+
+    @cached_property
+    def key_columns(self) -> tuple[str, ...]:
+        """Names of a few columns that show what a trip was: when, where, how far, for how much."""
+        roles: set[Role] = {"pickup_zone", "dropoff_zone", "distance", "total"}
+        return tuple(
+            column.name
+            for column in self.columns
+            if column.name == self.pickup_column or roles.intersection(column.roles)
+        )
 
     @cached_property
     def pickup_index(self) -> int:

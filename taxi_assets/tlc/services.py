@@ -69,6 +69,7 @@ DROPOFF_ZONE = Column(
     "id",
     "Taxi zone in which the meter was disengaged",
     since="2011-01",
+    roles=("dropoff_zone",),
     points=(("dropoff_longitude", "dropoff_latitude"), ("End_Lon", "End_Lat")),
 )
 PAYMENT = Column(
@@ -82,6 +83,7 @@ PAYMENT = Column(
         *((label, "4") for label in ("DISPUTE", "DIS")),
         *((label, "5") for label in ("UNKNOWN", "UNK", "NA")),
     ),
+    roles=("payment",),
     filled="mostly",
 )
 FARE = Column(
@@ -292,7 +294,11 @@ HIRE_PICKUP_ZONE = Column(
     roles=("pickup_zone",),
 )
 HIRE_DROPOFF_ZONE = Column(
-    "DOLocationID", "id", "Taxi zone in which the trip ended", aliases=("dropoff_location_id",)
+    "DOLocationID",
+    "id",
+    "Taxi zone in which the trip ended",
+    aliases=("dropoff_location_id",),
+    roles=("dropoff_zone",),
 )
 _TRIP = (HIRE_PICKUP, HIRE_DROPOFF, HIRE_PICKUP_ZONE, HIRE_DROPOFF_ZONE)
 _FHV = (

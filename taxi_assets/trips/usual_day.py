@@ -8,8 +8,8 @@ deviation (MAD), which one odd week does not move. A figure is unusual if it is 
   must also be far from the same weekdays brought to the level of the last seven days;
 - on a federal holiday, volumes and revenue are not compared, and no other day is compared with one.
 
-Of 66 green days of 2020 that have four such weekdays, one is unusual by the default: 17 December, a
-snowstorm, with a third of its usual trips.
+Of 66 published days of 2020 that have four such weekdays, one is unusual by the default: 17
+December, a snowstorm, with a third of its usual trips.
 """
 
 from __future__ import annotations

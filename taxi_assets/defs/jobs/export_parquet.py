@@ -3,6 +3,7 @@
 import time
 from collections.abc import Mapping
 from datetime import date
+from typing import Any
 
 import dagster as dg
 import pyarrow as pa
@@ -15,6 +16,7 @@ from taxi_assets.defs.jobs.inspect_object import locate_object
 from taxi_assets.defs.jobs.result import build_result_schema, fail_in_one_line, name_columns
 from taxi_assets.defs.resources.lake import Lake, LakeResource, build_trips_key
 from taxi_assets.errors import StoreError
+from taxi_assets.tlc.loaded_services import find_example_service
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 
@@ -37,13 +39,14 @@ class ExportParquetConfig(dg.Config):
     )
 
 
-EXAMPLE = {
-    "service": "yellow",
-    "first_day": "2021-01-05",
-    "last_day": "2021-01-05",
-    "object": "nyc_taxi_data.parquet",
-}
-"""What the launchpad opens with: the quick start's day."""
+def _build_example(service: Service) -> dict[str, Any]:
+    """Return what the launchpad opens with: the quick start's day."""
+    return {
+        "service": service.name,
+        "first_day": "2021-01-05",
+        "last_day": "2021-01-05",
+        "object": "nyc_taxi_data.parquet",
+    }
 
 
 def build_export_parquet_job(services: Mapping[str, Service]) -> dg.JobDefinition:
@@ -85,7 +88,7 @@ def build_export_parquet_job(services: Mapping[str, Service]) -> dg.JobDefinitio
 
     @dg.job(
         name="export_parquet",
-        config={"ops": {"export": {"config": EXAMPLE}}},
+        config={"ops": {"export": {"config": _build_example(find_example_service(services))}}},
         description="Writes a range of days of a service from the lake into one Parquet object.",
     )
     def export_parquet() -> None:

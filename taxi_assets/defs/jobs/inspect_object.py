@@ -1,7 +1,7 @@
 """`inspect_object`: schema, row count and first rows of any CSV or Parquet object."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,9 @@ from taxi_assets.defs.resources.lake import Lake, LakeResource, open_lake
 from taxi_assets.errors import StoreError
 from taxi_assets.settings import Settings
 from taxi_assets.settings.stores import BUCKET
+from taxi_assets.tlc.loaded_services import find_example_service
 from taxi_assets.tlc.parquet_limits import TooLargeError, read_first_rows
+from taxi_assets.tlc.schema import Service
 
 CSV, PARQUET = (".csv", ".csv.gz", ".csv.zst"), (".parquet",)
 """Endings that tell what an object is."""
@@ -51,10 +53,6 @@ class InspectObjectConfig(dg.Config):
     )
 
 
-EXAMPLE = {"object": "yellow/tpep_pickup_date=2021-01-05/trips.parquet", "rows": 20}
-"""What the launchpad opens with: the quick start's day."""
-
-
 @dataclass(frozen=True)
 class Found:
     """What an object holds."""
@@ -64,7 +62,13 @@ class Found:
     first: list[tuple[Any, ...]]
 
 
-def build_inspect_object_job() -> dg.JobDefinition:
+def _build_example(service: Service) -> dict[str, Any]:
+    """Return what the launchpad opens with: the quick start's day."""
+    day = f"{service.day_column}=2021-01-05"
+    return {"object": f"{service.name}/{day}/trips.parquet", "rows": 20}
+
+
+def build_inspect_object_job(services: Mapping[str, Service]) -> dg.JobDefinition:
     """The job, of one op `inspect`."""
 
     @dg.op(out=dg.Out(dg.Nothing))
@@ -92,7 +96,7 @@ def build_inspect_object_job() -> dg.JobDefinition:
 
     @dg.job(
         name="inspect_object",
-        config={"ops": {"inspect": {"config": EXAMPLE}}},
+        config={"ops": {"inspect": {"config": _build_example(find_example_service(services))}}},
         description="Shows schema, row count and first rows of a CSV or Parquet object; fails when "
         "it is empty or cannot be read.",
     )

@@ -8,6 +8,7 @@ emulator runs it in a read-only transaction.
 """
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +24,8 @@ from taxi_assets.defs.jobs.result import Column, build_result_table, fail_in_one
 from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.errors import StoreError
+from taxi_assets.tlc.loaded_services import find_example_service
+from taxi_assets.tlc.schema import Service
 
 if TYPE_CHECKING:
     from psycopg import Cursor
@@ -33,13 +36,6 @@ SLACK = 5
 """Seconds past its time after which a query's server is taken for dead."""
 PASSING = ("57P", "53")
 """Beginnings of SQLSTATEs that are no fault of the query: a shutdown, a lack of resources."""
-EXAMPLE = {
-    "query": "SELECT payment_type, count(*) AS trips, round(sum(total_amount)) AS dollars "
-    "FROM ny_taxi.yellow_cab_data GROUP BY payment_type ORDER BY trips DESC",
-    "store": "postgres",
-    "rows": 20,
-}
-"""What the launchpad opens with."""
 READ_ONLY = {"taxi_assets": "read_only"}
 """Label of BigQuery's jobs. The emulator lets such a job only read; Google has it in its logs."""
 
@@ -69,7 +65,20 @@ class Rows:
     """One more than asked for where there are more."""
 
 
-def build_sql_query_job() -> dg.JobDefinition:
+def _build_example(service: Service) -> dict[str, Any]:
+    """Return what the launchpad opens with."""
+    groups = service.first_of_role("payment") or service.first_of_role("pickup_zone")
+    column = groups or service.pickup_column
+    dollars = f", round(sum({service.total})) AS dollars" if service.total else ""
+    return {
+        "query": f"SELECT {column}, count(*) AS trips{dollars} "  # noqa: S608 - the table's names
+        f"FROM ny_taxi.{service.table} GROUP BY {column} ORDER BY trips DESC",
+        "store": "postgres",
+        "rows": 20,
+    }
+
+
+def build_sql_query_job(services: Mapping[str, Service]) -> dg.JobDefinition:
     """The job, of one op `query`."""
 
     @dg.op(out=dg.Out(dg.Nothing))
@@ -105,7 +114,7 @@ def build_sql_query_job() -> dg.JobDefinition:
 
     @dg.job(
         name="sql_query",
-        config={"ops": {"query": {"config": EXAMPLE}}},
+        config={"ops": {"query": {"config": _build_example(find_example_service(services))}}},
         description="Runs one SELECT, read-only, on Postgres or BigQuery and shows the first rows.",
     )
     def sql_query() -> None:
