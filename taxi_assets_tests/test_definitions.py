@@ -31,7 +31,8 @@ CHECKS = {
     "raw_trips": {"rows_outside_month", "rows_readable", "known_columns"}
     | {"every_day_has_rows", "no_int96_times"},
     "cleaned_trips": {"no_zero_passengers", "schema_matches", "rows_accounted_for"}
-    | {"no_rows_outside_day", "not_empty", "negative_totals", "values_readable", "known_labels"},
+    | {"no_rows_outside_day", "not_empty", "negative_totals", "values_readable", "known_labels"}
+    | {"values_expected", "usual_day"},
     "postgres_trips": {"matches_cleaned", "up_to_date"},
     "gcs_trips": {"matches_cleaned", "up_to_date"},
     "bigquery_trips": {"matches_cleaned", "stores_agree", "up_to_date"},

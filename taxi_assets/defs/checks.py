@@ -44,6 +44,8 @@ MAX_OUTSIDE_SHARE = 0.005
 """Of a month file's rows: TLC's own files have up to 0.1 % with a pickup in another month."""
 MAX_NEGATIVE_SHARE = 0.02
 """Of a day's rows: voids and refunds are 0.1 to 1.0 % of the published ones."""
+MAX_UNEXPECTED_SHARE = 0.02
+"""Of a day's rows, for each column: voids are 0.3 to 1.0 % of TLC's, vendor 4 of 2019 0.97 %."""
 STOPS_DAY = "ERROR, keeps the day from every store"
 EXAMPLES = 5
 """Rows that a check shows."""
@@ -69,6 +71,10 @@ CLEANED_CHECKS = {
     "zero (voids and refunds).",
     "values_readable": f"WARN: every value is of its column's type. {STOPS_DAY}, past "
     "TAXI_MAX_INVALID_RATIO of the day's rows.",
+    "values_expected": f"WARN: at most {MAX_UNEXPECTED_SHARE:.0%} of the rows have a code that is "
+    "none of TLC's, a value outside of its range, or a dropoff before the pickup or a day later.",
+    "usual_day": "WARN: rows, revenue, medians, empty columns and boroughs are like those of the "
+    "same weekdays before. Passed if fewer than four of them are loaded.",
     "known_labels": "WARN: every label that stands for a value is in TLC's dictionary.",
 }
 STORE_CHECKS = {
@@ -313,11 +319,13 @@ def _check_not_empty(cleaned: Cleaned, service: Service) -> CheckResult:
     A day of a few rows may be all of empty taxis. One of a thousand is not.
     """
     rows, metadata = len(cleaned.frame), {"rows": len(cleaned.frame)}
-    columns = {name: RULES[name].column(service) for name in cleaned.rules}
+    columns = {name: RULES[name].columns(service) for name in cleaned.rules}
     absent = [
-        f"{columns[name]} (rule {name}) is not in the month file"
+        f"{', '.join(columns[name])} (rule {name}) is not in the month file"
         for name, rows_dropped in cleaned.dropped.items()
-        if rows_dropped and name in columns and columns[name] not in cleaned.published
+        if rows_dropped
+        and name in columns
+        and not any(column in cleaned.published for column in columns[name])
     ]
     by_rules = sum(cleaned.dropped.get(name, 0) for name in columns)
     if rows or not by_rules or not (absent or by_rules >= MIN_HOPELESS_ROWS):

@@ -48,6 +48,7 @@ from taxi_assets.defs.resources.source import SourceResource
 from taxi_assets.defs.run_restart import request_run_restart
 from taxi_assets.defs.run_summary import tag_run
 from taxi_assets.defs.same_weekdays import SameWeekdays
+from taxi_assets.defs.value_checks import check_expected_values, check_usual_day
 from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.partitions import daily_partitions, monthly_partitions
 from taxi_assets.report.day_picture import Figures
@@ -240,6 +241,7 @@ def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
             results = checks.check_cleaned_day(day, cleaned, raw.rows, service, max_unreadable)
             checks.reject_failed(results)
             table = convert_to_table(cleaned.frame, service)
+            results.append(check_expected_values(table, service))
             figures = Figures(
                 profile_partition(table, service),
                 cleaned.dropped,
@@ -256,7 +258,11 @@ def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
         with name_asset_in_errors(context.asset_key, list_partition_days(context)):
             output = DailyOutput(raw_trips.map_with_day(clean_day))
             yield dg.Output(output)
-            yield from log_check_results(context, output.checks, context.asset_key)
+            results = dict(output.checks)
+            for day in output.records:
+                usual = check_usual_day(day, same_weekdays)
+                results[day] = [*results[day], usual]
+            yield from log_check_results(context, results, context.asset_key)
             fail_for_rejected_days(context, output)
 
     return cleaned_trips

@@ -1,4 +1,4 @@
-"""The same weekdays before a day, which its picture compares it with.
+"""Earlier days of a service: what a day's picture and the check `usual_day` compare it with.
 
 They are read from the footers of earlier objects in the lake, without their rows.
 """
@@ -6,23 +6,21 @@ They are read from the footers of earlier objects in the lake, without their row
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import date, timedelta
+from datetime import date
 
 from taxi_assets.defs.io_managers.partition_data import CLEANED, Label, read_trips_metadata
 from taxi_assets.defs.resources.lake import Lake, build_cleaned_key
 from taxi_assets.errors import PartitionRejectedError
 from taxi_assets.report.day_picture import Figures
 from taxi_assets.tlc.schema import Service
-
-WEEKS = 4
-"""Earlier same weekdays that a day is compared with."""
+from taxi_assets.trips.usual_day import list_same_weekdays
 
 
 class SameWeekdays:
-    """The same weekdays of the four weeks before a day, as far as the lake has them.
+    """The same weekdays of the six weeks before a day, without holidays, as the lake has them.
 
-    Days of the run are remembered, each other one is read once: a chunk reads at most 28 footers,
-    however long it is.
+    Days of the run are remembered, each other one is read once: a chunk reads at most 42 footers
+    for its pictures, and 49 if a day is unusual, however long it is.
     """
 
     def __init__(self, lake: Lake, service: Service, warn: Callable[[str], object]) -> None:
@@ -37,10 +35,10 @@ class SameWeekdays:
 
     def before(self, day: date) -> list[Figures]:
         """Return the earlier days' figures, latest first."""
-        days = [day - timedelta(weeks=weeks) for weeks in range(1, WEEKS + 1)]
-        return [figures for one in days if (figures := self._of(one))]
+        return [figures for one in list_same_weekdays(day) if (figures := self.of(one))]
 
-    def _of(self, day: date) -> Figures | None:
+    def of(self, day: date) -> Figures | None:
+        """Return a day's figures; None if it is not loaded."""
         if day not in self.known:
             self.known[day] = self._read(day)
         return self.known[day]
@@ -54,4 +52,6 @@ class SameWeekdays:
         except PartitionRejectedError as error:
             self.warn(f"not compared with: {error}")
             return None
-        return Figures(trips.profile, trips.dropped) if trips and trips.profile else None
+        if trips is None or trips.profile is None:
+            return None
+        return Figures(trips.profile, trips.dropped, trips.total if trips.total_column else None)

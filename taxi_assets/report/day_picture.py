@@ -46,6 +46,9 @@ COLOURS = {
 TITLE, HEADING, LABEL = 26, 17, 14
 """Sizes of type."""
 
+MAX_REASONS = 8
+"""Lines of dropped rows that have room."""
+
 
 @dataclass(frozen=True)
 class Figures:
@@ -181,8 +184,12 @@ def _draw_bars(canvas: _Canvas, box: Box, bars: Bars) -> None:
 def _draw_drop_reasons(
     canvas: _Canvas, box: Box, dropped: Mapping[str, int], before: Sequence[Mapping[str, int]]
 ) -> None:
-    """A line a reason, the most frequent first."""
+    """A line a reason, the most frequent first; what has no room is one line."""
     canvas.text((box.left, box.top + 16), f"Rows dropped: {sum(dropped.values()):,}", HEADING)
+    if len(dropped) > MAX_REASONS:
+        first = sorted(dropped, key=lambda reason: -dropped[reason])[: MAX_REASONS - 1]
+        dropped = _sum_other_reasons(dropped, first)
+        before = [_sum_other_reasons(one, first) for one in before]
     usual = {reason: median(one.get(reason, 0) for one in before) for reason in dropped if before}
     most = max((*dropped.values(), *usual.values(), 1))
     height = min((box.bottom - box.top - 38) // max(len(dropped), 1), 56)
@@ -197,6 +204,12 @@ def _draw_drop_reasons(
         if usual.get(reason):
             x = box.left + round((box.right - box.left) * usual[reason] / most)
             canvas.fill((x - 3, y + 17, x + 1, y + 21 + thick), USUAL)
+
+
+def _sum_other_reasons(dropped: Mapping[str, int], first: Sequence[str]) -> dict[str, int]:
+    """Rows of some reasons, and of all others together."""
+    shown = {reason: dropped.get(reason, 0) for reason in first}
+    return {**shown, "other reasons": sum(dropped.values()) - sum(shown.values())}
 
 
 def _choose_tick_step(most: float) -> int:

@@ -186,9 +186,13 @@ class CleaningSettings(SettingsArea):
 
     drop: Annotated[tuple[RuleName, ...], UNSHOWN] = DEFAULT_RULES
     """Cleaning rules whose rows are dropped, separated by commas; also `zero_distance`,
-    `negative_total`, `outside_fare`, `null_vendor`; `none` keeps every row."""
+    `negative_total`, `outside_fare`, `null_vendor`, `unknown_code`, `outside_limits`,
+    `dropoff_before_pickup`, `over_a_day`; `none` keeps every row."""
     max_invalid_ratio: Annotated[float, Field(ge=0, le=1)] = MAX_INVALID_RATIO
     """Share of invalid rows above which a month, or a day, is rejected."""
+    unusual_deviations: Annotated[float, Field(gt=0, le=1000)] = 4
+    """How many deviations a figure of a day may be from the same weekdays before until the check
+    `usual_day` warns; 3 warns about five times as often."""
 
     @field_validator("drop", mode="before")
     @classmethod

@@ -14,6 +14,10 @@ class RuleName(StrEnum):
     negative_total = "negative_total"
     outside_fare = "outside_fare"
     null_vendor = "null_vendor"
+    unknown_code = "unknown_code"
+    outside_limits = "outside_limits"
+    dropoff_before_pickup = "dropoff_before_pickup"
+    over_a_day = "over_a_day"
 
 
 DEFAULT_RULES = (RuleName.zero_passengers, RuleName.null_passengers)

@@ -24,6 +24,7 @@ Role = Literal[
     "pickup_zone",
     "dropoff_zone",
     "hail",
+    "dropoff",
 ]
 """What rules, checks, charts and reports know a column by, whatever its name is:
 
@@ -33,7 +34,8 @@ Role = Literal[
 - `pay`: dollars that the driver got,
 - `shared`: Y or 1 where strangers shared the ride,
 - `pickup_zone`: BigQuery clusters by it, reports rank by it; `dropoff_zone` is shown beside it,
-- `hail`: tells trips that were hailed from those that a dispatcher sent.
+- `hail`: tells trips that were hailed from those that a dispatcher sent,
+- `dropoff`: when the trip ended, which is not before its pickup and within a day of it.
 """
 SHARED: dict[Kind, Any] = {"text": "Y", "id": 1}
 """Value of a shared ride, by the kind of its column."""
@@ -101,6 +103,10 @@ class Column:
     """How much of it a made-up month has: as much as TLC's."""
     examples: tuple[str, ...] = ()
     """Some of its texts, for made-up months."""
+    codes: tuple[int, ...] = ()
+    """The values there are, by TLC's dictionary; empty: any."""
+    limits: tuple[float, float] | None = None
+    """Least and largest plausible value, in its unit."""
     points: tuple[tuple[str, str], ...] = ()
     """Published names of longitude and latitude, by year: the zone of that point is the value
     where a file has them in place of it."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from taxi_assets.tlc.schema import Column, Interval, SchemaVersion, Service
+from taxi_assets.tlc.schema import Column, Interval, Role, SchemaVersion, Service
 
+ZONES = (1, 265)
+"""Ids of the taxi zones: 264 is unknown, 265 outside of New York City."""
 YES_OR_NO = (
     *((label, "Y") for label in ("Y", "1", "TRUE", "T", "YES")),
     *((label, "N") for label in ("N", "0", "FALSE", "F", "NO")),
@@ -23,6 +25,7 @@ VENDOR = Column(
     labels=(("CMT", "1"), ("VTS", "2")),
     roles=("vendor",),
     filled="mostly",
+    codes=(1, 2, 6, 7),
 )
 PASSENGERS = Column(
     "passenger_count",
@@ -31,6 +34,7 @@ PASSENGERS = Column(
     "people",
     roles=("passengers",),
     filled="mostly",
+    limits=(0, 9),
 )
 DISTANCE = Column(
     "trip_distance",
@@ -39,6 +43,7 @@ DISTANCE = Column(
     "miles",
     roles=("distance",),
     bin_width=0.5,
+    limits=(0, 200),
 )
 RATE_CODE = Column(
     "RatecodeID",
@@ -47,6 +52,7 @@ RATE_CODE = Column(
     "5 negotiated, 6 group, 99 unknown",
     aliases=("rate_code",),
     filled="mostly",
+    codes=(1, 2, 3, 4, 5, 6, 99),
 )
 STORED = Column(
     "store_and_fwd_flag",
@@ -63,6 +69,7 @@ PICKUP_ZONE = Column(
     since="2011-01",
     roles=("pickup_zone",),
     points=(("pickup_longitude", "pickup_latitude"), ("Start_Lon", "Start_Lat")),
+    limits=ZONES,
 )
 DROPOFF_ZONE = Column(
     "DOLocationID",
@@ -71,6 +78,7 @@ DROPOFF_ZONE = Column(
     since="2011-01",
     roles=("dropoff_zone",),
     points=(("dropoff_longitude", "dropoff_latitude"), ("End_Lon", "End_Lat")),
+    limits=ZONES,
 )
 PAYMENT = Column(
     "payment_type",
@@ -85,6 +93,7 @@ PAYMENT = Column(
     ),
     roles=("payment",),
     filled="mostly",
+    codes=(0, 1, 2, 3, 4, 5, 6),
 )
 FARE = Column(
     "fare_amount",
@@ -94,6 +103,7 @@ FARE = Column(
     aliases=("fare_amt",),
     roles=("fare",),
     bin_width=2.5,
+    limits=(0, 500),
 )
 EXTRA = Column(
     "extra",
@@ -109,9 +119,15 @@ TIP = Column(
     "Tip by card; cash tips are not recorded",
     "dollars",
     aliases=("tip_amt",),
+    limits=(0, 300),
 )
 TOLLS = Column(
-    "tolls_amount", "amount", "Tolls paid on the trip", "dollars", aliases=("tolls_amt",)
+    "tolls_amount",
+    "amount",
+    "Tolls paid on the trip",
+    "dollars",
+    aliases=("tolls_amt",),
+    limits=(0, 200),
 )
 IMPROVEMENT = Column(
     "improvement_surcharge",
@@ -127,6 +143,7 @@ TOTAL = Column(
     "dollars",
     aliases=("total_amt",),
     roles=("total",),
+    limits=(0, 1000),
 )
 CONGESTION = Column(
     "congestion_surcharge",
@@ -142,7 +159,9 @@ EHAIL = Column(
     "dollars",
     filled="never",
 )
-TRIP_TYPE = Column("trip_type", "id", "1 street hail, 2 dispatch", roles=("hail",), filled="mostly")
+TRIP_TYPE = Column(
+    "trip_type", "id", "1 street hail, 2 dispatch", roles=("hail",), filled="mostly", codes=(1, 2)
+)
 AIRPORT = Column(
     "airport_fee", "amount", "Fee for pickups at LaGuardia and JFK", "dollars", since="2022-01"
 )
@@ -159,7 +178,9 @@ def _build_time_columns(prefix: str, *, earlier: bool) -> tuple[Column, Column]:
     def column(end: str, description: str) -> Column:
         aliases = (f"{end}_datetime", f"trip_{end}_datetime") if earlier else ()
         name = f"{prefix}_{end}_datetime"
-        return Column(name, "time", description, "New York wall time", aliases=aliases)
+        roles: tuple[Role, ...] = ("dropoff",) if end == "dropoff" else ()
+        unit = "New York wall time"
+        return Column(name, "time", description, unit, aliases=aliases, roles=roles)
 
     return (
         column("pickup", "When the meter was engaged"),
@@ -285,13 +306,20 @@ SHARED_RIDE = Column(
 HIRE_PICKUP = Column(
     "pickup_datetime", "time", "When the trip began", "New York wall time", aliases=("Pickup_date",)
 )
-HIRE_DROPOFF = Column("dropoff_datetime", "time", "When the trip ended", "New York wall time")
+HIRE_DROPOFF = Column(
+    "dropoff_datetime",
+    "time",
+    "When the trip ended",
+    "New York wall time",
+    roles=("dropoff",),
+)
 HIRE_PICKUP_ZONE = Column(
     "PULocationID",
     "id",
     "Taxi zone in which the trip began",
     aliases=("locationID", "pickup_location_id"),
     roles=("pickup_zone",),
+    limits=ZONES,
 )
 HIRE_DROPOFF_ZONE = Column(
     "DOLocationID",
@@ -299,6 +327,7 @@ HIRE_DROPOFF_ZONE = Column(
     "Taxi zone in which the trip ended",
     aliases=("dropoff_location_id",),
     roles=("dropoff_zone",),
+    limits=ZONES,
 )
 _TRIP = (HIRE_PICKUP, HIRE_DROPOFF, HIRE_PICKUP_ZONE, HIRE_DROPOFF_ZONE)
 _FHV = (
@@ -398,12 +427,20 @@ _FHVHV = (
         filled="mostly",
     ),
     *_TRIP,
-    Column("trip_miles", "amount", "Distance with the passenger", "miles", roles=("distance",)),
+    Column(
+        "trip_miles",
+        "amount",
+        "Distance with the passenger",
+        "miles",
+        roles=("distance",),
+        limits=(0, 200),
+    ),
     Column("trip_time", "id", "Time with the passenger", "seconds"),
     _dollars(
         "base_passenger_fare",
         "Fare before tolls, tips, taxes and fees",
         roles=("total", "fare"),
+        limits=(0, 1000),
         bin_width=2.5,
     ),
     _dollars("tolls", "Tolls of the trip"),

@@ -7,8 +7,8 @@ so that the stores say the same of the day without reading it again.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timedelta
 from functools import reduce
 from typing import Any
@@ -92,6 +92,8 @@ class DayProfile:
     """Of the columns and intervals with bins that have a value."""
     shared: int | None = None
     """Rows of shared rides; None where the service does not publish which they are."""
+    zones: dict[str, int] = field(default_factory=dict[str, int])
+    """Rows by pickup zone."""
 
     def facts(self) -> dict[str, Any]:
         """As plain values, for a stored slice to carry."""
@@ -144,9 +146,19 @@ def profile_partition(table: pa.Table, service: Service) -> DayProfile:
         if len(rows):
             medians[interval.name] = _compute_median(minutes.to_numpy(), rows)
     shared = count_shared(table, service)
+    zones = {str(zone): int(count) for zone, count in _count_zones(table, service)}
     return DayProfile(
-        table.num_rows, columns, _take_first_rows(table), hours, counts, medians, shared
+        table.num_rows, columns, _take_first_rows(table), hours, counts, medians, shared, zones
     )
+
+
+def _count_zones(table: pa.Table, service: Service) -> Iterator[tuple[Any, Any]]:
+    """Rows by pickup zone."""
+    column = service.first_of_role("pickup_zone")
+    if column is None or column not in table.schema.names:
+        return
+    distinct, rows = _count_values(table[column].combine_chunks())
+    yield from zip(distinct.to_pylist(), rows, strict=True)
 
 
 def find_minutes(table: pa.Table, service: Service, interval: Interval) -> pa.Array:

@@ -8,21 +8,40 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from taxi_assets.settings.rule_names import DEFAULT_RULES
 from taxi_assets.tlc.schema import Role, Service
+from taxi_assets.trips.expected_values import DESCRIPTIONS, list_columns, mask_broken
 
 FARES = (0, 500)
 """Dollars. The fare to Newark with hours of traffic stays below; typing errors are far above."""
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(Protocol):
     """A reason to leave a row out."""
+
+    @property
+    def description(self) -> str:
+        """What is wrong with the rows that it leaves out."""
+
+    @property
+    def reads(self) -> str:
+        """What it reads, in words."""
+
+    def columns(self, service: Service) -> list[str]:
+        """Return the names of the columns that it reads; none where the service has none."""
+
+    def mask(self, table: pa.Table, service: Service) -> Any:
+        """Return whether each row is left out; null counts as no."""
+
+
+@dataclass(frozen=True)
+class ValueRule:
+    """A rule on the values of one column."""
 
     description: str
     role: Role
@@ -30,36 +49,74 @@ class Rule:
     drops: Callable[[pa.ChunkedArray], Any]
     """Whether each value of the column has its row left out; null counts as no."""
 
-    def column(self, service: Service) -> str | None:
-        """Return the name of the column that it reads; None where the service has none."""
-        return service.first_of_role(self.role)
+    @property
+    def reads(self) -> str:
+        """What it reads, in words."""
+        return self.role
+
+    def columns(self, service: Service) -> list[str]:
+        """Return the name of the column that it reads; none where the service has none."""
+        column = service.first_of_role(self.role)
+        return [] if column is None else [column]
+
+    def mask(self, table: pa.Table, service: Service) -> Any:
+        """Return whether each row is left out."""
+        return self.drops(table[self.columns(service)[0]])
+
+
+@dataclass(frozen=True)
+class SchemaRule:
+    """A rule that the schema's codes, ranges and times are kept."""
+
+    name: str
+
+    @property
+    def description(self) -> str:
+        """What is wrong with the rows that it leaves out."""
+        return DESCRIPTIONS[self.name]
+
+    @property
+    def reads(self) -> str:
+        """What it reads, in words."""
+        return "codes, ranges or a dropoff time of the schema"
+
+    def columns(self, service: Service) -> list[str]:
+        """Return the names of the columns that it reads."""
+        return list_columns(service, self.name)
+
+    def mask(self, table: pa.Table, service: Service) -> Any:
+        """Return whether each row is left out."""
+        return mask_broken(table, service, self.name)
 
 
 RULES: dict[str, Rule] = {
-    "zero_passengers": Rule("passengers are 0 or fewer", "passengers", lambda v: pc.less(v, 1)),
-    "null_passengers": Rule("passengers are null", "passengers", pc.is_null),
-    "zero_distance": Rule(
+    "zero_passengers": ValueRule(
+        "passengers are 0 or fewer", "passengers", lambda v: pc.less(v, 1)
+    ),
+    "null_passengers": ValueRule("passengers are null", "passengers", pc.is_null),
+    "zero_distance": ValueRule(
         "the distance is 0 miles or less",
         "distance",
         lambda values: pc.less_equal(values, 0.0),
     ),
-    "negative_total": Rule(
+    "negative_total": ValueRule(
         "the total is below 0 dollars (voids and refunds)",
         "total",
         lambda values: pc.less(values, 0.0),
     ),
-    "outside_fare": Rule(
+    "outside_fare": ValueRule(
         f"the fare is below {FARES[0]} or above {FARES[1]} dollars",
         "fare",
         lambda values: pc.or_kleene(pc.less(values, FARES[0]), pc.greater(values, FARES[1])),
     ),
-    "null_vendor": Rule("the vendor is null", "vendor", pc.is_null),
+    "null_vendor": ValueRule("the vendor is null", "vendor", pc.is_null),
+    **{name: SchemaRule(name) for name in DESCRIPTIONS},
 }
 
 
 def applies(name: str, service: Service) -> bool:
     """Return whether a service has the column that the rule of a name reads."""
-    return name in RULES and RULES[name].column(service) is not None
+    return name in RULES and bool(RULES[name].columns(service))
 
 
 def describe_rules(names: Sequence[str], service: Service) -> str:
@@ -75,10 +132,9 @@ def apply_rules(
     dropped: dict[str, int] = {}
     gone: Any = None
     for name in rules:
-        column = RULES[name].column(service)
-        if column is None:
+        if not applies(name, service):
             continue
-        drops = pc.fill_null(RULES[name].drops(table[column]), False)
+        drops = pc.fill_null(RULES[name].mask(table, service), False)
         before = sum(dropped.values())
         gone = drops if gone is None else pc.or_(gone, drops)
         dropped[name] = int(pc.sum(gone).as_py() or 0) - before

@@ -99,9 +99,14 @@ def find_unusual(
 
 def same_weekdays(day: date, figures_of: Callable[[date], Figures | None]) -> list[Figures]:
     """Return the figures of the same weekdays before a day, latest first, holidays left out."""
-    days = [day - timedelta(weeks=weeks) for weeks in range(1, WEEKS + 1)]
-    found = (figures_of(one) for one in days if not is_holiday(one))
+    found = map(figures_of, list_same_weekdays(day))
     return [figures for figures in found if figures is not None]
+
+
+def list_same_weekdays(day: date) -> list[date]:
+    """Return the same weekdays of the weeks before a day, latest first, without holidays."""
+    days = [day - timedelta(weeks=weeks) for weeks in range(1, WEEKS + 1)]
+    return [one for one in days if not is_holiday(one)]
 
 
 def _spread(values: Sequence[float], kind: Kind) -> tuple[float, float]:

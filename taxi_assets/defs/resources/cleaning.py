@@ -42,7 +42,7 @@ class CleaningResource(dg.ConfigurableResource["CleaningResource"]):
             return Settings.from_env().cleaning.drop
         rules = tuple(dict.fromkeys(rule.value for rule in self.drop))
         lacking = [
-            f"{name} (reads {RULES[name].role})" for name in rules if not applies(name, service)
+            f"{name} (reads {RULES[name].reads})" for name in rules if not applies(name, service)
         ]
         if lacking:
             can = ", ".join(name for name in RULES if applies(name, service)) or "none"

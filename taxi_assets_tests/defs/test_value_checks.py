@@ -1,0 +1,162 @@
+"""`values_expected` and `usual_day`: what they say of a day, in words and numbers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs as pa_fs
+import pyarrow.parquet as pq
+import pytest
+
+from taxi_assets.defs.resources.lake import Lake
+from taxi_assets.defs.same_weekdays import SameWeekdays
+from taxi_assets.defs.value_checks import check_expected_values, check_usual_day
+from taxi_assets.report.day_picture import Figures
+from taxi_assets.tlc.services import SERVICES
+from taxi_assets.trips.expected_values import find_broken, list_expectations
+from taxi_assets.trips.parse import parse_partition
+from taxi_assets.trips.profile import profile_partition
+from taxi_assets.trips.rules import apply_rules
+from taxi_assets_tests.conftest import RealRows
+from taxi_assets_tests.tlc.files import row, slice_of
+
+YELLOW, GREEN = SERVICES["yellow"], SERVICES["green"]
+DAY = date(2021, 2, 3)
+GOOD = {"tpep_dropoff_datetime": "2021-02-03 08:15:00"}
+
+
+def trips(*changes: dict[str, str], good: int = 0) -> pa.Table:
+    """Trips of 08:00, the first ones with other values."""
+    rows = [*changes, *[{}] * good]
+    lines = [row("2021-02-03 08:00:00", **{**GOOD, **one}) for one in rows]
+    return parse_partition(slice_of(*lines), YELLOW).table
+
+
+@pytest.mark.parametrize(
+    ("change", "name", "words"),
+    [
+        ({"payment_type": "9"}, "unknown_code_payment_type", "have a payment_type that is none of"),
+        ({"RatecodeID": "7"}, "unknown_code_ratecodeid", "none of 1, 2, 3, 4, 5, 6, 99"),
+        ({"VendorID": "3"}, "unknown_code_vendorid", "have a vendorid that is none of 1, 2, 6, 7"),
+        ({"PULocationID": "266"}, "outside_limits_pulocationid", "outside of 1 to 265"),
+        ({"DOLocationID": "0"}, "outside_limits_dolocationid", "outside of 1 to 265"),
+        ({"trip_distance": "250"}, "outside_limits_trip_distance", "outside of 0 to 200 miles"),
+        ({"fare_amount": "-1"}, "outside_limits_fare_amount", "outside of 0 to 500 dollars"),
+        (
+            {"tpep_dropoff_datetime": "2021-02-03 07:59:59"},
+            "dropoff_before_pickup",
+            "have a tpep_dropoff_datetime before their tpep_pickup_datetime",
+        ),
+        ({"tpep_dropoff_datetime": "2021-02-04 08:00:00"}, "over_a_day", "take a day or longer"),
+    ],
+)
+def test_each_expectation_is_counted_named_and_shown(
+    change: dict[str, str], name: str, words: str
+) -> None:
+    result = check_expected_values(trips(change, good=9), YELLOW)
+    assert not result.passed
+    assert result.metadata[name] == 1
+    assert result.description is not None
+    assert result.description.startswith("1 rows (10.00%) ")
+    assert words in result.description
+    (example,) = result.metadata["examples"].value.records
+    assert words in example.data["rows"]
+    # The same rows, by the rule's name in TAXI_DROP.
+    rule = next(one for one in find_broken(trips(change), YELLOW)).expectation.rule
+    left, dropped = apply_rules(trips(change, good=9), YELLOW, [rule])
+    assert (left.num_rows, dropped) == (9, {rule: 1})
+
+
+def test_few_rows_are_usual_and_null_is_no_value() -> None:
+    one = trips({"payment_type": "9"}, good=99)
+    assert check_expected_values(one, YELLOW).passed
+    assert check_expected_values(one, YELLOW).metadata["unknown_code_payment_type"] == 1
+    empty = dict.fromkeys(("payment_type", "VendorID", "PULocationID", "fare_amount"), "")
+    assert find_broken(trips(empty), YELLOW) == []
+    assert check_expected_values(trips(), YELLOW).passed
+
+
+def test_every_service_has_the_expectations_of_its_columns() -> None:
+    rules = {name: {one.rule for one in list_expectations(it)} for name, it in SERVICES.items()}
+    assert rules["yellow"] == rules["green"]
+    assert {"dropoff_before_pickup", "over_a_day", "outside_limits"} <= rules["fhv"]
+    assert {"dropoff_before_pickup", "over_a_day", "outside_limits"} <= rules["fhvhv"]
+
+
+@pytest.mark.parametrize("month", ["2020-12", "2023-12", "2025-11"])
+def test_real_months_are_as_expected(month: str, real_rows: RealRows) -> None:
+    path = real_rows.folder / "green" / f"green_tripdata_{month}.parquet"
+    table = parse_partition(pq.read_table(path), GREEN).table
+    table, _ = apply_rules(table, GREEN)
+    assert check_expected_values(table, GREEN).passed
+
+
+@pytest.fixture
+def days(tmp_path: Path) -> SameWeekdays:
+    """Seven Wednesdays of 40 trips in Manhattan, the last one the day."""
+    lake = Lake(pa_fs.LocalFileSystem(), str(tmp_path), "b", "hive")
+    found = SameWeekdays(lake, YELLOW, lambda _: None)
+    for weeks in range(7):
+        add(found, DAY - timedelta(weeks=weeks))
+    return found
+
+
+def add(days: SameWeekdays, day: date, rows: int = 40, **values: str) -> None:
+    lines = {"PULocationID": "161", "total_amount": "12", "fare_amount": "9", **values}
+    table = trips(*[lines] * rows)
+    days.add(day, Figures(profile_partition(table, YELLOW), Counter(), 12.0 * rows))
+
+
+def description(days: SameWeekdays) -> str:
+    result = check_usual_day(DAY, days)
+    assert result.description is not None
+    assert str(result.severity) == "AssetCheckSeverity.WARN"
+    return result.description
+
+
+def test_a_day_like_the_weeks_before_is_usual(days: SameWeekdays) -> None:
+    assert check_usual_day(DAY, days).passed
+    assert description(days) == "as usual"
+
+
+def test_fewer_than_four_days_are_not_compared(days: SameWeekdays) -> None:
+    for weeks in (1, 2, 3):
+        days.known[DAY - timedelta(weeks=weeks)] = None
+    add(days, DAY, rows=1)
+    assert check_usual_day(DAY, days).passed
+    assert description(days) == "fewer than 4 Wednesdays before are loaded: not compared"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"rows": 10}, "trips 10.00, usually 40.00 (-75%)"),
+        ({"fare_amount": "20"}, "median fare_amount 20.00, usually 9.00 (+122%)"),
+        ({"VendorID": ""}, "rows without vendorid 100.0%, usually 0.0%"),
+        ({"PULocationID": "7"}, "pickups in Queens 100.0%"),
+    ],
+)
+def test_what_is_unusual_is_named(days: SameWeekdays, change: Any, words: str) -> None:
+    if words.startswith("pickups"):
+        for weeks in range(1, 7):
+            known = days.known[DAY - timedelta(weeks=weeks)]
+            assert known is not None
+            known.profile.zones["7"] = 0
+    add(days, DAY, **change)
+    result = check_usual_day(DAY, days)
+    assert not result.passed
+    assert words in description(days)
+    assert description(days).endswith("(median of the Wednesdays before)")
+    assert result.metadata["unusual"] == len(result.metadata["figures"].value.records)
+
+
+def test_the_threshold_is_a_setting(days: SameWeekdays, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(days, DAY, rows=28)
+    monkeypatch.setenv("TAXI_UNUSUAL_DEVIATIONS", "3")
+    assert not check_usual_day(DAY, days).passed
+    monkeypatch.setenv("TAXI_UNUSUAL_DEVIATIONS", "100")
+    assert check_usual_day(DAY, days).passed
