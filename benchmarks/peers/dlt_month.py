@@ -1,7 +1,8 @@
 """A month by dlt: Arrow batches to Postgres by ADBC, and to Parquet by pickup day.
 
-Run by `benchmarks.peers` in a virtual environment of its own: `peer_dlt.py MONTH.csv.gz LAKE`, with
-libpq's address in PEER_POSTGRES and the schema in PEER_SCHEMA. It prints seconds by stage as JSON.
+Run by `benchmarks.peers` in a virtual environment of its own: `dlt_month.py MONTH.csv.gz LAKE`,
+with the address of Postgres in PEER_POSTGRES and the schema in PEER_SCHEMA. It prints seconds by
+stage as JSON.
 dlt runs a pipeline for each destination, so the file is read twice, and a table for each day,
 since its filesystem does not partition Parquet by a column.
 """

@@ -1,7 +1,8 @@
 """Other loaders of the same month into Postgres and Parquet by day, for comparison.
 
 Each has a virtual environment of its own, made at first use under the benchmark's folder. They
-write two stores and no record, check or lake of raw days; rows are counted after each run.
+write two stores and no record, check or lake of raw days; rows are counted after each run. The
+scripts are run there, by their paths: what they import is not installed here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 import duckdb
 import psycopg
 
-from benchmarks.bench import CHECKOUT, Bench, Measured
+from benchmarks.bench import Bench, Measured
 from benchmarks.measure import BenchmarkError, run
 
 PACKAGES = {
@@ -54,7 +55,7 @@ def measure(bench: Bench, name: str) -> Measured:
     env = bench.env | {"PEER_POSTGRES": address(bench), "PEER_SCHEMA": schema}
     bench.settle()
     log = bench.logs / f"{name}.log"
-    script = CHECKOUT / "benchmarks" / f"peer_{name}.py"
+    script = Path(__file__).with_name(f"{name}_month.py")
     sample = run([python, script, month, lake], env, log, bench.servers)
     expected = read_totals(f"read_csv('{month}', nullstr = '') WHERE passenger_count > 0")
     found = {

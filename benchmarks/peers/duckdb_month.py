@@ -1,6 +1,6 @@
 """A month by DuckDB alone: CSV.gz to Postgres by its extension, and to Parquet by pickup day.
 
-Run by `benchmarks.peers` in a virtual environment of its own: `peer_duckdb.py MONTH.csv.gz LAKE`,
+Run by `benchmarks.peers` in a virtual environment of its own: `duckdb_month.py MONTH.csv.gz LAKE`,
 with libpq's address in PEER_POSTGRES and the schema in PEER_SCHEMA. It prints seconds by stage as
 JSON.
 """
