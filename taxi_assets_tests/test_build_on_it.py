@@ -13,6 +13,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+import taxi_assets
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
@@ -34,6 +35,9 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("TAXI_SOURCE", source)
     assert Runs().run("green", DAYS[0], DAYS[-1]).success
     (tmp_path / "revenue.py").write_text(ASSET)
+    # Its resources are those of the environment that it was imported in.
+    monkeypatch.delitem(sys.modules, "taxi_assets.definitions")
+    monkeypatch.delattr(taxi_assets, "definitions")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

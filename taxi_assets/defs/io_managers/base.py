@@ -116,7 +116,9 @@ class PartitionIOManager(dg.IOManager, Generic[In, Out]):
                 raise rejected[day]
             found = self.read_partition(service, day)
             empty = isinstance(found, pa.Table) and not found.num_rows
-            if found is None or (empty and not is_recorded(instance, context.asset_key, day)):
+            if found is None or (
+                empty and not is_recorded_as_empty(instance, context.asset_key, day)
+            ):
                 raise PartitionNotStoredError(
                     f"{day} is not in {self.place(service)}: materialize "
                     f"{context.asset_key.to_user_string()} for that day first"
@@ -193,9 +195,12 @@ def find_instance(context: dg.InputContext) -> dg.DagsterInstance | None:
         return None
 
 
-def is_recorded(instance: dg.DagsterInstance | None, key: dg.AssetKey, day: date) -> bool:
-    """Whether an asset has a materialization of a day: an empty table alone does not say so."""
+def is_recorded_as_empty(instance: dg.DagsterInstance | None, key: dg.AssetKey, day: date) -> bool:
+    """Whether an asset's last record of a day has no rows: a table without the day looks alike."""
     if instance is None:
         return False
     events = dg.AssetRecordsFilter(key, asset_partitions=[str(day)])
-    return bool(instance.fetch_materializations(events, limit=1).records)
+    records = instance.fetch_materializations(events, limit=1).records
+    event = records[0].asset_materialization if records else None
+    rows = event.metadata.get("rows") if event else None
+    return rows is not None and rows.value == 0
