@@ -3,7 +3,7 @@
 ERROR checks on the cleaned frame are evaluated before the day is stored; a day that fails one is
 recorded as failed and goes no further, while the run's other days do. Dagster's own `blocking`
 stops the whole run, so the descriptions say what a check stops. A check of a file is evaluated
-once a run and month, on the first of the run's days.
+once a run and month, on the last of the run's days, which the asset graph shows.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ RAW_CHECKS = {
     "every_day_has_rows": "WARN: each day of a month that is over has a row in its file.",
     "no_int96_times": "WARN: no column is stored as INT96, which most writers convert to UTC.",
 }
-"""Of a month's file: evaluated once a run, on the first of the month's days in it."""
+"""Of a month's file: evaluated once a run, on the last of the month's days in it."""
 CLEANED_CHECKS = {
     "no_zero_passengers": f"{STOPS_DAY}: no row is left that a passenger rule of TAXI_DROP drops.",
     "schema_matches": f"{STOPS_DAY}: the frame has the schema's columns with their nullable types.",

@@ -195,10 +195,10 @@ def define_raw_trips(stage: Stage) -> dg.AssetsDefinition:
                 limits = source.max_invalid_ratio(), source.max_day_bytes()
                 for file, month_days in files:
                     split = split_month(RawMonth(file, month_days, *limits), context.log.info)
-                    of_first = {month_days[0]: checks.check_raw_day(split.month)}
+                    of_file = {month_days[-1]: checks.check_raw_day(split.month)}
                     yield (
                         split,
-                        LazyPartitions(month_days, partial(record_raw_day, split, of_first)),
+                        LazyPartitions(month_days, partial(record_raw_day, split, of_file)),
                     )
 
             output = DailyOutput(split_months())
@@ -336,7 +336,7 @@ def store_trips(
 def record_raw_day(
     split: SplitMonth, results: Mapping[date, Sequence[CheckResult]], day: date
 ) -> PartitionRecord:
-    """Describe a day of a split month; the checks of the file are on the first of its days."""
+    """Describe a day of a split month; the checks of the file are on the last of its days."""
     data_version = split.get_spool(day).data_version()
     metadata = build_raw_metadata(split, day)
     return PartitionRecord(metadata, data_version, checks=results.get(day, ()))

@@ -6,12 +6,12 @@ Defined here: the page, from the states of days. Where the states come from belo
 from __future__ import annotations
 
 import calendar
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
-from taxi_assets.date_ranges import DateRange, Month
+from taxi_assets.date_ranges import Month
 from taxi_assets.report.colours import DARK, LIGHT
 from taxi_assets.report.page import open_templates
 
@@ -99,14 +99,14 @@ def _day_box(one: ServiceCalendar, day: date, ui: str) -> DayBox | None:
 
 
 def find_states(
-    window: DateRange, stored: Sequence[Collection[date]], rejected: Collection[date]
+    days: Iterable[date], stored: Sequence[Collection[date]], rejected: Collection[date]
 ) -> dict[date, State]:
-    """Return what became of the window's days, from the first month that has any to the last.
+    """Return what became of each day, from the first month that has any to the last.
 
     `stored` has the days of each store.
     """
-    states: dict[date, State] = {}
-    for day in window:
+    days, states = list(days), dict[date, State]()
+    for day in days:
         stores = sum(day in days for days in stored)
         if day in rejected:
             states[day] = "rejected"
@@ -115,4 +115,4 @@ def find_states(
     if not states:
         return {}
     first, last = Month.of(min(states)), Month.of(max(states))
-    return {day: states.get(day, "missing") for day in window if first <= Month.of(day) <= last}
+    return {day: states.get(day, "missing") for day in days if first <= Month.of(day) <= last}

@@ -1,11 +1,12 @@
 """What a person does in Dagster's UI, in headless Chromium against a real `dagster dev`.
 
-Screenshots are kept in the test's folder; with `SCREENSHOTS=docs/ui` small ones are made for
+Screenshots are kept in the test's folder; with `SCREENSHOTS=docs/images` small ones are made for
 README and docs.
 """
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import shutil
@@ -15,13 +16,17 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
 
+import dagster as dg
 import pytest
 from PIL import Image
-from playwright.sync_api import ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import ConsoleMessage, Page, ViewportSize, expect, sync_playwright
 
+from taxi_assets.date_ranges import Month
+from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.stores import Runs
 from taxi_assets_tests.test_server import LAUNCH_DAY, ask, dagster_dev
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
@@ -43,6 +48,8 @@ SCREENSHOTS = os.environ.get("SCREENSHOTS")
 SLOW = 120_000
 """Milliseconds that a run may take to end."""
 expect.set_options(timeout=60_000)
+WIDE: ViewportSize = {"width": 1800, "height": 1000}
+LAPTOP: ViewportSize = {"width": 1440, "height": 900}
 SMALL = 1200
 """Pixels: width of the pictures in README and docs."""
 
@@ -89,10 +96,11 @@ def screen(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scr
     folder = tmp_path_factory.mktemp("browser")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TAXI_START_DATE", "2021-01-01")
+        patch.setenv("TAXI_END_DATE", "2021-01-31")
         patch.setenv("GCS_BUCKET", "seen")
         with dagster_dev(folder, patch) as address, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-            page = browser.new_context(viewport={"width": 1800, "height": 1000}).new_page()
+            page = browser.new_context(viewport=WIDE).new_page()
             found = Screen(page, address, folder)
 
             def note(message: ConsoleMessage) -> None:
@@ -122,17 +130,23 @@ def materialize(screen: Screen, days: str, button: str) -> None:
 
 
 def look_at_the_day(screen: Screen) -> None:
-    """Numbers, first rows, profile, picture, plots and checks of a day."""
+    """The sentence, table, picture, plots and checks of a day."""
     asset = f"/assets/{SERVICE.name}/cleaned_trips"
     page = screen.open(f"{asset}?view=partitions&partition={DAY}")
-    rows = page.locator("tr", has=page.get_by_text("raw_rows", exact=True))
-    expect(rows.first).to_be_visible()
+    summary = page.locator("tr", has=page.get_by_text("summary", exact=True)).first
+    expect(summary).to_contain_text(
+        re.compile(r"\d+ trips, \$[\d,]+.*; \d+ of \d+ rows dropped \(")
+    )
     screen.keep("day")
-    for name, shown in (("preview", "Show schema"), ("profile", "most frequent")):
-        line = page.locator("tr", has=page.get_by_text(name, exact=True)).first
-        line.scroll_into_view_if_needed()
-        expect(line.get_by_text(shown).first).to_be_visible()
-        screen.keep(name)
+    columns = page.locator("tr", has=page.get_by_text("columns", exact=True)).first
+    columns.scroll_into_view_if_needed()
+    table = columns.locator("table").first
+    expect(table.get_by_text("credit card").first).to_be_visible()
+    page.set_viewport_size(LAPTOP)
+    beyond = "it => it.getBoundingClientRect().right - document.documentElement.clientWidth"
+    assert table.evaluate(beyond) <= 0
+    screen.keep("columns")
+    page.set_viewport_size(WIDE)
     line = page.locator("tr", has=page.get_by_text("picture", exact=True)).first
     line.get_by_text("[Show Markdown]").click()
     drawn = page.get_by_role("dialog").locator("img")
@@ -187,8 +201,11 @@ def test_a_person_loads_a_day_and_a_week_and_looks_at_them(screen: Screen) -> No
     screen.keep("runs")
 
     page = screen.open(graph)
-    expect(page.get_by_text("2 / 2 Passed")).to_be_visible()
+    for passed in ("5 / 5 Passed", "8 / 8 Passed", "2 / 2 Passed"):
+        expect(page.get_by_text(passed)).to_be_visible()
     screen.keep("asset-graph")
+    # Nobody is warned of what is usual.
+    expect(page.locator("[aria-label=warning]")).to_have_count(0)
 
     look_at_the_day(screen)
     look_at_automation(screen)
@@ -238,3 +255,53 @@ def test_a_runs_page_that_is_open_before_the_run_shows_each_step(screen: Screen)
         assert seen.index((step, "STEP_START")) < seen.index((step, "STEP_SUCCESS")), seen
     expect(page.get_by_text("Success", exact=True).first).to_be_visible(timeout=3000)
     screen.keep("run")
+
+
+def reject_a_day(folder: Path, patch: pytest.MonkeyPatch) -> str:
+    """Run three days of a month whose second one is full of unreadable fares; the run's id."""
+    path = folder / "green_2021-01.csv.gz"
+    write_sample_month(SERVICE, Month(2021, 1), path)
+    with gzip.open(path, "rt", newline="") as lines:
+        header, *rows = [line.split(",") for line in lines]
+    fare, pickup = header.index("fare_amount"), header.index(SERVICE.pickup)
+    for row in rows:
+        if row[pickup].startswith(DAY):
+            row[fare] = "ten"
+    with gzip.open(path, "wt", newline="") as lines:
+        lines.writelines(",".join(row) for row in [header, *rows])
+    patch.setenv("TAXI_SOURCE", str(folder / "{service}_{year}-{month}.csv.gz"))
+    patch.setenv("DAGSTER_HOME", str(folder))
+    shutil.copy(REPOSITORY / "dagster.yaml", folder)
+    with dg.DagsterInstance.get() as instance:
+        result = Runs(instance=instance).run(SERVICE.name, FIRST, "2021-01-06")
+        assert not result.success
+        return result.run_id
+
+
+def test_the_cause_of_a_rejected_day_is_two_clicks_from_its_run(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del home
+    monkeypatch.setenv("GCS_BUCKET", "rejected")
+    monkeypatch.setenv("TAXI_END_DATE", "2021-01-31")
+    run_id = reject_a_day(tmp_path, monkeypatch)
+    cause = re.compile(
+        r"values_readable failed: \d+ of \d+ rows .*month file line \d+: fare_amount='ten'"
+    )
+    with dagster_dev(tmp_path, monkeypatch) as address, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page = browser.new_context(viewport=LAPTOP).new_page()
+        seen = Screen(page, address, tmp_path)
+        # None: the run's page shows it, in the failure of the last step.
+        seen.open(f"/runs/{run_id}")
+        failure = page.get_by_text(
+            re.compile(f"{SERVICE.name}/cleaned_trips: 1 of 3 days not stored")
+        )
+        expect(failure.first).to_contain_text(cause)
+        seen.keep("rejected-run")
+        # The day's page, and its events.
+        seen.open(f"/assets/{SERVICE.name}/cleaned_trips?view=partitions&partition={DAY}")
+        page.get_by_text(re.compile("View all historical events")).click()
+        expect(page.get_by_text(cause).first).to_be_visible()
+        seen.keep("rejected-day")
+        browser.close()

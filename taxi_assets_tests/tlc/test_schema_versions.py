@@ -93,7 +93,7 @@ def test_csv_and_parquet_of_a_month_land_the_same_rows_but_for_what_tlc_changed(
         assert {end: len(list(raw.rglob(f"*.{end}"))) for end in endings} == endings
         checks = runs.evaluations(result.run_id)
         assert (
-            checks["green/raw_trips", "rows_outside_month", "2020-12-01"].metadata["rows"].value
+            checks["green/raw_trips", "rows_outside_month", "2020-12-31"].metadata["rows"].value
             == 3
         )
         landed.append(stores.store_rows(GREEN))

@@ -184,7 +184,7 @@ def test_failed_checks_of_a_run_that_succeeded(
     assert body["title"] == "green_daily has failed checks: 2020-11-01 to 2020-11-08"
     days = f"({', '.join(DAYS[:5])} and 3 more)"
     assert body["message"].startswith(
-        f"Failed checks: WARN green/raw_trips.every_day_has_rows ({DAYS[0]}); "
+        f"Failed checks: WARN green/raw_trips.every_day_has_rows ({DAYS[-1]}); "
         f"WARN green/cleaned_trips.negative_totals {days}\n\nhttps://"
     )
 
