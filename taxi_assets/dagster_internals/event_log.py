@@ -75,9 +75,10 @@ def _store(waiting: Waiting) -> None:
     A transaction covers the events of one asset of one run: two runs that each lock several rows of
     Dagster's table of assets could wait for each other for ever.
     """
-    for (storage, run_id, _), group in groupby(waiting, key=_one_transaction):
-        storage.store_now(run_id, [event for _, event in group])
-    waiting.clear()
+    for (storage, run_id, _), group in groupby(list(waiting), key=_one_transaction):
+        events = [event for _, event in group]
+        storage.store_now(run_id, events)
+        del waiting[: len(events)]  # what is stored is not stored again if the next one fails
 
 
 def _one_transaction(one: tuple[Batches, dg.EventLogEntry]) -> tuple[Batches, str, str]:
@@ -157,7 +158,7 @@ class SqliteBatches(Batches):
             return
         with self._files.lock, ExitStack() as stack:
             connections = {}
-            for shard in (run_id, INDEX):
+            for shard in (INDEX, run_id):  # the last one is committed first, as Dagster does
                 connection = stack.enter_context(self._file_engine(shard).connect())
                 stack.enter_context(connection.begin())
                 connections[shard] = connection

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -16,6 +16,7 @@ from dagster._core.events import AssetObservationData, DagsterEvent, StepMateria
 from dagster._core.test_utils import create_run_for_test
 
 from taxi_assets.dagster_internals.event_log import (
+    Batches,
     PostgresBatches,
     SqliteBatches,
     batch_transaction,
@@ -122,6 +123,35 @@ def test_a_batch_takes_one_transaction_for_each_asset(
     for asset in ("first", "second"):
         days = instance.get_materialized_partitions(dg.AssetKey(asset))
         assert days >= set(map(str, range(20)))
+
+
+def test_a_transaction_that_fails_is_tried_again_and_the_one_before_it_is_not(
+    instance: dg.DagsterInstance, run_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, away = Batches.store_now, ["second"]
+
+    def store_now(self: Batches, run_id: str, events: Sequence[dg.EventLogEntry]) -> None:
+        if away and str(events[0].get_dagster_event().asset_key).count(away[0]):
+            away.clear()
+            raise ConnectionError
+        store(self, run_id, events)
+
+    def lost_in_the_middle() -> None:
+        with batch_transaction():
+            for asset in ("first", "second"):
+                event = DagsterEvent(
+                    DagsterEventType.ASSET_OBSERVATION.value,
+                    "none",
+                    event_specific_data=AssetObservationData(dg.AssetObservation(asset)),
+                    message=asset,
+                )
+                instance.report_dagster_event(event, run_id)
+            instance.report_engine_event("progress", run_id=run_id, job_name="none")
+
+    monkeypatch.setattr(Batches, "store_now", store_now)
+    with pytest.raises(ConnectionError):
+        lost_in_the_middle()
+    assert stored(instance, run_id) == ["first", "second"]
 
 
 def test_who_watches_a_run_hears_of_each_event_within_three_seconds(
