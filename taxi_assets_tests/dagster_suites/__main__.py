@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -15,7 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from taxi_assets_tests.dagster_suites.parts import PART, PARTS
+from taxi_assets import local
+from taxi_assets_tests.dagster_suites.parts import PART, PARTS, POSTGRES_URL
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STAND_INS = Path(__file__).parent / "stand_ins"
@@ -64,10 +66,12 @@ def run_suites(tests: Path, name: str, expression: str, *, substituted: bool) ->
         "PYTHONPATH": os.pathsep.join(map(str, (STAND_INS, REPOSITORY, tests.parent))),
         "HOME": str(home),
         **({PART: name} if substituted else {}),
+        **({POSTGRES_URL: start_postgres(tests.parent)} if "postgres" in name else {}),
     }
     pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:bqemulator", "-p", "no:cacheprovider"]
     pytest += ["--timeout", "300", f"--junit-xml={result}", "-k", expression]
     files = [f"dagster_tests/{suite}" for suite in PARTS[name].suites]
+    shutil.copy(Path(__file__).with_name("on_postgres.py"), tests)
     done = subprocess.run(
         [*pytest, *files],
         cwd=tests.parent,
@@ -81,6 +85,15 @@ def run_suites(tests: Path, name: str, expression: str, *, substituted: bool) ->
             f"pytest ended without a result:\n{done.stdout[-3000:]}{done.stderr[-2000:]}"
         )
     return read_outcomes(result)
+
+
+def start_postgres(folder: Path) -> str:
+    """Start the embedded Postgres, which ends with its idle timeout; returns the URL."""
+    here = local.ensure_stack_running(folder / "taxi")
+    return (
+        f"postgresql://{here.postgres_user}:{here.postgres_password}@{here.postgres_host}"
+        f":{here.postgres_port}/{here.postgres_dbname}"
+    )
 
 
 def read_outcomes(result: Path) -> Outcomes:

@@ -12,10 +12,11 @@ from typing import Any
 
 PART = "DAGSTER_SUITES_PART"
 """Environment variable that names the part to substitute; unset in the control run."""
+POSTGRES_URL = "SUITES_POSTGRES_URL"
+"""Environment variable with the URL of an empty Postgres database."""
 
 
 def _substitute_event_log() -> None:
-    from dagster._core.instance import ref
     from dagster._core.storage import event_log
     from dagster._core.storage.event_log.sqlite import sqlite_event_log
 
@@ -31,16 +32,22 @@ def _substitute_event_log() -> None:
     event_log.SqliteEventLogStorage = Ours
     sqlite_event_log.SqliteEventLogStorage = Ours
 
+    _substitute_instance()
+
+
+def _substitute_instance() -> None:
+    """Have every instance that is made of settings be ours."""
+    from dagster._core.instance import ref
+
     from taxi_assets.dagster_internals.instance import TaxiInstance
 
     own_class = ref.InstanceRef.custom_instance_class.fget
-    defaults = TaxiInstance.config_defaults(".")
     stock_defaults = ref.InstanceRef.config_defaults
+    ours = TaxiInstance.config_defaults(".")["storage"]
 
     def config_defaults(base_dir: str) -> dict[str, Any]:
-        storage = stock_defaults(base_dir)["storage"]
-        ours = defaults["storage"]._replace(config_yaml=storage.config_yaml)
-        return {**stock_defaults(base_dir), "storage": ours}
+        stock = stock_defaults(base_dir)
+        return {**stock, "storage": ours._replace(config_yaml=stock["storage"].config_yaml)}
 
     ref.InstanceRef.config_defaults = staticmethod(config_defaults)
     ref.InstanceRef.custom_instance_class = property(lambda self: own_class(self) or TaxiInstance)
@@ -56,7 +63,7 @@ def _substitute_code_server() -> None:
 
 @dataclass(frozen=True)
 class Part:
-    """A part of ours and the test files of Dagster that judge it."""
+    """A part of ours and the test files that judge it, Dagster's or on Dagster's."""
 
     substitute: Callable[[], None]
     suites: Sequence[str]
@@ -72,6 +79,7 @@ PARTS = {
             "storage_tests/test_partition_status_cache.py",
         ),
     ),
+    "postgres_event_log": Part(_substitute_instance, ("on_postgres.py",)),
     "code_server": Part(
         _substitute_code_server,
         (
