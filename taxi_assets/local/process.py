@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+import psutil
 
 if TYPE_CHECKING:
     import signal
@@ -39,25 +40,29 @@ class Identity:
 
 
 def _read_start_time(pid: int) -> str | None:
-    if LINUX:
-        try:
-            # The command name, in parentheses, may itself hold spaces and parentheses.
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        except (OSError, ValueError):
+    """Return what changes when a pid is reused, and with nothing else.
+
+    Linux: psutil derives the time from the clock, which moves when it is set.
+    """
+    try:
+        process = psutil.Process(pid)
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
             return None
-        return None if fields[0] in "ZX" else f"{boot}/{fields[19]}"
-    return _run_ps(pid, "lstart=")
+        if not LINUX:
+            return str(process.create_time())
+        # The command name, in parentheses, may itself hold spaces and parentheses.
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{fields[19]}"
+    except (psutil.Error, OSError, ValueError):
+        return None
 
 
 def read_command_line(pid: int) -> list[str]:
     """Return the arguments of a process; empty if it ended or is hidden from us."""
-    if LINUX:
-        try:
-            return Path(f"/proc/{pid}/cmdline").read_text().rstrip("\0").split("\0")
-        except (OSError, ValueError):
-            return []
-    return (_run_ps(pid, "command=") or "").split()
+    try:
+        return psutil.Process(pid).cmdline()
+    except (psutil.Error, ValueError):
+        return []
 
 
 def runs_in_folder(pid: int, folder: Path) -> bool:
@@ -66,16 +71,9 @@ def runs_in_folder(pid: int, folder: Path) -> bool:
     Where the kernel does not show it, the arguments must name the folder.
     """
     try:
-        return os.path.samestat(Path(f"/proc/{pid}/cwd").stat(), folder.stat())
-    except OSError:
+        return os.path.samestat(Path(psutil.Process(pid).cwd()).stat(), folder.stat())
+    except (psutil.Error, OSError, ValueError):
         return str(folder) in read_command_line(pid)
-
-
-def _run_ps(pid: int, column: str) -> str | None:
-    shown = subprocess.run(  # noqa: S603  a number and one of our own column names
-        ["/bin/ps", "-o", column, "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    return shown.stdout.strip() or None
 
 
 def stop_process(

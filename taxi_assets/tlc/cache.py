@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import time
@@ -11,7 +10,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
+
+from filelock import FileLock, Timeout
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.errors import UnavailableError
@@ -74,27 +75,23 @@ def hold_download_lock(
         UnavailableError: another run holds it for longer than bringing the file may take.
     """
     make_private_folder(path.parent)
-    with path.with_name(f"{path.name}{LOCK}").open("w") as file:
-        if not _try_lock(file):
-            progress(f"{label}: another run is bringing {path.name}; waiting for it")
-            end = time.monotonic() + max_seconds
-            while not _try_lock(file):
-                if time.monotonic() > end:
-                    raise UnavailableError(
-                        f"{label}: another run has held {file.name} for {max_seconds:g} s: see "
-                        "whether its process hangs, and end it"
-                    )
-                time.sleep(POLL_SECONDS)
-        os.utime(file.fileno())
-        yield
-
-
-def _try_lock(file: IO[str]) -> bool:
+    lock = FileLock(path.with_name(f"{path.name}{LOCK}"), poll_interval=POLL_SECONDS)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+        lock.acquire(blocking=False)
+    except Timeout:
+        progress(f"{label}: another run is bringing {path.name}; waiting for it")
+        try:
+            lock.acquire(timeout=max_seconds)
+        except Timeout:
+            raise UnavailableError(
+                f"{label}: another run has held {lock.lock_file} for {max_seconds:g} s: see "
+                "whether its process hangs, and end it"
+            ) from None
+    try:
+        os.utime(lock.lock_file)
+        yield
+    finally:
+        lock.release()
 
 
 def evict_unused(downloads: Path, keep: timedelta | None) -> None:
@@ -114,9 +111,9 @@ def evict_unused(downloads: Path, keep: timedelta | None) -> None:
 
 def _evict_file(path: Path, oldest: float) -> None:
     """Remove a month's file and what lies beside it, but the lock that others may wait for."""
-    with path.with_name(f"{path.name}{LOCK}").open("rb+") as file, suppress(BlockingIOError):
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if os.fstat(file.fileno()).st_mtime < oldest:
+    lock = path.with_name(f"{path.name}{LOCK}")
+    with suppress(Timeout), FileLock(lock, blocking=False):
+        if lock.stat().st_mtime < oldest:
             for pattern in BESIDE:
                 path.with_name(pattern.format(path.name)).unlink(missing_ok=True)
 

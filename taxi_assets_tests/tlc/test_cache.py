@@ -18,8 +18,8 @@ LEFT = ["{}", "{}.json", "{}.json.part", "{}.part", "{}.part.json", "part-{}"]
 HOLD = """
 import sys
 from pathlib import Path
-from taxi_assets.tlc.cache import locked
-with locked(Path(sys.argv[1]), "a month", print):
+from taxi_assets.tlc.cache import hold_download_lock
+with hold_download_lock(Path(sys.argv[1]), "a month", print):
     print("held", flush=True)
     sys.stdin.read()
 """
