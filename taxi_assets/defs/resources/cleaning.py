@@ -38,13 +38,14 @@ class CleaningResource(dg.ConfigurableResource["CleaningResource"]):
         Raises:
             SettingsError: the run's config names a rule that cannot apply to the service.
         """
-        if self.drop is None:
-            return Settings.from_env().cleaning.drop
-        rules = tuple(dict.fromkeys(rule.value for rule in self.drop))
+        of_all = Settings.from_env().cleaning.drop
+        rules = (
+            of_all if self.drop is None else tuple(dict.fromkeys(one.value for one in self.drop))
+        )
         lacking = [
             f"{name} (reads {RULES[name].reads})" for name in rules if not applies(name, service)
         ]
-        if lacking:
+        if lacking and rules != of_all:
             can = ", ".join(name for name in RULES if applies(name, service)) or "none"
             raise SettingsError(
                 f"cleaning.drop names {', '.join(lacking)}: {service.name} publishes no such "
