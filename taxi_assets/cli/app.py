@@ -153,6 +153,22 @@ def diff(
     return 0 if all(day.diff is not None and day.diff.is_empty for day in found) else 1
 
 
+@app.command("external-table")
+def external_table(
+    service: ServiceName,
+    *,
+    require_filter: Annotated[
+        bool, typer.Option("--require-filter", help="Reject queries without a day.")
+    ] = False,
+) -> None:
+    """Create BigQuery's external table <table>_lake over the lake's bucket."""
+    from taxi_assets.cli.external_table import create_external_table
+    from taxi_assets.cli.spans import service_named
+
+    name = create_external_table(service_named(service), require_filter=require_filter)
+    typer.echo(f"{name} reads the lake")
+
+
 @app.command()
 def status(*, as_json: AsJson = False) -> None:
     """Show services, months, stores, queue, daemon and schedules on one screen."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, SecretStr, ValidationInfo, field_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
 
 from taxi_assets.settings.addresses import (
@@ -56,6 +56,11 @@ def _find_emulator_complaint(url: str) -> str | None:
     if is_valid_url(EMULATOR, url):
         return None
     return "is not host:port or http://host:port without user and password"
+
+
+COLUMN = re.compile(r"[a-z_][a-z0-9_]*")
+LABEL = re.compile(r"[a-z][a-z0-9_-]{0,62}=[a-z0-9_-]{0,63}")
+MAX_CLUSTERING = 4
 
 
 class PostgresSettings(SettingsArea):
@@ -167,6 +172,34 @@ class LakeSettings(SettingsArea):
         return host if host is None or "://" in host else f"http://{host}"
 
 
+def split_columns(value: Any) -> Any:
+    """Return the columns of a text.
+
+    Raises:
+        ValueError: there are more than BigQuery clusters by, or one can be no column.
+    """
+    if not isinstance(value, str):
+        return value
+    names = tuple(name for name in map(str.strip, value.lower().split(",")) if name)
+    if len(names) > MAX_CLUSTERING or not all(COLUMN.fullmatch(name) for name in names):
+        raise ValueError(f"is not 1 to {MAX_CLUSTERING} names of columns, separated by commas")
+    return names
+
+
+def parse_labels(value: Any) -> Any:
+    """Return the labels of a text.
+
+    Raises:
+        ValueError: one is none that Google accepts.
+    """
+    if not isinstance(value, str):
+        return value
+    pairs = [pair.strip() for pair in value.split(",") if pair.strip()]
+    if not all(LABEL.fullmatch(pair) for pair in pairs):
+        raise ValueError("is not key=value, separated by commas: a-z, 0-9, _ and -")
+    return dict(pair.split("=", 1) for pair in pairs)
+
+
 class BigQuerySettings(SettingsArea):
     """BigQuery."""
 
@@ -190,6 +223,21 @@ class BigQuerySettings(SettingsArea):
     """Bearer token that the emulator at `BIGQUERY_ENDPOINT` requires, if any."""
     timeout: Annotated[int, whole(HOUR)] = 120
     """Seconds that one call may stay unanswered before it is retried; jobs may run longer."""
+    require_partition_filter: bool = False
+    """Whether a new table rejects queries without a condition on its day."""
+    cluster_by: Annotated[tuple[str, ...], BeforeValidator(split_columns)] = Field(
+        default=(), examples=["pulocationid,payment_type"]
+    )
+    """Columns by which a new table is clustered, up to 4, separated by commas; by default the
+    pickup zone."""
+    partition_expiration_days: Annotated[int | None, whole(36_500)] = Field(
+        default=None, examples=["1825"]
+    )
+    """Days after which a new table's partitions go; by default they stay."""
+    labels: Annotated[dict[str, str], BeforeValidator(parse_labels)] = Field(
+        default={}, examples=["team=taxi,cost_center=42"]
+    )
+    """Labels of a new table, for the bill."""
     key_file: Annotated[str | None, matching(KEY_FILE, KEY_FILE_EXPECTED), UNSHOWN] = Field(
         default=None, alias="GOOGLE_APPLICATION_CREDENTIALS", examples=["/path/of/a/key.json"]
     )

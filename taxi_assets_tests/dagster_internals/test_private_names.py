@@ -39,6 +39,7 @@ OF_OTHERS = {
     "_exit": "os",
     "_replace": "named tuples",
     "_http": "google.cloud.bigquery",
+    "_properties": "google.cloud.bigquery",
     "_Ctx": "bqemulator",
     "_Caller": "bqemulator",
     "_resolve_uri": "bqemulator",

@@ -24,7 +24,7 @@ from taxi_assets.defs.io_managers.base import (
     Totals,
     find_last_written,
 )
-from taxi_assets.defs.io_managers.bigquery_jobs import retry_briefly, warn_only
+from taxi_assets.defs.io_managers.bigquery_jobs import retry_briefly, sum_job_costs, warn_only
 from taxi_assets.defs.io_managers.bigquery_replace import (
     append_days,
     build_days_condition,
@@ -71,7 +71,7 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
         landed: list[date] = []
         failure: Exception | None = None
         with self.bigquery.client() as client:
-            table = ensure_table_exists(client, service, target, self.bigquery.settings.location)
+            table = ensure_table_exists(client, service, target, self.bigquery.settings)
             reject_expired_days(table, list(value))
             staging_tables.end_interrupted_writes(client, staging, retention, log)
             try:
@@ -85,8 +85,10 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
             rows = sum(value[day].rows for day in landed)
             log.info(f"{service.name}: {len(landed)} days, {rows:,} rows in {target}")
             counted = _describe_table(client, target, find_last_written(value.values()), log)
+            costs = sum_job_costs(client, staging.name, staging.made, log)
         # They were loaded together: an equal share each.
         seconds = (time.perf_counter() - began) / len(value)
+        shares = {name: round(cost / len(value)) for name, cost in costs.items()}
         for day in landed:
             where = f"{service.day_column} = '{day}'"
             metadata = {
@@ -94,6 +96,7 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
                 TABLE_NAME: target,
                 **self.bigquery.place(service.table),
                 **counted,
+                **shares,
                 **build_trips_metadata(value[day], service, "gcs_trips", "bigquery", seconds),
             }
             yield day, PartitionRecord(metadata)

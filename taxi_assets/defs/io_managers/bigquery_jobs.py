@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -56,6 +57,27 @@ def start_query(client: Client, job_id: str, sql: str, check_lock: Callable[[], 
         return client.query(sql, job_id=job_id, **at_once)
 
     return start_once(client, job_id, DEFAULT_RETRY(start))
+
+
+def sum_job_costs(
+    client: Client, name: str, since: int, log: dg.DagsterLogManager
+) -> dict[str, int]:
+    """Return what the jobs of a write cost, as the bill counts it; empty if it is not known.
+
+    Bytes billed of queries (load and copy jobs are free) and slot milliseconds of all. `name` is
+    that of the staging table, which begins the ids of its jobs.
+    """
+    with warn_only(log, "reading what the write cost"):
+        began = datetime.fromtimestamp(since, UTC) - timedelta(minutes=5)
+        billed = slots = 0
+        for job in client.list_jobs(min_creation_time=began, retry=retry_briefly()):
+            if job.job_id.startswith(f"{PREFIX}{name}"):
+                # Google's client has properties for queries alone; the answer has them for all.
+                statistics = job._properties.get("statistics", {})  # noqa: SLF001
+                billed += int(statistics.get("query", {}).get("totalBytesBilled", 0))
+                slots += int(statistics.get("totalSlotMs", 0))
+        return {"bytes_billed": billed, "slot_ms": slots}
+    return {}
 
 
 def retry_briefly() -> Retry:

@@ -12,6 +12,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
 from taxi_assets.errors import StoreError
+from taxi_assets.settings.stores import BigQuerySettings
 from taxi_assets.tlc.schema import Service
 
 if TYPE_CHECKING:
@@ -39,7 +40,9 @@ def quote_identifier(name: str) -> str:
     return f"`{name}`"
 
 
-def ensure_table_exists(client: Client, service: Service, target: str, location: str) -> Table:
+def ensure_table_exists(
+    client: Client, service: Service, target: str, settings: BigQuerySettings
+) -> Table:
     """Make dataset and table if they do not exist; return the table.
 
     Raises:
@@ -50,11 +53,11 @@ def ensure_table_exists(client: Client, service: Service, target: str, location:
     try:
         found = client.get_table(target)
     except NotFound:
-        _ensure_dataset(client, target.rpartition(".")[0], location)
-        return _create_table(client, service, target)
+        _ensure_dataset(client, target.rpartition(".")[0], settings.location)
+        return _create_table(client, service, target, settings)
     for problem in (
         _find_wrong_kind(found, service),
-        _find_wrong_location(found.location, location),
+        _find_wrong_location(found.location, settings.location),
         *_find_wrong_columns(found, service),
     ):
         if problem:
@@ -106,7 +109,9 @@ def _ensure_dataset(client: Client, name: str, location: str) -> None:
         raise StoreError(f"{name}{problem}, then run again")
 
 
-def _create_table(client: Client, service: Service, target: str) -> Table:
+def _create_table(
+    client: Client, service: Service, target: str, settings: BigQuerySettings
+) -> Table:
     from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
 
     schema = [*build_table_schema(service), bigquery.SchemaField(service.day_column, "DATE")]
@@ -114,8 +119,19 @@ def _create_table(client: Client, service: Service, target: str) -> Table:
     table.time_partitioning = bigquery.TimePartitioning(
         type_=bigquery.TimePartitioningType.DAY, field=service.day_column
     )
-    if zone := service.first_of_role("pickup_zone"):
-        table.clustering_fields = [zone]
+    names = [column.name for column in service.columns]
+    if unknown := [name for name in settings.cluster_by if name not in names]:
+        raise StoreError(
+            f"BIGQUERY_CLUSTER_BY names {', '.join(unknown)}, which {service.name} does not have: "
+            f"its columns are {', '.join(names)}"
+        )
+    zone = service.first_of_role("pickup_zone")
+    table.clustering_fields = list(settings.cluster_by) or ([zone] if zone else None)
+    table.require_partition_filter = settings.require_partition_filter or None
+    table.labels = settings.labels
+    if settings.partition_expiration_days is not None:
+        days = timedelta(days=settings.partition_expiration_days)
+        table.time_partitioning.expiration_ms = int(days.total_seconds() * 1000)
     return client.create_table(table, exists_ok=True)
 
 
