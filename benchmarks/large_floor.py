@@ -38,10 +38,9 @@ def split_days(path: Path, service: Service, first: date, end: date) -> list[Pat
             for day in np.unique(days).tolist():
                 if first <= day < end:
                     target = folder / f"{day.day:02d}.parquet"
-                    writer = writers.setdefault(
-                        day, pq.ParquetWriter(target, rows.schema, compression="zstd")
-                    )
-                    writer.write_table(rows.filter(pa.array(days == np.datetime64(day))))
+                    if day not in writers:
+                        writers[day] = pq.ParquetWriter(target, rows.schema, compression="zstd")
+                    writers[day].write_table(rows.filter(pa.array(days == np.datetime64(day))))
     for writer in writers.values():
         writer.close()
     return [folder / f"{day.day:02d}.parquet" for day in sorted(writers)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -310,3 +311,28 @@ def test_the_largest_published_day_fits_twice() -> None:
         for at, field in enumerate(fields)
     }
     assert 2 * 900 * pa.table(columns).nbytes < MAX_DAY_BYTES
+
+
+def test_a_row_group_of_many_days_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+    """TLC's row groups have a million rows and more, and other writers put a month into one."""
+    rows = 1_000_000
+    minutes = np.arange(rows) * (28 * 1440) // rows
+    pickups = np.datetime64("2021-02-01") + minutes.astype("timedelta64[m]")
+    times = pa.array(pickups.astype("datetime64[us]"))
+    columns = {
+        column.published: times if column.kind == "time" else pa.nulls(rows, column.arrow)
+        for column in YELLOW.header_columns
+    }
+    columns |= {
+        name: pa.array(np.random.default_rng(1).random(rows)) for name in ("extra", "mta_tax")
+    }
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table(columns), path, row_group_size=rows)
+    assert pq.read_metadata(path).num_row_groups == 1
+    del columns, times, minutes, pickups
+    before, peak, read = pa.total_allocated_bytes(), 0, 0
+    for part in raw_month(path).read_days(lambda _: None):
+        read += part.rows
+        peak = max(peak, pa.total_allocated_bytes() - before)
+    assert read == rows
+    assert peak < 80 << 20  # all of it takes 190 MB
