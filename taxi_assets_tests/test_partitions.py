@@ -12,7 +12,6 @@ from dagster._core.test_utils import freeze_time
 from taxi_assets.date_ranges import Month
 from taxi_assets.definitions import build_defs
 from taxi_assets.defs.automation.months import list_ended_months
-from taxi_assets.defs.freshness import build_freshness_policy
 from taxi_assets.partitions import (
     daily_partitions,
     monthly_partitions,
@@ -87,16 +86,6 @@ def test_a_run_of_a_day_past_the_end_is_stopped(monkeypatch: pytest.MonkeyPatch)
         dg.Failure, match=r"2021-03-11 is outside .* to 2021-03-10: .*TAXI_END_DATE"
     ):
         reject_unknown_days({"dagster/partition": "2021-03-11"})
-
-
-@pytest.mark.parametrize(
-    ("end", "ages"), [("", True), ("2021-05-08", True), ("2021-05-01", False), ("2030-01-01", True)]
-)
-def test_a_complete_history_does_not_age(
-    end: str, ages: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("TAXI_END_DATE", end)
-    assert (build_freshness_policy(NOW.date()) is not None) == ages
 
 
 def test_every_asset_ends_there(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taxi_assets.errors import TerminalError
+from taxi_assets.errors import SettingsError, TerminalError
 from taxi_assets.local import bigquery, postgres
 from taxi_assets.local.postgres_folder import remove_outside_folder
 from taxi_assets.local.process import Identity, stop_process
@@ -32,7 +32,7 @@ from taxi_assets.local.state_directory import (
     lock_exclusively,
     open_lock_file,
 )
-from taxi_assets.redaction import quote_redacted
+from taxi_assets.settings.areas import StackSettings
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 WATCH_SECONDS = 0.25
 LOG_BYTES = 5_000_000
-DEFAULT_IDLE_TIMEOUT = 10.0
 STOP_SECONDS = 20.0
 
 log = logging.getLogger("taxi_assets.local.supervisor")
@@ -56,7 +55,7 @@ class Supervisor:
 
     def __init__(self, home: StateDirectory) -> None:
         self.home = home
-        self.idle_timeout = DEFAULT_IDLE_TIMEOUT
+        self.idle_timeout = 0.0
         self.record = Record(supervisor=os.getpid())
         self.servers: list[Server] = []
         self.lease = open_lock_file(home.lease)
@@ -214,13 +213,10 @@ def stop_leftover_servers(home: StateDirectory) -> None:
 
 
 def _read_idle_timeout() -> float:
-    text = os.environ.get("TAXI_LOCAL_IDLE_TIMEOUT") or str(DEFAULT_IDLE_TIMEOUT)
     try:
-        return max(0.0, float(text))
-    except ValueError:
-        raise LocalStackError(
-            f"TAXI_LOCAL_IDLE_TIMEOUT={quote_redacted(text)}: write a number of seconds"
-        ) from None
+        return StackSettings.from_env().local_idle_timeout
+    except SettingsError as error:
+        raise LocalStackError(str(error)) from None
 
 
 def _handle_signals() -> None:

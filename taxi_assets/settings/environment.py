@@ -30,7 +30,7 @@ NONE = "none"
 DAGSTER_HOME = "DAGSTER_HOME"
 MARK = "dagster.yaml"
 HOME = ("TAXI_HOME", ".taxi")
-PATHS = ("TAXI_HOME", "TAXI_LAKE", "TAXI_SOURCE", "GOOGLE_APPLICATION_CREDENTIALS")
+PATHS = ("TAXI_HOME", "TAXI_LAKE", "TAXI_SOURCE", "TAXI_ZONES", "GOOGLE_APPLICATION_CREDENTIALS")
 # Neither absolute, of a home folder, a URL, nor what may hold a password.
 RELATIVE = re.compile(r"(?!sample$)[^/~:@][^:@]*")
 

@@ -194,6 +194,24 @@ def test_a_file_that_is_no_text_is_named_in_one_line(
     assert "s3cret" not in str(rejected.value)
 
 
+def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path) -> None:
+    """Those of the settings that name a path; a URL or a secret stays as it is."""
+    relative = ["TAXI_HOME", "TAXI_LAKE", "TAXI_SOURCE", "TAXI_ZONES"]
+    relative.append("GOOGLE_APPLICATION_CREDENTIALS")
+    kept = {"TAXI_ALERT_URLS": "json://host/a", "POSTGRES_PASSWORD": "a/b"}
+    (tmp_path / ".env").write_text(
+        "".join(f"{name}=below/it\n" for name in relative)
+        + "".join(f"{name}={value}\n" for name, value in kept.items())
+    )
+    found = parse_env_text(tmp_path / ".env")
+    assert found == dict.fromkeys(relative, str(tmp_path / "below/it")) | kept
+    (tmp_path / ".env").write_text("TAXI_ZONES=https://host/zones.zip\nTAXI_SOURCE=sample\n")
+    assert parse_env_text(tmp_path / ".env") == {
+        "TAXI_ZONES": "https://host/zones.zip",
+        "TAXI_SOURCE": "sample",
+    }
+
+
 def test_what_started_with_a_file_is_not_mixed_with_its_next_version(project: Path) -> None:
     script = f"""
 import os, pathlib, subprocess, sys
