@@ -1,21 +1,33 @@
 """`<service>/monthly_report`: a month at a glance, from the days that the lake has."""
 
+from collections.abc import Callable
 from datetime import date
 
 import dagster as dg
 
-from taxi_assets.date_ranges import Month
+from taxi_assets.date_ranges import ONE_DAY, Month
 from taxi_assets.defs.daily_assets import Stage, build_retry_policy
 from taxi_assets.defs.io_managers.base import name_asset_in_errors
 from taxi_assets.defs.io_managers.monthly_report import Report
-from taxi_assets.defs.io_managers.partition_data import open_lake_trips
+from taxi_assets.defs.io_managers.partition_data import (
+    Label,
+    StoredTrips,
+    open_lake_trips,
+    read_trips_metadata,
+)
 from taxi_assets.defs.io_managers.raw_trips import file_rows
 from taxi_assets.defs.metadata.asset_metadata import add_code_references
-from taxi_assets.defs.resources.lake import Lake, LakeResource
+from taxi_assets.defs.resources.lake import Lake, LakeResource, build_trips_key
 from taxi_assets.errors import StoreError
 from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.partitions import daily_partitions, get_run_month, monthly_partitions
-from taxi_assets.report.figures import DayFigures, MonthFigures, count_day, list_counted_columns
+from taxi_assets.report.figures import (
+    DayFigures,
+    EarlierMonth,
+    MonthFigures,
+    count_day,
+    list_counted_columns,
+)
 from taxi_assets.report.page import render_month_page
 from taxi_assets.report.picture import draw_month_picture
 from taxi_assets.settings.areas import DefinitionSettings
@@ -87,6 +99,33 @@ def compute_month_figures(lake: Lake, service: Service, month: Month) -> MonthFi
             f"{service.name}/gcs_trips for its days first"
         )
     rows = file_rows(lake, service, month)
+    earlier = find_earlier_months(lake, service, month)
     if rows is None:
-        return MonthFigures(service, month, days, None)
-    return MonthFigures(service, month, days, rows.file, rows.outside, rows.unreadable)
+        return MonthFigures(service, month, days, None, earlier=earlier)
+    counts = rows.file, rows.outside, rows.unreadable
+    return MonthFigures(service, month, days, *counts, earlier)
+
+
+def find_earlier_months(lake: Lake, service: Service, month: Month) -> list[EarlierMonth]:
+    """Return the month before and the same one a year before, from the footers of their days.
+
+    A day that cannot be read counts as one that is not stored.
+    """
+    found: list[EarlierMonth] = []
+    for earlier in (Month.of(month.window.start - ONE_DAY), Month(month.year - 1, month.month)):
+        days = [day for _, day in LazyPartitions(list(earlier.window), _footer_of(lake, service))]
+        stored = [day for day in days if day is not None]
+        if stored:
+            trips, total = sum(day.rows for day in stored), sum(day.total for day in stored)
+            found.append(EarlierMonth(earlier, trips / len(stored), total / len(stored)))
+    return found
+
+
+def _footer_of(lake: Lake, service: Service) -> Callable[[date], StoredTrips | None]:
+    def read(day: date) -> StoredTrips | None:
+        stored = Label(service.name, "gcs_trips", str(day))
+        return read_trips_metadata(
+            lake, build_trips_key(service, day, lake.layout), stored, service
+        )
+
+    return read

@@ -17,6 +17,8 @@ from taxi_assets.date_ranges import Month
 from taxi_assets.tlc.schema import Service, normalize_name
 from taxi_assets.trips.profile import count_shared, find_minutes
 
+TIPS = ("tip_amount", "tips")
+"""What the columns of tips are called."""
 HOURS = 24
 WEEKDAYS = 7
 
@@ -44,6 +46,21 @@ class DayFigures:
     """Shared rides; None where the service does not publish which they are."""
     minutes: Mapping[str, tuple[float, int]] = field(default_factory=dict[str, tuple[float, int]])
     """By interval its minutes in all, and the trips that have it."""
+    dropoffs: Mapping[int | None, int] = field(default_factory=dict[int | None, int])
+    """Trips by drop-off zone; empty where the service publishes none."""
+    payments: Mapping[int | None, int] = field(default_factory=dict[int | None, int])
+    """Trips by the code of how they were paid; empty where the service publishes none."""
+    tips: float | None = None
+    """Sum of the tips, dollars; None where the service publishes none."""
+
+
+@dataclass(frozen=True)
+class EarlierMonth:
+    """An earlier month, as far as its days are stored, to compare with."""
+
+    month: Month
+    trips_a_day: float
+    revenue_a_day: float
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,25 @@ class MonthFigures:
     outside: int = 0
     """Of those, pickups in another month."""
     unreadable: int = 0
+    earlier: Sequence[EarlierMonth] = ()
+    """The month before and the same month a year before, if any of their days are stored."""
+
+    @cached_property
+    def dropoffs(self) -> Counter[int | None]:
+        """Trips by drop-off zone; empty where none is recorded."""
+        zones = _sum_counts(day.dropoffs for day in self.days.values())
+        return zones if set(zones) - {None} else Counter()
+
+    @cached_property
+    def payments(self) -> Counter[int | None]:
+        """Trips by the code of how they were paid."""
+        return _sum_counts(day.payments for day in self.days.values())
+
+    @cached_property
+    def tips(self) -> float | None:
+        """Sum of the tips, dollars; None where no day has any on record."""
+        known = [day.tips for day in self.days.values() if day.tips is not None]
+        return sum(known) if known else None
 
     @cached_property
     def missing(self) -> list[date]:
@@ -160,7 +196,7 @@ def count_day(
     return DayFigures(
         trips=table.num_rows,
         hours=tuple(hours.tolist()),
-        zones=_count_by_zone(table, service),
+        zones=_count_values(table, service.first_of_role("pickup_zone")),
         revenue=pc.sum(totals, min_count=needed).as_py(),
         negative_totals=int(pc.sum(pc.less(totals, 0.0)).as_py() or 0),
         dropped=dropped,
@@ -171,7 +207,15 @@ def count_day(
             interval.name: _sum_and_count(find_minutes(table, service, interval))
             for interval in service.intervals
         },
+        dropoffs=_count_values(table, service.first_of_role("dropoff_zone")),
+        payments=_count_values(table, service.first_of_role("payment")),
+        tips=_sum_tips(table),
     )
+
+
+def _sum_tips(table: pa.Table) -> float | None:
+    name = next((name for name in TIPS if name in table.schema.names), None)
+    return float(pc.sum(table[name]).as_py() or 0.0) if name else None
 
 
 def _sum_and_count(values: pa.Array) -> tuple[float, int]:
@@ -181,7 +225,8 @@ def _sum_and_count(values: pa.Array) -> tuple[float, int]:
 
 def list_counted_columns(service: Service) -> Sequence[str]:
     """Columns that are counted."""
-    wanted = {service.pickup_column, service.total, service.first_of_role("pickup_zone")}
+    wanted = {service.pickup_column, service.total, service.first_of_role("pickup_zone"), *TIPS}
+    wanted |= {service.first_of_role("dropoff_zone"), service.first_of_role("payment")}
     wanted |= {
         service.first_of_role("pay"),
         *(one.name for one in service.by_role.get("shared", ())),
@@ -193,8 +238,7 @@ def list_counted_columns(service: Service) -> Sequence[str]:
     return [name for name in service.arrow_schema.names if name in wanted]
 
 
-def _count_by_zone(table: pa.Table, service: Service) -> dict[int | None, int]:
-    name = service.first_of_role("pickup_zone")
+def _count_values(table: pa.Table, name: str | None) -> dict[int | None, int]:
     if name not in table.schema.names:
         return {}
     counts = pc.value_counts(table[name].combine_chunks())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
@@ -12,6 +13,7 @@ from taxi_assets.report.bars import layout_revenue_bars
 from taxi_assets.report.colours import DARK, LIGHT, pick_colour_step
 from taxi_assets.report.figures import WEEKDAYS, MonthFigures
 from taxi_assets.report.quality import list_quality_parts, write_verdict
+from taxi_assets.report.value_names import name_value
 from taxi_assets.report.zones import find_zone
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ class Day:
 
 @dataclass(frozen=True)
 class ZoneRow:
-    """One of the busiest zones."""
+    """One of the busiest zones, or ways to pay."""
 
     name: str
     borough: str
@@ -81,7 +83,16 @@ def _build_view(figures: MonthFigures) -> dict[str, Any]:
         "hours": _build_hour_rows(figures),
         "most_an_hour": find_busiest_hour_mean(figures),
         "peak": words.find_peak_hour(figures),
-        "zones": rank_pickup_zones(figures),
+        "zone_lists": [
+            (f"Busiest {end} zones", f"Trips that {did} there, and their share.", rows)
+            for end, did, rows in (
+                ("pickup", "began", rank_pickup_zones(figures)),
+                ("drop-off", "ended", _rank_zones(figures, figures.dropoffs)),
+            )
+            if rows
+        ],
+        "payments": rank_payments(figures),
+        "compared": words.compare_with_earlier(figures),
         "bars": layout_revenue_bars(figures) if figures.has_money else None,
         "parts": list_quality_parts(figures),
         "verdict": write_verdict(figures),
@@ -101,6 +112,8 @@ def build_headline_tiles(figures: MonthFigures) -> list[tuple[str, str]]:
         found.append(("Driver pay", words.format_short_money(figures.pay)))
     if figures.shared is not None and figures.trips:
         found.append(("Shared rides", f"{figures.shared / figures.trips:.1%}"))
+    if figures.tips and figures.revenue:
+        found.append(("Tips, of revenue", f"{figures.tips / figures.revenue:.1%}"))
     for description, minutes in figures.mean_minutes.items():
         found.append((description, f"{minutes:.1f} min"))
     found.append(("Days loaded", f"{days} of {len(figures.month.window)}"))
@@ -123,7 +136,28 @@ def split_into_weeks(figures: MonthFigures) -> list[list[date | None]]:
 
 def rank_pickup_zones(figures: MonthFigures) -> list[ZoneRow]:
     """The busiest pickup zones, most trips first."""
-    busiest = figures.zones.most_common(TOP_ZONES)
+    return _rank_zones(figures, figures.zones)
+
+
+def rank_payments(figures: MonthFigures) -> list[ZoneRow]:
+    """How the trips were paid, most trips first; empty where the service does not publish it."""
+    columns = figures.service.by_role.get("payment", ())
+    ranked = figures.payments.most_common()
+    return [
+        ZoneRow(
+            "not recorded" if code is None else name_value(columns[0], code),
+            "",
+            trips,
+            trips / figures.trips,
+            100 * trips / ranked[0][1],
+        )
+        for code, trips in ranked
+        if columns
+    ]
+
+
+def _rank_zones(figures: MonthFigures, trips_by_zone: Counter[int | None]) -> list[ZoneRow]:
+    busiest = trips_by_zone.most_common(TOP_ZONES)
     return [
         ZoneRow(
             find_zone(location).name,

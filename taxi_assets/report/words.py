@@ -81,6 +81,23 @@ def average(figures: MonthFigures) -> str:
     return f"Average {(figures.service.total or '').removesuffix('_amount').replace('_', ' ')}"
 
 
+def compare_with_earlier(figures: MonthFigures) -> list[str]:
+    """Trips and revenue a day against earlier months, a sentence each."""
+    days = len(figures.days)
+    found: list[str] = []
+    for earlier in figures.earlier:
+        changes = [f"trips a day {_change(figures.trips / days, earlier.trips_a_day)}"]
+        if figures.has_money and earlier.revenue_a_day:
+            change = _change(figures.revenue / days, earlier.revenue_a_day)
+            changes.append(f"revenue a day {change}")
+        found.append(f"Against {format_month(earlier.month)}: {', '.join(changes)}.")
+    return found
+
+
+def _change(now: float, before: float) -> str:
+    return f"{100 * (now / before - 1):+.1f}%" if before else "was 0"
+
+
 def find_peak_hour(figures: MonthFigures) -> str:
     """The weekday and hour with the most trips."""
     trips, weekday, hour = max(

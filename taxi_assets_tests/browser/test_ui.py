@@ -302,6 +302,7 @@ def test_the_cause_of_a_rejected_day_is_two_clicks_from_its_run(
         # The day's page, and its events.
         seen.open(f"/assets/{SERVICE.name}/cleaned_trips?view=partitions&partition={DAY}")
         page.get_by_text(re.compile("View all historical events")).click()
+        page.get_by_role("dialog").get_by_text(DAY, exact=True).first.click()
         expect(page.get_by_text(cause).first).to_be_visible()
         seen.keep("rejected-day")
         browser.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from datetime import date
+from datetime import date, datetime
 
 import pyarrow as pa
 import pytest
@@ -12,11 +12,23 @@ import pytest
 from taxi_assets.date_ranges import Month
 from taxi_assets.report.bars import layout_revenue_bars, scale_revenue
 from taxi_assets.report.colours import DARK, LIGHT, Theme, pick_colour_step
-from taxi_assets.report.figures import DayFigures, MonthFigures, count_day, list_counted_columns
-from taxi_assets.report.page import render_month_page, split_into_weeks
+from taxi_assets.report.figures import (
+    DayFigures,
+    EarlierMonth,
+    MonthFigures,
+    count_day,
+    list_counted_columns,
+)
+from taxi_assets.report.page import (
+    build_headline_tiles,
+    rank_payments,
+    render_month_page,
+    split_into_weeks,
+)
 from taxi_assets.report.picture import draw_month_picture
 from taxi_assets.report.quality import list_quality_parts, write_verdict
 from taxi_assets.report.words import (
+    compare_with_earlier,
     describe_loaded_days,
     find_peak_hour,
     format_day_spans,
@@ -183,7 +195,10 @@ def test_a_day_of_before_a_column_was_known_is_counted() -> None:
     assert list(list_counted_columns(GREEN)) == [
         "lpep_pickup_datetime",
         "pulocationid",
+        "dolocationid",
+        "tip_amount",
         "total_amount",
+        "payment_type",
     ]
     found = count_day(table, GREEN, {}, synthetic=False)
     assert (found.trips, found.hours[0], found.hours[23]) == (2, 1, 1)
@@ -192,3 +207,47 @@ def test_a_day_of_before_a_column_was_known_is_counted() -> None:
     found = count_day(table, GREEN, {}, synthetic=False)
     assert found.zones == {None: 2}
     assert figures(found).zones == {}
+
+
+def test_a_month_is_compared_with_the_one_before_and_with_the_year_before() -> None:
+    earlier = [EarlierMonth(Month(2021, 1), 80, 20.0), EarlierMonth(Month(2020, 2), 200, 0.0)]
+    month = figures(day(100, 10.0), day(100, 20.0), earlier=earlier)
+    assert compare_with_earlier(month) == [
+        "Against January 2021: trips a day +25.0%, revenue a day -25.0%.",
+        "Against February 2020: trips a day -50.0%.",
+    ]
+    page = render_month_page(month).decode()
+    assert all(sentence in page for sentence in compare_with_earlier(month))
+    assert compare_with_earlier(figures(day(1))) == []
+
+
+def test_payments_tips_and_drop_offs_have_their_place() -> None:
+    one = dataclasses.replace(
+        day(100, 1000.0), payments={1: 60, 2: 30, None: 10}, tips=150.0, dropoffs={75: 70, 74: 30}
+    )
+    month = figures(one, one)
+    assert [(row.name, row.trips) for row in rank_payments(month)] == [
+        ("credit card", 120),
+        ("cash", 60),
+        ("not recorded", 20),
+    ]
+    assert ("Tips, of revenue", "15.0%") in build_headline_tiles(month)
+    page = render_month_page(month).decode()
+    assert page.index("Busiest pickup zones") < page.index("Busiest drop-off zones")
+    assert "How riders paid" in page
+    assert find_zone(75).name in page
+
+
+def test_a_day_counts_what_it_was_paid_by() -> None:
+    columns = {one.name: pa.nulls(3, one.type) for one in GREEN.arrow_schema}
+    columns[GREEN.pickup_column] = pa.array([datetime(2021, 2, 1, 8)] * 3, pa.timestamp("us"))  # noqa: DTZ001 - wall time
+    columns |= {"payment_type": pa.array([1, 1, None]), "dolocationid": pa.array([7, 8, 8])}
+    columns |= {
+        "tip_amount": pa.array([1.0, 2.5, None]),
+        "total_amount": pa.array([10.0, 5.0, 5.0]),
+    }
+    table = pa.table(columns)
+    counted = count_day(table.select(list_counted_columns(GREEN)), GREEN, {}, synthetic=False)
+    assert counted.payments == {1: 2, None: 1}
+    assert counted.dropoffs == {7: 1, 8: 2}
+    assert counted.tips == 3.5
