@@ -1,0 +1,70 @@
+"""Zones by coordinates in a run: TAXI_ZONES fills them, and the day's record counts them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import dagster as dg
+import pandas as pd
+import pytest
+
+from taxi_assets.tlc.services import YELLOW
+from taxi_assets_tests import stores
+from taxi_assets_tests.stores import Runs
+from taxi_assets_tests.tlc.zones import middle, write_zip
+
+DAY = "2014-05-05"
+KEYS = [dg.AssetKey(["yellow", name]) for name in ("raw_trips", "cleaned_trips")]
+
+pytestmark = pytest.mark.usefixtures("empty_stores")
+
+
+def write_month(path: Path) -> None:
+    """Two trips between zones, and one that begins nowhere."""
+    (version,) = (one for one in YELLOW.schema_versions if one.months == "2010-01 to 2014-12")
+    values = {"time": f"{DAY} 08:00:00", "id": "1", "amount": "2.5", "text": "N"}
+    trips = [(middle(0, 0), middle(1, 0)), (middle(0, 1), middle(0, 0)), ((0, 0), middle(0, 1))]
+    lines = [",".join(version.header)]
+    for points in trips:
+        places = iter([str(one) for point in points for one in point])
+        columns = [YELLOW.find_column(name) for name in version.header]
+        lines.append(",".join(values[one.kind] if one else next(places) for one in columns))
+    path.write_text("\n".join(lines) + "\n")
+
+
+def clean_day(runs: Runs) -> tuple[dict[str, object], pd.DataFrame]:
+    """The record of the cleaned day, and its rows."""
+    done = runs.run("yellow", DAY, asset_selection=KEYS)
+    assert done.success, stores.failure(done)
+    event = runs.materializations(done.run_id)["yellow/cleaned_trips", DAY]
+    found = {name: getattr(value, "value", None) for name, value in event.metadata.items()}
+    path = stores.lake() / "_cleaned/yellow/2014/05/05/trips.parquet"
+    return found, pd.read_parquet(path, columns=["pulocationid", "dolocationid"])
+
+
+def test_a_month_with_coordinates_gets_zones_where_their_polygons_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_month(tmp_path / "yellow_2014-05.csv")
+    monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / "{service}_{year}-{month}.csv"))
+    monkeypatch.setenv("TAXI_START_DATE", "2014-05-01")
+    runs = Runs()
+    without, frame = clean_day(runs)
+    assert frame["pulocationid"].isna().all()
+    assert not [name for name in without if "zones" in name or "coordinates" in name]
+    zones = write_zip(tmp_path / "taxi_zones.zip", tmp_path / "unpacked")
+    monkeypatch.setenv("TAXI_ZONES", str(zones))
+    found, frame = clean_day(runs)
+    assert frame["pulocationid"].fillna(0).tolist() == [41, 7, 0]
+    assert frame["dolocationid"].tolist() == [42, 41, 7]
+    counts = {name: value for name, value in found.items() if "LOCATIONID" in name.upper()}
+    assert counts == {
+        "pulocationid_by_coordinates": 2,
+        "pulocationid_outside_zones": 1,
+        "dolocationid_by_coordinates": 3,
+        "dolocationid_outside_zones": 0,
+    }
+    monkeypatch.setenv("TAXI_ZONES", str(tmp_path / "gone.zip"))
+    done = runs.run("yellow", DAY, asset_selection=KEYS)
+    assert not done.success
+    assert "TAXI_ZONES: " in stores.failure(done)
