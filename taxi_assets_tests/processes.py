@@ -34,6 +34,8 @@ def execute(arguments: list[str], environment: Mapping[str, str], log: Path) -> 
         os.dup2(output.fileno(), 2)
     # A session of its own, so that a signal to it is not one to us.
     os.setsid()
+    # Definitions name the variables of the environment in which they are made.
+    sys.modules.pop("taxi_assets.definitions", None)
     sys.argv = ["dagster", *arguments]
     cli()
 
