@@ -100,6 +100,17 @@ def test_the_query_of_a_store_shows_rows_of_the_day(chunk: dict[str, Any]) -> No
         assert {str(day) for day in rows[GREEN.pickup_column].dt.date} == {LAST}
 
 
+@pytest.mark.usefixtures("chunk")
+def test_the_table_says_what_a_row_of_it_is() -> None:
+    with stores.postgres() as connection, connection.cursor() as cursor:
+        cursor.execute(f"SELECT obj_description('ny_taxi.{GREEN.table}'::regclass)")
+        (comment,) = cursor.fetchone()
+    assert comment == (
+        f"{GREEN.label} trips, one row a trip; a partition a month of lpep_pickup_datetime, "
+        "New York wall time"
+    )
+
+
 def test_raw_shows_header_and_first_lines_as_published(chunk: dict[str, Any]) -> None:
     raw = values(chunk["raw_trips"])
     names = list(GREEN.header)

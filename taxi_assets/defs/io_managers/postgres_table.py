@@ -58,6 +58,8 @@ def build_trips_table(service: Service, schema: str) -> sa.Table:
         service.table,
         sa.MetaData(schema=schema),
         *columns,
+        comment=f"{service.label} trips, one row a trip; a partition a month of "
+        f"{service.pickup_column}, New York wall time",
         postgresql_partition_by=f"RANGE ({QUOTE(service.pickup_column)})",
     )
 
@@ -178,7 +180,11 @@ def _create_table(cursor: Cursor, table: sa.Table) -> None:
         lambda: find_relation_kind(cursor, table.schema, table.name) is None,
         str(CreateTable(table).compile(dialect=DIALECT)),
     )
-    for column in table.columns if new else ():
+    if not new:
+        return
+    parent = qualify_name(table.schema, table.name)
+    cursor.execute(f"COMMENT ON TABLE {parent} IS {quote_literal(table.comment)}")
+    for column in table.columns:
         target = f"{qualify_name(table.schema, table.name)}.{QUOTE(column.name)}"
         cursor.execute(f"COMMENT ON COLUMN {target} IS {quote_literal(column.comment)}")
 
