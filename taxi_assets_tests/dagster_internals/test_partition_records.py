@@ -88,7 +88,7 @@ def test_a_chunk_over_a_month_boundary_records_what_single_days_record() -> None
         if key[0] != "green/raw_trips" or key[2] in last_days
     }
     assert {day for _, _, day in checked} == set(DAYS)
-    assert len({name for _, name, _ in checked}) == 15
+    assert len({name for _, name, _ in checked}) == 17
 
 
 def test_each_partition_of_a_check_has_its_own_status() -> None:
