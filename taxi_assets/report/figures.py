@@ -17,8 +17,6 @@ from taxi_assets.date_ranges import Month
 from taxi_assets.tlc.schema import Service, normalize_name
 from taxi_assets.trips.profile import count_shared, find_minutes
 
-TIPS = ("tip_amount", "tips")
-"""What the columns of tips are called."""
 HOURS = 24
 WEEKDAYS = 7
 
@@ -209,13 +207,13 @@ def count_day(
         },
         dropoffs=_count_values(table, service.first_of_role("dropoff_zone")),
         payments=_count_values(table, service.first_of_role("payment")),
-        tips=_sum_tips(table),
+        tips=_sum_tips(table, service),
     )
 
 
-def _sum_tips(table: pa.Table) -> float | None:
-    name = next((name for name in TIPS if name in table.schema.names), None)
-    return float(pc.sum(table[name]).as_py() or 0.0) if name else None
+def _sum_tips(table: pa.Table, service: Service) -> float | None:
+    name = service.first_of_role("tip")
+    return float(pc.sum(table[name]).as_py() or 0.0) if name in table.schema.names else None
 
 
 def _sum_and_count(values: pa.Array) -> tuple[float, int]:
@@ -225,10 +223,11 @@ def _sum_and_count(values: pa.Array) -> tuple[float, int]:
 
 def list_counted_columns(service: Service) -> Sequence[str]:
     """Columns that are counted."""
-    wanted = {service.pickup_column, service.total, service.first_of_role("pickup_zone"), *TIPS}
+    wanted = {service.pickup_column, service.total, service.first_of_role("pickup_zone")}
     wanted |= {service.first_of_role("dropoff_zone"), service.first_of_role("payment")}
     wanted |= {
         service.first_of_role("pay"),
+        service.first_of_role("tip"),
         *(one.name for one in service.by_role.get("shared", ())),
     }
     for interval in service.intervals:

@@ -225,9 +225,7 @@ class BigQuerySettings(SettingsArea):
     """Seconds that one call may stay unanswered before it is retried; jobs may run longer."""
     require_partition_filter: bool = False
     """Whether a new table rejects queries without a condition on its day."""
-    cluster_by: Annotated[tuple[str, ...], BeforeValidator(split_columns)] = Field(
-        default=(), examples=["pulocationid,payment_type"]
-    )
+    cluster_by: Annotated[tuple[str, ...], BeforeValidator(split_columns)] = ()
     """Columns by which a new table is clustered, up to 4, separated by commas; by default the
     pickup zone."""
     partition_expiration_days: Annotated[int | None, whole(36_500)] = Field(

@@ -119,6 +119,7 @@ TIP = Column(
     "Tip by card; cash tips are not recorded",
     "dollars",
     aliases=("tip_amt",),
+    roles=("tip",),
     limits=(0, 300),
 )
 TOLLS = Column(
@@ -448,7 +449,7 @@ _FHVHV = (
     _dollars("sales_tax", "New York State sales tax"),
     CONGESTION,
     _dollars("airport_fee", "Fee for LaGuardia, Newark and JFK, either way"),
-    _dollars("tips", "Tips"),
+    _dollars("tips", "Tips", roles=("tip",)),
     _dollars(
         "driver_pay",
         "What the driver got, without tolls and tips, after commission, surcharges and taxes",
