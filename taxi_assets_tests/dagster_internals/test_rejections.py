@@ -377,7 +377,7 @@ def test_a_fault_that_hits_every_day_fails_with_its_traceback(
     def faulty(*_: object) -> None:
         raise ZeroDivisionError("in every day")
 
-    monkeypatch.setattr("taxi_assets.defs.metadata.day_metadata.picture", faulty)
+    monkeypatch.setattr("taxi_assets.defs.metadata.day_metadata.draw_day_picture", faulty)
     result = month.run(RANGE)
     assert not result.success
     (failed,) = [event for event in result.all_events if event.is_step_failure]
