@@ -33,3 +33,6 @@ class TestPostgresEventLogStorage(TestEventLogStorage):
         assert isinstance(storage, PostgresEventLogStorage)
         assert (type(storage) is PostgresEventLogStorage) == (PART not in os.environ)
         return storage
+
+    def can_wipe_asset_partitions(self) -> bool:
+        return False
