@@ -19,7 +19,7 @@ BAD = CheckResult("values_readable", passed=False, description="3 of 9 rows")
 
 def test_a_failed_error_check_rejects_with_all_results() -> None:
     reject_failed([GOOD, POOR])
-    with pytest.raises(FailedChecksError, match="^values_readable failed: 3 of 9 rows$") as raised:
+    with pytest.raises(FailedChecksError, match="values_readable failed: 3 of 9 rows") as raised:
         reject_failed([GOOD, BAD, POOR])
     assert raised.value.checks == [GOOD, BAD, POOR]
 
