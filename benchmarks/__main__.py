@@ -130,7 +130,7 @@ def growth_runs(bench: Bench, months: list[int], repeats: int, found: Found) -> 
 
 
 def other_runs(bench: Bench, only: set[str], months: list[int], repeats: int, found: Found) -> None:
-    """What is not about a single month."""
+    """Run the benchmarks that are not about a single month."""
     if "day" in only:
         day_runs(bench, found)
     if "table" in only:
@@ -183,7 +183,7 @@ def day_mode(found: Found, noop: float) -> str:
 
 
 def options() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument("--repeats", type=int, default=3, metavar="N")
     parser.add_argument(

@@ -48,7 +48,7 @@ class Together:
     """Seconds of each run's step, with its checks, by store."""
 
     def row(self) -> str:
-        """A line of the table."""
+        """Format a row of the table."""
         count = len(self.samples)
         cells = [
             f"{count}",

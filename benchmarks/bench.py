@@ -128,7 +128,7 @@ class Bench:
         shutil.rmtree(self.dagster_home, ignore_errors=True)
 
     def month_file(self, index: int) -> Path:
-        """The file of a month, made when it is not there yet."""
+        """Return the file of a month, generating it if it does not exist."""
         month = f"{month_start(index):%Y-%m}"
         year, number = month.split("-")
         path = self.months / self.file_name.format(service=self.service, year=year, month=number)
@@ -146,7 +146,7 @@ class Bench:
         self._python("-m", "benchmarks.stores", "empty", self.service, env=self._env("ny_taxi"))
 
     def floor(self) -> Measured:
-        """The straight-line script over the first month."""
+        """Run the straight-line script over the first month."""
         self.settle()
         month, path = f"{FIRST_MONTH:%Y-%m}", str(self.month_file(0))
         command = ["-m", self.floor_module, self.service, month, path]
@@ -155,21 +155,21 @@ class Bench:
         return Measured(sample, json.loads(log.read_text().splitlines()[-1]))
 
     def job(self, days: DaySpan, name: str) -> Measured:
-        """The service's job over the days."""
+        """Run the service's job over the days."""
         job = ("-m", PACKAGES, "-j", f"{self.service}_daily", "--tags", days.tags)
         return self._execute(job, name)
 
     def table(self, rows: int, repeats: int, months: Sequence[int]) -> dict[str, dict[str, Any]]:
-        """A day rewritten in Postgres tables of so many months, by months."""
+        """Rewrite a day in Postgres tables of several sizes; return seconds by months."""
         words = (self.service, str(rows), str(repeats), *map(str, months))
         return json.loads(self._python("-m", "benchmarks.years", *words, env=self._env("years")))
 
     def noop(self) -> Measured:
-        """A job with one empty asset among the same definitions."""
+        """Run a job with one empty asset among the same definitions."""
         return self._execute(("-m", "benchmarks.noop", "-j", "nothing_job"), "noop")
 
     def job_command(self, days: DaySpan) -> list[str]:
-        """The command of `job`, for a profiler."""
+        """Return the command of `job`, for a profiler."""
         job = ["-m", PACKAGES, "-j", f"{self.service}_daily", "--tags", days.tags]
         return [str(self.dagster), "job", "execute", *job]
 
@@ -201,7 +201,7 @@ class Bench:
         self._python("-m", "benchmarks.stores", "settle", env=self._env("ny_taxi"))
 
     def _env(self, stores: str) -> dict[str, str]:
-        """The stores' addresses, with tables and a bucket of their own for the floor."""
+        """Return the stores' addresses, with tables and a bucket for the baseline."""
         names = {"POSTGRES_SCHEMA": stores, "BIGQUERY_DATASET": stores}
         bucket = Path(self.stores["TAXI_LAKE"])
         if stores != "ny_taxi":
@@ -238,7 +238,7 @@ class Bench:
 
 
 def facts() -> dict[str, Any]:
-    """What the numbers depend on."""
+    """Describe what the numbers depend on."""
     from importlib.metadata import version  # noqa: PLC0415 - only here
 
     names = ("dagster", "pandas", "pyarrow", "psycopg", "pgpq", "duckdb", "bqemulator")

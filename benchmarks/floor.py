@@ -48,7 +48,7 @@ class Clock:
 
 
 def decompress(path: Path) -> pa.Buffer:
-    """The whole CSV."""
+    """Read the whole CSV."""
     with pa.input_stream(str(path), compression="gzip") as stream:
         return stream.read_buffer()
 
@@ -98,7 +98,7 @@ def parse(lines: pa.Buffer, service: Service) -> pa.Table:
 
 
 def keep(table: pa.Table, service: Service, first: date, end: date) -> pa.Table:
-    """The month's rows with passengers."""
+    """Return the month's rows with passengers."""
     pickup = table[service.pickup_column]
     inside = pc.and_(
         pc.greater_equal(pickup, pa.scalar(first).cast(pickup.type)),
@@ -140,7 +140,7 @@ def copy_to_postgres(table: pa.Table, service: Service) -> None:
 
 
 def load_bigquery(uris: list[str], service: Service, first: date, end: date) -> None:
-    """A load job into a staging table, one transaction into a fresh target."""
+    """Load a staging table by a job, then a fresh target in one transaction."""
     from google.cloud import bigquery as google  # noqa: PLC0415 - heavy at import
 
     client, dataset = stores.bigquery(), stores.bigquery_dataset()

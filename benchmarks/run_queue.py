@@ -76,7 +76,7 @@ class Throughput:
     """Calls of RunJob past the quota."""
 
     def row(self) -> str:
-        """A line of the table, with a bar of runs a second."""
+        """Format a row of the table, with a bar of runs per second."""
         rate, ideal = self.runs / self.took, self.limit / self.seconds
         cells = [
             f"{self.limit}",
@@ -107,7 +107,7 @@ def settings(limit: int, workers: int | None) -> dict[str, Any]:
 
 @contextmanager
 def process(command: Sequence[str], log: Path) -> Iterator[int]:
-    """A program beside the benchmark, ended with it; its id."""
+    """Start a program that ends with the benchmark, and yield its id."""
     with log.open("ab") as output:
         running = subprocess.Popen(command, stdout=output, stderr=output)
     try:
@@ -153,7 +153,7 @@ def code_server(bench: Bench) -> Iterator[Path]:
 
 
 def create_database(stores: dict[str, str], name: str) -> str:
-    """An empty database for Dagster's storage; its URL."""
+    """Create an empty database for Dagster's storage, and yield its URL."""
     import psycopg2  # noqa: PLC0415 - Dagster's own driver, only here
 
     server = "postgresql://{POSTGRES_USER}:{POSTGRES_PASSWORD}@{POSTGRES_HOST}:{POSTGRES_PORT}"

@@ -31,19 +31,19 @@ def postgres_address() -> str:
 
 
 def postgres() -> Any:
-    """An ADBC connection."""
+    """Open an ADBC connection."""
     from adbc_driver_postgresql import dbapi  # noqa: PLC0415 - heavy at import
 
     return dbapi.connect(postgres_address(), autocommit=True)
 
 
 def postgres_table(service: Service) -> str:
-    """The service's table, with its schema."""
+    """Return the service's table with its schema."""
     return f'"{os.environ["POSTGRES_SCHEMA"]}"."{service.table}"'
 
 
 def bigquery() -> Client:
-    """A client of the emulator."""
+    """Open a client of the emulator."""
     from google.api_core.client_options import ClientOptions  # noqa: PLC0415 - heavy at import
     from google.cloud import bigquery as google  # noqa: PLC0415
     from google.oauth2.credentials import Credentials  # noqa: PLC0415
@@ -61,7 +61,7 @@ def bigquery_dataset() -> str:
 
 
 def lake() -> Path:
-    """The folder that is the bucket."""
+    """Return the folder of the bucket."""
     return Path(os.environ["TAXI_LAKE"])
 
 

@@ -13,7 +13,7 @@ MIB = 2**20
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table with aligned columns, the first to the left."""
+    """Format a table with aligned columns, the first to the left."""
     lines = [list(header), *map(list, rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(header))]
 
@@ -32,7 +32,7 @@ def spread(runs: Sequence[Measured], figure: str) -> Spread:
 
 
 def costs(found: Mapping[str, Sequence[Measured]], file_rows: Mapping[str, int]) -> str:
-    """What every measured command cost, beside the floor and less the no-op."""
+    """Format what each command cost, beside the baseline and less the no-op."""
     header = (
         "run", "wall s", "x floor", "data work s", "x floor's", "CPU s", "servers' CPU s",
         "peak RSS MiB", "rows/s", "others, cores",
@@ -109,7 +109,7 @@ def growth(found: Mapping[int, Sequence[Measured]], noop: float, rows: int) -> s
 
 
 def years(found: Mapping[str, Mapping[str, Any]]) -> str:
-    """A day rewritten in Postgres tables of more and more months."""
+    """Format the rewrite of a day in Postgres tables of growing size."""
     header = (
         "months in the table",
         "days",

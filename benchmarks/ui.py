@@ -76,7 +76,7 @@ def pages() -> dict[str, str]:
 
 
 def environment(work: Path) -> dict[str, str]:
-    """Settings of the instance: ten years of partitions, homes of its own."""
+    """Return the instance's settings: ten years of partitions, directories of its own."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
     first = date.today() - timedelta(days=round(365.25 * YEARS))  # noqa: DTZ011
     return inherited | {
@@ -89,7 +89,7 @@ def environment(work: Path) -> dict[str, str]:
 
 
 def load_history(work: Path, env: dict[str, str]) -> None:
-    """A year of the sample for each service, a month a run, unless it is there already."""
+    """Load a year of the sample for each service, a month per run, unless it is loaded."""
     folder = work / "dagster_home"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(CHECKOUT / "dagster.yaml", folder)
@@ -177,7 +177,7 @@ def visit(page: Page, url: str) -> Visit:
 
 
 def table(visits: dict[str, list[Visit]]) -> str:
-    """The page's times and its slowest query, medians."""
+    """Return medians of the page's times and its slowest query."""
     lines = [
         "| page | complete after s | GraphQL requests | slowest query | s | KB |",
         "| --- | --: | --: | --- | --: | --: |",

@@ -62,7 +62,7 @@ def of_duckdb(service: Service, source: str, name: Callable[[Column], str], kept
 
 
 def of_files(service: Service, first: date, last: date, files: list[str]) -> Digest:
-    """What should be there: of each month's file the rows with passengers and a pickup in the days.
+    """Compute the expected rows: those with passengers and a pickup in the days.
 
     `files` are those of the days' months, in order; a file's rows of other months count nowhere.
     """

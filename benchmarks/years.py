@@ -57,7 +57,7 @@ def values(column: Column, day: date, rows: int) -> object:
 
 
 def a_day(lake: Lake, service: Service, day: date, rows: int) -> StoredTrips:
-    """A stored day of made-up trips."""
+    """Store a day of generated trips."""
     columns = {column.name: values(column, day, rows) for column in service.columns}
     table = pa.table(columns, schema=service.arrow_schema)
     facts = {
@@ -76,14 +76,14 @@ def a_day(lake: Lake, service: Service, day: date, rows: int) -> StoredTrips:
 
 @contextmanager
 def made_up_lake() -> Iterator[Lake]:
-    """A folder that goes afterwards."""
+    """Create a folder and remove it afterwards."""
     with tempfile.TemporaryDirectory(prefix="taxi-years-") as folder:
         yield Lake(pa_fs.LocalFileSystem(), folder, "years", "hive")
 
 
 @contextmanager
 def schema(months: int) -> Iterator[None]:
-    """The schema of the table of so many months."""
+    """Return the schema of the table of so many months."""
     before = os.environ["POSTGRES_SCHEMA"]
     os.environ["POSTGRES_SCHEMA"] = f"{before}_{months}"
     try:

@@ -33,7 +33,7 @@ class Month:
 
     @classmethod
     def of(cls, day: date) -> Month:
-        """The month whose file holds `day`."""
+        """Return the month whose file holds `day`."""
         return cls(day.year, day.month)
 
 
@@ -66,18 +66,18 @@ class DateRange:
 
     @classmethod
     def of_day(cls, day: date) -> DateRange:
-        """The window of one day."""
+        """Return the range of one day."""
         return cls(day, day + ONE_DAY)
 
 
 def split_date_range(window: DateRange, most: int) -> list[DateRange]:
-    """The window in pieces of at most `most` days, always the same ones, in order."""
+    """Split a range into consecutive pieces of at most `most` days."""
     starts = list(window)[::most]
     return [DateRange(start, min(start + most * ONE_DAY, window.end)) for start in starts]
 
 
 def merge_into_date_ranges(days: Iterable[date]) -> list[DateRange]:
-    """The fewest windows that hold exactly `days`, in order."""
+    """Merge days into the fewest ranges that contain exactly these days, in order."""
     windows: list[DateRange] = []
     for day in sorted(set(days)):
         if windows and windows[-1].end == day:
@@ -88,7 +88,7 @@ def merge_into_date_ranges(days: Iterable[date]) -> list[DateRange]:
 
 
 def group_days_by_month(days: Iterable[date]) -> dict[Month, list[date]]:
-    """The days of each month, both in order."""
+    """Group days by month, both in order."""
     months: dict[Month, list[date]] = {}
     for day in sorted(set(days)):
         months.setdefault(Month.of(day), []).append(day)

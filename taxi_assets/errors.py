@@ -68,7 +68,7 @@ class UnavailableError(Exception):
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether trying again may help."""
+    """Return whether the error is transient."""
     kind = type(error)
     if isinstance(error, UnavailableError | ConnectionError | TimeoutError):
         return True
@@ -83,7 +83,7 @@ def is_transient(error: BaseException) -> bool:
 
 
 def concerns_one_day(error: Exception) -> bool:
-    """Whether an error that was raised over one day's rows may come from them.
+    """Return whether an error over one day's rows may be caused by them.
 
     What a server, a disk, a permission or a setting causes concerns every day of the run; a
     server's DataError is about a value, its IntegrityError about a row that a person's own
@@ -97,7 +97,7 @@ def concerns_one_day(error: Exception) -> bool:
 
 
 def _is_lost_upload(error: OSError) -> bool:
-    """Whether GCS knows nothing of an upload that it had begun: another one has to be begun."""
+    """Return whether GCS has lost an upload in progress, which must start again."""
     return isinstance(error, FileNotFoundError) and "function=UploadChunk" in str(error)
 
 
@@ -138,7 +138,7 @@ REMEDIES = {
 
 
 def find_remedy(error: BaseException) -> str:
-    """What to do about a server's refusal; empty where nothing more is known."""
+    """Return the fix for a server's error; empty if none is known."""
     if is_transient(error) or (isinstance(error, OSError) and GCS not in str(error)):
         return ""
     found = REMEDIES.get(getattr(error, "sqlstate", None) or type(error).__name__, "")

@@ -48,7 +48,7 @@ def partitions_of_month(month: Month) -> DateRange | None:
 
 
 def list_run_days(tags: Mapping[str, str]) -> list[date]:
-    """The days that a run's tags ask for, whether or not they are among the partitions.
+    """Return the days in a run's tags, whether or not they are partitions.
 
     Raises:
         Failure: the run has no partition, or one that is no date.
@@ -69,7 +69,7 @@ def list_run_days(tags: Mapping[str, str]) -> list[date]:
 
 
 def get_run_month(tags: Mapping[str, str]) -> Month:
-    """The month that a run's tags ask for.
+    """Return the month in a run's tags.
 
     Raises:
         Failure: the run has no partition, several, or one that is no month.

@@ -75,13 +75,13 @@ def address(bench: Bench) -> str:
 
 
 def read_totals(source: str) -> Totals:
-    """What DuckDB reads."""
+    """Return the expression that DuckDB reads."""
     row = duckdb.sql(f"SELECT count(*), round(sum(total_amount)) FROM {source}").fetchone()
     return (int(row[0]), int(row[1])) if row else (0, 0)
 
 
 def postgres_totals(bench: Bench, schema: str) -> Totals:
-    """What is in Postgres; the table is dropped, so that no run meets another's rows."""
+    """Summarize the rows in Postgres, and drop the table so that no run sees another's rows."""
     with psycopg.connect(address(bench)) as connection:
         query = f"SELECT count(*), round(sum(total_amount)::numeric) FROM {schema}.trips"
         row = connection.execute(query).fetchone()

@@ -45,7 +45,7 @@ def read(month: str) -> Iterator[pa.Table]:
 
 
 def by_day(month: str) -> Iterator[Any]:
-    """The rows of each pickup day, as a table of that name."""
+    """Yield the rows of each pickup day as a table of that name."""
     table = pa.concat_tables(read(month))
     table = table.take(pc.sort_indices(table[PICKUP]))
     ends = pc.run_end_encode(table[PICKUP].cast(pa.date32()).combine_chunks())

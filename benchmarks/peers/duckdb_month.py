@@ -24,7 +24,7 @@ TIMES = ("tpep_pickup_datetime", "tpep_dropoff_datetime")
 
 
 def column_type(name: str) -> str:
-    """The type of a column of yellow's files."""
+    """Return the type of a column of yellow's files."""
     if name in INTEGERS:
         return "BIGINT"
     if name in TIMES:
@@ -33,7 +33,7 @@ def column_type(name: str) -> str:
 
 
 def postgres_extension() -> Path:
-    """The extension from its wheel; DuckDB goes by the file's name."""
+    """Return the extension of the wheel under the file name that DuckDB expects."""
     spec = importlib.util.find_spec("duckdb_extension_postgres")
     folders = (spec and spec.submodule_search_locations) or ()
     (found,) = [it for folder in folders for it in Path(folder).rglob("*.duckdb_extension")]

@@ -103,7 +103,7 @@ STORES: Mapping[str, Callable[[], PartitionIOManager[Any, Any]]] = {
 
 
 def _read(store: PartitionIOManager[Any, Any], service: Service, day: date) -> pa.Table | None:
-    """The rows of a day; None if the store has none."""
+    """Return the rows of a day; None if the store has none."""
     found = store.read_partition(service, day)
     table = found.table() if isinstance(found, StoredTrips) else found
     return (
@@ -118,7 +118,7 @@ def _diff(before: pa.Table | None, after: pa.Table, service: Service) -> RowDiff
 
 
 def stores() -> dict[str, Callable[[Service, date], pa.Table | None]]:
-    """What reads a day of each store; None if it has no row of the day."""
+    """Return a reader of each store's days; it returns None for a day without rows."""
     lake = LakeTripsIOManager({}, LakeResource())
     postgres = PostgresTripsIOManager({}, PostgresResource())
     bigquery = BigQueryTripsIOManager({}, BigQueryResource())
@@ -139,7 +139,7 @@ def stores() -> dict[str, Callable[[Service, date], pa.Table | None]]:
 
 
 def figures(found: Sequence[DayDiff]) -> dict[str, Any]:
-    """The comparison as plain values."""
+    """Return the comparison as plain values."""
     diffs = [day.diff for day in found if day.diff is not None and not day.diff.is_empty]
     return {
         "days": [

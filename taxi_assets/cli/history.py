@@ -26,11 +26,11 @@ class History:
     rows_per_day: float | None = None
 
     def minutes(self, days: int) -> float | None:
-        """Expected time of runs over so many days, one run after the other."""
+        """Estimate the minutes that runs over so many days take, one after the other."""
         return None if self.seconds_per_day is None else days * self.seconds_per_day / 60
 
     def rows(self, days: int) -> int | None:
-        """Expected published rows of so many days."""
+        """Estimate the published rows of so many days."""
         return None if self.rows_per_day is None else round(days * self.rows_per_day)
 
 

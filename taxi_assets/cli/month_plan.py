@@ -68,7 +68,7 @@ class MonthPlan:
     runs: tuple[Chunk, ...]
 
     def count(self, state: State) -> int:
-        """Days in a state."""
+        """Count the days in a state."""
         return sum(day.state == state for day in self.days)
 
     @property
@@ -89,7 +89,7 @@ class MonthPlan:
         return (version.total if version else None) if reads else 0
 
     def figures(self, history: History) -> dict[str, Any]:
-        """The month as plain values."""
+        """Return the month as plain values."""
         return {
             "month": str(self.month),
             "published": None if self.publication.trouble else not self.publication.is_absent,
@@ -120,7 +120,7 @@ class Plan:
         return [run for month in self.months for run in month.runs]
 
     def figures(self) -> dict[str, Any]:
-        """The plan as plain values."""
+        """Return the plan as plain values."""
         return {
             "service": self.service.name,
             "months": [month.figures(self.history) for month in self.months],
@@ -128,7 +128,7 @@ class Plan:
 
 
 def rounded(value: float | None) -> float | None:
-    """Two digits after the point."""
+    """Round to two decimal places."""
     return None if value is None else round(value, 2)
 
 
@@ -192,7 +192,7 @@ def _plan_month(
 
 
 def _runs(due: Sequence[DayState]) -> Iterator[Chunk]:
-    """The fewest runs over exactly these days; days that need other assets are other runs."""
+    """Return the fewest runs over exactly these days; days of other assets are other runs."""
 
     def needs(day: DayState) -> tuple[tuple[str, ...], bool]:
         return day.assets, day.state == State.restated

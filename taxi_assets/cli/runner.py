@@ -120,7 +120,7 @@ def only_backfill(instance: dg.DagsterInstance, service: Service) -> Iterator[No
 
 
 def run_tags(chunk: Chunk) -> dict[str, str]:
-    """The tags by which a run knows its days."""
+    """Return the tags that name a run's days."""
     first, last = chunk.window.start, max(chunk.window)
     if first == last:
         return {PARTITION: str(first)}

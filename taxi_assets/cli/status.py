@@ -68,7 +68,7 @@ def service_status(instance: dg.DagsterInstance, service: Service) -> dict[str, 
 
 
 def _stores(settings: Settings) -> dict[str, str]:
-    """Where each store is, and whether an embedded one runs."""
+    """Return the address of each store, and whether an embedded one is running."""
     postgres, bigquery, lake = settings.postgres, settings.bigquery, settings.lake
     embedded = local_status(StateDirectory(settings.home)) if settings.needs_local_stack else {}
 
@@ -85,7 +85,7 @@ def _stores(settings: Settings) -> dict[str, str]:
 
 
 def _all_instigators(instance: dg.DagsterInstance) -> list[Instigator]:
-    """Those of the definitions that never ran, too."""
+    """Return all schedules and sensors, including those that never ran."""
     from taxi_assets.definitions import defs  # noqa: PLC0415 - takes two seconds
 
     known = {one.name: one for one in read_instigators(instance)}

@@ -11,7 +11,7 @@ UNKNOWN = "?"
 
 
 def plan_table(plan: Plan) -> Table:
-    """A row a month, and one of sums."""
+    """Return one row for each month, and one of sums."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("month", "file"):
         table.add_column(name)

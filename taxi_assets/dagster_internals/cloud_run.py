@@ -38,7 +38,7 @@ class CloudRunLauncher(CloudRunRunLauncher):  # type: ignore[misc]
         return f"{name.rpartition('/')[0]}/{job}" if job else name
 
     def check_run_worker_health(self, run: dg.DagsterRun) -> Any:
-        """Whether the run's execution still runs.
+        """Return whether the run's execution is still running.
 
         Run monitoring takes every other answer than RUNNING and SUCCESS for a dead worker. The
         parent says UNKNOWN when the Cloud Run API answers 5xx once: a healthy run was marked as

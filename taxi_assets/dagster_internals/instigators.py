@@ -37,7 +37,7 @@ class Instigator:
     """`schedule` or `sensor`."""
     is_running: bool
     ticks: Sequence[Tick]
-    """The latest first."""
+    """Return them with the latest first."""
 
 
 def read_instigators(instance: dg.DagsterInstance, limit: int = 1) -> list[Instigator]:
@@ -73,12 +73,12 @@ def find_first_failures(instance: dg.DagsterInstance, since: float) -> list[tupl
 
 
 def _read_ended_ticks(instance: dg.DagsterInstance, state: Any, **choice: Any) -> list[Tick]:
-    """The latest first."""
+    """Return them with the latest first."""
     return [one for one in _read_ticks(instance, state, **choice) if one.status != "STARTED"]
 
 
 def _read_ticks(instance: dg.DagsterInstance, state: Any, **choice: Any) -> list[Tick]:
-    """The latest first."""
+    """Return them with the latest first."""
     ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, **choice)
     return [_tick(tick) for tick in sorted(ticks, key=lambda tick: -tick.timestamp)]
 

@@ -73,7 +73,7 @@ AnyContext = (
 
 
 def list_partition_days(context: AnyContext) -> list[date]:
-    """The days that the run is asked for."""
+    """Return the days requested of the run."""
     if isinstance(context, dg.OutputContext | dg.InputContext):
         return list_run_days(context.step_context.dagster_run.tags)
     return list_run_days(context.run.tags)
@@ -140,7 +140,7 @@ def log_observation(
 def build_observation(
     key: dg.AssetKey, partition: str, data_version: str, metadata: Metadata
 ) -> dg.AssetObservation:
-    """What was found of an external asset's partition."""
+    """Return an observation of an external asset's partition."""
     return dg.AssetObservation(
         key,
         partition=partition,
@@ -197,7 +197,7 @@ def read_check_evaluations(
 
 
 def is_last(context: dg.AssetExecutionContext) -> bool:
-    """Whether no step of this run comes after this asset's, also in a run of some steps alone."""
+    """Return whether no step of this run follows this asset's, even in a partial run."""
     steps = context.run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
     return not list_later_steps(context.asset_key).intersection(steps)
 
@@ -232,7 +232,7 @@ class _Provenance:
             }
 
     def tags(self, day: str, record: PartitionRecord) -> dict[str, str]:
-        """Dagster's provenance tags for one day's event."""
+        """Return Dagster's provenance tags for the event of one day."""
         code_version = record.code_version or self.code_version
         found = {tags.CODE_VERSION: code_version}
         content = hashlib.sha256(code_version.encode())

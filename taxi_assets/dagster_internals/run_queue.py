@@ -34,7 +34,7 @@ def heartbeat_ages(instance: dg.DagsterInstance) -> dict[str, float]:
 
 
 def has_live_queue(instance: dg.DagsterInstance) -> bool:
-    """Whether a daemon starts the runs of the queue now, and this Dagster lets us queue some."""
+    """Return whether a daemon is running and this Dagster version lets us queue runs."""
     if not all(name.find() for name in (JOB_SELECTOR, WORKSPACE, WORKSPACE_OPTIONS)):
         return False
     return heartbeat_ages(instance).get(QUEUE_DAEMON, SILENT_SECONDS) < SILENT_SECONDS
@@ -54,7 +54,7 @@ class RunQueue:
         run_config: Mapping[str, Any],
         tags: Mapping[str, str],
     ) -> str:
-        """Queue a run of some assets of a job; return its id."""
+        """Queue a run of some assets of a job and return its id."""
         location = self.workspace.get_code_location(LOCATION)
         (repository,) = location.get_repositories().values()
         selector = JOB_SELECTOR.find()(LOCATION, repository.name, job_name, None, assets)

@@ -214,7 +214,7 @@ def check_cleaned_day(
     service: Service,
     max_invalid_ratio: float = MAX_INVALID_RATIO,
 ) -> list[CheckResult]:
-    """All checks of a cleaned day, before it is stored.
+    """Run all checks of a cleaned day before it is stored.
 
     `published_rows` is what the raw slice was stored with; `most_unreadable` the share of a day's
     rows that may have an unreadable value before the day is refused.
@@ -314,7 +314,7 @@ def _check_negative_totals(frame: pd.DataFrame, service: Service) -> CheckResult
 
 
 def _check_not_empty(cleaned: Cleaned, service: Service) -> CheckResult:
-    """Whether rows are left; a broken column must not empty a loaded day.
+    """Check that rows are left: a broken column must not empty a loaded day.
 
     A day of a few rows may be all of empty taxis. One of a thousand is not.
     """
@@ -343,7 +343,7 @@ def _check_not_empty(cleaned: Cleaned, service: Service) -> CheckResult:
 def _count_left_by_passenger_rules(
     frame: pd.DataFrame, service: Service, rules: Sequence[str]
 ) -> int:
-    """Rows that a rule of passengers should have dropped."""
+    """Count rows that a passenger rule should have dropped."""
     name = service.first_of_role("passengers")
     if name is None:
         return 0
@@ -403,7 +403,7 @@ def compare_amounts(one: tuple[int, float], other: tuple[int, float]) -> bool:
 
 @cache
 def build_frame_type(service: Service) -> dg.DagsterType:
-    """The dagster-pandas type of a service's cleaned frame, from its columns."""
+    """Build the dagster-pandas type of a service's cleaned frame from its columns."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # dagster-pandas marks its own constraints as beta
         return create_dagster_pandas_dataframe_type(

@@ -80,7 +80,7 @@ class Stage:
     partitions: dg.DailyPartitionsDefinition
 
     def key(self, name: str) -> dg.AssetKey:
-        """`<service>/<name>`."""
+        """Return the key `<service>/<name>`."""
         return dg.AssetKey([self.service.name, name])
 
     def options(self, name: str, *kinds: str, **more: Any) -> dict[str, Any]:
@@ -119,7 +119,7 @@ class Stage:
 
 
 def build_service_assets(service: Service) -> list[dg.AssetsDefinition | dg.AssetSpec]:
-    """Everything that one service has in the asset graph."""
+    """Build all assets of one service."""
     stage = Stage(service, daily_partitions())
     assets: list[Any] = [
         define_trip_file(stage),
@@ -133,7 +133,7 @@ def build_service_assets(service: Service) -> list[dg.AssetsDefinition | dg.Asse
 
 
 def build_retry_policy() -> dg.RetryPolicy:
-    """For what may pass: time-outs, 429, 5xx, lost connections. What does not fails at once.
+    """Build the policy that retries transient errors: time-outs, 429, 5xx, lost connections.
 
     Dagster cannot be interrupted while it waits for the next attempt, so a cancelled run ends after
     that wait: by default 2, 4, 6 and 8 seconds, and not 2, 6 and 14 as with exponential backoff.

@@ -89,5 +89,5 @@ def _of_store(
 
 
 def _due(month: Month) -> list[date]:
-    """The days of a month that are partitions."""
+    """Return the days of a month that are partitions."""
     return list(partitions_of_month(month) or ())

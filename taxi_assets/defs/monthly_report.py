@@ -38,7 +38,7 @@ GROUP = "reports"
 
 
 def build_monthly_report(service: Service) -> dg.AssetsDefinition:
-    """The report asset of a service."""
+    """Build the report asset of a service."""
     stage = Stage(service, daily_partitions())
     whenever_complete = dg.AutomationCondition.eager().without(
         dg.AutomationCondition.in_latest_time_window()

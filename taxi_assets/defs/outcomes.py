@@ -129,7 +129,7 @@ def build_rejected_days_error(
 
 
 def _cause(error: PartitionRejectedError, blamed: dg.AssetKey) -> str:
-    """What a day is rejected for; the asset's name is there where it is another one's fault."""
+    """Return the reason for a rejection, with the asset's name if it is another asset."""
     if isinstance(error, RecordedRejectionError) and error.asset == blamed:
         return error.reason
     return str(error)

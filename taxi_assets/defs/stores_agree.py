@@ -25,7 +25,7 @@ from taxi_assets.tlc.schema import Service
 
 
 def build_stores_agree_check(service: Service) -> dg.AssetChecksDefinition:
-    """`stores_agree` on `bigquery_trips`: counts and sums of all stores that have the day."""
+    """Build `stores_agree` on `bigquery_trips`: counts and sums of all stores with the day."""
     stage = Stage(service, daily_partitions())
     stores = [stage.key(f"{name}_trips") for name in ("postgres", "gcs", "bigquery")]
     spec = dg.AssetCheckSpec(

@@ -39,7 +39,7 @@ def _check(service: Service, name: str) -> dg.AssetChecksDefinition:
 
 
 def evaluation(found: Freshness) -> AssetCheckEvaluation:
-    """What the sensor reports of a store."""
+    """Return what the sensor reports about a store."""
     return AssetCheckEvaluation(
         asset_key=dg.AssetKey([found.service, found.store]),
         check_name=CHECK,

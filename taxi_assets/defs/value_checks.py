@@ -86,7 +86,7 @@ def check_usual_day(day: date, days: SameWeekdays) -> CheckResult:
 
 
 def name_figures(figures: Figures) -> dict[str, Figure]:
-    """The numbers of a day that are compared, by what they are in words."""
+    """Return the compared figures of a day by their names."""
     profile = figures.profile
     found = {"trips": Figure(profile.rows, "volume")}
     if figures.revenue is not None:

@@ -194,7 +194,7 @@ def _run_client(name: str, settings: Settings, arguments: list[str]) -> int:
 
 
 def _list_remarks(command: str, home: StateDirectory) -> list[str]:
-    """What a person may not expect of the settings."""
+    """List surprising consequences of the settings."""
     read = read_env_file()
     lines = [
         f"{name} is exported, but {read.files[0]} overrides it, as in Dagster's commands here"

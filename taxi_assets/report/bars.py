@@ -53,7 +53,7 @@ def scale_revenue(lowest: float, highest: float) -> list[float]:
 
 
 def layout_revenue_bars(figures: MonthFigures) -> Bars:
-    """The month's revenue a day; a day that is not loaded is marked, not drawn as zero."""
+    """Lay out the revenue by day; a day that is not loaded is marked and not drawn as zero."""
     of_day = {day: one.revenue or 0.0 for day, one in figures.days.items()}
     ticks = scale_revenue(min(0.0, *of_day.values()), max(0.0, *of_day.values()))
     room = HEIGHT - TOP - BOTTOM

@@ -53,6 +53,6 @@ DARK = Theme(
 
 
 def pick_colour_step(value: float, low: float, high: float) -> int:
-    """Index of the step that shows `value` on a scale from `low` to `high`."""
+    """Return the index of the colour for `value` on a scale from `low` to `high`."""
     last = len(LIGHT.steps) - 1
     return round(last * (value - low) / (high - low)) if high > low else last

@@ -90,7 +90,7 @@ class Bars:
 def draw_day_picture(
     service: Service, day: date, figures: Figures, before: Sequence[Figures]
 ) -> bytes:
-    """A PNG of the day; `before` are the same weekdays of the weeks before, as far as known."""
+    """Draw a PNG of the day beside the same weekdays of earlier weeks, if known."""
     canvas = _Canvas()
     title = f"{service.label} trips, {day:%A} {day.day} {day:%B %Y}"
     canvas.text((MARGIN, 28), f"{title} (synthetic)" if figures.synthetic else title, TITLE)
@@ -144,7 +144,7 @@ def _write_heading(service: Service, bins: Bins, profile: DayProfile) -> str:
 
 
 def _label_edges(bins: Bins) -> dict[int, str]:
-    """Labels at a fourth of the axis each; the first bar is what is below 0."""
+    """Label each quarter of the axis; the first bar counts values below 0."""
     labels = {1 + at: f"{bins.width * at:g}" for at in range(0, bins.count + 1, bins.count // 4)}
     labels[1 + bins.count] += "+"
     return labels
@@ -155,7 +155,7 @@ def _compute_medians(rows: Sequence[Sequence[int]]) -> list[float]:
 
 
 def _draw_bars(canvas: _Canvas, box: Box, bars: Bars) -> None:
-    """Bars over an axis, and a mark at the usual height of each."""
+    """Draw bars over an axis, and a mark at the usual height of each."""
     canvas.text((box.left, box.top + 16), bars.heading, HEADING)
     top, bottom = box.top + 38, box.bottom - 24
     most = max((*bars.rows, *bars.usual, 1))
@@ -184,7 +184,7 @@ def _draw_bars(canvas: _Canvas, box: Box, bars: Bars) -> None:
 def _draw_drop_reasons(
     canvas: _Canvas, box: Box, dropped: Mapping[str, int], before: Sequence[Mapping[str, int]]
 ) -> None:
-    """A line a reason, the most frequent first; what has no room is one line."""
+    """Draw one line for each reason, the most frequent first; the rest share one line."""
     canvas.text((box.left, box.top + 16), f"Rows dropped: {sum(dropped.values()):,}", HEADING)
     if len(dropped) > MAX_REASONS:
         first = sorted(dropped, key=lambda reason: -dropped[reason])[: MAX_REASONS - 1]
@@ -213,7 +213,7 @@ def _sum_other_reasons(dropped: Mapping[str, int], first: Sequence[str]) -> dict
 
 
 def _choose_tick_step(most: float) -> int:
-    """A round distance of ticks, of which there are two to five."""
+    """Choose a round tick distance that gives two to five ticks."""
     step = 1
     while most / step > 5:  # noqa: PLR2004
         step = step * 5 // 2 if str(step).startswith("2") else step * 2
@@ -229,23 +229,23 @@ class _Canvas:
         self.image = Image.new("L", SIZE)
 
     def fill(self, box: tuple[int, int, int, int], index: int) -> None:
-        """A rectangle; right and bottom are outside of it."""
+        """Fill a rectangle; right and bottom are exclusive."""
         if box[2] > box[0] and box[3] > box[1]:
             self.image.paste(index, box)
 
     def text(self, place: tuple[int, int], words: str, size: int, anchor: str = "l") -> None:
-        """Text on a base line, to the right of a place, around its middle, or left of it."""
+        """Draw text on a base line, starting at, centred on, or ending at a point."""
         letters = _render_text(words, size)
         before = {"l": 0, "m": letters.width // 2, "r": letters.width}[anchor]
         ascent, _ = _load_font(size).getmetrics()
         self.image.paste(INK, (place[0] - before, place[1] - ascent), letters)
 
     def width(self, words: str, size: int) -> int:
-        """Pixels that a text takes."""
+        """Return the width of a text in pixels."""
         return round(_load_font(size).getlength(words))
 
     def png(self) -> bytes:
-        """The picture with its colours."""
+        """Return the picture as PNG."""
         ramp = [
             tuple(
                 round(at + (ink - at) * step / INK)
@@ -262,7 +262,7 @@ class _Canvas:
 
 @lru_cache(maxsize=1024)
 def _render_text(words: str, size: int) -> Image:
-    """How far each pixel is covered by a text; most texts come back every day."""
+    """Render a text as pixel coverage, cached because most texts recur every day."""
     from PIL import Image, ImageDraw  # noqa: PLC0415 - heavy at import
 
     font = _load_font(size)

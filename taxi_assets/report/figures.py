@@ -222,7 +222,7 @@ def _sum_and_count(values: pa.Array) -> tuple[float, int]:
 
 
 def list_counted_columns(service: Service) -> Sequence[str]:
-    """Columns that are counted."""
+    """List the columns that are counted."""
     wanted = {service.pickup_column, service.total, service.first_of_role("pickup_zone")}
     wanted |= {service.first_of_role("dropoff_zone"), service.first_of_role("payment")}
     wanted |= {

@@ -34,7 +34,7 @@ class ServiceCalendar:
     reports: Collection[Month]
 
     def count(self, state: State) -> int:
-        """Days in a state."""
+        """Count the days in a state."""
         return sum(found == state for found in self.days.values())
 
 
@@ -74,7 +74,7 @@ def index_page(calendars: Sequence[ServiceCalendar], ui: str) -> bytes:
 
 
 def _years(one: ServiceCalendar, ui: str) -> dict[int, list[MonthBox]]:
-    """The months of each year, the latest year first."""
+    """Return the months of each year, the latest year first."""
     years: dict[int, list[MonthBox]] = {}
     for month in sorted({Month.of(day) for day in one.days}):
         years.setdefault(month.year, []).append(_month_box(one, month, ui))

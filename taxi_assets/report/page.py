@@ -52,7 +52,7 @@ class ZoneRow:
 
 
 def render_month_page(figures: MonthFigures) -> bytes:
-    """The page, UTF-8."""
+    """Render the page as UTF-8."""
     return open_templates().get_template("page.html").render(_build_view(figures)).encode()
 
 
@@ -101,7 +101,7 @@ def _build_view(figures: MonthFigures) -> dict[str, Any]:
 
 
 def build_headline_tiles(figures: MonthFigures) -> list[tuple[str, str]]:
-    """The headline numbers: what, how many."""
+    """Return the headline figures as pairs of label and value."""
     days = len(figures.days)
     found = [("Trips", f"{figures.trips:,}"), ("Trips a day", f"{figures.trips / days:,.0f}")]
     if figures.has_money:
@@ -121,13 +121,13 @@ def build_headline_tiles(figures: MonthFigures) -> list[tuple[str, str]]:
 
 
 def find_day_scale(figures: MonthFigures) -> tuple[int, int]:
-    """Trips of the quietest and of the busiest loaded day."""
+    """Return the trips of the quietest and the busiest loaded day."""
     trips = [day.trips for day in figures.days.values()]
     return min(trips), max(trips)
 
 
 def split_into_weeks(figures: MonthFigures) -> list[list[date | None]]:
-    """The month's days by week, Monday first; None pads the first and the last week."""
+    """Split the month into weeks from Monday; None pads the first and last week."""
     days: list[date | None] = list(figures.month.window)
     padded = [None] * figures.month.window.start.weekday() + days
     padded += [None] * (-len(padded) % WEEKDAYS)
@@ -135,7 +135,7 @@ def split_into_weeks(figures: MonthFigures) -> list[list[date | None]]:
 
 
 def rank_pickup_zones(figures: MonthFigures) -> list[ZoneRow]:
-    """The busiest pickup zones, most trips first."""
+    """Return the busiest pickup zones, most trips first."""
     return _rank_zones(figures, figures.zones)
 
 
@@ -171,7 +171,7 @@ def _rank_zones(figures: MonthFigures, trips_by_zone: Counter[int | None]) -> li
 
 
 def format_weekday(weekday: int) -> str:
-    """As Mon, for 0."""
+    """Format a weekday number: 0 is Mon."""
     return f"{date(2024, 1, 1) + timedelta(days=weekday):%a}"
 
 
@@ -196,7 +196,7 @@ def find_busiest_hour_mean(figures: MonthFigures) -> float:
 
 
 def _build_hour_rows(figures: MonthFigures) -> list[tuple[str, list[Cell]]]:
-    """Of each weekday its hours; none where no such day is loaded."""
+    """Build the hours of each weekday; empty if no such day is loaded."""
     return [
         (
             format_weekday(weekday),

@@ -35,7 +35,7 @@ TITLE_ABOVE = 0.045
 
 
 def draw_month_picture(figures: MonthFigures) -> bytes:
-    """The picture, a PNG with a palette."""
+    """Draw the month as a PNG with a palette."""
     from matplotlib import rc_context  # noqa: PLC0415 - heavy at import
     from matplotlib.figure import Figure  # noqa: PLC0415 - heavy at import
     from PIL import Image  # noqa: PLC0415 - heavy at import
@@ -60,7 +60,7 @@ def draw_month_picture(figures: MonthFigures) -> bytes:
 
 
 def narrow_text(drawn: bytes, width: int) -> bytes:
-    """A picture at another width, in pixels."""
+    """Scale a picture to a width in pixels."""
     from PIL import Image  # noqa: PLC0415 - heavy at import
 
     image = Image.open(io.BytesIO(drawn)).convert("RGB")
@@ -79,7 +79,7 @@ def _compress_png(image: Image.Image) -> bytes:
 def _add_axes(
     figure: Figure, place: tuple[float, float, float, float], title: str, remark: str = ""
 ) -> Axes:
-    """Axes at left, bottom, width and height in parts of the figure, under a title."""
+    """Add titled axes at left, bottom, width and height as fractions of the figure."""
     axes = figure.add_axes(place)
     axes.tick_params(length=0, labelsize=10, labelcolor=LIGHT.soft)
     for spine in axes.spines.values():

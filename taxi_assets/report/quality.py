@@ -28,7 +28,7 @@ class Part:
 
 
 def list_quality_parts(figures: MonthFigures) -> list[Part]:
-    """The parts of the month's file, the stored trips first."""
+    """List the parts of the month file, stored trips first."""
     dropped = [
         Part(f"Left out: {REASONS.get(name, name)}", rows, "dropped")
         for name, rows in figures.dropped.items()
@@ -46,7 +46,7 @@ def list_quality_parts(figures: MonthFigures) -> list[Part]:
 
 
 def write_verdict(figures: MonthFigures) -> str:
-    """Whether the parts add up, in one sentence."""
+    """Write one sentence about whether the parts add up."""
     if figures.file_rows is None:
         return "How many rows the month's file has is not on record in the lake."
     if figures.missing:

@@ -15,22 +15,22 @@ SYNTHETIC = "Synthetic sample: made-up trips, none of TLC's"
 
 
 def format_month(month: Month) -> str:
-    """As October 2020."""
+    """Format a month, for example October 2020."""
     return f"{calendar.month_name[month.month]} {month.year}"
 
 
 def write_title(figures: MonthFigures) -> str:
-    """What the report is of."""
+    """Write the title of the report."""
     return f"{figures.service.label} trips, {format_month(figures.month)}"
 
 
 def format_long_day(day: date) -> str:
-    """As Friday 30 October."""
+    """Format a day, for example Friday 30 October."""
     return f"{calendar.day_name[day.weekday()]} {day.day} {calendar.month_name[day.month]}"
 
 
 def format_short_money(dollars: float) -> str:
-    """As $1.14M, $23.4k or $12."""
+    """Format an amount, for example $1.14M, $23.4k or $12."""
     size, sign = abs(dollars), "-" if dollars < 0 else ""
     if size >= MILLION:
         return f"{sign}${_trim_number(f'{size / MILLION:,.2f}')}M"
@@ -40,7 +40,7 @@ def format_short_money(dollars: float) -> str:
 
 
 def format_day_spans(days: Iterable[date]) -> str:
-    """Days of one month, as 3 to 5, 17 and 20 October."""
+    """Format days of one month, for example 3 to 5, 17 and 20 October."""
     windows = merge_into_date_ranges(days)
     texts = [
         f"{one.start.day} to {max(one).day}" if len(one) > 1 else f"{one.start.day}"
@@ -52,7 +52,7 @@ def format_day_spans(days: Iterable[date]) -> str:
 
 
 def describe_loaded_days(figures: MonthFigures) -> str:
-    """How much of the month there is; names the days that are not loaded."""
+    """Describe how much of the month is loaded, naming the days that are not."""
     days, missing = len(figures.month.window), len(figures.missing)
     if not missing:
         return f"All {days} days are loaded"
@@ -63,7 +63,7 @@ def describe_loaded_days(figures: MonthFigures) -> str:
 
 
 def write_headline(figures: MonthFigures) -> str:
-    """The month in one sentence."""
+    """Write the month in one sentence."""
     busiest = figures.busiest
     text = f"{figures.trips:,} trips"
     if figures.has_money:
@@ -77,7 +77,7 @@ def write_headline(figures: MonthFigures) -> str:
 
 
 def average(figures: MonthFigures) -> str:
-    """As Average total: what the revenue of a trip is called."""
+    """Return the label of the revenue per trip, for example Average total."""
     return f"Average {(figures.service.total or '').removesuffix('_amount').replace('_', ' ')}"
 
 
@@ -99,7 +99,7 @@ def _change(now: float, before: float) -> str:
 
 
 def find_peak_hour(figures: MonthFigures) -> str:
-    """The weekday and hour with the most trips."""
+    """Find the weekday and hour with the most trips."""
     trips, weekday, hour = max(
         (mean, -weekday, -hour)
         for weekday, row in enumerate(figures.by_hour)

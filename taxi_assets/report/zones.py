@@ -25,14 +25,14 @@ class Zone:
 
 @cache
 def read_zone_table() -> dict[int, Zone]:
-    """Zone by the id that trips have."""
+    """Return zones by their id in the trips."""
     path = Path(__file__).with_name("taxi_zone_lookup.csv")
     with path.open(newline="", encoding="utf-8") as file:
         return {int(row["LocationID"]): _parse_zone(row) for row in csv.DictReader(file)}
 
 
 def find_zone(location: int | None) -> Zone:
-    """The zone of an id; one that the table lacks goes by its number."""
+    """Return the zone of an id; an unknown zone is named by its number."""
     if location is None:
         return Zone("No zone recorded", "")
     return read_zone_table().get(location) or Zone(f"Zone {location}", "")

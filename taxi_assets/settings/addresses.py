@@ -67,7 +67,7 @@ def find_path_problem(path: str) -> str | None:
 
 
 def is_valid_url(pattern: re.Pattern[str], url: str) -> bool:
-    """Whether a URL has the form of a pattern, a host, and a port that exists."""
+    """Return whether a URL matches a pattern and has a host and a valid port."""
     found = pattern.fullmatch(url)
     if found is None or not found["host"]:
         return False

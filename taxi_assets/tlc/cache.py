@@ -166,7 +166,7 @@ def _sync_to_disk(path: Path) -> None:
 
 
 def get_cached_sha256(path: Path, memory: Path, location: SourceLocation) -> str:
-    """SHA-256 of a local file, computed once for a path and its times (500 MB take a second)."""
+    """Return the SHA-256 of a local file, cached by path and times (500 MB take 1 s)."""
 
     def state() -> dict[str, object]:
         stat = path.stat()

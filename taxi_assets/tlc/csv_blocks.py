@@ -80,7 +80,7 @@ def open_csv_month(file: MonthFile) -> CsvMonth:
 
 
 def check_csv_header(line: bytes, file: MonthFile) -> Header:
-    """The columns that a header line names.
+    """Return the header of a CSV header line.
 
     Raises:
         SourceError: naming the columns that are missing, unknown or in another place.
@@ -92,7 +92,7 @@ def check_csv_header(line: bytes, file: MonthFile) -> Header:
 
 
 def describe_wrong_header(error: HeaderError, file: MonthFile) -> SourceError:
-    """What is said of a file that has not the service's columns."""
+    """Build the error for a file without the service's columns."""
     return SourceError(
         f"{_describe_damage(file)} has a wrong header ({error}): "
         f"expected {','.join(file.service.header)}, or the names of another year. "
@@ -151,7 +151,7 @@ def _renumber_blocks(blocks: Iterator[Block], previous: Block) -> Iterator[Block
 
 
 def _read_blocks(file: MonthFile) -> Iterator[Block]:
-    """Blocks that end at a line's end; the last may lack its terminator."""
+    """Yield blocks of whole lines; the last line may have no terminator."""
     carry = b""
     total = 0
     with file.path.open("rb") as raw:

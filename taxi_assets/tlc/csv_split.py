@@ -129,7 +129,7 @@ def _find_cut(
 
 
 def get_day_of_key(key: int, month: Month) -> date:
-    """The day that a group's key stands for."""
+    """Return the day of a group's key."""
     return date(month.year, month.month, key)
 
 
@@ -156,11 +156,11 @@ class _Lines:
         return self.data.endswith((b"\n", b"\r"))
 
     def at(self, places: Ints) -> Ints:
-        """Number, in the block, of the line that holds each byte."""
+        """Return the number in the block of the line that holds each byte."""
         return np.searchsorted(self.ends, places, "right")
 
     def blank(self) -> Bools:
-        """Lines of nothing but their terminator."""
+        """Return which lines are empty."""
         length = self.ends - self.starts
         first, last = self.buffer[self.starts], self.buffer[self.ends - 1]
         terminator = (last == NEWLINE) | (last == RETURN)
@@ -168,14 +168,14 @@ class _Lines:
         return blank
 
     def find_content_ends(self, which: Ints) -> Ints:
-        """Where the content of some lines ends."""
+        """Return the offsets where the content of some lines ends."""
         ends = self.ends[which].copy()
         for mark in (NEWLINE, RETURN):
             ends -= self.buffer[ends - 1] == mark
         return ends
 
     def flaws(self) -> dict[int, str]:
-        """Lines that CSV readers would read differently from each other, or not at all."""
+        """Find lines that CSV readers would read differently, or not at all."""
         flaws: dict[int, str] = {}
         for at in np.flatnonzero(self.ends - self.starts > MAX_ROW_BYTES).tolist():
             flaws[at] = f"{self.ends[at] - self.starts[at]:,} bytes long"
@@ -202,7 +202,7 @@ class _Lines:
 
 
 def _locate_fields(lines: _Lines, header: Header, flaws: dict[int, str]) -> tuple[Ints, Ints, Ints]:
-    """Field count of each line, where its pickup time begins (-1: it has none), and all fields.
+    """Return each line's field count, the offset of its pickup time (-1: none), and all fields.
 
     Only the last count includes empty fields beyond the header's.
     """
@@ -232,7 +232,7 @@ def _locate_fields(lines: _Lines, header: Header, flaws: dict[int, str]) -> tupl
 
 
 def _find_unquoted(lines: _Lines, commas: Ints, flaws: dict[int, str]) -> Ints:
-    """Commas that part fields; a line whose quotes do not enclose whole fields is put aside.
+    """Return commas that separate fields; a line with misplaced quotes is quarantined.
 
     A quoted field that goes on in the next line is two broken lines: TLC's trips have none.
     """
@@ -252,7 +252,7 @@ def _find_unquoted(lines: _Lines, commas: Ints, flaws: dict[int, str]) -> Ints:
 
 
 def _assign_days(buffer: Bytes, pickups: Ints, month: Month) -> npt.NDArray[np.int8]:
-    """Day of the month where the pickup lies in it, else OUTSIDE or UNREADABLE."""
+    """Return the day of the month of each pickup, or OUTSIDE or UNREADABLE."""
     keys = np.full(len(pickups), UNREADABLE, np.int8)
     there = np.flatnonzero((pickups >= 0) & (pickups + STAMP <= len(buffer)))
     if not len(there):
@@ -274,7 +274,7 @@ def _assign_days(buffer: Bytes, pickups: Ints, month: Month) -> npt.NDArray[np.i
 
 
 def _behind_fraction(buffer: Bytes, places: Ints) -> Ints:
-    """Where each time ends, of which these are the ends of its seconds.
+    """Return the end of each time, given the end of its seconds.
 
     A fraction is six digits at most, and zeros beyond.
     """
@@ -293,7 +293,7 @@ def _behind_fraction(buffer: Bytes, places: Ints) -> Ints:
 
 
 def _parse_calendar(digits: npt.NDArray[np.int32]) -> tuple[Any, Any, Any, Bools]:
-    """Year, month, day, and whether the clock's figures are a time of day."""
+    """Return year, month, day, and whether the rest is a time of day."""
     pair = digits[:, 0::2] * 10 + digits[:, 1::2]
     year = pair[:, 0] * 100 + pair[:, 1]
     clock = (pair[:, 4] < 24) & (pair[:, 5] < 60) & (pair[:, 6] < 60)  # noqa: PLR2004
@@ -301,7 +301,7 @@ def _parse_calendar(digits: npt.NDArray[np.int32]) -> tuple[Any, Any, Any, Bools
 
 
 def _count_days_in(year: Any, month: Any) -> Any:
-    """Days of each month; 0 where there is no such month."""
+    """Return the number of days of each month; 0 for an invalid month."""
     leap = (year % 4 == 0) & ((year % 100 != 0) | (year % 400 == 0))
     return MONTH_LENGTHS[np.minimum(month, NO_MONTH)] + ((month == FEBRUARY) & leap)
 

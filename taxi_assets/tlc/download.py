@@ -74,7 +74,7 @@ class Digest(Protocol):
         ...
 
     def hexdigest(self) -> str:
-        """Digest of what came so far."""
+        """Return the digest of the bytes so far."""
         ...
 
 
@@ -102,7 +102,7 @@ class SourceLocation:
     """What to ask the server for, credentials and all: for no message."""
 
     def build_error(self, found: str, remedy: str) -> SourceError:
-        """One-line error of a file that is not there, not whole or not what it should be."""
+        """Build a one-line error for a missing, incomplete or wrong file."""
         return SourceError(f"{self.label}: {self.public}: {found}; {remedy}")
 
 
@@ -122,7 +122,7 @@ class RemoteVersion:
         return self.etag if strong else self.last_modified
 
     def differs_from(self, other: RemoteVersion) -> bool | None:
-        """Whether it is another file; None where neither ETag nor time says so.
+        """Return whether it is another file; None if neither ETag nor time tells.
 
         A size that is the same proves nothing. ETags are compared weakly: one server may mark an
         ETag as weak in one answer and not in the next.
@@ -172,7 +172,7 @@ class Partial:
         self.path.unlink(missing_ok=True)
 
     def kept(self) -> tuple[int, RemoteVersion]:
-        """Bytes that can be gone on from, and their version; 0 where nothing can."""
+        """Return the bytes to resume from and their version; 0 if there are none."""
         try:
             fields = self._read_sidecar()
             fields.pop("encoding", None)
@@ -191,7 +191,7 @@ class Partial:
             return None
 
     def is_complete(self) -> bool:
-        """Whether all bytes are there, as a process leaves it that is killed before the rename."""
+        """Return whether all bytes arrived: a process may have been killed before the rename."""
         size, version = self.kept()
         return size > 0 and size == version.total
 
@@ -211,7 +211,7 @@ class Meter:
         self.told = time.monotonic()
 
     def at(self, size: int, total: int | None, *, end: bool = False) -> None:
-        """`size` bytes are here."""
+        """Record that `size` bytes arrived in total."""
         now = time.monotonic()
         if not end and now - self.told < PROGRESS_SECONDS:
             return
@@ -372,7 +372,7 @@ class _Pace:
         self.since, self.bytes = time.monotonic(), 0
 
     def add(self, size: int) -> None:
-        """`size` bytes more came."""
+        """Record `size` more bytes."""
         self.bytes += size
         seconds = time.monotonic() - self.since
         if seconds < RATE_SECONDS:
@@ -386,13 +386,13 @@ class _Pace:
 
 
 def start_sha256(path: Path) -> Digest:
-    """SHA-256 of a file's bytes, to be read or gone on with."""
+    """Return a SHA-256 of a file's bytes, to read or to continue."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256")
 
 
 def build_url_error(error: Exception, location: SourceLocation) -> SourceError:
-    """What is said of a URL, or a redirect, that leads to no file of a server."""
+    """Build the error for a URL or redirect that cannot be requested."""
     return location.build_error(
         f"cannot be asked for, or redirects where it must not ({type(error).__name__})",
         "check TAXI_SOURCE",
@@ -413,7 +413,7 @@ def parse_version(headers: Mapping[str, str], total: int | None) -> RemoteVersio
 
 
 def _parse_http_date(value: str) -> float | None:
-    """Seconds since 1970 of a date in a header; None where it is none."""
+    """Return the seconds since 1970 of a header's date; None if it is invalid."""
     try:
         return parsedate_to_datetime(value).timestamp()
     except (ValueError, OverflowError):
@@ -430,7 +430,7 @@ def find_root_cause(error: Exception) -> str:
 def _check_response(
     response: requests.Response, location: SourceLocation
 ) -> tuple[int, RemoteVersion]:
-    """First byte that the body brings (-1: of no use), and the version it is of."""
+    """Return the first byte of the body (-1: unusable) and its version."""
     status = response.status_code
     if status == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:
         return -1, RemoteVersion()
@@ -467,7 +467,7 @@ def parse_content_range(
 
 
 def _get_content_encoding(response: requests.Response) -> str | None:
-    """Content-Encoding of a body; None for the bytes as they are."""
+    """Return the Content-Encoding of a body; None for identity."""
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     return {"": None, "identity": None, "x-gzip": "gzip"}.get(encoding, encoding[:20])
 

@@ -119,7 +119,7 @@ class Header:
 
 
 def parse_header_line(line: bytes, service: Service, month: Month | None = None) -> Header:
-    """The columns that a CSV header line names; Excel's last columns without a name are none.
+    """Parse a CSV header line; Excel's unnamed last columns are ignored.
 
     Args:
         line: the header as published.
@@ -140,7 +140,7 @@ def parse_header_line(line: bytes, service: Service, month: Month | None = None)
 
 
 def parse_stored_header(content: pa.Buffer | pa.Table, service: Service) -> Header:
-    """The columns of a day's raw slice: CSV lines under their header, or a table.
+    """Return the header of a day's raw partition: CSV lines under their header, or a table.
 
     Raises:
         HeaderError: naming the columns that are missing, unknown or in another place.
@@ -159,7 +159,7 @@ def match_header(
     by_name: bool = False,
     month: Month | None = None,
 ) -> Header:
-    """The columns of a file.
+    """Match published names to the service's columns.
 
     Args:
         published: their names, in order.
@@ -221,21 +221,21 @@ def _check_columns(header: Header, *, by_name: bool) -> Header:
 
 
 def _is_repeatable(identity: str, names: Sequence[str], service: Service) -> bool:
-    """Whether a column may be in the file under these of its names."""
+    """Return whether a column may be in the file under several of its names."""
     spelled = [loose_key(name) for name in names if _normalize_alias(name, service) == identity]
     column = service.by_name.get(identity)
     return column is not None and column.repeated and len(set(spelled)) == len(spelled)
 
 
 def _find_missing(header: Header) -> list[str]:
-    """Names of the era that the file has under none of theirs."""
+    """Return the names of the schema version that the file does not have."""
     found = {_normalize_alias(name, header.service) for name in header.names}
     names = header.schema_version.header
     return [name.strip() for name in names if _normalize_alias(name, header.service) not in found]
 
 
 def _normalize_alias(name: str, service: Service) -> str:
-    """What a name and its aliases share."""
+    """Return the key that a name and its aliases share."""
     column = service.find_column(name)
     return column.name if column else normalize_name(name)
 
@@ -243,7 +243,7 @@ def _normalize_alias(name: str, service: Service) -> str:
 def _rank_by_closeness(
     names: Sequence[str], service: Service, month: Month | None
 ) -> list[SchemaVersion]:
-    """The eras, those with most of the names and fewest others first; of equals the newest of CSV.
+    """Rank the schema versions by how well their names match; ties go to the newest of CSV.
 
     An unknown name at the place of a column that CSV files have by the month is taken for it.
     """

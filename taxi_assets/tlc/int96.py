@@ -72,7 +72,7 @@ def find_int96_options(path: Path) -> Options:
 
 
 def _list_leaves(values: pa.Array) -> Iterator[pa.Array]:
-    """The arrays of no nested type that an array consists of."""
+    """List the leaf arrays of an array."""
     parts = list_child_types(values)
     if parts is None:
         yield values

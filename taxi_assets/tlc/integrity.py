@@ -137,7 +137,7 @@ def _detect_encoding(head: bytes) -> str | None:
 def check_complete(
     path: Path, suffix: str, location: SourceLocation, service: Service, month: Month
 ) -> None:
-    """`check_file_start`, and the rest: all of a gzip with CRC and length, Parquet's footer."""
+    """Check the start and the rest: all of a gzip with CRC and length, or Parquet's footer."""
     check_file_start(path, suffix, location, service, month)
     if suffix == ".csv.gz":
         _unpack_gzip(path, location, MAX_UNPACKED_BYTES, None)
@@ -151,7 +151,7 @@ def check_complete(
 
 
 def is_content_encoded(path: Path, suffix: str) -> bool:
-    """Whether gzip as a Content-Encoding came on top of what the file is.
+    """Return whether a gzip Content-Encoding was applied to the file.
 
     Many servers label a `.csv.gz` with the encoding that it is published in.
     """
@@ -216,7 +216,7 @@ def _check_header(head: bytes, location: SourceLocation, service: Service, month
 
 
 def _has_known_column(line: str, separator: str, service: Service) -> bool:
-    """Whether a line parted by a separator names a column of the service."""
+    """Return whether a line split by a separator names a column of the service."""
     return not {normalize_name(name.strip(' "')) for name in line.split(separator)}.isdisjoint(
         service.by_name
     )

@@ -59,7 +59,7 @@ class _Line:
 
 
 def _find_lines(file: MonthFile, lines: Sequence[bytes], rows: Sequence[int]) -> dict[int, int]:
-    """A day's lines have the order that they have in the file."""
+    """Match a day's lines to the file's lines, which are in the same order."""
     wanted = {row: _Line(lines[row - 1], lines[1 : row - 1].count(lines[row - 1])) for row in rows}
     found: dict[int, int] = {}
     with closing(open_csv_month(file).blocks) as blocks:
@@ -74,7 +74,7 @@ def _find_lines(file: MonthFile, lines: Sequence[bytes], rows: Sequence[int]) ->
 
 
 def _find_table_rows(file: MonthFile, day: date, rows: Sequence[int]) -> dict[int, int]:
-    """The nth row of the day is the nth row of the file with such a pickup."""
+    """Match the nth row of the day to the nth row of the file with such a pickup."""
     numbers: list[int] = []
     with closing(open_parquet_month(file, set(), file.size).batches) as batches:
         for batch in batches:

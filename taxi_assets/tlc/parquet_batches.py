@@ -145,7 +145,7 @@ def _reject_bomb(file: MonthFile, max_day_bytes: int) -> None:
 
 
 def build_damage_error(file: MonthFile, error: Exception) -> SourceError:
-    """What is said of a file that cannot be read as Parquet."""
+    """Build the error for a file that cannot be read as Parquet."""
     return SourceError(
         f"{file.service.name} {file.month}: {file.url} is damaged "
         f"({format_one_line(error)[:200]}): fetch it again "
@@ -194,7 +194,7 @@ def split_parquet_batch(
 
 
 def _select_rows(rows: pa.RecordBatch, which: npt.NDArray[np.bool_]) -> pa.RecordBatch:
-    """The rows of one place; a run of them is a view, and others are copied."""
+    """Select rows: a contiguous run is a view, others are copied."""
     at = np.flatnonzero(which)
     if len(at) >= MIN_VIEW_ROWS and at[-1] - at[0] + 1 == len(at):
         return rows.slice(int(at[0]), len(at))
@@ -212,7 +212,7 @@ def _quote_pickup(pickup: pa.Scalar) -> str:
 
 
 def _assign_days(pickups: pa.Array, month: Month) -> npt.NDArray[np.int8]:
-    """Day of the month where the pickup lies in it, else OUTSIDE or UNREADABLE.
+    """Return the day of the month of each pickup, or OUTSIDE or UNREADABLE.
 
     A time before the year 1 or past 9999 is none, as in CSV.
     """
@@ -233,12 +233,12 @@ def _assign_days(pickups: pa.Array, month: Month) -> npt.NDArray[np.int8]:
 
 
 def _get_epoch_day(day: date) -> int:
-    """Days from 1970 to a day."""
+    """Return the days from 1970 to a day."""
     return int(np.datetime64(day, "D").astype(np.int64))
 
 
 def _find_leaf(footer: pq.FileMetaData, name: str) -> int:
-    """Position of a column among the file's leaves."""
+    """Return the position of a column among the file's leaf columns."""
     row_group = footer.row_group(0) if footer.num_row_groups else None
     paths = (
         [row_group.column(at).path_in_schema for at in range(footer.num_columns)]
@@ -249,7 +249,7 @@ def _find_leaf(footer: pq.FileMetaData, name: str) -> int:
 
 
 def _is_other_day(row_group: Any, place: int, month: Month, days: AbstractSet[int]) -> bool:
-    """Whether the statistics prove that all rows are of other days of the month."""
+    """Return whether the statistics prove that all rows are of other days."""
     statistics = row_group.column(place).statistics if place >= 0 else None
     if statistics is None or not (statistics.has_min_max and statistics.has_null_count):
         return False
@@ -296,6 +296,6 @@ def _read_batches(
 
 
 def _replace_views(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows without view types; the raw object gets the published ones back."""
+    """Replace view types; the raw object gets the published types back."""
     wanted = pa.schema([field.with_type(replace_view_types(field.type)) for field in rows.schema])
     return rows if wanted.equals(rows.schema.remove_metadata()) else rows.cast(wanted)

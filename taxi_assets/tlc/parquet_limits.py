@@ -133,7 +133,7 @@ def _measure_width(column: Any) -> int:
 
 
 def _is_text_column(kind: pa.DataType) -> bool:
-    """Whether values have a length of their own, and no structure."""
+    """Return whether values have variable length and no structure."""
     if types.is_dictionary(kind):
         kind = kind.value_type
     return any(

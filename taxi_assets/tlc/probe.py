@@ -34,7 +34,7 @@ FIRST_BYTE = {"Range": "bytes=0-0"}
 def send_head_request(
     location: SourceLocation, before: RemoteVersion | None = None
 ) -> RemoteVersion | None:
-    """What the server has under `origin.url`; None where it has nothing.
+    """Return what the server has at the location's URL; None if it has nothing.
 
     An ETag that is another one than that of `before` is asked for twice. One that changes with
     each answer, as some CDNs' do, says nothing of the file and is left out.
@@ -75,7 +75,7 @@ def _request_version(location: SourceLocation) -> RemoteVersion | None:
 
 
 def _is_rejected(status: int) -> bool:
-    """Whether GET decides what HEAD answered with a status.
+    """Return whether a HEAD status must be confirmed by GET.
 
     A presigned URL is signed for GET alone: HEAD of it is forbidden, or a bad request. Servers of
     other kinds do not know HEAD, and answer 404, 405 or 501.
@@ -87,7 +87,7 @@ def _is_rejected(status: int) -> bool:
 
 
 def _get_total_size(response: requests.Response) -> int | None:
-    """Bytes of the file; None where the answer does not say.
+    """Return the size of the file in bytes; None if the response does not tell.
 
     The length of an encoded body is not the file's, and 0 is what servers say to HEAD that do not
     know it.
@@ -105,7 +105,7 @@ def _get_total_size(response: requests.Response) -> int | None:
 def _send_request(
     method: str, location: SourceLocation, headers: dict[str, str]
 ) -> requests.Response:
-    """The answer; its body is not read, and closed at once."""
+    """Return the response with its body closed unread."""
     try:
         with (
             LimitedSession(TOTAL_SECONDS, TOTAL_SECONDS) as session,
@@ -131,7 +131,7 @@ def _send_request(
 
 
 def stat_local_file(path: Path) -> RemoteVersion | None:
-    """A file on this machine: its mtime (ISO, UTC) and size; None where there is none."""
+    """Return the mtime (ISO, UTC) and size of a local file; None if it does not exist."""
     try:
         stat = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -140,5 +140,5 @@ def stat_local_file(path: Path) -> RemoteVersion | None:
 
 
 def get_modification_time(mtime: float) -> str:
-    """A file's time as it is kept and compared: ISO, UTC, whole seconds."""
+    """Return a file's modification time in ISO format, UTC, whole seconds."""
     return datetime.fromtimestamp(int(mtime), UTC).isoformat()

@@ -115,7 +115,7 @@ class RawMonth:
         return self.file.path.name.lower().endswith(".parquet")
 
     def read_days(self, progress: Callable[[str], None]) -> Iterator[PackedLines | RowsOfDay]:
-        """Every line (packed) or row that the run keeps, in file order within its place.
+        """Yield every line (packed) or row that the run keeps, in file order.
 
         Raises:
             SourceError: the file was cut, its columns are not the service's, too many of its rows
@@ -256,14 +256,14 @@ class RawMonth:
         )
 
     def _is_hopeless(self) -> bool:
-        """Whether no row could be read, of so many that the rest need not be noted one by one."""
+        """Return whether so many rows and no valid one were read that the rest can be skipped."""
         return (
             self.max_invalid_ratio < 1
             and len(self.unreadable) == self.file_rows >= MIN_HOPELESS_ROWS
         )
 
     def count_day_rows(self, day: date) -> int:
-        """Raw rows of a day, after the pass."""
+        """Return the number of raw rows of a day, after all were read."""
         return self.rows[day.day]
 
 

@@ -61,7 +61,7 @@ def _draw_weighted(weights: dict[int, int]) -> Ints:
 
 
 def _draw_quantiles(*knots: tuple[int, int]) -> Ints:
-    """Table of an inverse distribution: (cumulative per mille, value), straight in between."""
+    """Build an inverse distribution from (cumulative per mille, value), linear in between."""
     steps = [(high - low, low, to - at) for (at, low), (to, high) in pairwise(knots)]
     return np.concatenate([low + rise * np.arange(n) // n for rise, low, n in steps])
 
@@ -123,7 +123,7 @@ def write_sample_month(
 
 
 def _draw_habits(service: Service) -> tuple[int, float]:
-    """Trips a day of a small month, and the share that lacks what only a meter records.
+    """Draw the trips of each day and the share without values that only a meter records.
 
     Where trips are dispatched and not only hailed, the fleet is smaller and reports less.
     """
@@ -210,7 +210,7 @@ def _draw_trips(rng: Generator, service: Service, pickups: Ints) -> Trips:
 
 
 def _draw_plausible_trips(rng: Generator, column: Column, times: Ints, miles: Ints) -> Ints:
-    """Values for a column of which only the kind is known."""
+    """Draw values for a column by its kind alone."""
     n = len(times)
     match column.kind:
         case "time":
@@ -224,7 +224,7 @@ def _draw_plausible_trips(rng: Generator, column: Column, times: Ints, miles: In
 
 
 def _compute_fares(rng: Generator, pickups: Ints, rates: Ints, miles: Ints, seconds: Ints) -> Trips:
-    """Parts of the total in cents, before the tip."""
+    """Compute the parts of the total in cents, before the tip."""
     n = len(pickups)
     weekend = (pickups // DAY + 3) % 7 // 5  # 1970-01-01 was a Thursday
     units = miles // 20 + np.clip(seconds, 0, 7200) // 240
@@ -300,24 +300,24 @@ def _spell_values(column: Column, values: Ints, blanks: frozenset[str]) -> Itera
 
 @cache
 def _format_clocks() -> NDArray[np.object_]:
-    """Texts of a day's seconds; made once, as formatting each time costs 2 s a million rows."""
+    """Format all seconds of a day once: formatting each time costs 2 s for a million rows."""
     clocks = (f" {s // 3600:02d}:{s // 60 % 60:02d}:{s % 60:02d}" for s in range(DAY))
     return np.array(list(clocks), np.object_)
 
 
 def _flag(value: int) -> str:
-    """1, or nothing, as TLC marks shared rides."""
+    """Return 1 or nothing, as TLC marks shared rides."""
     return "1" if value == 1 else ""
 
 
 @cache
 def _format_money(cents: int) -> str:
-    """Shortest decimal: 8, 11.8, -2.5."""
+    """Format the shortest decimal: 8, 11.8, -2.5."""
     dollars = f"{abs(cents) // 100}.{abs(cents) % 100:02d}".rstrip("0").rstrip(".")
     return f"-{dollars}" if cents < 0 else dollars
 
 
 @cache
 def _format_miles(hundredths: int) -> str:
-    """Two decimals, no leading zero: 2.10, .20."""
+    """Format two decimals without a leading zero: 2.10, .20."""
     return f"{hundredths // 100 or ''}.{hundredths % 100:02d}"

@@ -69,12 +69,12 @@ SEPARATORS = re.compile(r"[\s_.-]+")
 
 
 def normalize_name(published: str) -> str:
-    """What two spellings of one published name share: no blanks around it, one case."""
+    """Return a published name without surrounding blanks, in lower case."""
     return published.strip().lower()
 
 
 def loose_key(published: str) -> str:
-    """What all spellings of a name share: letters and digits, whatever separates them."""
+    """Return the letters and digits of a name, in lower case."""
     return SEPARATORS.sub("", normalize_name(published))
 
 
@@ -331,10 +331,10 @@ class Service:
         return {column.name: column.pandas for column in self.columns}
 
     def since(self, column: Column) -> str:
-        """First month whose file has the column."""
+        """Return the first month whose file has the column."""
         return max(column.since, self.first_month)
 
     def is_due(self, name: str, month: Month) -> bool:
-        """Whether a month's file should have the column of a published name."""
+        """Return whether a month's file should have the column of a published name."""
         column = self.find_column(name)
         return (self.since(column) if column else "") <= str(month)

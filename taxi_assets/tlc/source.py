@@ -106,7 +106,7 @@ def probe_month_file(
     before: RemoteVersion | None = None,
     home: Path | None = None,
 ) -> RemoteVersion | None:
-    """What the source has of `month`, by one HEAD or stat; None where it is not published.
+    """Return what the source has of `month` by one HEAD or stat; None if unpublished.
 
     Of the sample, which has every month and never changes, nothing is said.
 
@@ -144,7 +144,7 @@ def probe_month_file(
 
 
 def describe_location(template: str, service: Service, month: Month) -> str:
-    """URL without credentials, or path, of a month's file."""
+    """Return the path of a month's file, or its URL without credentials."""
     job = _Job(service, month, Path(), lambda _: None)
     address = job.render(template)
     is_http = _is_http_url(address)
@@ -152,7 +152,7 @@ def describe_location(template: str, service: Service, month: Month) -> str:
 
 
 def _is_http_url(address: str) -> bool:
-    """Whether a month's address is a URL to ask a server for, and not a path."""
+    """Return whether a month's address is an HTTP URL."""
     return re.match(r"https?://", address, re.IGNORECASE) is not None
 
 
@@ -172,7 +172,7 @@ class _Job:
         return f"{self.service.name} {self.month}"
 
     def render(self, template: str) -> str:
-        """Address of the month.
+        """Return the address of the month's file.
 
         Raises:
             SourceError: the template is malformed. Its parts are not shown.
@@ -276,7 +276,7 @@ class _Job:
             part.discard()
 
     def differs(self, kept: MonthFile, location: SourceLocation) -> bool | None:
-        """Whether the server has another version than the kept one; None where it cannot tell."""
+        """Return whether the server has another version than the cached one; None if unknown."""
         before = RemoteVersion(kept.etag, kept.last_modified, kept.size)
         try:
             now = send_head_request(location, before)
@@ -300,7 +300,7 @@ class _Job:
         return differs
 
     def build_file_name(self, pattern: str, location: SourceLocation) -> str:
-        """File name that no other month of the template has."""
+        """Return a file name that no other month of the template has."""
         name = re.sub(r"[^A-Za-z0-9._-]+", "_", unquote(self.fill_template(pattern)))
         _find_suffix(name, location)
         own = "{year}" in pattern and "{month}" in pattern
@@ -343,7 +343,7 @@ class _Job:
         return replace(came, size=size, sha256=sha256)
 
     def file_at(self, path: Path, url: str, sha256: str) -> MonthFile:
-        """File whose origin is this machine, not a server."""
+        """Return a month file that is local and not downloaded."""
         stat = path.stat()
         stamps = (stat.st_size, sha256, None, get_modification_time(stat.st_mtime))
         return MonthFile(
@@ -351,7 +351,7 @@ class _Job:
         )
 
     def kept(self, path: Path, *, synthetic: bool = False) -> MonthFile | None:
-        """File that an earlier run kept, if it is there in the size noted."""
+        """Return the cached file of an earlier run, if it has the recorded size."""
         try:
             note, stat = read_sidecar(path), path.stat()
             if stat.st_size == note["size"]:
@@ -363,7 +363,7 @@ class _Job:
 
 
 def _resolve_path(address: str) -> Path:
-    """Absolute path of a path or `file://` URL."""
+    """Return the absolute path of a path or `file://` URL."""
     if address[:7].lower() != "file://":
         return Path(address).expanduser().absolute()
     _, slash, path = address[7:].partition("/")
@@ -371,13 +371,13 @@ def _resolve_path(address: str) -> Path:
 
 
 def _choose_folder(template: SplitResult) -> str:
-    """Folder of a template's downloads: a new password moves nothing, any other change does."""
+    """Return the folder of a template's downloads, which does not depend on the password."""
     place = template._replace(netloc=template.netloc.rpartition("@")[2])
     return _hash_shortly(place.geturl())
 
 
 def _build_local_etag(sha256: str) -> str:
-    """ETag of a local file: a sensor's cursor holds those of all months."""
+    """Return a short ETag of a local file; a sensor's cursor holds those of all months."""
     return sha256[:32]
 
 

@@ -67,7 +67,7 @@ def is_amount(numbers: pa.Array) -> pa.Array:
 
 
 def parse_times(values: pa.Array) -> pa.Array:
-    """Times of texts as TLC writes them, also with a fraction; null where one is not."""
+    """Parse texts as TLC writes times, also with a fraction; null if invalid."""
     if not pc.any(pc.match_substring(values, ".")).as_py():
         return _to_seconds(values)
     parts = pc.extract_regex(values, WITH_FRACTION)
@@ -166,7 +166,7 @@ def convert_column(
 
 
 def convert_values(values: pa.Array, column: Column) -> pa.Array:
-    """Values in a column's type; null where one has no equal there."""
+    """Convert values to a column's type; null if a value has no equal there."""
     if types.is_null(values.type):
         return pa.nulls(len(values), column.arrow)
     if is_text_type(values.type):

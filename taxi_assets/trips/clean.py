@@ -102,7 +102,7 @@ def sum_total_amount(table: pa.Table, service: Service) -> float | None:
 
 
 def find_outside_values(frame: pd.DataFrame, day: date, service: Service) -> int:
-    """Rows whose pickup does not lie in the day."""
+    """Count rows whose pickup does not lie in the day."""
     window = DateRange.of_day(day)
     pickup = frame[service.pickup_column]
     inside = (pickup >= pd.Timestamp(window.start)) & (pickup < pd.Timestamp(window.end))

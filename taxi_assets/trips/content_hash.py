@@ -54,7 +54,7 @@ class _ColumnHash:
         self.children: list[_ColumnHash] = []
 
     def digest(self) -> bytes:
-        """Everything so far, in one order."""
+        """Return the digest of everything so far."""
         own = b"".join(part.digest() for part in (self.values, self.lengths, self.nulls))
         return own + b"".join(child.digest() for child in self.children)
 
@@ -100,7 +100,7 @@ def _find_nulls(array: pa.Array) -> npt.NDArray[np.bool_]:
 
 
 def _measure_lengths(array: pa.Array) -> npt.NDArray[np.int64]:
-    """How many values each list or map of an array has; a null has none."""
+    """Return the number of values in each list or map of an array; 0 for null."""
     if types.is_map(array.type):
         entry = pa.struct([array.type.key_field, array.type.item_field])
         array = array.cast(pa.list_(pa.field("entries", entry, nullable=False)))
@@ -109,7 +109,7 @@ def _measure_lengths(array: pa.Array) -> npt.NDArray[np.int64]:
 
 
 def _texts(array: pa.Array) -> tuple[npt.NDArray[np.int64], Any]:
-    """Lengths and bytes of large binaries without nulls, as they lie in memory."""
+    """Return the lengths and bytes of large binaries without nulls, as in memory."""
     _, offsets, content = array.buffers()
     if content is None or not len(array):
         return np.zeros(len(array), np.int64), b""
@@ -118,12 +118,12 @@ def _texts(array: pa.Array) -> tuple[npt.NDArray[np.int64], Any]:
 
 
 def _has_fixed_width(kind: pa.DataType) -> bool:
-    """Whether all values of a type have the same number of bytes."""
+    """Return whether all values of a type have the same size."""
     return types.is_primitive(kind) or types.is_decimal(kind) or types.is_fixed_size_binary(kind)
 
 
 def _get_fixed_values(array: pa.Array) -> Any:
-    """Values of one width, as they lie in memory, with zeros where there is none."""
+    """Return fixed-width values as in memory, with zeros for nulls."""
     width = array.type.bit_width // 8
     content = array.buffers()[1]
     values = memoryview(content)[array.offset * width : (array.offset + len(array)) * width]

@@ -195,7 +195,7 @@ def _fields(header: Header) -> list[tuple[str, int, Column]]:
 
 
 def _first_of_each(arrays: Mapping[str, Any], header: Header) -> dict[str, Any]:
-    """The columns; of one that is in several fields, a row's first value."""
+    """Return the columns; a column in several fields takes the first value of each row."""
     found: dict[str, Any] = {}
     for key, _, column in _fields(header):
         values = arrays[key]
@@ -208,7 +208,7 @@ def _first_of_each(arrays: Mapping[str, Any], header: Header) -> dict[str, Any]:
 def _parse_at_once(
     text: pa.Table, rows: bytes, header: Header, zones: ZonePolygons | None
 ) -> Parsed | None:
-    """Everything at once, as pyarrow reads it; None where that may be too lenient.
+    """Parse everything at once with pyarrow; None if that may be too lenient.
 
     Raises:
         pa.ArrowInvalid: some value is not of its type.
@@ -246,7 +246,7 @@ def _has_iso_mark(stamps: pa.ChunkedArray) -> bool:
 
 
 def _is_strict(table: pa.Table, rows: bytes, blanks: int, header: Header) -> bool:
-    """Whether pyarrow took nothing for a value that is none: ' 1', 'nan', the year 0."""
+    """Return whether pyarrow accepted no invalid value: ' 1', 'nan', the year 0."""
     columns = [column for column in header.columns if column]
     times = [table[column.name] for column in columns if column.kind == "time"]
     amounts = [table[column.name] for column in columns if column.kind == "amount"]
@@ -284,7 +284,7 @@ def _parse_by_value(
 
 
 def _cut_surplus_fields(line: bytes, header: Header) -> bytes:
-    """A line without the empty fields beyond the header's."""
+    """Return a line without the empty fields beyond the header's."""
     content = line.rstrip(b"\r\n")
     while _count_surplus_fields(content, header) > 0:
         content = content[:-1]
@@ -309,7 +309,7 @@ def _parse_table(table: pa.Table, header: Header, zones: ZonePolygons | None) ->
 
 
 def _complete_table(arrays: Mapping[str, Any], rows: int, service: Service) -> pa.Table:
-    """The service's table; columns that the file lacks are null."""
+    """Return the service's table; columns that the file does not have are null."""
     columns = [
         arrays[column.name] if column.name in arrays else pa.nulls(rows, column.arrow)
         for column in service.columns

@@ -47,7 +47,7 @@ class Bins:
         return self.width * self.count
 
     def counts(self, values: Any, rows: Any) -> list[int]:
-        """Rows below 0, in each bin, and from `end` on, of distinct values and their rows."""
+        """Count rows below 0, in each bin, and from `end` on."""
         places = np.clip(np.floor(values / self.width), -1, self.count).astype(np.int64) + 1
         return [int(one) for one in np.bincount(places, rows, self.count + 2)]
 
@@ -96,12 +96,12 @@ class DayProfile:
     """Rows by pickup zone."""
 
     def facts(self) -> dict[str, Any]:
-        """As plain values, for a stored slice to carry."""
+        """Return plain values for the metadata of a stored object."""
         return asdict(self)
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> DayProfile | None:
-        """From what a stored slice carries; None where it was counted otherwise, or not at all."""
+        """Create one from a stored object's metadata; None if it has another form or none."""
         if set(facts) != {one.name for one in fields(cls)}:
             return None
         columns = [
@@ -189,7 +189,7 @@ def _take_first_rows(table: pa.Table) -> list[list[Value]]:
 
 
 def _count_values(values: pa.Array) -> tuple[pa.Array, Any]:
-    """Distinct values without null, and their rows."""
+    """Return the distinct values without null, and their counts."""
     counted = values.value_counts()
     distinct, rows = counted.field(0), counted.field(1)
     if distinct.null_count:
@@ -221,7 +221,7 @@ def _profile_numbers(
 
 
 def _find_most_frequent(rows: Any) -> list[int]:
-    """Positions of the largest counts; of equals the first met."""
+    """Return the positions of the largest counts; ties go to the first."""
     places = np.arange(len(rows))
     if len(rows) > FEW_VALUES:
         places = np.flatnonzero(rows >= np.partition(rows, -TOP_VALUES)[-TOP_VALUES])
@@ -229,7 +229,7 @@ def _find_most_frequent(rows: Any) -> list[int]:
 
 
 def _profile_times(name: str, values: pa.Array) -> ColumnProfile:
-    """Times have no frequent values."""
+    """Profile times, which have no frequent values."""
     numbers = _to_microseconds(values)
     if not len(numbers):
         return ColumnProfile(name, values.null_count, 0, None, None, None, [])
@@ -240,7 +240,7 @@ def _profile_times(name: str, values: pa.Array) -> ColumnProfile:
 
 
 def _count_distinct_times(numbers: Any) -> int:
-    """Distinct times; whole seconds of a few days are counted in a tenth of the time of hashing."""
+    """Count distinct times; whole seconds of few days need a tenth of the time of hashing."""
     seconds = numbers // MICROSECONDS
     seconds -= seconds.min()
     if seconds.max() < FEW_DAYS and not (numbers % MICROSECONDS).any():
@@ -254,12 +254,12 @@ def _count_by_hour(values: pa.Array) -> list[int]:
 
 
 def _to_microseconds(values: pa.Array) -> Any:
-    """Times that are not null, as microseconds."""
+    """Return the times that are not null as microseconds."""
     return values.drop_null().view(pa.int64()).to_numpy()
 
 
 def _compute_median(values: Any, rows: Any) -> float:
-    """The median of values that come `rows` times each."""
+    """Return the median of values that occur `rows` times each."""
     order = np.argsort(values)
     ends = np.cumsum(rows[order])
     total = int(ends[-1])
@@ -277,7 +277,7 @@ def _format_plain_time(value: datetime) -> str:
 
 
 def _round_plain_number(value: float) -> float | None:
-    """Four digits after the point; JSON knows no infinity."""
+    """Round to four decimal places; None for infinity, which JSON does not have."""
     return round(value, 4) if math.isfinite(value) else None
 
 

@@ -61,7 +61,7 @@ class RowDiff:
         return not (self.added or self.removed or self.changed)
 
     def figures(self) -> dict[str, Any]:
-        """As plain values, for records and pages."""
+        """Return plain values for records and pages."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -128,7 +128,7 @@ def sum_diffs(diffs: Iterable[RowDiff]) -> RowDiff:
 
 
 def _without_common(before: pa.Table, after: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """The rows of each version that the other one does not have, each as often as it has more.
+    """Return the rows of each version that the other does not have, with multiplicity.
 
     Rows are compared by 64-bit hashes of all their columns; a day has up to a million rows.
     """
@@ -146,7 +146,7 @@ def _hashes(table: pa.Table) -> npt.NDArray[np.uint64]:
 
 
 def _surplus(hashes: npt.NDArray[np.uint64], counts: Counter[int], sign: int) -> pa.Array:
-    """Which rows are more than the other version has; of equal ones the first."""
+    """Return which rows exceed those of the other version; of equal rows the first."""
     left = {row: sign * rows for row, rows in counts.items() if sign * rows > 0}
     mask = list[bool]()
     for row in hashes.tolist():
@@ -158,7 +158,7 @@ def _surplus(hashes: npt.NDArray[np.uint64], counts: Counter[int], sign: int) ->
 
 
 def _rows(table: pa.Table) -> list[Row]:
-    """Rows as tuples; NaN, which equals nothing, is null here."""
+    """Return rows as tuples with NaN replaced by null."""
     values = [
         [None if value != value else value for value in column.to_pylist()]  # noqa: PLR0124 - NaN
         for column in table.slice(0, MAX_ROWS).columns
@@ -212,7 +212,7 @@ def _changed(left: Row, right: Row, columns: Sequence[str], service: Service) ->
 
 
 def _shown(row: Row, columns: Sequence[str]) -> dict[str, str]:
-    """A row's values that are not null."""
+    """Return the values of a row that are not null."""
     return {
         name: _text(value) for name, value in zip(columns, row, strict=True) if value is not None
     }

@@ -120,7 +120,7 @@ def applies(name: str, service: Service) -> bool:
 
 
 def describe_rules(names: Sequence[str], service: Service) -> str:
-    """What rules drop of a service's rows, for people; those that cannot apply are left out."""
+    """Describe the rules that apply to a service."""
     applied = [name for name in names if applies(name, service)]
     return "; ".join(f"{name}: {RULES[name].description}" for name in applied) or "none"
 
@@ -128,7 +128,7 @@ def describe_rules(names: Sequence[str], service: Service) -> str:
 def apply_rules(
     table: pa.Table, service: Service, rules: Sequence[str] = DEFAULT_RULES
 ) -> tuple[pa.Table, dict[str, int]]:
-    """Rows that stay, and the number of others under the first rule that drops them."""
+    """Return the kept rows, and the number of dropped ones by the first rule that applies."""
     dropped: dict[str, int] = {}
     gone: Any = None
     for name in rules:

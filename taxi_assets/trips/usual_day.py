@@ -110,7 +110,7 @@ def list_same_weekdays(day: date) -> list[date]:
 
 
 def _spread(values: Sequence[float], kind: Kind) -> tuple[float, float]:
-    """The median, and what one deviation is."""
+    """Return the median and the size of one deviation."""
     middle = median(values)
     mad = median(abs(value - middle) for value in values)
     floor = FLOORS[kind] if kind == "share" else FLOORS[kind] * abs(middle)

@@ -25,7 +25,7 @@ class AlertNotDeliveredError(Exception):
 
 
 def build_alert_sensors() -> list[dg.SensorDefinition]:
-    """`run_failure_alert` and `failed_check_alert`; they run by default where a target is set.
+    """Build `run_failure_alert` and `failed_check_alert`, running by default if a target is set.
 
     Of runs of every code location and those from a command line, which Dagster knows no
     location of.
@@ -60,7 +60,7 @@ def build_alert_sensors() -> list[dg.SensorDefinition]:
 
 
 def _list_targets() -> str:
-    """Whom the sensors tell, or why nobody."""
+    """Return the alert targets, or the reason why there are none."""
     if not has_alert_target():
         return f"No target is set ({ALERT_URLS})."
     try:

@@ -40,7 +40,7 @@ class Notice:
 def find_failed_ticks(
     instance: dg.DagsterInstance, since: float, own_name: str, ui_url: str
 ) -> Iterator[Notice]:
-    """A schedule or sensor whose tick failed, once until one succeeds again."""
+    """Return schedules and sensors whose last tick failed, once until a tick succeeds."""
     for name, tick in find_first_failures(instance, since):
         if name != own_name:
             yield Notice(
@@ -54,7 +54,7 @@ def find_failed_ticks(
 def find_long_runs(
     instance: dg.DagsterInstance, limit: float, now: float, ui_url: str
 ) -> Iterator[Notice]:
-    """A run that was started more than `limit` seconds ago and has not ended."""
+    """Return runs that were started more than `limit` seconds ago and have not ended."""
     for record in instance.get_run_records(dg.RunsFilter(statuses=list(RUNNING))):
         started = record.start_time
         if started is not None and now - started > limit:
@@ -71,7 +71,7 @@ def find_long_runs(
 def find_ended_backfills(
     instance: dg.DagsterInstance, since: float, ui_url: str
 ) -> Iterator[Notice]:
-    """A backfill that ended, well or not."""
+    """Return backfills that have ended, successfully or not."""
     for backfill in list_ended_backfills(instance, since):
         how = "succeeded" if backfill.succeeded else f"ended as {backfill.status}"
         failed = f", {backfill.failed_runs} of them failed" if backfill.failed_runs else ""
@@ -84,7 +84,7 @@ def find_ended_backfills(
 
 
 def describe_stale_store(found: Freshness, ui_url: str) -> Notice:
-    """A store that does not have the newest published month."""
+    """Return stores that do not have the newest published month."""
     return Notice(
         f"stale {found.service} {found.store} {found.published}",
         f"{found.service}/{found.store} is not up to date",

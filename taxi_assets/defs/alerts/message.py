@@ -75,7 +75,7 @@ class Alert:
 
 
 def format_list(items: Sequence[str], separator: str = ", ") -> str:
-    """The first few of a list, and how many more there are."""
+    """Format the first few items of a list and the number of the others."""
     shown = separator.join(items[:LISTED])
     return f"{shown} and {len(items) - LISTED} more" if len(items) > LISTED else shown
 
@@ -88,7 +88,7 @@ def build_alert(
     *,
     warn: bool,
 ) -> Alert:
-    """What there is to say of a finished run.
+    """Build the alert for a finished run.
 
     `event` is the one that ended it; `warn` names failed checks of severity WARN too.
     """
@@ -121,7 +121,7 @@ def build_alert(
 
 
 def _find_asset(step: str) -> str:
-    """An asset's step is named by its key, joined by two underscores."""
+    """Find the asset of a step: its name is the asset key joined by two underscores."""
     return step.replace("__", "/")
 
 
@@ -132,7 +132,7 @@ def _list_days(run: dg.DagsterRun) -> str:
 
 
 def _describe_cause(event: DagsterEvent) -> str:
-    """The innermost reason, in one line."""
+    """Return the innermost cause in one line."""
     text = event.message or ""
     error: Any
     if event.is_step_failure:
@@ -155,7 +155,7 @@ def _shorten_text(text: str) -> str:
 def _failed_checks(
     instance: dg.DagsterInstance, run: dg.DagsterRun, *, warn: bool
 ) -> tuple[str, ...]:
-    """`asset.check (its days)` of each failed check of the run."""
+    """Return `asset.check (days)` for each failed check of the run."""
     days: dict[str, list[str]] = {}
     for record in instance.get_records_for_run(
         run.run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION

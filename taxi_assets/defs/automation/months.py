@@ -28,7 +28,7 @@ class SeenMonths:
 
     @classmethod
     def read(cls, cursor: str | None, months: Sequence[Month]) -> SeenMonths:
-        """From a cursor, of these months only; of none where the text is no such cursor."""
+        """Read a cursor for these months; empty if the text is not such a cursor."""
         try:
             fields = cast("dict[str, Any]", json.loads(cursor or "{}"))
             by_name = {str(month): month for month in months}
@@ -44,7 +44,7 @@ class SeenMonths:
             return cls(months[0], {})
 
     def written(self) -> str:
-        """As a cursor."""
+        """Return the cursor's text."""
         versions = {str(month): asdict(self.versions[month]) for month in sorted(self.versions)}
         return json.dumps({"start": str(self.start), "months": versions})
 
@@ -60,7 +60,7 @@ class Loaded:
 
 
 def list_ended_months() -> list[Month]:
-    """Months with daily partitions that are over, oldest first."""
+    """List the months with daily partitions that have ended, oldest first."""
     last = daily_partitions().get_last_partition_key()
     month, months = Month.of(DefinitionSettings.from_env().start_date), list[Month]()
     while last is not None and (days := partitions_of_month(month)):
@@ -72,7 +72,7 @@ def list_ended_months() -> list[Month]:
 
 
 def find_loaded_months(instance: dg.DagsterInstance, service: Service, month: Month) -> Loaded:
-    """What was loaded of a month, by a few look-ups in the event log.
+    """Find the loaded days of a month by a few queries of the event log.
 
     A run observes `trip_file` with the file's SHA-256 and what the server said of it; the record
     of each day's raw slice has the SHA-256 of the file that it came from.
@@ -103,5 +103,5 @@ def find_loaded_months(instance: dg.DagsterInstance, service: Service, month: Mo
 
 
 def identify_version(version: RemoteVersion) -> str:
-    """Short name of a version, for run keys and data versions."""
+    """Return a short name of a version, for run keys and data versions."""
     return hashlib.sha256(json.dumps(asdict(version)).encode()).hexdigest()[:16]

@@ -11,7 +11,7 @@ from taxi_assets.tlc.schema import Service
 def build_monthly_report_job(
     service: Service, report: dg.AssetKey
 ) -> dg.UnresolvedAssetJobDefinition:
-    """`<service>_monthly_report`: the report of a month."""
+    """Build `<service>_monthly_report`, the job that reports a month."""
     return dg.define_asset_job(
         f"{service.name}_monthly_report",
         selection=dg.AssetSelection.assets(report),
@@ -23,7 +23,7 @@ def build_monthly_report_job(
 def monthly_report_sensor(
     reports: list[dg.AssetKey], automation: AutomationSettings
 ) -> dg.AutomationConditionSensorDefinition:
-    """Requests the reports whose automation condition is met."""
+    """Request the reports whose automation condition is met."""
     return dg.AutomationConditionSensorDefinition(
         "monthly_report_sensor",
         target=dg.AssetSelection.assets(*reports),

@@ -18,7 +18,7 @@ MORNING = "0 6 * * *"
 
 
 def build_daily_schedule(service: Service, automation: AutomationSettings) -> dg.ScheduleDefinition:
-    """`<service>_daily_schedule`: at 06:00 on D in New York it requests day D - lag.
+    """Build `<service>_daily_schedule`, which requests day D - lag at 06:00 New York time on D.
 
     A day is requested when the source has its month. A source that does not answer costs no day:
     the day is requested all the same, since a run tries again and its failure is told of.

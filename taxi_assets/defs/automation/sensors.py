@@ -31,7 +31,7 @@ CONFIRM = {"resources": {"source": {"config": {"must_confirm": True}}}}
 
 
 def build_new_month_sensor(service: Service, automation: AutomationSettings) -> dg.SensorDefinition:
-    """`<service>_new_month_sensor`: requests months that are new or restated, oldest first.
+    """Build `<service>_new_month_sensor`, which requests new and restated months, oldest first.
 
     It looks at the month files (HEAD or stat), keeps what it saw in its cursor, and requests the
     chunks of a month of which a day was not loaded from the file that is there now. A run key
@@ -155,7 +155,7 @@ class _Tick:
         ]
 
     def observed(self, month: Month, now: RemoteVersion) -> dg.AssetObservation:
-        """What the asset graph is told of a file that no run has read yet."""
+        """Return an observation of a file that no run has read yet."""
         facts = {
             "dagster/uri": describe_location(self.source, self.service, month),
             "bytes": now.total or 0,
@@ -166,7 +166,7 @@ class _Tick:
         return build_observation(key, f"{month}-01", identify_version(now), facts)
 
     def reason(self) -> str:
-        """Why nothing is requested."""
+        """Return the reason why nothing is requested."""
         found = [f"{self.unchanged} months as they were loaded"]
         if self.unconfirmed:
             found.append(

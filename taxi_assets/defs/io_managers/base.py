@@ -70,7 +70,7 @@ class PartitionIOManager(dg.IOManager, Generic[In, Out]):
 
     @abstractmethod
     def place(self, service: Service) -> str:
-        """Where the target keeps a service's days, for messages."""
+        """Return where the target stores a service's days, for messages."""
 
     def handle_output(self, context: dg.OutputContext, obj: DailyOutput[In]) -> None:
         """Store the days, and log a materialization or a rejection for each."""
@@ -153,7 +153,7 @@ class StoreIOManager(PartitionIOManager[Mapping[date, StoredTrips], Out]):
     def read_totals(
         self, service: Service, days: Sequence[date], log: dg.DagsterLogManager
     ) -> Totals:
-        """Rows and sum of the total (dollars) of each day, read back from the store.
+        """Read back the rows and the sum of the total (dollars) of each day.
 
         A day that it does not hold, or cannot read, is left out.
         """
@@ -182,7 +182,7 @@ def name_asset_in_errors(key: dg.AssetKey, days: Sequence[date]) -> Iterator[Non
 
 
 def find_last_written(slices: Iterable[StoredTrips]) -> str:
-    """Comment for a table: where its last rows came from (a sample is called synthetic)."""
+    """Return a table comment that names the source of the last rows; a sample is synthetic."""
     origins = sorted({trips.source_file.url for trips in slices})
     return f"{LAST_WRITTEN}{', '.join(origins)}"
 

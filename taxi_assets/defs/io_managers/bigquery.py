@@ -126,7 +126,7 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
             yield from empty
 
     def read_partition(self, service: Service, day: date) -> pa.Table | None:
-        """The day's rows."""
+        """Read the rows of one day."""
         columns = ", ".join(quote_identifier(column.name) for column in service.columns)
         rows = self._select(service, columns, [day])
         if rows is None:
@@ -136,7 +136,7 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
     def read_totals(
         self, service: Service, days: Sequence[date], log: dg.DagsterLogManager
     ) -> Totals:
-        """Rows and sums of the days, as the table has them; none without a table."""
+        """Read rows and sums of the days from the table; empty if it does not exist."""
         del log
         day = quote_identifier(service.day_column)
         total = f"SUM({quote_identifier(service.total)})" if service.total else "0"
@@ -158,7 +158,7 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
         return None
 
     def place(self, service: Service) -> str:
-        """Project, dataset and table."""
+        """Return project, dataset and table."""
         return f"{self.bigquery.dataset}.{service.table}"
 
 

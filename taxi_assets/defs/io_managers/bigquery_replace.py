@@ -28,7 +28,7 @@ CheckLock = Callable[[], None]
 
 
 def build_days_condition(service: Service, days: Sequence[date]) -> str:
-    """Condition for exactly these days; prunes to their partitions.
+    """Build a condition for exactly these days, which prunes to their partitions.
 
     Days are written as DATE literals: a script takes no query parameters in the emulator.
     """
@@ -134,7 +134,7 @@ def delete_days(
 
 
 def has_policy_tags(table: Table) -> bool:
-    """Whether columns are protected by tags, which a copy job may not read or not keep."""
+    """Return whether policy tags protect columns, which a copy job may not read or keep."""
     return any(field.policy_tags for field in table.schema)
 
 

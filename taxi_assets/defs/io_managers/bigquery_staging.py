@@ -71,7 +71,7 @@ class Staging:
         return f"{self.table}_by_day"
 
     def job_id(self, what: str) -> str:
-        """Id of a job, without the prefix of all."""
+        """Return the id of a job without the common prefix."""
         return f"{self.name}_{what}"
 
 
@@ -174,7 +174,7 @@ def end_interrupted_writes(
 
 
 def _overlaps(staging: Staging, service: str, first: str, last: str) -> bool:
-    """Whether a staging table holds days of this write's span."""
+    """Return whether a staging table holds days in this write's span."""
     own = [f"{day:%Y%m%d}" for day in staging.days]
     return service == staging.service.name and first <= max(own) and last >= min(own)
 

@@ -55,7 +55,7 @@ class CleanedTripsIOManager(PartitionIOManager[LazyPartitions[CleanedPartition],
         )
 
     def place(self, service: Service) -> str:
-        """Folder of the cleaned slices."""
+        """Return the folder of the cleaned partitions."""
         return self.lake.lake.path(f"_cleaned/{service.name}")
 
 

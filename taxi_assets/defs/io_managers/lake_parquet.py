@@ -59,13 +59,13 @@ class LakeTripsIOManager(StoreIOManager[StoredTrips]):
         return open_lake_trips(self.lake.lake, service, day)
 
     def place(self, service: Service) -> str:
-        """Folder of the service's days."""
+        """Return the folder of the service's days."""
         return self.lake.lake.path(service.name)
 
     def read_totals(
         self, service: Service, days: Sequence[date], log: dg.DagsterLogManager
     ) -> Totals:
-        """Rows and sums of the days, as their objects have them.
+        """Read rows and sums of the days from their objects.
 
         A day whose object cannot be read is logged and left out: its check fails, and no other one.
         """

@@ -68,7 +68,7 @@ class MonthlyReportIOManager(dg.IOManager):
             context.add_output_metadata(_build_metadata(lake, obj))
 
     def load_input(self, context: dg.InputContext) -> str:
-        """The page, as HTML."""
+        """Return the page as HTML."""
         month = Month.of(date.fromisoformat(context.partition_key))
         service, asset = context.asset_key.path
         lake, key = self.lake.lake, build_report_key(self.services[service], month, PAGE)
@@ -136,7 +136,7 @@ def _build_zone_table(figures: MonthFigures) -> dg.TableMetadataValue:
 
 
 def _build_link(lake: Lake, key: str) -> dg.PathMetadataValue | dg.UrlMetadataValue:
-    """Where a person opens an object: its path here, or Google's address for people signed in."""
+    """Return a local path, or the URL of Google's console."""
     if lake.local:
         return dg.MetadataValue.path(lake.path(key))
     return dg.MetadataValue.url(f"https://storage.cloud.google.com/{lake.bucket}/{quote(key)}")

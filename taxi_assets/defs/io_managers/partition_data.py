@@ -68,7 +68,7 @@ class SourceFile:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> SourceFile:
-        """From the facts that a stored slice carries."""
+        """Create one from the metadata of a stored object."""
         return cls(
             url=str(facts.get("url", "")),
             sha256=str(facts.get("sha256", "")),
@@ -77,7 +77,7 @@ class SourceFile:
 
     @classmethod
     def of_file(cls, file: MonthFile) -> SourceFile:
-        """From the month file itself."""
+        """Create one from the month file."""
         return cls(file.url, file.sha256, file.synthetic)
 
     def facts(self) -> dict[str, Any]:
@@ -244,7 +244,7 @@ def open_stored_trips(lake: Lake, key: str, stored: Label, service: Service) -> 
 def read_trips_metadata(
     lake: Lake, key: str, stored: Label, service: Service
 ) -> StoredTrips | None:
-    """As `open_stored_trips`, of which only the footer is read and verified."""
+    """Open a partition like `open_stored_trips`, but read and verify only the footer."""
     with rejecting_damage(lake, key, stored):
         try:
             with lake.open(key) as stream:

@@ -110,7 +110,7 @@ class PostgresTripsIOManager(StoreIOManager[pa.Table]):
         return {}
 
     def read_partition(self, service: Service, day: date) -> pa.Table | None:
-        """The day's rows."""
+        """Read the rows of one day."""
         from psycopg.errors import UndefinedTable  # noqa: PLC0415 - heavy at import
 
         table = build_trips_table(service, self.postgres.schema_name())
@@ -126,7 +126,7 @@ class PostgresTripsIOManager(StoreIOManager[pa.Table]):
     def read_totals(
         self, service: Service, days: Sequence[date], log: dg.DagsterLogManager
     ) -> Totals:
-        """Rows and sums of the days, as the table has them; none without a table."""
+        """Read rows and sums of the days from the table; empty if it does not exist."""
         from psycopg.errors import UndefinedTable  # noqa: PLC0415 - heavy at import
 
         del log
@@ -149,7 +149,7 @@ class PostgresTripsIOManager(StoreIOManager[pa.Table]):
         return found
 
     def place(self, service: Service) -> str:
-        """Schema and table."""
+        """Return schema and table."""
         return f"{self.postgres.schema_name()}.{service.table}"
 
     def _build_record(
@@ -248,7 +248,7 @@ def _copy_frame(
     *,
     freeze: bool = False,
 ) -> None:
-    """Binary COPY of all days in one stream, the next day decoded while one is sent."""
+    """Copy all days in one binary stream; the next day is decoded while one is sent."""
     schema = partition.service.arrow_schema
     days = LazyPartitions(list(slices), lambda day: slices[day].table())
     tables = (add_missing_columns(table, schema) for _, table in days)
@@ -263,14 +263,14 @@ def _copy_frame(
 
 
 def delete_date_range(table: sa.Table, service: Service, window: DateRange) -> sa.Delete:
-    """The delete of a window, by the requested days and not by the rows at hand."""
+    """Build the DELETE of a range, by the requested days and not by the rows at hand."""
     return sa.delete(table).where(is_in_date_range(table, service, window))
 
 
 def is_in_date_range(
     table: sa.Table, service: Service, window: DateRange
 ) -> sa.ColumnElement[bool]:
-    """Whether a row's pickup lies in a window."""
+    """Build the condition that a row's pickup lies in a range."""
     pickup = table.c[service.pickup_column]
     return (pickup >= _to_midnight(window.start)) & (pickup < _to_midnight(window.end))
 

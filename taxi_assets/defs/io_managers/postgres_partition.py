@@ -240,7 +240,7 @@ def set_comment(cursor: Cursor, partition: str, text: str, log: dg.DagsterLogMan
 def compact_partition(
     connection: Connection, partition: Partition, *, deleted: int, log: dg.DagsterLogManager
 ) -> None:
-    """After the commit: summarize the index, and give back what dead rows took.
+    """Summarize the index after the commit, and reclaim the space of dead rows.
 
     The rows are stored whatever happens here, so that nothing here fails the run.
     """

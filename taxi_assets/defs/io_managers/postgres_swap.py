@@ -237,7 +237,7 @@ def _exchange(cursor: Cursor, new: Replacement) -> None:
 
 
 def _covers_most(cursor: Cursor, new: Replacement) -> bool:
-    """Whether the run covers more of the stored rows than it leaves.
+    """Return whether the run covers more of the stored rows than it leaves.
 
     Rows are counted by the index on the pickup, no further than they decide.
     """
@@ -256,7 +256,7 @@ def _covers_most(cursor: Cursor, new: Replacement) -> bool:
 
 
 def _covered(new: Replacement) -> str:
-    """The condition for the run's days."""
+    """Build the condition for the run's days."""
     pickup = QUOTE(new.partition.service.pickup_column)
     return " OR ".join(
         f"{pickup} >= '{window.start}'::timestamp AND {pickup} < '{window.end}'::timestamp"

@@ -44,7 +44,7 @@ KINDS = {
 
 
 def build_trips_table(service: Service, schema: str) -> sa.Table:
-    """The service's table, from its columns."""
+    """Build the service's table from its columns."""
     columns = [
         sa.Column(
             column.name,
@@ -228,15 +228,15 @@ def find_relation_kind(cursor: Cursor, schema: str | None, name: str) -> str | N
 
 
 def compile_sql(statement: Any) -> str:
-    """A composed statement as text, its values as quoted literals."""
+    """Compile a statement to text with quoted literals."""
     return str(statement.compile(dialect=DIALECT, compile_kwargs={"literal_binds": True}))
 
 
 def quote_literal(value: object) -> str:
-    """A value's text, quoted for SQL."""
+    """Return a value as a quoted SQL literal."""
     return compile_sql(sa.literal(str(value), sa.String()))
 
 
 def qualify_name(schema: str | None, name: str) -> str:
-    """Schema and table, quoted where they must be."""
+    """Return schema and table, quoted where needed."""
     return f"{QUOTE(str(schema))}.{QUOTE(name)}"

@@ -126,7 +126,7 @@ class RawTripsIOManager(PartitionIOManager[Iterable[RawDays], RawPartition]):
         return None
 
     def place(self, service: Service) -> str:
-        """Folder of the raw slices."""
+        """Return the folder of the raw partitions."""
         return self.lake.lake.path(f"_raw/{service.name}")
 
 
@@ -212,7 +212,7 @@ class MonthObjects:
 
 
 def _list_reasons(month: RawMonth) -> bytes:
-    """Why each unreadable row is one, as CSV."""
+    """Return the reason for each invalid row, as CSV."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(["row" if month.is_parquet else "line", "reason"])

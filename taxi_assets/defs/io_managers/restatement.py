@@ -54,7 +54,7 @@ class Restatement:
     """Key in the lake."""
 
     def facts(self) -> dict[str, Any]:
-        """What the new raw object carries."""
+        """Return the metadata that the new raw object carries."""
         return {
             "former_url": self.former_url,
             "former_sha256": self.former_sha256,
@@ -63,7 +63,7 @@ class Restatement:
         }
 
     def carried_by(self, content: bytes, kind: str) -> bytes:
-        """The same raw object, with this in what it says about itself."""
+        """Return the raw object with this added to its metadata."""
         stored = pa.py_buffer(content)
         if kind == LINES:
             facts, packed = open_sealed_zstd(stored)
@@ -77,7 +77,7 @@ class Restatement:
 
     @classmethod
     def of(cls, facts: Mapping[str, Any]) -> Restatement | None:
-        """From the facts of a raw object; None if it changed nothing."""
+        """Read one from the metadata of a raw object; None if nothing changed."""
         found = facts.get(FACT)
         if not found:
             return None
@@ -89,7 +89,7 @@ class Restatement:
         )
 
     def metadata(self, lake: Lake, page: str) -> dict[str, Any]:
-        """What the day's record says of it."""
+        """Return the metadata for the day's record."""
         diff = self.diff
         found: dict[str, Any] = {
             "restated": str(diff),
@@ -169,7 +169,7 @@ def put_page(lake: Lake, file: MonthFile, changes: Mapping[date, Restatement]) -
 
 
 def former_folder(service: Service, day: date | None = None) -> str:
-    """Where former raw objects of a service, or of a day, are kept."""
+    """Return the folder of former raw objects of a service or a day."""
     return f"_former/{service.name}" + (f"/{day:%Y/%m/%d}" if day else "")
 
 
@@ -190,5 +190,5 @@ def delete_old_former_rows(
 
 
 def page_key(service: Service, month: Month) -> str:
-    """Key of the page about a month's last restatement."""
+    """Return the key of the page about a month's last restatement."""
     return f"_reports/{service.name}/{month}.restatement.html"

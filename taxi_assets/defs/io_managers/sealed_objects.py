@@ -107,10 +107,10 @@ class _Sink:
         self.out.write(data)
 
     def flush(self) -> None:
-        """Arrow asks for it; the stream behind is the caller's to flush."""
+        """Do nothing: the caller flushes the underlying stream."""
 
     def close(self) -> None:
-        """Likewise."""
+        """Do nothing: the caller closes the underlying stream."""
 
 
 def write_sealed_zstd(facts: Mapping[str, Any], packed: bytes) -> bytes:
@@ -234,7 +234,7 @@ def _verify_body(found: int, expected: int) -> None:
 
 
 def _read_footer(stream: pa.NativeFile) -> bytes:
-    """A Parquet object's footer: mostly by one read of the end."""
+    """Read the footer of a Parquet object, usually by one read of its end."""
     size = stream.size()
     end = stream.read_at(min(size, BLOCK // 16), size - min(size, BLOCK // 16))
     length = size - _footer_start(end, size)
@@ -242,7 +242,7 @@ def _read_footer(stream: pa.NativeFile) -> bytes:
 
 
 def _footer_start(end: bytes | pa.Buffer, size: int | None = None) -> int:
-    """Where the footer begins in an object of a size, of which this is the end."""
+    """Return the offset of the footer in an object of this size and end."""
     size = len(end) if size is None else size
     if len(end) < TAIL.size:
         raise DamagedError(_build_not_parquet_error(size, bytes(end)))
@@ -260,7 +260,7 @@ def _build_not_parquet_error(size: int, found: bytes) -> str:
 
 
 def _measure_head(first: bytes, size: int) -> int:
-    """Bytes of the skippable frame in front of zstd frames."""
+    """Return the size in bytes of the skippable frame in front of the zstd frames."""
     if not size:
         raise DamagedError("is empty: 0 bytes")
     magic, length = HEAD.unpack(first) if len(first) == HEAD.size else (0, 0)
@@ -279,7 +279,7 @@ def _read_facts(footer: pq.FileMetaData) -> dict[str, Any]:
 
 
 def _parse_facts(text: bytes) -> dict[str, Any]:
-    """The facts; what seals them is nobody else's business."""
+    """Parse the metadata and remove the seal from it."""
     try:
         facts = json.loads(text)
     except ValueError as error:

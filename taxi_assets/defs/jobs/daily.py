@@ -9,12 +9,12 @@ from taxi_assets.tlc.schema import Service
 
 
 def get_daily_job_name(service: Service) -> str:
-    """`<service>_daily`."""
+    """Return `<service>_daily`."""
     return f"{service.name}_daily"
 
 
 def build_daily_job(service: Service, assets: list[dg.AssetKey]) -> dg.UnresolvedAssetJobDefinition:
-    """`<service>_daily`: the service's assets with their checks."""
+    """Build `<service>_daily`, the job of the service's assets and their checks."""
     stores = [asset for asset in assets if asset.path[-1] in STORES]
     return dg.define_asset_job(
         get_daily_job_name(service),

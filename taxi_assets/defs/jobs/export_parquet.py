@@ -50,13 +50,13 @@ def _build_example(service: Service) -> dict[str, Any]:
 
 
 def build_export_parquet_job(services: Mapping[str, Service]) -> dg.JobDefinition:
-    """The job, of one op `export`."""
+    """Build the job of one op, `export`."""
 
     @dg.op(out=dg.Out(dg.Nothing))
     def export(
         context: dg.OpExecutionContext, config: ExportParquetConfig, lake: LakeResource
     ) -> None:
-        """Copies the days, one after the other, into one object."""
+        """Copy the days in order into one object."""
         began = time.monotonic()
         with fail_in_one_line():
             service, days = _list_requested_days(config, services)
@@ -98,7 +98,7 @@ def build_export_parquet_job(services: Mapping[str, Service]) -> dg.JobDefinitio
 
 
 def build_export_schema(service: Service) -> pa.Schema:
-    """The service's columns, then the pickup's DATE, which the lake has in its paths only."""
+    """Return the service's columns and the pickup DATE, which the lake has only in its paths."""
     return service.arrow_schema.append(pa.field(service.day_column, pa.date32()))
 
 
@@ -151,7 +151,7 @@ def _list_requested_days(
 
 
 def _find_target(lake: Lake, named: str, services: Mapping[str, Service]) -> str:
-    """The key to write: an export must not lie among the days that people read as one table."""
+    """Return the key to write; an export must not lie among the days of the lake."""
     home, key = locate_object(lake, named)
     folder, _, rest = key.partition("/")
     if home is not lake or not key.endswith(".parquet"):
@@ -164,7 +164,7 @@ def _find_target(lake: Lake, named: str, services: Mapping[str, Service]) -> str
 def _find_stored_days(
     lake: Lake, service: Service, days: list[date]
 ) -> tuple[list[date], list[date]]:
-    """The days that the lake has, and those it lacks."""
+    """Return the days that the lake has, and those that it does not have."""
     keys = lake.keys(service.name)
     by_presence: dict[bool, list[date]] = {True: [], False: []}
     for day in days:

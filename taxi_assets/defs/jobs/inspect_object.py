@@ -69,13 +69,13 @@ def _build_example(service: Service) -> dict[str, Any]:
 
 
 def build_inspect_object_job(services: Mapping[str, Service]) -> dg.JobDefinition:
-    """The job, of one op `inspect`."""
+    """Build the job of one op, `inspect`."""
 
     @dg.op(out=dg.Out(dg.Nothing))
     def inspect(
         context: dg.OpExecutionContext, config: InspectObjectConfig, lake: LakeResource
     ) -> None:
-        """Reads one object and shows what is in it."""
+        """Read one object and show its content."""
         began = time.monotonic()
         with fail_in_one_line():
             home, key = locate_object(lake.lake, config.object)
@@ -107,7 +107,7 @@ def build_inspect_object_job(services: Mapping[str, Service]) -> dg.JobDefinitio
 
 
 def locate_object(lake: Lake, named: str) -> tuple[Lake, str]:
-    """The bucket and key of an object; a folder's objects lie in it, links followed.
+    """Return the bucket and key of an object; a local path must lie in the lake, links followed.
 
     Raises:
         StoreError: it lies outside, or is neither CSV nor Parquet.
@@ -175,7 +175,7 @@ def _inspect_parquet(lake: Lake, key: str, rows: int) -> Found:
 
 
 def _inspect_csv(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
-    """The first block gives types and rows to show; text will do for counting all."""
+    """Infer types from the first block and count all rows as text."""
     with _open_csv_reader(lake, key, config, pc.ConvertOptions()) as reader:
         columns = name_columns(reader.schema)
         first = _to_tuples(next(reader, None), config.rows)

@@ -27,7 +27,7 @@ Column = tuple[str, str]
 def build_result_table(
     columns: Sequence[Column], rows: Iterable[Sequence[Any]]
 ) -> dg.TableMetadataValue:
-    """Rows as the run's page shows them; a name that comes twice gets a number.
+    """Build a table of rows for the run page; a repeated column name gets a number.
 
     A table of more than `MAX_COLUMNS` columns is cut, and says how many are left out.
     """
@@ -51,7 +51,7 @@ def build_result_table(
 
 
 def _number_duplicates(names: Iterable[str]) -> list[str]:
-    """Each name once: `x`, `x (2)`, `x (3)`."""
+    """Make names unique: `x`, `x (2)`, `x (3)`."""
     numbered, times, used = list[str](), Counter[str](), set[str]()
     for name in names:
         unique = name
@@ -64,19 +64,19 @@ def _number_duplicates(names: Iterable[str]) -> list[str]:
 
 
 def build_result_schema(columns: Sequence[Column]) -> dg.TableSchemaMetadataValue:
-    """Columns and their types."""
+    """Return the columns and their types."""
     return dg.MetadataValue.table_schema(
         dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in columns])
     )
 
 
 def name_columns(found: pa.Schema) -> list[Column]:
-    """Names and types of an Arrow schema."""
+    """Return names and types of an Arrow schema."""
     return [(field.name, str(field.type)) for field in found]
 
 
 def format_value(shown: dg.TableMetadataValue) -> str:
-    """The table for a terminal."""
+    """Format the table for a terminal."""
     columns = [column.name for column in shown.schema.columns]
     lines = [columns, *([str(one.data[name]) for name in columns] for one in shown.records)]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
@@ -88,7 +88,7 @@ def format_value(shown: dg.TableMetadataValue) -> str:
 
 @contextmanager
 def fail_in_one_line() -> Iterator[None]:
-    """Whatever goes wrong becomes a `Failure` of one line."""
+    """Turn any error into a `Failure` of one line."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - raised again, its chain without secrets

@@ -79,7 +79,7 @@ def _build_example(service: Service) -> dict[str, Any]:
 
 
 def build_sql_query_job(services: Mapping[str, Service]) -> dg.JobDefinition:
-    """The job, of one op `query`."""
+    """Build the job of one op, `query`."""
 
     @dg.op(out=dg.Out(dg.Nothing))
     def query(
@@ -88,7 +88,7 @@ def build_sql_query_job(services: Mapping[str, Service]) -> dg.JobDefinition:
         postgres: PostgresResource,
         bigquery: BigQueryResource,
     ) -> None:
-        """Runs one SELECT and shows its first rows."""
+        """Run one SELECT and show its first rows."""
         began = time.monotonic()
         with fail_in_one_line():
             if config.store == "postgres":
@@ -124,7 +124,7 @@ def build_sql_query_job(services: Mapping[str, Service]) -> dg.JobDefinition:
 
 
 def is_one_select(query: str, dialect: str) -> bool:
-    """Whether a query is a single SELECT for certain; the server has the last word on its dialect.
+    """Return whether a query is certainly a single SELECT; the server enforces its dialect.
 
     Raises:
         StoreError: it is another statement, or more than one.
@@ -139,7 +139,7 @@ def is_one_select(query: str, dialect: str) -> bool:
 
 
 def query_postgres(postgres: PostgresResource, config: SqlQueryConfig) -> Rows:
-    """The first rows from Postgres, as a role that can only read.
+    """Query Postgres for the first rows, as a role that can only read.
 
     Raises:
         StoreError: what the server says of the query, that it took too long, or that there is no
@@ -214,7 +214,7 @@ def _check_only_reads(cursor: "Cursor[Any]") -> None:
 
 
 def query_bigquery(bigquery: BigQueryResource, config: SqlQueryConfig) -> Rows:
-    """The first rows from BigQuery.
+    """Query BigQuery for the first rows.
 
     Raises:
         StoreError: what BigQuery says of the query, or that it took too long.
@@ -265,5 +265,5 @@ def _build_timeout_error(config: SqlQueryConfig) -> StoreError:
 
 
 def _describe_error(error: Any) -> str:
-    """BigQuery's own message, without the request's address."""
+    """Return BigQuery's message without the URL of the request."""
     return str(error.errors[0]["message"] if error.errors else error.message)

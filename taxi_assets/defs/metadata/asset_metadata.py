@@ -40,12 +40,12 @@ STORES = {
 
 
 def add_code_references(assets: list[Any]) -> list[Any]:
-    """The same assets, each with the line of its code, which the UI opens in an editor."""
+    """Add to each asset the line of its code, which the UI opens in an editor."""
     return list(dg.with_source_code_references(assets))
 
 
 def build_definition_tags(service: Service, name: str) -> dict[str, str]:
-    """Tags to search and group by."""
+    """Return tags to search and group by."""
     tags = {"service": service.name, "layer": name.removesuffix("_trips")}
     if name in STORES:
         tags |= {"layer": "store", "dagster/storage_kind": STORES[name][0]}
@@ -53,7 +53,7 @@ def build_definition_tags(service: Service, name: str) -> dict[str, str]:
 
 
 def build_definition_metadata(service: Service, name: str) -> dict[str, Any]:
-    """Columns, lineage and place, as far as they are the same for every day.
+    """Return columns, lineage and location, which are the same for every day.
 
     The names of raw columns are each month's own, and so are on its days alone.
     """
@@ -85,7 +85,7 @@ def _describe_location(service: Service, name: str, settings: Settings) -> dict[
 
 
 def _find_folder(lake: LakeSettings, folder: str) -> Any:
-    """A folder on this machine as text, which the UI lets copy, or Google's console page."""
+    """Return a local folder as text to copy, or the URL of Google's console."""
     if lake.path is not None:
         return str(lake.path / folder)
     return dg.MetadataValue.url(

@@ -36,7 +36,7 @@ WIDEST_CELL = 24
 
 @lru_cache(maxsize=64)
 def build_column_schema(service: Service, types: Types, rules: Sequence[str]) -> dg.TableSchema:
-    """The service's columns from `cleaned_trips` on, with a store's types.
+    """Build the schema of the service's columns with the types of a store.
 
     `rules` are the cleaning rules that the rows passed.
     """
@@ -74,7 +74,7 @@ def _build_constraints(
 def build_published_schema(
     names: Sequence[str], types: Sequence[str], service: Service
 ) -> dg.TableSchema:
-    """The columns of a month file, as published; a known one says what it is from then on."""
+    """Build the schema of a month file's published columns; a known one names its column."""
     columns = []
     for name, kind in zip(names, types, strict=True):
         column = service.find_column(name)
@@ -84,7 +84,7 @@ def build_published_schema(
 
 @lru_cache(maxsize=64)
 def column_lineage(service: Service, upstream: dg.AssetKey, types: Types) -> dg.TableColumnLineage:
-    """Every column from the same one upstream; BigQuery's day from the pickup."""
+    """Build the lineage of each column from the same one upstream; the day is from the pickup."""
     names = {column.name: column.name for column in service.columns}
     if types == "bigquery":
         names[service.day_column] = service.pickup_column
@@ -94,7 +94,7 @@ def column_lineage(service: Service, upstream: dg.AssetKey, types: Types) -> dg.
 def build_published_lineage(
     published: Mapping[str, str], upstream: dg.AssetKey
 ) -> dg.TableColumnLineage:
-    """Every column from that of the day's file; one that the file lacks comes from none."""
+    """Build the lineage of each column from that of the day's file, if the file has it."""
     return _build_lineage(published, upstream)
 
 
@@ -105,17 +105,17 @@ def _build_lineage(names: Mapping[str, str], upstream: dg.AssetKey) -> dg.TableC
 
 
 def build_content_metadata(profile: DayProfile | None, service: Service) -> dict[str, Any]:
-    """The day's columns, a line each, where they are known."""
+    """Build a table of the day's columns, one row each."""
     return {} if profile is None else {"columns": build_profile_table(profile, service)}
 
 
 def build_median_metadata(profile: DayProfile) -> dict[str, float]:
-    """Medians, for plots."""
+    """Return medians for plots."""
     return {f"median_{column}": round(value, 4) for column, value in profile.medians.items()}
 
 
 def preview_frame(names: Sequence[str], rows: Sequence[Sequence[Value]]) -> dg.TableMetadataValue:
-    """Rows as a table; a short one is filled up with nulls, a long one is cut."""
+    """Build a table of rows; a short row is padded with nulls, a long one is cut."""
     none: dict[str, Value] = dict.fromkeys(names)
     return dg.MetadataValue.table(
         [dg.TableRecord(none | dict(zip(names, row, strict=False))) for row in rows],
@@ -124,14 +124,14 @@ def preview_frame(names: Sequence[str], rows: Sequence[Sequence[Value]]) -> dg.T
 
 
 def preview_lines(header: bytes, lines: bytes) -> dg.TableMetadataValue:
-    """The first lines of a CSV month as a table, every value as it was published."""
+    """Build a table of the first lines of a CSV month, with values as published."""
     text = (header + lines).decode("utf-8-sig", "replace")
     names, *rows = [_count_fields(line) for line in text.split("\n") if line.strip()]
     return preview_frame(names, rows[:FIRST_ROWS])
 
 
 def _count_fields(line: str) -> list[str]:
-    """Fields of a line; a line that is no CSV is one."""
+    """Split a line into fields; a line that is not CSV is one field."""
     try:
         return next(csv.reader([line.rstrip("\r")]))
     except csv.Error:
@@ -139,14 +139,14 @@ def _count_fields(line: str) -> list[str]:
 
 
 def preview_rows(names: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.TableMetadataValue:
-    """Rows of a Parquet month, every value as text."""
+    """Build a table of rows of a Parquet month, with values as text."""
     return preview_frame(
         names, [[None if value is None else str(value) for value in row] for row in rows]
     )
 
 
 def build_profile_table(profile: DayProfile, service: Service) -> dg.TableMetadataValue:
-    """One line a column: type, figures, frequent values by name, and values of the first rows."""
+    """Build a table with one row for each column: type, statistics, frequent values, examples."""
     lines = [
         _build_profile_row(
             one,
@@ -179,7 +179,7 @@ def _build_profile_row(
 
 
 def _bounds(one: ColumnProfile, column: Column) -> str:
-    """Least, median and largest value of what is measured; of times of one day the clock alone."""
+    """Return minimum, median and maximum of measured values; of one day only the clock."""
     if one.least is None or not (column.unit or column.kind == "amount"):
         return ""
     least, most = format_value(one.least), format_value(one.most)
@@ -190,7 +190,7 @@ def _bounds(one: ColumnProfile, column: Column) -> str:
 
 
 def _values(one: ColumnProfile, column: Column, rows: int, first: Sequence[Value]) -> str:
-    """The most frequent codes, zones and texts with their share, or values of the first rows."""
+    """Return the most frequent values with their shares, or values of the first rows."""
     if column.kind in ("id", "text"):
         shown = [
             f"{_cell(name_value(column, value))} {format_share(count, rows)}"
@@ -208,7 +208,7 @@ def _cell(text: str) -> str:
 
 
 def build_picture_metadata(png: bytes, description: str) -> dg.MarkdownMetadataValue:
-    """A PNG that travels in the event itself; Dagster's UI allows data URIs in Markdown."""
+    """Embed a PNG in the event: Dagster's UI allows data URIs in Markdown."""
     return dg.MetadataValue.md(
         f"![{description}](data:image/png;base64,{base64.b64encode(png).decode()})"
     )

@@ -83,11 +83,11 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
         return Settings.from_env().runs.temp_retention
 
     def endpoint(self) -> str | None:
-        """Where an emulator answers; None for Google."""
+        """Return the endpoint of an emulator; None for Google."""
         return self._connect_emulator()[0]
 
     def _connect_emulator(self) -> tuple[str | None, str]:
-        """Endpoint and token of an emulator; None for Google."""
+        """Return endpoint and token of an emulator; None for Google."""
         if self.settings.embedded:
             stack = local.ensure_stack_running(Settings.from_env().home)
             return stack.bigquery_endpoint, stack.bigquery_token
@@ -110,7 +110,7 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
 
     @contextmanager
     def client(self) -> Iterator[Client]:
-        """A client, closed at the end.
+        """Open a client and close it at the end.
 
         Raises:
             StoreError: there are no credentials for Google Cloud.
@@ -158,7 +158,7 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
 
 
 def console_page(settings: BigQuerySettings, table: str) -> str:
-    """Google's console page of a table."""
+    """Return the URL of a table in Google's console."""
     return (
         f"https://console.cloud.google.com/bigquery?project={settings.project}&p={settings.project}"
         f"&d={settings.dataset}&t={table}&page=table"

@@ -109,7 +109,7 @@ class BucketLock:
     _thread: Thread | None = None
 
     def is_held(self) -> bool:
-        """Whether the lease still runs."""
+        """Return whether the lease is still valid."""
         return time.clock_gettime(CLOCK) < self.valid_until
 
     def write(self, generation: int, holders: list[str]) -> None:

@@ -55,6 +55,6 @@ class CleaningResource(dg.ConfigurableResource["CleaningResource"]):
 
 
 def cleaning_version(rules: Sequence[str], row_limit: int | None = None) -> str:
-    """Code version of days cleaned so: other rules are other code, and the UI says stale."""
+    """Return the code version for these rules, so that days cleaned by others show as stale."""
     limit = "" if row_limit is None else f" limit {row_limit}"
     return f"2 drop {','.join(rules)}{limit}"

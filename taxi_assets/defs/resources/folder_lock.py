@@ -29,7 +29,7 @@ class FileLock:
     handle: int
 
     def is_held(self) -> bool:
-        """Whether the locked file is the one that others would lock: somebody may delete it."""
+        """Return whether the locked file still exists: somebody may have deleted it."""
         try:
             return os.path.samestat(self.path.stat(), os.fstat(self.handle))
         except OSError:

@@ -43,27 +43,27 @@ LINES, ROWS = "csv.zst", "parquet"
 
 
 def build_raw_key(service: Service, day: date, kind: str = LINES) -> str:
-    """Key of a day's raw slice."""
+    """Return the key of a day's raw partition."""
     return f"_raw/{service.name}/{day:%Y/%m/%d}/trips.{kind}"
 
 
 def build_outside_key(service: Service, month: Month, kind: str = LINES) -> str:
-    """Key of a month's rows whose pickup lies in another month."""
+    """Return the key of a month's rows whose pickup lies in another month."""
     return f"_raw/{service.name}/{month.year:04d}/{month.month:02d}/outside_month.{kind}"
 
 
 def build_unreadable_key(service: Service, month: Month, kind: str = LINES) -> str:
-    """Key of a month's rows that cannot be read; `.reasons.csv` beside it says why."""
+    """Return the key of a month's invalid rows; their reasons are in `.reasons.csv` beside it."""
     return f"_raw/{service.name}/{month.year:04d}/{month.month:02d}/unreadable.{kind}"
 
 
 def build_cleaned_key(service: Service, day: date) -> str:
-    """Key of a day's cleaned slice."""
+    """Return the key of a day's cleaned partition."""
     return f"_cleaned/{service.name}/{day:%Y/%m/%d}/trips.parquet"
 
 
 def build_trips_key(service: Service, day: date, layout: Layout) -> str:
-    """Key of a day's trips in the lake."""
+    """Return the key of a day's trips in the lake."""
     if layout == "date":
         return f"{service.name}/{day:%Y/%m/%d}/daily-trips.parquet"
     return f"{service.name}/{service.day_column}={day}/trips.parquet"
@@ -74,7 +74,7 @@ REPORT_INDEX = "_reports/index.html"
 
 
 def build_report_key(service: Service, month: Month, kind: str) -> str:
-    """Key of a month's report: `html` is the page, `png` the picture."""
+    """Return the key of a month's report: `html` is the page, `png` the picture."""
     return f"_reports/{service.name}/{month}.{kind}"
 
 
@@ -96,15 +96,15 @@ class Lake:
         return isinstance(self.filesystem, pa_fs.LocalFileSystem)
 
     def path(self, key: str) -> str:
-        """Where a person finds the object: a path, or a `gs://` URI."""
+        """Return the path or `gs://` URI of the object."""
         return f"{self.root}/{key}" if self.local else self.uri(key)
 
     def uri(self, key: str) -> str:
-        """The `gs://` URI under which BigQuery finds the object."""
+        """Return the `gs://` URI of the object for BigQuery."""
         return f"gs://{self.bucket}/{key}"
 
     def page(self, key: str) -> str:
-        """Google's console page of the object."""
+        """Return the URL of the object in Google's console."""
         return (
             f"https://console.cloud.google.com/storage/browser/_details/{self.bucket}/{quote(key)}"
         )
@@ -142,7 +142,7 @@ class Lake:
         return self.filesystem.open_input_file(path)
 
     def get(self, key: str) -> pa.Buffer | None:
-        """An object's content; None where there is no such object."""
+        """Return the content of an object; None if it does not exist."""
         try:
             with self.open(key) as stream:
                 return stream.read_buffer()
@@ -150,7 +150,7 @@ class Lake:
             return None
 
     def size(self, key: str) -> int | None:
-        """An object's size in bytes; None where there is no such object."""
+        """Return the size of an object in bytes; None if it does not exist."""
         return self.filesystem.get_file_info(f"{self.root}/{key}").size
 
     def copy(self, source: str, target: str) -> None:
@@ -163,7 +163,7 @@ class Lake:
 
     @contextmanager
     def writer(self, key: str) -> Iterator[pa.NativeFile]:
-        """A stream whose content replaces an object when the block ends well, and not before.
+        """Open a stream whose content replaces an object if the block ends without an error.
 
         It goes to a temporary object: closing a stream to GCS publishes what was written so far.
         """
@@ -189,7 +189,7 @@ class Lake:
             replace(self, before_write=lambda: None).delete(temporary)
 
     def keys(self, folder: str) -> set[str]:
-        """Keys of all objects under a folder."""
+        """List the keys of all objects under a folder."""
         selector = pa_fs.FileSelector(f"{self.root}/{folder}", allow_not_found=True, recursive=True)
         return {
             info.path.removeprefix(f"{self.root}/")
@@ -198,7 +198,7 @@ class Lake:
         }
 
     def times(self, folder: str) -> dict[str, datetime]:
-        """Keys of all objects under a folder, with the time at which each was put."""
+        """List the keys of all objects under a folder with their modification times."""
         selector = pa_fs.FileSelector(f"{self.root}/{folder}", allow_not_found=True, recursive=True)
         return {
             info.path.removeprefix(f"{self.root}/"): info.mtime

@@ -29,7 +29,7 @@ class HeldLock(Protocol):
     """A lock that this process holds."""
 
     def is_held(self) -> bool:
-        """Whether nobody else can have it now."""
+        """Return whether the lock is still held."""
 
     def close(self) -> None:
         """Give it up."""

@@ -97,24 +97,24 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
     )
 
     def schema_name(self) -> str:
-        """Schema that holds the tables."""
+        """Return the schema of the tables."""
         return self._settings().postgres.schema_name
 
     def is_embedded(self) -> bool:
-        """Whether it is the embedded server."""
+        """Return whether it is the embedded server."""
         return self._settings().postgres.host is None
 
     def _settings(self) -> Settings:
         return settings_of(self, VARIABLES, destination="host")
 
     def address(self) -> str:
-        """Host, port and database, for messages."""
+        """Return host, port and database, for messages."""
         settings = self._resolve_address()
         return f"{settings.host}:{settings.port}/{settings.dbname}"
 
     @contextmanager
     def connect(self) -> Iterator[WatchedConnection]:
-        """A connection; what is not committed is rolled back at the end.
+        """Open a connection; uncommitted changes are rolled back at the end.
 
         Raises:
             StoreError: the server refuses these credentials or this database.
@@ -127,7 +127,7 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
 
     @contextmanager
     def connect_reader(self) -> Iterator[WatchedConnection]:
-        """A connection of the role that can only read (POSTGRES_READER_USER).
+        """Open a connection as the role that can only read (POSTGRES_READER_USER).
 
         Raises:
             StoreError: no such role is configured, or the server refuses it.

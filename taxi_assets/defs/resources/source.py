@@ -47,7 +47,7 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
     def month_file(
         self, service: Service, month: Month, progress: Callable[[str], None]
     ) -> MonthFile:
-        """The month's file on this machine, whole and checked.
+        """Return the complete and checked month file on this machine.
 
         Raises:
             SourceError: it is not there, or not what it should be.
@@ -67,11 +67,11 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
             )
 
     def max_invalid_ratio(self) -> float:
-        """Share of rows that may be unreadable (TAXI_MAX_INVALID_RATIO)."""
+        """Return the largest accepted ratio of invalid rows (TAXI_MAX_INVALID_RATIO)."""
         return Settings.from_env().cleaning.max_invalid_ratio
 
     def zones(self, progress: Callable[[str], None]) -> ZonePolygons | None:
-        """TLC's zone polygons (TAXI_ZONES); None where coordinates stay what they are."""
+        """Return TLC's zone polygons (TAXI_ZONES); None if coordinates are not converted."""
         settings = Settings.from_env()
         address = settings.source.zones
         if address is None:
@@ -80,5 +80,5 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
         return load_zone_polygons(address.get_secret_value(), downloads, settings.limits, progress)
 
     def max_day_bytes(self) -> int:
-        """Bytes that a day's rows may have unpacked (TAXI_MAX_DAY_BYTES)."""
+        """Return the largest unpacked size of a day's rows in bytes (TAXI_MAX_DAY_BYTES)."""
         return Settings.from_env().limits.max_day_bytes
