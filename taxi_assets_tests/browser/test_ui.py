@@ -118,7 +118,6 @@ def materialize(screen: Screen, days: str, button: str) -> None:
     page = screen.open(f"{LOCATION}/asset-groups/{SERVICE.name}/lineage")
     page.get_by_role("button", name="Materialize all").click()
     dialog = page.get_by_role("dialog")
-    dialog.get_by_text("Show all partitions").click()
     chosen = dialog.locator("input[type=text]").first
     chosen.fill(days)
     chosen.press("Enter")
@@ -201,8 +200,7 @@ def test_a_person_loads_a_day_and_a_week_and_looks_at_them(screen: Screen) -> No
     screen.keep("runs")
 
     page = screen.open(graph)
-    for passed in ("5 / 5 Passed", "8 / 8 Passed", "2 / 2 Passed"):
-        expect(page.get_by_text(passed)).to_be_visible()
+    expect(page.get_by_text("2 / 2 Passed")).to_be_visible()
     screen.keep("asset-graph")
     # Nobody is warned of what is usual.
     expect(page.locator("[aria-label=warning]")).to_have_count(0)
