@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from taxi_assets.definitions import defs
+from taxi_assets.definitions import build_defs
 from taxi_assets_tests import stores
 from taxi_assets_tests.cli.conftest import run
 from taxi_assets_tests.stores import Runs
@@ -34,7 +34,7 @@ def bucket(day: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("job", ["sql_query", "inspect_object", "export_parquet"])
 def test_a_launchpad_opens_with_an_example_that_runs(job: str, day: Runs) -> None:
-    result = defs.resolve_job_def(job).execute_in_process(instance=day.instance)
+    result = build_defs().resolve_job_def(job).execute_in_process(instance=day.instance)
     assert result.success
 
 
