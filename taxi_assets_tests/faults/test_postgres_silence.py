@@ -29,6 +29,8 @@ from taxi_assets_tests.processes import start_job
 
 __all__ = ["lake", "schema"]
 DAY = date(2021, 1, 5)
+OTHER = date(2021, 1, 6)
+"""A day of so many rows that a rewrite of `DAY` deletes and does not swap the partition."""
 LIMIT = 3
 """POSTGRES_TIMEOUT in seconds."""
 
@@ -110,6 +112,8 @@ PHASES = {
 def test_a_halted_server_process_is_given_up_and_the_day_stays_whole(
     phase: str, proxy: TcpProxy, schema: str, lake: Lake, halted: Halted
 ) -> None:
+    if phase == "DELETE":
+        store(a_day(lake, OTHER, 30_000), names=[OTHER])
     store(a_day(lake, DAY, 20_000), names=[DAY])
     after, count = PHASES[phase]
     disturb(proxy, after, halted.halt, count)
@@ -132,12 +136,27 @@ def test_a_halted_server_process_is_given_up_and_the_day_stays_whole(
 def test_a_server_process_halted_in_the_upkeep_does_not_fail_what_was_committed(
     proxy: TcpProxy, schema: str, lake: Lake, halted: Halted
 ) -> None:
+    store(a_day(lake, OTHER, 200), names=[OTHER])
     store(a_day(lake, DAY, 100), names=[DAY])
     disturb(proxy, rb"VACUUM", halted.halt)
     log = Log()
     assert seconds(lambda: store(a_day(lake, DAY, 100, 2.0), names=[DAY], log=log)) < LIMIT + 20
     assert not proxy.cuts
     assert "has its rows, but its upkeep failed (UnavailableError" in log.warnings[0]
+    assert totals([DAY], schema) == {DAY: (100, 200.0)}
+
+
+def test_a_connection_lost_in_the_upkeep_does_not_fail_what_was_committed(
+    proxy: TcpProxy, schema: str, lake: Lake
+) -> None:
+    store(a_day(lake, OTHER, 200), names=[OTHER])
+    store(a_day(lake, DAY, 100), names=[DAY])
+    assert wait_until(lambda: sessions() == 0, 10)
+    proxy.cuts = [Cut(rb"VACUUM", lose_answer=True)]
+    log = Log()
+    store(a_day(lake, DAY, 100, 2.0), names=[DAY], log=log)
+    assert not proxy.cuts
+    assert "has its rows, but its upkeep failed" in log.warnings[0]
     assert totals([DAY], schema) == {DAY: (100, 200.0)}
 
 
