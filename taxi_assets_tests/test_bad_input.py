@@ -119,7 +119,7 @@ def test_a_partition_outside_the_range_is_refused(before: dict[str, object]) -> 
     assert done.returncode != 0
     said = done.stdout + done.stderr
     assert "2019-12-31 is outside the partitions 2020-10-01" in said
-    assert "set TAXI_START_DATE" in said
+    assert "change TAXI_START_DATE or TAXI_END_DATE" in said
     assert "STEP_UP_FOR_RETRY" not in said
     assert stores.store_totals(GREEN) == before
 

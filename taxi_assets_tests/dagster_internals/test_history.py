@@ -215,8 +215,8 @@ def test_a_thousand_runs_stay_below_200_megabytes(
             assert prune_history(instance, soon()) == len(copies) + 1
         kept = folder_bytes(folder)
     young, old = (unpruned - empty) / (COPIES + 1), (kept - empty) / (COPIES + 1)
-    # Of a year of four services 120 runs are younger than 30 days.
-    assert empty + 120 * young + 880 * old < MAX_BYTES, (empty, young, old)
+    # Of 1,000 daily runs of the two default services 60 are younger than 30 days.
+    assert empty + 60 * young + 940 * old < MAX_BYTES, (empty, young, old)
 
 
 def test_the_index_gives_its_free_pages_back(

@@ -425,9 +425,9 @@ SCRIPT = """
 import sys
 from pathlib import Path
 from taxi_assets.tlc.services import YELLOW
-from taxi_assets.tlc.source import fetch
+from taxi_assets.tlc.source import fetch_month_file
 from taxi_assets.date_ranges import Month
-print(fetch(sys.argv[1], YELLOW, Month(2021, 1), Path(sys.argv[2]),
+print(fetch_month_file(sys.argv[1], YELLOW, Month(2021, 1), Path(sys.argv[2]),
             lambda line: print(line, flush=True)).sha256)
 """
 

@@ -201,7 +201,7 @@ def _open_csv_reader(
 ) -> Iterator[pc.CSVStreamingReader]:
     with (
         lake.filesystem.open_input_stream(f"{lake.root}/{key}", compression="detect") as stream,
-        pc.open_csv_month(
+        pc.open_csv(
             stream,
             read_options=pc.ReadOptions(use_threads=False, block_size=BLOCK),
             parse_options=pc.ParseOptions(delimiter=config.delimiter, newlines_in_values=True),

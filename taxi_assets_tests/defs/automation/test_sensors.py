@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,6 @@ def path_of(month: str) -> str:
     return f"/green/green_tripdata_{month}.csv.gz"
 
 
-@cache
 def daily_job() -> dg.JobDefinition:
     return build_defs().resolve_job_def("green_daily")
 
@@ -407,6 +405,7 @@ def test_a_setting_starts_them(
 ) -> None:
     if text:
         monkeypatch.setenv("TAXI_AUTOMATION", text)
+    monkeypatch.setenv("TAXI_SERVICES", ",".join(SERVICES))
     defs = build_defs()
     for service in SERVICES:
         sensor = defs.resolve_sensor_def(f"{service}_new_month_sensor")

@@ -128,7 +128,11 @@ def test_a_months_report_opens_in_a_browser(gcp: None) -> None:
     assert said["dagster/uri"] == f"gs://{BUCKET}/_reports/yellow/2021-01.html"
     blobs = storage.Client(project="taxi-local").list_blobs(BUCKET, prefix="_reports/")
     found = {blob.name: blob.size for blob in blobs}
-    assert set(found) == {f"_reports/yellow/2021-01.{kind}" for kind in ("html", "png")}
+    assert set(found) == {f"_reports/yellow/2021-01.{kind}" for kind in ("html", "png")} | {
+        "_reports/index.html"
+    }
+    index = found.pop("_reports/index.html")
+    assert index > 0
     assert sum(found.values()) == said["bytes"]
 
 
