@@ -58,6 +58,7 @@ def reconstruct(build: Callable[[], dg.JobDefinition]) -> Any:
     """Return a job for Dagster's executors, without the one of another test's environment."""
     job = dg.reconstructable(build)
     type(job).get_definition.cache_clear()
+    type(job).get_repository_definition.cache_clear()
     return job
 
 
