@@ -46,7 +46,7 @@ def paste(folder: Path, script: str) -> str:
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,
-        env=inherited | {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(folder)},
+        env=inherited | {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(folder), "COLUMNS": "120"},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,

@@ -200,7 +200,7 @@ def test_a_person_loads_a_day_and_a_week_and_looks_at_them(screen: Screen) -> No
     screen.keep("runs")
 
     page = screen.open(graph)
-    expect(page.get_by_text("2 / 2 Passed")).to_be_visible()
+    expect(page.get_by_text("2 / 2 Passed").first).to_be_visible()
     screen.keep("asset-graph")
     # Nobody is warned of what is usual.
     expect(page.locator("[aria-label=warning]")).to_have_count(0)
