@@ -89,7 +89,7 @@ def shrink(source: Path, target: Path) -> None:
         small.quantize(255, dither=Image.Dither.NONE).save(target, optimize=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def screen(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Screen]:
     """A window on a server of these tests' own."""
     del home
