@@ -1,8 +1,8 @@
-"""What can go wrong, sorted by what helps: waiting, or a person.
+"""Errors, terminal and transient, and the one line in which each is shown.
 
-A terminal error stops a step at once: trying again without changing anything gives the same
-answer. What a server raises in passing (time-outs, 429, 5xx, lost connections) is left to the
-retry policy. A bug of ours is terminal too.
+A terminal error stops a step at once: a retry without a change gives the same result. Transient
+errors of servers (time-outs, 429, 5xx, lost connections) are left to the retry policy. A bug in
+this code is terminal.
 """
 
 from __future__ import annotations

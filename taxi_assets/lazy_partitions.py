@@ -42,7 +42,7 @@ def map_with_threads(function: Callable[[T], U], items: Iterable[T]) -> Iterator
 
 @dataclass
 class LazyPartitions(Generic[T]):
-    """The days of a run and how to compute each; days that must not land are put aside.
+    """The days of a run and how to compute each; days that must not land are quarantined.
 
     `refused` fills while the days are pulled: what is in it afterwards was not handed on.
     """

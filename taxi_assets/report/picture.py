@@ -59,7 +59,7 @@ def draw_month_picture(figures: MonthFigures) -> bytes:
     return _compress_png(Image.open(drawn).convert("RGB"))
 
 
-def narrow_text(drawn: bytes, width: int) -> bytes:
+def scale_picture(drawn: bytes, width: int) -> bytes:
     """Scale a picture to a width in pixels."""
     from PIL import Image  # noqa: PLC0415 - heavy at import
 

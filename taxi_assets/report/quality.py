@@ -36,8 +36,8 @@ def list_quality_parts(figures: MonthFigures) -> list[Part]:
     ]
     found = [Part("Stored trips", figures.trips, "stored"), *dropped]
     if figures.file_rows is not None:
-        found.append(Part("Pickup in another month, kept aside", figures.outside, "elsewhere"))
-        found.append(Part("Cannot be read, kept aside", figures.unreadable, "elsewhere"))
+        found.append(Part("Pickup in another month, quarantined", figures.outside, "elsewhere"))
+        found.append(Part("Cannot be read, quarantined", figures.unreadable, "elsewhere"))
     if figures.missing and figures.unaccounted:
         found.append(Part("In days that are not loaded", figures.unaccounted, "elsewhere"))
     elif figures.unaccounted:

@@ -290,7 +290,9 @@ class _Job:
         differs = now.differs_from(before)
         if differs:
             when = f", {now.last_modified}" if now.last_modified else ""
-            self.progress(f"{self.label}: {location.public} was restated{when}: it is fetched anew")
+            self.progress(
+                f"{self.label}: {location.public} was restated{when}: it is fetched again"
+            )
         elif differs is None:
             self.progress(
                 f"{self.label}: {location.public} comes without an ETag or time that could confirm "
@@ -321,11 +323,11 @@ class _Job:
                 check_complete(part.path, suffix, location, self.service, self.month)
             return transfer
 
-        mended = part.kept()[0] > 0
+        is_resumed = part.kept()[0] > 0
         try:
             return attempt()
         except SourceError as error:
-            if not mended or part.path.exists():
+            if not is_resumed or part.path.exists():
                 raise
             self.progress(f"{error}; its first part was of an earlier run: again from the start")
         return attempt()

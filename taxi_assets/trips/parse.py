@@ -260,7 +260,7 @@ def _is_strict(table: pa.Table, rows: bytes, blanks: int, header: Header) -> boo
 def _parse_by_value(
     lines: pa.Buffer, rows: bytes, header: Header, zones: ZonePolygons | None
 ) -> Parsed:
-    """Convert text column by column; a line with a value that does not fit is put aside."""
+    """Convert text column by column; a line with a value that does not fit is quarantined."""
     as_text = dict.fromkeys(ARROW_TYPES, pa.string())
     try:
         text = _read_csv(lines, header, as_text, _count_surplus_fields(rows, header))

@@ -141,11 +141,11 @@ def test_old_runs_go_and_what_they_recorded_stays(
     rejected = runs.run("green", DAYS[2]).run_id
     young = runs.run("green", DAYS[1]).run_id
     publish(tmp_path, 20, 30, "abc")
-    mended = runs.run("green", DAYS[1]).run_id
+    repaired = runs.run("green", DAYS[1]).run_id
     before = (statuses(instance), latest(instance), checks(instance), read_by_graphql())
 
     assert prune_history(instance, soon()) == 4
-    # The day that stands as failed keeps its run; the one that was mended does not.
+    # The day that stands as failed keeps its run; the one that was repaired does not.
     assert [run.run_id for run in instance.get_runs()] == [rejected]
     assert young not in instance.get_run_ids()
     after = (statuses(instance), latest(instance), checks(instance), read_by_graphql())
@@ -160,7 +160,7 @@ def test_old_runs_go_and_what_they_recorded_stays(
     assert [run["runId"] for run in after[3]["runsOrError"]["results"]] == [rejected]
 
     # Nothing else of them is left, and the day that stands as failed goes once it is loaded.
-    gone = {first, again, young, mended}
+    gone = {first, again, young, repaired}
     home = Path(instance.root_directory)
     assert not [path for path in home.rglob("*") if path.name.removesuffix(".db") in gone]
     with unwrapped(instance.event_log_storage).index_connection() as connection:

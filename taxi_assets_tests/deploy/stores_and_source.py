@@ -1,6 +1,6 @@
 """Piped into the code server's container: rows of each store, and of the source, for some days.
 
-`python - <service> <day>...` makes the months of the sample anew, cleans them by the pure
+`python - <service> <day>...` makes the months of the sample again, cleans them by the pure
 functions, reads the stores with their own clients, and prints `{"<store>": {"<day>": rows}}` and
 the hash of each store's rows. It fails where a store does not hold the source's rows.
 """

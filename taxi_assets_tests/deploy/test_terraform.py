@@ -153,7 +153,7 @@ def test_no_password_is_in_the_state(terraform: Terraform) -> None:
 
 
 def test_a_disk_that_has_grown_is_left_as_it_is(terraform: Terraform) -> None:
-    # Google's provider makes a database anew whose disk the configuration has smaller.
+    # Google's provider makes a database again whose disk the configuration has smaller.
     assert terraform.apply(database_disk_gb=20).returncode == 0
     second = terraform.apply(database_disk_gb=10)
     assert "0 added, 0 changed, 0 destroyed" in second.stdout, second.stdout

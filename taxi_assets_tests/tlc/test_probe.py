@@ -201,7 +201,7 @@ def test_a_template_that_cannot_be_asked() -> None:
 # Kept months
 
 
-def test_a_restated_month_is_fetched_anew(site: Site, tmp_path: Path) -> None:
+def test_a_restated_month_is_fetched_again(site: Site, tmp_path: Path) -> None:
     old, _ = bring(site, tmp_path)
     assert bring(site, tmp_path) == (old, [])
     restate(site)
@@ -209,7 +209,7 @@ def test_a_restated_month_is_fetched_anew(site: Site, tmp_path: Path) -> None:
     assert new.path.read_bytes() == RESTATED
     assert (new.etag, new.size) == ('"two"', len(RESTATED))
     assert new.sha256 != old.sha256
-    assert "was restated: it is fetched anew" in lines[0]
+    assert "was restated: it is fetched again" in lines[0]
     assert bring(site, tmp_path) == (new, [])
     assert (len(site.asked), len(site.looked)) == (2, 3)
 

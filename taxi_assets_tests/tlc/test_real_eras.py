@@ -153,7 +153,7 @@ def test_the_months_that_a_course_loads() -> None:
     """266,855 rows of green 2020-10 to 2020-12, and 139,370 after the course's rules.
 
     The course counts all rows of the files. Days hold those of their own month only: 14 rows of
-    other months are put aside, of which the rules keep 12.
+    other months are quarantined, of which the rules keep 12.
     """
     months = [read(f"tlc/green/green_tripdata_2020-{month}.csv.gz") for month in (10, 11, 12)]
     assert sum(one.month.file_rows for one in months) == 266_855

@@ -21,7 +21,7 @@ from taxi_assets.report import words
 from taxi_assets.report.figures import MonthFigures
 from taxi_assets.report.index_page import index_page
 from taxi_assets.report.page import rank_pickup_zones
-from taxi_assets.report.picture import narrow_text
+from taxi_assets.report.picture import scale_picture
 from taxi_assets.settings.alerts import AlertSettings
 from taxi_assets.tlc.schema import Service
 
@@ -85,7 +85,7 @@ class MonthlyReportIOManager(dg.IOManager):
 def _build_metadata(lake: Lake, report: Report) -> dict[str, Any]:
     figures = report.figures
     key = build_report_key(figures.service, figures.month, PAGE)
-    image = base64.b64encode(narrow_text(report.picture, SHOWN)).decode()
+    image = base64.b64encode(scale_picture(report.picture, SHOWN)).decode()
     metadata: dict[str, Any] = {
         "summary": words.write_headline(figures),
         "report": dg.MetadataValue.md(

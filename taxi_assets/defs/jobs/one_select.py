@@ -100,12 +100,12 @@ def _write_out(query: str) -> str:
         elif token["quote"]:
             written += _format_string(token)
         elif token["plain"]:
-            written += _join_lines(token["plain"])
+            written += _reject_line_breaks(token["plain"])
         at = token.end()
     return written.strip()
 
 
-def _join_lines(name: str) -> str:
+def _reject_line_breaks(name: str) -> str:
     if any(unicodedata.category(character) in BREAKS for character in name):
         raise StoreError(f"{ONE_SELECT}, and {name!a} can be no name in it")
     return name
