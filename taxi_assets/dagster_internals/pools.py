@@ -8,6 +8,7 @@ hold in the first pass over a queue, which launches every run that waits for it.
 from __future__ import annotations
 
 import dagster as dg
+from sqlalchemy.exc import IntegrityError
 
 from taxi_assets.settings.areas import PoolSettings
 
@@ -31,4 +32,8 @@ def set_pool_limits(instance: dg.DagsterInstance) -> None:
         pool = known.get(name)
         is_set = field in settings.model_fields_set
         if pool is None or pool.from_default or (is_set and pool.limit != limit):
-            storage.set_concurrency_slots(name, limit)
+            try:
+                storage.set_concurrency_slots(name, limit)
+            except IntegrityError:
+                # Another process of an empty instance stored its row first: update that one.
+                storage.set_concurrency_slots(name, limit)

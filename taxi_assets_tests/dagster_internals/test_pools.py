@@ -7,6 +7,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 from dagster._core.op_concurrency_limits_counter import GlobalOpConcurrencyLimitsCounter
 from dagster._core.storage.dagster_run import RunOpConcurrency
 
@@ -65,6 +66,26 @@ def test_a_new_instance_has_the_limits_before_its_first_pass(
                 counter.update_counters_with_launched_item(run)
                 launched += 1
         assert launched == 1
+
+
+def test_two_first_runs_at_once_both_have_the_limits(folder: Path) -> None:
+    """One looks, the other one stores its limit, and the first one goes on."""
+    others = iter([dg.DagsterInstance.from_config(str(folder))])
+
+    def store_first(*arguments: object) -> None:
+        statement = str(arguments[2])
+        if statement.startswith("INSERT INTO concurrency_limits"):
+            for other in others:
+                with other:
+                    other.event_log_storage.set_concurrency_slots("postgres", 4)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", store_first)
+    try:
+        with open_for_queue(folder) as instance:
+            assert limits(instance) == {"postgres": 4, "bigquery": 4}
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", store_first)
+    assert list(others) == []
 
 
 def test_a_persons_own_limit_stays_unless_a_variable_is_set(
