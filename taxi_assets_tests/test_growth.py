@@ -41,7 +41,8 @@ def test_reruns_of_a_day_leave_no_more_than_one_run(home: Path) -> None:
     client = stores.bigquery()
     client.create_dataset("ny_taxi")
     now = int(time.time())
-    left = {hours: f"_staging_{now - hours * 3600}_green_1" for hours in (5, 7)}
+    others = "green_20211101_20211130_0a1b2c3d"
+    left = {hours: f"_staging_{now - hours * 3600}_{others}" for hours in (5, 7)}
     for name in (*left.values(), "_staging_of_a_person"):
         client.create_table(f"taxi-local.ny_taxi.{name}")
 
