@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -32,6 +32,8 @@ from taxi_assets.dagster_internals.run_queue import has_live_queue, open_run_que
 from taxi_assets.date_ranges import DateRange, merge_into_date_ranges
 from taxi_assets.tlc.schema import Service
 
+AFTER_RAW = (State.missing, State.stale)
+"""What a restated day is once its raw rows are the published ones, if they changed."""
 POLL_SECONDS = 0.5
 IN_A_ROW = 3
 """Runs that fail and store nothing before the rest is left: the cause is not in one month."""
@@ -60,6 +62,7 @@ class Backfill:
             self._announce(chunks, others)
             try:
                 self._launch(chunks, sorted(set(others.values())))
+                self._launch(self._list_changed_days(plan, chunks), [])
             except KeyboardInterrupt:
                 self._left(plan, interrupted=True)
                 return 130
@@ -71,7 +74,8 @@ class Backfill:
         """Print the runs that `run` would start; return 1 if there are any."""
         runs = make_plan(self.instance, self.service, self.window, self.only).runs[: self.max_runs]
         for chunk in runs:
-            self._line(f"{chunk.window}: {', '.join(chunk.assets)}")
+            then = ", then the other assets for the days that changed" if chunk.is_restated else ""
+            self._line(f"{chunk.window}: {', '.join(chunk.assets)}{then}")
         self._line(f"{len(runs)} runs would start")
         return 1 if runs else 0
 
@@ -82,6 +86,25 @@ class Backfill:
         for run_id in sorted(set(others.values())):
             days_there = merge_into_date_ranges(day for day, run in others.items() if run == run_id)
             self._line(f"run {run_id[:8]} has not ended: {', '.join(map(str, days_there))}")
+
+    def _list_changed_days(self, plan: Plan, launched: Sequence[Chunk]) -> list[Chunk]:
+        """Return the runs for what restated days need now that their raw rows are compared.
+
+        A day whose rows are the same needs none.
+        """
+        restated = [chunk for chunk in launched if chunk.is_restated]
+        chunks = [
+            found
+            for chunk in restated
+            for found in make_plan(
+                self.instance, self.service, chunk.window, AFTER_RAW, plan.publications
+            ).runs
+        ]
+        if restated:
+            days = sum(len(chunk.window) for chunk in restated)
+            changed = sum(len(chunk.window) for chunk in chunks)
+            self._line(f"{changed} of {days} restated days changed: {len(chunks)} runs")
+        return chunks if self.max_runs is None else chunks[: self.max_runs - len(launched)]
 
     def _launch(self, chunks: list[Chunk], others: list[str]) -> None:
         """Run the chunks, and follow the runs of others that the queue works on."""
@@ -150,8 +173,7 @@ class Backfill:
 
     def _left(self, before: Plan, *, interrupted: bool = False) -> int:
         """Print the last line: what is stored by now, what is left and why."""
-        known = {month.month: month.publication for month in before.months}
-        now = make_plan(self.instance, self.service, self.window, self.only, known)
+        now = make_plan(self.instance, self.service, self.window, self.only, before.publications)
         done = sum(month.count(State.loaded) for month in now.months)
         left = [line for month in now.months for line in _left_of(month)]
         for line in left:

@@ -20,7 +20,8 @@ from taxi_assets.defs.resources.cleaning import cleaning_version
 from taxi_assets.settings import definition_rules
 from taxi_assets.tlc.schema import Service
 
-ASSETS = ("raw_trips", *UPSTREAM)
+RAW = ("raw_trips",)
+ASSETS = (*RAW, *UPSTREAM)
 STORES = ("postgres_trips", "gcs_trips", "bigquery_trips")
 
 
@@ -121,7 +122,8 @@ def _state(
     if rejection is not None:
         return DayState(day, State.rejected, ASSETS, rejection)
     if restated and versions:
-        return DayState(day, State.restated, ASSETS, "loaded from another file")
+        # Which days the new file changed is known once their raw rows are compared with it.
+        return DayState(day, State.restated, RAW, "loaded from another file")
     due: list[str] = []
     for name in ASSETS:
         if name not in versions or name in behind or UPSTREAM.get(name) in due:

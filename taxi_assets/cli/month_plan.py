@@ -53,8 +53,9 @@ class Chunk:
 
     window: DateRange
     assets: tuple[str, ...]
-    must_confirm: bool
-    """Whether the run must not use a cached file that the server does not confirm."""
+    is_restated: bool
+    """Whether the days came from another file: the run fetches the published one, and does not use
+    a cached file that the server does not confirm."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,11 @@ class Plan:
     def runs(self) -> list[Chunk]:
         """All runs, oldest days first."""
         return [run for month in self.months for run in month.runs]
+
+    @property
+    def publications(self) -> dict[Month, Publication]:
+        """What the source said of each month."""
+        return {month.month: month.publication for month in self.months}
 
     def figures(self) -> dict[str, Any]:
         """Return the plan as plain values."""

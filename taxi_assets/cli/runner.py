@@ -217,4 +217,4 @@ def _keys(service: Service, chunk: Chunk) -> list[dg.AssetKey]:
 
 
 def _config(chunk: Chunk) -> Mapping[str, Any]:
-    return CONFIRM if chunk.must_confirm else {}
+    return CONFIRM if chunk.is_restated else {}

@@ -19,8 +19,9 @@ from taxi_assets.date_ranges import Month
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.cli.conftest import Months, run, start
 from taxi_assets_tests.conftest import RealRows
-from taxi_assets_tests.stores import pandas_totals, store_totals
+from taxi_assets_tests.stores import Runs, pandas_totals, store_totals
 from taxi_assets_tests.test_server import dagster_dev, until
+from taxi_assets_tests.tlc.files import row
 
 YELLOW, GREEN = SERVICES["yellow"], SERVICES["green"]
 PAST = {"TAXI_START_DATE": "2020-04-01"}
@@ -132,6 +133,56 @@ def test_only_what_is_asked_for_is_launched(instance: dg.DagsterInstance, months
     said = run("backfill", "yellow", "2021-01-30..2021-02-02", "--only", "stale,rejected", code=1)
     assert "0 days in 0 runs" in said
     assert len(instance.get_runs()) == 1
+
+
+def test_of_a_restated_month_only_the_days_that_changed_go_past_their_raw_rows(
+    instance: dg.DagsterInstance, months: Months
+) -> None:
+    months.write("2021-01")
+    assert Runs(instance=instance).run("yellow", "2021-01-01", "2021-01-31").success
+    lines = months.lines("2021-01")
+    months.write("2021-01", sorted([row("2021-01-05 09:00:00", total_amount="7"), *lines[:-1]]))
+    before = times_stored(instance, "yellow")
+    arguments = ("backfill", "yellow", "2021-01", "--only", "restated")
+    assert run(*arguments, "--dry-run", code=1).splitlines()[0] == (
+        "2021-01-01 to 2021-01-31: raw_trips, then the other assets for the days that changed"
+    )
+    said = run(*arguments, "--max-runs", "2", code=1)
+    assert "2 of 31 restated days changed: 2 runs" in said
+    assert said.strip().endswith("30 days loaded, 1 left in 2021-01")
+    run("backfill", "yellow", "2021-01")
+    again = times_stored(instance, "yellow") - before
+    assert set(again.values()) == {1}
+    days = {name: {day for asset, day in again if asset == name} for name in ASSETS}
+    assert days.pop("raw_trips") == {str(day) for day in Month(2021, 1).window}
+    assert days == {name: {"2021-01-05", "2021-01-31"} for name in ASSETS[1:]}
+    assert store_totals(YELLOW)["bigquery"][date(2021, 1, 5)] == (4, 37.06)
+
+
+def test_each_state_launches_its_own_days_and_no_other(
+    instance: dg.DagsterInstance, months: Months, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs = Runs(instance=instance)
+    months.write("2021-01")
+    assert runs.run("yellow", "2021-01-30").success
+    lines = months.lines("2021-01")
+    bad = next(at for at, line in enumerate(lines) if b"2021-01-28 01" in line)
+    lines[bad] = lines[bad].replace(b"10.01", b"ten")
+    months.write("2021-01", lines)
+    assert not runs.run("yellow", "2021-01-28").success
+    with monkeypatch.context() as other_rules:
+        other_rules.setenv("TAXI_DROP", "none")
+        assert runs.run("yellow", "2021-01-29").success
+    due = {"missing": "27", "rejected": "28", "stale": "29", "restated": "30"}
+    for state, day in due.items():
+        before = times_stored(instance, "yellow")
+        run("backfill", "yellow", "2021-01-27..2021-01-30", "--only", state, code=1)
+        stored = times_stored(instance, "yellow") - before
+        assert {day for _, day in stored} == {f"2021-01-{day}"}, state
+        assert set(stored.values()) == {1}, state
+    # None of them was a day's that is loaded now; the rejected one still is.
+    left = run("backfill", "yellow", "2021-01-27..2021-01-30", "--dry-run", code=1)
+    assert [line.split(":")[0] for line in left.splitlines()[:-1]] == ["2021-01-28"]
 
 
 def test_a_day_that_fails_is_named_and_the_others_are_loaded(

@@ -46,7 +46,7 @@ def test_what_was_never_loaded_is_missing_and_a_month_that_is_absent_gets_no_run
     found = make_plan(instance, YELLOW, parse_span("2021-01..2021-02"))
     january, february = found.months
     assert (january.count(State.missing), len(january.runs)) == (31, 1)
-    assert january.runs[0] == Chunk(parse_span("2021-01"), ALL, must_confirm=False)
+    assert january.runs[0] == Chunk(parse_span("2021-01"), ALL, is_restated=False)
     assert (february.publication.is_absent, february.count(State.missing)) == (True, 28)
     assert february.runs == ()
     assert january.bytes == len((months.folder / "yellow_tripdata_2021-01.csv.gz").read_bytes())
@@ -72,7 +72,7 @@ def test_each_state_and_the_assets_that_are_due(
     lines = months.lines("2021-01")
     months.write("2021-01", lines[:-1])
     assert states(loaded) == [State.restated] * 3
-    assert [chunk.must_confirm for chunk in plan(loaded).runs] == [True]
+    assert [chunk.is_restated for chunk in plan(loaded).runs] == [True]
 
 
 def test_only_days_whose_rows_changed_are_stale_downstream(
