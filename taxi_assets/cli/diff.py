@@ -19,19 +19,17 @@ from taxi_assets.defs.io_managers.bigquery import BigQueryTripsIOManager
 from taxi_assets.defs.io_managers.lake_parquet import LakeTripsIOManager
 from taxi_assets.defs.io_managers.partition_data import StoredTrips, add_missing_columns
 from taxi_assets.defs.io_managers.postgres import PostgresTripsIOManager
-from taxi_assets.defs.io_managers.raw_objects import open_raw
 from taxi_assets.defs.io_managers.raw_trips import RawTripsIOManager
-from taxi_assets.defs.io_managers.restatement import diff_content
 from taxi_assets.defs.month_split import split_month
 from taxi_assets.defs.resources.bigquery import BigQueryResource
-from taxi_assets.defs.resources.lake import LINES, ROWS, LakeResource
+from taxi_assets.defs.resources.lake import LakeResource
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.defs.resources.source import SourceResource
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.clean import clean_partition, convert_to_table
-from taxi_assets.trips.row_diff import RowDiff, diff_rows, sum_diffs
+from taxi_assets.trips.row_diff import RowDiff, diff_content, diff_rows, sum_diffs
 
 
 class Against(StrEnum):
@@ -80,8 +78,7 @@ def compare(
         published = RawMonth(file, days, source.max_invalid_ratio(), source.max_day_bytes())
         split = split_month(published, progress)
         for day in days:
-            stored = pa.py_buffer(split.get_spool(day).content({}))
-            content, _ = open_raw(stored, ROWS if published.is_parquet else LINES)
+            content = split.get_spool(day).rows()
             if against == Against.file:
                 loaded = raw.read_partition(service, day)
                 diff = None
@@ -115,27 +112,6 @@ def _read(store: PartitionIOManager[Any, Any], service: Service, day: date) -> p
 
 def _diff(before: pa.Table | None, after: pa.Table, service: Service) -> RowDiff | None:
     return None if before is None else diff_rows(before, after, service)
-
-
-def stores() -> dict[str, Callable[[Service, date], pa.Table | None]]:
-    """Return a reader of each store's days; it returns None for a day without rows."""
-    lake = LakeTripsIOManager({}, LakeResource())
-    postgres = PostgresTripsIOManager({}, PostgresResource())
-    bigquery = BigQueryTripsIOManager({}, BigQueryResource())
-
-    def of_lake(service: Service, day: date) -> pa.Table | None:
-        found = lake.read_partition(service, day)
-        return None if found is None else add_missing_columns(found.table(), service.arrow_schema)
-
-    def of_postgres(service: Service, day: date) -> pa.Table | None:
-        frame = postgres.read_partition(service, day)
-        return None if frame is None or frame.empty else convert_to_table(frame, service)
-
-    def of_bigquery(service: Service, day: date) -> pa.Table | None:
-        frame = bigquery.read_partition(service, day)
-        return None if frame is None or frame.empty else convert_to_table(frame, service)
-
-    return {"postgres_trips": of_postgres, "gcs_trips": of_lake, "bigquery_trips": of_bigquery}
 
 
 def figures(found: Sequence[DayDiff]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ at a time; the lines after that see what became of each day.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from functools import partial
@@ -26,7 +26,8 @@ from taxi_assets.date_ranges import group_days_by_month
 from taxi_assets.defs import checks
 from taxi_assets.defs.io_managers.base import StoreIOManager, name_asset_in_errors
 from taxi_assets.defs.io_managers.partition_data import CleanedPartition, RawPartition, StoredTrips
-from taxi_assets.defs.io_managers.raw_trips import RawDays
+from taxi_assets.defs.io_managers.raw_trips import RawDays, RawTripsIOManager
+from taxi_assets.defs.io_managers.restatement import RawRecord
 from taxi_assets.defs.metadata.asset_metadata import (
     add_code_references,
     build_definition_metadata,
@@ -45,6 +46,11 @@ from taxi_assets.defs.resources.lake import LakeResource
 from taxi_assets.defs.resources.month_lock import MonthLocks
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.defs.resources.source import SourceResource
+from taxi_assets.defs.restatements import (
+    build_restatement_metadata,
+    build_restatement_page,
+    find_restatement,
+)
 from taxi_assets.defs.run_restart import request_run_restart
 from taxi_assets.defs.run_summary import tag_run
 from taxi_assets.defs.same_weekdays import SameWeekdays
@@ -175,6 +181,7 @@ def define_raw_trips(stage: Stage) -> dg.AssetsDefinition:
         source: SourceResource,
         postgres: PostgresResource,
         month_locks: dg.ResourceParam[MonthLocks],
+        raw_trips: dg.ResourceParam[RawTripsIOManager],
     ) -> Events:
         days = list_partition_days(context)
         with name_asset_in_errors(context.asset_key, days):
@@ -196,13 +203,16 @@ def define_raw_trips(stage: Stage) -> dg.AssetsDefinition:
                 for file, month_days in files:
                     split = split_month(RawMonth(file, month_days, *limits), context.log.info)
                     of_file = {month_days[-1]: checks.check_raw_day(split.month)}
-                    yield (
-                        split,
-                        LazyPartitions(month_days, partial(record_raw_day, split, of_file)),
-                    )
+                    read_stored = partial(raw_trips.read_partition, service)
+                    describe = partial(record_raw_day, split, of_file, read_stored)
+                    yield split, LazyPartitions(month_days, describe)
 
             output = DailyOutput(split_months())
             yield dg.Output(output)
+            for file, _ in files:
+                page = build_restatement_page(file, output.records)
+                if page is not None:
+                    raw_trips.store_restatement_page(service, file.month, page)
             yield from log_check_results(context, output.checks, context.asset_key)
             fail_for_rejected_days(context, output)
 
@@ -334,12 +344,16 @@ def store_trips(
 
 
 def record_raw_day(
-    split: SplitMonth, results: Mapping[date, Sequence[CheckResult]], day: date
-) -> PartitionRecord:
+    split: SplitMonth,
+    results: Mapping[date, Sequence[CheckResult]],
+    read_stored: Callable[[date], RawPartition | None],
+    day: date,
+) -> RawRecord:
     """Describe a day of a split month; the checks of the file are on the last of its days."""
+    change = find_restatement(read_stored, split, day)
+    metadata = build_raw_metadata(split, day) | build_restatement_metadata(change)
     data_version = split.get_spool(day).data_version()
-    metadata = build_raw_metadata(split, day)
-    return PartitionRecord(metadata, data_version, checks=results.get(day, ()))
+    return RawRecord(metadata, data_version, checks=results.get(day, ()), restatement=change)
 
 
 def observe_trip_file(context: dg.AssetExecutionContext, key: dg.AssetKey, file: MonthFile) -> None:

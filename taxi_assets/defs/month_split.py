@@ -17,7 +17,12 @@ from typing import IO, Any
 
 import pyarrow as pa
 
-from taxi_assets.defs.io_managers.sealed_objects import SealedParquetWriter, write_sealed_zstd
+from taxi_assets.defs.io_managers.raw_objects import unpack_lines
+from taxi_assets.defs.io_managers.sealed_objects import (
+    SealedParquetWriter,
+    open_parquet,
+    write_sealed_zstd,
+)
 from taxi_assets.defs.metadata.table_metadata import preview_lines, preview_rows
 from taxi_assets.errors import explain_full_disk
 from taxi_assets.tlc.arrow_types import format_rows, has_view_types
@@ -58,11 +63,17 @@ class CsvSpool:
         self.size += part.lines.size
 
     def content(self, facts: Mapping[str, Any]) -> bytes:
-        """Build the zstd object, header first."""
-        self.file.seek(0)
+        """Build the zstd object, header first; the spool is closed."""
         with self.file:
-            header = CODEC.compress(self.month.line, asbytes=True)
-            return write_sealed_zstd(facts, header + self.file.read())
+            return write_sealed_zstd(facts, self._packed())
+
+    def rows(self) -> pa.Buffer:
+        """Return header and lines; the spool stays."""
+        return unpack_lines(pa.py_buffer(self._packed()))
+
+    def _packed(self) -> bytes:
+        self.file.seek(0)
+        return CODEC.compress(self.month.line, asbytes=True) + self.file.read()
 
     def data_version(self) -> str:
         """Hash of the lines."""
@@ -100,11 +111,19 @@ class ParquetSpool:
             self._flush()
 
     def content(self, facts: Mapping[str, Any]) -> bytes:
-        """Complete the Parquet object."""
+        """Complete the Parquet object; the spool is closed."""
         self._flush().seal(facts)
         self.file.seek(0)
         with self.file:
             return self.file.read()
+
+    def rows(self) -> pa.Table:
+        """Return the rows; the spool stays, written again: Parquet can be read once complete."""
+        parquet, _ = open_parquet(pa.py_buffer(self.content({})))
+        rows = parquet.read(use_threads=False)
+        self.file, self._writer = ParquetSpool(self.month).file, None
+        self._flush().write_table(rows)
+        return rows
 
     def data_version(self) -> str:
         """Hash of columns, types and values, however they came in batches."""

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.clean import convert_to_frame
+from taxi_assets.trips.parse import parse_partition
 
 EXAMPLES = 5
 """Rows of each kind that are shown."""
@@ -102,6 +103,21 @@ def diff_rows(before: pa.Table, after: pa.Table, service: Service) -> RowDiff:
                 asdict(_changed(old, new, columns, service)) for old, new in changed[:EXAMPLES]
             ],
         },
+    )
+
+
+def diff_content(
+    before: pa.Buffer | pa.Table, after: pa.Buffer | pa.Table, service: Service
+) -> RowDiff:
+    """Compare two raw contents of a day by the service's columns, CSV or Parquet alike.
+
+    Rows with a value that is not of its column's type take no part; checks name them.
+
+    Raises:
+        PartitionRejectedError: the columns of one are not the service's.
+    """
+    return diff_rows(
+        parse_partition(before, service).table, parse_partition(after, service).table, service
     )
 
 

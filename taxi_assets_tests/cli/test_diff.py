@@ -17,9 +17,9 @@ from taxi_assets.cli.app import main
 from taxi_assets.cli.day_states import State
 from taxi_assets.cli.month_plan import make_plan
 from taxi_assets.cli.spans import parse_span
-from taxi_assets.defs.io_managers.restatement import diff_content
 from taxi_assets.defs.resources.lake import LakeResource
 from taxi_assets.tlc.services import SERVICES
+from taxi_assets.trips.row_diff import diff_content
 from taxi_assets_tests import stores
 from taxi_assets_tests.cli.conftest import Months
 from taxi_assets_tests.conftest import RealRows

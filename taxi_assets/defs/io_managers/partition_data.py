@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from taxi_assets.dagster_internals.partition_records import PartitionRecord
+from taxi_assets.defs.io_managers.restatement import Restatement
 from taxi_assets.defs.io_managers.sealed_objects import (
     DamagedError,
     SealedParquetWriter,
@@ -94,6 +95,8 @@ class RawPartition:
     """Of a CSV month header and lines, byte for byte; of a Parquet month its columns and types."""
     rows: int
     source_file: SourceFile
+    restatement: Restatement | None = None
+    """What that file changed in the day."""
 
     def table(self) -> pa.Table:
         """Return the published rows: of a CSV month every value as its text."""

@@ -23,11 +23,12 @@ def open_raw(stored: pa.Buffer, kind: str) -> tuple[pa.Buffer | pa.Table, dict[s
         parquet, facts = open_parquet(stored)
         return parquet.read(use_threads=False), facts
     facts, packed = open_sealed_zstd(stored)
-    return _unpack(packed, Settings.from_env().limits.max_day_bytes), facts
+    return unpack_lines(packed), facts
 
 
-def _unpack(packed: pa.Buffer, max_bytes: int) -> pa.Buffer:
+def unpack_lines(packed: pa.Buffer) -> pa.Buffer:
     """Unpack a day's lines; a few KB of somebody else's object may stand for GBs."""
+    max_bytes = Settings.from_env().limits.max_day_bytes
     blocks, size = list[pa.Buffer](), 0
     with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as stream:
         while (block := stream.read_buffer(BLOCK)).size:

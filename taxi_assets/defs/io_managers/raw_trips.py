@@ -10,13 +10,12 @@ import csv
 import io
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from typing import Any
 
 import dagster as dg
 
-from taxi_assets.dagster_internals.partition_records import PartitionRecord
 from taxi_assets.date_ranges import Month
 from taxi_assets.defs.io_managers.base import PartitionIOManager, Records
 from taxi_assets.defs.io_managers.partition_data import (
@@ -27,14 +26,16 @@ from taxi_assets.defs.io_managers.partition_data import (
 )
 from taxi_assets.defs.io_managers.raw_objects import open_raw
 from taxi_assets.defs.io_managers.restatement import (
+    FACT,
+    RawRecord,
     Restatement,
+    build_page_key,
     delete_old_former_rows,
-    find_restatement,
-    page_key,
-    put_page,
+    keep_former_rows,
 )
 from taxi_assets.defs.io_managers.sealed_objects import DamagedError, open_parquet, open_sealed_zstd
 from taxi_assets.defs.metadata.day_metadata import object_metadata
+from taxi_assets.defs.metadata.table_metadata import URI
 from taxi_assets.defs.month_split import SplitMonth
 from taxi_assets.defs.resources.lake import (
     LINES,
@@ -50,7 +51,7 @@ from taxi_assets.settings import Settings
 from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.schema import Service
 
-RawDays = tuple[SplitMonth, LazyPartitions[PartitionRecord]]
+RawDays = tuple[SplitMonth, LazyPartitions[RawRecord]]
 """A month file split into days, and the record of each."""
 KeyOf = Callable[[Service, Any, str], str]
 
@@ -104,7 +105,6 @@ class RawTripsIOManager(PartitionIOManager[Iterable[RawDays], RawPartition]):
             objects = MonthObjects(lake, split)
             objects.put_rest()
             yield from records.map_with_day(objects.put_day).iterate_outcomes()
-            put_page(lake, split.month.file, objects.changes)
             keep = timedelta(days=Settings.from_env().runs.raw_retention_days)
             delete_old_former_rows(lake, split.month.file.service, keep)
 
@@ -122,8 +122,14 @@ class RawTripsIOManager(PartitionIOManager[Iterable[RawDays], RawPartition]):
                 if stored is not None:
                     content, facts = open_raw(stored, kind)
                     label.check(facts)
-                    return RawPartition(day, content, _check_row_count(facts), SourceFile.of(facts))
+                    rows, file = _check_row_count(facts), SourceFile.of(facts)
+                    return RawPartition(day, content, rows, file, Restatement.of(facts))
         return None
+
+    def store_restatement_page(self, service: Service, month: Month, page: bytes) -> None:
+        """Replace the page about a month's last restatement."""
+        lake = self.hold_month_locks(self.lake.lake)
+        lake.put(build_page_key(service, month), page, "text/html; charset=utf-8")
 
     def place(self, service: Service) -> str:
         """Return the folder of the raw partitions."""
@@ -155,24 +161,23 @@ class MonthObjects:
 
     lake: Lake
     split: SplitMonth
-    changes: dict[date, Restatement] = field(default_factory=dict[date, Restatement])
-    """What differs in the days that came from another file before."""
 
-    def put_day(self, day: date, record: PartitionRecord) -> PartitionRecord:
-        """Replace a day's object."""
+    def put_day(self, day: date, record: RawRecord) -> RawRecord:
+        """Replace a day's object; the former one of a restated day is kept."""
         began = time.perf_counter()
-        file = self.split.month.file
-        content = self._content(day, day.day, RAW)
-        change = find_restatement(self.lake, file, day, content, self._ending)
+        service, change, facts = self.split.month.file.service, record.restatement, {}
         if change is not None:
-            self.changes[day] = change
-            content = change.carried_by(content, self._ending)
-        key, size = self._put(build_raw_key, day, content)
+            if not change.former_object:
+                change = replace(change, former_object=keep_former_rows(self.lake, service, day))
+            facts = {FACT: change.facts()}
+        key, size = self._put(build_raw_key, day, self._content(day, day.day, RAW, **facts))
         seconds = round(self.split.seconds + time.perf_counter() - began, 3)
         metadata = {"stored_bytes": size, "seconds": seconds, **object_metadata(self.lake, key)}
         if change is not None:
-            metadata |= change.metadata(self.lake, page_key(file.service, file.month))
-        return record.adding(metadata)
+            page = build_page_key(service, self.split.month.file.month)
+            metadata["former_rows"] = object_metadata(self.lake, change.former_object)[URI]
+            metadata["restatement_page"] = object_metadata(self.lake, page)[URI]
+        return replace(record, restatement=change, metadata={**record.metadata, **metadata})
 
     def put_rest(self) -> None:
         """Replace the objects of the rows that are in no day, and the reasons beside them."""
@@ -190,7 +195,7 @@ class MonthObjects:
             else:
                 self.lake.delete(key)
 
-    def _content(self, partition: date | Month, place: int, asset: str, **facts: int) -> bytes:
+    def _content(self, partition: date | Month, place: int, asset: str, **facts: Any) -> bytes:
         """Build the object of a place of the file."""
         file = self.split.month.file
         label = Label(file.service.name, asset, str(partition)).facts()
