@@ -8,7 +8,7 @@ at a time; the lines after that see what became of each day.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from typing import Any
@@ -54,7 +54,11 @@ from taxi_assets.defs.restatements import (
 from taxi_assets.defs.run_restart import request_run_restart
 from taxi_assets.defs.run_summary import tag_run
 from taxi_assets.defs.same_weekdays import SameWeekdays
-from taxi_assets.defs.value_checks import check_expected_values, check_usual_day
+from taxi_assets.defs.value_checks import (
+    check_expected_values,
+    check_usual_day,
+    find_unusual_figures,
+)
 from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.partitions import daily_partitions, monthly_partitions
 from taxi_assets.report.day_picture import Figures
@@ -258,21 +262,22 @@ def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
                 sum_total_amount(table, service),
                 raw.source_file.synthetic,
             )
-            overview = build_overview_metadata(service, day, figures, same_weekdays.before(day))
             same_weekdays.add(day, figures)
+            unusual = find_unusual_figures(day, same_weekdays)
+            results.append(check_usual_day(day, unusual))
+            before = same_weekdays.before(day)
+            overview = build_overview_metadata(service, day, figures, before, unusual or ())
             metadata = overview | build_cleaned_metadata(service, cleaned, figures, raw.source_file)
             code_version = cleaning_version(rules, row_limit)
             record = PartitionRecord(metadata, hash_table(table), code_version, results)
             return CleanedPartition(table, figures, rules, raw.source_file, record, began)
 
         with name_asset_in_errors(context.asset_key, list_partition_days(context)):
-            output = DailyOutput(raw_trips.map_with_day(clean_day))
+            cleaned = raw_trips.map_with_day(clean_day)
+            in_turn = replace(cleaned, compute=same_weekdays.follow(cleaned.days, cleaned.compute))
+            output = DailyOutput(in_turn)
             yield dg.Output(output)
-            results = dict(output.checks)
-            for day in output.records:
-                usual = check_usual_day(day, same_weekdays)
-                results[day] = [*results[day], usual]
-            yield from log_check_results(context, results, context.asset_key)
+            yield from log_check_results(context, output.checks, context.asset_key)
             fail_for_rejected_days(context, output)
 
     return cleaned_trips

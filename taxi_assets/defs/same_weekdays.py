@@ -5,8 +5,10 @@ They are read from the footers of earlier objects in the lake, without their row
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import date
+from threading import Event
+from typing import TypeVar
 
 from taxi_assets.defs.io_managers.partition_data import CLEANED, Label, read_trips_metadata
 from taxi_assets.defs.resources.lake import Lake, build_cleaned_key
@@ -14,6 +16,8 @@ from taxi_assets.errors import PartitionRejectedError
 from taxi_assets.report.day_picture import Figures
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.usual_day import list_same_weekdays
+
+T = TypeVar("T")
 
 
 class SameWeekdays:
@@ -28,6 +32,23 @@ class SameWeekdays:
         self.service = service
         self.warn = warn
         self.known: dict[date, Figures | None] = {}
+        self.computed: dict[date, Event] = {}
+        """By day of the run, whether its figures are known or will not be."""
+
+    def follow(self, days: Sequence[date], compute: Callable[[date], T]) -> Callable[[date], T]:
+        """Return what computes the days of a run, each of which can be waited for.
+
+        Days are begun in their order and wait for earlier ones only, so none waits for ever.
+        """
+        self.computed = {day: Event() for day in days}
+
+        def of_day(day: date) -> T:
+            try:
+                return compute(day)
+            finally:
+                self.computed[day].set()
+
+        return of_day
 
     def add(self, day: date, figures: Figures) -> None:
         """Remember a day of the run."""
@@ -39,6 +60,8 @@ class SameWeekdays:
 
     def of(self, day: date) -> Figures | None:
         """Return a day's figures; None if it is not loaded."""
+        if day not in self.known and day in self.computed:
+            self.computed[day].wait()
         if day not in self.known:
             self.known[day] = self._read(day)
         return self.known[day]

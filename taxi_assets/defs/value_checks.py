@@ -6,7 +6,7 @@ stores belong in `checks`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import date
 
 import pyarrow as pa
@@ -19,7 +19,7 @@ from taxi_assets.report.zones import find_zone
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.expected_values import find_broken
-from taxi_assets.trips.usual_day import MIN_DAYS, Figure, find_unusual
+from taxi_assets.trips.usual_day import MIN_DAYS, Figure, Unusual, find_unusual
 
 SHOWN = 5
 """Figures that the description of an unusual day names; the table has all."""
@@ -57,15 +57,19 @@ def _name(columns: tuple[str, ...], rule: str) -> str:
     return f"{rule}_{columns[0]}" if len(columns) == 1 else rule
 
 
-def check_usual_day(day: date, days: SameWeekdays) -> CheckResult:
-    """Whether a day's figures are like those of the same weekdays before."""
+def find_unusual_figures(day: date, days: SameWeekdays) -> list[Unusual] | None:
+    """Compare a day with the same weekdays before; None if too few are loaded."""
 
     def figures_of(one: date) -> Mapping[str, Figure] | None:
         found = days.of(one)
         return None if found is None else name_figures(found)
 
     threshold = Settings.from_env().cleaning.unusual_deviations
-    unusual = find_unusual(day, figures_of, threshold)
+    return find_unusual(day, figures_of, threshold)
+
+
+def check_usual_day(day: date, unusual: Sequence[Unusual] | None) -> CheckResult:
+    """Whether a day's figures are like those of the same weekdays before."""
     if unusual is None:
         text = f"fewer than {MIN_DAYS} {day:%A}s before are loaded: not compared"
         return CheckResult("usual_day", passed=True, severity=WARN, description=text)

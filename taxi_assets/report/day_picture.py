@@ -2,8 +2,9 @@
 
 Drawn with Pillow straight into indices of a palette of 16: text is a ramp from white to ink, all
 else is horizontal or vertical, and so nothing is drawn larger and scaled down. A picture takes some
-4 ms, where matplotlib takes 150. The ground is white: no colour has a contrast of 4.5 to both of
-the grounds that Dagster's UI has.
+4 ms, where matplotlib takes 150. An unusual day has a strip below for each figure that is unusual:
+the day beside the same weekdays before. The ground is white: no colour has a contrast of 4.5 to
+both of the grounds that Dagster's UI has.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from taxi_assets.report.day_words import summarize_trips
 from taxi_assets.report.value_names import format_share
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.profile import HOURS, Bins, DayProfile, list_bins
+from taxi_assets.trips.usual_day import Unusual
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from PIL.ImageFont import FreeTypeFont
 
 SIZE = (960, 600)
-"""Fits the dialog in which Dagster shows Markdown, 80 % of a small laptop's 1,280 pixels, which
-scales nothing."""
+"""Of a day as usual. Fits the dialog in which Dagster shows Markdown, 80 % of a small laptop's
+1,280 pixels, which scales nothing."""
 MARGIN = 8
 GAP = 36
 INK, GRID = 11, 2
@@ -48,6 +50,8 @@ TITLE, HEADING, LABEL = 26, 17, 14
 
 MAX_REASONS = 8
 """Lines of dropped rows that have room."""
+MAX_UNUSUAL, STRIP = 5, 30
+"""Unusual figures that are drawn, the farthest first, and pixels for each."""
 
 
 @dataclass(frozen=True)
@@ -85,18 +89,31 @@ class Bars:
     """By bar."""
     edges: bool = False
     """Whether labels are of the bars' left edges, and the outer bars beyond the axis."""
+    is_marked: bool = False
+    """Whether the figure in the heading is unusual."""
 
 
 def draw_day_picture(
-    service: Service, day: date, figures: Figures, before: Sequence[Figures]
+    service: Service,
+    day: date,
+    figures: Figures,
+    before: Sequence[Figures],
+    unusual: Sequence[Unusual] = (),
 ) -> bytes:
-    """Draw a PNG of the day beside the same weekdays of earlier weeks, if known."""
-    canvas = _Canvas()
+    """Draw a PNG of the day beside the same weekdays of earlier weeks, if known.
+
+    What is unusual has a red rule under the heading of its panel, and a strip of its own.
+    """
+    strips = unusual[:MAX_UNUSUAL]
+    canvas = _Canvas(SIZE[1] + (GAP + STRIP * len(strips) if strips else 0))
+    names = {one.name for one in unusual}
     title = f"{service.label} trips, {day:%A} {day.day} {day:%B %Y}"
     canvas.text((MARGIN, 28), f"{title} (synthetic)" if figures.synthetic else title, TITLE)
     usual_trips = [one.profile.rows for one in before]
     summary = summarize_trips(figures.profile.rows, figures.revenue, usual_trips)
-    canvas.text((MARGIN, 56), f"{summary}{_shared(figures.profile)}", HEADING)
+    is_marked = not names.isdisjoint({"trips", "revenue"})
+    words = f"{summary}{_shared(figures.profile)}"
+    _write_marked(canvas, (MARGIN, 56), words, is_marked=is_marked)
     _draw_legend(canvas, day, len(before))
     middle = 320
     hours = Box(MARGIN, 82, SIZE[0] - MARGIN, middle)
@@ -111,10 +128,46 @@ def draw_day_picture(
         rows = figures.profile.bins[bins.column]
         usual = _compute_medians([one.profile.bins.get(bins.column, rows) for one in before])
         heading = _write_heading(service, bins, figures.profile)
-        _draw_bars(canvas, box, Bars(heading, rows, usual, _label_edges(bins), edges=True))
+        is_marked = f"median {bins.column}" in names
+        bars = Bars(heading, rows, usual, _label_edges(bins), edges=True, is_marked=is_marked)
+        _draw_bars(canvas, box, bars)
     box = Box(SIZE[0] - MARGIN - width, middle + 32, SIZE[0] - MARGIN, SIZE[1] - MARGIN)
     _draw_drop_reasons(canvas, box, figures.dropped, [one.dropped for one in before])
+    _draw_unusual(canvas, day, strips)
     return canvas.png()
+
+
+def _draw_unusual(canvas: _Canvas, day: date, strips: Sequence[Unusual]) -> None:
+    """Draw a line for each unusual figure: its words, and where the day is among those before."""
+    if not strips:
+        return
+    top, right = SIZE[1], SIZE[0] - MARGIN
+    _write_marked(canvas, (MARGIN, top + 16), "Unusual", is_marked=True)
+    words = f"this day, and the {day:%A}s before"
+    canvas.text((right, top + 16), words, LABEL, "r")
+    at = right - canvas.width(words, LABEL) - 24
+    canvas.fill((at, top + 2, at + 7, top + 18), GONE)
+    canvas.fill((at + 12, top + 4, at + 15, top + 16), USUAL)
+    left = MARGIN + max(canvas.width(str(one), LABEL) for one in strips) + GAP
+    for number, one in enumerate(strips):
+        y = top + GAP + number * STRIP
+        canvas.text((MARGIN, y + 12), str(one), LABEL)
+        values = (*one.before, one.usual, one.value)
+        scale = (right - left - 8) / (max(values) - min(values))
+        canvas.fill((left, y + 7, right, y + 8), GRID)
+        for value in one.before:
+            x = left + round((value - min(values)) * scale)
+            canvas.fill((x + 2, y + 1, x + 5, y + 14), USUAL)
+        x = left + round((one.value - min(values)) * scale)
+        canvas.fill((x, y - 2, x + 7, y + 17), GONE)
+
+
+def _write_marked(canvas: _Canvas, place: tuple[int, int], words: str, *, is_marked: bool) -> None:
+    """Write a heading, with a red rule under it if what it names is unusual."""
+    canvas.text(place, words, HEADING)
+    if is_marked:
+        right = place[0] + canvas.width(words, HEADING)
+        canvas.fill((place[0], place[1] + 5, right, place[1] + 8), GONE)
 
 
 def _shared(profile: DayProfile) -> str:
@@ -156,7 +209,7 @@ def _compute_medians(rows: Sequence[Sequence[int]]) -> list[float]:
 
 def _draw_bars(canvas: _Canvas, box: Box, bars: Bars) -> None:
     """Draw bars over an axis, and a mark at the usual height of each."""
-    canvas.text((box.left, box.top + 16), bars.heading, HEADING)
+    _write_marked(canvas, (box.left, box.top + 16), bars.heading, is_marked=bars.is_marked)
     top, bottom = box.top + 38, box.bottom - 24
     most = max((*bars.rows, *bars.usual, 1))
     step = _choose_tick_step(most)
@@ -223,10 +276,10 @@ def _choose_tick_step(most: float) -> int:
 class _Canvas:
     """Indices of the palette, and text in them."""
 
-    def __init__(self) -> None:
+    def __init__(self, height: int) -> None:
         from PIL import Image  # noqa: PLC0415 - heavy at import
 
-        self.image = Image.new("L", SIZE)
+        self.image = Image.new("L", (SIZE[0], height))
 
     def fill(self, box: tuple[int, int, int, int], index: int) -> None:
         """Fill a rectangle; right and bottom are exclusive."""

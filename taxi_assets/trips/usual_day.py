@@ -8,8 +8,8 @@ deviation (MAD), which one odd week does not move. A figure is unusual if it is 
   must also be far from the same weekdays brought to the level of the last seven days;
 - on a federal holiday, volumes and revenue are not compared, and no other day is compared with one.
 
-Of 66 published days of 2020 that have four such weekdays, one is unusual by the default: 17
-December, a snowstorm, with a third of its usual trips.
+Of the 123 published green days of May and October to December 2020, 66 have four such weekdays, and
+one is unusual by the default: 17 December, a snowstorm, with 627 trips where 1,832 are usual.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ MIN_DAYS = 4
 RECENT_DAYS = 7
 """Days before the day whose level counts."""
 THRESHOLD = 4.0
-"""Deviations; 3 flags five of the 66 days, among them the Friday after Thanksgiving."""
+"""Deviations; 3 flags five of the 66 days, among them the Friday after Thanksgiving and Christmas
+Day's median distance, 3.5 three of them."""
 MAD_TO_DEVIATION = 1.4826
 """Of a normal distribution."""
 
@@ -60,6 +61,8 @@ class Unusual:
     deviations: float
     """How far it is away, with a sign."""
     kind: Kind
+    before: tuple[float, ...] = ()
+    """The same weekdays', latest first."""
 
     def __str__(self) -> str:
         if self.kind == "share":
@@ -93,7 +96,9 @@ def find_unusual(
             continue
         level = _level(day, name, figures_of) if figure.kind != "share" else 1.0
         if abs(figure.value - usual * level) > threshold * deviation:
-            found.append(Unusual(name, figure.value, usual, distance / deviation, figure.kind))
+            deviations = distance / deviation
+            one = Unusual(name, figure.value, usual, deviations, figure.kind, tuple(known))
+            found.append(one)
     return sorted(found, key=lambda one: -abs(one.deviations))
 
 

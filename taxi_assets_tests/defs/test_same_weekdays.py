@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import pytest
 from taxi_assets.defs.io_managers.partition_data import encode_trips
 from taxi_assets.defs.resources.lake import Lake, build_cleaned_key
 from taxi_assets.defs.same_weekdays import SameWeekdays
+from taxi_assets.errors import PartitionRejectedError
+from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.report.day_picture import Figures
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import convert_to_table
@@ -77,3 +80,21 @@ def test_objects_that_are_broken_or_of_an_older_version_are_passed_over(lake: La
         "yellow/cleaned_trips 2021-01-19",
         "yellow/cleaned_trips 2020-12-29",
     ]
+
+
+def test_a_day_waits_for_the_earlier_ones_of_its_run(lake: Lake) -> None:
+    days = same_weekdays(lake)
+    wanted = [DAY - timedelta(weeks=weeks) for weeks in (2, 1, 0)]
+    rejected = wanted[1]
+
+    def compute(day: date) -> list[int]:
+        if day == wanted[0]:
+            time.sleep(0.2)
+        if day == rejected:
+            raise PartitionRejectedError("no such rows")
+        days.add(day, Figures(profile_partition(convert_to_table(frame(7), YELLOW), YELLOW), {}))
+        return [one.profile.rows for one in days.before(day)]
+
+    found = dict(LazyPartitions(wanted, days.follow(wanted, compute)).iterate_outcomes())
+    assert found[DAY] == [7]
+    assert isinstance(found[rejected], PartitionRejectedError)

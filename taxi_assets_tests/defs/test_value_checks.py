@@ -3,26 +3,40 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pyarrow as pa
 import pyarrow.fs as pa_fs
 import pyarrow.parquet as pq
 import pytest
 
+from taxi_assets.dagster_internals.partition_records import CheckResult
+from taxi_assets.date_ranges import Month
+from taxi_assets.defs.month_split import split_month
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.defs.same_weekdays import SameWeekdays
-from taxi_assets.defs.value_checks import check_expected_values, check_usual_day
+from taxi_assets.defs.value_checks import (
+    check_expected_values,
+    check_usual_day,
+    find_unusual_figures,
+    name_figures,
+)
 from taxi_assets.report.day_picture import Figures
+from taxi_assets.settings import definition_rules
 from taxi_assets.tlc.services import SERVICES
+from taxi_assets.trips.clean import clean_partition, convert_to_table, sum_total_amount
 from taxi_assets.trips.expected_values import find_broken, list_expectations
 from taxi_assets.trips.parse import parse_partition
 from taxi_assets.trips.profile import profile_partition
 from taxi_assets.trips.rules import apply_rules
+from taxi_assets.trips.usual_day import Figure, find_unusual
 from taxi_assets_tests.conftest import RealRows
-from taxi_assets_tests.tlc.files import row, slice_of
+from taxi_assets_tests.stores import Runs
+from taxi_assets_tests.tlc.files import HEADER, raw_month, row, slice_of
 
 YELLOW, GREEN = SERVICES["yellow"], SERVICES["green"]
 DAY = date(2021, 2, 3)
@@ -111,15 +125,19 @@ def add(days: SameWeekdays, day: date, rows: int = 40, **values: str) -> None:
     days.add(day, Figures(profile_partition(table, YELLOW), Counter(), 12.0 * rows))
 
 
+def usual_day(days: SameWeekdays) -> CheckResult:
+    return check_usual_day(DAY, find_unusual_figures(DAY, days))
+
+
 def description(days: SameWeekdays) -> str:
-    result = check_usual_day(DAY, days)
+    result = usual_day(days)
     assert result.description is not None
     assert str(result.severity) == "AssetCheckSeverity.WARN"
     return result.description
 
 
 def test_a_day_like_the_weeks_before_is_usual(days: SameWeekdays) -> None:
-    assert check_usual_day(DAY, days).passed
+    assert usual_day(days).passed
     assert description(days) == "as usual"
 
 
@@ -127,7 +145,7 @@ def test_fewer_than_four_days_are_not_compared(days: SameWeekdays) -> None:
     for weeks in (1, 2, 3):
         days.known[DAY - timedelta(weeks=weeks)] = None
     add(days, DAY, rows=1)
-    assert check_usual_day(DAY, days).passed
+    assert usual_day(days).passed
     assert description(days) == "fewer than 4 Wednesdays before are loaded: not compared"
 
 
@@ -147,7 +165,7 @@ def test_what_is_unusual_is_named(days: SameWeekdays, change: Any, words: str) -
             assert known is not None
             known.profile.zones["7"] = 0
     add(days, DAY, **change)
-    result = check_usual_day(DAY, days)
+    result = usual_day(days)
     assert not result.passed
     assert words in description(days)
     assert description(days).endswith("(median of the Wednesdays before)")
@@ -157,6 +175,68 @@ def test_what_is_unusual_is_named(days: SameWeekdays, change: Any, words: str) -
 def test_the_threshold_is_a_setting(days: SameWeekdays, monkeypatch: pytest.MonkeyPatch) -> None:
     add(days, DAY, rows=28)
     monkeypatch.setenv("TAXI_UNUSUAL_DEVIATIONS", "3")
-    assert not check_usual_day(DAY, days).passed
+    assert not usual_day(days).passed
     monkeypatch.setenv("TAXI_UNUSUAL_DEVIATIONS", "100")
-    assert check_usual_day(DAY, days).passed
+    assert usual_day(days).passed
+
+
+def test_of_the_green_days_of_2020_the_snowstorm_is_unusual(real_rows: RealRows) -> None:
+    known: dict[date, Mapping[str, Figure]] = {}
+    for number in (5, 10, 11, 12):
+        month = Month(2020, number)
+        file = raw_month(real_rows.path("green", str(month)), GREEN, month)
+        split = split_month(file, lambda _: None)
+        for day in month.window:
+            cleaned = clean_partition(split.get_spool(day).rows(), GREEN, definition_rules())
+            table = convert_to_table(cleaned.frame, GREEN)
+            profile, revenue = profile_partition(table, GREEN), sum_total_amount(table, GREEN)
+            known[day] = name_figures(Figures(profile, cleaned.dropped, revenue))
+
+    def flagged(threshold: float) -> dict[str, str]:
+        compared = {day: find_unusual(day, known.get, threshold) for day in known}
+        assert sum(found is not None for found in compared.values()) == 66
+        return {
+            f"{day:%m-%d}": "; ".join(map(str, found)) for day, found in compared.items() if found
+        }
+
+    assert flagged(4) == {
+        "12-17": "trips 627, usually 1,832 (-66%); revenue 11,312, usually 31,710 (-64%)"
+    }
+    assert list(flagged(3)) == ["05-30", "05-31", "11-27", "12-17", "12-25"]
+
+
+def test_the_record_of_an_unusual_day_names_and_shows_it(
+    empty_stores: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, last = date(2021, 2, 1) - timedelta(weeks=5), date(2021, 2, 1)
+    for month in ("2020-12", "2021-01", "2021-02"):
+        days = [first + timedelta(days=at) for at in range((last - first).days + 1)]
+        lines = [
+            row(f"{day} {hour:02d}:00:00", total_amount="12")
+            for day in days
+            if str(day).startswith(month)
+            for hour in range(2 if day == last else 20)
+        ]
+        path = tmp_path / f"yellow_{month}.csv"
+        path.write_bytes(HEADER + b"\n".join([*lines, b""]))
+    monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / "{service}_{year}-{month}.csv"))
+    runs, names = Runs(), ("raw_trips", "cleaned_trips")
+    selected = [dg.AssetKey(["yellow", name]) for name in names]
+    result = runs.run("yellow", str(first), str(last), asset_selection=selected)
+    assert result.success
+    checks = {
+        day: one
+        for (_, check, day), one in runs.evaluations(result.run_id).items()
+        if check == "usual_day"
+    }
+    assert [day for day, one in checks.items() if not one.passed] == [str(last)]
+    words = "trips 2.00, usually 20.00 (-90%)"
+    assert words in (checks[str(last)].description or "")
+    records = runs.materializations(result.run_id)
+    pictures = {
+        day: str(one.metadata["picture"].value)
+        for (key, day), one in records.items()
+        if key == "yellow/cleaned_trips"
+    }
+    assert f"unusual: {words}" in pictures[str(last)]
+    assert [day for day, text in pictures.items() if "unusual: " in text] == [str(last)]

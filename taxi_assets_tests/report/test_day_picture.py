@@ -13,9 +13,11 @@ from PIL import Image
 from taxi_assets.report.day_picture import (
     BAR,
     COLOURS,
+    GAP,
     GONE,
     GROUND,
     SIZE,
+    STRIP,
     USUAL,
     Figures,
     draw_day_picture,
@@ -25,6 +27,7 @@ from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import convert_to_table
 from taxi_assets.trips.profile import profile_partition
 from taxi_assets.trips.rules import RULES
+from taxi_assets.trips.usual_day import Unusual
 from taxi_assets_tests.trips.test_profile import frame
 
 YELLOW = SERVICES["yellow"]
@@ -43,7 +46,7 @@ def figures(rows: int = 2000, **dropped: int) -> Figures:
 def drawn(png: bytes) -> dict[tuple[int, ...], int]:
     """Pixels by colour, opacity included."""
     with Image.open(io.BytesIO(png)) as image:
-        assert (image.format, image.mode, image.size) == ("PNG", "P", SIZE)
+        assert (image.format, image.mode, image.width) == ("PNG", "P", SIZE[0])
         counted = image.convert("RGBA").getcolors(1 << 20)
     return {colour: pixels for pixels, colour in counted}
 
@@ -57,9 +60,48 @@ def pixels(png: bytes, index: int) -> int:
 def test_every_day_has_a_small_picture(rows: int, before: int) -> None:
     png = draw_day_picture(YELLOW, DAY, figures(rows), [figures(seed) for seed in range(before)])
     assert len(png) < 30_000
+    assert height(png) == SIZE[1]
     colours = drawn(png)
     assert colours[*GROUND, 255] > SIZE[0] * SIZE[1] / 3
     assert {colour[3] for colour in colours} == {255}
+
+
+def height(png: bytes) -> int:
+    with Image.open(io.BytesIO(png)) as image:
+        return image.height
+
+
+def columns(png: bytes, index: int, rows: range) -> list[int]:
+    """Where a colour is in some lines of pixels, from left to right."""
+    with Image.open(io.BytesIO(png)) as image:
+        return [x for x in range(image.width) if any(image.getpixel((x, y)) == index for y in rows)]
+
+
+@pytest.mark.parametrize(("value", "is_left"), [(300.0, True), (4000.0, False)])
+def test_what_is_unusual_stands_apart_from_the_weeks_before(value: float, is_left: bool) -> None:
+    before = (2000.0, 1900.0, 2100.0, 2050.0)
+    odd = Unusual("trips", value, 2025.0, -8, "volume", before)
+    usual = draw_day_picture(YELLOW, DAY, figures(), [])
+    png = draw_day_picture(YELLOW, DAY, figures(), [], [odd])
+    assert height(png) == SIZE[1] + GAP + STRIP
+    strip = range(SIZE[1] + GAP, height(png))
+    day, weeks = columns(png, GONE, strip), columns(png, USUAL, strip)
+    assert day[-1] < weeks[0] if is_left else day[0] > weeks[-1]
+    # Trips are the figure of the line under the title, which has a red rule now.
+    rule = range(60, 66)
+    assert columns(png, GONE, rule)
+    assert columns(usual, GONE, rule) == []
+    fares = replace(odd, name="median fare_amount")
+    below = range(368, 376)
+    marked = columns(draw_day_picture(YELLOW, DAY, figures(), [], [fares]), GONE, below)
+    assert marked
+    assert columns(png, GONE, below) == []
+
+
+def test_the_farthest_figures_have_a_strip() -> None:
+    odd = [Unusual(f"rows without {name}", 1.0, 0.0, 50, "share", (0.0,) * 6) for name in "abcdefg"]
+    png = draw_day_picture(YELLOW, DAY, figures(), [], odd)
+    assert height(png) == SIZE[1] + GAP + 5 * STRIP
 
 
 def luminance(colour: Sequence[int]) -> float:

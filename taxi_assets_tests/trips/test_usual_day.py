@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from datetime import date, timedelta
 
-import pandas as pd
 import pytest
 
-from taxi_assets.trips.usual_day import Figure, Figures, Unusual, find_unusual, is_holiday
-from taxi_assets_tests.conftest import RealRows
+from taxi_assets.trips.usual_day import Figure, Unusual, find_unusual, is_holiday
 
 FIRST = date(2021, 2, 1)
 WEEK = (1.0, 1.05, 1.1, 1.1, 1.2, 0.9, 0.7)
@@ -102,25 +100,3 @@ def test_holidays_are_neither_named_nor_compared_with() -> None:
     assert unusual(known) == {}
     known[date(2021, 5, 31)]["median fare"] = Figure(40, "median")
     assert [one.name for one in unusual(known)[date(2021, 5, 31)]] == ["median fare"]
-
-
-def test_of_the_green_days_of_2020_the_snowstorm_is_unusual(real_rows: RealRows) -> None:
-    known: dict[date, Figures] = {}
-    for month in ("2020-05", "2020-10", "2020-11", "2020-12"):
-        frame = pd.read_csv(
-            real_rows.path("green", month), low_memory=False, parse_dates=["lpep_pickup_datetime"]
-        )
-        pickup = frame["lpep_pickup_datetime"]
-        frame = frame[(pickup.dt.strftime("%Y-%m") == month) & (frame["passenger_count"] > 0)]
-        for day, rows in frame.groupby(frame["lpep_pickup_datetime"].dt.date):
-            known[day] = {
-                "trips": Figure(len(rows), "volume"),
-                "revenue": Figure(rows["total_amount"].sum(), "volume"),
-                "median fare": Figure(rows["fare_amount"].median(), "median"),
-                "median distance": Figure(rows["trip_distance"].median(), "median"),
-            }
-    compared = {day: find_unusual(day, known.get) for day in known}
-    assert sum(found is not None for found in compared.values()) == 66
-    assert {day: [one.name for one in found] for day, found in compared.items() if found} == {
-        date(2020, 12, 17): ["trips", "revenue"]
-    }

@@ -35,6 +35,7 @@ from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.clean import Cleaned
 from taxi_assets.trips.profile import list_bins
+from taxi_assets.trips.usual_day import Unusual
 
 
 def build_raw_metadata(split: SplitMonth, day: date) -> dict[str, Any]:
@@ -94,7 +95,11 @@ def _located(cleaned: Cleaned) -> dict[str, int]:
 
 
 def build_overview_metadata(
-    service: Service, day: date, figures: Figures, before: Sequence[Figures]
+    service: Service,
+    day: date,
+    figures: Figures,
+    before: Sequence[Figures],
+    unusual: Sequence[Unusual],
 ) -> dict[str, Any]:
     """Return a cleaned day in one sentence and one picture, beside the days before."""
     usual = [one.profile.rows for one in before]
@@ -102,9 +107,12 @@ def build_overview_metadata(
     compared = f"beside {len(before)} earlier {day:%A}s" if before else "no earlier day to compare"
     panels = ", ".join(bins.column.replace("_", " ") for bins in list_bins(service))
     drawn = f"{service.name} trips of {day}: hours, {panels}, dropped rows, {compared}"
+    if unusual:
+        drawn += f"; unusual: {'; '.join(map(str, unusual))}"
+    picture = draw_day_picture(service, day, figures, before, unusual)
     return {
         "summary": f"{text} (synthetic sample)" if figures.synthetic else text,
-        "picture": build_picture_metadata(draw_day_picture(service, day, figures, before), drawn),
+        "picture": build_picture_metadata(picture, drawn),
     }
 
 
