@@ -1,95 +1,144 @@
-"""Every command of the README, as printed: blocks pasted as a whole, no environment activated."""
+"""Every block of README and docs, as printed: pasted as a whole, no environment activated.
+
+One copy of the checkout, one quick start: the page's blocks are pasted in the order in which a
+newcomer comes to them, then those of the other pages. `printed_blocks.py` names the blocks that
+need what a test does not have.
+"""
 
 from __future__ import annotations
 
 import re
-import subprocess
+import shutil
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+
+import pytest
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.isolation import isolation
-from taxi_assets_tests.test_quickstart import checkout
+from taxi_assets_tests.printed_blocks import (
+    COVERED_ELSEWHERE,
+    PAGES,
+    Block,
+    list_pasted_blocks,
+    paste,
+    read_blocks,
+)
+from taxi_assets_tests.test_quickstart import copied_checkout
 
-__all__ = ["checkout"]
-FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 MIRROR = "https://github.com/DataTalksClub/nyc-tlc-data/releases/download/{service}/"
+TESTS = REPOSITORY / "taxi_assets_tests"
+PASTED_HERE = (
+    *("docs/settings.md", "docs/commands.md", "docs/operations.md", "docs/build-on-it.md"),
+    *("docs/scaling.md", "docs/how-it-works.md", "deploy/README.md"),
+)
+"""In the order in which their blocks find what they need."""
+SAVED_AS = {"docs/build-on-it.md: from pathlib import Path": "revenue.py"}
+"""Blocks that the page says to save."""
+FAILS = {".venv/bin/taxi-assets external-table yellow": 2}
+"""Exit codes by last line: the lake of this machine is a folder."""
+BACKFILL = ".venv/bin/taxi-assets backfill yellow 2021-01..2021-02"
+ANSWERS = {
+    ".venv/bin/taxi-assets status": "yellow   postgres_trips",
+    ".venv/bin/taxi-assets plan yellow 2021-01..2021-02": "2021-02 yes",
+    BACKFILL: "yellow 2021-01-01 to 2021-02-28: 59 days loaded, 0 left",
+    f"{BACKFILL} --only rejected": "0 days in 0 runs",
+    ".venv/bin/taxi-assets diff yellow 2021-01": "0 of 31 days differ: 0 added, 0 removed",
+    ".venv/bin/taxi-assets diff yellow 2021-01-05 --against store": "0 of 1 days differ: 0 added",
+    f"{BACKFILL} --only stale --dry-run": "0 runs would start",
+    ".venv/bin/taxi-assets local status": "postgres  running",
+    ".venv/bin/taxi-assets external-table yellow": "is a folder of this machine",
+    ".venv/bin/taxi-assets export yellow 2021-01-05": "yellow_2021-01-05_2021-01-05.parquet",
+}
+"""Words of what a block prints, by its last line."""
 
 
-class Block(NamedTuple):
-    """What a person pastes, and what the README says that it prints."""
+@dataclass
+class Newcomer:
+    """A clone in which the README's blocks were pasted, and what they printed, in order."""
 
-    language: str
-    text: str
-    printed: str | None
-
-
-def blocks(section: str) -> Iterator[Block]:
-    """The blocks of a section, each with the output that follows it."""
-    readme = (REPOSITORY / "README.md").read_text()
-    text = readme.split(f"\n## {section}\n", 1)[1].split("\n## ", 1)[0]
-    fences = FENCE.findall(text)
-    for at, (language, content) in enumerate(fences):
-        following = fences[at + 1] if at + 1 < len(fences) else ("", "")
-        if language != "text":
-            yield Block(language, content, following[1] if following[0] == "text" else None)
+    clone: Path
+    printed: list[str]
 
 
-def paste(folder: Path, script: str) -> str:
-    """What a shell of a person prints who pastes some lines in the checkout."""
-    inherited = {name: it for name, it in isolation.pristine.items() if name != "TAXI_ENV_FILE"}
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        cwd=folder,
-        env=inherited | {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(folder), "COLUMNS": "120"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def newcomer() -> Iterator[Newcomer]:
+    """Quick start, first looks, a month; the mirror's files are the sample's."""
+    with copied_checkout() as clone:
+        (clone / ".venv").symlink_to(sys.prefix)
+        shutil.copytree(REPOSITORY / "deploy" / "terraform", clone / "deploy" / "terraform")
+        for service, month in (("green", 1), ("yellow", 1), ("yellow", 2)):
+            path = clone / f"{service}_tripdata_2021-{month:02d}.csv.gz"
+            write_sample_month(SERVICES[service], Month(2021, month), path)
+        (start,) = blocks("Quick start")
+        shell, python = blocks("Look at the data")
+        month_of_mirror, course = blocks("Load real data")
+        scripts = [
+            # The environment of the tests is the one that the first two commands would make.
+            start.text.rsplit("&& ", 1)[1],
+            shell.text,
+            # In that shell, whose first line has set what the client reads.
+            f"{shell.first_line}\n{python.script}",
+            month_of_mirror.text.replace(MIRROR, f"{clone}/"),
+            course.text,
+        ]
+        yield Newcomer(clone, [paste(clone, script) for script in scripts])
 
 
-def python(block: Block) -> str:
-    """The shell's lines that run a block of Python."""
-    return f".venv/bin/python - <<'END'\n{block.text}END\n"
+def blocks(section: str) -> list[Block]:
+    """The blocks of a section of the README."""
+    return [block for block in read_blocks("README.md") if block.section == section]
 
 
-def test_a_newcomer_gets_what_the_page_says(checkout: Path) -> None:
-    (checkout / ".venv").symlink_to(sys.prefix)
+def test_a_newcomer_gets_what_the_page_says(newcomer: Newcomer) -> None:
+    started, shown, client, loaded, _ = newcomer.printed
     (start,) = blocks("Quick start")
-    # The environment of the tests is the one that the first two commands would make.
-    command = start.text.rsplit("&& ", 1)[1]
-    printed = paste(checkout, command)
-    assert printed.replace(str(checkout), "<checkout>") == start.printed
+    assert started.replace(str(newcomer.clone), "<clone>") == start.printed
+    shell, python = blocks("Look at the data")
+    assert (shown, client) == (f"{shell.printed}\n", python.printed)
+    month, course = blocks("Load real data")
+    assert MIRROR in month.text
+    assert "green 2021-01-01 to 2021-01-31: 31 days loaded, 0 left" in loaded
+    settings = (newcomer.clone / ".env").read_text()
+    assert settings.endswith(course.text.split("<<'END'\n")[1].removesuffix("END\n"))
 
-    sql, pandas, google = blocks("Look at the data")
-    assert paste(checkout, sql.text) == f"{sql.printed}\n"
-    assert paste(checkout, python(pandas)) == pandas.printed
-    up, env = (
-        ".venv/bin/taxi-assets local up >/dev/null",
-        'eval "$(.venv/bin/taxi-assets local env)"',
-    )
-    assert env in (REPOSITORY / "README.md").read_text()
-    assert paste(checkout, f"{up}\n{env}\n{python(google)}") == google.printed
 
-    loads, leaves = blocks("Commands")
-    said = paste(checkout, loads.text)
-    assert "31 days loaded, 0 left" in said
-    assert "exports/yellow_2021-01-05_2021-01-05.parquet" in said
+@pytest.mark.parametrize("page", PASTED_HERE)
+def test_the_blocks_of_a_page_run_as_printed(page: str, newcomer: Newcomer) -> None:
+    for block in list_pasted_blocks(page):
+        name = SAVED_AS.get(f"{page}: {block.first_line}")
+        if name:
+            (newcomer.clone / name).write_text(block.text)
+            continue
+        code = FAILS.get(block.last_line, 0)
+        said = paste(newcomer.clone, block.script, code, COLUMNS="200", EDITOR="true")
+        assert ANSWERS.get(block.last_line, "") in said
+        if block.printed:
+            assert said == block.printed
 
-    (real,) = blocks("Load real data")
-    assert MIRROR in real.text
-    write_sample_month(
-        SERVICES["green"], Month(2021, 1), checkout / "green_tripdata_2021-01.csv.gz"
-    )
-    assert "31 days loaded, 0 left" in paste(checkout, real.text.replace(MIRROR, f"{checkout}/"))
 
-    paste(checkout, leaves.text)
-    assert not {".taxi", "history", ".env"} & {path.name for path in checkout.iterdir()}
+def test_what_the_page_says_to_remove_is_all_there_is(newcomer: Newcomer) -> None:
+    (removes,) = blocks("Stop, start over, uninstall")
+    paste(newcomer.clone, removes.text)
+    assert not {".taxi", "history", ".env"} & {path.name for path in newcomer.clone.iterdir()}
+
+
+def test_every_block_is_pasted_or_covered_elsewhere() -> None:
+    pasted = {page for page in PAGES if list_pasted_blocks(page)}
+    assert pasted == {"README.md", *PASTED_HERE}
+    sections = {block.section for block in list_pasted_blocks("README.md")}
+    assert sections == {
+        *("Quick start", "Look at the data", "Load real data", "Stop, start over, uninstall")
+    }
+    last_lines = {block.last_line for page in PASTED_HERE for block in list_pasted_blocks(page)}
+    assert set(ANSWERS) | set(FAILS) <= last_lines
+    for page, covered in COVERED_ELSEWHERE.items():
+        lines = {block.first_line for block in read_blocks(page)}
+        assert set(covered) <= lines, "the table names blocks that are no more"
+        for reason in covered.values():
+            for file, name in re.findall(r"([\w/]+\.py)::(\w+)", reason):
+                assert f"def {name}" in (TESTS / file).read_text(), reason

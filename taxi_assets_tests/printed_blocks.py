@@ -1,0 +1,173 @@
+"""The fenced blocks of README and docs: what is pasted, and which ones the tests cannot paste.
+
+`test_readme.py` pastes every block that is not in `COVERED_ELSEWHERE`, in one copy of the checkout.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import textwrap
+from pathlib import Path
+from typing import NamedTuple
+
+from taxi_assets_tests.isolation import REPOSITORY, isolation
+
+FENCE = re.compile(r"^( *)```(\w+)\n(.*?)^\1```$", re.MULTILINE | re.DOTALL)
+PASTED = ("bash", "python", "sql")
+PAGES = ("README.md", "deploy/README.md") + tuple(
+    f"docs/{path.name}" for path in sorted((REPOSITORY / "docs").glob("*.md"))
+)
+
+GCLOUD = "needs a project on Google Cloud"
+PSQL = "needs a PostgreSQL server of a person's own: defs/jobs/test_sql_query.py::"
+COMPOSE = "needs Docker: deploy/test_compose.py::"
+TERRAFORM = "needs a project on Google Cloud: deploy/test_terraform.py::"
+COVERED_ELSEWHERE = {
+    "README.md": {
+        "python3 -m venv .venv && .venv/bin/pip install --quiet -e '.[dev]' && .ci/browser && "
+        ".venv/bin/pytest -q -n 2 --dist loadfile": "is this suite; .ci/run pastes it",
+    },
+    "docs/api.md": dict.fromkeys(
+        (
+            "GRAPHQL=${GRAPHQL:-http://127.0.0.1:3000/graphql}",
+            "RUN=$(ask <<'JSON' | field data.launchRun.run.runId",
+            "status=QUEUED",
+            "BACKFILL=$(ask <<'JSON' | field data.launchPartitionBackfill.backfillId",
+            "status=REQUESTED",
+        ),
+        "needs webserver and daemon: "
+        "defs/automation/test_daemon.py::test_the_documented_commands_start_a_day_and_a_backfill",
+    ),
+    "docs/benchmarks.md": dict.fromkeys(
+        (
+            ".venv/bin/python -m benchmarks",
+            ".venv/bin/python -m benchmarks --only duckdb dlt noop first rewrite",
+        ),
+        "takes an hour, and packages that the benchmarks download",
+    ),
+    "docs/docker-compose.md": {
+        "(umask 077; cat .env.example >>.env)": COMPOSE
+        + "test_from_nothing_every_container_becomes_healthy",
+        "docker compose exec postgres psql -U taxi ny_taxi": COMPOSE
+        + "test_a_week_is_in_three_stores_as_in_the_source",
+        "docker compose run --rm --no-deps code tail -n 200 "
+        "/var/lib/dagster/logs/services/daemon.log": COMPOSE + "test_logs_survive_down",
+        "COMPOSE_FILE=docker-compose.yml:deploy/postgres-port.yml": COMPOSE
+        + "test_postgres_has_a_port_on_loopback_when_asked_for",
+        'psql "host=127.0.0.1 port=5432 dbname=ny_taxi user=taxi_reader"': COMPOSE
+        + "test_postgres_has_a_port_on_loopback_when_asked_for",
+        "git pull": COMPOSE + "test_an_upgrade_and_a_rollback_keep_data_and_runs",
+        "git checkout <commit>": COMPOSE + "test_an_upgrade_and_a_rollback_keep_data_and_runs",
+        "for database in ny_taxi dagster; do": COMPOSE
+        + "test_a_backup_comes_back_on_an_empty_volume",
+        "docker compose stop": COMPOSE + "test_a_backup_comes_back_on_an_empty_volume",
+        ".venv/bin/pytest -m deploy -s taxi_assets_tests/deploy/test_compose.py": COMPOSE
+        + "test_from_nothing_every_container_becomes_healthy",
+    },
+    "docs/extending.md": {
+        '"""DuckDB: a table a service in one file, days replaced in one transaction."""': (
+            "is a file of the package: test_extending.py::test_what_the_page_says_works"
+        ),
+    },
+    "docs/google.md": {
+        'gcloud projects add-iam-policy-binding "$GCP_PROJECT" --role roles/bigquery.jobUser '
+        '--member "serviceAccount:$READER"': GCLOUD,
+    },
+    "docs/operations.md": {
+        "sed -e 's/{reader}/taxi_reader/g; s/{loader}/taxi/g; s/{database}/ny_taxi/g' "
+        "taxi_assets/local/reader.sql |": PSQL + "test_a_reader_made_by_hand_reads_what_it_may",
+    },
+    "deploy/README.md": {
+        "gcloud auth login": GCLOUD,
+        "terraform -chdir=deploy/terraform init": TERRAFORM
+        + "test_first_apply_that_fails_at_each_resource_in_turn",
+        "IMAGE=$(terraform -chdir=deploy/terraform output -raw image_repository)/taxi:1": GCLOUD,
+        "terraform -chdir=deploy/terraform apply -var enable_cloud_build=true": GCLOUD,
+        "terraform -chdir=deploy/terraform apply": TERRAFORM
+        + "test_a_second_apply_changes_no_password",
+        "$(terraform -chdir=deploy/terraform output -raw open_ui)": GCLOUD,
+        'cloud-sql-proxy "$(terraform -chdir=deploy/terraform output -raw postgres)" --port 6543 '
+        "& PROXY=$!; sleep 5": GCLOUD,
+        "cloud-sql-proxy --auto-iam-authn "
+        '"$(terraform -chdir=deploy/terraform output -raw postgres)" --port 6543 '
+        "& PROXY=$!; sleep 5": GCLOUD,
+        'gcloud sql backups create --instance taxi-postgres --description "before taxi:2"': GCLOUD
+        + "; the migration: deploy/test_launch.py::"
+        "test_the_upgrades_migration_runs_with_these_settings",
+        "mv deploy/terraform/terraform.tfvars.before deploy/terraform/terraform.tfvars": GCLOUD,
+        "gcloud scheduler jobs pause taxi-wake --location us-central1": GCLOUD,
+        "terraform -chdir=deploy/terraform apply -var deletion_protection=false": GCLOUD,
+        "deploy/terraform/check.sh": "needs the programs terraform and trivy",
+        ".venv/bin/pytest -q -m deploy taxi_assets_tests/deploy/test_terraform.py": TERRAFORM
+        + "test_first_apply_that_fails_at_each_resource_in_turn",
+        ".venv/bin/pytest -q -m deploy taxi_assets_tests/deploy/test_launch.py": (
+            "is the module deploy/test_launch.py::test_a_backfill_wakes_the_daemon"
+        ),
+    },
+}
+"""By page and first line: why a block is not pasted, and the test of what it does."""
+
+
+class Block(NamedTuple):
+    """What a person pastes, and what the page says that it prints."""
+
+    page: str
+    section: str
+    language: str
+    text: str
+    printed: str | None
+
+    @property
+    def first_line(self) -> str:
+        """By which a block is known."""
+        return self.text.partition("\n")[0]
+
+    @property
+    def last_line(self) -> str:
+        """Whose answer is the block's."""
+        return self.text.splitlines()[-1]
+
+    @property
+    def script(self) -> str:
+        """What a shell is given."""
+        if self.language == "python":
+            return f".venv/bin/python - <<'END'\n{self.text}END\n"
+        return self.text
+
+
+def read_blocks(page: str) -> list[Block]:
+    """Return the blocks of a page that a person pastes, each with the output that follows it."""
+    found: list[Block] = []
+    for part in re.split(r"^## ", (REPOSITORY / page).read_text(), flags=re.MULTILINE):
+        section = part.partition("\n")[0]
+        for _, language, text in FENCE.findall(part):
+            content = textwrap.dedent(text)
+            if language == "text" and found and found[-1].section == section:
+                found[-1] = found[-1]._replace(printed=content)
+            elif language in PASTED:
+                found.append(Block(page, section, language, content, None))
+    return found
+
+
+def list_pasted_blocks(page: str) -> list[Block]:
+    """Return the blocks of a page that the test pastes."""
+    elsewhere = COVERED_ELSEWHERE.get(page, {})
+    return [block for block in read_blocks(page) if block.first_line not in elsewhere]
+
+
+def paste(folder: Path, script: str, code: int = 0, **variables: str) -> str:
+    """Return what a person's shell prints when a script is pasted in the checkout."""
+    inherited = {name: it for name, it in isolation.pristine.items() if name != "TAXI_ENV_FILE"}
+    own = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(folder), "COLUMNS": "120"}
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=folder,
+        env=inherited | own | variables,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, f"{script}\n{done.stdout}{done.stderr}"
+    return done.stdout if not code else done.stderr
