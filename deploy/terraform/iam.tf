@@ -70,9 +70,11 @@ resource "google_secret_manager_secret_iam_member" "database" {
 }
 
 resource "google_secret_manager_secret_iam_member" "setting" {
+  # Once for each account and secret, for however many settings.
   for_each = {
-    for pair in setproduct(["daemon", "runner"], toset(values(var.taxi_secrets))) :
-    join(" ", pair) => { reader = pair[0], secret = pair[1] }
+    for pair in toset(flatten([
+      for name, secret in var.taxi_secrets : [for reader in local.secret_settings[name] : "${reader} ${secret}"]
+    ])) : pair => { reader = split(" ", pair)[0], secret = split(" ", pair)[1] }
   }
 
   project   = var.project_id

@@ -29,10 +29,10 @@ locals {
     daemon    = local.dagster_secret
     runner    = merge(local.dagster_secret, local.taxi_secret)
   }
-  added_secrets = { for name, secret in var.taxi_secrets : name => { secret = secret, version = "latest" } }
   secret_env = {
-    for role, versions in local.own_secrets :
-    role => merge(versions, role == "webserver" ? {} : local.added_secrets)
+    for role, versions in local.own_secrets : role => merge(versions, {
+      for name, secret in var.taxi_secrets : name => { secret = secret, version = "latest" } if contains(local.secret_settings[name], role)
+    })
   }
 }
 

@@ -55,24 +55,28 @@ variable "taxi_source" {
 }
 
 variable "taxi_settings" {
-  description = "More TAXI_* settings for all containers, e.g. { TAXI_START_DATE = \"2019-01-01\" }. They are shown in the console: no secret here."
+  description = "More settings of docs/settings.md for all containers, e.g. { TAXI_START_DATE = \"2019-01-01\" }. They are shown in the console: no secret here."
   type        = map(string)
   default     = {}
 
   validation {
-    condition     = alltrue([for name in keys(var.taxi_settings) : startswith(name, "TAXI_") && !contains(["TAXI_PROFILE", "TAXI_SOURCE", "TAXI_HOME", "TAXI_LAKE"], name)])
-    error_message = "taxi_settings takes names that begin with TAXI_, except TAXI_PROFILE, TAXI_SOURCE, TAXI_HOME and TAXI_LAKE, which are set here."
+    condition     = length(setsubtract(keys(var.taxi_settings), local.settings)) == 0
+    error_message = "taxi_settings does not take ${join(", ", setsubtract(keys(var.taxi_settings), local.settings))}: it is secret (taxi_secrets), set by another variable, or no setting of docs/settings.md."
   }
 }
 
 variable "taxi_secrets" {
-  description = "TAXI_* settings that are secret: name of the setting to id of an existing Secret Manager secret, e.g. { TAXI_ALERT_URLS = \"taxi-alert-urls\" }. Daemon and runs may read them."
+  description = "Settings that are secret: name of the setting to id of an existing Secret Manager secret, e.g. { TAXI_ALERT_URLS = \"taxi-alert-urls\" }. Only the containers that need one may read it."
   type        = map(string)
   default     = {}
 
   validation {
-    condition     = alltrue([for name, secret in var.taxi_secrets : startswith(name, "TAXI_") && can(regex("^[A-Za-z0-9_-]{1,255}$", secret))])
-    error_message = "taxi_secrets maps names that begin with TAXI_ to ids of secrets in this project."
+    condition     = length(setsubtract(keys(var.taxi_secrets), keys(local.secret_settings))) == 0
+    error_message = "taxi_secrets takes ${join(", ", keys(local.secret_settings))}."
+  }
+  validation {
+    condition     = alltrue([for secret in values(var.taxi_secrets) : can(regex("^[A-Za-z0-9_-]{1,255}$", secret))])
+    error_message = "taxi_secrets maps settings to ids of secrets in this project."
   }
 }
 

@@ -82,6 +82,25 @@ run "secrets_by_role" {
   }
 }
 
+run "a_setting_reaches_every_container" {
+  command = plan
+
+  variables {
+    taxi_settings = { TAXI_SERVICES = "yellow,fhvhv", BIGQUERY_CLUSTER_BY = "pulocationid", POSTGRES_READER_USER = "taxi_reader" }
+  }
+
+  assert {
+    condition = alltrue([
+      for env in [
+        google_cloud_run_v2_service.webserver[0].template[0].containers[0].env,
+        google_cloud_run_v2_job.daemon[0].template[0].template[0].containers[0].env,
+        google_cloud_run_v2_job.run[0].template[0].template[0].containers[0].env,
+      ] : length(setsubtract(keys(var.taxi_settings), env[*].name)) == 0
+    ])
+    error_message = "All of them load the same definitions."
+  }
+}
+
 run "alerts" {
   command = plan
 

@@ -113,6 +113,38 @@ run "a_password_as_a_setting" {
   expect_failures = [var.taxi_settings]
 }
 
+run "an_alert_url_as_a_setting" {
+  command = plan
+  variables {
+    taxi_settings = { TAXI_ALERT_URLS = "slack://A/B/C" }
+  }
+  expect_failures = [var.taxi_settings]
+}
+
+run "a_setting_by_its_former_name" {
+  command = plan
+  variables {
+    taxi_settings = { TAXI_DAYS_PER_RUN = "31" }
+  }
+  expect_failures = [var.taxi_settings]
+}
+
+run "a_secret_that_is_no_secret_setting" {
+  command = plan
+  variables {
+    taxi_secrets = { TAXI_DROP = "taxi-drop" }
+  }
+  expect_failures = [var.taxi_secrets]
+}
+
+run "a_secret_by_its_full_name" {
+  command = plan
+  variables {
+    taxi_secrets = { TAXI_ALERT_URLS = "projects/my-project-123/secrets/taxi-alert-urls" }
+  }
+  expect_failures = [var.taxi_secrets]
+}
+
 run "no_ranges_but_addresses" {
   command = plan
   variables {

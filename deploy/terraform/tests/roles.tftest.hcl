@@ -77,27 +77,34 @@ run "exactly_these_roles" {
   }
 }
 
-run "secret_settings_are_for_daemon_and_runs" {
+run "a_secret_setting_is_for_those_who_need_it" {
   command = plan
 
   variables {
-    taxi_secrets = { TAXI_ALERT_URLS = "taxi-alert-urls" }
+    taxi_secrets = { TAXI_ALERT_URLS = "taxi-alert-urls", POSTGRES_READER_PASSWORD = "taxi-reader" }
   }
 
   assert {
     condition = { for key, grant in google_secret_manager_secret_iam_member.setting : key => grant.role } == {
-      "daemon taxi-alert-urls" = "roles/secretmanager.secretAccessor"
-      "runner taxi-alert-urls" = "roles/secretmanager.secretAccessor"
+      "daemon taxi-alert-urls"    = "roles/secretmanager.secretAccessor"
+      "runner taxi-reader"        = "roles/secretmanager.secretAccessor"
+      "webserver taxi-alert-urls" = "roles/secretmanager.secretAccessor"
     }
-    error_message = "Daemon and runs read it, the webserver does not."
+    error_message = "The daemon sends alerts, the webserver shows that they are on, runs read Postgres."
   }
   assert {
-    condition = (
-      contains(google_cloud_run_v2_job.daemon[0].template[0].template[0].containers[0].env[*].name, "TAXI_ALERT_URLS") &&
-      contains(google_cloud_run_v2_job.run[0].template[0].template[0].containers[0].env[*].name, "TAXI_ALERT_URLS") &&
-      !contains(google_cloud_run_v2_service.webserver[0].template[0].containers[0].env[*].name, "TAXI_ALERT_URLS")
-    )
-    error_message = "Who reads a secret has it in the environment."
+    condition = {
+      for role, env in {
+        webserver = google_cloud_run_v2_service.webserver[0].template[0].containers[0].env
+        daemon    = google_cloud_run_v2_job.daemon[0].template[0].template[0].containers[0].env
+        runner    = google_cloud_run_v2_job.run[0].template[0].template[0].containers[0].env
+      } : role => sort(setintersection(env[*].name, keys(local.secret_settings)))
+      } == {
+      webserver = tolist(["TAXI_ALERT_URLS"])
+      daemon    = tolist(["TAXI_ALERT_URLS"])
+      runner    = tolist(["POSTGRES_READER_PASSWORD"])
+    }
+    error_message = "Who reads a secret has it in the environment, and nobody else."
   }
 }
 

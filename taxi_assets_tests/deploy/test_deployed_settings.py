@@ -1,0 +1,72 @@
+"""The settings that Terraform's variables and the values for Kubernetes name, beside ours."""
+
+from __future__ import annotations
+
+import re
+
+import yaml
+
+from taxi_assets.settings import AREAS
+from taxi_assets_tests.isolation import REPOSITORY
+
+TERRAFORM = REPOSITORY / "deploy" / "terraform"
+NOT_ON_GOOGLE_CLOUD = {
+    *("BIGQUERY_ENDPOINT", "BIGQUERY_TOKEN", "STORAGE_EMULATOR_HOST"),
+    *("GOOGLE_APPLICATION_CREDENTIALS", "TAXI_LAKE", "TAXI_LOCAL_IDLE_TIMEOUT"),
+    # The image says where; a container reaches the database by a socket, which has no port.
+    *("TAXI_HOME", "POSTGRES_PORT"),
+}
+
+
+def settings() -> dict[str, bool]:
+    """Whether each setting is secret, by its type."""
+    return {
+        variable: "SecretStr" in str(area.model_fields[name].annotation)
+        for area in AREAS.values()
+        for variable, name in area.variables().items()
+    }
+
+
+def block(file: str, begin: str) -> str:
+    """Text between a line's beginning and the next line that is indented as little."""
+    text = (TERRAFORM / file).read_text()
+    found = re.search(rf"(?ms)^( *){re.escape(begin)}.*?^\1\S", text)
+    assert found, f"{begin} is not in {file}"
+    return found[0]
+
+
+def names(text: str) -> set[str]:
+    return set(re.findall(r"\b(?:TAXI|POSTGRES|BIGQUERY|GCS|GCP)_[A-Z_]+\b", text))
+
+
+def test_terraform_takes_every_setting_that_it_does_not_make() -> None:
+    listed = names(block("settings.tf", "settings = ["))
+    secret = names(block("settings.tf", "secret_settings = {"))
+    made = names(block("run.tf", "env = merge(")) | names(block("run.tf", "taxi_secret "))
+    assert made >= {"TAXI_PROFILE", "POSTGRES_HOST", "GCS_BUCKET", "POSTGRES_PASSWORD"}
+    assert not listed & secret
+    assert not (listed | secret) & made
+    assert listed | secret | made == set(settings()) - NOT_ON_GOOGLE_CLOUD
+
+
+def test_no_secret_setting_is_in_plain_text_on_google_cloud() -> None:
+    listed = names(block("settings.tf", "settings = ["))
+    assert [name for name in sorted(listed) if settings()[name]] == []
+
+
+def test_the_values_for_kubernetes_name_settings() -> None:
+    values = yaml.safe_load((REPOSITORY / "deploy/kubernetes/values.yaml").read_text())
+    (code,) = values["dagster-user-deployments"]["deployments"]
+    plain = {one["name"] for one in code["env"]} - {"TMPDIR"}
+    readme = (REPOSITORY / "deploy/kubernetes/README.md").read_text()
+    secret = set(re.findall(r"--from-literal=([A-Z_]+)=", readme))
+    assert secret >= {"POSTGRES_PASSWORD", "POSTGRES_READER_PASSWORD"}
+    assert plain | secret <= set(settings())
+    assert [name for name in plain if settings()[name] and name != "TAXI_SOURCE"] == []
+
+
+def test_the_chart_is_of_the_locked_dagster() -> None:
+    lock = (REPOSITORY / "deploy" / "requirements.lock").read_text()
+    (locked,) = re.findall(r"^dagster==(\S+)", lock, re.MULTILINE)
+    readme = (REPOSITORY / "deploy/kubernetes/README.md").read_text()
+    assert re.findall(r"--version (\S+)", readme) == [locked]
