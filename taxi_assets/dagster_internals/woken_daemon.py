@@ -2,9 +2,10 @@
 
 The command of the daemon's Cloud Run job. Cloud Scheduler starts it every hour, the webserver for
 every backfill and run that is queued (`waking_storage.py`). It runs `dagster-daemon` and ends it
-when no run is queued or in progress, no backfill is open, no schedule or sensor is evaluated and
-all of that has been so for a while. Two of them never work at once: the second waits until the
-first has gone, or cannot miss its work any more, and leaves.
+when no run has been queued or in progress and no backfill open for a while. It does not cut off a
+schedule's or sensor's evaluation, but a sensor that is always evaluated does not keep it awake.
+Two of them never work at once: the second waits until the first has gone, or cannot miss its work
+any more, and leaves.
 """
 
 from __future__ import annotations
@@ -58,6 +59,14 @@ def find_work(instance: dg.DagsterInstance) -> str | None:
         return f"{runs} runs are queued or in progress"
     if is_backfill_open(instance):
         return "a backfill is open"
+    return None
+
+
+def find_evaluation(instance: dg.DagsterInstance) -> str | None:
+    """Return which schedule or sensor is evaluated, in words; None if there is none.
+
+    What an evaluation requests is stored before it ends: ask for work afterwards, not before.
+    """
     recent = time.time() - EVALUATION_SECONDS
     for state in instance.all_instigator_state():
         ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, after=recent)
@@ -109,13 +118,15 @@ def wait_until_idle(
             if time.time() - begun > START_SECONDS:
                 raise TimeoutError(f"the daemon gave no heartbeat in {START_SECONDS} s")
             continue
+        evaluation = find_evaluation(instance)
         work = find_work(instance)
         now = time.monotonic()
         if work:
             quiet_since = None
         elif quiet_since is None:
             quiet_since = now
-        elif now - quiet_since >= quiet_seconds:
+        # An evaluation gets as long again: the alerts' sensors begin one every 10 seconds.
+        elif now - quiet_since >= quiet_seconds * (2 if evaluation else 1):
             logger.info("Nothing left to do: the daemon goes to sleep")
             return 0
     return daemon.returncode or 1
@@ -148,7 +159,8 @@ def main() -> int:
         woken = time.monotonic()
         with sole_daemon(storage.postgres_url, HANDOVER_SECONDS) as check_lock:
             waited = time.monotonic() - woken >= POLL_SECONDS
-            if check_lock is None or (waited and find_work(instance) is None):
+            idle = find_evaluation(instance) is None and find_work(instance) is None
+            if check_lock is None or (waited and idle):
                 logger.info("Another daemon has seen to what this one was woken for")
                 return 0
             daemon = subprocess.Popen(command)  # noqa: S603

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -21,9 +25,16 @@ from dagster._core.scheduler.instigation import (
     TickStatus,
 )
 from dagster._core.test_utils import create_run_for_test
+from dagster._daemon.types import DaemonHeartbeat
 
+from taxi_assets.dagster_internals import woken_daemon
 from taxi_assets.dagster_internals.waking_storage import run_daemon_job
-from taxi_assets.dagster_internals.woken_daemon import EVALUATION_SECONDS, find_work
+from taxi_assets.dagster_internals.woken_daemon import (
+    EVALUATION_SECONDS,
+    find_evaluation,
+    find_work,
+    wait_until_idle,
+)
 
 REPOSITORY = RemoteRepositoryOrigin(
     RegisteredCodeLocationOrigin("taxi_assets.definitions"), "__repository__"
@@ -88,24 +99,81 @@ def test_an_open_backfill_is_work(
     assert find_work(instance) == work
 
 
-@pytest.mark.parametrize(("age", "is_work"), [(10, True), (EVALUATION_SECONDS + 10, False)])
-def test_an_evaluation_is_work_until_it_must_have_been_killed(
-    instance: dg.DagsterInstance, age: float, is_work: bool
-) -> None:
-    origin = REPOSITORY.get_instigator_origin(f"looks_{age}")
+def begin_evaluation(instance: dg.DagsterInstance, name: str, age: float = 0) -> None:
+    """Store a sensor whose evaluation began `age` seconds ago and has not ended."""
+    origin = REPOSITORY.get_instigator_origin(name)
     state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING)
     instance.add_instigator_state(state)
     instance.create_tick(
         TickData(
             instigator_origin_id=state.instigator_origin_id,
-            instigator_name=f"looks_{age}",
+            instigator_name=name,
             instigator_type=state.instigator_type,
             status=TickStatus.STARTED,
             timestamp=time.time() - age,
             selector_id=state.selector_id,
         )
     )
-    assert (find_work(instance) == f"looks_{age} is evaluated") is is_work
+
+
+@pytest.mark.parametrize(("age", "found"), [(10, True), (EVALUATION_SECONDS + 10, False)])
+def test_an_evaluation_is_under_way_until_it_must_have_been_killed(
+    instance: dg.DagsterInstance, age: float, found: bool
+) -> None:
+    begin_evaluation(instance, f"looks_{age}", age)
+    assert (find_evaluation(instance) == f"looks_{age} is evaluated") is found
+
+
+QUIET = 1.0
+
+
+@contextmanager
+def daemon(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that has given every heartbeat and does nothing."""
+    monkeypatch.setattr(woken_daemon, "POLL_SECONDS", 0.05)
+    for kind in instance.get_required_daemon_types():
+        instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() + 60, kind, "x", []))
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(command) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def test_a_sensor_that_is_always_evaluated_does_not_keep_the_daemon_awake(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_evaluation(instance, "operations_alert")
+    with daemon(instance, monkeypatch) as process:
+        began = time.monotonic()
+        # Ends what would wait for ever.
+        threading.Timer(20 * QUIET, process.kill).start()
+        assert wait_until_idle(process, instance, QUIET, lambda: None) == 0
+    # It was given time to end.
+    assert 2 * QUIET <= time.monotonic() - began < 10 * QUIET
+
+
+def test_the_daemon_stays_for_the_run_that_an_evaluation_requests(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_evaluation(instance, "yellow_new_month_sensor")
+    began = time.monotonic()
+    with daemon(instance, monkeypatch) as process:
+
+        def request() -> None:
+            run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED)
+            time.sleep(2 * QUIET)
+            instance.delete_run(run.run_id)
+
+        # After the quiet, while the evaluation is still under way.
+        timer = threading.Timer(1.5 * QUIET, request)
+        timer.start()
+        assert wait_until_idle(process, instance, QUIET, lambda: None) == 0
+        timer.join()
+    assert time.monotonic() - began >= (1.5 + 2 + 2) * QUIET
 
 
 def test_a_wake_that_fails_is_a_warning(
