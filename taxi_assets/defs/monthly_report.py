@@ -18,6 +18,7 @@ from taxi_assets.defs.io_managers.partition_data import (
 from taxi_assets.defs.io_managers.raw_trips import file_rows
 from taxi_assets.defs.metadata.asset_metadata import add_code_references
 from taxi_assets.defs.resources.lake import Lake, LakeResource, build_trips_key
+from taxi_assets.defs.resources.source import load_zones
 from taxi_assets.errors import StoreError
 from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.partitions import daily_partitions, get_run_month, monthly_partitions
@@ -30,6 +31,7 @@ from taxi_assets.report.figures import (
 )
 from taxi_assets.report.page import render_month_page
 from taxi_assets.report.picture import draw_month_picture
+from taxi_assets.report.zone_map import layout_zone_map
 from taxi_assets.settings.areas import DefinitionSettings
 from taxi_assets.tlc.schema import Service
 
@@ -65,7 +67,12 @@ def build_monthly_report(service: Service) -> dg.AssetsDefinition:
         month = get_run_month(context.run.tags)
         with name_asset_in_errors(context.asset_key, list(month.window)):
             figures = compute_month_figures(lake.lake, service, month)
-            return Report(figures, render_month_page(figures), draw_month_picture(figures))
+            zone_map = layout_zone_map(figures, load_zones(context.log.info))
+            page, picture = (
+                render_month_page(figures, zone_map),
+                draw_month_picture(figures, zone_map),
+            )
+            return Report(figures, page, picture)
 
     (asset,) = add_code_references([report])
     return asset

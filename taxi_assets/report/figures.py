@@ -14,11 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.tlc.schema import Service, normalize_name
+from taxi_assets.tlc.schema import Interval, Service, normalize_name
 from taxi_assets.trips.profile import count_shared, find_minutes
 
 HOURS = 24
 WEEKDAYS = 7
+MINUTES_A_DAY = 24 * 60
 
 K = TypeVar("K")
 
@@ -202,8 +203,9 @@ def count_day(
         pay=float(pc.sum(table[pay] if pay else none).as_py() or 0.0),
         shared=count_shared(table, service),
         minutes={
-            interval.name: _sum_and_count(find_minutes(table, service, interval))
+            interval.name: _sum_and_count(_take_plausible(find_minutes(table, service, interval)))
             for interval in service.intervals
+            if {*_find_ends(service, interval)} <= {*table.schema.names}
         },
         dropoffs=_count_values(table, service.first_of_role("dropoff_zone")),
         payments=_count_values(table, service.first_of_role("payment")),
@@ -214,6 +216,12 @@ def count_day(
 def _sum_tips(table: pa.Table, service: Service) -> float | None:
     name = service.first_of_role("tip")
     return float(pc.sum(table[name]).as_py() or 0.0) if name in table.schema.names else None
+
+
+def _take_plausible(minutes: pa.Array) -> pa.Array:
+    """Return the minutes without those below zero, and of a day or more: a meter left on."""
+    plausible = pc.and_(pc.greater_equal(minutes, 0), pc.less(minutes, MINUTES_A_DAY))
+    return minutes.filter(plausible)
 
 
 def _sum_and_count(values: pa.Array) -> tuple[float, int]:
@@ -231,10 +239,16 @@ def list_counted_columns(service: Service) -> Sequence[str]:
         *(one.name for one in service.by_role.get("shared", ())),
     }
     for interval in service.intervals:
-        wanted |= {
-            service.by_name[normalize_name(name)].name for name in (interval.begin, interval.end)
-        }
+        wanted |= {*_find_ends(service, interval)}
     return [name for name in service.arrow_schema.names if name in wanted]
+
+
+def _find_ends(service: Service, interval: Interval) -> tuple[str, str]:
+    """Return the columns between which an interval lies."""
+    begin, end = (
+        service.by_name[normalize_name(name)].name for name in (interval.begin, interval.end)
+    )
+    return begin, end
 
 
 def _count_values(table: pa.Table, name: str | None) -> dict[int | None, int]:

@@ -14,6 +14,7 @@ from taxi_assets.report.colours import DARK, LIGHT, pick_colour_step
 from taxi_assets.report.figures import WEEKDAYS, MonthFigures
 from taxi_assets.report.quality import list_quality_parts, write_verdict
 from taxi_assets.report.value_names import name_value
+from taxi_assets.report.zone_map import ZoneMap
 from taxi_assets.report.zones import find_zone
 
 if TYPE_CHECKING:
@@ -51,9 +52,10 @@ class ZoneRow:
     """Of its bar, per cent of the longest."""
 
 
-def render_month_page(figures: MonthFigures) -> bytes:
+def render_month_page(figures: MonthFigures, zone_map: ZoneMap | None = None) -> bytes:
     """Render the page as UTF-8."""
-    return open_templates().get_template("page.html").render(_build_view(figures)).encode()
+    view = _build_view(figures) | {"zone_map": zone_map}
+    return open_templates().get_template("page.html").render(view).encode()
 
 
 def open_templates() -> jinja2.Environment:
@@ -115,7 +117,7 @@ def build_headline_tiles(figures: MonthFigures) -> list[tuple[str, str]]:
     if figures.tips and figures.revenue:
         found.append(("Tips, of revenue", f"{figures.tips / figures.revenue:.1%}"))
     for description, minutes in figures.mean_minutes.items():
-        found.append((description, f"{minutes:.1f} min"))
+        found.append((f"Mean {description.lower()}", f"{minutes:.1f} min"))
     found.append(("Days loaded", f"{days} of {len(figures.month.window)}"))
     return found
 

@@ -18,6 +18,7 @@ from taxi_assets.report.page import (
     split_into_weeks,
 )
 from taxi_assets.report.quality import Part, list_quality_parts
+from taxi_assets.report.zone_map import ZoneMap, draw_zone_map
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,9 +33,11 @@ MAX_NAME_LENGTH = 30
 COLUMNS = (0.03, 0.50)
 """Left edges of the two columns, in parts of the figure."""
 TITLE_ABOVE = 0.045
+ZONES_WIDTH, MAP_WIDTH = 0.32, 0.14
+"""Of the list of zones, and of the map that takes a part of it."""
 
 
-def draw_month_picture(figures: MonthFigures) -> bytes:
+def draw_month_picture(figures: MonthFigures, zone_map: ZoneMap | None = None) -> bytes:
     """Draw the month as a PNG with a palette."""
     from matplotlib import rc_context  # noqa: PLC0415 - heavy at import
     from matplotlib.figure import Figure  # noqa: PLC0415 - heavy at import
@@ -50,9 +53,12 @@ def draw_month_picture(figures: MonthFigures) -> bytes:
             place = (0.07, 0.12, 0.39, 0.19)
             _draw_revenue(_add_axes(figure, place, "Revenue a day", "weekends are paler"), figures)
         if figures.zones:
-            _draw_zones(
-                _add_axes(figure, (0.65, 0.11, 0.32, 0.20), "Busiest pickup zones"), figures
-            )
+            width = ZONES_WIDTH - MAP_WIDTH if zone_map else ZONES_WIDTH
+            place = (0.65, 0.11, width, 0.20)
+            axes = _add_axes(figure, place, "Busiest pickup zones")
+            _draw_zones(axes, figures, ZONES_WIDTH / width)
+        if zone_map:
+            draw_zone_map(_add_axes(figure, (0.97 - MAP_WIDTH, 0.09, MAP_WIDTH, 0.26)), zone_map)
         _draw_quality(figure, list_quality_parts(figures))
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png")
@@ -77,7 +83,7 @@ def _compress_png(image: Image.Image) -> bytes:
 
 
 def _add_axes(
-    figure: Figure, place: tuple[float, float, float, float], title: str, remark: str = ""
+    figure: Figure, place: tuple[float, float, float, float], title: str = "", remark: str = ""
 ) -> Axes:
     """Add titled axes at left, bottom, width and height as fractions of the figure."""
     axes = figure.add_axes(place)
@@ -185,7 +191,8 @@ def _draw_revenue(axes: Axes, figures: MonthFigures) -> None:
     axes.set_ylim(ticks[0], ticks[-1])
 
 
-def _draw_zones(axes: Axes, figures: MonthFigures) -> None:
+def _draw_zones(axes: Axes, figures: MonthFigures, room: float) -> None:
+    """Draw the bars, with `room` times the usual part of the axes for the figures behind them."""
     rows = rank_pickup_zones(figures)
     names = [
         row.name if len(row.name) <= MAX_NAME_LENGTH else f"{row.name[: MAX_NAME_LENGTH - 1]}…"
@@ -194,7 +201,7 @@ def _draw_zones(axes: Axes, figures: MonthFigures) -> None:
     axes.barh(names, [row.trips for row in rows], 0.7, color=LIGHT.steps[4])
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xticks([])
-    axes.set_xlim(0, rows[0].trips * 1.3)
+    axes.set_xlim(0, rows[0].trips * (0.9 + 0.42 * room))
     axes.tick_params(axis="y", labelcolor=LIGHT.ink, labelsize=9.5)
     for at, row in enumerate(rows):
         text = f" {row.trips:,}  ({100 * row.share:.1f} %)"

@@ -161,7 +161,7 @@ class SchemaVersion:
 
 @dataclass(frozen=True)
 class Interval:
-    """The time between two columns, which a day's chart shows in minutes."""
+    """The time between two columns, in minutes: of the day's chart and the month's report."""
 
     name: str
     begin: str
@@ -169,7 +169,7 @@ class Interval:
     end: str
     description: str
     bin_width: float = 1.0
-    """Minutes."""
+    """Minutes; 0 for an interval that no day's chart shows."""
 
 
 @dataclass(frozen=True)

@@ -212,9 +212,17 @@ _GREEN = (
 )
 _POINTS = ("pickup_longitude", "pickup_latitude", "dropoff_longitude", "dropoff_latitude")
 
+
+def _build_trip_minutes(prefix: str) -> Interval:
+    """Return a taxi trip's duration: for the month's report, not drawn for each day."""
+    begin, end = f"{prefix}_pickup_datetime", f"{prefix}_dropoff_datetime"
+    return Interval("trip_minutes", begin, end, "Trip", bin_width=0)
+
+
 YELLOW = Service(
     name="yellow",
     pickup="tpep_pickup_datetime",
+    intervals=(_build_trip_minutes("tpep"),),
     columns=(*_YELLOW, AIRPORT, CONGESTION_ZONE),
     elsewhere=(*_POINTS, "Start_Lon", "Start_Lat", "End_Lon", "End_Lat"),
     first_month="2009-01",
@@ -266,6 +274,7 @@ _EARLY_GREEN = (
 GREEN = Service(
     name="green",
     pickup="lpep_pickup_datetime",
+    intervals=(_build_trip_minutes("lpep"),),
     columns=(*_GREEN, CONGESTION_ZONE),
     elsewhere=_POINTS,
     first_month="2013-08",

@@ -141,6 +141,8 @@ def profile_partition(table: pa.Table, service: Service) -> DayProfile:
             if middle is not None:
                 medians[name] = middle
     for interval in service.intervals:
+        if interval.name not in binned:
+            continue
         minutes, rows = _count_values(find_minutes(table, service, interval))
         counts[interval.name] = binned[interval.name].counts(minutes.to_numpy(), rows)
         if len(rows):

@@ -29,6 +29,7 @@ from taxi_assets_tests.defs.jobs.test_daily import write_month
 from taxi_assets_tests.stores import Runs
 from taxi_assets_tests.tlc.test_sample import BOATS
 from taxi_assets_tests.tlc.test_schema_versions import PARQUET, trips
+from taxi_assets_tests.tlc.zones import ZONES, write_geojson
 
 GREEN = SERVICES["green"]
 FEBRUARY = Month(2021, 2)
@@ -186,8 +187,9 @@ def test_a_months_report_has_the_numbers_that_pandas_finds_in_the_lake(
 
 
 def test_page_and_picture_need_nothing_else_and_the_materialization_shows_them(
-    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TAXI_ZONES", str(write_geojson(tmp_path / "zones.geojson")))
     runs = Runs()
     load(runs, GREEN, "2021-03-01", "2021-03-02")
     said = metadata(runs, report(runs, GREEN, "2021-03"))
@@ -202,6 +204,8 @@ def test_page_and_picture_need_nothing_else_and_the_materialization_shows_them(
     assert "@import" not in text
     assert text.count("url(") == text.count("url(#hatch)")
     assert "prefers-color-scheme: dark" in text
+    assert text.count("<path d=") == len(ZONES)
+    assert "Mean trip" in text
 
     shown = base64.b64decode(said["report"].split("base64,")[1].rstrip(")"), validate=True)
     for image, size in ((picture, (1600, 900)), (shown, (1120, 630))):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 import pyarrow as pa
 import pytest
@@ -194,6 +194,7 @@ def test_a_day_of_before_a_column_was_known_is_counted() -> None:
     table = pa.table({"lpep_pickup_datetime": pickups, "total_amount": [-1.5, None]})
     assert list(list_counted_columns(GREEN)) == [
         "lpep_pickup_datetime",
+        "lpep_dropoff_datetime",
         "pulocationid",
         "dolocationid",
         "tip_amount",
@@ -236,6 +237,17 @@ def test_payments_tips_and_drop_offs_have_their_place() -> None:
     assert page.index("Busiest pickup zones") < page.index("Busiest drop-off zones")
     assert "How riders paid" in page
     assert find_zone(75).name in page
+
+
+def test_a_meter_that_was_left_on_is_no_long_trip() -> None:
+    columns = {one.name: pa.nulls(4, one.type) for one in GREEN.arrow_schema}
+    begin = datetime(2021, 2, 1, 8)  # noqa: DTZ001 - wall time
+    ends = [begin + timedelta(minutes=minutes) for minutes in (10, 20, -5, 24 * 60)]
+    columns[GREEN.pickup_column] = pa.array([begin] * 4, pa.timestamp("us"))
+    columns["lpep_dropoff_datetime"] = pa.array(ends, pa.timestamp("us"))
+    counted = count_day(pa.table(columns), GREEN, {}, synthetic=False)
+    assert counted.minutes == {"trip_minutes": (30.0, 2)}
+    assert ("Mean trip", "15.0 min") in build_headline_tiles(figures(counted))
 
 
 def test_a_day_counts_what_it_was_paid_by() -> None:

@@ -21,6 +21,16 @@ from taxi_assets.tlc.zone_source import load_zone_polygons
 VARIABLES = {"template": "TAXI_SOURCE"}
 
 
+def load_zones(progress: Callable[[str], None]) -> ZonePolygons | None:
+    """Return TLC's zone polygons (TAXI_ZONES), or None if the setting is not there."""
+    settings = Settings.from_env()
+    address = settings.source.zones
+    if address is None:
+        return None
+    downloads = settings.home / "downloads"
+    return load_zone_polygons(address.get_secret_value(), downloads, settings.limits, progress)
+
+
 class SourceResource(dg.ConfigurableResource["SourceResource"]):
     """Fetches a month's file once, and a restated one again.
 
@@ -72,12 +82,7 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
 
     def zones(self, progress: Callable[[str], None]) -> ZonePolygons | None:
         """Return TLC's zone polygons (TAXI_ZONES); None if coordinates are not converted."""
-        settings = Settings.from_env()
-        address = settings.source.zones
-        if address is None:
-            return None
-        downloads = settings.home / "downloads"
-        return load_zone_polygons(address.get_secret_value(), downloads, settings.limits, progress)
+        return load_zones(progress)
 
     def max_day_bytes(self) -> int:
         """Return the largest unpacked size of a day's rows in bytes (TAXI_MAX_DAY_BYTES)."""
