@@ -1,10 +1,12 @@
 """Dagster's code server: `python -m taxi_assets.dagster_internals.code_server <options>`.
 
-Runs are its processes, and two things make Dagster lose one. Nobody notices that the runs of a
+Runs are its processes, and three things make Dagster lose one. Nobody notices that the runs of a
 server that was killed are dead: they are reported as failed when the server starts again, and run
-retries take over. And the thread that notices dead runs ends with its first error, for example
-while Dagster's database is away: here it tries again. `dagster api grpc` with the same options is
-Dagster's own server.
+retries take over. The thread that notices dead runs ends with its first error, for example while
+Dagster's database is away: here it tries again. And a run that leaves the queue while the server
+waits for its last runs to end fails for good: here the server is unavailable, as it is a moment
+later, and the run goes back into the queue. `dagster api grpc` with the same options is Dagster's
+own server.
 """
 
 from __future__ import annotations
@@ -12,9 +14,10 @@ from __future__ import annotations
 import logging
 import runpy
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+import grpc
 
 from taxi_assets.dagster_internals.private_names import ORPHANED_RUNS
 from taxi_assets.dagster_internals.tags import CODE_SERVER_ADDRESS
@@ -27,8 +30,19 @@ else:
     StockServer = ORPHANED_RUNS.find_owner() or object
 
 
+SHUTTING_DOWN = "Tried to start a run on a server after telling it to shut down"
+"""Dagster's answer, by which the queue cannot know that another server follows."""
+
+
 class CodeServer(StockServer):
-    """Dagster's code server, whose watch over its runs outlasts an unreachable database."""
+    """Dagster's code server, whose runs survive its restart and an unreachable database."""
+
+    def StartRun(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802 - gRPC's
+        """Start a run; while the server shuts down, abort, so that the run is queued again."""
+        reply = super().StartRun(request, context)  # type: ignore[misc, unused-ignore]
+        if SHUTTING_DOWN in reply.serialized_start_run_result:
+            context.abort(grpc.StatusCode.UNAVAILABLE, SHUTTING_DOWN)
+        return reply
 
     def _check_for_orphaned_runs(self) -> None:
         try:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._core.launcher import LaunchRunContext
 from dagster._core.test_utils import create_run_for_test
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
@@ -83,6 +85,16 @@ def launch(
     instance: dg.DagsterInstance, context: WorkspaceProcessContext
 ) -> tuple[dg.DagsterRun, int]:
     """A run of the long job, and the id of its process."""
+    run, pid_file = create(instance, context)
+    instance.launch_run(run.run_id, context.create_request_context())
+    until(lambda: pid_file.exists() and pid_file.read_text(), 60)
+    return run, int(pid_file.read_text())
+
+
+def create(
+    instance: dg.DagsterInstance, context: WorkspaceProcessContext
+) -> tuple[dg.DagsterRun, Path]:
+    """A run of the long job that was not launched, and the file that its process will write."""
     workspace = context.create_request_context()
     location = workspace.get_code_location("jobs")
     job = location.get_repository("__repository__").get_full_job("long")
@@ -95,9 +107,7 @@ def launch(
         remote_job_origin=job.get_remote_origin(),
         job_code_origin=job.get_python_origin(),
     )
-    instance.launch_run(run.run_id, workspace)
-    until(lambda: pid_file.exists() and pid_file.read_text(), 60)
-    return run, int(pid_file.read_text())
+    return run, pid_file
 
 
 def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunStatus:
@@ -141,3 +151,28 @@ def test_a_run_that_died_while_the_storage_was_away_is_found_dead(
         storage.unlink()
         away.rename(storage)
         until(lambda: status(instance, run) == dg.DagsterRunStatus.FAILURE, 30)
+
+
+def test_a_run_for_a_server_that_waits_for_its_last_run_goes_back_into_the_queue(
+    instance: dg.DagsterInstance, tmp_path: Path, port: int
+) -> None:
+    target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="jobs")
+    with (
+        code_server(tmp_path, port) as server,
+        WorkspaceProcessContext(instance, target) as context,
+    ):
+        launch(instance, context)
+        workspace = context.create_request_context()
+        server.terminate()
+        run, _ = create(instance, context)
+
+        def rejected() -> BaseException | None:
+            try:
+                instance.run_launcher.launch_run(LaunchRunContext(run, workspace))
+            except Exception as error:  # noqa: BLE001 - its type is what is tested
+                return error
+            return None
+
+        # The one type of error by which the daemon puts a run back; any other one ends it.
+        assert isinstance(until(rejected, 30), DagsterUserCodeUnreachableError)
+        assert server.poll() is None

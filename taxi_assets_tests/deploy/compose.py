@@ -36,6 +36,7 @@ FAILURES = """query ($id: String!) {
     ... on Runs { results { runId eventConnection { events {
       ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } }
       ... on RunFailureEvent { message error { message } }
+      ... on EngineEvent { message error { message } }
     } } } }
   }
 }"""
