@@ -121,10 +121,10 @@ run "an_alert_url_as_a_setting" {
   expect_failures = [var.taxi_settings]
 }
 
-run "a_setting_by_its_former_name" {
+run "a_mistyped_setting" {
   command = plan
   variables {
-    taxi_settings = { TAXI_DAYS_PER_RUN = "31" }
+    taxi_settings = { TAXI_DROP_ = "none" }
   }
   expect_failures = [var.taxi_settings]
 }
