@@ -1,7 +1,6 @@
 """Half-open windows of days, and the months whose files they read.
 
-A window is the one way in which stages tell each other which days they mean; nobody passes
-two loose dates. Nothing here knows Dagster.
+Stages pass each other a `DateRange`, never two loose dates. Nothing here depends on Dagster.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ ONE_DAY = timedelta(days=1)
 
 @dataclass(frozen=True, order=True)
 class Month:
-    """A calendar month: what one of TLC's files covers."""
+    """A calendar month; TLC (the Taxi & Limousine Commission) publishes one file for each."""
 
     year: int
     month: int
@@ -26,7 +25,7 @@ class Month:
 
     @property
     def window(self) -> DateRange:
-        """The month's days."""
+        """All days of the month."""
         days = calendar.monthrange(self.year, self.month)[1]
         first = date(self.year, self.month, 1)
         return DateRange(first, first + timedelta(days=days))
@@ -46,7 +45,7 @@ class DateRange:
 
     def __post_init__(self) -> None:
         if self.end <= self.start:
-            raise ValueError(f"a window must hold a day: [{self.start}, {self.end})")
+            raise ValueError(f"a date range needs at least one day: [{self.start}, {self.end})")
 
     def __str__(self) -> str:
         last = self.end - ONE_DAY
@@ -70,10 +69,10 @@ class DateRange:
         return cls(day, day + ONE_DAY)
 
 
-def split_date_range(window: DateRange, most: int) -> list[DateRange]:
-    """Split a range into consecutive pieces of at most `most` days."""
-    starts = list(window)[::most]
-    return [DateRange(start, min(start + most * ONE_DAY, window.end)) for start in starts]
+def split_date_range(window: DateRange, max_days: int) -> list[DateRange]:
+    """Split a range into consecutive ranges of at most `max_days` days."""
+    starts = list(window)[::max_days]
+    return [DateRange(start, min(start + max_days * ONE_DAY, window.end)) for start in starts]
 
 
 def merge_into_date_ranges(days: Iterable[date]) -> list[DateRange]:

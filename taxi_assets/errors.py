@@ -1,8 +1,8 @@
-"""Errors, terminal and transient, and the one line in which each is shown.
+"""Terminal and transient errors, and their one-line form for logs and alerts.
 
-A terminal error stops a step at once: a retry without a change gives the same result. Transient
-errors of servers (time-outs, 429, 5xx, lost connections) are left to the retry policy. A bug in
-this code is terminal.
+A terminal error stops a step at once: a retry without a change gives the same result. The retry
+policy handles transient errors of servers (time-outs, 429, 5xx, lost connections). A bug in this
+code is terminal.
 """
 
 from __future__ import annotations
@@ -18,53 +18,53 @@ from taxi_assets.redaction import redact_text
 
 
 class TerminalError(Exception):
-    """Trying again will not help. The message is one line: what, where, found, remedy."""
+    """A retry cannot succeed. The message is one line: place, value found, value expected, fix."""
 
 
 class SettingsError(TerminalError, click.ClickException):
     """An environment variable is missing or wrong.
 
-    Dagster's commands import the definitions inside of click, which prints its own exceptions as
-    one line and any other with a hundred lines of traceback.
+    Dagster's commands import the definitions inside click, which prints its own exceptions as one
+    line and any other exception with a hundred lines of traceback.
     """
 
 
 class SourceError(TerminalError):
-    """A month file is not there, not whole, or not what it should be."""
+    """A month file is missing, incomplete or in an unexpected format."""
 
 
 class PartitionRejectedError(TerminalError):
-    """One day's rows must not land; its neighbours may."""
+    """One day's rows must not be stored; other days are not affected."""
 
 
 class PartitionNotStoredError(PartitionRejectedError):
-    """A day that the stage before has not stored: nothing is known against its rows."""
+    """The upstream asset has not stored this day; its rows may be valid."""
 
 
 class StoreError(TerminalError):
-    """A store refuses for a reason that waiting does not change (a type, a permission)."""
+    """A store rejects a call for a reason that waiting does not change (a type, a permission)."""
 
 
-# Modules of the libraries that speak to servers, whose errors may pass; Dagster's storage is one.
-SERVERS = (
+# Client libraries of servers, whose errors are transient by default; Dagster's storage is one.
+CLIENT_LIBRARIES = (
     *("psycopg", "google", "requests", "urllib3"),
     *("dagster_postgres", "psycopg2", "sqlalchemy"),
 )
-# Among those: the statement or the request itself is wrong.
-WRONG = (
+# Their terminal errors: the statement or the request itself is wrong.
+TERMINAL_ERROR_NAMES = (
     *("ProgrammingError", "IntegrityError", "DataError", "BadRequest"),
     *("Unauthorized", "Forbidden", "NotFound"),
 )
-# pyarrow gives what Google's C++ client says of GCS as an OSError, with words for its kind.
-GCS, GCS_WRONG = "google::cloud::Status(", "Permanent error"
+# pyarrow raises errors of Google's C++ client for GCS as OSError, with the kind in its text.
+GCS_STATUS, GCS_TERMINAL = "google::cloud::Status(", "Permanent error"
 # EFBIG is a limit on the size of files (ulimit -f).
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-DISK_FULL = "53100"
+FULL_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+POSTGRES_DISK_FULL = "53100"
 """PostgreSQL's SQLSTATE."""
 
 
 class UnavailableError(Exception):
-    """A server could not be reached or did not answer in time; it may later."""
+    """A server could not be reached or did not answer in time. Transient."""
 
 
 def is_transient(error: BaseException) -> bool:
@@ -72,28 +72,29 @@ def is_transient(error: BaseException) -> bool:
     kind = type(error)
     if isinstance(error, UnavailableError | ConnectionError | TimeoutError):
         return True
-    wrong = any(base.__name__ in WRONG for base in kind.__mro__)
-    if isinstance(error, TerminalError) or wrong or getattr(error, "sqlstate", None) == DISK_FULL:
+    if isinstance(error, TerminalError) or getattr(error, "sqlstate", None) == POSTGRES_DISK_FULL:
+        return False
+    if any(base.__name__ in TERMINAL_ERROR_NAMES for base in kind.__mro__):
         return False
     if kind.__module__ == "google.auth.exceptions" and kind.__name__ != "TransportError":
         return bool(getattr(error, "retryable", False))
-    if isinstance(error, OSError) and GCS in str(error):
-        return GCS_WRONG not in str(error) or _is_lost_upload(error)
-    return kind.__module__.split(".")[0] in SERVERS or "Unavailable" in kind.__name__
+    if isinstance(error, OSError) and GCS_STATUS in str(error):
+        return GCS_TERMINAL not in str(error) or _is_lost_upload(error)
+    return kind.__module__.split(".")[0] in CLIENT_LIBRARIES or "Unavailable" in kind.__name__
 
 
 def concerns_one_day(error: Exception) -> bool:
-    """Return whether an error over one day's rows may be caused by them.
+    """Return whether one day's rows may have caused an error, so that only that day is rejected.
 
-    What a server, a disk, a permission or a setting causes concerns every day of the run; a
-    server's DataError is about a value, its IntegrityError about a row that a person's own
-    constraint forbids.
+    An error of a server, a disk, a permission or a setting concerns every day of the run. The
+    exceptions are a server's DataError, which is about a value, and its IntegrityError, which is
+    about a row that violates a constraint of the user's own.
     """
     if any(base.__name__ in ("DataError", "IntegrityError") for base in type(error).__mro__):
         return True
-    elsewhere = isinstance(error, OSError | SettingsError | SourceError | StoreError)
-    server = type(error).__module__.split(".")[0] in SERVERS
-    return not (elsewhere or server or is_transient(error))
+    concerns_run = isinstance(error, OSError | SettingsError | SourceError | StoreError)
+    from_server = type(error).__module__.split(".")[0] in CLIENT_LIBRARIES
+    return not (concerns_run or from_server or is_transient(error))
 
 
 def _is_lost_upload(error: OSError) -> bool:
@@ -101,45 +102,45 @@ def _is_lost_upload(error: OSError) -> bool:
     return isinstance(error, FileNotFoundError) and "function=UploadChunk" in str(error)
 
 
-def format_one_line(said: object) -> str:
-    """Return an error's message without line breaks and secrets, as a log or an alert shows it."""
-    return redact_text(" ".join(str(said).split()))
+def format_one_line(message: object) -> str:
+    """Return a message without line breaks and secrets, for a log or an alert."""
+    return redact_text(" ".join(str(message).split()))
 
 
 @contextmanager
 def explain_full_disk(folder: Path, setting: str = "TAXI_HOME") -> Iterator[None]:
-    """Say what to do when what is written under `folder` finds no room.
+    """Replace the error of a full disk under `folder` by one that names the fix.
 
     Raises:
-        StoreError: the disk, a quota or a limit on the size of files is full.
+        StoreError: the disk or a quota is full, or a file exceeds the limit on file sizes.
     """
     try:
         yield
     except OSError as error:
-        if error.errno not in NO_ROOM:
+        if error.errno not in FULL_DISK_ERRORS:
             raise
         raise StoreError(
-            f"no room in {folder} ({error.strerror}): free some, or set {setting} to a folder with "
-            "more, then run again; what is stored is whole"
+            f"no space left in {folder} ({error.strerror}): free some, or set {setting} to a "
+            "folder with more space, then run again; stored data is intact"
         ) from error
 
 
 REMEDIES = {
-    DISK_FULL: "free some room where Postgres keeps its data",
+    POSTGRES_DISK_FULL: "free some space on the disk of Postgres",
     "PermissionError": "give this account Storage Object Admin on the bucket",
-    "FileNotFoundError": "make the bucket, or check GCS_BUCKET and TAXI_LAKE",
+    "FileNotFoundError": "create the bucket, or check GCS_BUCKET and TAXI_LAKE",
     **dict.fromkeys(
         ("Unauthorized", "RefreshError", "InvalidOperation"),
         "check GOOGLE_APPLICATION_CREDENTIALS, or BIGQUERY_TOKEN for an emulator",
     ),
     "Forbidden": "give this account BigQuery Data Editor and Job User on GCP_PROJECT",
 }
-"""By SQLSTATE, or by the name of an error of Google's."""
+"""By SQLSTATE, or by the class name of Google's error."""
 
 
 def find_remedy(error: BaseException) -> str:
     """Return the fix for a server's error; empty if none is known."""
-    if is_transient(error) or (isinstance(error, OSError) and GCS not in str(error)):
+    if is_transient(error) or (isinstance(error, OSError) and GCS_STATUS not in str(error)):
         return ""
-    found = REMEDIES.get(getattr(error, "sqlstate", None) or type(error).__name__, "")
-    return f"; {found}, then run again" if found else ""
+    remedy = REMEDIES.get(getattr(error, "sqlstate", None) or type(error).__name__, "")
+    return f"; {remedy}, then run again" if remedy else ""

@@ -1,8 +1,8 @@
-"""What assets and IO managers exchange: a window's days, each computed when it is asked for.
+"""The values that assets and IO managers exchange: the days of a run, each computed on demand.
 
-A run covers one day or a month; either way at most a handful of days is in memory at once. A
-stage maps a function over the days of the stage before; the store at the end pulls them through,
-in order, a few ahead in threads (Arrow, zstd and Parquet release the GIL).
+A run covers one day or a month; either way only a handful of days is in memory at once. Each stage
+maps a function over the days of the previous stage. The store at the end pulls them in order, a
+few ahead in threads (Arrow, zstd and Parquet release the GIL).
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 WORKERS = 2
-AHEAD = 2
-"""Items computed beyond the one in hand: enough to keep the workers busy, few enough to hold."""
+MAX_AHEAD = 2
+"""Results computed ahead: enough to keep the workers busy, few enough for the memory."""
 
 
 def map_with_threads(function: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
-    """Map in threads and in order, holding at most `WORKERS + AHEAD` results."""
+    """Map in threads and in order, holding at most `WORKERS + MAX_AHEAD` results."""
     pending: deque[Future[U]] = deque()
     with ThreadPoolExecutor(WORKERS, "days") as pool:
         try:
             for item in items:
                 pending.append(pool.submit(function, item))
-                if len(pending) >= WORKERS + AHEAD:
+                if len(pending) >= WORKERS + MAX_AHEAD:
                     yield pending.popleft().result()
             while pending:
                 yield pending.popleft().result()
@@ -42,43 +42,43 @@ def map_with_threads(function: Callable[[T], U], items: Iterable[T]) -> Iterator
 
 @dataclass
 class LazyPartitions(Generic[T]):
-    """The days of a run and how to compute each; days that must not land are quarantined.
+    """The days of a run and the function that computes each of them.
 
-    `refused` fills while the days are pulled: what is in it afterwards was not handed on.
+    `rejected` fills while the days are pulled; a day in it was not passed to the next stage.
     """
 
     days: Sequence[date]
     compute: Callable[[date], T]
-    refused: dict[date, PartitionRejectedError] = field(
+    rejected: dict[date, PartitionRejectedError] = field(
         default_factory=dict[date, PartitionRejectedError]
     )
 
     def map_with_day(self, function: Callable[[date, T], U]) -> LazyPartitions[U]:
-        """Return the same days after one more stage; they share `refused`."""
+        """Return the same days with one more stage; both share `rejected`."""
         compute = self.compute
-        return LazyPartitions(self.days, lambda day: function(day, compute(day)), self.refused)
+        return LazyPartitions(self.days, lambda day: function(day, compute(day)), self.rejected)
 
     def iterate_outcomes(self) -> Iterator[tuple[date, T | PartitionRejectedError]]:
-        """Yield each day in order, with what was computed or the reason why it is rejected.
+        """Yield each day in order, with its value or the reason why it is rejected.
 
         Raises:
-            Exception: what concerns every day, such as a store that is down or a full disk.
+            Exception: an error that concerns every day, such as an unreachable store.
         """
         for day, outcome in zip(
             self.days, map_with_threads(self._compute_day, self.days), strict=True
         ):
             if isinstance(outcome, PartitionRejectedError):
-                self.refused[day] = outcome
+                self.rejected[day] = outcome
             yield day, outcome
 
     def __iter__(self) -> Iterator[tuple[date, T]]:
-        """Yield each day that was not rejected, in order; raises what `outcomes` does."""
+        """Yield each day that is not rejected, in order; raise what `iterate_outcomes` raises."""
         for day, outcome in self.iterate_outcomes():
             if not isinstance(outcome, PartitionRejectedError):
                 yield day, outcome
 
     def _compute_day(self, day: date) -> T | PartitionRejectedError:
-        """Compute a day; an error that comes from its rows rejects this day alone."""
+        """Compute a day; an error that its rows caused rejects this day alone."""
         try:
             return self.compute(day)
         except Exception as error:
@@ -88,7 +88,7 @@ class LazyPartitions(Generic[T]):
 
 
 def build_rejection(error: Exception) -> PartitionRejectedError:
-    """Return the reason why a day is rejected, with the error over its rows as its cause."""
+    """Return the reason why a day is rejected, with the error that its rows caused as cause."""
     if isinstance(error, PartitionRejectedError):
         return error
     rejected = PartitionRejectedError(f"{type(error).__name__}: {format_one_line(error)}")

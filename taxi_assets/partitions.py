@@ -1,4 +1,4 @@
-"""The daily partitions, and which of them a run is asked for."""
+"""The partitions definitions, and the days or the month that a run's tags name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RANGE = ("dagster/asset_partition_range_start", "dagster/asset_partition_range_e
 
 
 def daily_partitions() -> dg.DailyPartitionsDefinition:
-    """Return one partition a day of New York, TAXI_START_DATE to TAXI_END_DATE or yesterday."""
+    """Return one partition a day, New York time, TAXI_START_DATE to TAXI_END_DATE or yesterday."""
     settings = DefinitionSettings.from_env()
     last = settings.end_date
     return dg.DailyPartitionsDefinition(
@@ -27,7 +27,7 @@ def daily_partitions() -> dg.DailyPartitionsDefinition:
 
 
 def monthly_partitions() -> dg.MonthlyPartitionsDefinition:
-    """Return one partition a month file; the running month has one too, its days are partitions."""
+    """Return one partition a month, the current one included: its days are partitions already."""
     settings = DefinitionSettings.from_env()
     last = settings.end_date
     return dg.MonthlyPartitionsDefinition(
@@ -39,7 +39,7 @@ def monthly_partitions() -> dg.MonthlyPartitionsDefinition:
 
 
 def partitions_of_month(month: Month) -> DateRange | None:
-    """Return the days of a month that are partitions, or will be once they are over."""
+    """Return the days of a month that are partitions or will be; None if there are none."""
     settings, (start, end) = DefinitionSettings.from_env(), (month.window.start, month.window.end)
     start = max(start, settings.start_date)
     if settings.end_date is not None:
@@ -51,7 +51,7 @@ def list_run_days(tags: Mapping[str, str]) -> list[date]:
     """Return the days in a run's tags, whether or not they are partitions.
 
     Raises:
-        Failure: the run has no partition, or one that is no date.
+        Failure: the run has no partition, or its key is not a date.
     """
     first = tags.get(RANGE[0]) or tags.get(PARTITION)
     last = tags.get(RANGE[1]) or first
@@ -61,7 +61,7 @@ def list_run_days(tags: Mapping[str, str]) -> list[date]:
         )
     except ValueError:
         raise dg.Failure(
-            f"the run's partition is {first!r} to {last!r}: give it a day, as --tags "
+            f"the run's partition is {first!r} to {last!r}: pass a day, as in --tags "
             '\'{"dagster/partition": "2021-01-05"}\'',
             allow_retries=False,
         ) from None
@@ -72,31 +72,32 @@ def get_run_month(tags: Mapping[str, str]) -> Month:
     """Return the month in a run's tags.
 
     Raises:
-        Failure: the run has no partition, several, or one that is no month.
+        Failure: the run has no partition or several, or its key is not a month.
     """
-    asked = tags.get(PARTITION)
-    if asked is None or not monthly_partitions().has_partition_key(asked):
+    key = tags.get(PARTITION)
+    if key is None or not monthly_partitions().has_partition_key(key):
         raise dg.Failure(
-            f"the run's partition is {asked!r}: give it one month among the partitions, by its "
-            'first day, as --tags \'{"dagster/partition": "2021-01-01"}\'',
+            f"the run's partition is {key!r}: pass the first day of one month among the "
+            'partitions, as in --tags \'{"dagster/partition": "2021-01-01"}\'',
             allow_retries=False,
         )
-    return Month.of(date.fromisoformat(asked))
+    return Month.of(date.fromisoformat(key))
 
 
 def reject_unknown_days(tags: Mapping[str, str]) -> None:
-    """Stop a run over days that are no partitions, before Dagster's own assertion on them does.
+    """Stop a run of days that are not partitions, with a message clearer than Dagster's assertion.
 
     Raises:
-        Failure: naming the days and what to do.
+        Failure: naming the days and the fix.
     """
     days = list_run_days(tags)
     partitions = daily_partitions()
-    known = partitions.get_first_partition_key() or "", partitions.get_last_partition_key() or ""
-    unknown = [str(day) for day in days if not known[0] <= str(day) <= known[1]]
-    if unknown:
+    first = partitions.get_first_partition_key() or ""
+    last = partitions.get_last_partition_key() or ""
+    unknown_days = [str(day) for day in days if not first <= str(day) <= last]
+    if unknown_days:
         raise dg.Failure(
-            f"{', '.join(unknown[:3])} is outside the partitions {known[0]} to {known[1]}: "
+            f"{', '.join(unknown_days[:3])} is outside the partitions {first} to {last}: "
             "choose a day among them, or change TAXI_START_DATE or TAXI_END_DATE",
             allow_retries=False,
         )

@@ -1,8 +1,8 @@
-"""The one place that decides how much of a text may be shown that may hold a secret.
+"""Redaction: the only code that decides which part of a text may be shown.
 
-Redact first, parse second: a malformed URL is where parsers find the password in the path, the
-port or the query. So a value is shown only where its form leaves no doubt about which part is
-secret, and otherwise not at all.
+Text is redacted before it is parsed, because in a malformed URL a parser finds the password in the
+path, the port or the query. A value is shown only if its form leaves no doubt about which part is
+secret; otherwise it is hidden.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 
 HIDDEN = "***"
 MAX_SHOWN = 200
-"""Characters of a value; a key file's content is longer."""
+"""Longest value that is shown, in characters; the content of a key file is longer."""
 HOST = r"(?:[A-Za-z0-9._{}<>-]*|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?"
 URL = re.compile(
     rf"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#@\s'\"]*@)?({HOST})(/[^?#@\s]*)?(?:[?#][^@]*)?"
@@ -22,7 +22,7 @@ PARAMETER = re.compile(r"(?i)((?:;|%3f|%26)[\w.~-]*=)[^;/]*")
 PATH = re.compile(r"(?:/(?!/)|\.\.?/|~)[^\n]*")
 CREDENTIALS = re.compile(r":.*@", re.DOTALL)
 DOUBTFUL = re.compile(r"[@?#=:\x00-\x1f]")
-"""What separates a secret from the rest in a URL, a connection string, JSON or a PEM block."""
+"""Separators of secrets in a URL, a connection string, JSON or a PEM block."""
 SUSPECT = re.compile(r"://|\S@\S|[?&][\w.~%-]+=")
 EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*")
 ASSIGNED = re.compile(
@@ -33,9 +33,9 @@ PUNCTUATION = "()<>[]'\"`,;:."
 
 
 def redact_value(value: str) -> str:
-    """Return a URL without user, password, query and fragment; `***` for a doubtful value.
+    """Return a URL without user, password, query and fragment, and `***` for a doubtful value.
 
-    A path of this machine and a text without a separator of secrets are returned as they are.
+    A local path, and a text without a separator of secrets, is returned unchanged.
     """
     if (url := URL.fullmatch(value)) is not None:
         return PARAMETER.sub(rf"\1{HIDDEN}", "".join(part or "" for part in url.groups()))
@@ -47,20 +47,20 @@ def redact_value(value: str) -> str:
 
 
 def quote_redacted(value: str) -> str:
-    """Return a value as a message quotes it."""
+    """Return a redacted value in quotes, for a message."""
     return repr(redact_value(value))
 
 
 def redact_text(text: str) -> str:
-    """Return a message, of a library as well, with every URL and password in it redacted."""
+    """Return a message with every URL and password in it redacted, whoever wrote it."""
     if not SUSPECT.search(text) and not ASSIGNED.search(text):
         return text
-    words = re.split(r"(\s+)", text)
-    return ASSIGNED.sub(rf"\1{HIDDEN}", "".join(map(_redact_word, words)))
+    tokens = re.split(r"(\s+)", text)
+    return ASSIGNED.sub(rf"\1{HIDDEN}", "".join(map(_redact_word, tokens)))
 
 
 def redact_cause(error: BaseException) -> BaseException:
-    """Return an error to be raised `from`: itself, unless a message of its chain holds a secret.
+    """Return a cause to raise `from`: the error itself, or a redacted one if its chain has secrets.
 
     Dagster stores the messages of the whole chain in its event log.
     """
@@ -76,7 +76,7 @@ def redact_cause(error: BaseException) -> BaseException:
 
 
 class RedactedError(Exception):
-    """An error of a library whose own message held a secret."""
+    """Stands for a library's error whose message contained a secret."""
 
 
 def _redact_word(word: str) -> str:

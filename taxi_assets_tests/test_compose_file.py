@@ -34,7 +34,7 @@ def services_of(file: str) -> dict[str, Any]:
 
 
 def test_every_setting_reaches_the_code_server() -> None:
-    named = {name for area in AREAS.values() for name in area.variables()}
+    named = {name for area in AREAS.values() for name in area.list_variables()}
     files = (*PROFILES, "docker-compose.yml")
     own, *_ = reached = [set(services_of(file)["code"]["environment"]) for file in files]
     assert named - OF_COMPOSE - set().union(*reached) == set()

@@ -1,4 +1,4 @@
-"""Windows hold exactly their days, and tile."""
+"""Date ranges contain exactly their days and do not overlap."""
 
 from __future__ import annotations
 
@@ -20,23 +20,27 @@ some_days = st.lists(days, max_size=40) | st.builds(
 
 
 @given(some_days)
-def test_tiles_hold_exactly_the_days_and_never_touch(asked: list[date]) -> None:
-    windows = merge_into_date_ranges(asked)
-    assert [day for window in windows for day in window] == sorted(set(asked))
+def test_merged_ranges_contain_exactly_the_days_and_never_touch(requested_days: list[date]) -> None:
+    windows = merge_into_date_ranges(requested_days)
+    assert [day for window in windows for day in window] == sorted(set(requested_days))
     assert all(before.end < after.start for before, after in pairwise(windows))
 
 
 @given(some_days)
-def test_months_hold_exactly_the_days(asked: list[date]) -> None:
-    months = group_days_by_month(asked)
-    assert [day for month in months.values() for day in month] == sorted(set(asked))
+def test_grouping_by_month_loses_no_day(requested_days: list[date]) -> None:
+    months = group_days_by_month(requested_days)
+    assert [day for month in months.values() for day in month] == sorted(set(requested_days))
     assert list(months) == sorted(months)
-    assert all(Month.of(day) == month for month, found in months.items() for day in found)
-    assert all(day in month.window for month, found in months.items() for day in found)
+    assert all(
+        Month.of(day) == month for month, days_of_month in months.items() for day in days_of_month
+    )
+    assert all(
+        day in month.window for month, days_of_month in months.items() for day in days_of_month
+    )
 
 
 @given(days, st.integers(1, 40))
-def test_a_window_is_half_open(start: date, length: int) -> None:
+def test_a_date_range_is_half_open(start: date, length: int) -> None:
     window = DateRange(start, start + timedelta(length))
     assert len(window) == len(list(window)) == length
     assert start in window
@@ -46,7 +50,7 @@ def test_a_window_is_half_open(start: date, length: int) -> None:
 
 
 @given(days)
-def test_the_day_before_a_month_and_the_day_after_are_not_in_it(day: date) -> None:
+def test_a_month_begins_and_ends_on_a_first(day: date) -> None:
     window = Month.of(day).window
     assert window.start.day == window.end.day == 1
     assert window.end - timedelta(1) in window
@@ -56,12 +60,12 @@ def test_the_day_before_a_month_and_the_day_after_are_not_in_it(day: date) -> No
 @pytest.mark.parametrize(
     ("start", "end"), [("2021-01-02", "2021-01-02"), ("2021-01-02", "2021-01-01")]
 )
-def test_a_window_without_days_is_refused(start: str, end: str) -> None:
-    with pytest.raises(ValueError, match="a window must hold a day"):
+def test_a_date_range_without_days_is_rejected(start: str, end: str) -> None:
+    with pytest.raises(ValueError, match="a date range needs at least one day"):
         DateRange(date.fromisoformat(start), date.fromisoformat(end))
 
 
-def test_how_windows_and_months_are_written() -> None:
+def test_date_ranges_and_months_as_text() -> None:
     assert str(DateRange.of_day(date(2021, 1, 5))) == "2021-01-05"
     assert str(DateRange(date(2021, 1, 1), date(2021, 2, 1))) == "2021-01-01 to 2021-01-31"
     assert str(Month(2021, 1)) == "2021-01"

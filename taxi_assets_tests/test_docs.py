@@ -40,13 +40,15 @@ def test_what_is_said_of_settings_is_derived_from_their_models(file: str) -> Non
     text = (REPOSITORY / file).read_text()
     render = {PAGE: render_page, EXAMPLE: render_example}[file]
     assert derive(text, render()) == text, "run: python -m taxi_assets.settings write"
-    named = {name for area in AREAS.values() for name in area.variables()}
+    named = {name for area in AREAS.values() for name in area.list_variables()}
     assert {name for name in named if name not in text} == set()
 
 
 def test_no_setting_is_named_that_does_not_exist() -> None:
     """In pages, messages, compose files and Terraform."""
-    known = {name for area in AREAS.values() for name in area.variables()}.union(OTHER_VARIABLES)
+    known = {name for area in AREAS.values() for name in area.list_variables()}.union(
+        OTHER_VARIABLES
+    )
     folders = ("taxi_assets", "docs", "deploy", "benchmarks")
     files = [*PAGES, REPOSITORY / "docker-compose.yml"]
     files += [path for folder in folders for path in (REPOSITORY / folder).rglob("*")]

@@ -1,4 +1,4 @@
-"""Which errors are tried again, by errors as the libraries make them."""
+"""Which errors are retried, on the exceptions that the libraries raise."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ GCS = "google::cloud::Status({}: {}, with a last message of something)"
     ],
     ids=repr,
 )
-def test_what_may_pass_is_tried_again(error: Exception) -> None:
+def test_transient_errors_are_retried(error: Exception) -> None:
     assert is_transient(error)
     assert find_remedy(error) == ""
 
 
 @pytest.mark.parametrize(
-    ("error", "remedied"),
+    ("error", "remedy"),
     [
         (StoreError("a type"), ""),
         (PartitionRejectedError("a check"), ""),
@@ -83,32 +83,32 @@ def test_what_may_pass_is_tried_again(error: Exception) -> None:
     ],
     ids=repr,
 )
-def test_what_stays_is_not_tried_again(error: Exception, remedied: str) -> None:
+def test_terminal_errors_are_not_retried_and_name_a_fix(error: Exception, remedy: str) -> None:
     assert not is_transient(error)
-    assert remedied in find_remedy(error)
-    assert bool(remedied) == bool(find_remedy(error))
+    assert remedy in find_remedy(error)
+    assert bool(remedy) == bool(find_remedy(error))
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_full_disk_is_named(number: int) -> None:
-    said = r"no room in /srv/taxi \(full\): free some, or set TAXI_HOME"
-    with pytest.raises(StoreError, match=said), explain_full_disk(Path("/srv/taxi")):
+def test_a_full_disk_is_reported_with_its_fix(number: int) -> None:
+    message = r"no space left in /srv/taxi \(full\): free some, or set TAXI_HOME"
+    with pytest.raises(StoreError, match=message), explain_full_disk(Path("/srv/taxi")):
         raise OSError(number, "full")
 
 
-def test_another_error_of_a_disk_is_left_as_it_is() -> None:
+def test_other_disk_errors_are_not_changed() -> None:
     with pytest.raises(PermissionError), explain_full_disk(Path("/srv/taxi")):
         raise PermissionError(errno.EACCES, "not yours")
 
 
-def test_what_a_server_says_in_lines_is_one_line_that_names_asset_and_days() -> None:
-    said = psycopg.OperationalError("could not extend file:\n  no space\nHINT:  Free some.\n")
+def test_a_server_error_becomes_one_line_with_asset_and_days() -> None:
+    message = psycopg.OperationalError("could not extend file:\n  no space\nHINT:  Free some.\n")
     days = [date(2021, 1, 5), date(2021, 1, 6)]
     with (
         pytest.raises(dg.Failure) as caught,
         name_asset_in_errors(dg.AssetKey(["green", "raw_trips"]), days),
     ):
-        raise said
+        raise message
     assert caught.value.description == (
         "green/raw_trips 2021-01-05 to 2021-01-06: OperationalError: could not extend file:"
         " no space HINT: Free some."

@@ -21,11 +21,11 @@ WEEK = [FIRST + timedelta(at) for at in range(7)]
 
 
 @given(st.lists(st.integers(), max_size=30))
-def test_results_come_in_order(items: list[int]) -> None:
+def test_results_are_in_order(items: list[int]) -> None:
     assert list(map_with_threads(lambda item: item * 2, items)) == [item * 2 for item in items]
 
 
-def test_only_a_few_are_computed_ahead() -> None:
+def test_only_a_few_results_are_computed_ahead() -> None:
     taken = 0
 
     def items() -> Iterator[int]:
@@ -41,7 +41,7 @@ def test_only_a_few_are_computed_ahead() -> None:
     assert most <= WORKERS + AHEAD
 
 
-def test_an_error_stops_the_rest_and_its_threads() -> None:
+def test_an_error_stops_the_other_items_and_the_threads() -> None:
     seen: list[int] = []
 
     def fail_at_two(item: int) -> int:
@@ -72,7 +72,7 @@ def test_nothing_is_computed_before_it_is_pulled() -> None:
     assert computed == WEEK
 
 
-def test_a_refused_day_is_put_aside_for_every_stage_and_its_neighbours_go_on() -> None:
+def test_a_rejected_day_is_rejected_for_every_stage_and_the_others_continue() -> None:
     def refuse_third(day: date, number: int) -> int:
         if number == 3:
             raise PartitionRejectedError(f"{day} is wrong")
@@ -82,9 +82,9 @@ def test_a_refused_day_is_put_aside_for_every_stage_and_its_neighbours_go_on() -
     second = first.map_with_day(refuse_third)
     third = second.map_with_day(lambda _, number: str(number))
     assert [number for _, number in third] == ["1", "2", "4", "5", "6", "7"]
-    assert list(third.refused) == [WEEK[2]]
-    assert first.refused is second.refused is third.refused
-    assert str(third.refused[WEEK[2]]) == "2021-01-03 is wrong"
+    assert list(third.rejected) == [WEEK[2]]
+    assert first.rejected is second.rejected is third.rejected
+    assert str(third.rejected[WEEK[2]]) == "2021-01-03 is wrong"
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,9 @@ def test_a_refused_day_is_put_aside_for_every_stage_and_its_neighbours_go_on() -
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_over_one_days_rows_rejects_this_day_and_keeps_its_cause(error: Exception) -> None:
+def test_an_error_caused_by_one_days_rows_rejects_that_day_and_keeps_its_cause(
+    error: Exception,
+) -> None:
     def broken(day: date) -> int:
         if day == WEEK[2]:
             raise error
@@ -108,9 +110,9 @@ def test_an_error_over_one_days_rows_rejects_this_day_and_keeps_its_cause(error:
 
     days = LazyPartitions(WEEK, broken)
     assert [number for _, number in days] == [1, 2, 4, 5, 6, 7]
-    assert list(days.refused) == [WEEK[2]]
-    assert str(days.refused[WEEK[2]]).startswith(f"{type(error).__name__}: ")
-    assert days.refused[WEEK[2]].__cause__ is error
+    assert list(days.rejected) == [WEEK[2]]
+    assert str(days.rejected[WEEK[2]]).startswith(f"{type(error).__name__}: ")
+    assert days.rejected[WEEK[2]].__cause__ is error
 
 
 @pytest.mark.parametrize(
@@ -127,17 +129,17 @@ def test_an_error_over_one_days_rows_rejects_this_day_and_keeps_its_cause(error:
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_what_concerns_every_day_is_raised(error: Exception) -> None:
+def test_an_error_that_concerns_every_day_is_raised(error: Exception) -> None:
     def broken(day: date) -> int:
         raise error
 
     days = LazyPartitions(WEEK, broken)
     with pytest.raises(type(error)):
         list(days)
-    assert days.refused == {}
+    assert days.rejected == {}
 
 
-def test_each_day_comes_with_its_rows_or_the_reason_why_not() -> None:
+def test_each_day_yields_its_rows_or_the_reason_of_its_rejection() -> None:
     refused = PartitionRejectedError("wrong")
 
     def compute(day: date) -> int:
@@ -152,5 +154,5 @@ def test_each_day_comes_with_its_rows_or_the_reason_why_not() -> None:
     ]
 
 
-def test_no_days_give_nothing() -> None:
+def test_no_days_yield_nothing() -> None:
     assert list(LazyPartitions([], lambda day: day)) == []

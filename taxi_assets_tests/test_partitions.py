@@ -52,7 +52,7 @@ def test_the_last_partition(
     assert len(steps) <= 1
 
 
-def test_the_days_of_a_month_that_are_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_partitions_of_a_month_respect_start_and_end_date(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_END_DATE", "2021-03-10")
     found = [list(partitions_of_month(Month(2021, month)) or ()) for month in (1, 2, 3, 4)]
     assert [len(days) for days in found] == [17, 28, 10, 0]
@@ -70,7 +70,7 @@ def test_the_days_of_a_month_that_are_partitions(monkeypatch: pytest.MonkeyPatch
         ("2021-05-10", NOW, "2021-04"),
     ],
 )
-def test_months_whose_partitions_are_over(
+def test_ended_months_have_only_past_partitions(
     end: str, now: datetime, last: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_END_DATE", end)
@@ -79,7 +79,9 @@ def test_months_whose_partitions_are_over(
     assert (months[0], months[-1]) == ("2021-01", last)
 
 
-def test_a_run_of_a_day_past_the_end_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_a_day_after_the_last_partition_is_rejected(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("TAXI_END_DATE", "2021-03-10")
     reject_unknown_days({"dagster/partition": "2021-03-10"})
     with pytest.raises(
@@ -88,7 +90,7 @@ def test_a_run_of_a_day_past_the_end_is_stopped(monkeypatch: pytest.MonkeyPatch)
         reject_unknown_days({"dagster/partition": "2021-03-11"})
 
 
-def test_every_asset_ends_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_asset_has_the_same_last_partition(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_END_DATE", "2021-03-10")
     graph = build_defs().resolve_asset_graph()
     lasts = {

@@ -106,7 +106,7 @@ def test_no_setting_shows_a_malformed_value(value: str) -> None:
 
 
 @pytest.mark.parametrize("value", MALFORMED.values(), ids=MALFORMED)
-def test_no_malformed_source_is_shown_or_asked_for(value: str, tmp_path: Path) -> None:
+def test_no_malformed_source_is_shown_or_requested(value: str, tmp_path: Path) -> None:
     lines: list[str] = []
     for use in (
         lambda: fetch_month_file(value, YELLOW, Month(2021, 1), tmp_path, lines.append),
@@ -140,11 +140,9 @@ def test_the_local_stack_prints_no_malformed_value(
 
 
 @pytest.mark.parametrize("value", MALFORMED.values(), ids=MALFORMED)
-def test_an_env_file_that_is_not_there_is_not_shown(
-    value: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_env_file_is_not_shown(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(ENV_FILE, value)
-    with pytest.raises(SettingsError, match="there is no such file") as caught:
+    with pytest.raises(SettingsError, match="this file does not exist") as caught:
         read_env_file.__wrapped__()
     assert PLANTED not in str(caught.value)
 
@@ -156,7 +154,7 @@ FORMS = st.sampled_from(["https://{}@{}", "{}@{}", "//{}@{}", "https:/{}@{}", "f
 
 @given(FORMS, AWKWARD, AWKWARD, st.sampled_from(SETTINGS))
 @settings(max_examples=200, deadline=None)
-def test_whatever_surrounds_a_password_it_is_not_shown(
+def test_a_password_is_hidden_whatever_surrounds_it(
     form: str, before: str, after: str, name: str
 ) -> None:
     value = form.format(f"me:{before}{PLANTED}{after}", HOST)
@@ -183,7 +181,7 @@ def test_whatever_surrounds_a_password_it_is_not_shown(
         ("x" * 201, HIDDEN),
     ],
 )
-def test_what_is_no_secret_is_shown(value: str, shown: str) -> None:
+def test_text_without_secrets_is_shown(value: str, shown: str) -> None:
     assert redact_value(value) == shown
 
 
@@ -202,7 +200,7 @@ def test_what_is_no_secret_is_shown(value: str, shown: str) -> None:
         ("column 'total_amount' = 3 @ row 7", None),
     ],
 )
-def test_messages_of_libraries(text: str, shown: str | None) -> None:
+def test_messages_of_libraries_are_redacted(text: str, shown: str | None) -> None:
     assert redact_text(text) == format_one_line(text) == (shown or text)
 
 
@@ -255,6 +253,6 @@ def test_an_emulator_with_a_password_is_rejected_before_google_quotes_it(
     assert PLANTED not in str(caught.value)
 
 
-def test_errors_are_still_of_their_kind() -> None:
+def test_redacted_errors_keep_their_kind() -> None:
     for kind in (SourceError, StoreError):
         assert format_one_line(kind("what, where")) == "what, where"

@@ -17,7 +17,7 @@ from taxi_assets.dagster_internals.stored_versions import (
     stored_versions,
 )
 from taxi_assets.defs.resources.cleaning import cleaning_version
-from taxi_assets.settings import definition_rules
+from taxi_assets.settings import read_rules_for_definitions
 from taxi_assets.tlc.schema import Service
 
 RAW = ("raw_trips",)
@@ -90,7 +90,7 @@ def _behind(
 ) -> dict[date, set[str]]:
     """Return the assets, by day, that hold something else than the asset before them has now."""
     found: dict[date, set[str]] = {}
-    rules = cleaning_version(definition_rules())
+    rules = cleaning_version(read_rules_for_definitions())
     cleaned = versions["cleaned_trips"]
     codes = code_versions(instance, _key(service, "cleaned_trips"), cleaned)
     for day in cleaned:

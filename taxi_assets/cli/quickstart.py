@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING
 from taxi_assets.errors import TerminalError
 from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import SAMPLE
-from taxi_assets.settings.environment import MARK, find_project_folder, parse_env_text
+from taxi_assets.settings.environment import PROJECT_MARKER, find_project_folder, parse_env_text
 from taxi_assets.settings.private_folders import make_private_folder, restrict_umask
 from taxi_assets.tlc.loaded_services import load_services
 
@@ -44,8 +44,8 @@ def main() -> int:
     """Run the main job for a day; returns the exit code."""
     restrict_umask()
     folder = find_project_folder()
-    if not (folder / MARK).is_file():
-        sys.stderr.write(f"{folder} has no {MARK}: run this in the checkout\n")
+    if not (folder / PROJECT_MARKER).is_file():
+        sys.stderr.write(f"{folder} has no {PROJECT_MARKER}: run this in the checkout\n")
         return 2
     # Where Dagster's commands read `.env`.
     os.chdir(folder)

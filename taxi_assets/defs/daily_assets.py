@@ -62,7 +62,7 @@ from taxi_assets.defs.value_checks import (
 from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.partitions import daily_partitions, monthly_partitions
 from taxi_assets.report.day_picture import Figures
-from taxi_assets.settings import definition_rules
+from taxi_assets.settings import read_rules_for_definitions
 from taxi_assets.settings.areas import DefinitionSettings
 from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.schema import Service
@@ -232,9 +232,9 @@ def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
         ins={"raw_trips": dg.AssetIn(stage.key("raw_trips"), dagster_type=DAYS)},
         check_specs=stage.specs("cleaned_trips", checks.cleaned_checks(service)),
         # Other rules are other code: the UI then shows the days as stale.
-        code_version=cleaning_version(definition_rules()),
+        code_version=cleaning_version(read_rules_for_definitions()),
         description="A day's trips as a typed pandas frame in the service's one schema, without "
-        f"the rows that TAXI_DROP names: {describe_rules(definition_rules(), service)}.",
+        f"the rows that TAXI_DROP names: {describe_rules(read_rules_for_definitions(), service)}.",
     )
     def cleaned_trips(
         context: dg.AssetExecutionContext,

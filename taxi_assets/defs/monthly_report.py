@@ -98,8 +98,8 @@ def compute_month_figures(lake: Lake, service: Service, month: Month) -> MonthFi
 
     found = LazyPartitions(list(month.window), counted)
     days = {day: figures for day, figures in found if figures}
-    if found.refused:
-        raise StoreError("; ".join(map(str, found.refused.values())))
+    if found.rejected:
+        raise StoreError("; ".join(map(str, found.rejected.values())))
     if not days:
         raise StoreError(
             f"no day of {month} is in {lake.path(service.name)}: materialize "

@@ -77,7 +77,7 @@ def drain_partitions(
     Raises:
         Failure: no day is left.
     """
-    output = DailyOutput(dict(upstream), rejected=dict(upstream.refused))
+    output = DailyOutput(dict(upstream), rejected=dict(upstream.rejected))
     for day, error in output.rejected.items():
         log_rejection(context, context.asset_key, day, error)
     if not output.partitions:

@@ -1,9 +1,9 @@
 """Every setting, read from the environment and validated in one place.
 
-Here belong the models of the settings, one per area, and the one reader of `.env`. What a setting
-does belongs elsewhere. A profile gives the defaults (`local`: the embedded stack; `gcp`: Google
-Cloud) and each variable overrides its profile's. Missing or invalid settings raise one error that
-lists every problem, at the first use and not at import.
+This package holds one model per area of settings and the only reader of `.env`. Code that acts on
+a setting belongs to the room that uses it. A profile gives the defaults (`local`: the embedded
+stack; `gcp`: Google Cloud), each variable overrides one of them, and missing or invalid settings
+raise one error that lists every problem, at the first use and not at import.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from taxi_assets.settings.areas import (
     SourceSettings,
     StackSettings,
 )
-from taxi_assets.settings.base import SettingsArea, read_area, settings_error
+from taxi_assets.settings.base import SettingsArea, build_settings_error, read_area
 from taxi_assets.settings.environment import ENV_FILE, read_environment
 from taxi_assets.settings.rule_names import DEFAULT_RULES
 from taxi_assets.settings.stores import BigQuerySettings, LakeSettings, PostgresSettings
@@ -49,15 +49,13 @@ AREAS: dict[str, type[SettingsArea]] = {
     "alerts": AlertSettings,
 }
 OTHER_VARIABLES = (ENV_FILE, "TAXI_IMAGE_TAG")
-"""Read by the reader of `.env` and by docker-compose."""
-
-
-OURS = re.compile(r"TAXI_[A-Z0-9_]+")
+"""Used by the reader of `.env` and by docker-compose."""
+TAXI_VARIABLE = re.compile(r"TAXI_[A-Z0-9_]+")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """The validated environment of a run; automation and alerts are read where they are used."""
+    """The validated settings of a run; those of automation and alerts have their own readers."""
 
     stack: StackSettings
     definitions: DefinitionSettings
@@ -76,7 +74,7 @@ class Settings:
 
     @property
     def home(self) -> Path:
-        """Folder of the embedded stack, the local lake and downloads."""
+        """The folder of the embedded stack, the local lake and downloads."""
         return self.stack.home
 
     @property
@@ -86,7 +84,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Settings:
-        """Read the environment.
+        """Read the settings from `env`, by default from the process's environment.
 
         Raises:
             SettingsError: naming every variable that is missing, invalid or unknown.
@@ -95,19 +93,19 @@ class Settings:
         names = [name for name in AREAS if name in cls.__dataclass_fields__]
         areas, problems = _read_areas(names, env)
         if problems:
-            raise settings_error(
+            raise build_settings_error(
                 f"profile {quote_redacted(env.get('TAXI_PROFILE') or 'local')}", problems
             )
         return cls(**areas)
 
 
 def find_problems(env: Mapping[str, str] | None = None) -> list[str]:
-    """Return everything that is wrong with the settings of all areas."""
+    """Return one message for each problem with the settings of any area."""
     return _read_areas(AREAS, read_environment() if env is None else env)[1]
 
 
-def definition_rules() -> tuple[str, ...]:
-    """Return the cleaning rules for the definitions, which load with invalid settings too."""
+def read_rules_for_definitions() -> tuple[str, ...]:
+    """Return the cleaning rules for the definitions; the defaults if the setting is invalid."""
     try:
         return CleaningSettings.from_env().drop
     except SettingsError:
@@ -117,18 +115,21 @@ def definition_rules() -> tuple[str, ...]:
 def _read_areas(names: Iterable[str], env: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
     areas, problems = dict[str, Any](), list[str]()
     for name in names:
-        areas[name], found = read_area(AREAS[name], env)
-        problems += found
-    return areas, list(dict.fromkeys(problems + _unknown_variables(env)))
+        areas[name], area_problems = read_area(AREAS[name], env)
+        problems += area_problems
+    return areas, list(dict.fromkeys(problems + _find_unknown_variables(env)))
 
 
-def _unknown_variables(env: Mapping[str, str]) -> list[str]:
-    """Name variables that begin like ours and are none: a typo would do nothing, unnoticed."""
-    known = {name for area in AREAS.values() for name in area.variables() if OURS.match(name)}
+def _find_unknown_variables(env: Mapping[str, str]) -> list[str]:
+    """Return a message for each TAXI_ variable that is not a setting, such as a typo."""
+    settings = {name for area in AREAS.values() for name in area.list_variables()}
+    settings = set(filter(TAXI_VARIABLE.match, settings))
+    others = set(env).difference(settings, OTHER_VARIABLES)
     problems = []
-    for name in sorted(filter(OURS.fullmatch, set(env).difference(known, OTHER_VARIABLES))):
-        # Without the prefix, which makes any two alike.
-        closest = difflib.get_close_matches(name[5:], sorted(it[5:] for it in known), 1, 0.55)
+    for name in sorted(filter(TAXI_VARIABLE.fullmatch, others)):
+        # Compare without the prefix, which makes any two names similar.
+        suffixes = sorted(setting[5:] for setting in settings)
+        closest = difflib.get_close_matches(name[5:], suffixes, 1, 0.55)
         hint = f", the closest is TAXI_{closest[0]}" if closest else ""
         problems.append(f"{name} is not a setting{hint}")
     return problems

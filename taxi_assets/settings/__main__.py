@@ -1,7 +1,7 @@
 """`python -m taxi_assets.settings check|write`: check the settings, or document them.
 
-`check` prints every problem of the environment's settings and ends with 1 if there is one. `write`
-derives the tables of docs/settings.md and the lines of .env.example in a checkout from the models.
+`check` prints every problem with the settings and exits with 1 if there is one. `write` generates
+the tables of docs/settings.md and the lines of .env.example of a checkout from the models.
 """
 
 from __future__ import annotations
@@ -26,26 +26,26 @@ from taxi_assets.settings.base import SettingsArea
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE, EXAMPLE = "docs/settings.md", ".env.example"
-# What is derived stands between two such lines.
-DERIVED = re.compile(r"(?s)(settings begin here[^\n]*\n).*?(?=[^\n]*settings end here)")
+# The generated text, between two marker lines.
+GENERATED = re.compile(r"(?s)(settings begin here[^\n]*\n).*?(?=[^\n]*settings end here)")
 LINK = re.compile(r"\[([^]]*)]\([^)]*\)")
 WIDTH = 118
 
 
 @dataclass(frozen=True)
 class Variable:
-    """One environment variable, as it is documented."""
+    """One environment variable and its documentation."""
 
     name: str
     default: str
     required: bool
-    """In profile `gcp`."""
+    """Whether profile `gcp` requires it."""
     example: str
     description: str
 
 
-def variables_of(area: type[SettingsArea]) -> Iterator[Variable]:
-    """Yield the variables that an area documents, by the text below the field."""
+def read_documented_variables(area: type[SettingsArea]) -> Iterator[Variable]:
+    """Yield the variables of an area whose fields have a docstring, which is the description."""
     (definition,) = ast.parse(textwrap.dedent(inspect.getsource(area))).body
     descriptions = {
         field.target.id: inspect.cleandoc(text.value.value).replace("\n", " ")
@@ -56,7 +56,7 @@ def variables_of(area: type[SettingsArea]) -> Iterator[Variable]:
         and isinstance(text.value, ast.Constant)
         and isinstance(text.value.value, str)
     }
-    for name, field_name in area.variables().items():
+    for name, field_name in area.list_variables().items():
         field = area.model_fields[field_name]
         if field_name in descriptions:
             default = area.local_defaults.get(name) or _default(field)
@@ -66,7 +66,7 @@ def variables_of(area: type[SettingsArea]) -> Iterator[Variable]:
 
 
 def _default(field: FieldInfo) -> str:
-    """Return a default as the variable would have it."""
+    """Return a default in the form of an environment variable."""
     value = field.default
     if field.is_required() or value is None or isinstance(value, SecretStr):
         return ""
@@ -82,11 +82,11 @@ def render_page() -> str:
             "| variable | default | meaning |",
             "| --- | --- | --- |",
         ]
-        for it in variables_of(area):
-            required = "`gcp`: required" if it.required else ""
-            default = f"`{it.default}`" if it.default else ""
-            both = f"{default} ({required})" if default and required else default or required
-            lines.append(f"| `{it.name}` | {both} | {it.description} |")
+        for variable in read_documented_variables(area):
+            required = "`gcp`: required" if variable.required else ""
+            default = f"`{variable.default}`" if variable.default else ""
+            cell = f"{default} ({required})" if default and required else default or required
+            lines.append(f"| `{variable.name}` | {cell} | {variable.description} |")
     return "\n".join(lines)
 
 
@@ -95,10 +95,10 @@ def render_example() -> str:
     lines = list[str]()
     for area in AREAS.values():
         lines.append(f"\n# --- {_title(area)} ---")
-        for it in variables_of(area):
-            plain = LINK.sub(r"\1", it.description).replace("`", "")
+        for variable in read_documented_variables(area):
+            plain = LINK.sub(r"\1", variable.description).replace("`", "")
             lines += textwrap.wrap(plain, WIDTH, initial_indent="# ", subsequent_indent="# ")
-            lines.append(f"# {it.name}={it.example}")
+            lines.append(f"# {variable.name}={variable.example}")
     return "\n".join(lines)
 
 
@@ -106,19 +106,19 @@ def _title(area: type[SettingsArea]) -> str:
     return (area.__doc__ or "").rstrip(".")
 
 
-def derive(text: str, derived: str) -> str:
-    """Return a file's text with what is derived from the models replaced."""
-    return DERIVED.sub(lambda found: f"{found[1]}{derived}\n\n", text)
+def replace_generated_text(text: str, generated: str) -> str:
+    """Return a file's text with the part between its markers replaced."""
+    return GENERATED.sub(lambda match: f"{match[1]}{generated}\n\n", text)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Check or document the settings; return the exit code."""
+    """Check or document the settings, and return the exit code."""
     parser = argparse.ArgumentParser("python -m taxi_assets.settings", description=__doc__)
     parser.add_argument("command", choices=("check", "write"))
     if parser.parse_args(arguments).command == "write":
         for name, render in {PAGE: render_page, EXAMPLE: render_example}.items():
             file = CHECKOUT / name
-            file.write_text(derive(file.read_text(), render()))
+            file.write_text(replace_generated_text(file.read_text(), render()))
         return 0
     try:
         problems = find_problems()

@@ -1,7 +1,7 @@
-"""What an address in a setting must look like: URLs, hosts, paths, the path of a key file.
+"""The accepted forms of addresses in settings: URLs, hosts, paths, the path of a key file.
 
-A complaint never shows the value. It names the variable and the form that is wanted: whoever
-mistypes a URL has a password in a place where no parser expects it.
+A message never shows the value. It names the variable and the expected form, because a mistyped
+URL may have its password in a place where no parser expects it.
 """
 
 from __future__ import annotations
@@ -24,52 +24,50 @@ POSTGRES_NAME = re.compile(r"[^\s:/?#='\"]{1,63}")
 MAIL_HOST = re.compile(HOST.partition(r"(?::")[0])
 KEY_FILE = re.compile(r"(?:/|~/|\.\.?/)[^\n{}]{1,1000}|[^\s{}:@\"']{1,200}\.json")
 DOUBTFUL = re.compile(r"[@?#=:;&\s'\"]")
-"""What a relative path is not written with, unless ./ shows that it is one."""
+"""Characters that a relative path may contain only after `./`."""
 ESCAPED = "write an @, /, ? or # in user, password or path as %40, %2F, %3F or %23"
 ENCLOSED = re.compile(r"[\s'\"].*|.*[\s'\"]|.*[\x00-\x1f].*", re.DOTALL)
 OTHER_SCHEMES = ("gs", "s3", "s3a", "az", "abfs", "hdfs", "ftp", "ftps", "sftp")
-"""Named in a complaint; another text before :// may be a user's name."""
+"""Schemes that a message may name; any other text before :// may be a user's name."""
 SUPPORTED = "https://, http://, file:// or a path"
 
 
 def find_source_problem(template: str) -> str | None:
-    """Return what is wrong with the form of a URL or path of month files; None if nothing is."""
+    """Return the problem with the form of a URL or path of month files, or None."""
     if ENCLOSED.fullmatch(template):
-        return "begins or ends with a blank or a quote: leave it out"
+        return "begins or ends with a blank or a quote: remove it"
     scheme = SCHEME.match(template)
     if scheme is None:
         return find_path_problem(template)
     match scheme[1].lower():
         case "http" | "https":
-            return None if is_valid_url(WEB_URL, template) else f"is no URL of a server: {ESCAPED}"
+            return None if is_valid_url(WEB_URL, template) else f"is not a valid URL: {ESCAPED}"
         case "file":
-            return None if FILE_URL.fullmatch(template) else "is no file:///path of this machine"
-        case _:
-            named = (
-                f"{scheme[1].lower()}://" if scheme[1].lower() in OTHER_SCHEMES else "its scheme"
-            )
-            return f"cannot be used, {named} is not supported: write {SUPPORTED}"
+            return None if FILE_URL.fullmatch(template) else "is not a local file:///path"
+        case other:
+            name = f"{other}://" if other in OTHER_SCHEMES else "its scheme"
+            return f"cannot be used, {name} is not supported: write {SUPPORTED}"
 
 
 def find_path_problem(path: str) -> str | None:
-    """Return what is wrong with the form of a path of this machine; None if nothing is."""
+    """Return the problem with the form of a local path, or None."""
     if ENCLOSED.fullmatch(path):
-        return "begins or ends with a blank or a quote: leave it out"
+        return "begins or ends with a blank or a quote: remove it"
     if SCHEME.match(path):
         return "is a URL where a path is expected"
     doubtful = DOUBTFUL.search(path) if PATH.fullmatch(path) is None else CREDENTIALS.search(path)
     if doubtful:
         return (
-            "is neither a URL (https://...) nor a path of this machine: write /, ./ or ~/ before a "
-            f"path, and in a URL {ESCAPED}"
+            "is neither a URL (https://...) nor a local path: write /, ./ or ~/ before a path, "
+            f"and in a URL {ESCAPED}"
         )
     return None
 
 
 def is_valid_url(pattern: re.Pattern[str], url: str) -> bool:
     """Return whether a URL matches a pattern and has a host and a valid port."""
-    found = pattern.fullmatch(url)
-    if found is None or not found["host"]:
+    match = pattern.fullmatch(url)
+    if match is None or not match["host"]:
         return False
     try:
         parts = urlsplit(url if "://" in url else f"http://{url}")

@@ -1,7 +1,7 @@
-"""Where alerts go.
+"""The settings of alerts.
 
-Apart from the settings of runs: a run must not fail over an invalid alert URL, and a run that
-failed over an invalid setting is reported all the same.
+They are separate from the settings of runs: an invalid alert URL must not fail a run, and a run
+that failed because of an invalid setting must still be reported.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 
 from taxi_assets.settings.addresses import UI_URL, WEB_URL, is_valid_url
-from taxi_assets.settings.base import UNSHOWN, SettingsArea, checked, whole
+from taxi_assets.settings.base import NEVER_QUOTED, SettingsArea, require_integer, require_valid
 from taxi_assets.settings.environment import read_environment
 
 ALERT_URLS = "TAXI_ALERT_URLS"
 HEARTBEAT_URL = "TAXI_HEARTBEAT_URL"
 URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S+")
-# A URL may hold a comma: only one before the next scheme separates.
+# A URL may contain a comma: only one before the next scheme separates.
 SEPARATOR = re.compile(r"[\s,]+(?=[A-Za-z][A-Za-z0-9+.-]*://)")
 
 
@@ -36,11 +36,11 @@ def _check_urls(urls: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return urls
 
 
-def _find_web_complaint(url: str) -> str | None:
+def _find_web_problem(url: str) -> str | None:
     return None if is_valid_url(WEB_URL, url) else "is not an http:// or https:// URL"
 
 
-def _find_ui_complaint(url: str) -> str | None:
+def _find_ui_problem(url: str) -> str | None:
     if is_valid_url(UI_URL, url):
         return None
     return "is not an http:// or https:// URL without user, password and query"
@@ -57,21 +57,21 @@ class AlertSettings(SettingsArea):
     )
     """Where alerts go: [Apprise URLs](https://github.com/caronc/apprise/wiki), separated by commas
     or blanks, for Slack (`slack://`), Teams (`workflows://`), e-mail (`mailtos://`), webhooks
-    (`jsons://`) and many more. The sensors run as soon as one is set."""
+    (`jsons://`) and many more. The sensors run once at least one is set."""
     alert_on: Literal["failure", "failure_and_warnings"] = "failure"
-    """`failure_and_warnings`: failed checks of severity WARN are reported too."""
-    ui_url: Annotated[str, checked(_find_ui_complaint), UNSHOWN] = "http://127.0.0.1:3000"
-    """Where the link of an alert leads."""
-    heartbeat_url: Annotated[SecretStr | None, checked(_find_web_complaint)] = Field(
+    """`failure_and_warnings` reports failed checks of severity WARN too."""
+    ui_url: Annotated[str, require_valid(_find_ui_problem), NEVER_QUOTED] = "http://127.0.0.1:3000"
+    """URL of the Dagster UI, for the links in alerts."""
+    heartbeat_url: Annotated[SecretStr | None, require_valid(_find_web_problem)] = Field(
         default=None, examples=["https://hc-ping.com/..."]
     )
     """URL of a dead man's switch that is requested while the daemon works."""
-    run_time_limit_hours: Annotated[int, whole(8760)] = 12
+    run_time_limit_hours: Annotated[int, require_integer(8760)] = 12
     """Hours after which a run that has not ended is reported."""
 
     @property
     def target_names(self) -> tuple[str, ...]:
-        """Names of the targets for messages: their services, numbered; a URL is often a secret."""
+        """Names of the targets for messages: numbered schemes, because a URL is often a secret."""
         schemes = (url.get_secret_value().partition("://")[0] for url in self.alert_urls)
         return tuple(f"{scheme} ({number})" for number, scheme in enumerate(schemes, start=1))
 

@@ -1,7 +1,7 @@
-"""The settings of assets and runs: what is loaded, how it is cleaned, its limits and retention.
+"""The settings of assets and runs: services, source, cleaning, limits, retention, automation.
 
-Here belong areas of `TAXI_...` variables; those of the stores and of alerts have their own modules.
-The text below a field is its row on the settings page.
+The settings of the stores and of alerts have their own modules. The docstring of a field is its
+row on the settings page.
 """
 
 from __future__ import annotations
@@ -16,7 +16,13 @@ from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_va
 
 from taxi_assets.redaction import CREDENTIALS, HIDDEN, quote_redacted
 from taxi_assets.settings.addresses import find_path_problem, find_source_problem
-from taxi_assets.settings.base import UNSHOWN, SettingsArea, checked, is_local, whole
+from taxi_assets.settings.base import (
+    NEVER_QUOTED,
+    SettingsArea,
+    is_local,
+    require_integer,
+    require_valid,
+)
 from taxi_assets.settings.rule_names import DEFAULT_RULES, RuleName
 
 Profile = Literal["local", "gcp"]
@@ -33,19 +39,19 @@ MAX_INVALID_RATIO = 0.01
 FOREVER = "forever"
 SAMPLE_LAG = 1
 PUBLISHED_LAG = 100
-"""Days until TLC has published any day: its month ends within 31, is published two months later,
-and a week is left for delays."""
-# What Dagster accepts as an owner.
+"""Days after which TLC (the Taxi & Limousine Commission) has published a day: the month ends within
+31 days and is published two months later; a week is left for delays."""
+# The owners that Dagster accepts.
 OWNER = re.compile(r"team:\S+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 OWNERS_SHOWN = re.compile(r"[\w.%+@:, -]*")
 SERVICE = re.compile(r"[a-z][a-z0-9_]*")
 ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d")
 
 
-def absolute_path(value: Any) -> Path:
-    """Return a path of this machine, from the working directory."""
-    if isinstance(value, str) and (complaint := find_path_problem(value)):
-        raise ValueError(complaint)
+def make_absolute_path(value: Any) -> Path:
+    """Return an absolute local path; a relative one starts at the working directory."""
+    if isinstance(value, str) and (problem := find_path_problem(value)):
+        raise ValueError(problem)
     return Path(value).expanduser().absolute()
 
 
@@ -60,14 +66,14 @@ def _parse_date(value: Any) -> Any:
         return value
     try:
         return date.fromisoformat(value if ISO_DATE.fullmatch(value) else "")
-    except ValueError:  # Its message would quote the value.
+    except ValueError:  # The original message would quote the value.
         raise ValueError("is not a date: write it as 2021-01-01") from None
 
 
-StateDirectory = Annotated[Path, BeforeValidator(absolute_path), UNSHOWN]
+StateDirectory = Annotated[Path, BeforeValidator(make_absolute_path), NEVER_QUOTED]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
 Date = Annotated[date, BeforeValidator(_parse_date)]
-Bytes = Annotated[int, whole(MAX_BYTES)]
+Bytes = Annotated[int, require_integer(MAX_BYTES)]
 
 
 class StackSettings(SettingsArea):
@@ -92,13 +98,13 @@ class DefinitionSettings(SettingsArea):
     """First daily partition."""
     end_date: Date | None = Field(default=None, examples=["2021-07-31"])
     """Last daily partition, inclusive; by default yesterday, New York time."""
-    max_partitions_per_run: Annotated[int, whole(MAX_DAYS)] = 31
-    """Most days of a backfill in one run."""
-    owners: Annotated[Names, UNSHOWN] = ("team:taxi",)
+    max_partitions_per_run: Annotated[int, require_integer(MAX_DAYS)] = 31
+    """Maximum number of days of a backfill in one run."""
+    owners: Annotated[Names, NEVER_QUOTED] = ("team:taxi",)
     """Owners of the assets in the UI: e-mail addresses or `team:<name>`, separated by commas."""
     retry_delay: Annotated[float, Field(gt=0, le=HOUR)] = 2
     """Seconds before a failed step is retried; each retry waits that much longer (2, 4, 6, 8). A
-    cancelled run ends after such a wait."""
+    cancelled run ends after its current wait."""
 
     @field_validator("services")
     @classmethod
@@ -131,10 +137,10 @@ class DefinitionSettings(SettingsArea):
 class PoolSettings(SettingsArea):
     """Runs at once."""
 
-    postgres_pool: Annotated[int, whole(MAX_POOL)] = 4
-    """Most runs of the queue that write to Postgres at once."""
-    bigquery_pool: Annotated[int, whole(MAX_POOL)] = 4
-    """Most runs of the queue that write to BigQuery at once."""
+    postgres_pool: Annotated[int, require_integer(MAX_POOL)] = 4
+    """Maximum number of queued runs that write to Postgres at once."""
+    bigquery_pool: Annotated[int, require_integer(MAX_POOL)] = 4
+    """Maximum number of queued runs that write to BigQuery at once."""
 
 
 class SourceSettings(SettingsArea):
@@ -143,11 +149,11 @@ class SourceSettings(SettingsArea):
     source: SecretStr
     """Where month files come from: `sample`, or a URL or path with `{service}`, `{year}` and
     `{month}`."""
-    zones: Annotated[SecretStr | None, checked(find_source_problem)] = Field(
+    zones: Annotated[SecretStr | None, require_valid(find_source_problem)] = Field(
         default=None, examples=["/data/taxi_zones.zip"]
     )
-    """Path or URL of TLC's `taxi_zones` shapefile or GeoJSON, by which coordinates are turned into
-    zones; without it they stay null."""
+    """Path or URL of TLC's `taxi_zones` shapefile or GeoJSON, which maps coordinates to zones;
+    without it the zones stay null."""
 
     local_defaults: ClassVar = {"TAXI_SOURCE": SAMPLE}
 
@@ -158,13 +164,13 @@ class SourceSettings(SettingsArea):
         missing = [name for name in PLACEHOLDERS if name not in template]
         if template != SAMPLE and missing:
             raise ValueError(f"is neither 'sample' nor a template with {', '.join(missing)}")
-        if template != SAMPLE and (complaint := find_source_problem(template)):
-            raise ValueError(complaint)
+        if template != SAMPLE and (problem := find_source_problem(template)):
+            raise ValueError(problem)
         return source
 
     @property
     def template(self) -> str:
-        """`sample` or the template, which may hold a password."""
+        """`sample`, or the template, which may contain a password."""
         return self.source.get_secret_value()
 
 
@@ -178,21 +184,21 @@ class LimitSettings(SettingsArea):
     """Largest month file, in bytes; a larger one is rejected (the largest published one has
     2.9 GB)."""
     download_timeout_seconds: Annotated[float, Field(gt=0, le=DAY)] = 3600
-    """Longest download of a month file, all attempts together; the next run resumes it."""
+    """Seconds for the download of a month file, all attempts together; the next run resumes it."""
 
 
 class CleaningSettings(SettingsArea):
     """Cleaning."""
 
-    drop: Annotated[tuple[RuleName, ...], UNSHOWN] = DEFAULT_RULES
+    drop: Annotated[tuple[RuleName, ...], NEVER_QUOTED] = DEFAULT_RULES
     """Cleaning rules whose rows are dropped, separated by commas; also `zero_distance`,
     `negative_total`, `outside_fare`, `null_vendor`, `unknown_code`, `outside_limits`,
     `dropoff_before_pickup`, `over_a_day`; `none` keeps every row."""
     max_invalid_ratio: Annotated[float, Field(ge=0, le=1)] = MAX_INVALID_RATIO
     """Share of invalid rows above which a month, or a day, is rejected."""
     unusual_deviations: Annotated[float, Field(gt=0, le=1000)] = 4
-    """How many deviations a figure of a day may be from the same weekdays before until the check
-    `usual_day` warns; 3 warns about five times as often."""
+    """Number of deviations between a day's figure and the same weekdays before it above which the
+    check `usual_day` warns; 3 warns about five times as often."""
 
     @field_validator("drop", mode="before")
     @classmethod
@@ -210,19 +216,20 @@ class CleaningSettings(SettingsArea):
 class RunSettings(SettingsArea):
     """Runs and retention."""
 
-    lock_timeout: Annotated[int, whole(7 * DAY)] = 7200
+    lock_timeout: Annotated[int, require_integer(7 * DAY)] = 7200
     """Seconds that a run waits for another run of the same month to end."""
     download_retention_days: int | None = 90
-    """Days after its last use that a downloaded month file is kept; `forever` keeps all."""
-    temp_retention_hours: Annotated[int, whole(8760)] = 6
-    """Hours after which leftovers of killed runs are removed: files in the lake's `_tmp`, staging
-    tables."""
-    raw_retention_days: Annotated[int, whole(MAX_DAYS, minimum=0)] = 30
-    """Days that the former raw partitions of a restated month are kept."""
-    run_retention_days: Annotated[int | None, whole(MAX_DAYS)] = Field(
+    """Days after its last use for which a downloaded month file stays in the cache, or
+    `forever`."""
+    temp_retention_hours: Annotated[int, require_integer(8760)] = 6
+    """Hours after which leftovers of killed runs are removed: files in the lake's `_tmp` and
+    staging tables."""
+    raw_retention_days: Annotated[int, require_integer(MAX_DAYS, minimum=0)] = 30
+    """Days for which the former raw partitions of a restated month stay in the lake."""
+    run_retention_days: Annotated[int | None, require_integer(MAX_DAYS)] = Field(
         default=None, examples=["90"]
     )
-    """Days that finished runs, their logs and ticks are kept in Dagster's storage; by default
+    """Days for which finished runs, their logs and ticks stay in Dagster's storage; by default
     forever."""
 
     @field_validator("download_retention_days", mode="before")
@@ -236,13 +243,13 @@ class RunSettings(SettingsArea):
 
     @property
     def download_retention(self) -> timedelta | None:
-        """How long after its last use a download is kept; None means forever."""
+        """Time after its last use for which a download stays in the cache; None means forever."""
         days = self.download_retention_days
         return None if days is None else timedelta(days=days)
 
     @property
     def temp_retention(self) -> timedelta:
-        """How long a leftover of a killed run is kept."""
+        """Age at which leftovers of killed runs are removed."""
         return timedelta(hours=self.temp_retention_hours)
 
 
@@ -250,22 +257,23 @@ class AutomationSettings(SettingsArea):
     """Automation."""
 
     automation: Literal["stopped", "running"] = "stopped"
-    """`running`: schedules and sensors run from the start; the UI's switch overrides it."""
-    schedule_lag_days: Annotated[int, whole(3650)] = PUBLISHED_LAG
-    """Days between the morning of the schedule and the day that it requests; 1 for the sample."""
-    months_per_tick: Annotated[int, whole(1000)] = 3
-    """Most months that a tick of a month sensor requests."""
-    sensor_interval_seconds: Annotated[int, whole(DAY)] = 3600
+    """`running` starts schedules and sensors with the code location; the UI's switch overrides
+    that."""
+    schedule_lag_days: Annotated[int, require_integer(3650)] = PUBLISHED_LAG
+    """Days between a schedule's tick and the day that it requests; 1 for the sample."""
+    months_per_tick: Annotated[int, require_integer(1000)] = 3
+    """Maximum number of months that one tick of a month sensor requests."""
+    sensor_interval_seconds: Annotated[int, require_integer(DAY)] = 3600
     """Seconds between two ticks of a month sensor."""
 
     @classmethod
-    def values_from(cls, env: Mapping[str, str]) -> dict[str, Any]:
-        """Derive the default lag from the source: the sample has yesterday."""
+    def read_values(cls, env: Mapping[str, str]) -> dict[str, Any]:
+        """Return the set values, with a default lag that fits the source: 1 day for the sample."""
         source = env.get("TAXI_SOURCE") or (SAMPLE if is_local(env) else "")
         lag = SAMPLE_LAG if source == SAMPLE else PUBLISHED_LAG
-        return {"schedule_lag_days": lag} | super().values_from(env)
+        return {"schedule_lag_days": lag} | super().read_values(env)
 
     @property
     def running(self) -> bool:
-        """Whether schedules and sensors run from the start."""
+        """Whether schedules and sensors start with the code location."""
         return self.automation == "running"

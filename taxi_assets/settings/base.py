@@ -1,4 +1,4 @@
-"""What the areas of settings share: how variables are read, and errors that show no secret."""
+"""The base of all settings models: read variables, and report problems without secrets."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from taxi_assets.settings.environment import read_environment
 
 Area = TypeVar("Area", bound="SettingsArea")
 
-UNSHOWN = "unshown"
-"""Marks a field whose value no message quotes: a mistyped one may hold a password."""
+NEVER_QUOTED = "never quoted"
+"""Marks a field whose value no message quotes, because a mistyped one may contain a password."""
 
 
 def is_local(env: Mapping[str, str]) -> bool:
-    """Return whether the profile is the one that needs no settings."""
+    """Return whether the profile is `local`, which needs no settings."""
     return env.get("TAXI_PROFILE") != "gcp"
 
 
-def checked(find_complaint: Callable[[str], str | None]) -> AfterValidator:
-    """Return a validator of a text, secret or not, by a function that names what is wrong."""
+def require_valid(find_problem: Callable[[str], str | None]) -> AfterValidator:
+    """Return a validator that rejects a text, secret or not, if the function names a problem."""
 
     def check(value: Any) -> Any:
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        if text and (complaint := find_complaint(text)):
-            raise ValueError(complaint)
+        if text and (problem := find_problem(text)):
+            raise ValueError(problem)
         return value
 
     return AfterValidator(check)
 
 
-def matching(pattern: str | re.Pattern[str], expected: str) -> AfterValidator:
-    """Return a validator of a text that a pattern must match as a whole."""
+def require_match(pattern: str | re.Pattern[str], expected: str) -> AfterValidator:
+    """Return a validator that rejects a text unless the pattern matches all of it."""
     compiled = re.compile(pattern)
-    return checked(lambda text: None if compiled.fullmatch(text) else f"is not {expected}")
+    return require_valid(lambda text: None if compiled.fullmatch(text) else f"is not {expected}")
 
 
-def whole(maximum: int, minimum: int = 1) -> BeforeValidator:
-    """Return a validator of a whole number, or None where the field allows it."""
+def require_integer(maximum: int, minimum: int = 1) -> BeforeValidator:
+    """Return a validator that rejects anything but None and an integer within the limits."""
 
     def check(value: Any) -> int | None:
         if value is None:
@@ -79,12 +79,12 @@ class SettingsArea(BaseSettings):
 
     @classmethod
     def settings_customise_sources(cls, *_: Any, **sources: Any) -> tuple[Any, ...]:
-        """Construct an area from arguments alone, whatever the environment holds."""
+        """Construct an area from its arguments alone, never from the environment."""
         return (sources["init_settings"],)
 
     @classmethod
-    def variables(cls) -> dict[str, str]:
-        """Return the names of the fields by those of their variables."""
+    def list_variables(cls) -> dict[str, str]:
+        """Return the names of the fields by the names of their variables."""
         prefix = cls.model_config["env_prefix"]
         return {
             str(field.validation_alias or f"{prefix}{name.upper()}"): name
@@ -92,33 +92,33 @@ class SettingsArea(BaseSettings):
         }
 
     @classmethod
-    def values_from(cls, env: Mapping[str, str]) -> dict[str, Any]:
-        """Return the values of the variables that are set, or that the profile has."""
+    def read_values(cls, env: Mapping[str, str]) -> dict[str, Any]:
+        """Return the values of the variables that are set, and the profile's defaults."""
         source = EnvSettingsSource(cls)
-        given = dict(cls.local_defaults) if is_local(env) else {}
-        given |= {name: env[name] for name in cls.variables() if env.get(name)}
-        source.env_vars = {name.lower(): value for name, value in given.items()}
+        values = dict(cls.local_defaults) if is_local(env) else {}
+        values |= {name: env[name] for name in cls.list_variables() if env.get(name)}
+        source.env_vars = {name.lower(): value for name, value in values.items()}
         return source()
 
     def has_effect(self, field: str) -> bool:
-        """Return whether a field's value makes a difference."""
+        """Return whether a field's value is used; a subclass may ignore some fields."""
         return field in type(self).model_fields
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
-        """Return the area as the environment has it.
+        """Return the area with the values of `env`, by default of the process's environment.
 
         Raises:
             SettingsError: naming every variable of the area that is missing or invalid.
         """
         area, problems = read_area(cls, read_environment() if env is None else env)
         if area is None:
-            raise settings_error(cls.__name__.removesuffix("Settings").lower(), problems)
+            raise build_settings_error(cls.__name__.removesuffix("Settings").lower(), problems)
         return area
 
 
-def settings_error(where: str, problems: Sequence[str]) -> SettingsError:
-    """Return one error for all problems."""
+def build_settings_error(where: str, problems: Sequence[str]) -> SettingsError:
+    """Return one error that lists all problems."""
     return SettingsError(
         f"{where}: {'; '.join(problems)}. Set them in the environment or in .env "
         "(see .env.example)."
@@ -126,14 +126,14 @@ def settings_error(where: str, problems: Sequence[str]) -> SettingsError:
 
 
 def read_area(area: type[Area], env: Mapping[str, str]) -> tuple[Area | None, tuple[str, ...]]:
-    """Return an area, or None and everything that is wrong with its variables.
+    """Return an area and its problems; the area is None if there are any.
 
-    An area is built once for the same values and folders: that takes a millisecond, and a run reads
+    Areas are cached by their values and folders: building one takes a millisecond, and a run reads
     its settings hundreds of times.
     """
-    names = {"TAXI_PROFILE", "TAXI_SOURCE", *area.variables()}
+    names = {"TAXI_PROFILE", "TAXI_SOURCE", *area.list_variables()}
     values = tuple((name, env[name]) for name in sorted(names) if name in env)
-    return _build_area(area, values, _folders())
+    return _build_area(area, values, _list_base_folders())
 
 
 @lru_cache(maxsize=64)
@@ -141,30 +141,30 @@ def _build_area(
     area: type[Area], values: tuple[tuple[str, str], ...], _folders: tuple[str, ...]
 ) -> tuple[Area | None, tuple[str, ...]]:
     try:
-        return area(**area.values_from(dict(values))), ()
+        return area(**area.read_values(dict(values))), ()
     except ValidationError as error:
-        found = error.errors(include_url=False)
-    return None, tuple(_describe(area, problem) for problem in found)
+        problems = error.errors(include_url=False)
+    return None, tuple(_describe_problem(area, problem) for problem in problems)
 
 
-def _describe(area: type[SettingsArea], problem: Mapping[str, Any]) -> str:
-    """Return what is wrong with a variable, with its value where it can be no secret."""
+def _describe_problem(area: type[SettingsArea], problem: Mapping[str, Any]) -> str:
+    """Return a message for a problem, with the value only if it cannot be a secret."""
     place = str(problem["loc"][0])
-    variable, name = next(pair for pair in area.variables().items() if place in pair)
+    variable, name = next(pair for pair in area.list_variables().items() if place in pair)
     if problem["type"] == "missing":
         return f"{variable} is missing"
     field = area.model_fields[name]
-    message = problem["msg"].partition(" ")[2]  # Pydantic's begins with `Input`.
+    message = problem["msg"].partition(" ")[2]  # Pydantic's message begins with `Input`.
     if problem["type"] == "value_error":
         message = str(problem["ctx"]["error"])
-    if UNSHOWN in field.metadata or "SecretStr" in str(field.annotation):
+    if NEVER_QUOTED in field.metadata or "SecretStr" in str(field.annotation):
         return f"{variable} {message}"
     return f"{variable}={quote_redacted(str(problem['input']))} {message}"
 
 
-def _folders() -> tuple[str, ...]:
-    """Return the folders that relative paths start at."""
+def _list_base_folders() -> tuple[str, ...]:
+    """Return the working directory and the home folder, at which relative paths start."""
     try:
         return str(Path.cwd()), os.environ.get("HOME", "")
-    except FileNotFoundError:  # It was removed under this process.
+    except FileNotFoundError:  # The working directory no longer exists.
         return ("",)

@@ -1,9 +1,9 @@
-"""What this package makes is its user's own: folders of mode 0700, and no file for everybody.
+"""Folders that only their user can read, and a umask that lets nobody else write.
 
-`make_private_folder` creates the state directory, the lake's folder, the downloads, and what the
-quick start makes of `DAGSTER_HOME`. A person's own folder keeps its mode.
-Folders on the way there that do not exist either are 0711: the account that runs root's embedded
-Postgres passes through `TAXI_HOME`, and reads nothing in it.
+`make_private_folder` creates the state directory, the lake's folder, the downloads and the quick
+start's `DAGSTER_HOME` with mode 0700. A folder that already exists keeps its mode. Missing parent
+folders get mode 0711: the account that runs root's embedded Postgres must pass through `TAXI_HOME`
+without reading it.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ WRITABLE_BY_ALL = 0o002
 
 
 def restrict_umask() -> None:
-    """Replace an umask that lets everybody write (000 in many containers and services) by 077.
+    """Replace a umask that lets everybody write (000 in many containers and services) by 077.
 
-    Any other is somebody's choice, and stays.
+    Any other umask is the user's choice and stays.
     """
-    found = os.umask(PRIVATE)
-    if found & WRITABLE_BY_ALL:
-        os.umask(found)
+    umask = os.umask(PRIVATE)
+    if umask & WRITABLE_BY_ALL:
+        os.umask(umask)
 
 
 def make_private_folder(folder: Path, mode: int = 0o700) -> None:
-    """Make a folder of this mode, whatever the umask, and those above it; one that exists stays.
+    """Make a folder of this mode, whatever the umask, and its missing parents.
 
-    From here on nothing of this process, or of those it starts, is writable by everybody.
+    An existing folder is left as it is. From here on neither this process nor its children create
+    files that everybody can write.
     """
     restrict_umask()
     if folder.is_dir():

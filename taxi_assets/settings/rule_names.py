@@ -1,4 +1,4 @@
-"""Names of the cleaning rules, which `TAXI_DROP` and a run's config choose from."""
+"""The names of the cleaning rules, for `TAXI_DROP` and for a run's config."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class RuleName(StrEnum):
-    """The rules, to choose from."""
+    """A cleaning rule; `trips.rules` defines what each one drops."""
 
     zero_passengers = "zero_passengers"
     null_passengers = "null_passengers"

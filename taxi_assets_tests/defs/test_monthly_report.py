@@ -306,7 +306,7 @@ def test_a_run_is_asked_for_one_month(tags: dict[str, str]) -> None:
     job = build_defs().resolve_job_def("green_monthly_report")
     result = job.execute_in_process(tags=tags, instance=Runs().instance, raise_on_error=False)
     assert not result.success
-    assert "give it one month among the partitions" in stores.failure(result)
+    assert "pass the first day of one month among the partitions" in stores.failure(result)
 
 
 def test_a_real_month_is_accounted_for_to_the_row(

@@ -107,7 +107,7 @@ def month(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*names: str) -> dg.ExecuteInProcessResult:
-    # In memory: Dagster's own files are not what is to find no room.
+    # In memory, so that the full disk does not hit Dagster's own files.
     with dg.DagsterInstance.ephemeral() as instance:
         keys = [dg.AssetKey(["green", name]) for name in names]
         return Runs(instance=instance).run("green", DAY, asset_selection=keys)
@@ -133,7 +133,7 @@ def test_a_download_goes_on_when_there_is_room(
     monkeypatch.setenv("TAXI_SOURCE", site.template)
     with full():
         message = refused("raw_trips")
-    assert f"green/raw_trips {DAY}: no room in {os.environ['TAXI_HOME']}" in message
+    assert f"green/raw_trips {DAY}: no space left in {os.environ['TAXI_HOME']}" in message
     assert "free some, or set TAXI_HOME" in message
     assert slices("_raw") == {}
     assert run("raw_trips").success
@@ -148,7 +148,7 @@ def test_what_is_stored_stays_whole(asset: str, kind: str, full: Full, month: Pa
     month.write_bytes(gzip.compress(gzip.decompress(month.read_bytes()).replace(b",1.50,", b",2,")))
     with full():
         message = refused(asset)
-    assert f"green/{asset} {DAY}: no room in {os.environ['TAXI_HOME']}" in message
+    assert f"green/{asset} {DAY}: no space left in {os.environ['TAXI_HOME']}" in message
     assert slices(kind) == before
     assert slices("_tmp") == {}
     assert run("raw_trips", "cleaned_trips").success
@@ -177,7 +177,7 @@ def test_postgres_without_room(
             with filled(disk, 1_000_000):
                 message = refused("postgres_trips")
             assert "No space left on device" in message
-            assert "free some room where Postgres keeps its data, then run again" in message
+            assert "free some space on the disk of Postgres, then run again" in message
             assert run("postgres_trips").success
             connection = psycopg2.connect(**server.arguments)
             with connection, connection.cursor() as cursor:

@@ -93,4 +93,4 @@ def test_a_refusal_ends_the_run_with_the_remedy(proxy: HttpProxy, undisturbed: R
 def test_a_missing_bucket_is_named(proxy: HttpProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_LAKE", "gs://not-there")
     message = Steps().fails_at_once("raw_trips")
-    assert "make the bucket, or check GCS_BUCKET and TAXI_LAKE" in message
+    assert "create the bucket, or check GCS_BUCKET and TAXI_LAKE" in message

@@ -54,7 +54,7 @@ def test_urls_are_separated_before_the_next_scheme(separator: str) -> None:
         ({"TAXI_HEARTBEAT_URL": "https://a:planted-secret/"}, "TAXI_HEARTBEAT_URL is not an http"),
     ],
 )
-def test_an_invalid_value_is_named_and_not_shown(env: dict[str, str], said: str) -> None:
+def test_an_invalid_value_is_named_without_showing_it(env: dict[str, str], said: str) -> None:
     with pytest.raises(SettingsError) as error:
         AlertSettings.from_env(env)
     assert said in str(error.value)

@@ -24,7 +24,7 @@ def test_the_lag_follows_the_source(env: dict[str, str], days: int) -> None:
     assert (found.running, found.months_per_tick, found.sensor_interval_seconds) == (False, 3, 3600)
 
 
-def test_every_one_is_a_setting() -> None:
+def test_every_variable_is_a_setting() -> None:
     env = {
         "TAXI_AUTOMATION": "running",
         "TAXI_SCHEDULE_LAG_DAYS": "95",
@@ -38,7 +38,7 @@ def test_every_one_is_a_setting() -> None:
     assert found.sensor_interval_seconds == 600
 
 
-def test_invalid_ones_are_named_together() -> None:
+def test_invalid_settings_are_reported_together() -> None:
     env = {
         "TAXI_AUTOMATION": "on",
         "TAXI_SCHEDULE_LAG_DAYS": "0",

@@ -106,7 +106,7 @@ def test_every_command_reads_the_same_values(project: Path) -> None:
     assert status(project)[0] == status(project / "below")[0] == wanted[0]
 
 
-def test_what_is_exported_gives_way_to_the_current_folders_file_as_in_dagster(
+def test_the_current_folders_file_overrides_exported_variables_as_in_dagster(
     project: Path, tmp_path: Path
 ) -> None:
     exported = {"TAXI_HOME": str(tmp_path / "other"), "TAXI_PROFILE": "local"}
@@ -121,7 +121,7 @@ def test_what_is_exported_gives_way_to_the_current_folders_file_as_in_dagster(
     assert seen_by_python(project / "below", **exported)[3] == "mine"
 
 
-def test_from_any_other_folder_it_is_the_checkout_of_this_package(tmp_path: Path) -> None:
+def test_from_any_other_folder_the_checkout_is_the_project(tmp_path: Path) -> None:
     checkout, elsewhere = tmp_path / "checkout", tmp_path / "elsewhere"
     elsewhere.mkdir()
     checkout.mkdir()
@@ -140,7 +140,7 @@ def test_from_any_other_folder_it_is_the_checkout_of_this_package(tmp_path: Path
     assert seen_by_dagster(elsewhere, **imported) == seen
 
 
-def test_dagsters_own_folder_is_not_changed_under_a_run(project: Path, tmp_path: Path) -> None:
+def test_dagster_home_does_not_change_during_a_run(project: Path, tmp_path: Path) -> None:
     with (project / ".env").open("a") as file:
         file.write(f"DAGSTER_HOME={tmp_path}\n")
     script = "import os; from taxi_assets.settings import Settings; Settings.from_env(); "
@@ -150,9 +150,7 @@ def test_dagsters_own_folder_is_not_changed_under_a_run(project: Path, tmp_path:
     assert run(project / "below", sys.executable, "-c", script).stdout == "None\n"
 
 
-def test_an_installed_package_has_the_project_of_dagster_home(
-    project: Path, tmp_path: Path
-) -> None:
+def test_an_installed_package_uses_dagster_home_as_project(project: Path, tmp_path: Path) -> None:
     site, elsewhere = tmp_path / "site-packages", tmp_path / "elsewhere"
     elsewhere.mkdir()
     site.mkdir()
@@ -164,7 +162,7 @@ def test_an_installed_package_has_the_project_of_dagster_home(
     assert f"no .env (none in {elsewhere})" in remarks
 
 
-def test_a_file_can_be_chosen_or_none(project: Path, tmp_path: Path) -> None:
+def test_taxi_env_file_names_a_file_or_none(project: Path, tmp_path: Path) -> None:
     chosen = tmp_path / "chosen.env"
     chosen.write_text("TAXI_HOME=here\n")
     assert status(project, TAXI_ENV_FILE=str(chosen))[0] == str(tmp_path / "here")
@@ -183,7 +181,7 @@ def test_a_file_can_be_chosen_or_none(project: Path, tmp_path: Path) -> None:
     ("content", "what"),
     [(b"TAXI_HOME=\xff\n", "it is not UTF-8"), (b"POSTGRES_PASSWORD=s3cret\0\n", "a NUL byte")],
 )
-def test_a_file_that_is_no_text_is_named_in_one_line(
+def test_a_file_that_is_not_text_is_reported_in_one_line(
     tmp_path: Path, content: bytes, what: str
 ) -> None:
     (tmp_path / ".env").write_bytes(content)
@@ -194,7 +192,7 @@ def test_a_file_that_is_no_text_is_named_in_one_line(
     assert "s3cret" not in str(rejected.value)
 
 
-def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path) -> None:
+def test_relative_paths_start_at_the_folder_of_their_file(tmp_path: Path) -> None:
     """Those of the settings that name a path; a URL or a secret stays as it is."""
     relative = ["TAXI_HOME", "TAXI_LAKE", "TAXI_SOURCE", "TAXI_ZONES"]
     relative.append("GOOGLE_APPLICATION_CREDENTIALS")
@@ -212,7 +210,7 @@ def test_relative_paths_start_at_the_folder_of_the_file(tmp_path: Path) -> None:
     }
 
 
-def test_what_started_with_a_file_is_not_mixed_with_its_next_version(project: Path) -> None:
+def test_a_child_process_does_not_mix_in_a_changed_file(project: Path) -> None:
     script = f"""
 import os, pathlib, subprocess, sys
 from taxi_assets.settings import Settings

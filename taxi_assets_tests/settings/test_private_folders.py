@@ -28,7 +28,7 @@ def mode(path: Path) -> int:
     [(0o000, 0o600), (0o020, 0o600), (0o002, 0o664), (0o022, 0o644), (0o077, 0o600)],
     indirect=["umask"],
 )
-def test_an_umask_that_lets_everybody_write_is_replaced_and_no_other(
+def test_only_a_umask_that_lets_everybody_write_is_replaced(
     umask: int, written: int, tmp_path: Path
 ) -> None:
     folder = tmp_path / "home" / "lake"
@@ -38,13 +38,13 @@ def test_an_umask_that_lets_everybody_write_is_replaced_and_no_other(
     assert mode(folder / "object") == written
 
 
-def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
+def test_an_existing_folder_keeps_its_mode(tmp_path: Path) -> None:
     tmp_path.chmod(0o750)
     make_private_folder(tmp_path)
     assert mode(tmp_path) == 0o750
 
 
-def test_what_is_no_folder_is_in_the_way(tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "lake").touch()
     with pytest.raises(FileExistsError):
         make_private_folder(tmp_path / "lake")

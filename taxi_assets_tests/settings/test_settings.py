@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from taxi_assets.errors import SettingsError
-from taxi_assets.settings import AREAS, Settings, definition_rules, find_problems
+from taxi_assets.settings import AREAS, Settings, find_problems, read_rules_for_definitions
 from taxi_assets.settings.areas import (
     CleaningSettings,
     DefinitionSettings,
@@ -42,7 +42,7 @@ GCP = {
 EMBEDDED = PostgresSettings(host=None, dbname="", user="", password=SecretStr(""))
 
 
-def test_local_needs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_profile_local_needs_no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     home = tmp_path / ".taxi"
     settings = Settings.from_env({})
@@ -65,7 +65,7 @@ def test_local_needs_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     assert Settings.from_env({}).home == tmp_path / "below" / ".taxi"
 
 
-def test_gcp_takes_what_it_is_given(tmp_path: Path) -> None:
+def test_profile_gcp_uses_the_given_values(tmp_path: Path) -> None:
     settings = Settings.from_env({**GCP, "TAXI_HOME": str(tmp_path)})
     assert settings.profile == "gcp"
     assert settings.source.template == TEMPLATE
@@ -81,7 +81,7 @@ def test_gcp_takes_what_it_is_given(tmp_path: Path) -> None:
     assert not settings.needs_local_stack
 
 
-def test_an_area_that_is_constructed_reads_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_constructing_an_area_reads_no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_MAX_DAY_BYTES", "1")
     monkeypatch.setenv("BIGQUERY_DATASET", "other")
     assert LimitSettings().max_day_bytes == 512 << 20
@@ -121,7 +121,7 @@ def test_a_variable_overrides_its_profile(profile: str, name: str, value: str, p
 
 
 @pytest.mark.parametrize("text", ["", "0", "0.0", "1", "1e-3", ".5"])
-def test_the_share_of_unreadable_rows(text: str) -> None:
+def test_the_share_of_invalid_rows(text: str) -> None:
     settings = Settings.from_env({"TAXI_MAX_INVALID_RATIO": text})
     assert settings.cleaning.max_invalid_ratio == float(text or 0.01)
 
@@ -129,13 +129,13 @@ def test_the_share_of_unreadable_rows(text: str) -> None:
 @pytest.mark.parametrize(
     ("days", "downloads"), [("", 90), ("1", 1), ("365", 365), ("forever", None), ("Forever", None)]
 )
-def test_how_long_downloads_are_kept(days: str, downloads: int | None) -> None:
+def test_download_retention(days: str, downloads: int | None) -> None:
     runs = RunSettings.from_env({"TAXI_DOWNLOAD_RETENTION_DAYS": days})
     assert runs.download_retention == (timedelta(days=downloads) if downloads else None)
 
 
 @pytest.mark.parametrize(("hours", "temporary"), [("", 6), ("1", 1), ("48", 48)])
-def test_how_long_temporary_files_are_kept(hours: str, temporary: int) -> None:
+def test_retention_of_temporary_files(hours: str, temporary: int) -> None:
     runs = RunSettings.from_env({"TAXI_TEMP_RETENTION_HOURS": hours})
     assert runs.temp_retention == timedelta(hours=temporary)
 
@@ -146,7 +146,7 @@ def test_the_delay_before_a_retry(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "3601"])
-def test_a_wrong_delay_before_a_retry(text: str) -> None:
+def test_an_invalid_delay_before_a_retry(text: str) -> None:
     with pytest.raises(SettingsError, match=f"^definition: TAXI_RETRY_DELAY='{text}' should be "):
         DefinitionSettings.from_env({"TAXI_RETRY_DELAY": text})
 
@@ -186,7 +186,7 @@ def test_the_emulator_of_gcs(host: str, emulator: str | None) -> None:
     assert LakeSettings.from_env({"STORAGE_EMULATOR_HOST": host}).emulator == emulator
 
 
-def test_local_may_use_another_postgres_or_bigquery() -> None:
+def test_profile_local_can_use_an_external_postgres_or_bigquery() -> None:
     assert Settings.from_env(POSTGRES).needs_local_stack
     both = {**POSTGRES, "BIGQUERY_ENDPOINT": "http://127.0.0.1:9050"}
     assert not Settings.from_env(both).needs_local_stack
@@ -249,7 +249,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "value", "said"), WRONG)
-def test_a_wrong_value_is_named(name: str, value: str, said: str) -> None:
+def test_an_invalid_value_is_named(name: str, value: str, said: str) -> None:
     with pytest.raises(SettingsError) as refused:
         Settings.from_env({**POSTGRES, name: value})
     message = str(refused.value)
@@ -259,7 +259,7 @@ def test_a_wrong_value_is_named(name: str, value: str, said: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(set(GCP) - {"TAXI_PROFILE"}))
-def test_gcp_names_what_is_missing(name: str) -> None:
+def test_profile_gcp_names_missing_settings(name: str) -> None:
     for env in ({**GCP, name: ""}, {key: GCP[key] for key in GCP if key != name}):
         with pytest.raises(SettingsError, match=rf"^profile 'gcp': {name} is missing\. Set"):
             Settings.from_env(env)
@@ -273,7 +273,7 @@ def test_one_error_lists_everything() -> None:
         assert name in str(refused.value).replace("profile 'gcp'", "TAXI_PROFILE")
 
 
-def test_a_half_given_postgres_is_named_in_full() -> None:
+def test_every_missing_postgres_setting_is_named() -> None:
     with pytest.raises(
         SettingsError, match=r"POSTGRES_DBNAME is missing; POSTGRES_USER is missing"
     ):
@@ -313,7 +313,7 @@ def test_a_date_has_one_form(name: str, text: str) -> None:
         DefinitionSettings.from_env({name: text})
 
 
-def test_what_is_defined() -> None:
+def test_services_and_dates_of_the_definitions() -> None:
     settings = DefinitionSettings.from_env({})
     assert settings.services == ()
     assert (settings.start_date, settings.end_date) == (date(2021, 1, 1), None)
@@ -345,7 +345,7 @@ def test_days_of_a_run_must_be_a_number(text: str) -> None:
         (" a@b.nyc , team:data-1", ("a@b.nyc", "team:data-1")),
     ],
 )
-def test_owners(text: str, names: tuple[str, ...]) -> None:
+def test_owners_are_addresses_or_teams(text: str, names: tuple[str, ...]) -> None:
     assert DefinitionSettings.from_env({"TAXI_OWNERS": text}).owners == names
 
 
@@ -366,7 +366,7 @@ def test_owners_that_dagster_would_reject_are_rejected_by_name(text: str) -> Non
         (" Zero_Distance , null_vendor,zero_distance", ("zero_distance", "null_vendor")),
     ],
 )
-def test_rules_by_name(text: str | None, rules: tuple[str, ...]) -> None:
+def test_rules_are_chosen_by_name(text: str | None, rules: tuple[str, ...]) -> None:
     env = {} if text is None else {"TAXI_DROP": text}
     assert Settings.from_env(env).cleaning.drop == rules
 
@@ -382,7 +382,7 @@ def test_an_unknown_rule_is_rejected_and_the_known_ones_named(
         assert name in str(no.value)
     # The definitions load all the same, so that a run can say so.
     monkeypatch.setenv("TAXI_DROP", "zero_distance,typo")
-    assert definition_rules() == ("zero_passengers", "null_passengers")
+    assert read_rules_for_definitions() == ("zero_passengers", "null_passengers")
 
 
 @pytest.mark.parametrize(
@@ -395,7 +395,7 @@ def test_an_unknown_rule_is_rejected_and_the_known_ones_named(
         ("TAXI_X", ""),
     ],
 )
-def test_a_variable_that_is_none_of_ours_is_an_error(name: str, said: str) -> None:
+def test_an_unknown_taxi_variable_is_an_error(name: str, said: str) -> None:
     with pytest.raises(SettingsError, match=f"{name} is not a setting{said}[.] Set") as rejected:
         Settings.from_env({name: "hunter2"})
     assert "hunter2" not in str(rejected.value)
@@ -424,9 +424,9 @@ def test_the_problems_of_all_areas_are_found_together() -> None:
 
 
 @pytest.mark.parametrize("area", AREAS.values(), ids=AREAS)
-def test_no_message_of_pydantic_reaches_ours(area: type[SettingsArea]) -> None:
+def test_no_message_shows_text_of_pydantic(area: type[SettingsArea]) -> None:
     """Its `input_value=` would show what was mistyped."""
-    env = dict.fromkeys(area.variables(), "a:hunter2@b\n")
+    env = dict.fromkeys(area.list_variables(), "a:hunter2@b\n")
     with pytest.raises(SettingsError) as rejected:
         area.from_env(env)
     chain = "".join(traceback.format_exception(rejected.value))

@@ -592,9 +592,9 @@ def test_redirect_to_http(site: Site, desk: Desk) -> None:
     ("template", "found"),
     [
         ("gs://b/{service}/{year}/{month}.csv", "gs:// is not supported"),
-        ("file://other/{service}/{year}/{month}.csv", "is no file:///path"),
+        ("file://other/{service}/{year}/{month}.csv", "is not a local file:///path"),
         ("http://127.0.0.1:9/{service}/{year}/{month}.zip", "of no known type"),
-        ("http://[127/{service}/{year}/{month}.csv", "is no URL of a server"),
+        ("http://[127/{service}/{year}/{month}.csv", "is not a valid URL"),
         ("/{service}/{year}-{month}.txt", "of no known type"),
     ],
 )

@@ -80,6 +80,6 @@ class LakeTripsIOManager(StoreIOManager[StoredTrips]):
 
         lazy = LazyPartitions(days, totals)
         found = dict(lazy)
-        for error in lazy.refused.values():
+        for error in lazy.rejected.values():
             log.error(str(error))
         return found

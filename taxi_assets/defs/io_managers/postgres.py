@@ -254,8 +254,8 @@ def _copy_frame(
     tables = (add_missing_columns(table, schema) for _, table in days)
     copied = copy_rows_binary(cursor, into, schema, tables, freeze=freeze)
     expected = sum(trips.rows for trips in slices.values())
-    if days.refused:
-        raise next(iter(days.refused.values()))
+    if days.rejected:
+        raise next(iter(days.rejected.values()))
     if copied != expected:
         raise StoreError(
             f"{copied} of {expected} rows arrived in {partition.fullname}: rolled back"

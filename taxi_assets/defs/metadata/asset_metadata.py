@@ -19,7 +19,7 @@ from taxi_assets.defs.metadata.table_metadata import (
 from taxi_assets.defs.resources.bigquery import console_page
 from taxi_assets.errors import SettingsError
 from taxi_assets.local.state_directory import DBNAME
-from taxi_assets.settings import Settings, definition_rules
+from taxi_assets.settings import Settings, read_rules_for_definitions
 from taxi_assets.settings.stores import LakeSettings
 from taxi_assets.tlc.schema import Service
 
@@ -59,7 +59,7 @@ def build_definition_metadata(service: Service, name: str) -> dict[str, Any]:
     """
     metadata: dict[str, Any] = {}
     if name in TYPES:
-        metadata[SCHEMA] = build_column_schema(service, TYPES[name], definition_rules())
+        metadata[SCHEMA] = build_column_schema(service, TYPES[name], read_rules_for_definitions())
     if name in STORES:
         upstream = dg.AssetKey([service.name, STORES[name][1]])
         metadata[LINEAGE] = column_lineage(service, upstream, TYPES[name])

@@ -30,7 +30,7 @@ from taxi_assets.defs.month_split import SplitMonth
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.report.day_picture import Figures, draw_day_picture
 from taxi_assets.report.day_words import describe_day
-from taxi_assets.settings import definition_rules
+from taxi_assets.settings import read_rules_for_definitions
 from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.clean import Cleaned
@@ -127,7 +127,7 @@ def build_trips_metadata(
     """
     columns = (
         {}
-        if trips.rules == definition_rules()
+        if trips.rules == read_rules_for_definitions()
         else {SCHEMA: build_column_schema(service, types, trips.rules)}
     )
     return {

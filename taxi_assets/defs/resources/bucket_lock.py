@@ -62,8 +62,8 @@ class BucketLocks:
             lock.write(0, [])
         except NotFound as error:
             raise StoreError(
-                f"there is no bucket gs://{self.bucket.name}: make the bucket, or check GCS_BUCKET "
-                "and TAXI_LAKE, then run again"
+                f"there is no bucket gs://{self.bucket.name}: create the bucket, or check "
+                "GCS_BUCKET and TAXI_LAKE, then run again"
             ) from error
         except Forbidden as error:
             raise StoreError(

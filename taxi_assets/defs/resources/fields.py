@@ -27,9 +27,9 @@ def field_values(variables: Mapping[str, str], redactable: Collection[str] = ())
     """
     env, values = read_environment(), dict[str, Any]()
     for field, variable in variables.items():
-        model = next(area for area in AREAS.values() if variable in area.variables())
+        model = next(area for area in AREAS.values() if variable in area.list_variables())
         area, _ = read_area(model, env)
-        name = model.variables()[variable]
+        name = model.list_variables()[variable]
         value = getattr(area, name) if area is not None and area.has_effect(name) else None
         if isinstance(value, SecretStr):
             text = value.get_secret_value()

@@ -158,8 +158,8 @@ def rejected(place: Place) -> str:
     """Why the second day is rejected; the others are opened."""
     days = LazyPartitions(DAYS, place.read_partition)
     assert [day for day, _ in days] == [DAYS[0], DAYS[2]]
-    assert list(days.refused) == [BAD]
-    message = str(days.refused[BAD])
+    assert list(days.rejected) == [BAD]
+    message = str(days.rejected[BAD])
     assert message.startswith(f"yellow/{place.asset} {BAD}: {place.path().parent}/trips.")
     assert message.endswith(f"materialize yellow/{place.asset} for {BAD} again")
     assert "\n" not in message
@@ -337,7 +337,7 @@ def test_on_gcs_a_damaged_object_rejects_its_day_alone(
                     DAYS, lambda day, read_partition=read_partition: read_partition(YELLOW, day)
                 )
                 assert [day for day, _ in days] == [DAYS[0], DAYS[2]]
-                message = str(days.refused[BAD])
+                message = str(days.rejected[BAD])
                 assert message.startswith(f"yellow/{asset} {BAD}: gs://taxi/{key} is ")
 
 
@@ -502,7 +502,7 @@ def test_lines_that_unpack_to_more_than_fit_in_memory_reject_their_day_alone(
     monkeypatch.setenv("TAXI_MAX_DAY_BYTES", "1000000")
     days = LazyPartitions(DAYS, lambda day: raw.read_partition(YELLOW, day))
     assert [day for day, _ in days] == [DAYS[0], DAYS[2]]
-    assert "unpacks to over 1,000,000 bytes (TAXI_MAX_DAY_BYTES)" in str(days.refused[BAD])
+    assert "unpacks to over 1,000,000 bytes (TAXI_MAX_DAY_BYTES)" in str(days.rejected[BAD])
 
 
 def test_rows_that_unpack_to_more_than_fit_in_memory_reject_their_day_alone(
@@ -523,4 +523,4 @@ def test_rows_that_unpack_to_more_than_fit_in_memory_reject_their_day_alone(
     assert path.stat().st_size < 200_000
     days = LazyPartitions(DAYS, lambda day: raw.read_partition(YELLOW, day))
     assert [day for day, _ in days] == [DAYS[0], DAYS[2]]
-    assert "is no day of trips: 60,000 rows of text unpack to" in str(days.refused[BAD])
+    assert "is no day of trips: 60,000 rows of text unpack to" in str(days.rejected[BAD])
