@@ -43,7 +43,7 @@ def lfs_pointer(folder: Path) -> None:
     _whole(folder).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
 
 
-def describe_wrong_header(folder: Path) -> None:
+def build_header_error(folder: Path) -> None:
     path = _whole(folder)
     text = gzip.decompress(path.read_bytes()).replace(b"PULocationID", b"PickupZone")
     path.write_bytes(gzip.compress(text))
@@ -70,10 +70,10 @@ def empty(folder: Path) -> None:
 
 CASES: dict[Callable[[Path], None], str] = {
     missing: "no such file",
-    cut_short: "cut short or damaged",
+    cut_short: "truncated or damaged",
     html: "HTML",
     lfs_pointer: "LFS",
-    describe_wrong_header: "missing PULocationID; unknown 'PickupZone'",
+    build_header_error: "missing PULocationID; unknown 'PickupZone'",
     wrong_order: "in another order",
     other_dates: "is not a time as 2021-01-05 00:31:19",
     empty: "empty",

@@ -172,7 +172,7 @@ def test_odd_texts_of_a_csv_month_are_what_they_mean_and_a_cut_file_empties_noth
 
     second_day = content.index(str(DAYS[1]).encode())
     for broken, why in (
-        (content[: second_day + 30], "was cut short inside line"),
+        (content[: second_day + 30], "is truncated inside line"),
         (content.partition(b"\n")[0], "none of the 0 rows"),
         (content.replace(b"2020-12", b"2020-11"), "none of the 300 rows"),
         (content.decode().encode("utf-16"), "UTF-16 text, not UTF-8"),

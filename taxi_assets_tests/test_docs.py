@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from taxi_assets.settings import AREAS, OTHER_VARIABLES
-from taxi_assets.settings.__main__ import EXAMPLE, PAGE, derive, render_example, render_page
+from taxi_assets.settings.__main__ import (
+    EXAMPLE,
+    PAGE,
+    render_example,
+    render_page,
+    replace_generated_text,
+)
 from taxi_assets_tests.conftest import REPOSITORY
 
 TESTS = REPOSITORY / "taxi_assets_tests"
@@ -39,7 +45,9 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
 def test_what_is_said_of_settings_is_derived_from_their_models(file: str) -> None:
     text = (REPOSITORY / file).read_text()
     render = {PAGE: render_page, EXAMPLE: render_example}[file]
-    assert derive(text, render()) == text, "run: python -m taxi_assets.settings write"
+    assert replace_generated_text(text, render()) == text, (
+        "run: python -m taxi_assets.settings write"
+    )
     named = {name for area in AREAS.values() for name in area.list_variables()}
     assert {name for name in named if name not in text} == set()
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from taxi_assets.errors import PartitionRejectedError, SettingsError, StoreError, UnavailableError
-from taxi_assets.lazy_partitions import AHEAD, WORKERS, LazyPartitions, map_with_threads
+from taxi_assets.lazy_partitions import MAX_AHEAD, WORKERS, LazyPartitions, map_with_threads
 
 FIRST = date(2021, 1, 1)
 WEEK = [FIRST + timedelta(at) for at in range(7)]
@@ -38,7 +38,7 @@ def test_only_a_few_results_are_computed_ahead() -> None:
     for result in map_with_threads(lambda item: item, items()):
         most = max(most, taken - result)
     assert taken == 50
-    assert most <= WORKERS + AHEAD
+    assert most <= WORKERS + MAX_AHEAD
 
 
 def test_an_error_stops_the_other_items_and_the_threads() -> None:
@@ -56,7 +56,7 @@ def test_an_error_stops_the_other_items_and_the_threads() -> None:
     with pytest.raises(RuntimeError, match="two"):
         next(results)
     assert threading.active_count() == before
-    assert len(seen) <= 3 + WORKERS + AHEAD
+    assert len(seen) <= 3 + WORKERS + MAX_AHEAD
 
 
 def test_nothing_is_computed_before_it_is_pulled() -> None:

@@ -160,7 +160,7 @@ SOURCES = {
     "500": "500",
     "elsewhere": "404",
     "html": "HTML",
-    "cut": "cut short",
+    "cut": "truncated",
 }
 """What a run says of the month file that lies in each of the site's folders."""
 

@@ -1,5 +1,5 @@
-"""Files of TLC, the Taxi & Limousine Commission: services, schema versions, download, readers.
+"""The files of TLC, the Taxi & Limousine Commission: services, schemas, download and readers.
 
-A module here knows how TLC publishes and where a file is. What happens to a day's rows after they
-were read belongs in `trips`; nothing here imports Dagster.
+Code about the form or the location of a published file belongs here. Code that transforms a day's
+rows belongs in `trips`. Nothing here imports Dagster.
 """

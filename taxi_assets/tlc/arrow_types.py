@@ -1,6 +1,6 @@
-"""Arrow arrays of any type that a Parquet file can have: plain values, children, texts to show.
+"""Helpers for Arrow arrays of any type: plain values, children of nested arrays, display texts.
 
-What is here knows Arrow and not taxis. Which value a column of ours may hold is in `values.py`.
+This module depends on Arrow alone. The rules for the values of a column are in `values.py`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import pyarrow.compute as pc
 from pyarrow import types
 
 MAX_TEXT_BYTES = 64 << 10
-"""Longest text that goes to a store. TLC's rows have about 100 bytes; a longer CSV line is
-quarantined, and so is the Parquet row of a longer text."""
-SHOWN = 200
-"""Characters of a value of no simple type in a message or a preview."""
+"""Longest text that is stored. TLC's rows have about 100 bytes; a longer CSV line, or a Parquet row
+with a longer text, is quarantined."""
+MAX_SHOWN = 200
+"""Characters of a nested value in a message or a preview."""
 
 
 def is_text_type(kind: pa.DataType) -> bool:
-    """Return whether a type holds texts."""
+    """Return whether a type is one of Arrow's string types."""
     return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
 
 
@@ -33,7 +33,7 @@ def _is_bytes(kind: pa.DataType) -> bool:
 
 
 def get_plain_type(kind: pa.DataType) -> pa.DataType:
-    """Return the type that `plain` gives to values of a type."""
+    """Return the type that `convert_to_plain` gives to values of a type."""
     if isinstance(kind, pa.BaseExtensionType):
         return get_plain_type(kind.storage_type)
     if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
@@ -44,10 +44,10 @@ def get_plain_type(kind: pa.DataType) -> pa.DataType:
 
 
 def convert_to_plain(values: pa.Array) -> pa.Array:
-    """Return the same values in the simplest type that holds them.
+    """Return the same values in the simplest type: no encoding, no extension type.
 
-    Encodings and extension types are undone. Bytes, which old writers give for texts, become
-    `string` without a check of their encoding: see `find_storable_text`.
+    Bytes, which old writers use for texts, become `string` without a check of their encoding; see
+    `find_storable_text`.
     """
     if isinstance(values, pa.ExtensionArray):
         return convert_to_plain(values.storage)
@@ -57,14 +57,14 @@ def convert_to_plain(values: pa.Array) -> pa.Array:
         return convert_to_plain(pc.run_end_decode(values))
     if types.is_fixed_size_binary(values.type):
         values = values.cast(pa.binary())
-    wanted = get_plain_type(values.type)
-    return values if values.type == wanted else values.cast(wanted, safe=False)
+    plain = get_plain_type(values.type)
+    return values if values.type == plain else values.cast(plain, safe=False)
 
 
 def find_storable_text(values: pa.Array) -> pa.Array:
-    """Return texts, null where one is not UTF-8, holds a NUL or is longer than MAX_TEXT_BYTES.
+    """Return texts; null replaces one that is not UTF-8, contains NUL or exceeds MAX_TEXT_BYTES.
 
-    PostgreSQL takes no NUL, BigQuery and pandas no other encoding.
+    PostgreSQL accepts no NUL; BigQuery and pandas accept no other encoding.
     """
     content = values.cast(pa.binary())
     try:
@@ -75,10 +75,10 @@ def find_storable_text(values: pa.Array) -> pa.Array:
         longest = pc.max(pc.binary_length(content)).as_py() or 0
         if longest <= MAX_TEXT_BYTES and not pc.any(pc.match_substring(content, b"\0")).as_py():
             return values
-    return pa.array([_is_storable(value) for value in content.to_pylist()], pa.string())
+    return pa.array([_decode_storable(value) for value in content.to_pylist()], pa.string())
 
 
-def _is_storable(value: bytes | None) -> str | None:
+def _decode_storable(value: bytes | None) -> str | None:
     if value is None or len(value) > MAX_TEXT_BYTES or b"\0" in value:
         return None
     try:
@@ -88,23 +88,23 @@ def _is_storable(value: bytes | None) -> str | None:
 
 
 def replace_view_types(kind: pa.DataType) -> pa.DataType:
-    """Return the type without views that a type of string or binary views is cast to and from."""
+    """Return the string or binary type for a type of string or binary views."""
     if types.is_string_view(kind) or types.is_binary_view(kind):
         return pa.string() if types.is_string_view(kind) else pa.binary()
     return kind
 
 
 def has_view_types(kind: pa.DataType) -> bool:
-    """Return whether a type is one of views, or has one inside."""
+    """Return whether a type is a view type or contains one."""
     if types.is_string_view(kind) or types.is_binary_view(kind):
         return True
     return any(has_view_types(kind.field(at).type) for at in range(kind.num_fields))
 
 
 def take_rows(values: pa.Array, places: npt.NDArray[np.int64]) -> pa.Array:
-    """Return some of the values, in order, also of views inside lists, structs and maps.
+    """Return the values at `places`, in order, also of views inside lists, structs and maps.
 
-    Arrow cannot take those, and is given the runs of neighbours that they consist of.
+    Arrow's `take` does not support those, so runs of neighbours are sliced and concatenated.
     """
     if not has_view_types(values.type):
         return values.take(pa.array(places))
@@ -113,16 +113,13 @@ def take_rows(values: pa.Array, places: npt.NDArray[np.int64]) -> pa.Array:
     return pa.concat_arrays([values.slice(*run) for run in runs])
 
 
-def list_child_types(values: pa.Array) -> list[pa.Array] | None:
-    """Return the arrays that a nested array consists of, without those of null values.
-
-    None where a type is not nested.
-    """
+def list_child_arrays(values: pa.Array) -> list[pa.Array] | None:
+    """Return the child arrays of a nested array, without null values; None for other arrays."""
     kind = values.type
     if types.is_struct(kind):
         return list(values.flatten())
     if types.is_map(kind):
-        # As a list of structs, which Arrow flattens.
+        # Arrow flattens lists of structs, but not maps.
         entry = pa.struct([kind.key_field, kind.item_field])
         entries = pa.field("entries", entry, nullable=False)
         return list(values.cast(pa.list_(entries)).flatten().flatten())
@@ -137,9 +134,9 @@ def list_child_types(values: pa.Array) -> list[pa.Array] | None:
 
 
 def format_value(value: pa.Scalar) -> str:
-    """Return any value as text, also one for which Python has no object; null is `None`.
+    """Return any value as text, also one that Python cannot represent; null is `None`.
 
-    A time past the year 9999 is shown as the date that it is, bytes that are no text escaped.
+    A time after the year 9999 is shown as a date, invalid text with escapes.
     """
     try:
         return str(value.as_py())
@@ -157,12 +154,13 @@ def format_value(value: pa.Scalar) -> str:
         time = np.datetime64(value.value, unit)
         if not np.isnat(time):
             return str(time).replace("T", " ")
-    return " ".join(pa.array([value], kind).to_string().split())[:SHOWN]
+    return " ".join(pa.array([value], kind).to_string().split())[:MAX_SHOWN]
 
 
 def format_rows(rows: pa.RecordBatch) -> list[list[str | None]]:
-    """Return rows as texts, null where a value is."""
+    """Return rows as lists of texts; null values are None."""
     columns = [
-        [format_value(value) if value.is_valid else None for value in one] for one in rows.columns
+        [format_value(value) if value.is_valid else None for value in column]
+        for column in rows.columns
     ]
     return [list(row) for row in zip(*columns, strict=True)]

@@ -1,4 +1,4 @@
-"""A month's file as it is kept on this machine: its note, its lock, its name."""
+"""The download cache: a month file, its sidecar with metadata, and its lock."""
 
 from __future__ import annotations
 
@@ -22,37 +22,37 @@ from taxi_assets.tlc.schema import Service
 
 LOCK = ".lock"
 LOCK_SECONDS = 3600.0
-"""Longest wait for another run's download, or for its look at a local file."""
+"""Longest wait for another run that downloads or hashes the same file."""
 POLL_SECONDS = 0.1
-BESIDE = ("{}", "{}.json", "{}.json.part", "{}.part", "{}.part.json", "part-{}")
-"""What there may be of a month: the file, notes, and what a killed run left of either."""
+CACHE_FILES = ("{}", "{}.json", "{}.json.part", "{}.part", "{}.part.json", "part-{}")
+"""The files of a month: the download, sidecars, and leftovers of killed runs."""
 
 
 @dataclass(frozen=True)
 class MonthFile:
-    """A month's file on this machine, whole and checked (a local one: as far as its ends tell)."""
+    """A month file on this machine, complete and checked; of a local CSV only the start is."""
 
     service: Service
     month: Month
     path: Path
     url: str
-    """URL or absolute path it came from, without credentials."""
+    """Source: URL without credentials, or absolute path."""
     size: int
     """Bytes."""
     sha256: str
-    """Of the file's bytes, hexadecimal."""
+    """Digest of the file's bytes, hexadecimal."""
     etag: str | None
     last_modified: str | None
-    """As the server said it; of a file on this machine its mtime, ISO, UTC."""
+    """Last-Modified header of the server; for a local file its mtime, ISO, UTC."""
     synthetic: bool
     mtime_ns: int | None = None
-    """When it was written here."""
+    """Modification time of the file on this machine."""
 
     def reject_replaced(self) -> None:
-        """Look whether the file on this machine still is the one that was checked.
+        """Check that the file on this machine is still the one that was checked.
 
         Raises:
-            UnavailableError: another run fetched a restated month meanwhile, or it was deleted.
+            UnavailableError: another run has replaced it by a restated month, or it was deleted.
         """
         try:
             now: int | None = self.path.stat().st_mtime_ns
@@ -60,8 +60,8 @@ class MonthFile:
             now = None
         if self.mtime_ns not in (None, now):
             raise UnavailableError(
-                f"{self.service.name} {self.month}: {self.path} was replaced while it was read: "
-                "again, with the new one"
+                f"{self.service.name} {self.month}: {self.path} was replaced while it was read; "
+                "the next attempt reads the new one"
             )
 
 
@@ -69,23 +69,23 @@ class MonthFile:
 def hold_download_lock(
     path: Path, label: str, progress: Progress, max_seconds: float = LOCK_SECONDS
 ) -> Generator[None]:
-    """Hold the lock file beside `path`; it dies with the process that holds it.
+    """Hold the lock file beside `path`; the operating system frees it when its process ends.
 
     Raises:
-        UnavailableError: another run holds it for longer than bringing the file may take.
+        UnavailableError: another run has held it for `max_seconds`.
     """
     make_private_folder(path.parent)
     lock = FileLock(path.with_name(f"{path.name}{LOCK}"), poll_interval=POLL_SECONDS)
     try:
         lock.acquire(blocking=False)
     except Timeout:
-        progress(f"{label}: another run is bringing {path.name}; waiting for it")
+        progress(f"{label}: another run is fetching {path.name}; waiting for it")
         try:
             lock.acquire(timeout=max_seconds)
         except Timeout:
             raise UnavailableError(
-                f"{label}: another run has held {lock.lock_file} for {max_seconds:g} s: see "
-                "whether its process hangs, and end it"
+                f"{label}: another run has held {lock.lock_file} for {max_seconds:g} s: if its "
+                "process hangs, end it"
             ) from None
     try:
         os.utime(lock.lock_file)
@@ -94,14 +94,14 @@ def hold_download_lock(
         lock.release()
 
 
-def evict_unused(downloads: Path, keep: timedelta | None) -> None:
-    """Remove what no run asked for since: the lock file beside each month tells when it was.
+def evict_unused(downloads: Path, retention: timedelta | None) -> None:
+    """Remove cached files that no run has used within `retention`, by the mtime of their locks.
 
-    What another run holds is left alone, and so is what a link leads to.
+    Files that another run has locked stay, and a symbolic link is not followed.
     """
-    if keep is None or downloads.is_symlink():
+    if retention is None or downloads.is_symlink():
         return
-    oldest = time.time() - keep.total_seconds()
+    oldest = time.time() - retention.total_seconds()
     for folder, _, names in os.walk(downloads):
         for name in names:
             path = Path(folder, name.removesuffix(LOCK))
@@ -110,11 +110,11 @@ def evict_unused(downloads: Path, keep: timedelta | None) -> None:
 
 
 def _evict_file(path: Path, oldest: float) -> None:
-    """Remove a month's file and what lies beside it, but the lock that others may wait for."""
+    """Remove the cache files of a month, except the lock, which another run may wait for."""
     lock = path.with_name(f"{path.name}{LOCK}")
     with suppress(Timeout), FileLock(lock, blocking=False):
         if lock.stat().st_mtime < oldest:
-            for pattern in BESIDE:
+            for pattern in CACHE_FILES:
                 path.with_name(pattern.format(path.name)).unlink(missing_ok=True)
 
 
@@ -123,24 +123,25 @@ def _build_sidecar_path(path: Path) -> Path:
 
 
 def read_sidecar(path: Path) -> dict[str, Any]:
-    """Read what is noted of `path`; empty where nothing readable is."""
+    """Return the metadata in the sidecar of `path`; empty if there is no valid sidecar."""
     try:
-        note: object = json.loads(_build_sidecar_path(path).read_text())
+        metadata: object = json.loads(_build_sidecar_path(path).read_text())
     except (OSError, ValueError):
         return {}
-    return cast("dict[str, Any]", note) if isinstance(note, dict) else {}
+    return cast("dict[str, Any]", metadata) if isinstance(metadata, dict) else {}
 
 
-def _write_sidecar(path: Path, note: Mapping[str, object]) -> None:
+def _write_sidecar(path: Path, metadata: Mapping[str, object]) -> None:
     part = path.with_name(f"{path.name}.json.part")
-    part.write_text(json.dumps(note, indent=1))
+    part.write_text(json.dumps(metadata, indent=1))
     part.replace(_build_sidecar_path(path))
 
 
 def commit_to_cache(part: Path, file: MonthFile) -> MonthFile:
-    """Give the finished `part` its name. The note comes first: a named file always has its own.
+    """Write the sidecar, then give the finished `part` its final name.
 
-    A restated month's old file goes before, or a crash could leave it under the new one's note.
+    The old file of a restated month is removed first, because a crash could otherwise leave it
+    with the new file's sidecar.
     """
     file.path.unlink(missing_ok=True)
     commit_sidecar(file)
@@ -151,7 +152,7 @@ def commit_to_cache(part: Path, file: MonthFile) -> MonthFile:
 
 
 def commit_sidecar(file: MonthFile) -> MonthFile:
-    """Note what is known of a file that is kept."""
+    """Write the sidecar of a cached file."""
     names = ("url", "size", "sha256", "etag", "last_modified")
     _write_sidecar(file.path, {name: getattr(file, name) for name in names})
     return file
@@ -168,9 +169,9 @@ def _sync_to_disk(path: Path) -> None:
 def get_cached_sha256(path: Path, memory: Path, location: SourceLocation) -> str:
     """Return the SHA-256 of a local file, cached by path and times (500 MB take 1 s)."""
 
-    def state() -> dict[str, object]:
+    def stat_file() -> dict[str, object]:
         stat = path.stat()
-        # `cp -p`, rsync and touch set size and mtime as before; nobody sets ctime.
+        # `cp -p`, rsync and touch can restore size and mtime, but not ctime.
         return {
             "path": str(path),
             "size": stat.st_size,
@@ -179,12 +180,14 @@ def get_cached_sha256(path: Path, memory: Path, location: SourceLocation) -> str
             "inode": stat.st_ino,
         }
 
-    before = state()
-    note = read_sidecar(memory)
-    if {**note, **before} == note:
-        return str(note["sha256"])
+    before = stat_file()
+    metadata = read_sidecar(memory)
+    if {**metadata, **before} == metadata:
+        return str(metadata["sha256"])
     sha256 = start_sha256(path).hexdigest()
-    if state() != before:
-        raise location.build_error("changed while it was read", "run again when it is written")
+    if stat_file() != before:
+        raise location.build_error(
+            "changed while it was read", "run again when it is completely written"
+        )
     _write_sidecar(memory, {**before, "sha256": sha256})
     return sha256

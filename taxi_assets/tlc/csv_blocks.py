@@ -1,4 +1,4 @@
-"""A CSV month as blocks of whole lines, byte for byte."""
+"""Read a CSV month as blocks of complete lines, byte for byte."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from isal import igzip, isal_zlib
 
 from taxi_assets.errors import SourceError
 from taxi_assets.tlc.header import Header, HeaderError, parse_header_line
-from taxi_assets.tlc.integrity import MAX_UNPACKED_BYTES
+from taxi_assets.tlc.integrity import DOWNLOAD_AGAIN, MAX_UNPACKED_BYTES
 from taxi_assets.tlc.source import MonthFile
 
 BLOCK = 4 << 20
 """Bytes read at a time. 4 MiB: larger blocks cost page faults, smaller ones Python calls."""
 MAX_LINE_BYTES = 16 << 20
-"""Bytes. TLC's lines have about 100; a longer one means that this is no CSV of trips."""
+"""Bytes. TLC's lines have about 100; a longer one means that the file is not a CSV of trips."""
 MAX_SPLIT_BYTES = MAX_UNPACKED_BYTES
 
 DAMAGED: tuple[type[Exception], ...] = (
@@ -29,47 +29,47 @@ DAMAGED: tuple[type[Exception], ...] = (
     zlib.error,
     cast("type[Exception]", isal_zlib.error),
 )
-"""What unpacking raises when the file is cut short or was changed."""
+"""Errors of unpacking a truncated or changed file."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Block:
-    """Whole lines as they stand in the file, terminators included."""
+    """Complete lines as they are in the file, terminators included."""
 
     first_line: int
     """Number of the block's first line; the header is line 1."""
     data: bytes
-    read: int
-    """Bytes of the file that had been read when this block was whole."""
+    read_bytes: int
+    """Bytes of the file up to the end of this block."""
 
 
 @dataclass(frozen=True)
 class CsvMonth:
-    """A CSV month that was opened and whose header is one of the service's."""
+    """An open CSV month with a valid header."""
 
     file: MonthFile
     line: bytes
     """The header line as published, terminator included."""
     header: Header
     blocks: Generator[Block]
-    """Close it to stop the reading early."""
+    """Blocks after the header; close the generator to stop reading early."""
 
 
 def open_csv_month(file: MonthFile) -> CsvMonth:
     """Open a `.csv` or `.csv.gz` month and check its header.
 
     Raises:
-        SourceError: the header is not the service's; while reading: the file is cut short.
+        SourceError: the header is not the service's. While reading: the file is truncated.
     """
     blocks = _read_blocks(file)
     first = next(blocks, None)
     if first is None:
-        raise SourceError(f"{_describe_damage(file)} is empty: fetch it again")
+        raise SourceError(f"{_name_file(file)} is empty: fetch it again")
     line, data = _split_header(first.data)
     header = check_csv_header(line, file)
-    rest = Block(2, data, first.read)
+    rest = Block(2, data, first.read_bytes)
 
     def all_blocks() -> Iterator[Block]:
         if rest.data:
@@ -88,20 +88,20 @@ def check_csv_header(line: bytes, file: MonthFile) -> Header:
     try:
         return parse_header_line(line, file.service, file.month)
     except HeaderError as error:
-        raise describe_wrong_header(error, file) from None
+        raise build_header_error(error, file) from None
 
 
-def describe_wrong_header(error: HeaderError, file: MonthFile) -> SourceError:
+def build_header_error(error: HeaderError, file: MonthFile) -> SourceError:
     """Build the error for a file without the service's columns."""
     return SourceError(
-        f"{_describe_damage(file)} has a wrong header ({error}): "
+        f"{_name_file(file)} has a wrong header ({error}): "
         f"expected {','.join(file.service.header)}, or the names of another year. "
         f"Is this a {file.service.name} month as published?"
     )
 
 
 def prefetch(iterate: Callable[[], Iterator[T]], ahead: int = 2) -> Generator[T]:
-    """Run an iterator in a thread, a few items ahead of its reader."""
+    """Run an iterator in a thread, at most `ahead` items ahead of its consumer."""
     queue: Queue[tuple[T | None, BaseException | None]] = Queue(ahead)
     stop = Event()
 
@@ -112,7 +112,7 @@ def prefetch(iterate: Callable[[], Iterator[T]], ahead: int = 2) -> Generator[T]
                 queue.put((item, None))
                 if stop.is_set():
                     return
-        except BaseException as raised:  # noqa: BLE001 - handed to the reader, who raises it
+        except BaseException as raised:  # noqa: BLE001 - passed to the consumer, which raises it
             error = raised
         queue.put((None, error or StopIteration()))
 
@@ -134,7 +134,7 @@ def prefetch(iterate: Callable[[], Iterator[T]], ahead: int = 2) -> Generator[T]
             thread.join(0.01)
 
 
-def _describe_damage(file: MonthFile) -> str:
+def _name_file(file: MonthFile) -> str:
     return f"{file.service.name} {file.month}: {file.url}"
 
 
@@ -146,12 +146,12 @@ def _split_header(data: bytes) -> tuple[bytes, bytes]:
 def _renumber_blocks(blocks: Iterator[Block], previous: Block) -> Iterator[Block]:
     line = previous.first_line + previous.data.count(b"\n")
     for block in blocks:
-        yield Block(line, block.data, block.read)
+        yield Block(line, block.data, block.read_bytes)
         line += block.data.count(b"\n")
 
 
 def _read_blocks(file: MonthFile) -> Iterator[Block]:
-    """Yield blocks of whole lines; the last line may have no terminator."""
+    """Yield blocks of complete lines; the last line may have no terminator."""
     carry = b""
     total = 0
     with file.path.open("rb") as raw:
@@ -161,16 +161,16 @@ def _read_blocks(file: MonthFile) -> Iterator[Block]:
             total += len(chunk)
             if total > MAX_SPLIT_BYTES:
                 raise SourceError(
-                    f"{_describe_damage(file)} unpacks to over {MAX_SPLIT_BYTES:,} bytes: "
-                    "no month has as many; get the file again from where it is published"
+                    f"{_name_file(file)} unpacks to over {MAX_SPLIT_BYTES:,} bytes: "
+                    f"no month is that large; {DOWNLOAD_AGAIN}"
                 )
             end = chunk.rfind(b"\n") + 1
             if not end:
                 carry += chunk
                 if len(carry) > MAX_LINE_BYTES:
                     raise SourceError(
-                        f"{_describe_damage(file)} has a line of over {MAX_LINE_BYTES >> 20} MiB: "
-                        "this is no CSV of trips, or its lines end in CR alone"
+                        f"{_name_file(file)} has a line of over {MAX_LINE_BYTES >> 20} MiB: "
+                        "it is not a CSV of trips, or its lines end in CR alone"
                     )
                 continue
             yield Block(0, carry + chunk[:end], raw.tell())
@@ -184,6 +184,6 @@ def _read_chunk(stream: IO[bytes], file: MonthFile) -> bytes:
         return stream.read(BLOCK)
     except DAMAGED as error:
         raise SourceError(
-            f"{_describe_damage(file)} is cut short or damaged ({error}): fetch it again "
+            f"{_name_file(file)} is truncated or damaged ({error}): fetch it again "
             f"(delete {file.path} if it was downloaded)"
         ) from error

@@ -1,8 +1,8 @@
-"""The columns of a month file: which of the service's columns each published name is.
+"""The header of a month file: map each published name to a column of the service.
 
-A file is of the era whose names its own match best. The names of an era may come with others,
-known or new; one that is missing beside a new one is a renamed column, and rejected. Whether a new
-name at the end is a column more or the renamed last one, the file's month decides.
+A file belongs to the schema version whose names match its own best. Additional names, known or new,
+are accepted. A missing name together with a new one means a renamed column, which is rejected. For
+a new name at the end, the file's month decides whether it is an additional or a renamed column.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ import pyarrow as pa
 from taxi_assets.date_ranges import Month
 from taxi_assets.tlc.schema import Column, SchemaVersion, Service, loose_key, normalize_name
 
-# What pandas calls a column that has no name.
+# The names that pandas gives to columns without one.
 NAMELESS = re.compile(r"(unnamed: \d+)?")
 MAX_HEADER_BYTES = 1 << 16
 """Bytes."""
 STORED = Month(1, 1)
-"""Month of a raw slice's header: its file had the columns that were due, and none is by now."""
+"""Month for the header of a stored raw partition: its file has already been checked, and no column
+is due in this month."""
 
 
 class HeaderError(ValueError):
-    """What is wrong with a header, as part of a sentence."""
+    """A header is invalid; the message is part of a sentence."""
 
 
 @dataclass(frozen=True)
@@ -38,29 +39,29 @@ class Header:
 
     service: Service
     names: tuple[str, ...]
-    """As published, without blanks around them."""
+    """Published names, without surrounding blanks."""
     schema_version: SchemaVersion
 
     @cached_property
     def columns(self) -> tuple[Column | None, ...]:
-        """The service's column of each name; None for what stays in raw."""
+        """The service's column for each name; None for a raw-only or unknown one."""
         return tuple(self.service.find_column(name) for name in self.names)
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """Position of each of the service's columns that the file has."""
+        """Position of each of the service's columns in the file."""
         return {name: places[0] for name, places in self.all_places.items()}
 
     @cached_property
     def all_places(self) -> dict[str, tuple[int, ...]]:
-        """Positions of each of the service's columns that the file has, the preferred one first."""
-        found: dict[str, list[int]] = {}
+        """Positions of each of the service's columns in the file, the preferred one first."""
+        positions: dict[str, list[int]] = {}
         for at, column in enumerate(self.columns):
             if column:
-                found.setdefault(column.name, []).append(at)
-        return {name: self._by_preference(places) for name, places in found.items()}
+                positions.setdefault(column.name, []).append(at)
+        return {name: self._sort_by_preference(places) for name, places in positions.items()}
 
-    def _by_preference(self, places: list[int]) -> tuple[int, ...]:
+    def _sort_by_preference(self, places: list[int]) -> tuple[int, ...]:
         """Sort positions of one column by its names: the published one, then the aliases."""
         column = self.columns[places[0]]
         if column is None or len(places) == 1:
@@ -70,7 +71,7 @@ class Header:
 
     @cached_property
     def points(self) -> dict[str, tuple[int, int]]:
-        """Positions of longitude and latitude that the file has in place of a column, by column."""
+        """By column: positions of the longitude and latitude that the file has in its place."""
         at = {normalize_name(name): place for place, name in enumerate(self.names)}
         return {
             column.name: (at[normalize_name(x)], at[normalize_name(y)])
@@ -83,7 +84,7 @@ class Header:
 
     @cached_property
     def published(self) -> dict[str, str]:
-        """The file's name for each of the service's columns that it has."""
+        """The file's name for each of the service's columns in it."""
         return {name: self.names[at] for name, at in self.places.items()}
 
     @cached_property
@@ -93,7 +94,7 @@ class Header:
 
     @cached_property
     def labels(self) -> dict[str, dict[str, str]]:
-        """By column that is published in labels: the label in capitals, and its value."""
+        """By column that is published as labels: each label, in capitals, and its value."""
         return {
             column.name: dict(column.labels)
             for column in self.columns
@@ -102,29 +103,31 @@ class Header:
 
     @cached_property
     def raw_only(self) -> tuple[str, ...]:
-        """Known columns that the schema has no place for."""
-        known = set(map(normalize_name, self.service.elsewhere))
-        return tuple(name for name in self.names if normalize_name(name) in known)
+        """Known columns that are stored in `raw_trips` only."""
+        raw_only = set(map(normalize_name, self.service.raw_only_columns))
+        return tuple(name for name in self.names if normalize_name(name) in raw_only)
 
     @cached_property
     def unknown(self) -> tuple[str, ...]:
-        """Columns never seen before; they are kept in raw."""
+        """Unknown columns; they are stored in `raw_trips` only."""
         pairs = zip(self.names, self.columns, strict=True)
         return tuple(name for name, column in pairs if not column and name not in self.raw_only)
 
     @cached_property
     def absent(self) -> tuple[str, ...]:
-        """The service's columns that the file lacks: null in the stores."""
-        return tuple(one.name for one in self.service.columns if one.name not in self.places)
+        """The service's columns that are not in the file; they are null in the stores."""
+        return tuple(
+            column.name for column in self.service.columns if column.name not in self.places
+        )
 
 
 def parse_header_line(line: bytes, service: Service, month: Month | None = None) -> Header:
-    """Parse a CSV header line; Excel's unnamed last columns are ignored.
+    """Parse a CSV header line; unnamed last columns, as Excel writes them, are ignored.
 
     Args:
         line: the header as published.
-        service: whose trips.
-        month: whose file it is, where that is known.
+        service: the service of the file.
+        month: the month of the file, if known.
 
     Raises:
         HeaderError: naming the columns that are missing, unknown or in another place.
@@ -132,7 +135,7 @@ def parse_header_line(line: bytes, service: Service, month: Month | None = None)
     text = line.decode("utf-8-sig", "replace").rstrip("\r\n")
     if "\r" in text:
         raise HeaderError("its lines end in CR alone, not LF or CRLF")
-    # Only a name with a comma in it needs its quotes; broken ones are left to the comparison.
+    # Only a name with a comma needs its quotes; the comparison finds broken ones.
     names = next(csv.reader([text], skipinitialspace=True)) if '"' in text else text.split(",")
     while len(names) > 1 and not names[-1].strip(' "'):
         names.pop()
@@ -162,11 +165,11 @@ def match_header(
     """Match published names to the service's columns.
 
     Args:
-        published: their names, in order.
-        service: whose trips.
-        by_name: readers find columns by name (Parquet), so that their order tells nothing and
-            one that is not there is null.
-        month: whose file it is, where that is known.
+        published: the names, in order.
+        service: the service of the file.
+        by_name: whether columns are found by name (Parquet): their order does not matter, and a
+            missing one is null.
+        month: the month of the file, if known.
 
     Raises:
         HeaderError: naming the columns that are missing, unknown or in another place.
@@ -182,7 +185,7 @@ def match_header(
     except HeaderError:
         if month is None or any(service.is_due(name, month) for name in _find_missing(nearest)):
             raise
-        # A column more, of later years, made the file look like theirs.
+        # An additional column of later years made the file look like one of theirs.
         for header in others:
             with suppress(HeaderError):
                 return _check_columns(header, by_name=by_name)
@@ -190,23 +193,23 @@ def match_header(
 
 
 def _check_columns(header: Header, *, by_name: bool) -> Header:
-    """Return the header, if its file has the columns of its era."""
+    """Return the header if the file has the columns of its schema version."""
     names, service = header.names, header.service
     expected = {
         _normalize_alias(name, service): name.strip() for name in header.schema_version.header
     }
-    found = [_normalize_alias(name, service) for name in names]
+    identities = [_normalize_alias(name, service) for name in names]
     missing = _find_missing(header)
     nameless = [str(at) for at, name in enumerate(names, 1) if NAMELESS.fullmatch(name.lower())]
     twice = [
         name
-        for name, columns in Counter(found).items()
+        for name, columns in Counter(identities).items()
         if name and columns > 1 and not _is_repeatable(name, names, service)
     ]
     unknown = [repr(name[:40]) for name in header.unknown if name]
-    lacks = any(name not in header.places for name in service.required)
-    if lacks or nameless or twice or (missing and (unknown or not by_name)):
-        differs = (
+    lacks_required = any(name not in header.places for name in service.required)
+    if lacks_required or nameless or twice or (missing and (unknown or not by_name)):
+        differences = (
             f"missing {', '.join(missing)}" if missing else "",
             f"unknown {', '.join(unknown[:5])}" if unknown else "",
             f"no name in column {', '.join(nameless[:5])}, as pandas writes an index"
@@ -214,9 +217,11 @@ def _check_columns(header: Header, *, by_name: bool) -> Header:
             else "",
             f"twice {', '.join(expected.get(name, name) for name in twice)}" if twice else "",
         )
-        raise HeaderError("; ".join(part for part in differs if part))
+        raise HeaderError("; ".join(filter(None, differences)))
     if not by_name:
-        _check_order(names, [one in expected for one in found], header.schema_version, service)
+        _check_order(
+            names, [name in expected for name in identities], header.schema_version, service
+        )
     return header
 
 
@@ -228,10 +233,10 @@ def _is_repeatable(identity: str, names: Sequence[str], service: Service) -> boo
 
 
 def _find_missing(header: Header) -> list[str]:
-    """Return the names of the schema version that the file does not have."""
-    found = {_normalize_alias(name, header.service) for name in header.names}
+    """Return the names of the schema version that are not in the file."""
+    present = {_normalize_alias(name, header.service) for name in header.names}
     names = header.schema_version.header
-    return [name.strip() for name in names if _normalize_alias(name, header.service) not in found]
+    return [name.strip() for name in names if _normalize_alias(name, header.service) not in present]
 
 
 def _normalize_alias(name: str, service: Service) -> str:
@@ -243,20 +248,20 @@ def _normalize_alias(name: str, service: Service) -> str:
 def _rank_by_closeness(
     names: Sequence[str], service: Service, month: Month | None
 ) -> list[SchemaVersion]:
-    """Rank the schema versions by how well their names match; ties go to the newest of CSV.
+    """Rank the schema versions by how well their names match; the newest CSV version wins a tie.
 
-    An unknown name at the place of a column that CSV files have by the month is taken for it.
+    An unknown name at the position of a column that is due by the month counts as that column.
     """
-    found = {_normalize_alias(name, service) for name in names}
+    present = {_normalize_alias(name, service) for name in names}
     spelled = set(map(normalize_name, names))
-    raw_only = set(map(normalize_name, service.elsewhere))
+    raw_only = set(map(normalize_name, service.raw_only_columns))
     unknown = {
         at
         for at, name in enumerate(names)
         if not service.find_column(name) and normalize_name(name) not in raw_only
     }
 
-    def closeness(schema_version: SchemaVersion) -> tuple[int, int, bool]:
+    def rate_closeness(schema_version: SchemaVersion) -> tuple[int, int, bool]:
         expected = {_normalize_alias(name, service) for name in schema_version.header}
         same = len(spelled & set(map(normalize_name, schema_version.header)))
         renamed = 0
@@ -264,23 +269,21 @@ def _rank_by_closeness(
             renamed = sum(
                 at in unknown and service.is_due(name, month)
                 for at, name in enumerate(schema_version.header)
-                if _normalize_alias(name, service) not in found
+                if _normalize_alias(name, service) not in present
             )
-        missing = len(expected - found) - renamed
-        return len(expected & found) - missing, same, not schema_version.parquet
+        missing = len(expected - present) - renamed
+        return len(expected & present) - missing, same, not schema_version.parquet
 
     newest_first = service.all_schema_versions[::-1]
-    return sorted(newest_first, key=closeness, reverse=True)
+    return sorted(newest_first, key=rate_closeness, reverse=True)
 
 
 def _check_order(
-    names: Sequence[str], of_era: Sequence[bool], schema_version: SchemaVersion, service: Service
+    names: Sequence[str], expected: Sequence[bool], schema_version: SchemaVersion, service: Service
 ) -> None:
-    kept = [
-        (at, name) for at, (name, known) in enumerate(zip(names, of_era, strict=True), 1) if known
-    ]
-    for (at, name), expected in zip(kept, schema_version.header, strict=True):
-        if _normalize_alias(name, service) != _normalize_alias(expected, service):
-            raise HeaderError(
-                f"in another order: column {at} is {name} instead of {expected.strip()}"
-            )
+    """Reject expected names in another order than in the schema version."""
+    numbered = enumerate(names, 1)
+    compared = [pair for pair, is_expected in zip(numbered, expected, strict=True) if is_expected]
+    for (at, name), due in zip(compared, schema_version.header, strict=True):
+        if _normalize_alias(name, service) != _normalize_alias(due, service):
+            raise HeaderError(f"in another order: column {at} is {name} instead of {due.strip()}")

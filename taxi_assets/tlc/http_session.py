@@ -1,8 +1,8 @@
-"""HTTP sessions in which nothing waits without bound.
+"""HTTP sessions in which every wait has a limit.
 
-requests bounds the silence between two bytes, not the time until an answer: a server that sends a
-byte of its headers every few seconds holds a caller for ever, and so does one that redirects with
-an endless body.
+The timeout of requests limits the silence between two bytes, not the time until a response: a
+server that sends a byte of its headers every few seconds holds a caller for ever, and so does a
+redirect with an endless body.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_REDIRECTS = 10
 
 
 class LimitedSession(requests.Session):
-    """A session whose answers begin within `header_seconds`, and which another thread can end."""
+    """A session that limits the time until a response's headers and its own lifetime."""
 
     def __init__(self, header_seconds: float, total_seconds: float | None = None) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class LimitedSession(requests.Session):
         self.headers["User-Agent"] = "taxi_assets"
         self.hooks["response"].append(_close_redirect)
         self.expired = Event()
-        """Set when `total_seconds` have passed: every connection is cut then."""
+        """Set after `total_seconds`, when every connection is closed."""
         self._sockets: list[socket.socket] = []
         self._timer = Timer(total_seconds, self._close_sockets) if total_seconds else None
         adapter = _LimitedAdapter(header_seconds, self.expired, self._sockets)
@@ -56,14 +56,14 @@ class LimitedSession(requests.Session):
 
 
 def close_socket(connected: socket.socket) -> None:
-    """End a connection in which another thread may be waiting."""
+    """Close a connection on which another thread may be waiting."""
     with suppress(OSError):
-        # Of the plain socket: an SSL socket's own method forgets its state under the reader.
+        # The plain socket's method: that of an SSL socket drops the state that the reader needs.
         socket.socket.shutdown(connected, socket.SHUT_RDWR)
 
 
 class _LimitedAdapter(HTTPAdapter):
-    """Makes connections that bound the time until the headers are there."""
+    """Makes connections that limit the time until the response's headers."""
 
     def __init__(self, header_seconds: float, expired: Event, sockets: list[socket.socket]) -> None:
         members = {"header_seconds": header_seconds, "expired": expired, "sockets": sockets}
@@ -86,7 +86,7 @@ class _LimitedAdapter(HTTPAdapter):
 
 
 class _Limited:
-    """Mixed into urllib3's connections."""
+    """A mixin for urllib3's connections."""
 
     header_seconds: float
     expired: Event
@@ -94,10 +94,10 @@ class _Limited:
     sock: Any
 
     def getresponse(self) -> Any:
-        """Return the answer once its headers are there.
+        """Return the response once its headers have arrived.
 
         Raises:
-            TimeoutError: they did not come in time; urllib3 makes its own error of it.
+            TimeoutError: they did not arrive in time; urllib3 wraps it in its own error.
         """
         late, connected = Event(), self.sock
 
@@ -116,14 +116,13 @@ class _Limited:
                 raise
         finally:
             timer.cancel()
-        if (
-            late.is_set() or self.expired.is_set()
-        ):  # http.client takes headers that were cut off for whole ones
+        # http.client accepts truncated headers as complete.
+        if late.is_set() or self.expired.is_set():
             raise TimeoutError(f"no headers within {self.header_seconds:g} s")
         return response
 
 
 def _close_redirect(response: requests.Response, **_: Any) -> None:
-    """Close a redirect before requests reads its body, which nothing bounds."""
+    """Close a redirect before requests reads its body, which has no limit."""
     if response.is_redirect:
         response.close()

@@ -1,4 +1,4 @@
-"""Whether bytes are a month file, and all of one, before anybody reads rows."""
+"""Check that a file is a complete month file before its rows are read."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from taxi_assets.tlc.schema import Service, normalize_name
 GZIP = b"\x1f\x8b"
 PARQUET = b"PAR1"
 MIN_PARQUET_BYTES = 12
-"""Bytes of the two magic numbers and the footer's length."""
+"""Size of the two magic numbers and the footer's length, in bytes."""
 LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 MARKUP = b"<"
 JSON = (b"{", b"[")
@@ -42,72 +42,71 @@ KINDS = {
     b"SQLite format 3": "an SQLite database",
     b"%PDF": "a PDF",
 }
-"""By first bytes, what files of other kinds are."""
+"""The kind of a file, by its first bytes."""
 ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-"""By byte order mark; UTF-32's begins with UTF-16's and comes first."""
+"""By byte order mark; that of UTF-32 begins with that of UTF-16 and comes first."""
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
-"""Of fields, where they are not commas."""
-LINE_BYTES = 1 << 16
-"""Of a CSV, in which its header has to end."""
+"""Field separators other than commas."""
+MAX_HEADER_BYTES = 1 << 16
 MAX_UNPACKED_BYTES = 64 << 30
-"""Bytes a month may have unpacked; the largest published CSV has 2.9 GB. Stops gzip bombs."""
+"""Largest unpacked month, which stops gzip bombs; the largest published CSV has 2.9 GB."""
 LETTERS = 16
-"""Characters of a header by which its encoding is told."""
+"""Number of characters by which the encoding of a header is detected."""
 CHUNK = 1 << 20
+DOWNLOAD_AGAIN = "download it again from its publisher"
 
 
 def check_file_start(
     path: Path, suffix: str, location: SourceLocation, service: Service, month: Month
 ) -> None:
-    """Reject what its first bytes, in gzip the first that come out, show to be no month file.
+    """Reject a file whose first bytes, unpacked if it is gzip, are not those of a month file.
 
-    A CSV has to begin with a header of the service: servers send error texts with status 200.
+    A CSV must begin with a header of the service: some servers send error texts with status 200.
     """
     with path.open("rb") as file:
-        head = file.read(LINE_BYTES)
-    starts, found = head[:8], _detect_kind(head) or NEITHER
-    packed = found == "gzip"
+        head = file.read(MAX_HEADER_BYTES)
+    starts, kind = head[:8], _detect_kind(head) or NEITHER
+    packed = kind == "gzip"
     if packed:
         try:
             with gzip.open(path) as file:
-                head = file.read(LINE_BYTES)
+                head = file.read(MAX_HEADER_BYTES)
         except (EOFError, OSError, zlib.error) as error:
             raise _build_damage_error(error, location) from None
-    if found in ("gzip", NEITHER):
+    if kind in ("gzip", NEITHER):
         _check_text(head, "inside the gzip " if packed else "", location)
-    if found != {".csv.gz": "gzip", ".parquet": "Parquet"}.get(suffix, NEITHER):
+    if kind != {".csv.gz": "gzip", ".parquet": "Parquet"}.get(suffix, NEITHER):
         raise location.build_error(
-            f"{found} (starts with {starts!r}), though its name says {suffix}",
+            f"{kind} (starts with {starts!r}), though its name says {suffix}",
             "unpack or convert it"
-            if found not in ("gzip", "Parquet", NEITHER)
-            else "name it by what it is, or get it again",
+            if kind not in ("gzip", "Parquet", NEITHER)
+            else "correct its extension, or download it again",
         )
     if suffix != ".parquet":
         _check_header(head, location, service, month)
 
 
 def _detect_kind(head: bytes) -> str | None:
-    """Return the kind of file that the first bytes show; None for text and for what is unknown."""
+    """Return the kind of a file by its first bytes; None for text and unknown kinds."""
     return next((kind for magic, kind in KINDS.items() if head.startswith(magic)), None)
 
 
 def _check_text(head: bytes, inside: str, location: SourceLocation) -> None:
-    """Reject a text file, or what gzip unpacks to, that is no CSV in UTF-8."""
-    again = "get it again from where it is published"
+    """Reject text, also the text inside a gzip, that is not CSV in UTF-8."""
     if inside and (kind := _detect_kind(head)):
-        twice = "unpack it once: gunzip" if kind == "gzip" else again
-        raise location.build_error(f"{inside}{kind} ({head[:8]!r}), not CSV", twice)
+        remedy = "unpack it once: gunzip" if kind == "gzip" else DOWNLOAD_AGAIN
+        raise location.build_error(f"{inside}{kind} ({head[:8]!r}), not CSV", remedy)
     if encoding := _detect_encoding(head):
         remedy = f"convert it: iconv -f {encoding} -t UTF-8"
         raise location.build_error(f"{inside}{encoding} text, not UTF-8", remedy)
     text = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if not text:
-        raise location.build_error(f"{inside}empty", again)
+        raise location.build_error(f"{inside}empty", DOWNLOAD_AGAIN)
     if text.startswith(LFS_POINTER):
         raise location.build_error(
             f"{inside}a Git LFS pointer, not the file", "run git lfs pull there"
@@ -119,17 +118,17 @@ def _check_text(head: bytes, inside: str, location: SourceLocation) -> None:
 
 
 def _detect_encoding(head: bytes) -> str | None:
-    """Return the encoding of a text that is not in UTF-8, by its mark or by where its NULs are."""
+    """Return the encoding of text that is not UTF-8, by its byte order mark or its NUL bytes."""
     for mark, encoding in ENCODINGS.items():
         if head.startswith(mark):
             return encoding
     # A header is ASCII: of each character, one byte is not NUL.
     for encoding, width in (("UTF-32", 4), ("UTF-16", 2)):
         characters = head[: LETTERS * width]
-        whole = len(characters) == LETTERS * width
+        is_long = len(characters) == LETTERS * width
         for place in (0, width - 1):
             letters = characters[place::width]
-            if whole and letters.count(0) == 0 and characters.count(0) == LETTERS * (width - 1):
+            if is_long and letters.count(0) == 0 and characters.count(0) == LETTERS * (width - 1):
                 return f"{encoding}{'LE' if place == 0 else 'BE'}"
     return None
 
@@ -137,7 +136,7 @@ def _detect_encoding(head: bytes) -> str | None:
 def check_complete(
     path: Path, suffix: str, location: SourceLocation, service: Service, month: Month
 ) -> None:
-    """Check the start and the rest: all of a gzip with CRC and length, or Parquet's footer."""
+    """Check the start of a file, then all of a gzip (CRC and length) or Parquet's footer."""
     check_file_start(path, suffix, location, service, month)
     if suffix == ".csv.gz":
         _unpack_gzip(path, location, MAX_UNPACKED_BYTES, None)
@@ -146,14 +145,14 @@ def check_complete(
             size = file.seek(0, os.SEEK_END)
             file.seek(-min(size, len(PARQUET)), os.SEEK_END)
             if size < MIN_PARQUET_BYTES or file.read() != PARQUET:
-                raise location.build_error(f"Parquet cut short at {size} bytes", "get it again")
+                raise location.build_error(f"Parquet truncated at {size} bytes", DOWNLOAD_AGAIN)
         _check_columns(path, location, service, month)
 
 
 def is_content_encoded(path: Path, suffix: str) -> bool:
     """Return whether a gzip Content-Encoding was applied to the file.
 
-    Many servers label a `.csv.gz` with the encoding that it is published in.
+    Many servers declare the published compression of a `.csv.gz` as its Content-Encoding.
     """
     with path.open("rb") as file:
         if file.read(len(GZIP)) != GZIP:
@@ -168,7 +167,7 @@ def is_content_encoded(path: Path, suffix: str) -> bool:
 
 
 def decode_content(path: Path, target: Path, max_bytes: int, location: SourceLocation) -> None:
-    """Write what a gzip unpacks to."""
+    """Write the unpacked content of a gzip to `target`."""
     with target.open("wb") as file:
         _unpack_gzip(path, location, max_bytes, file)
 
@@ -183,7 +182,8 @@ def _unpack_gzip(
                 size += len(chunk)
                 if size > max_bytes:
                     raise location.build_error(
-                        f"unpacks to over {max_bytes:,} bytes", "no month has as many: get it again"
+                        f"unpacks to over {max_bytes:,} bytes",
+                        f"no month is that large; {DOWNLOAD_AGAIN}",
                     )
                 if target is not None:
                     target.write(chunk)
@@ -199,18 +199,18 @@ def _check_header(head: bytes, location: SourceLocation, service: Service, month
         text = line.decode("utf-8-sig", "replace")
         if not text.strip():
             raise location.build_error(
-                "a blank line stands where the header should", "delete the lines above the header"
+                "has a blank first line", "delete the lines above the header"
             ) from None
         if b"\0" in line or _has_known_column(text, ",", service):
             raise location.build_error(*_describe_wrong_header(error, service)) from None
-        for separator, named in SEPARATORS.items():
+        for separator, separators in SEPARATORS.items():
             if _has_known_column(text, separator, service):
                 raise location.build_error(
-                    f"has its fields separated by {named}, not commas", "convert it to CSV"
+                    f"has its fields separated by {separators}, not commas", "convert it to CSV"
                 ) from None
         # The line is not shown: an error text may repeat the URL with its signature.
         raise location.build_error(
-            f"a text whose first line names no column of {service.name} trips",
+            f"is a text whose first line names no column of {service.name} trips",
             "open it to see why",
         ) from None
 
@@ -228,7 +228,7 @@ def _check_columns(path: Path, location: SourceLocation, service: Service, month
             names = tuple(parquet.schema_arrow.names)
     except (pa.ArrowException, OSError) as error:
         raise location.build_error(
-            f"damaged Parquet ({format_one_line(error)[:200]})", "get it again"
+            f"damaged Parquet ({format_one_line(error)[:200]})", DOWNLOAD_AGAIN
         ) from None
     try:
         match_header(names, service, by_name=True, month=month)
@@ -237,13 +237,13 @@ def _check_columns(path: Path, location: SourceLocation, service: Service, month
 
 
 def _describe_wrong_header(error: HeaderError, service: Service) -> tuple[str, str]:
-    found = (
+    message = (
         f"has a wrong header ({error}): expected {','.join(service.header)}, or the names of "
         "another year"
     )
-    return found, f"is this a {service.name} month as published?"
+    return message, f"is this a {service.name} month as published?"
 
 
 def _build_damage_error(error: Exception, location: SourceLocation) -> SourceError:
-    found = "gzip cut short" if isinstance(error, EOFError) else f"damaged gzip ({error})"
-    return location.build_error(found, "get it again from where it is published")
+    problem = "truncated gzip" if isinstance(error, EOFError) else f"damaged gzip ({error})"
+    return location.build_error(problem, DOWNLOAD_AGAIN)

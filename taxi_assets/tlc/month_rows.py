@@ -1,7 +1,7 @@
-"""Where rows of a day stand in their month file, for messages that a person acts on.
+"""Find the numbers that rows of a day have in their month file, for error messages.
 
-What belongs here: finding rows again. Only a rejected day's messages need it, so the file is read
-once more then, instead of a number being kept for each of a month's rows.
+Only the message of a rejected day needs them, so the file is read again for it, instead of storing
+a number for each row of the month.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from taxi_assets.tlc.source import MonthFile
 def find_month_rows(
     file: MonthFile, day: date, content: pa.Buffer | pa.Table, rows: Sequence[int]
 ) -> dict[int, int]:
-    """Return the numbers that rows of a day have in its month file, as far as they are found.
+    """Return the numbers of a day's rows in its month file; rows that are not found are left out.
 
     Args:
         file: the month file that the day was split from.
         day: the day.
         content: its rows as published: CSV lines under their header, or a table.
-        rows: lines of the content, whose header is line 1; of a table rows, from 1.
+        rows: line numbers in the content, whose header is line 1; row numbers of a table, from 1.
     """
     if isinstance(content, pa.Table):
         return _find_table_rows(file, day, rows)
@@ -38,13 +38,13 @@ def find_month_rows(
 
 @dataclass
 class _Line:
-    """A line that is searched for, and how many equal ones come before it."""
+    """A line to find, and the number of equal lines before it."""
 
     text: bytes
     before: int
 
     def find_in(self, block: Block) -> int | None:
-        """Return the line's number, if the block holds it."""
+        """Return the line's number in the file, or None if it is not in the block."""
         data, size = block.data, len(self.text)
         at = data.find(self.text)
         while at >= 0:
@@ -59,22 +59,24 @@ class _Line:
 
 
 def _find_lines(file: MonthFile, lines: Sequence[bytes], rows: Sequence[int]) -> dict[int, int]:
-    """Match a day's lines to the file's lines, which are in the same order."""
-    wanted = {row: _Line(lines[row - 1], lines[1 : row - 1].count(lines[row - 1])) for row in rows}
-    found: dict[int, int] = {}
+    """Match a day's lines with the file's lines, which are in the same order."""
+    searched_lines = {
+        row: _Line(lines[row - 1], lines[1 : row - 1].count(lines[row - 1])) for row in rows
+    }
+    numbers: dict[int, int] = {}
     with closing(open_csv_month(file).blocks) as blocks:
         for block in blocks:
-            for row in [row for row in wanted if row not in found]:
-                number = wanted[row].find_in(block)
+            for row in [row for row in searched_lines if row not in numbers]:
+                number = searched_lines[row].find_in(block)
                 if number is not None:
-                    found[row] = number
-            if len(found) == len(wanted):
+                    numbers[row] = number
+            if len(numbers) == len(searched_lines):
                 break
-    return found
+    return numbers
 
 
 def _find_table_rows(file: MonthFile, day: date, rows: Sequence[int]) -> dict[int, int]:
-    """Match the nth row of the day to the nth row of the file with such a pickup."""
+    """Match the nth row of the day with the nth row of the file whose pickup is on that day."""
     numbers: list[int] = []
     with closing(open_parquet_month(file, set(), file.size).batches) as batches:
         for batch in batches:

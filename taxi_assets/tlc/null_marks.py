@@ -1,8 +1,8 @@
-r"""What writers put into a text for "no value".
+r"""The texts that mean "no value".
 
-The marks are pandas' own (`read_csv`, parameter `na_values`), with `\N` of MySQL, Hive and
-PostgreSQL's COPY and `NaT` of pandas' times. Case tells nothing. A label of TLC's dictionary
-comes first: `NA` is an unknown payment in the months of labels.
+The marks are those of pandas (`read_csv`, parameter `na_values`), `\N` of MySQL, Hive and
+PostgreSQL's COPY, and `NaT` of pandas' times. Case does not matter. A label of TLC's dictionary
+has precedence: `NA` is an unknown payment in months that were published with labels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NULL_MARKS = frozenset(
 
 @lru_cache(maxsize=16)
 def list_null_spellings(except_for: frozenset[str] = frozenset()) -> list[str]:
-    """Return the marks in every case, for readers that compare bytes."""
+    """Return the marks in every mix of upper and lower case, for readers that compare bytes."""
     return [
         "".join(letters)
         for mark in sorted(NULL_MARKS - except_for)
@@ -37,7 +37,7 @@ def list_null_spellings(except_for: frozenset[str] = frozenset()) -> list[str]:
 
 
 def replace_null_marks(values: pa.Array, labels: Collection[str] = ()) -> pa.Array:
-    """Return plain values with nulls for marks of "no value": in texts those above, else NaN."""
+    """Return plain values with null in place of NULL_MARKS in texts, and of NaN in numbers."""
     if is_text_type(values.type):
         marks = pa.array(sorted(NULL_MARKS.difference(labels)), pa.string())
         blank = pc.is_in(pc.ascii_upper(values), marks)

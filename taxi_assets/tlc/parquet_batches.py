@@ -1,4 +1,4 @@
-"""A Parquet month as batches of rows, sorted by pickup day; columns and types as published."""
+"""Read a Parquet month as batches and split them by pickup day; columns and types as published."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ from taxi_assets.tlc.arrow_types import (
     replace_view_types,
     take_rows,
 )
-from taxi_assets.tlc.csv_blocks import describe_wrong_header, prefetch
-from taxi_assets.tlc.csv_split import OUTSIDE, UNREADABLE, Unreadable
+from taxi_assets.tlc.csv_blocks import build_header_error, prefetch
+from taxi_assets.tlc.csv_lines import Unreadable
+from taxi_assets.tlc.csv_split import OUTSIDE, UNREADABLE
 from taxi_assets.tlc.header import Header, HeaderError, match_header
 from taxi_assets.tlc.int96 import PER_DAY, Options, find_int96_options
-from taxi_assets.tlc.integrity import MAX_UNPACKED_BYTES
+from taxi_assets.tlc.integrity import DOWNLOAD_AGAIN, MAX_UNPACKED_BYTES
 from taxi_assets.tlc.parquet_limits import TooLargeError, reject_parquet_bomb
 from taxi_assets.tlc.source import MonthFile
 from taxi_assets.tlc.values import accepts_type, parse_times
@@ -39,13 +40,13 @@ from taxi_assets.tlc.values import accepts_type, parse_times
 ROWS = 1 << 16
 """Rows of a batch: 10 MB; TLC's row groups have a million and more."""
 MIN_VIEW_ROWS = 1 << 14
-"""Rows that are handed on as a view of their batch: fewer may wait for others, and the whole batch
-would wait with them."""
+"""Minimum number of rows that are passed on as a view of their batch. Fewer rows may wait in memory
+for others of their day, and a view would keep the entire batch there."""
 
 
 @dataclass(frozen=True)
 class RowsOfDay:
-    """Rows of one batch that go to one place, in file order."""
+    """Rows of one batch with the same key, in file order."""
 
     key: int
     """Day of the month, or OUTSIDE, UNREADABLE."""
@@ -54,58 +55,58 @@ class RowsOfDay:
 
     @property
     def size(self) -> int:
-        """Bytes in memory, those of rows of the batch that are in other places left out."""
+        """Bytes of these rows in memory, without other rows of the batch."""
         return int(self.batch.nbytes)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows that follow each other in the file."""
+    """Consecutive rows of the file."""
 
     first_row: int
-    """Number of the first one, from 1."""
+    """Number of the first row, from 1."""
     pickups: pa.Array
     data: pa.RecordBatch | None
-    """All columns; None where no row is of a day that the run wants."""
-    read: int
-    """Bytes of the file's row groups up to here."""
+    """All columns; None if no row is of a requested day."""
+    read_bytes: int
+    """Bytes of the file up to the end of this batch, estimated by row groups."""
 
 
 @dataclass(frozen=True)
 class SplitRows:
-    """A batch's rows by where they go."""
+    """A batch's rows, grouped by key."""
 
     groups: list[RowsOfDay]
     rows: dict[int, int]
-    """Number of rows of each place."""
+    """Number of rows by key."""
     unreadable: list[Unreadable]
 
 
 @dataclass(frozen=True)
 class ParquetMonth:
-    """A Parquet month that was opened and whose columns are the service's."""
+    """An open Parquet month with valid columns."""
 
     header: Header
     schema: pa.Schema
     int96: tuple[str, ...]
     """Columns stored as INT96."""
     batches: Generator[Batch]
-    """Close it to stop the reading early."""
+    """All batches; close the generator to stop reading early."""
 
 
 def open_parquet_month(
     file: MonthFile, days: AbstractSet[int], max_day_bytes: int = MAX_DAY_BYTES
 ) -> ParquetMonth:
-    """Open a `.parquet` month and look at its footer.
+    """Open a `.parquet` month and check its columns.
 
     Args:
         file: the month's file.
-        days: days of the month that are wanted; of the others only pickup times are read.
-        max_day_bytes: bytes that the rows of a day may have, and so those of a batch.
+        days: requested days of the month; of other days only pickup times are read.
+        max_day_bytes: maximum size of a day's rows, and so of a batch.
 
     Raises:
-        SourceError: it is no Parquet, or its columns or their types are not the service's; while
-            reading: it is damaged.
+        SourceError: the file is not Parquet, or its columns or types are not the service's. While
+            reading: the file is damaged.
     """
     _reject_bomb(file, max_day_bytes)
     try:
@@ -115,7 +116,7 @@ def open_parquet_month(
         names = tuple(schema.names)
         header = match_header(names, file.service, by_name=True, month=file.month)
     except HeaderError as error:
-        raise describe_wrong_header(error, file) from None
+        raise build_header_error(error, file) from None
     except (pa.ArrowException, OSError) as error:
         raise build_damage_error(file, error) from error
     check_column_types(file, header, schema)
@@ -131,14 +132,14 @@ def open_parquet_month(
 
 
 def _reject_bomb(file: MonthFile, max_day_bytes: int) -> None:
-    """Reject a file that unpacks to more than a month may have, before it is unpacked."""
+    """Reject a file that would unpack to more than a month may have."""
     try:
         reject_parquet_bomb(str(file.path), max_day_bytes, MAX_UNPACKED_BYTES)
     except TooLargeError as error:
         raise SourceError(
-            f"{file.service.name} {file.month}: {file.url} ({file.size:,} bytes) is no month of "
-            f"trips: {error}. Nothing was stored; get it again from where it is published, or "
-            "raise TAXI_MAX_DAY_BYTES"
+            f"{file.service.name} {file.month}: {file.url} ({file.size:,} bytes) is too large "
+            f"for a month of trips: {error}. Nothing was stored; {DOWNLOAD_AGAIN}, or raise "
+            "TAXI_MAX_DAY_BYTES"
         ) from None
     except (pa.ArrowException, OSError) as error:
         raise build_damage_error(file, error) from error
@@ -154,47 +155,48 @@ def build_damage_error(file: MonthFile, error: Exception) -> SourceError:
 
 
 def check_column_types(file: MonthFile, header: Header, schema: pa.Schema) -> None:
-    """Refuse a column whose type can hold none of the service's values.
+    """Reject a column whose type cannot represent the service's values.
 
     Raises:
-        SourceError: naming the column, its type and the one that is wanted.
+        SourceError: naming the column, its type and the expected type.
     """
     for name, at in header.places.items():
-        column, found = file.service.by_name[name], schema.field(at)
-        if not accepts_type(column, found.type, labels=name in header.labels):
+        column, field = file.service.by_name[name], schema.field(at)
+        if not accepts_type(column, field.type, labels=name in header.labels):
             raise SourceError(
-                f"{file.service.name} {file.month}: {file.url} has {found.name} as {found.type}, "
-                f"which is never read as {column.arrow}: write the column as one of "
-                f"{column.arrow}, or see whether the file is what TLC publishes"
+                f"{file.service.name} {file.month}: {file.url} has {field.name} as {field.type}, "
+                f"which cannot be read as {column.arrow}: write the column as {column.arrow}, or "
+                "check that this is the file that TLC publishes"
             )
 
 
 def split_parquet_batch(
-    batch: Batch, header: Header, month: Month, wanted: AbstractSet[int]
+    batch: Batch, header: Header, month: Month, requested_keys: AbstractSet[int]
 ) -> SplitRows:
-    """Sort a batch's rows by pickup day, stably; rows of places not `wanted` are only counted."""
+    """Sort a batch's rows by pickup day, stably; rows of other keys are only counted."""
     keys = _assign_days(batch.pickups, month)
     unreadable = [
         Unreadable(
             batch.first_row + at,
             f"{header.names[header.pickup_index]}={_quote_pickup(batch.pickups[at])} "
-            "is no pickup time",
+            "is not a pickup time",
         )
         for at in np.flatnonzero(keys == UNREADABLE).tolist()
     ]
-    places, counts = np.unique(keys, return_counts=True)
+    unique_keys, counts = np.unique(keys, return_counts=True)
     groups = [
         RowsOfDay(
             key, batch.data if rows == len(keys) else _select_rows(batch.data, keys == key), rows
         )
-        for key, rows in zip(places.tolist(), counts.tolist(), strict=True)
-        if key in wanted and batch.data is not None
+        for key, rows in zip(unique_keys.tolist(), counts.tolist(), strict=True)
+        if key in requested_keys and batch.data is not None
     ]
-    return SplitRows(groups, dict(zip(places.tolist(), counts.tolist(), strict=True)), unreadable)
+    rows_by_key = dict(zip(unique_keys.tolist(), counts.tolist(), strict=True))
+    return SplitRows(groups, rows_by_key, unreadable)
 
 
 def _select_rows(rows: pa.RecordBatch, which: npt.NDArray[np.bool_]) -> pa.RecordBatch:
-    """Select rows: a contiguous run is a view, others are copied."""
+    """Select rows as a view if they are contiguous, and as a copy otherwise."""
     at = np.flatnonzero(which)
     if len(at) >= MIN_VIEW_ROWS and at[-1] - at[0] + 1 == len(at):
         return rows.slice(int(at[0]), len(at))
@@ -203,18 +205,15 @@ def _select_rows(rows: pa.RecordBatch, which: npt.NDArray[np.bool_]) -> pa.Recor
 
 
 def _quote_pickup(pickup: pa.Scalar) -> str:
-    """Return a pickup time as a message shows it: a text quoted, any other value as it is."""
-    return (
-        repr(format_value(pickup))
-        if is_text_type(get_plain_type(pickup.type))
-        else format_value(pickup)
-    )
+    """Return a pickup time for a message: text in quotes, any other value as it is."""
+    text = format_value(pickup)
+    return repr(text) if is_text_type(get_plain_type(pickup.type)) else text
 
 
 def _assign_days(pickups: pa.Array, month: Month) -> npt.NDArray[np.int8]:
     """Return the day of the month of each pickup, or OUTSIDE or UNREADABLE.
 
-    A time before the year 1 or past 9999 is none, as in CSV.
+    A time before the year 1 or after 9999 is unreadable, as in CSV.
     """
     pickups = convert_to_plain(pickups)
     if is_text_type(pickups.type):
@@ -233,18 +232,16 @@ def _assign_days(pickups: pa.Array, month: Month) -> npt.NDArray[np.int8]:
 
 
 def _get_epoch_day(day: date) -> int:
-    """Return the days from 1970 to a day."""
+    """Return the number of days from 1970-01-01 to a day."""
     return int(np.datetime64(day, "D").astype(np.int64))
 
 
 def _find_leaf(footer: pq.FileMetaData, name: str) -> int:
     """Return the position of a column among the file's leaf columns."""
-    row_group = footer.row_group(0) if footer.num_row_groups else None
-    paths = (
-        [row_group.column(at).path_in_schema for at in range(footer.num_columns)]
-        if row_group
-        else []
-    )
+    if not footer.num_row_groups:
+        return -1
+    row_group = footer.row_group(0)
+    paths = [row_group.column(at).path_in_schema for at in range(footer.num_columns)]
     return paths.index(name) if name in paths else -1
 
 
@@ -255,7 +252,7 @@ def _is_other_day(row_group: Any, place: int, month: Month, days: AbstractSet[in
         return False
     try:
         first, last = _get_naive_time(statistics.min), _get_naive_time(statistics.max)
-    except (ValueError, OverflowError):  # no time that Python has
+    except (ValueError, OverflowError):  # a time that Python cannot represent
         return False
     if statistics.null_count or first is None or last is None:
         return False
@@ -272,7 +269,7 @@ def _get_naive_time(value: object) -> datetime | None:
 def _read_batches(
     file: MonthFile, options: Options, footer: pq.FileMetaData, pickup: str, skip: set[int]
 ) -> Iterator[Batch]:
-    first, read = 1, 0
+    first, read_bytes = 1, 0
     try:
         with closing(options.open(file.path)) as parquet:
             for at in range(footer.num_row_groups):
@@ -287,15 +284,15 @@ def _read_batches(
                         begin,
                         data.column(pickup),
                         None if at in skip else _replace_views(data),
-                        read + (share - read) * (begin + data.num_rows - first) // rows,
+                        read_bytes + (share - read_bytes) * (begin + data.num_rows - first) // rows,
                     )
                     begin += data.num_rows
-                first, read = first + rows, share
+                first, read_bytes = first + rows, share
     except (pa.ArrowException, OSError) as error:
         raise build_damage_error(file, error) from error
 
 
 def _replace_views(rows: pa.RecordBatch) -> pa.RecordBatch:
-    """Replace view types; the raw object gets the published types back."""
-    wanted = pa.schema([field.with_type(replace_view_types(field.type)) for field in rows.schema])
-    return rows if wanted.equals(rows.schema.remove_metadata()) else rows.cast(wanted)
+    """Replace view types; the stored raw object has the published types again."""
+    plain = pa.schema([field.with_type(replace_view_types(field.type)) for field in rows.schema])
+    return rows if plain.equals(rows.schema.remove_metadata()) else rows.cast(plain)

@@ -1,4 +1,4 @@
-"""What a server or a folder has of a month, without bringing it: one HEAD, or one stat."""
+"""Probe a server or a folder for a month file without fetching it: one HEAD, or one stat."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from taxi_assets.tlc.download import (
 from taxi_assets.tlc.http_session import LimitedSession
 
 TIMEOUT = (5.0, 10.0)
-"""Seconds to connect, and of silence."""
+"""Seconds to connect, and seconds of silence."""
 TOTAL_SECONDS = 20.0
-"""Of one request with its redirects: a sensor's tick has 60 for all its months."""
+"""Limit of one request with its redirects: a sensor's tick has 60 s for all its months."""
 ABSENT = frozenset({403, 404, 410})
-"""What servers say of a file that is not there. TLC's says 403."""
+"""Statuses for a file that does not exist. TLC's server answers 403."""
 FIRST_BYTE = {"Range": "bytes=0-0"}
 
 
 def send_head_request(
     location: SourceLocation, before: RemoteVersion | None = None
 ) -> RemoteVersion | None:
-    """Return what the server has at the location's URL; None if it has nothing.
+    """Return the version at the location's URL; None if the file does not exist.
 
-    An ETag that is another one than that of `before` is asked for twice. One that changes with
-    each answer, as some CDNs' do, says nothing of the file and is left out.
+    If the ETag differs from that of `before`, a second request confirms it. An ETag that changes
+    with each response, as those of some CDNs do, does not identify the file and is left out.
 
     Raises:
-        SourceError: it refuses, for a reason that waiting does not change.
-        SourceUnavailableError: it does not answer now.
+        SourceError: the server rejects the request for a reason that waiting does not change.
+        SourceUnavailableError: the server does not answer.
     """
     now = _request_version(location)
     if now is None or before is None or not (now.etag and before.etag):
@@ -62,7 +62,7 @@ def _request_version(location: SourceLocation) -> RemoteVersion | None:
         return None
     if status in TRANSIENT_STATUS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise SourceUnavailableError(
-            f"{location.label}: {location.public}: the server answered {status}; it may later"
+            f"{location.label}: {location.public}: the server answered {status}; it will be retried"
         )
     if status not in (
         HTTPStatus.OK,
@@ -75,10 +75,10 @@ def _request_version(location: SourceLocation) -> RemoteVersion | None:
 
 
 def _is_rejected(status: int) -> bool:
-    """Return whether a HEAD status must be confirmed by GET.
+    """Return whether the status of a HEAD request must be confirmed by GET.
 
-    A presigned URL is signed for GET alone: HEAD of it is forbidden, or a bad request. Servers of
-    other kinds do not know HEAD, and answer 404, 405 or 501.
+    A presigned URL is signed for GET alone: its HEAD is forbidden or a bad request. Servers without
+    HEAD answer 404, 405 or 501.
     """
     is_client_error = HTTPStatus.BAD_REQUEST <= status < HTTPStatus.INTERNAL_SERVER_ERROR
     return status == HTTPStatus.NOT_IMPLEMENTED or (
@@ -87,10 +87,10 @@ def _is_rejected(status: int) -> bool:
 
 
 def _get_total_size(response: requests.Response) -> int | None:
-    """Return the size of the file in bytes; None if the response does not tell.
+    """Return the size of the file in bytes; None if the response does not declare it.
 
-    The length of an encoded body is not the file's, and 0 is what servers say to HEAD that do not
-    know it.
+    The length of an encoded body is not that of the file, and servers that do not know the length
+    answer HEAD with 0.
     """
     headers = response.headers
     if response.status_code != HTTPStatus.OK:
@@ -124,9 +124,9 @@ def _send_request(
     except requests.RequestException as error:
         raise SourceUnavailableError(
             f"{location.label}: {location.public}: no answer "
-            f"({find_root_cause(error)}); it may come later"
+            f"({find_root_cause(error)}); it will be retried"
         ) from None
-    except ValueError as error:  # urllib's own, of a redirect to http://[
+    except ValueError as error:  # raised by urllib for a redirect to http://[
         raise build_url_error(error, location) from None
 
 

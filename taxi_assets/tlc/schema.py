@@ -183,7 +183,7 @@ class Service:
     """New ones go to the end, so that stores grow by appending."""
     schema_versions: tuple[SchemaVersion, ...] = ()
     """Oldest first; none: all months have all columns."""
-    elsewhere: tuple[str, ...] = ()
+    raw_only_columns: tuple[str, ...] = ()
     """Published columns that the schema has no place for: they stay in the raw slices."""
     first_month: str = ""
     title: str = ""

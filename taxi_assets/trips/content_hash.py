@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from taxi_assets.tlc.arrow_types import is_text_type, list_child_types
+from taxi_assets.tlc.arrow_types import is_text_type, list_child_arrays
 
 
 class ContentHash:
@@ -76,7 +76,7 @@ class _ColumnHash:
         kind = array.type
         if types.is_null(kind):
             return
-        parts = list_child_types(array)
+        parts = list_child_arrays(array)
         if parts is not None:
             if not types.is_struct(kind):
                 self.lengths.update(_measure_lengths(array).tobytes())

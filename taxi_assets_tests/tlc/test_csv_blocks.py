@@ -64,7 +64,7 @@ def test_blocks_are_whole_lines_that_know_their_numbers(
         assert block.first_line == line
         assert block.data.endswith(b"\n") or block is blocks[-1]
         line += block.data.count(b"\n")
-    assert blocks[-1].read == path.stat().st_size
+    assert blocks[-1].read_bytes == path.stat().st_size
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_damaged_gzip_is_refused(
     monkeypatch.setattr(lines_module, "BLOCK", block)
     path = tmp_path / "m.csv.gz"
     path.write_bytes(damage(gzip.compress(WHOLE)))
-    with pytest.raises(SourceError, match=r"cut short or damaged .*: fetch it again"):
+    with pytest.raises(SourceError, match=r"truncated or damaged .*: fetch it again"):
         read(path)
 
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.tlc.csv_blocks import Block
+from taxi_assets.tlc.csv_lines import MAX_ROW_BYTES
 from taxi_assets.tlc.csv_split import (
     BLANK,
-    MAX_ROW_BYTES,
     OUTSIDE,
     UNREADABLE,
     SplitBlock,

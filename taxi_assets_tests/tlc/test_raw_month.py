@@ -283,7 +283,7 @@ def test_a_file_that_ends_inside_a_line_is_rejected(
     for block in (100, 1 << 20):
         with (
             patch.object(lines_module, "BLOCK", block),
-            pytest.raises(SourceError, match="was cut short inside") as rejected,
+            pytest.raises(SourceError, match="is truncated inside") as rejected,
         ):
             passed_over(raw_month(path))
         assert f"which has no line end ({why})" in str(rejected.value)

@@ -405,7 +405,7 @@ def test_a_length_that_is_too_long_is_asked_for_again(site: Site, desk: Desk) ->
 
 def test_a_length_that_is_too_short_is_a_cut_file(site: Site, desk: Desk) -> None:
     site.acts = [claim(len(PACKED) - 9)]
-    assert "gzip cut short" in desk.refused(site.template)
+    assert "truncated gzip" in desk.refused(site.template)
     assert desk.left() == []
 
 
@@ -414,7 +414,7 @@ def test_another_run_that_hangs_is_not_waited_for(site: Site, desk: Desk) -> Non
     desk.limits = LimitSettings(download_timeout_seconds=0.3)
     with (
         kept.hold_download_lock(path, "yellow", desk.lines.append),
-        pytest.raises(UnavailableError, match="see whether its process hangs"),
+        pytest.raises(UnavailableError, match="if its process hangs, end it"),
     ):
         desk.fetch(site.template)
 
@@ -450,7 +450,7 @@ def test_two_processes_download_once(site: Site, desk: Desk) -> None:
         until(lambda: site.asked)
         with started(site, desk) as second:
             assert second.stdout
-            assert "another run is bringing" in second.stdout.readline()
+            assert "another run is fetching" in second.stdout.readline()
             site.go_on.set()
             outputs = [one.communicate(timeout=15)[0] for one in (first, second)]
     assert [text.splitlines()[-1] for text in outputs] == [sha256(PACKED)] * 2
@@ -505,7 +505,7 @@ def test_partial_with_an_unreadable_note_is_fetched_from_the_start(site: Site, d
 # What is refused
 
 CONTENTS = [
-    (".csv.gz", PACKED[:-5], "gzip cut short"),
+    (".csv.gz", PACKED[:-5], "truncated gzip"),
     (".csv.gz", PACKED[:-8] + b"\0\0\0\0" + PACKED[-4:], "CRC"),
     (".csv.gz", PAGE, "an HTML or XML page"),
     (".csv", b"<head><title>Sign in</title", "an HTML or XML page"),
@@ -527,8 +527,8 @@ CONTENTS = [
     (".csv.gz", PLAIN, "neither gzip nor Parquet (starts with b'VendorID'), though"),
     (".csv", PACKED, "gzip (starts"),
     (".parquet", PLAIN, "neither gzip nor Parquet"),
-    (".parquet", parquet()[:-4], "Parquet cut short"),
-    (".parquet", b"PAR1PAR1", "Parquet cut short at 8 bytes"),
+    (".parquet", parquet()[:-4], "Parquet truncated"),
+    (".parquet", b"PAR1PAR1", "Parquet truncated at 8 bytes"),
 ]
 
 
