@@ -22,9 +22,10 @@ from taxi_assets.errors import SettingsError, SourceError, StoreError, format_on
 from taxi_assets.redaction import HIDDEN, redact_text, redact_value
 from taxi_assets.settings import AREAS, Settings, find_problems
 from taxi_assets.settings.environment import ENV_FILE, read_env_file
-from taxi_assets.tlc.download import SourceUnavailableError
+from taxi_assets.tlc.month_address import describe_location
+from taxi_assets.tlc.remote_version import SourceUnavailableError
 from taxi_assets.tlc.services import YELLOW
-from taxi_assets.tlc.source import describe_location, fetch_month_file, probe_month_file
+from taxi_assets.tlc.source import fetch_month_file, probe_month_file
 from taxi_assets_tests.conftest import REPOSITORY
 
 PLANTED = "pl4nted"

@@ -23,7 +23,7 @@ from taxi_assets.date_ranges import (
 from taxi_assets.defs.automation.months import find_loaded_months
 from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import DefinitionSettings
-from taxi_assets.tlc.download import RemoteVersion, SourceUnavailableError
+from taxi_assets.tlc.remote_version import RemoteVersion, SourceUnavailableError
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.source import probe_month_file
 

@@ -64,9 +64,9 @@ from taxi_assets.partitions import daily_partitions, monthly_partitions
 from taxi_assets.report.day_picture import Figures
 from taxi_assets.settings import read_rules_for_definitions
 from taxi_assets.settings.areas import DefinitionSettings
+from taxi_assets.tlc.cache import MonthFile
 from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.schema import Service
-from taxi_assets.tlc.source import MonthFile
 from taxi_assets.trips.clean import clean_partition, convert_to_table, sum_total_amount
 from taxi_assets.trips.content_hash import hash_table
 from taxi_assets.trips.profile import profile_partition

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, cast
@@ -17,7 +17,9 @@ from filelock import FileLock, Timeout
 from taxi_assets.date_ranges import Month
 from taxi_assets.errors import UnavailableError
 from taxi_assets.settings.private_folders import make_private_folder
-from taxi_assets.tlc.download import Progress, SourceLocation, start_sha256
+from taxi_assets.tlc.download import Progress, start_sha256
+from taxi_assets.tlc.probe import get_modification_time
+from taxi_assets.tlc.remote_version import SourceLocation
 from taxi_assets.tlc.schema import Service
 
 LOCK = ".lock"
@@ -156,6 +158,29 @@ def commit_sidecar(file: MonthFile) -> MonthFile:
     names = ("url", "size", "sha256", "etag", "last_modified")
     _write_sidecar(file.path, {name: getattr(file, name) for name in names})
     return file
+
+
+def find_cached_file(
+    service: Service, month: Month, path: Path, *, synthetic: bool = False
+) -> MonthFile | None:
+    """Return the cached file of an earlier run, if it has the recorded size."""
+    try:
+        metadata, stat = read_sidecar(path), path.stat()
+        if stat.st_size == metadata["size"]:
+            file = MonthFile(service, month, path, synthetic=synthetic, **metadata)
+            return replace(file, mtime_ns=stat.st_mtime_ns)
+    except (OSError, KeyError, TypeError):
+        pass
+    return None
+
+
+def describe_local_file(
+    service: Service, month: Month, path: Path, url: str, sha256: str
+) -> MonthFile:
+    """Return the metadata of a file that was not downloaded."""
+    stat = path.stat()
+    stamps = (stat.st_size, sha256, None, get_modification_time(stat.st_mtime))
+    return MonthFile(service, month, path, url, *stamps, False, mtime_ns=stat.st_mtime_ns)
 
 
 def _sync_to_disk(path: Path) -> None:

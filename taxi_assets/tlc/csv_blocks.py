@@ -13,9 +13,9 @@ from typing import IO, TypeVar, cast
 from isal import igzip, isal_zlib
 
 from taxi_assets.errors import SourceError
+from taxi_assets.tlc.cache import MonthFile
 from taxi_assets.tlc.header import Header, HeaderError, parse_header_line
 from taxi_assets.tlc.integrity import DOWNLOAD_AGAIN, MAX_UNPACKED_BYTES
-from taxi_assets.tlc.source import MonthFile
 
 BLOCK = 4 << 20
 """Bytes read at a time. 4 MiB: larger blocks cost page faults, smaller ones Python calls."""

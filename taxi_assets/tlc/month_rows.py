@@ -15,9 +15,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from taxi_assets.tlc.cache import MonthFile
 from taxi_assets.tlc.csv_blocks import Block, open_csv_month
 from taxi_assets.tlc.parquet_batches import open_parquet_month
-from taxi_assets.tlc.source import MonthFile
 
 
 def find_month_rows(

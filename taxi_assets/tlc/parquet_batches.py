@@ -27,6 +27,7 @@ from taxi_assets.tlc.arrow_types import (
     replace_view_types,
     take_rows,
 )
+from taxi_assets.tlc.cache import MonthFile
 from taxi_assets.tlc.csv_blocks import build_header_error, prefetch
 from taxi_assets.tlc.csv_lines import Unreadable
 from taxi_assets.tlc.csv_split import OUTSIDE, UNREADABLE
@@ -34,7 +35,6 @@ from taxi_assets.tlc.header import Header, HeaderError, match_header
 from taxi_assets.tlc.int96 import PER_DAY, Options, find_int96_options
 from taxi_assets.tlc.integrity import DOWNLOAD_AGAIN, MAX_UNPACKED_BYTES
 from taxi_assets.tlc.parquet_limits import TooLargeError, reject_parquet_bomb
-from taxi_assets.tlc.source import MonthFile
 from taxi_assets.tlc.values import accepts_type, parse_times
 
 ROWS = 1 << 16

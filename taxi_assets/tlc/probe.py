@@ -9,7 +9,8 @@ from pathlib import Path
 
 import requests
 
-from taxi_assets.tlc.download import (
+from taxi_assets.tlc.http_session import LimitedSession
+from taxi_assets.tlc.remote_version import (
     INVALID_URL_ERRORS,
     REMEDIES,
     TRANSIENT_STATUS,
@@ -20,7 +21,6 @@ from taxi_assets.tlc.download import (
     find_root_cause,
     parse_version,
 )
-from taxi_assets.tlc.http_session import LimitedSession
 
 TIMEOUT = (5.0, 10.0)
 """Seconds to connect, and seconds of silence."""

@@ -14,6 +14,7 @@ import pyarrow as pa
 from taxi_assets.errors import SourceError
 from taxi_assets.lazy_partitions import map_with_threads
 from taxi_assets.settings.areas import MAX_DAY_BYTES, MAX_INVALID_RATIO
+from taxi_assets.tlc.cache import MonthFile
 from taxi_assets.tlc.csv_blocks import Block, open_csv_month
 from taxi_assets.tlc.csv_lines import Unreadable
 from taxi_assets.tlc.csv_split import (
@@ -32,7 +33,6 @@ from taxi_assets.tlc.parquet_batches import (
     open_parquet_month,
     split_parquet_batch,
 )
-from taxi_assets.tlc.source import MonthFile
 from taxi_assets.tlc.values import convert_column
 
 CODEC = pa.Codec("zstd", 1)

@@ -1,4 +1,4 @@
-"""Where TLC's zone polygons come from: a path, or a URL that is downloaded once (TAXI_ZONES)."""
+"""The source of TLC's zone polygons: a path, or a URL that is downloaded once (TAXI_ZONES)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from taxi_assets.errors import SourceError
 from taxi_assets.redaction import redact_value
 from taxi_assets.settings.areas import LimitSettings
 from taxi_assets.tlc.cache import hold_download_lock
-from taxi_assets.tlc.download import Partial, SourceLocation, download_file
+from taxi_assets.tlc.download import download_file
+from taxi_assets.tlc.partial_file import Partial
+from taxi_assets.tlc.remote_version import SourceLocation
 from taxi_assets.tlc.zone_polygons import ZonePolygons, read_zone_polygons
 
 LABEL = "TAXI_ZONES"
 MAX_BYTES = 64 << 20
-"""Of a download; TLC's zip has 1 MB, New York's GeoJSON 4."""
+"""Limit of the download; TLC's zip has 1 MB, New York's GeoJSON 4."""
 
 
 def load_zone_polygons(
@@ -25,11 +27,11 @@ def load_zone_polygons(
 ) -> ZonePolygons:
     """Return the polygons of a path or an http(s) URL; a process reads the same file once.
 
-    A downloaded file stays in `downloads` as a month's does, and is not asked for again: the zones
-    have not changed since 2016. Remove it to fetch it again.
+    A downloaded file stays in `downloads` and is not requested again: the zones have not changed
+    since 2016. Remove it to fetch it again.
 
     Raises:
-        SourceError: the file is not there, cannot be read, or holds no zones.
+        SourceError: the file does not exist, cannot be read, or has no zones.
         SourceUnavailableError: the server did not deliver it.
     """
     is_url = urlsplit(address).scheme.lower() in ("http", "https")
@@ -43,7 +45,7 @@ def load_zone_polygons(
 
 @lru_cache(maxsize=2)
 def _read_once(path: Path, mtime_ns: int, size: int) -> ZonePolygons:
-    """Read a file; another time or size is another file."""
+    """Read a file; the cache compares its mtime and size too."""
     del mtime_ns, size
     return read_zone_polygons(path)
 
@@ -64,7 +66,7 @@ def _fetch(
             try:
                 read_zone_polygons(part.path)
             except SourceError:
-                part.discard()  # nothing to go on from
+                part.discard()  # The next attempt must not resume an invalid file.
                 raise
             part.path.replace(path)
             part.discard()

@@ -78,9 +78,9 @@ def test_what_outlasts_a_download_is_left_to_the_steps_retries(
 @pytest.mark.parametrize(
     ("status", "said"),
     [
-        (404, "the month is not published there"),
-        (403, "months not published yet; else check the URL's credentials"),
-        (302, "redirects where it must not (TooManyRedirects); check TAXI_SOURCE"),
+        (404, "the month is not published (TLC"),
+        (403, "unpublished months; else check the URL's credentials"),
+        (302, "has an invalid URL or redirects to one (TooManyRedirects); check TAXI_SOURCE"),
     ],
 )
 def test_a_refusal_ends_the_run_with_the_remedy(

@@ -11,10 +11,10 @@ import pyarrow as pa
 from taxi_assets.date_ranges import Month
 from taxi_assets.defs.io_managers.sealed_objects import open_parquet, open_sealed_zstd
 from taxi_assets.defs.month_split import Spool, open_spool
+from taxi_assets.tlc.cache import MonthFile
 from taxi_assets.tlc.raw_month import BLANK, RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.tlc.source import MonthFile
 
 YELLOW = SERVICES["yellow"]
 FEBRUARY = Month(2021, 2)

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from taxi_assets.errors import SourceError
-from taxi_assets.tlc.download import SourceLocation
 from taxi_assets.tlc.integrity import check_complete, check_file_start
+from taxi_assets.tlc.remote_version import SourceLocation
 from taxi_assets_tests.tlc.files import FEBRUARY, HEADER, YELLOW, row
 
 CSV = HEADER + row() + b"\n"

@@ -16,10 +16,11 @@ from taxi_assets.errors import SourceError, UnavailableError
 from taxi_assets.settings.areas import SAMPLE
 from taxi_assets.tlc import download
 from taxi_assets.tlc import probe as look_module
-from taxi_assets.tlc.download import RemoteVersion, SourceUnavailableError
+from taxi_assets.tlc.cache import MonthFile
 from taxi_assets.tlc.raw_month import RawMonth
+from taxi_assets.tlc.remote_version import RemoteVersion, SourceUnavailableError
 from taxi_assets.tlc.services import YELLOW
-from taxi_assets.tlc.source import MonthFile, fetch_month_file, probe_month_file
+from taxi_assets.tlc.source import fetch_month_file, probe_month_file
 from taxi_assets_tests.fake_http_server import (
     NAME,
     PACKED,
@@ -127,10 +128,10 @@ def test_passing_trouble_may_pass(site: Site, status: int) -> None:
 @pytest.mark.parametrize(
     ("act", "said"),
     [
-        (answer(401), "the server answered 401; give the user and password"),
+        (answer(401), "the server answered 401; set the user and password"),
         (answer(400), "the server answered 400; check TAXI_SOURCE"),
-        (answer(302, Location="file:///etc/passwd"), "redirects where it must not"),
-        (answer(302, Location="http://[bad"), "redirects where it must not"),
+        (answer(302, Location="file:///etc/passwd"), "has an invalid URL or redirects to one"),
+        (answer(302, Location="http://[bad"), "has an invalid URL or redirects to one"),
     ],
 )
 def test_refusals_are_terminal(site: Site, act: Act, said: str) -> None:
@@ -249,14 +250,14 @@ def test_no_version_is_not_the_same_version(site: Site, tmp_path: Path, says_len
     assert again() == site.body
     written = next(tmp_path.rglob("*.csv")).stat().st_mtime_ns
     assert again() == site.body
-    assert "downloaded again" in lines[0]
-    assert "is the same file as before" in lines[-1]
+    assert "downloading it again" in lines[0]
+    assert "has not changed" in lines[-1]
     # A run that reads it meanwhile is not disturbed.
     assert next(tmp_path.rglob("*.csv")).stat().st_mtime_ns == written
     before, site.body = site.body, site.body.replace(b"04:05:06", b"04:05:07")
     site.acts = [text(b"Service busy, try later")]
     assert again(must_confirm=False) == before
-    assert "the file kept here is used as it is" in lines[-1]
+    assert "the cached file is used" in lines[-1]
     site.acts = [text(b"Service busy, try later")]
     with pytest.raises(SourceError, match="names no column of yellow trips"):
         again()
@@ -303,8 +304,8 @@ def test_an_etag_that_changes_with_each_answer_alone_confirms_nothing(
     site.new_etag_each_time = True
     bring(site, tmp_path)
     _, lines = bring(site, tmp_path)
-    assert "without an ETag or time that could confirm" in lines[0]
-    assert "is the same file as before" in lines[-1]
+    assert "has no ETag or time that could confirm" in lines[0]
+    assert "has not changed" in lines[-1]
     seen = probe_month_file(site.template, YELLOW, FEBRUARY)
     assert seen is not None
     assert seen.etag
@@ -317,7 +318,7 @@ def test_another_etag_for_the_same_bytes_is_noted_once(site: Site, tmp_path: Pat
     bring(site, tmp_path)
     site.etag = '"other backend"'
     _, lines = bring(site, tmp_path)
-    assert "is the same file as before" in lines[-1]
+    assert "has not changed" in lines[-1]
     assert bring(site, tmp_path)[1] == []
     assert len(site.asked) == 2
 
@@ -371,7 +372,7 @@ def test_a_server_that_does_not_confirm_leaves_the_kept_month_in_use(
     site.looks, site.acts = [answer(status)] * 2, [answer(status)] * 2
     file, lines = bring(site, tmp_path)
     assert file == kept
-    assert "the file kept here is used as it is" in lines[0]
+    assert "the cached file is used" in lines[0]
     with pytest.raises((SourceError, SourceUnavailableError)):
         bring(site, tmp_path, must_confirm=True)
 

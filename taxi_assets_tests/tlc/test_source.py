@@ -27,8 +27,9 @@ from taxi_assets.settings.areas import SAMPLE, LimitSettings
 from taxi_assets.tlc import cache as kept
 from taxi_assets.tlc import download
 from taxi_assets.tlc import integrity as whole
+from taxi_assets.tlc.cache import MonthFile
 from taxi_assets.tlc.services import GREEN, YELLOW
-from taxi_assets.tlc.source import MonthFile, fetch_month_file
+from taxi_assets.tlc.source import fetch_month_file
 from taxi_assets_tests.fake_http_server import (
     HEADER,
     NAME,
@@ -354,7 +355,7 @@ def test_all_attempts_together_have_an_end(site: Site, impatient: Desk) -> None:
     ) as caught:
         impatient.fetch(site.template)
     assert time.monotonic() - began < 3
-    assert "MiB are kept: run again and it goes on from there" in str(caught.value)
+    assert "run again to resume after" in str(caught.value)
     assert impatient.fetch(site.template).sha256 == sha256(PACKED)
     assert site.ranges[-1] is not None
 
@@ -578,7 +579,7 @@ def test_encoding_that_was_not_asked_for(site: Site, desk: Desk) -> None:
 @pytest.mark.parametrize("place", ["file:///etc/passwd", "ftp://127.0.0.1/x.csv.gz", "http://[bad"])
 def test_redirect_away_from_http(site: Site, desk: Desk, place: str) -> None:
     site.acts = [answer(302, Location=place)]
-    assert "redirects where it must not" in desk.refused(site.template)
+    assert "has an invalid URL or redirects to one" in desk.refused(site.template)
 
 
 def test_redirect_to_http(site: Site, desk: Desk) -> None:
@@ -593,9 +594,9 @@ def test_redirect_to_http(site: Site, desk: Desk) -> None:
     [
         ("gs://b/{service}/{year}/{month}.csv", "gs:// is not supported"),
         ("file://other/{service}/{year}/{month}.csv", "is not a local file:///path"),
-        ("http://127.0.0.1:9/{service}/{year}/{month}.zip", "of no known type"),
+        ("http://127.0.0.1:9/{service}/{year}/{month}.zip", "has no known type"),
         ("http://[127/{service}/{year}/{month}.csv", "is not a valid URL"),
-        ("/{service}/{year}-{month}.txt", "of no known type"),
+        ("/{service}/{year}-{month}.txt", "has no known type"),
     ],
 )
 def test_wrong_templates(desk: Desk, template: str, found: str) -> None:
@@ -691,14 +692,14 @@ def test_local_file_that_changes_while_it_is_read(
 
 def test_missing_local_file_lists_the_folder(shelf: Path, desk: Desk) -> None:
     message = desk.refused(f"{shelf}/x{NAME}")
-    assert "no such file; the folder holds yellow_tripdata_2021-01.csv.gz;" in message
+    assert "no such file; the folder has yellow_tripdata_2021-01.csv.gz;" in message
     for n in range(9):
         (shelf / f"a{n}.csv").touch()
     assert "a0.csv, a1.csv, a2.csv, a3.csv and 6 more;" in desk.refused(f"{shelf}/x{NAME}")
 
 
 def test_missing_local_folder(shelf: Path, desk: Desk) -> None:
-    assert "nor such a folder" in desk.refused(f"{shelf}/none/{NAME}")
+    assert "neither the file nor its folder exists" in desk.refused(f"{shelf}/none/{NAME}")
     (shelf / "empty").mkdir()
     assert "the folder is empty" in desk.refused(f"{shelf}/empty/{NAME}")
     (shelf / "empty" / "yellow_tripdata_2021-01.csv.gz").mkdir()

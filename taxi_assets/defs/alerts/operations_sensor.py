@@ -24,7 +24,7 @@ from taxi_assets.defs.up_to_date import evaluation
 from taxi_assets.errors import TerminalError
 from taxi_assets.settings.alerts import AlertSettings, has_alert_target, has_heartbeat
 from taxi_assets.settings.areas import AutomationSettings
-from taxi_assets.tlc.download import SourceUnavailableError
+from taxi_assets.tlc.remote_version import SourceUnavailableError
 from taxi_assets.tlc.schema import Service
 
 NAME = "operations_alert"

@@ -15,7 +15,7 @@ from dagster import DagsterEventType
 from taxi_assets.date_ranges import Month
 from taxi_assets.partitions import daily_partitions, partitions_of_month
 from taxi_assets.settings.areas import DefinitionSettings
-from taxi_assets.tlc.download import RemoteVersion
+from taxi_assets.tlc.remote_version import RemoteVersion
 from taxi_assets.tlc.schema import Service
 
 

@@ -10,7 +10,7 @@ from taxi_assets.defs.jobs.daily import get_daily_job_name
 from taxi_assets.partitions import TIMEZONE
 from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import AutomationSettings, DefinitionSettings
-from taxi_assets.tlc.download import SourceUnavailableError
+from taxi_assets.tlc.remote_version import SourceUnavailableError
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.source import probe_month_file
 

@@ -19,9 +19,10 @@ from taxi_assets.defs.jobs.daily import get_daily_job_name
 from taxi_assets.partitions import RANGE, partitions_of_month
 from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import SAMPLE, AutomationSettings, DefinitionSettings
-from taxi_assets.tlc.download import RemoteVersion, SourceUnavailableError
+from taxi_assets.tlc.month_address import describe_location
+from taxi_assets.tlc.remote_version import RemoteVersion, SourceUnavailableError
 from taxi_assets.tlc.schema import Service
-from taxi_assets.tlc.source import describe_location, probe_month_file
+from taxi_assets.tlc.source import probe_month_file
 
 MAX_TICK_SECONDS = 20.0
 """Time for looks in one tick, of the 60 that Dagster gives it; the next tick goes on from there."""

@@ -22,8 +22,8 @@ from taxi_assets.defs.io_managers.sealed_objects import (
 from taxi_assets.defs.resources.lake import Lake, build_trips_key
 from taxi_assets.errors import PartitionRejectedError, format_one_line, is_transient
 from taxi_assets.report.day_picture import Figures
+from taxi_assets.tlc.cache import MonthFile
 from taxi_assets.tlc.schema import Service
-from taxi_assets.tlc.source import MonthFile
 from taxi_assets.trips.parse import read_lines_as_text
 from taxi_assets.trips.profile import DayProfile
 

@@ -12,9 +12,9 @@ from taxi_assets.defs.resources.fields import settings_of
 from taxi_assets.errors import explain_full_disk
 from taxi_assets.partitions import reject_unknown_days
 from taxi_assets.settings import Settings
-from taxi_assets.tlc.cache import evict_unused
+from taxi_assets.tlc.cache import MonthFile, evict_unused
 from taxi_assets.tlc.schema import Service
-from taxi_assets.tlc.source import MonthFile, fetch_month_file
+from taxi_assets.tlc.source import fetch_month_file
 from taxi_assets.tlc.zone_polygons import ZonePolygons
 from taxi_assets.tlc.zone_source import load_zone_polygons
 

@@ -126,7 +126,7 @@ def test_a_source_that_refuses_fails_the_tick(source: Site) -> None:
         tick("2021-05-01")
     cause = failed.value.__cause__
     assert isinstance(cause, SourceError)
-    assert "the server answered 401; give the user and password" in str(cause)
+    assert "the server answered 401; set the user and password" in str(cause)
 
 
 def test_files_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

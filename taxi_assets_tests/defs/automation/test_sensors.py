@@ -351,7 +351,7 @@ def test_a_source_nobody_listens_at(desk: Desk, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_refusing_source_fails_the_tick(desk: Desk) -> None:
     desk.site.looks = desk.site.acts = [answer(401)] * 2
-    with pytest.raises(SourceError, match="the server answered 401; give the user and password"):
+    with pytest.raises(SourceError, match="the server answered 401; set the user and password"):
         desk.tick()
 
 
