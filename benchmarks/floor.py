@@ -88,7 +88,7 @@ def parse(lines: pa.Buffer, service: Service) -> pa.Table:
     table = pa_csv.read_csv(
         pa.BufferReader(lines),
         convert_options=pa_csv.ConvertOptions(
-            column_types=service.build_published_schema, strings_can_be_null=True, null_values=[""]
+            column_types=service.published_schema, strings_can_be_null=True, null_values=[""]
         ),
     )
     table = table.rename_columns([column.name for column in service.header_columns])
@@ -104,7 +104,7 @@ def keep(table: pa.Table, service: Service, first: date, end: date) -> pa.Table:
         pc.greater_equal(pickup, pa.scalar(first).cast(pickup.type)),
         pc.less(pickup, pa.scalar(end).cast(pickup.type)),
     )
-    if passengers := service.first_of_role("passengers"):
+    if passengers := service.find_role("passengers"):
         inside = pc.and_(inside, pc.greater(table[passengers], 0))
     return table.filter(inside)
 

@@ -16,7 +16,8 @@ from datetime import date, timedelta
 from typing import Any
 
 from benchmarks import stores
-from taxi_assets.tlc.schema import Column, Service
+from taxi_assets.tlc.column import Column
+from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 
 Digest = tuple[int, int, int]
@@ -82,7 +83,7 @@ def of_file(service: Service, first: date, end: date, file: str) -> Digest:
     columns = {column.published: types[column.kind] for column in service.header_columns}
     source = f"read_csv({file!r}, header = true, columns = {columns!r})"
     kept = f"\"{service.pickup}\" >= '{first}' AND \"{service.pickup}\" < '{end}'"
-    if passengers := service.first_of_role("passengers"):
+    if passengers := service.find_role("passengers"):
         kept += f" AND {passengers} > 0"
 
     def name(column: Column) -> str:

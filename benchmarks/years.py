@@ -33,7 +33,8 @@ from taxi_assets.defs.io_managers.partition_data import (
 from taxi_assets.defs.io_managers.postgres import PostgresTripsIOManager
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.defs.resources.postgres import PostgresResource
-from taxi_assets.tlc.schema import Column, Service
+from taxi_assets.tlc.column import Column
+from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import sum_total_amount
 

@@ -17,8 +17,9 @@ import duckdb
 import pytest
 
 from taxi_assets.date_ranges import Month
+from taxi_assets.tlc.column import Column
 from taxi_assets.tlc.sample import write_sample_month
-from taxi_assets.tlc.schema import Column, Service
+from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES, YELLOW
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.stores import Runs

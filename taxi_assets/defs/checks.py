@@ -32,9 +32,10 @@ from taxi_assets.defs.outcomes import FailedChecksError
 from taxi_assets.partitions import TIMEZONE
 from taxi_assets.report.value_names import format_share, format_value
 from taxi_assets.settings.areas import MAX_INVALID_RATIO
+from taxi_assets.tlc.column import Role
 from taxi_assets.tlc.csv_split import OUTSIDE
 from taxi_assets.tlc.raw_month import MIN_HOPELESS_ROWS, RawMonth
-from taxi_assets.tlc.schema import Role, Service
+from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.clean import Cleaned, find_outside_values
 from taxi_assets.trips.rules import RULES
 
@@ -294,8 +295,8 @@ def _check_negative_totals(frame: pd.DataFrame, service: Service) -> CheckResult
         name
         for name in (
             service.pickup_column,
-            service.first_of_role("payment"),
-            service.first_of_role("fare"),
+            service.find_role("payment"),
+            service.find_role("fare"),
             service.total,
         )
         if name and name in frame
@@ -344,7 +345,7 @@ def _count_left_by_passenger_rules(
     frame: pd.DataFrame, service: Service, rules: Sequence[str]
 ) -> int:
     """Count rows that a passenger rule should have dropped."""
-    name = service.first_of_role("passengers")
+    name = service.find_role("passengers")
     if name is None:
         return 0
     passengers = frame[name]

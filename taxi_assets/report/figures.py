@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.tlc.schema import Interval, Service, normalize_name
+from taxi_assets.tlc.column import normalize_name
+from taxi_assets.tlc.schema import Interval, Service
 from taxi_assets.trips.profile import count_shared, find_minutes
 
 HOURS = 24
@@ -190,12 +191,12 @@ def count_day(
     hours = np.bincount(pc.hour(table[service.pickup_column]).to_numpy(), minlength=HOURS)
     none = pa.chunked_array([], pa.float64())
     totals = table[service.total] if service.total else none
-    pay = service.first_of_role("pay")
+    pay = service.find_role("pay")
     needed = min(1, table.num_rows) if service.total else 1
     return DayFigures(
         trips=table.num_rows,
         hours=tuple(hours.tolist()),
-        zones=_count_values(table, service.first_of_role("pickup_zone")),
+        zones=_count_values(table, service.find_role("pickup_zone")),
         revenue=pc.sum(totals, min_count=needed).as_py(),
         negative_totals=int(pc.sum(pc.less(totals, 0.0)).as_py() or 0),
         dropped=dropped,
@@ -207,14 +208,14 @@ def count_day(
             for interval in service.intervals
             if {*_find_ends(service, interval)} <= {*table.schema.names}
         },
-        dropoffs=_count_values(table, service.first_of_role("dropoff_zone")),
-        payments=_count_values(table, service.first_of_role("payment")),
+        dropoffs=_count_values(table, service.find_role("dropoff_zone")),
+        payments=_count_values(table, service.find_role("payment")),
         tips=_sum_tips(table, service),
     )
 
 
 def _sum_tips(table: pa.Table, service: Service) -> float | None:
-    name = service.first_of_role("tip")
+    name = service.find_role("tip")
     return float(pc.sum(table[name]).as_py() or 0.0) if name in table.schema.names else None
 
 
@@ -231,11 +232,11 @@ def _sum_and_count(values: pa.Array) -> tuple[float, int]:
 
 def list_counted_columns(service: Service) -> Sequence[str]:
     """List the columns that are counted."""
-    wanted = {service.pickup_column, service.total, service.first_of_role("pickup_zone")}
-    wanted |= {service.first_of_role("dropoff_zone"), service.first_of_role("payment")}
+    wanted = {service.pickup_column, service.total, service.find_role("pickup_zone")}
+    wanted |= {service.find_role("dropoff_zone"), service.find_role("payment")}
     wanted |= {
-        service.first_of_role("pay"),
-        service.first_of_role("tip"),
+        service.find_role("pay"),
+        service.find_role("tip"),
         *(one.name for one in service.by_role.get("shared", ())),
     }
     for interval in service.intervals:

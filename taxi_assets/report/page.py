@@ -110,7 +110,7 @@ def build_headline_tiles(figures: MonthFigures) -> list[tuple[str, str]]:
         found.append(("Revenue", words.format_short_money(figures.revenue)))
         if figures.trips:
             found.append((words.average(figures), f"${figures.revenue / figures.trips:,.2f}"))
-    if figures.service.first_of_role("pay") and figures.pay:
+    if figures.service.find_role("pay") and figures.pay:
         found.append(("Driver pay", words.format_short_money(figures.pay)))
     if figures.shared is not None and figures.trips:
         found.append(("Shared rides", f"{figures.shared / figures.trips:.1%}"))

@@ -6,7 +6,7 @@ import re
 from functools import cache
 
 from taxi_assets.report.zones import find_zone
-from taxi_assets.tlc.schema import Column
+from taxi_assets.tlc.column import Column
 
 CODE = re.compile(r"\b(\d+) ([^,;()]+)")
 """A code in a column's description: `1 credit card`."""

@@ -18,7 +18,8 @@ from functools import cached_property, lru_cache
 import pyarrow as pa
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.tlc.schema import Column, SchemaVersion, Service, loose_key, normalize_name
+from taxi_assets.tlc.column import Column, normalize_loosely, normalize_name
+from taxi_assets.tlc.schema import SchemaVersion, Service
 
 # The names that pandas gives to columns without one.
 NAMELESS = re.compile(r"(unnamed: \d+)?")
@@ -66,8 +67,8 @@ class Header:
         column = self.columns[places[0]]
         if column is None or len(places) == 1:
             return tuple(places)
-        names = [loose_key(name) for name in (column.published, *column.aliases)]
-        return tuple(sorted(places, key=lambda at: names.index(loose_key(self.names[at]))))
+        names = [normalize_loosely(name) for name in (column.published, *column.aliases)]
+        return tuple(sorted(places, key=lambda at: names.index(normalize_loosely(self.names[at]))))
 
     @cached_property
     def points(self) -> dict[str, tuple[int, int]]:
@@ -227,7 +228,9 @@ def _check_columns(header: Header, *, by_name: bool) -> Header:
 
 def _is_repeatable(identity: str, names: Sequence[str], service: Service) -> bool:
     """Return whether a column may be in the file under several of its names."""
-    spelled = [loose_key(name) for name in names if _normalize_alias(name, service) == identity]
+    spelled = [
+        normalize_loosely(name) for name in names if _normalize_alias(name, service) == identity
+    ]
     column = service.by_name.get(identity)
     return column is not None and column.repeated and len(set(spelled)) == len(spelled)
 

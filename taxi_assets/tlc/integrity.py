@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.errors import SourceError, format_one_line
+from taxi_assets.tlc.column import normalize_name
 from taxi_assets.tlc.header import HeaderError, match_header, parse_header_line
 from taxi_assets.tlc.remote_version import SourceLocation
-from taxi_assets.tlc.schema import Service, normalize_name
+from taxi_assets.tlc.schema import Service
 
 GZIP = b"\x1f\x8b"
 PARQUET = b"PAR1"

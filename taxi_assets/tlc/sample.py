@@ -1,8 +1,8 @@
-"""Synthetic months in TLC's CSV format, with TLC's dirt, the same bytes on every machine.
+"""Synthetic months in TLC's CSV format, with TLC's data errors and identical bytes everywhere.
 
-They stand in for the published files where those cannot be had: in the default profile, in tests
-and benchmarks. Only uniform draws, table look-ups and integer arithmetic make a value, so a file
-depends on the service, the month and the number of rows, not on the platform.
+They replace the published files in the default profile, in tests and in benchmarks. Values come
+from uniform draws, table look-ups and integer arithmetic only, so a file depends on the service,
+the month and the number of rows, and not on the platform.
 """
 
 from __future__ import annotations
@@ -27,40 +27,41 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from taxi_assets.tlc.schema import Column, Service
+    from taxi_assets.tlc.column import Column
+    from taxi_assets.tlc.schema import Service
 
 Ints = NDArray[np.int64]
 Trips = dict[str, Ints]
 
 LABEL = "synthetic sample"
-"""Shown wherever rows of a sample are shown, so that nobody takes them for real trips."""
+"""Shown with every display of sample rows, so that nobody takes them for real trips."""
 
 BLOCK = 1 << 17
-"""Rows in memory at once; part of what decides the bytes."""
+"""Rows in memory at once; a change of it changes the bytes of the file."""
 DAY = 86_400
 
 
 @dataclass(frozen=True)
 class SampleCounts:
-    """What a sample holds, counted while it was written."""
+    """Counts of a sample's rows, made while it is written."""
 
     rows: int
     null_passengers: int
     zero_passengers: int
     outside_month: int
-    """Rows whose pickup lies in no day of the month."""
+    """Rows with a pickup outside the month."""
     negative_totals: int
     csv_bytes: int
     """Size of the CSV before compression, header included."""
     csv_sha256: str
-    """Digest of the CSV; that of the .gz would depend on the zlib build."""
+    """Digest of the CSV; the digest of the .gz would depend on the zlib build."""
 
 
-def _draw_weighted(weights: dict[int, int]) -> Ints:
+def _build_weighted_table(weights: dict[int, int]) -> Ints:
     return np.repeat(np.array(list(weights), np.int64), list(weights.values()))
 
 
-def _draw_quantiles(*knots: tuple[int, int]) -> Ints:
+def _build_quantile_table(*knots: tuple[int, int]) -> Ints:
     """Build an inverse distribution from (cumulative per mille, value), linear in between."""
     steps = [(high - low, low, to - at) for (at, low), (to, high) in pairwise(knots)]
     return np.concatenate([low + rise * np.arange(n) // n for rise, low, n in steps])
@@ -71,25 +72,25 @@ HOURS = np.repeat(np.arange(24), (
     11, 7, 5, 3, 3, 6, 18, 34, 46, 48, 49, 54, 59, 62, 68, 72, 73, 75, 69, 53, 39, 32, 27, 19))
 WEEKDAYS = (95, 100, 102, 105, 108, 102, 88)
 EXTRA_OF_HOUR = np.array([[50] * 6 + [0] * 10 + [rush] * 4 + [50] * 4 for rush in (100, 0)])
-VENDORS = _draw_weighted({1: 3, 2: 7})
-PASSENGER_COUNTS = _draw_weighted({0: 21, 1: 739, 2: 144, 3: 38, 4: 15, 5: 26, 6: 17})
-RATE_CODES = _draw_weighted({1: 972, 2: 15, 3: 2, 4: 2, 5: 8, 99: 1})
+VENDORS = _build_weighted_table({1: 3, 2: 7})
+PASSENGER_COUNTS = _build_weighted_table({0: 21, 1: 739, 2: 144, 3: 38, 4: 15, 5: 26, 6: 17})
+RATE_CODES = _build_weighted_table({1: 972, 2: 15, 3: 2, 4: 2, 5: 8, 99: 1})
 JFK, NEGOTIATED = 2, 5
-PAYMENTS = _draw_weighted({1: 73, 2: 26, 3: 1})
+PAYMENTS = _build_weighted_table({1: 73, 2: 26, 3: 1})
 CARD, DISPUTE = 1, 4
 BUSY_ZONES = {41, 42, 48, 74, 75, 95, 141, 142, 161, 162, 166, 170, 186, 234, 236, 237}
-ZONES = _draw_weighted({zone: 40 if zone in BUSY_ZONES else 1 for zone in range(1, 266)})
-HUNDREDTHS_OF_MILES = _draw_quantiles(
+ZONES = _build_weighted_table({zone: 40 if zone in BUSY_ZONES else 1 for zone in range(1, 266)})
+HUNDREDTHS_OF_MILES = _build_quantile_table(
     (0, 0), (12, 10), (50, 50), (250, 100), (500, 170), (750, 300), (900, 720), (1000, 2500))
-WAITING_SECONDS = _draw_quantiles(
+WAITING_SECONDS = _build_quantile_table(
     (0, 20), (250, 150), (500, 250), (750, 420), (950, 840), (1000, 3000)
 )
 SECONDS_PER_MILE = 156
 TOLL_FROM = 900
-TIP_PER_MILLE = _draw_quantiles((0, 0), (60, 1), (70, 100), (300, 195), (750, 200), (1000, 500))
-CONGESTION_CENTS = _draw_weighted({250: 9, 0: 1})
-OTHER_FEES = _draw_weighted({0: 2, 125: 1})
-OTHER_CODES = _draw_weighted({2: 9, 1: 1})
+TIP_PER_MILLE = _build_quantile_table((0, 0), (60, 1), (70, 100), (300, 195), (750, 200), (1000, 500))
+CONGESTION_CENTS = _build_weighted_table({250: 9, 0: 1})
+OTHER_FEES = _build_weighted_table({0: 2, 125: 1})
+OTHER_CODES = _build_weighted_table({2: 9, 1: 1})
 # fmt: on
 
 
@@ -104,13 +105,13 @@ def _draw_choice(rng: Generator, table: Ints, n: int) -> Ints:
 def write_sample_month(
     service: Service, month: Month, path: Path, rows: int | None = None, *, level: int = 6
 ) -> SampleCounts:
-    """Write a month of made-up trips of `service` to `path` as gzipped CSV.
+    """Write a month of synthetic trips to `path` as gzipped CSV.
 
-    `rows` defaults to a small month, of some hundred trips a day. `path` is written in place:
-    a caller who wants the file whole or not at all gives a temporary name.
+    `rows` defaults to a small month, with some hundred trips a day. `path` is written in place: for
+    an atomic write, pass a temporary name and rename the file.
     """
     if rows is None:
-        rows = _draw_habits(service)[0] * len(month.window)
+        rows = _get_daily_trips(service)[0] * len(month.window)
     rng = Generator(PCG64([month.year, month.month, *service.name.encode()]))
     tally = Counter[str](null_passengers=0, zero_passengers=0, outside_month=0, negative_totals=0)
     digest = hashlib.sha256()
@@ -122,10 +123,10 @@ def write_sample_month(
     return SampleCounts(rows=rows, csv_sha256=digest.hexdigest(), **tally)
 
 
-def _draw_habits(service: Service) -> tuple[int, float]:
-    """Draw the trips of each day and the share without values that only a meter records.
+def _get_daily_trips(service: Service) -> tuple[int, float]:
+    """Return the number of trips per day, and the share without values that only a meter records.
 
-    Where trips are dispatched and not only hailed, the fleet is smaller and reports less.
+    A service with dispatched trips has a smaller fleet and reports less.
     """
     return (135, 0.4) if "hail" in service.by_role else (200, 0.07)
 
@@ -135,7 +136,7 @@ def _format_texts(
 ) -> Iterator[str]:
     """Yield the header, then blocks of lines: metered trips first, the others at the end."""
     yield ",".join(service.sample_header) + "\n"
-    unmetered = round(rows * _draw_habits(service)[1])
+    unmetered = round(rows * _get_daily_trips(service)[1])
     never, blank = (
         frozenset(column.name for column in service.columns if column.filled in kinds)
         for kinds in (("never",), ("never", "mostly"))
@@ -144,40 +145,45 @@ def _format_texts(
         blanks = never if metered else blank
         pickups = _draw_pickups(rng, month, n)
         if metered:
-            _move_astray(rng, month, pickups)
+            _move_outside_month(rng, month, pickups)
         for at in range(0, n, BLOCK):
             trips = _draw_trips(rng, service, pickups[at : at + BLOCK])
-            _count_facts(tally, service, month, trips, blanks)
-            texts = [_spell_values(one, trips[one.name], blanks) for one in service.sample_columns]
+            _count_rows(tally, service, month, trips, blanks)
+            texts = [
+                _format_values(column, trips[column.name], blanks)
+                for column in service.sample_columns
+            ]
             yield "\n".join(map(",".join, zip(*texts, strict=True))) + "\n"
 
 
-def _draw_seconds(day: date) -> int:
+def _to_epoch_seconds(day: date) -> int:
     return (day - date(1970, 1, 1)).days * DAY
 
 
 def _draw_pickups(rng: Generator, month: Month, n: int) -> Ints:
-    """Draw pickups in seconds since 1970; their order wanders by 40 minutes, as the real one."""
-    days = _draw_weighted({_draw_seconds(day): WEEKDAYS[day.weekday()] for day in month.window})
+    """Draw pickups in seconds since 1970; as in real files, their order varies by 40 minutes."""
+    days = _build_weighted_table(
+        {_to_epoch_seconds(day): WEEKDAYS[day.weekday()] for day in month.window}
+    )
     pickups = (
         _draw_choice(rng, days, n) + _draw_choice(rng, HOURS, n) * 3600 + _draw_below(rng, 3600, n)
     )
     return pickups[np.argsort(pickups + _draw_below(rng, 2400, n), kind="stable")]
 
 
-def _move_astray(rng: Generator, month: Month, pickups: Ints) -> None:
-    """Move a few pickups out of the month, to the days where wrong clocks put them."""
+def _move_outside_month(rng: Generator, month: Month, pickups: Ints) -> None:
+    """Move a few pickups out of the month, to the days that wrong clocks produce."""
     window = month.window
-    wrong = {date(2008, 12, 31), date(2009, 1, 1), window.start - ONE_DAY}
-    wrong |= {window.end, window.end + ONE_DAY}
-    days = [_draw_seconds(day) for day in sorted(wrong) if day not in window]
+    outside = {date(2008, 12, 31), date(2009, 1, 1), window.start - ONE_DAY}
+    outside |= {window.end, window.end + ONE_DAY}
+    days = [_to_epoch_seconds(day) for day in sorted(outside) if day not in window]
     moved = np.repeat(np.array(days, np.int64), 1 + len(pickups) // 200_000)[: len(pickups)]
     places = np.argsort(_draw_below(rng, 1 << 40, len(pickups)), kind="stable")[: len(moved)]
     pickups[places] = moved + _draw_below(rng, DAY, len(moved))
 
 
 def _draw_trips(rng: Generator, service: Service, pickups: Ints) -> Trips:
-    """Make the columns of `service`, by name: seconds, hundredths of miles, cents, codes, flags."""
+    """Draw the columns of `service` by name: seconds, hundredths of miles, cents, codes, flags."""
     n = len(pickups)
     rates = _draw_choice(rng, RATE_CODES, n)
     miles = _draw_choice(rng, HUNDREDTHS_OF_MILES, n) + np.where(rates == JFK, 1500, 0)
@@ -188,7 +194,9 @@ def _draw_trips(rng: Generator, service: Service, pickups: Ints) -> Trips:
     trips = {
         service.pickup_column: pickups,
         tlc.VENDOR.name: _draw_choice(rng, VENDORS, n),
-        _draw_passengers(service) or tlc.PASSENGERS.name: _draw_choice(rng, PASSENGER_COUNTS, n),
+        _find_passenger_column(service) or tlc.PASSENGERS.name: _draw_choice(
+            rng, PASSENGER_COUNTS, n
+        ),
         tlc.RATE_CODE.name: rates,
         tlc.PICKUP_ZONE.name: _draw_choice(rng, ZONES, n),
         tlc.DROPOFF_ZONE.name: _draw_choice(rng, ZONES, n),
@@ -197,19 +205,21 @@ def _draw_trips(rng: Generator, service: Service, pickups: Ints) -> Trips:
     }
     for column in (*service.by_role.get("fare", ()), *service.by_role.get("pay", ())):
         trips.setdefault(column.name, trips[tlc.FARE.name])
-    seen_pickup = False
+    after_pickup = False
     for column in service.sample_columns:
-        seen_pickup |= column.name == service.pickup_column
+        after_pickup |= column.name == service.pickup_column
         if column.name not in trips:
-            sign = 1 if seen_pickup or column.kind != "time" else -1
-            trips[column.name] = _draw_plausible_trips(rng, column, pickups + sign * seconds, miles)
+            sign = 1 if after_pickup or column.kind != "time" else -1
+            trips[column.name] = _draw_plausible_values(
+                rng, column, pickups + sign * seconds, miles
+            )
             if column.unit == "seconds":
                 trips[column.name] = seconds
     _settle_payment(rng, service, trips, void)
     return trips
 
 
-def _draw_plausible_trips(rng: Generator, column: Column, times: Ints, miles: Ints) -> Ints:
+def _draw_plausible_values(rng: Generator, column: Column, times: Ints, miles: Ints) -> Ints:
     """Draw values for a column by its kind alone."""
     n = len(times)
     match column.kind:
@@ -243,7 +253,7 @@ def _compute_fares(rng: Generator, pickups: Ints, rates: Ints, miles: Ints, seco
 def _settle_payment(
     rng: Generator, service: Service, trips: Trips, void: NDArray[np.bool_]
 ) -> None:
-    """Add the tip, turn the voids negative and sum up what the service publishes."""
+    """Add the tip and the total of the published amounts, and negate void trips."""
     published = {column.name for column in service.sample_columns if column.unit == tlc.FARE.unit}
     never = {column.name for column in service.columns if column.filled == "never"}
     parts = sorted(published - never - {tlc.TIP.name, tlc.TOTAL.name})
@@ -256,28 +266,28 @@ def _settle_payment(
         trips[amount] = np.where(void, -trips[amount], trips[amount])
 
 
-def _draw_passengers(service: Service) -> str | None:
-    """Name of the passenger column, where the service publishes one."""
-    return service.first_of_role("passengers")
+def _find_passenger_column(service: Service) -> str | None:
+    """Return the name of the passenger column, if the service publishes one."""
+    return service.find_role("passengers")
 
 
-def _count_facts(
+def _count_rows(
     tally: Counter[str], service: Service, month: Month, trips: Trips, blanks: frozenset[str]
 ) -> None:
-    start, end = _draw_seconds(month.window.start), _draw_seconds(month.window.end)
+    start, end = _to_epoch_seconds(month.window.start), _to_epoch_seconds(month.window.end)
     pickups = trips[service.pickup_column]
     tally["outside_month"] += int(np.count_nonzero((pickups < start) | (pickups >= end)))
     if service.total:
         tally["negative_totals"] += int(np.count_nonzero(trips[service.total] < 0))
-    passengers = _draw_passengers(service)
+    passengers = _find_passenger_column(service)
     if passengers in blanks:
         tally["null_passengers"] += len(pickups)
     elif passengers:
         tally["zero_passengers"] += int(np.count_nonzero(trips[passengers] == 0))
 
 
-def _spell_values(column: Column, values: Ints, blanks: frozenset[str]) -> Iterable[str]:
-    """Write the values as TLC does."""
+def _format_values(column: Column, values: Ints, blanks: frozenset[str]) -> Iterable[str]:
+    """Format the values of a column as TLC does."""
     if column.name in blanks:
         return [""] * len(values)
     match column.kind:
@@ -290,23 +300,21 @@ def _spell_values(column: Column, values: Ints, blanks: frozenset[str]) -> Itera
                 _format_money if column.unit == tlc.FARE.unit else _format_miles, values.tolist()
             )
         case "id":
-            return map(_flag if "shared" in column.roles else str, values.tolist())
+            return map(_format_flag if "shared" in column.roles else str, values.tolist())
         case "text":
-            list_null_spellings = column.examples or ("N", "Y")
-            return map(
-                list_null_spellings.__getitem__, (values % len(list_null_spellings)).tolist()
-            )
+            examples = column.examples or ("N", "Y")
+            return map(examples.__getitem__, (values % len(examples)).tolist())
 
 
 @cache
 def _format_clocks() -> NDArray[np.object_]:
-    """Format all seconds of a day once: formatting each time costs 2 s for a million rows."""
+    """Format all seconds of a day once: formatting every value takes 2 s for a million rows."""
     clocks = (f" {s // 3600:02d}:{s // 60 % 60:02d}:{s % 60:02d}" for s in range(DAY))
     return np.array(list(clocks), np.object_)
 
 
-def _flag(value: int) -> str:
-    """Return 1 or nothing, as TLC marks shared rides."""
+def _format_flag(value: int) -> str:
+    """Return 1 or an empty text, as TLC marks shared rides."""
     return "1" if value == 1 else ""
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from taxi_assets.tlc.schema import Column, Interval, Role, SchemaVersion, Service
+from taxi_assets.tlc.column import Column, Role
+from taxi_assets.tlc.schema import Interval, SchemaVersion, Service
 
 ZONES = (1, 265)
 """Ids of the taxi zones: 264 is unknown, 265 outside of New York City."""
@@ -403,11 +404,11 @@ FHV = Service(
 )
 
 
-def _dollars(name: str, description: str, **more: Any) -> Column:
+def _build_dollar_column(name: str, description: str, **more: Any) -> Column:
     return Column(name, "amount", description, "dollars", **more)
 
 
-def _flag(name: str, description: str, **more: Any) -> Column:
+def _build_flag_column(name: str, description: str, **more: Any) -> Column:
     return Column(name, "text", f"Y if {description}", labels=YES_OR_NO, **more)
 
 
@@ -446,30 +447,32 @@ _FHVHV = (
         limits=(0, 200),
     ),
     Column("trip_time", "id", "Time with the passenger", "seconds"),
-    _dollars(
+    _build_dollar_column(
         "base_passenger_fare",
         "Fare before tolls, tips, taxes and fees",
         roles=("total", "fare"),
         limits=(0, 1000),
         bin_width=2.5,
     ),
-    _dollars("tolls", "Tolls of the trip"),
-    _dollars("bcf", "Paid to the Black Car Fund"),
-    _dollars("sales_tax", "New York State sales tax"),
+    _build_dollar_column("tolls", "Tolls of the trip"),
+    _build_dollar_column("bcf", "Paid to the Black Car Fund"),
+    _build_dollar_column("sales_tax", "New York State sales tax"),
     CONGESTION,
-    _dollars("airport_fee", "Fee for LaGuardia, Newark and JFK, either way"),
-    _dollars("tips", "Tips", roles=("tip",)),
-    _dollars(
+    _build_dollar_column("airport_fee", "Fee for LaGuardia, Newark and JFK, either way"),
+    _build_dollar_column("tips", "Tips", roles=("tip",)),
+    _build_dollar_column(
         "driver_pay",
         "What the driver got, without tolls and tips, after commission, surcharges and taxes",
         roles=("pay",),
         bin_width=2.5,
     ),
-    _flag("shared_request_flag", "the passenger agreed to share the ride"),
-    _flag("shared_match_flag", "strangers shared the ride", roles=("shared",)),
-    _flag("access_a_ride_flag", "the trip was made on behalf of the MTA", examples=(" ", "N", " ")),
-    _flag("wav_request_flag", "a wheelchair-accessible vehicle was requested"),
-    _flag("wav_match_flag", "the vehicle was wheelchair-accessible"),
+    _build_flag_column("shared_request_flag", "the passenger agreed to share the ride"),
+    _build_flag_column("shared_match_flag", "strangers shared the ride", roles=("shared",)),
+    _build_flag_column(
+        "access_a_ride_flag", "the trip was made on behalf of the MTA", examples=(" ", "N", " ")
+    ),
+    _build_flag_column("wav_request_flag", "a wheelchair-accessible vehicle was requested"),
+    _build_flag_column("wav_match_flag", "the vehicle was wheelchair-accessible"),
 )
 FHVHV = Service(
     name="fhvhv",
@@ -489,6 +492,6 @@ FHVHV = Service(
     ),
 )
 
-SERVICES: dict[str, Service] = {one.name: one for one in (YELLOW, GREEN, FHV, FHVHV)}
+SERVICES: dict[str, Service] = {service.name: service for service in (YELLOW, GREEN, FHV, FHVHV)}
 DEFAULT_SERVICES = (YELLOW.name, GREEN.name)
-"""Loaded where TAXI_SERVICES names none."""
+"""The services that are loaded if TAXI_SERVICES is not set."""

@@ -1,7 +1,7 @@
-"""What a published value is in the service's types: text of a CSV, or an Arrow array of any type.
+"""Convert published values, from CSV texts or Arrow arrays of any type, to the schema's types.
 
-A value that is not of its type becomes null here, and whoever asks compares and names it. Nothing
-is rounded, cut or guessed.
+An invalid value becomes null, and its position is returned so that the caller can report it. No
+value is rounded, truncated or guessed.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from taxi_assets.tlc.arrow_types import (
     get_plain_type,
     is_text_type,
 )
+from taxi_assets.tlc.column import ARROW_TYPES, Column, Kind
 from taxi_assets.tlc.null_marks import replace_null_marks
-from taxi_assets.tlc.schema import ARROW_TYPES, Column, Kind
 
 FIRST_TIME = pa.scalar(datetime(1, 1, 1), pa.timestamp("us"))  # noqa: DTZ001 - New York wall time
 LAST_TIME = pa.scalar(datetime.max, pa.timestamp("us"))  # noqa: DTZ901
 FORMAT = "%Y-%m-%d %H:%M:%S"
 WITH_FRACTION = r"^(?P<seconds>[^.]*)(?:\.(?P<fraction>\d{1,6})0{0,3})?$"
 """Microseconds: digits beyond the sixth must be 0."""
-WHOLE = r"^-?\d+(\.0*)?$"
-"""Whole numbers are also written "1.0"."""
+INTEGER = r"^-?\d+(\.0*)?$"
+"""Some files write integers as "1.0"."""
 DECIMAL = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 LARGEST = Decimal(2**63 - 1)
 MAX_AMOUNT = 1e18
-"""Dollars or miles, either sign. PostgreSQL fails a query whose sum is past 1.8e308."""
+"""Dollars or miles, either sign. PostgreSQL fails a query whose sum exceeds 1.8e308."""
 
 
 def _match_pattern(values: pa.Array, pattern: str) -> pa.Array:
@@ -43,13 +43,13 @@ def _match_pattern(values: pa.Array, pattern: str) -> pa.Array:
 
 
 def _parse_ids(values: pa.Array) -> pa.Array:
-    # A column of ids has few distinct ones: 44,000 rows in 1 ms, and in 14 ms row by row.
+    # A column has few distinct ids: 44,000 rows take 1 ms, and 14 ms row by row.
     encoded = values.dictionary_encode()
     return _parse_each_id(encoded.dictionary).take(encoded.indices)
 
 
 def _parse_each_id(values: pa.Array) -> pa.Array:
-    digits = pc.replace_substring_regex(_match_pattern(values, WHOLE), r"\.0*$", "")
+    digits = pc.replace_substring_regex(_match_pattern(values, INTEGER), r"\.0*$", "")
     digits = pc.replace_substring_regex(digits, r"^(-?)0+(\d)", r"\1\2")
     numbers = _match_pattern(digits, r"^-?\d{1,19}$").cast(pa.decimal128(38, 0))
     fits = pc.and_(pc.less_equal(numbers, LARGEST), pc.greater_equal(numbers, -LARGEST - 1))
@@ -62,12 +62,12 @@ def _parse_amounts(values: pa.Array) -> pa.Array:
 
 
 def is_amount(numbers: pa.Array) -> pa.Array:
-    """Return whether each double is an amount: not infinite, and not so large that sums are."""
+    """Return for each double whether it is an amount: neither infinite nor above MAX_AMOUNT."""
     return pc.less_equal(pc.abs(numbers), MAX_AMOUNT)
 
 
 def parse_times(values: pa.Array) -> pa.Array:
-    """Parse texts as TLC writes times, also with a fraction; null if invalid."""
+    """Parse times in TLC's format, with or without a fraction; null if invalid."""
     if not pc.any(pc.match_substring(values, ".")).as_py():
         return _to_seconds(values)
     parts = pc.extract_regex(values, WITH_FRACTION)
@@ -85,7 +85,7 @@ def _to_seconds(values: pa.Array) -> pa.Array:
     )
 
 
-OF_TEXT: dict[Kind, Callable[[pa.Array], pa.Array]] = {
+PARSERS: dict[Kind, Callable[[pa.Array], pa.Array]] = {
     "id": _parse_ids,
     "amount": _parse_amounts,
     "time": parse_times,
@@ -96,56 +96,56 @@ OF_TEXT: dict[Kind, Callable[[pa.Array], pa.Array]] = {
 def decode_labels(
     values: pa.Array, column: Column, labels: Mapping[str, str], unknown: Counter[str]
 ) -> pa.Array:
-    """Return texts in which labels are replaced by the values they stand for.
+    """Replace labels by their values.
 
-    A label that is not in TLC's dictionary is null and counted in `unknown`, as `column=label`. A
-    whole number in an id column stays what it is, and one that is a label may be written "1.0". A
-    text of blanks is no label, and null.
+    A label that is not in TLC's dictionary becomes null and is counted in `unknown`, as
+    `column=label`. An integer in an id column stays as it is; one that is a label may be written
+    "1.0". A blank text becomes null.
     """
     encoded = values.dictionary_encode()
     distinct = encoded.dictionary
     capitals = pc.utf8_upper(pc.utf8_trim_whitespace(distinct))
     capitals = pc.replace_substring_regex(capitals, r"^(\d+)\.0*$", r"\1")
     at = pc.index_in(capitals, value_set=pa.array(list(labels), pa.string()))
-    found = pa.array(list(labels.values()), pa.string()).take(at)
+    decoded = pa.array(list(labels.values()), pa.string()).take(at)
     if column.kind == "id":
-        found = pc.coalesce(found, _match_pattern(distinct, WHOLE))
-    left = distinct.filter(pc.and_(pc.is_null(found), pc.not_equal(capitals, "")))
-    if len(left):
-        for one in values.filter(pc.is_in(values, left)).value_counts().to_pylist():
-            unknown[f"{column.name}={one['values'][:40]}"] += one["counts"]
-    return found.take(encoded.indices)
+        decoded = pc.coalesce(decoded, _match_pattern(distinct, INTEGER))
+    undecoded = distinct.filter(pc.and_(pc.is_null(decoded), pc.not_equal(capitals, "")))
+    if len(undecoded):
+        for count in values.filter(pc.is_in(values, undecoded)).value_counts().to_pylist():
+            unknown[f"{column.name}={count['values'][:40]}"] += count["counts"]
+    return decoded.take(encoded.indices)
 
 
-def accepts_type(column: Column, found: pa.DataType, *, labels: bool) -> bool:
-    """Return whether values of an Arrow type can be those of a column at all."""
-    found = get_plain_type(found)
-    if types.is_null(found) or is_text_type(found):
+def accepts_type(column: Column, kind: pa.DataType, *, labels: bool) -> bool:
+    """Return whether an Arrow type can represent values of a column."""
+    kind = get_plain_type(kind)
+    if types.is_null(kind) or is_text_type(kind):
         return True
-    number = types.is_integer(found) or types.is_floating(found) or types.is_decimal(found)
+    is_number = types.is_integer(kind) or types.is_floating(kind) or types.is_decimal(kind)
     match column.kind:
         case "time":
-            # A time with a zone is no New York wall time; it is never converted.
-            return types.is_timestamp(found) and found.tz is None
+            # A time with a zone is not New York wall time, and is never converted.
+            return types.is_timestamp(kind) and kind.tz is None
         case "text":
-            return labels and (number or types.is_boolean(found))
+            return labels and (is_number or types.is_boolean(kind))
         case "id" | "amount":
-            return number
+            return is_number
 
 
 def convert_column(
     values: pa.Array, column: Column, labels: Mapping[str, str], unknown: Counter[str]
 ) -> tuple[pa.Array, list[int]]:
-    """Return published values in a column's type, and where one has no equal there.
+    """Return published values in a column's type, and the positions of invalid ones.
 
-    The one guard of CSV and Parquet: what passes, every store, pandas and Python can hold. A mark
-    of "no value" is null; a value without an equal is null as well, and its position returned.
+    This guard serves CSV and Parquet: every store, pandas and Python can represent its results. A
+    mark of "no value" becomes null; so does an invalid value, whose position is returned.
 
     Args:
-        values: as published, of any type that `accepts`.
-        column: the column they are of.
-        labels: labels, in capitals, that stand for its values; empty where there are none.
-        unknown: gets the number of rows of each label that is not among them.
+        values: published values, of any type that `accepts_type` accepts.
+        column: the column of the values.
+        labels: the column's labels, in capitals, and their values; empty if it has none.
+        unknown: counts the rows of each label that is not in `labels`.
     """
     misfits: set[int] = set()
 
@@ -166,12 +166,12 @@ def convert_column(
 
 
 def convert_values(values: pa.Array, column: Column) -> pa.Array:
-    """Convert values to a column's type; null if a value has no equal there."""
+    """Convert values to a column's type; an invalid value becomes null."""
     if types.is_null(values.type):
         return pa.nulls(len(values), column.arrow)
     if is_text_type(values.type):
-        return OF_TEXT[column.kind](values)
-    return OF_ARROW[column.kind](values)
+        return PARSERS[column.kind](values)
+    return CONVERTERS[column.kind](values)
 
 
 def _convert_numbers_to_ids(values: pa.Array) -> pa.Array:
@@ -182,14 +182,14 @@ def _convert_numbers_to_ids(values: pa.Array) -> pa.Array:
     if not types.is_floating(values.type):
         return _parse_ids(values.cast(pa.string()))
     numbers = values.cast(pa.float64())
-    whole = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), 2.0**63))
-    return pc.if_else(whole, numbers, None).cast(pa.int64())
+    is_integer = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), 2.0**63))
+    return pc.if_else(is_integer, numbers, None).cast(pa.int64())
 
 
 def _convert_numbers_to_amounts(values: pa.Array) -> pa.Array:
     try:
         numbers = values.cast(pa.float64())
-    except pa.ArrowInvalid:  # an integer that no double equals
+    except pa.ArrowInvalid:  # an integer without an equal double
         numbers = values.cast(pa.float64(), safe=False)
         same = pc.equal(numbers.cast(values.type, safe=False), values)
         exact = pc.and_(same, pc.less_equal(pc.abs(numbers), 2.0**53))
@@ -200,11 +200,11 @@ def _convert_numbers_to_amounts(values: pa.Array) -> pa.Array:
 
 
 def _convert_timestamps(values: pa.Array) -> pa.Array:
-    wanted = ARROW_TYPES["time"]
+    microseconds = ARROW_TYPES["time"]
     try:
-        times = values.cast(wanted)
-    except pa.ArrowInvalid:  # nanoseconds that are no microseconds
-        times = values.cast(wanted, safe=False)
+        times = values.cast(microseconds)
+    except pa.ArrowInvalid:  # nanoseconds that are not whole microseconds
+        times = values.cast(microseconds, safe=False)
         same = pc.equal(times.cast(values.type, safe=False), values)
         times = pc.if_else(same, times, None)
     bounds: Any = pc.min_max(times)
@@ -216,7 +216,7 @@ def _convert_timestamps(values: pa.Array) -> pa.Array:
     return times
 
 
-OF_ARROW: dict[Kind, Callable[[pa.Array], pa.Array]] = {
+CONVERTERS: dict[Kind, Callable[[pa.Array], pa.Array]] = {
     "id": _convert_numbers_to_ids,
     "amount": _convert_numbers_to_amounts,
     "time": _convert_timestamps,

@@ -15,7 +15,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.tlc.schema import Column, Service
+from taxi_assets.tlc.column import Column
+from taxi_assets.tlc.schema import Service
 
 DAY = pa.scalar(timedelta(days=1), pa.duration("us"))
 EXAMPLES = 5
@@ -59,7 +60,7 @@ def list_expectations(service: Service) -> tuple[Expectation, ...]:
     """Derive what holds for a service's rows from its columns."""
     found = [_of_codes(column) for column in service.columns if column.codes]
     found += [_of_limits(column) for column in service.columns if column.limits]
-    pickup, dropoff = service.pickup_column, service.first_of_role("dropoff")
+    pickup, dropoff = service.pickup_column, service.find_role("dropoff")
     if dropoff is not None:
         pair = (pickup, dropoff)
 

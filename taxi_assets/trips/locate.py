@@ -12,8 +12,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from taxi_assets.tlc.column import Column
 from taxi_assets.tlc.header import Header
-from taxi_assets.tlc.schema import Column
 from taxi_assets.tlc.values import convert_column
 from taxi_assets.tlc.zone_polygons import ZonePolygons
 

@@ -17,9 +17,10 @@ import pyarrow.csv as pa_csv
 
 from taxi_assets.errors import PartitionRejectedError
 from taxi_assets.tlc.arrow_types import format_value
+from taxi_assets.tlc.column import ARROW_TYPES, Column, Kind
 from taxi_assets.tlc.header import MAX_HEADER_BYTES, Header, HeaderError, parse_stored_header
 from taxi_assets.tlc.null_marks import list_null_spellings, replace_null_marks
-from taxi_assets.tlc.schema import ARROW_TYPES, Column, Kind, Service
+from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.values import (
     FIRST_TIME,
     convert_column,

@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from taxi_assets.tlc.schema import SHARED, Interval, Service, normalize_name
+from taxi_assets.tlc.column import SHARED, normalize_name
+from taxi_assets.tlc.schema import Interval, Service
 
 FIRST_ROWS = 5
 TOP_VALUES = 3
@@ -156,7 +157,7 @@ def profile_partition(table: pa.Table, service: Service) -> DayProfile:
 
 def _count_zones(table: pa.Table, service: Service) -> Iterator[tuple[Any, Any]]:
     """Rows by pickup zone."""
-    column = service.first_of_role("pickup_zone")
+    column = service.find_role("pickup_zone")
     if column is None or column not in table.schema.names:
         return
     distinct, rows = _count_values(table[column].combine_chunks())

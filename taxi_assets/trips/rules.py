@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taxi_assets.settings.rule_names import DEFAULT_RULES
-from taxi_assets.tlc.schema import Role, Service
+from taxi_assets.tlc.column import Role
+from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.expected_values import DESCRIPTIONS, list_columns, mask_broken
 
 FARES = (0, 500)
@@ -56,7 +57,7 @@ class ValueRule:
 
     def columns(self, service: Service) -> list[str]:
         """Return the name of the column that it reads; none where the service has none."""
-        column = service.first_of_role(self.role)
+        column = service.find_role(self.role)
         return [] if column is None else [column]
 
     def mask(self, table: pa.Table, service: Service) -> Any:

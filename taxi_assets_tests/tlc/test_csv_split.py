@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.date_ranges import Month
+from taxi_assets.tlc.column import Column
 from taxi_assets.tlc.csv_blocks import Block
 from taxi_assets.tlc.csv_lines import MAX_ROW_BYTES
 from taxi_assets.tlc.csv_split import (
@@ -23,7 +24,7 @@ from taxi_assets.tlc.csv_split import (
     split_csv_block,
 )
 from taxi_assets.tlc.header import match_header
-from taxi_assets.tlc.schema import Column, Service
+from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.tlc.files import FEBRUARY, PICKUP, YELLOW, row
 

@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from taxi_assets.date_ranges import Month
+from taxi_assets.tlc.column import Column
 from taxi_assets.tlc.header import (
     Header,
     HeaderError,
@@ -15,7 +16,7 @@ from taxi_assets.tlc.header import (
     parse_header_line,
     parse_stored_header,
 )
-from taxi_assets.tlc.schema import Column, SchemaVersion, Service
+from taxi_assets.tlc.schema import SchemaVersion, Service
 from taxi_assets.tlc.services import GREEN, SERVICES, YELLOW
 
 ERAS = [
@@ -174,9 +175,9 @@ def test_every_column_says_what_it_is_and_since_when() -> None:
     for service in SERVICES.values():
         for column in service.columns:
             assert column.description
-            assert service.since(column) >= service.first_month >= "2009-01"
-    assert YELLOW.since(YELLOW.by_name["cbd_congestion_fee"]) == "2025-01"
-    assert GREEN.since(GREEN.by_name["vendorid"]) == "2013-08"
+            assert service.get_first_month(column) >= service.first_month >= "2009-01"
+    assert YELLOW.get_first_month(YELLOW.by_name["cbd_congestion_fee"]) == "2025-01"
+    assert GREEN.get_first_month(GREEN.by_name["vendorid"]) == "2013-08"
 
 
 def test_a_service_without_eras_has_the_columns_of_its_entry() -> None:

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from taxi_assets.date_ranges import Month
+from taxi_assets.tlc.column import Column
 from taxi_assets.tlc.sample import SampleCounts, write_sample_month
-from taxi_assets.tlc.schema import Column, Service
+from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import FARE, SERVICES, TIP, TOTAL
 
 if TYPE_CHECKING:

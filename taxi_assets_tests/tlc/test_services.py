@@ -6,10 +6,11 @@ import pyarrow as pa
 import pytest
 
 from taxi_assets.date_ranges import Month
+from taxi_assets.tlc.column import Column
 from taxi_assets.tlc.csv_blocks import Block
 from taxi_assets.tlc.csv_split import split_csv_block
 from taxi_assets.tlc.header import match_header
-from taxi_assets.tlc.schema import Column, Service
+from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import clean_partition
 
@@ -148,7 +149,7 @@ def test_names_of_what_holds_the_trips() -> None:
         "fhvhv": ("fhvhv", "fhvhv_trip_data", *["pickup_datetime"] * 2, "pickup_date", 2),
     }
     roles = {
-        name: (s.first_of_role("passengers"), s.total, s.first_of_role("pay"), s.required)
+        name: (s.find_role("passengers"), s.total, s.find_role("pay"), s.required)
         for name, s in SERVICES.items()
     }
     taxi = ("passenger_count", "total_amount", None)

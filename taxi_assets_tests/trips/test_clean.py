@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.defs.checks import check_cleaned_day
-from taxi_assets.tlc.schema import Kind
+from taxi_assets.tlc.column import Kind
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import (
     clean_partition,

@@ -99,7 +99,7 @@ def test_counts_are_the_published_ones(name: str) -> None:
 @each_file
 def test_days_are_those_that_pandas_counts(name: str) -> None:
     done = read(name)
-    passengers = done.service.first_of_role("passengers")
+    passengers = done.service.find_role("passengers")
     frame = pd.read_csv(ROWS / name, dtype=str, keep_default_na=False)
     frame["day"] = frame[done.service.pickup].str[:10]
     number = pd.to_numeric(frame[passengers])

@@ -125,7 +125,7 @@ def _create_table(
             f"BIGQUERY_CLUSTER_BY names {', '.join(unknown)}, which {service.name} does not have: "
             f"its columns are {', '.join(names)}"
         )
-    zone = service.first_of_role("pickup_zone")
+    zone = service.find_role("pickup_zone")
     table.clustering_fields = list(settings.cluster_by) or ([zone] if zone else None)
     table.require_partition_filter = settings.require_partition_filter or None
     table.labels = settings.labels

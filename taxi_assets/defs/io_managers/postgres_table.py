@@ -15,7 +15,8 @@ from sqlalchemy.dialects import postgresql
 from sqlalchemy.schema import CreateTable
 
 from taxi_assets.errors import StoreError
-from taxi_assets.tlc.schema import Column, Service
+from taxi_assets.tlc.column import Column
+from taxi_assets.tlc.schema import Service
 
 if TYPE_CHECKING:
     from psycopg import Cursor

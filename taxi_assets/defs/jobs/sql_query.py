@@ -67,7 +67,7 @@ class Rows:
 
 def _build_example(service: Service) -> dict[str, Any]:
     """Return what the launchpad opens with."""
-    groups = service.first_of_role("payment") or service.first_of_role("pickup_zone")
+    groups = service.find_role("payment") or service.find_role("pickup_zone")
     column = groups or service.pickup_column
     dollars = f", round(sum({service.total})) AS dollars" if service.total else ""
     return {

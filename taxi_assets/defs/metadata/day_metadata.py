@@ -23,8 +23,8 @@ from taxi_assets.defs.metadata.table_metadata import (
     build_median_metadata,
     build_picture_metadata,
     build_published_lineage,
-    build_published_schema,
     column_lineage,
+    published_schema,
 )
 from taxi_assets.defs.month_split import SplitMonth
 from taxi_assets.defs.resources.lake import Lake
@@ -172,5 +172,5 @@ def _published_columns(month: RawMonth) -> dict[str, Any]:
     return {
         "columns_only_in_raw": ", ".join((*header.raw_only, *header.unknown)),
         "columns_absent": ", ".join(header.absent),
-        SCHEMA: build_published_schema(header.names, tuple(kinds), month.file.service),
+        SCHEMA: published_schema(header.names, tuple(kinds), month.file.service),
     }

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import dagster as dg
 
 from taxi_assets.report.value_names import format_share, format_value, name_value
-from taxi_assets.tlc.schema import Column, Service
+from taxi_assets.tlc.column import Column
+from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.profile import FIRST_ROWS, ColumnProfile, DayProfile, Value
 
 SCHEMA, LINEAGE = "dagster/column_schema", "dagster/column_lineage"
@@ -64,14 +65,14 @@ def _build_constraints(
 ) -> dg.TableColumnConstraints:
     if column.name == service.pickup_column:
         return dg.TableColumnConstraints(nullable=False, other=["in the partition's day"])
-    if column.name == service.first_of_role("passengers"):
+    if column.name == service.find_role("passengers"):
         above = ["> 0"] if "zero_passengers" in rules else []
         return dg.TableColumnConstraints(nullable="null_passengers" not in rules, other=above)
     return dg.TableColumnConstraints()
 
 
 @lru_cache(maxsize=64)
-def build_published_schema(
+def published_schema(
     names: Sequence[str], types: Sequence[str], service: Service
 ) -> dg.TableSchema:
     """Build the schema of a month file's published columns; a known one names its column."""
