@@ -206,5 +206,5 @@ def test_a_rule_without_its_column_is_rejected_where_a_run_asks_for_it() -> None
     )
     assert not done.success
     message = stores.failure(done)
-    assert "cleaning.drop names zero_passengers (reads passengers): fhvhv publishes no" in message
+    assert "cleaning.drop names zero_passengers (uses passengers): fhvhv publishes no" in message
     assert "rules that apply to fhvhv: zero_distance, negative_total, outside_fare" in message

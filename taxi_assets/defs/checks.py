@@ -36,7 +36,7 @@ from taxi_assets.tlc.column import Role
 from taxi_assets.tlc.csv_split import OUTSIDE
 from taxi_assets.tlc.raw_month import MIN_HOPELESS_ROWS, RawMonth
 from taxi_assets.tlc.schema import Service
-from taxi_assets.trips.clean import Cleaned, find_outside_values
+from taxi_assets.trips.clean import Cleaned, count_rows_outside_day
 from taxi_assets.trips.rules import RULES
 
 WARN, ERROR = AssetCheckSeverity.WARN, AssetCheckSeverity.ERROR
@@ -244,7 +244,7 @@ def check_cleaned_day(
         ),
         count_result(
             "no_rows_outside_day",
-            find_outside_values(frame, day, service),
+            count_rows_outside_day(frame, day, service),
             len(frame),
             "have their pickup on another day",
         ),

@@ -18,7 +18,7 @@ from taxi_assets.report.day_picture import Figures
 from taxi_assets.report.zones import find_zone
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.schema import Service
-from taxi_assets.trips.expected_values import find_broken
+from taxi_assets.trips.expected_values import find_violations
 from taxi_assets.trips.usual_day import MIN_DAYS, Figure, Unusual, find_unusual
 
 SHOWN = 5
@@ -27,16 +27,16 @@ SHOWN = 5
 
 def check_expected_values(table: pa.Table, service: Service) -> CheckResult:
     """Whether few enough rows break each expectation of the schema, with the first that do."""
-    broken = find_broken(table, service)
+    broken = find_violations(table, service)
     rows = table.num_rows
     too_many = [one for one in broken if one.rows > MAX_UNEXPECTED_SHARE * rows]
     named = too_many or broken
     text = "; ".join(
-        f"{one.rows:,} rows ({one.rows / rows:.2%}) {one.expectation.words}" for one in named
+        f"{one.rows:,} rows ({one.rows / rows:.2%}) {one.expectation.description}" for one in named
     )
     limit = f"; up to {MAX_UNEXPECTED_SHARE:.0%} is usual" if broken else ""
     examples = [
-        (one.expectation.words, ", ".join(f"{name}={value}" for name, value in row.items()))
+        (one.expectation.description, ", ".join(f"{name}={value}" for name, value in row.items()))
         for one in named
         for row in one.examples
     ]

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from taxi_assets.date_ranges import Month
 from taxi_assets.tlc.column import normalize_name
 from taxi_assets.tlc.schema import Interval, Service
-from taxi_assets.trips.profile import count_shared, find_minutes
+from taxi_assets.trips.profile import count_shared, measure_minutes
 
 HOURS = 24
 WEEKDAYS = 7
@@ -204,7 +204,7 @@ def count_day(
         pay=float(pc.sum(table[pay] if pay else none).as_py() or 0.0),
         shared=count_shared(table, service),
         minutes={
-            interval.name: _sum_and_count(_take_plausible(find_minutes(table, service, interval)))
+            interval.name: _sum_and_count(_take_plausible(measure_minutes(table, service, interval)))
             for interval in service.intervals
             if {*_find_ends(service, interval)} <= {*table.schema.names}
         },

@@ -87,7 +87,8 @@ WAITING_SECONDS = _build_quantile_table(
 )
 SECONDS_PER_MILE = 156
 TOLL_FROM = 900
-TIP_PER_MILLE = _build_quantile_table((0, 0), (60, 1), (70, 100), (300, 195), (750, 200), (1000, 500))
+TIP_PER_MILLE = _build_quantile_table(
+    (0, 0), (60, 1), (70, 100), (300, 195), (750, 200), (1000, 500))
 CONGESTION_CENTS = _build_weighted_table({250: 9, 0: 1})
 OTHER_FEES = _build_weighted_table({0: 2, 125: 1})
 OTHER_CODES = _build_weighted_table({2: 9, 1: 1})

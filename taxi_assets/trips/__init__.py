@@ -1,4 +1,5 @@
-"""Pure transforms of one day's rows: parse, clean, rules, profile, content hash.
+"""Pure transforms of one day's rows: parse, clean, apply rules, profile, hash, compare.
 
-They work on buffers, Arrow tables and frames. Files, stores and Dagster belong elsewhere.
+Functions of buffers, Arrow tables and frames belong here. Code that opens a file or a connection,
+or that depends on Dagster, belongs in `tlc`, `report` or `defs`.
 """

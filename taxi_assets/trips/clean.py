@@ -1,4 +1,4 @@
-"""From a day's raw slice to its cleaned frame."""
+"""Clean a day's raw partition: parse it, apply the rules, and convert it to a frame."""
 
 from __future__ import annotations
 
@@ -16,31 +16,33 @@ from taxi_assets.settings.rule_names import DEFAULT_RULES
 from taxi_assets.tlc.header import parse_stored_header
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.zone_polygons import ZonePolygons
-from taxi_assets.trips.parse import InvalidValue, parse_partition
+from taxi_assets.trips.parse import parse_partition
+from taxi_assets.trips.parsed import InvalidValue
 from taxi_assets.trips.rules import apply_rules
 
 
 @dataclass(frozen=True)
 class Cleaned:
-    """A day's cleaned rows and why the others are not among them."""
+    """A day's cleaned rows, and the number of dropped rows by reason."""
 
     frame: pd.DataFrame
     raw_rows: int
     dropped: dict[str, int]
-    """Rows by rule, and unreadable ones; every reason is there, also with 0."""
+    """Number of dropped rows by rule, and of unreadable rows; every reason is listed, also with
+    0."""
     unreadable: list[InvalidValue]
     unknown_labels: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Rows by `column=label` that TLC's dictionary does not have; null in the frame."""
+    """Number of rows by `column=label` that is not in TLC's dictionary; null in the frame."""
     rules: Sequence[str] = DEFAULT_RULES
     """Names of the rules that were applied."""
     published: Mapping[str, str] = field(default_factory=dict[str, str])
-    """The name that the day's file has for each column it has."""
+    """The file's name for each of its columns."""
     located: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Rows with a zone, by column of zones that coordinates gave."""
+    """Number of rows with a zone, by zone column that was filled from coordinates."""
 
 
 ROW_LIMIT = "row_limit"
-"""Name under which rows past a limit count as dropped."""
+"""Reason of rows that are dropped because of a limit."""
 
 
 def clean_partition(
@@ -52,11 +54,11 @@ def clean_partition(
 ) -> Cleaned:
     """Parse a day's raw rows (CSV lines under their header, or a table) and apply the rules.
 
-    Of the rows they leave, the first `row_limit` stay. `zones` gives the zones of rows that have
-    coordinates in place of them.
+    At most `row_limit` of the remaining rows are returned. `zones` maps coordinates to zones for
+    rows that have coordinates only.
 
     Raises:
-        PartitionRejectedError: the slice's columns are not the service's.
+        PartitionRejectedError: the partition's columns are not the service's.
     """
     parsed = parse_partition(content, service, zones)
     table, dropped = apply_rules(parsed.table, service, rules)
@@ -89,20 +91,20 @@ def convert_to_frame(table: pa.Table) -> pd.DataFrame:
 
 
 def convert_to_table(frame: pd.DataFrame, service: Service) -> pa.Table:
-    """Convert a frame to Arrow in the service's schema; pandas' own metadata stays with it."""
+    """Convert a frame to Arrow in the service's schema, with the metadata of pandas."""
     return pa.Table.from_pandas(frame, service.arrow_schema, preserve_index=False, nthreads=1)
 
 
 def sum_total_amount(table: pa.Table, service: Service) -> float | None:
-    """Sum of the service's total, dollars and cents; None where no row has one."""
+    """Return the sum of the service's total in dollars; None if no row has one."""
     if service.total not in table.schema.names:
         return None
     total = pc.sum(table[service.total], min_count=min(1, table.num_rows)).as_py()
     return None if total is None else round(float(total), 2)
 
 
-def find_outside_values(frame: pd.DataFrame, day: date, service: Service) -> int:
-    """Count rows whose pickup does not lie in the day."""
+def count_rows_outside_day(frame: pd.DataFrame, day: date, service: Service) -> int:
+    """Return the number of rows with a pickup outside the day."""
     window = DateRange.of_day(day)
     pickup = frame[service.pickup_column]
     inside = (pickup >= pd.Timestamp(window.start)) & (pickup < pd.Timestamp(window.end))

@@ -1,4 +1,4 @@
-"""A hash of rows that says the same of the same rows, however they are cut into batches."""
+"""A hash of rows that does not depend on how they are divided into batches."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ class ContentHash:
 
     def hexdigest(self, schema: pa.Schema | None) -> str:
         """Return the hash of all rows so far."""
-        whole = hashlib.sha256(f"{self.rows} {schema}".encode())
+        digest = hashlib.sha256(f"{self.rows} {schema}".encode())
         for column in self._columns if self.rows else ():
-            whole.update(column.digest())
-        return whole.hexdigest()
+            digest.update(column.digest())
+        return digest.hexdigest()
 
 
 def hash_table(table: pa.Table) -> str:
-    """Return the hash of a day's rows as its data version: equal rows make nothing stale."""
+    """Return a day's data version: equal rows have equal versions and make nothing stale."""
     content = ContentHash()
     for batch in table.combine_chunks().to_batches():
         content.update(batch)
@@ -46,7 +46,7 @@ def hash_table(table: pa.Table) -> str:
 
 
 class _ColumnHash:
-    """Hashes of one column, or of one array that a nested column consists of."""
+    """Hashes of one column, or of one child array of a nested column."""
 
     def __init__(self) -> None:
         self.rows = 0
@@ -55,11 +55,11 @@ class _ColumnHash:
 
     def digest(self) -> bytes:
         """Return the digest of everything so far."""
-        own = b"".join(part.digest() for part in (self.values, self.lengths, self.nulls))
-        return own + b"".join(child.digest() for child in self.children)
+        digests = b"".join(part.digest() for part in (self.values, self.lengths, self.nulls))
+        return digests + b"".join(child.digest() for child in self.children)
 
     def update(self, array: pa.Array) -> None:
-        """Add values; each hash gets what it would get of all batches at once."""
+        """Add values; the hashes are the same as for all batches at once."""
         if isinstance(array, pa.ExtensionArray):
             array = array.storage
         if types.is_dictionary(array.type):
@@ -87,7 +87,9 @@ class _ColumnHash:
             self._add_array(array.cast(pa.uint8()))
         elif is_text_type(kind) or not _has_fixed_width(kind):
             texts = array.cast(pa.large_binary(), safe=False)
-            lengths, content = _texts(pc.fill_null(texts, b"") if texts.null_count else texts)
+            lengths, content = _get_text_buffers(
+                pc.fill_null(texts, b"") if texts.null_count else texts
+            )
             self.lengths.update(lengths.tobytes())
             self.values.update(content)
         else:
@@ -108,8 +110,8 @@ def _measure_lengths(array: pa.Array) -> npt.NDArray[np.int64]:
     return np.asarray(lengths.to_numpy(zero_copy_only=False), np.int64)
 
 
-def _texts(array: pa.Array) -> tuple[npt.NDArray[np.int64], Any]:
-    """Return the lengths and bytes of large binaries without nulls, as in memory."""
+def _get_text_buffers(array: pa.Array) -> tuple[npt.NDArray[np.int64], Any]:
+    """Return the lengths and the memory of large binaries without nulls."""
     _, offsets, content = array.buffers()
     if content is None or not len(array):
         return np.zeros(len(array), np.int64), b""
@@ -123,7 +125,7 @@ def _has_fixed_width(kind: pa.DataType) -> bool:
 
 
 def _get_fixed_values(array: pa.Array) -> Any:
-    """Return fixed-width values as in memory, with zeros for nulls."""
+    """Return the memory of fixed-width values, with zeros for nulls."""
     width = array.type.bit_width // 8
     content = array.buffers()[1]
     values = memoryview(content)[array.offset * width : (array.offset + len(array)) * width]

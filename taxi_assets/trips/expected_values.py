@@ -1,7 +1,7 @@
-"""What a row's values should be, by the one schema: allowed codes, ranges, and times in order.
+"""The expectations that the schema implies: allowed codes, ranges, and times in order.
 
-Published files break all of these now and then. So the check `values_expected` goes by the share of
-rows, and TAXI_DROP leaves such rows out only if it names the rule.
+Published files violate each of them occasionally. So the check `values_expected` compares the share
+of rows with a limit, and such rows are dropped only if TAXI_DROP names the rule.
 """
 
 from __future__ import annotations
@@ -20,107 +20,108 @@ from taxi_assets.tlc.schema import Service
 
 DAY = pa.scalar(timedelta(days=1), pa.duration("us"))
 EXAMPLES = 5
-"""Rows of each expectation that are shown."""
+"""Number of rows shown for each expectation."""
 
 UNKNOWN_CODE, OUTSIDE_LIMITS = "unknown_code", "outside_limits"
 DROPOFF_BEFORE_PICKUP, OVER_A_DAY = "dropoff_before_pickup", "over_a_day"
 DESCRIPTIONS = {
-    UNKNOWN_CODE: "a code is none of TLC's dictionary",
-    OUTSIDE_LIMITS: "an amount, a number of passengers or a zone is outside of its range",
+    UNKNOWN_CODE: "a code is not in TLC's dictionary",
+    OUTSIDE_LIMITS: "an amount, a number of passengers or a zone is out of range",
     DROPOFF_BEFORE_PICKUP: "the trip ends before it begins",
     OVER_A_DAY: "the trip takes a day or longer",
 }
-"""By the name that TAXI_DROP knows."""
+"""Descriptions by rule name."""
 
 
 @dataclass(frozen=True)
 class Expectation:
-    """What holds for each row of a service; null breaks nothing."""
+    """A condition that each row of a service should meet; null meets every condition."""
 
     rule: str
     columns: tuple[str, ...]
-    words: str
-    """What is wrong with rows that break it."""
-    broken: Callable[[pa.Table], Any]
-    """Whether each row breaks it."""
+    description: str
+    """Predicate for the rows that violate it."""
+    is_violated: Callable[[pa.Table], Any]
+    """Returns for each row whether it violates the condition."""
 
 
 @dataclass(frozen=True)
-class Broken:
-    """Rows of a day that break an expectation."""
+class Violation:
+    """The rows of a day that violate an expectation."""
 
     expectation: Expectation
     rows: int
     examples: list[dict[str, Any]]
-    """Values of its columns in the first rows."""
+    """Values of the columns in the first of these rows."""
 
 
 @cache
 def list_expectations(service: Service) -> tuple[Expectation, ...]:
-    """Derive what holds for a service's rows from its columns."""
-    found = [_of_codes(column) for column in service.columns if column.codes]
-    found += [_of_limits(column) for column in service.columns if column.limits]
+    """Derive the expectations for a service's rows from its columns."""
+    expectations = [_expect_codes(column) for column in service.columns if column.codes]
+    expectations += [_expect_limits(column) for column in service.columns if column.limits]
     pickup, dropoff = service.pickup_column, service.find_role("dropoff")
     if dropoff is not None:
         pair = (pickup, dropoff)
 
-        def takes(table: pa.Table) -> Any:
+        def measure_duration(table: pa.Table) -> Any:
             return pc.subtract(table[dropoff], table[pickup])
 
         zero = pa.scalar(timedelta(0), pa.duration("us"))
-        found += [
+        expectations += [
             Expectation(
                 DROPOFF_BEFORE_PICKUP,
                 pair,
                 f"have a {dropoff} before their {pickup}",
-                lambda table: pc.less(takes(table), zero),
+                lambda table: pc.less(measure_duration(table), zero),
             ),
             Expectation(
                 OVER_A_DAY,
                 pair,
                 "take a day or longer",
-                lambda table: pc.greater_equal(takes(table), DAY),
+                lambda table: pc.greater_equal(measure_duration(table), DAY),
             ),
         ]
-    return tuple(found)
+    return tuple(expectations)
 
 
-def find_broken(table: pa.Table, service: Service) -> list[Broken]:
-    """Return the expectations that rows of a day break, each with its rows and examples."""
-    found = []
+def find_violations(table: pa.Table, service: Service) -> list[Violation]:
+    """Return the violated expectations, each with its number of rows and examples."""
+    violations = []
     for expectation in list_expectations(service):
-        mask = pc.fill_null(expectation.broken(table), False)
+        mask = pc.fill_null(expectation.is_violated(table), False)
         rows = int(pc.sum(mask).as_py() or 0)
         if rows:
             examples = table.select(list(expectation.columns)).filter(mask).slice(0, EXAMPLES)
-            found.append(Broken(expectation, rows, examples.to_pylist()))
-    return found
+            violations.append(Violation(expectation, rows, examples.to_pylist()))
+    return violations
 
 
-def list_columns(service: Service, rule: str) -> list[str]:
-    """Return the columns that a rule reads of a service."""
-    return sorted(
-        {name for one in list_expectations(service) if one.rule == rule for name in one.columns}
-    )
+def list_rule_columns(service: Service, rule: str) -> list[str]:
+    """Return the columns of a service that a rule uses."""
+    names = set[str]()
+    for expectation in list_expectations(service):
+        names.update(expectation.columns if expectation.rule == rule else ())
+    return sorted(names)
 
 
-def mask_broken(table: pa.Table, service: Service, rule: str) -> Any:
-    """Return whether each row breaks any expectation of a rule."""
+def mask_violations(table: pa.Table, service: Service, rule: str) -> Any:
+    """Return for each row whether it violates any expectation of a rule."""
     masks: Sequence[Any] = [
-        pc.fill_null(one.broken(table), False)
-        for one in list_expectations(service)
-        if one.rule == rule
+        pc.fill_null(expectation.is_violated(table), False)
+        for expectation in list_expectations(service)
+        if expectation.rule == rule
     ]
     return reduce(pc.or_, masks)
 
 
-def _of_codes(column: Column) -> Expectation:
+def _expect_codes(column: Column) -> Expectation:
     codes = pa.array(column.codes, column.arrow)
-    shown = ", ".join(map(str, column.codes))
+    code_list = ", ".join(map(str, column.codes))
     return Expectation(
         UNKNOWN_CODE,
         (column.name,),
-        f"have a {column.name} that is none of {shown}",
+        f"have a {column.name} that is not one of {code_list}",
         lambda table: pc.and_(
             pc.is_valid(table[column.name]),
             pc.invert(pc.is_in(table[column.name], value_set=codes)),
@@ -128,14 +129,14 @@ def _of_codes(column: Column) -> Expectation:
     )
 
 
-def _of_limits(column: Column) -> Expectation:
-    least, largest = column.limits or (0, 0)
+def _expect_limits(column: Column) -> Expectation:
+    minimum, maximum = column.limits or (0, 0)
     unit = f" {column.unit}" if column.unit else ""
     return Expectation(
         OUTSIDE_LIMITS,
         (column.name,),
-        f"have a {column.name} outside of {least:g} to {largest:g}{unit}",
+        f"have a {column.name} outside {minimum:g} to {maximum:g}{unit}",
         lambda table: pc.or_(
-            pc.less(table[column.name], least), pc.greater(table[column.name], largest)
+            pc.less(table[column.name], minimum), pc.greater(table[column.name], maximum)
         ),
     )

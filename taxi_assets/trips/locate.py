@@ -1,7 +1,7 @@
-"""Taxi zones of a day's rows whose file has coordinates in place of zones (until 2016-06).
+"""Fill the taxi zones of a day whose file has coordinates in place of zones (until 2016-06).
 
-The search itself is in `tlc/zone_polygons.py`. A coordinate is stored nowhere, so that one which
-cannot be read costs its row no more than the zone.
+The search is in `tlc/zone_polygons.py`. Coordinates are not stored, so an invalid one makes only
+the zone null.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ COORDINATE = Column("coordinate", "amount", "Longitude or latitude", "degrees")
 def find_missing_zones(
     header: Header, zones: ZonePolygons | None, read_field: Callable[[int], Any]
 ) -> dict[str, pa.Array]:
-    """Return the columns of zones that the file lacks, as its coordinates give them.
+    """Return the zone columns that the file has only as coordinates.
 
     Args:
         header: the file's columns.
@@ -39,7 +39,7 @@ def find_missing_zones(
 
 
 def _to_coordinates(values: Any) -> pa.Array:
-    """Return doubles, null where a published value is none."""
+    """Return published values as doubles; an invalid one becomes null."""
     if isinstance(values, pa.ChunkedArray):
         values = values.combine_chunks()
     coordinates, _ = convert_column(values, COORDINATE, {}, Counter())

@@ -1,7 +1,7 @@
-"""What a day's cleaned rows look like: each column in figures, the first rows, three distributions.
+"""Profile a day's cleaned rows: figures of each column, the first rows, three distributions.
 
-Everything is counted once per column, on the table that is about to be stored, and kept with it,
-so that the stores say the same of the day without reading it again.
+Each column is counted once, on the table that is about to be stored. The profile is stored with it,
+so that every store reports the same figures without reading the rows again.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from taxi_assets.tlc.schema import Interval, Service
 FIRST_ROWS = 5
 TOP_VALUES = 3
 FEW_VALUES = 32
-"""That are sorted as quickly as they are sifted."""
+"""Number of values up to which a full sort is as fast as a partial one."""
 HOURS = 24
 MICROSECONDS = 1_000_000
 EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - New York wall time
@@ -35,26 +35,26 @@ Value = str | int | float | None
 
 @dataclass(frozen=True)
 class Bins:
-    """How the values of an amount are counted: the same for every day, so that days compare."""
+    """The bins of a column's values, which are the same for every day so that days compare."""
 
     column: str
     width: float
-    """In the column's unit."""
+    """Width of a bin, in the column's unit."""
     count: int = 24
 
     @property
     def end(self) -> float:
-        """Where the last bin ends."""
+        """End of the last bin."""
         return self.width * self.count
 
-    def counts(self, values: Any, rows: Any) -> list[int]:
-        """Count rows below 0, in each bin, and from `end` on."""
+    def count_rows(self, values: Any, rows: Any) -> list[int]:
+        """Return the number of rows below 0, in each bin, and from `end` on."""
         places = np.clip(np.floor(values / self.width), -1, self.count).astype(np.int64) + 1
-        return [int(one) for one in np.bincount(places, rows, self.count + 2)]
+        return [int(count) for count in np.bincount(places, rows, self.count + 2)]
 
 
 def list_bins(service: Service) -> list[Bins]:
-    """Return what a service's day is drawn by: amounts of the table, then times between columns."""
+    """Return the bins for a service's charts: of amounts, then of intervals."""
     widths = {column.name: column.bin_width for column in service.columns}
     widths |= {interval.name: interval.bin_width for interval in service.intervals}
     return [Bins(name, width) for name, width in widths.items() if width]
@@ -62,7 +62,7 @@ def list_bins(service: Service) -> list[Bins]:
 
 @dataclass(frozen=True)
 class ColumnProfile:
-    """One column of a day in figures; None where a column has no such figure."""
+    """Figures of one column of a day; None if the column has no such figure."""
 
     column: str
     nulls: int
@@ -72,48 +72,48 @@ class ColumnProfile:
     mean: float | None
     most: Value
     top: list[tuple[Value, int]]
-    """The most frequent values and their rows, of columns that are no times."""
+    """The most frequent values and their number of rows; empty for times."""
     median: float | None = None
-    """Of amounts; None in slices that were stored before it was counted."""
+    """Median of an amount; None in partitions that were stored before it was computed."""
 
 
 @dataclass(frozen=True)
 class DayProfile:
-    """A day's rows in figures."""
+    """Figures of a day's rows."""
 
     rows: int
     columns: list[ColumnProfile]
     first: list[list[Value]]
     """Values of the first rows, in the order of the columns; times as `2021-01-05 08:30:00`."""
     hours: list[int]
-    """Rows by the hour of the pickup."""
+    """Number of rows by hour of the pickup."""
     bins: dict[str, list[int]]
-    """Rows by bin of `list_bins`, by column or interval."""
+    """Number of rows by bin of `list_bins`, by column or interval."""
     medians: dict[str, float]
-    """Of the columns and intervals with bins that have a value."""
+    """Medians of the columns and intervals with bins."""
     shared: int | None = None
-    """Rows of shared rides; None where the service does not publish which they are."""
+    """Number of shared rides; None if the service does not publish it."""
     zones: dict[str, int] = field(default_factory=dict[str, int])
-    """Rows by pickup zone."""
+    """Number of rows by pickup zone."""
 
-    def facts(self) -> dict[str, Any]:
+    def to_metadata(self) -> dict[str, Any]:
         """Return plain values for the metadata of a stored object."""
         return asdict(self)
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> DayProfile | None:
-        """Create one from a stored object's metadata; None if it has another form or none."""
-        if set(facts) != {one.name for one in fields(cls)}:
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> DayProfile | None:
+        """Create a profile from a stored object's metadata; None if it has another form."""
+        if set(metadata) != {figure.name for figure in fields(cls)}:
             return None
         columns = [
-            ColumnProfile(**{**one, "top": [tuple(pair) for pair in one["top"]]})
-            for one in facts["columns"]
+            ColumnProfile(**{**column, "top": [tuple(pair) for pair in column["top"]]})
+            for column in metadata["columns"]
         ]
-        return cls(**{**facts, "columns": columns})
+        return cls(**{**metadata, "columns": columns})
 
 
 def profile_partition(table: pa.Table, service: Service) -> DayProfile:
-    """Count a day's cleaned rows, in the service's schema."""
+    """Return the profile of a day's cleaned rows, which are in the service's schema."""
     binned = {bins.column: bins for bins in list_bins(service)}
     columns: list[ColumnProfile] = []
     counts: dict[str, list[int]] = {}
@@ -138,14 +138,14 @@ def profile_partition(table: pa.Table, service: Service) -> DayProfile:
         )
         columns.append(_profile_numbers(name, numbers, rows, values.null_count, middle))
         if name in binned:
-            counts[name] = binned[name].counts(numbers, rows)
+            counts[name] = binned[name].count_rows(numbers, rows)
             if middle is not None:
                 medians[name] = middle
     for interval in service.intervals:
         if interval.name not in binned:
             continue
-        minutes, rows = _count_values(find_minutes(table, service, interval))
-        counts[interval.name] = binned[interval.name].counts(minutes.to_numpy(), rows)
+        minutes, rows = _count_values(measure_minutes(table, service, interval))
+        counts[interval.name] = binned[interval.name].count_rows(minutes.to_numpy(), rows)
         if len(rows):
             medians[interval.name] = _compute_median(minutes.to_numpy(), rows)
     shared = count_shared(table, service)
@@ -156,7 +156,7 @@ def profile_partition(table: pa.Table, service: Service) -> DayProfile:
 
 
 def _count_zones(table: pa.Table, service: Service) -> Iterator[tuple[Any, Any]]:
-    """Rows by pickup zone."""
+    """Yield each pickup zone and its number of rows."""
     column = service.find_role("pickup_zone")
     if column is None or column not in table.schema.names:
         return
@@ -164,8 +164,8 @@ def _count_zones(table: pa.Table, service: Service) -> Iterator[tuple[Any, Any]]
     yield from zip(distinct.to_pylist(), rows, strict=True)
 
 
-def find_minutes(table: pa.Table, service: Service, interval: Interval) -> pa.Array:
-    """Return how long an interval took in each row, in minutes to the hundredth."""
+def measure_minutes(table: pa.Table, service: Service, interval: Interval) -> pa.Array:
+    """Return the length of an interval in each row, in minutes with two decimals."""
     begin, end = (
         table[service.by_name[normalize_name(name)].name].combine_chunks().cast(pa.int64())
         for name in (interval.begin, interval.end)
@@ -175,7 +175,7 @@ def find_minutes(table: pa.Table, service: Service, interval: Interval) -> pa.Ar
 
 
 def count_shared(table: pa.Table, service: Service) -> int | None:
-    """Return the rows of shared rides, by the columns that mark them; None where none does."""
+    """Return the number of shared rides; None if no column marks them."""
     marks = [
         pc.fill_null(pc.equal(table[column.name], SHARED[column.kind]), False)
         for column in service.by_role.get("shared", ())
@@ -214,17 +214,17 @@ def _profile_numbers(
 ) -> ColumnProfile:
     if not len(rows):
         return ColumnProfile(name, nulls, 0, None, None, None, [])
-    least, most = _to_plain_value(distinct.min().item()), _to_plain_value(distinct.max().item())
+    minimum, maximum = (_to_plain_value(end.item()) for end in (distinct.min(), distinct.max()))
     mean = _round_plain_number(float(distinct.astype(np.float64) @ rows / rows.sum()))
     top = [
         (_to_plain_value(distinct[at].item()), int(rows[at])) for at in _find_most_frequent(rows)
     ]
     middle = None if middle is None else _round_plain_number(middle)
-    return ColumnProfile(name, nulls, len(rows), least, mean, most, top, middle)
+    return ColumnProfile(name, nulls, len(rows), minimum, mean, maximum, top, middle)
 
 
 def _find_most_frequent(rows: Any) -> list[int]:
-    """Return the positions of the largest counts; ties go to the first."""
+    """Return the positions of the largest counts; the first one wins a tie."""
     places = np.arange(len(rows))
     if len(rows) > FEW_VALUES:
         places = np.flatnonzero(rows >= np.partition(rows, -TOP_VALUES)[-TOP_VALUES])
@@ -232,18 +232,18 @@ def _find_most_frequent(rows: Any) -> list[int]:
 
 
 def _profile_times(name: str, values: pa.Array) -> ColumnProfile:
-    """Profile times, which have no frequent values."""
+    """Return the profile of a column of times, without frequent values."""
     numbers = _to_microseconds(values)
     if not len(numbers):
         return ColumnProfile(name, values.null_count, 0, None, None, None, [])
-    least, most = _format_time(numbers.min()), _format_time(numbers.max())
+    minimum, maximum = _format_time(numbers.min()), _format_time(numbers.max())
     return ColumnProfile(
-        name, values.null_count, _count_distinct_times(numbers), least, None, most, []
+        name, values.null_count, _count_distinct_times(numbers), minimum, None, maximum, []
     )
 
 
 def _count_distinct_times(numbers: Any) -> int:
-    """Count distinct times; whole seconds of few days need a tenth of the time of hashing."""
+    """Return the number of distinct times; counting seconds is ten times as fast as hashing."""
     seconds = numbers // MICROSECONDS
     seconds -= seconds.min()
     if seconds.max() < FEW_DAYS and not (numbers % MICROSECONDS).any():
@@ -253,11 +253,11 @@ def _count_distinct_times(numbers: Any) -> int:
 
 def _count_by_hour(values: pa.Array) -> list[int]:
     numbers = _to_microseconds(values) // (3600 * MICROSECONDS) % HOURS
-    return [int(one) for one in np.bincount(numbers, minlength=HOURS)]
+    return [int(count) for count in np.bincount(numbers, minlength=HOURS)]
 
 
 def _to_microseconds(values: pa.Array) -> Any:
-    """Return the times that are not null as microseconds."""
+    """Return times as microseconds since 1970, without nulls."""
     return values.drop_null().view(pa.int64()).to_numpy()
 
 
@@ -271,7 +271,7 @@ def _compute_median(values: Any, rows: Any) -> float:
 
 
 def _format_time(microseconds: int) -> str:
-    # Of the last time there is, a division's rounding would make the year 10000.
+    # A division would round the last representable time to the year 10000.
     return _format_plain_time(EPOCH + timedelta(microseconds=int(microseconds)))
 
 
@@ -280,7 +280,7 @@ def _format_plain_time(value: datetime) -> str:
 
 
 def _round_plain_number(value: float) -> float | None:
-    """Round to four decimal places; None for infinity, which JSON does not have."""
+    """Round to four decimal places; infinity, which JSON cannot represent, becomes None."""
     return round(value, 4) if math.isfinite(value) else None
 
 

@@ -1,8 +1,8 @@
-"""What differs between two versions of a day's rows: added, removed and changed ones.
+"""Compare two versions of a day's rows: find added, removed and changed rows.
 
-Trips have no key. Rows that are equal in every column cancel each other out, each once. Of the
-rest, two rows with the same pickup time are one changed row if most of their columns agree; the
-closest pair comes first. Everything else was added or removed.
+Trips have no key. Rows that are equal in every column cancel out, one for one. Of the rest, two
+rows with the same pickup time are one changed row if most of their columns agree; the closest pairs
+are matched first. All other rows were added or removed.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import date, datetime
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -23,18 +23,19 @@ from taxi_assets.trips.clean import convert_to_frame
 from taxi_assets.trips.parse import parse_partition
 
 EXAMPLES = 5
-"""Rows of each kind that are shown."""
+"""Number of rows of each kind that are shown."""
 MAX_ROWS = 100_000
-"""Rows of a version that the other one does not have and that are looked at one by one."""
+"""Number of differing rows per version that are compared one by one."""
 MAX_PAIRS = 200_000
-"""Pairs of rows with one pickup time that are compared; rows beyond are added and removed ones."""
+"""Number of pairs with the same pickup time that are compared; further rows count as added and
+removed."""
 
 Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
 class ChangedRow:
-    """One row before and after, by the columns that differ."""
+    """A changed row: the values before and after of each differing column."""
 
     pickup: str
     changes: dict[str, tuple[str, str]]
@@ -42,7 +43,7 @@ class ChangedRow:
 
 @dataclass(frozen=True)
 class RowDiff:
-    """How one version of a day differs from the other."""
+    """The difference between two versions of a day."""
 
     rows_before: int
     rows_after: int
@@ -50,15 +51,15 @@ class RowDiff:
     removed: int = 0
     changed: int = 0
     columns: dict[str, int] = field(default_factory=dict[str, int])
-    """Changed rows by column."""
+    """Number of changed rows by column."""
     revenue_change: float | None = None
-    """Of all rows, after less before; None for a service without a column of revenue."""
+    """Revenue after minus before, in dollars; None for a service without revenue."""
     examples: dict[str, list[Any]] = field(default_factory=dict[str, list[Any]])
-    """`added` and `removed` rows by column, and `changed` ones with both values."""
+    """`added` and `removed` rows with their values, and `changed` rows with both values."""
 
     @property
     def is_empty(self) -> bool:
-        """Whether the versions hold the same rows, in whatever order."""
+        """Whether both versions have the same rows, in any order."""
         return not (self.added or self.removed or self.changed)
 
     def figures(self) -> dict[str, Any]:
@@ -75,32 +76,33 @@ class RowDiff:
 def diff_rows(before: pa.Table, after: pa.Table, service: Service) -> RowDiff:
     """Compare two versions of a day, both in the service's columns and types."""
     columns = [column.name for column in service.columns]
-    left, right = _without_common(before.select(columns), after.select(columns))
-    gone, come = _rows(left), _rows(right)
-    pairs = _pair(gone, come, columns.index(service.pickup_column))
-    changed = [(gone[one], come[other]) for one, other in pairs]
-    lost, won = {one for one, _ in pairs}, {other for _, other in pairs}
-    removed = [row for at, row in enumerate(gone) if at not in lost]
-    added = [row for at, row in enumerate(come) if at not in won]
+    old_table, new_table = _remove_common_rows(before.select(columns), after.select(columns))
+    old_rows, new_rows = _list_rows(old_table), _list_rows(new_table)
+    pairs = _pair_rows(old_rows, new_rows, columns.index(service.pickup_column))
+    changed = [(old_rows[old], new_rows[new]) for old, new in pairs]
+    paired_old, paired_new = {old for old, _ in pairs}, {new for _, new in pairs}
+    removed = [row for at, row in enumerate(old_rows) if at not in paired_old]
+    added = [row for at, row in enumerate(new_rows) if at not in paired_new]
     by_column = Counter(
         name
-        for old, new in changed
-        for name, one, other in zip(columns, old, new, strict=True)
-        if one != other
+        for old_row, new_row in changed
+        for name, old, new in zip(columns, old_row, new_row, strict=True)
+        if old != new
     )
     return RowDiff(
         before.num_rows,
         after.num_rows,
-        right.num_rows - len(pairs),
-        left.num_rows - len(pairs),
+        new_table.num_rows - len(pairs),
+        old_table.num_rows - len(pairs),
         len(pairs),
         dict(by_column.most_common()),
-        _revenue_change(before, after, service),
+        _compute_revenue_change(before, after, service),
         {
-            "added": [_shown(row, columns) for row in added[:EXAMPLES]],
-            "removed": [_shown(row, columns) for row in removed[:EXAMPLES]],
+            "added": [_format_row(row, columns) for row in added[:EXAMPLES]],
+            "removed": [_format_row(row, columns) for row in removed[:EXAMPLES]],
             "changed": [
-                asdict(_changed(old, new, columns, service)) for old, new in changed[:EXAMPLES]
+                asdict(_describe_change(old, new, columns, service))
+                for old, new in changed[:EXAMPLES]
             ],
         },
     )
@@ -122,7 +124,7 @@ def diff_content(
 
 
 def sum_diffs(diffs: Iterable[RowDiff]) -> RowDiff:
-    """Add up the days of a month; the examples are the first ones."""
+    """Add up the differences of several days; the examples are those of the first days."""
     total = list(diffs)
     columns: Counter[str] = Counter()
     examples: dict[str, list[Any]] = defaultdict(list)
@@ -143,38 +145,40 @@ def sum_diffs(diffs: Iterable[RowDiff]) -> RowDiff:
     )
 
 
-def _without_common(before: pa.Table, after: pa.Table) -> tuple[pa.Table, pa.Table]:
-    """Return the rows of each version that the other does not have, with multiplicity.
+def _remove_common_rows(before: pa.Table, after: pa.Table) -> tuple[pa.Table, pa.Table]:
+    """Return the rows of each version that are not in the other, with multiplicity.
 
     Rows are compared by 64-bit hashes of all their columns; a day has up to a million rows.
     """
-    old, new = _hashes(before), _hashes(after)
+    old, new = _hash_rows(before), _hash_rows(after)
     counts = Counter(old.tolist())
     counts.subtract(new.tolist())
-    return before.filter(_surplus(old, counts, 1)), after.filter(_surplus(new, counts, -1))
+    return before.filter(_mask_surplus(old, counts, 1)), after.filter(
+        _mask_surplus(new, counts, -1)
+    )
 
 
-def _hashes(table: pa.Table) -> npt.NDArray[np.uint64]:
+def _hash_rows(table: pa.Table) -> npt.NDArray[np.uint64]:
     from pandas.util import hash_pandas_object  # noqa: PLC0415 - heavy at import
 
-    # With nullable types an id has one hash, whether or not its column has nulls.
+    # With nullable types the hash of an id does not depend on nulls in its column.
     return np.asarray(hash_pandas_object(convert_to_frame(table), index=False), np.uint64)
 
 
-def _surplus(hashes: npt.NDArray[np.uint64], counts: Counter[int], sign: int) -> pa.Array:
-    """Return which rows exceed those of the other version; of equal rows the first."""
-    left = {row: sign * rows for row, rows in counts.items() if sign * rows > 0}
+def _mask_surplus(hashes: npt.NDArray[np.uint64], counts: Counter[int], sign: int) -> pa.Array:
+    """Return for each row whether the other version lacks it; of equal rows the first ones."""
+    surplus = {row: sign * rows for row, rows in counts.items() if sign * rows > 0}
     mask = list[bool]()
     for row in hashes.tolist():
-        more = left.get(row, 0)
-        mask.append(more > 0)
-        if more > 0:
-            left[row] = more - 1
+        count = surplus.get(row, 0)
+        mask.append(count > 0)
+        if count > 0:
+            surplus[row] = count - 1
     return pa.array(mask, pa.bool_())
 
 
-def _rows(table: pa.Table) -> list[Row]:
-    """Return rows as tuples with NaN replaced by null."""
+def _list_rows(table: pa.Table) -> list[Row]:
+    """Return rows as tuples with NaN replaced by None."""
     values = [
         [None if value != value else value for value in column.to_pylist()]  # noqa: PLR0124 - NaN
         for column in table.slice(0, MAX_ROWS).columns
@@ -182,59 +186,61 @@ def _rows(table: pa.Table) -> list[Row]:
     return list(zip(*values, strict=True))
 
 
-def _pair(gone: Sequence[Row], come: Sequence[Row], pickup: int) -> list[tuple[int, int]]:
-    """Match positions of rows of one pickup time that differ in under half of their columns."""
+def _pair_rows(
+    old_rows: Sequence[Row], new_rows: Sequence[Row], pickup: int
+) -> list[tuple[int, int]]:
+    """Pair positions of rows with the same pickup that differ in under half of their columns."""
     by_time: defaultdict[Any, tuple[list[int], list[int]]] = defaultdict(lambda: ([], []))
-    for at, row in enumerate(gone):
-        by_time[row[pickup]][0].append(at)
-    for at, row in enumerate(come):
-        by_time[row[pickup]][1].append(at)
+    for version, rows in enumerate((old_rows, new_rows)):
+        for at, row in enumerate(rows):
+            by_time[row[pickup]][version].append(at)
     candidates: list[tuple[int, int, int]] = []
-    for left, right in by_time.values():
-        if len(candidates) + len(left) * len(right) > MAX_PAIRS:
+    for old_places, new_places in by_time.values():
+        if len(candidates) + len(old_places) * len(new_places) > MAX_PAIRS:
             continue
-        for one in left:
-            for other in right:
-                differing = sum(a != b for a, b in zip(gone[one], come[other], strict=True))
-                if differing * 2 < len(gone[one]):
-                    candidates.append((differing, one, other))
-    used_left, used_right = set[int](), set[int]()
-    found: list[tuple[int, int]] = []
-    for _, one, other in sorted(candidates):
-        if one not in used_left and other not in used_right:
-            used_left.add(one)
-            used_right.add(other)
-            found.append((one, other))
-    return sorted(found)
+        for old, new in product(old_places, new_places):
+            differing = sum(a != b for a, b in zip(old_rows[old], new_rows[new], strict=True))
+            if differing * 2 < len(old_rows[old]):
+                candidates.append((differing, old, new))
+    paired_old, paired_new = set[int](), set[int]()
+    pairs: list[tuple[int, int]] = []
+    for _, old, new in sorted(candidates):
+        if old not in paired_old and new not in paired_new:
+            paired_old.add(old)
+            paired_new.add(new)
+            pairs.append((old, new))
+    return sorted(pairs)
 
 
-def _revenue_change(before: pa.Table, after: pa.Table, service: Service) -> float | None:
+def _compute_revenue_change(before: pa.Table, after: pa.Table, service: Service) -> float | None:
     if service.total is None:
         return None
     sums = [float(pc.sum(table[service.total]).as_py() or 0) for table in (before, after)]
     return round(sums[1] - sums[0], 2)
 
 
-def _changed(left: Row, right: Row, columns: Sequence[str], service: Service) -> ChangedRow:
+def _describe_change(
+    old_row: Row, new_row: Row, columns: Sequence[str], service: Service
+) -> ChangedRow:
     at = columns.index(service.pickup_column)
     return ChangedRow(
-        _text(left[at]),
+        _format_value(old_row[at]),
         {
-            name: (_text(one), _text(other))
-            for name, one, other in zip(columns, left, right, strict=True)
-            if one != other
+            name: (_format_value(old), _format_value(new))
+            for name, old, new in zip(columns, old_row, new_row, strict=True)
+            if old != new
         },
     )
 
 
-def _shown(row: Row, columns: Sequence[str]) -> dict[str, str]:
+def _format_row(row: Row, columns: Sequence[str]) -> dict[str, str]:
     """Return the values of a row that are not null."""
     return {
-        name: _text(value) for name, value in zip(columns, row, strict=True) if value is not None
+        name: _format_value(value)
+        for name, value in zip(columns, row, strict=True)
+        if value is not None
     }
 
 
-def _text(value: object) -> str:
-    if isinstance(value, datetime | date):
-        return str(value)
+def _format_value(value: object) -> str:
     return "null" if value is None else str(value)

@@ -1,7 +1,7 @@
-"""Cleaning rules by name: which rows of a day are left out, and under which name they count.
+"""The cleaning rules by name, each of which drops some rows of a day.
 
-The default is what the old transformers had: keep rows with passengers. Null is not above 0, and
-is counted apart from zero. A rule whose column a service lacks drops nothing.
+The default is that of the original transformers: keep rows with passengers. Null is counted apart
+from zero. A rule drops nothing from a service without its column.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ import pyarrow.compute as pc
 from taxi_assets.settings.rule_names import DEFAULT_RULES
 from taxi_assets.tlc.column import Role
 from taxi_assets.tlc.schema import Service
-from taxi_assets.trips.expected_values import DESCRIPTIONS, list_columns, mask_broken
+from taxi_assets.trips.expected_values import DESCRIPTIONS, list_rule_columns, mask_violations
 
 FARES = (0, 500)
-"""Dollars. The fare to Newark with hours of traffic stays below; typing errors are far above."""
+"""Dollars. A fare to Newark with hours of traffic is below the maximum; typing errors are not."""
 
 
 class Rule(Protocol):
-    """A reason to leave a row out."""
+    """A reason to drop a row."""
 
     @property
     def description(self) -> str:
-        """What is wrong with the rows that it leaves out."""
+        """The condition under which a row is dropped."""
 
     @property
-    def reads(self) -> str:
-        """What it reads, in words."""
+    def requirement(self) -> str:
+        """The columns that a service needs for the rule, for messages."""
 
     def columns(self, service: Service) -> list[str]:
-        """Return the names of the columns that it reads; none where the service has none."""
+        """Return the names of the service's columns that the rule uses."""
 
     def mask(self, table: pa.Table, service: Service) -> Any:
-        """Return whether each row is left out; null counts as no."""
+        """Return for each row whether it is dropped; null means no."""
 
 
 @dataclass(frozen=True)
@@ -46,48 +46,48 @@ class ValueRule:
 
     description: str
     role: Role
-    """Of the column that it reads."""
+    """Role of the column."""
     drops: Callable[[pa.ChunkedArray], Any]
-    """Whether each value of the column has its row left out; null counts as no."""
+    """Returns for each value whether its row is dropped; null means no."""
 
     @property
-    def reads(self) -> str:
-        """What it reads, in words."""
+    def requirement(self) -> str:
+        """The role of the column."""
         return self.role
 
     def columns(self, service: Service) -> list[str]:
-        """Return the name of the column that it reads; none where the service has none."""
+        """Return the name of the column in a list, which is empty if the service has none."""
         column = service.find_role(self.role)
         return [] if column is None else [column]
 
     def mask(self, table: pa.Table, service: Service) -> Any:
-        """Return whether each row is left out."""
+        """Return for each row whether it is dropped."""
         return self.drops(table[self.columns(service)[0]])
 
 
 @dataclass(frozen=True)
 class SchemaRule:
-    """A rule that the schema's codes, ranges and times are kept."""
+    """A rule on the codes, ranges and times of the schema."""
 
     name: str
 
     @property
     def description(self) -> str:
-        """What is wrong with the rows that it leaves out."""
+        """The condition under which a row is dropped."""
         return DESCRIPTIONS[self.name]
 
     @property
-    def reads(self) -> str:
-        """What it reads, in words."""
+    def requirement(self) -> str:
+        """The parts of the schema that the rule uses."""
         return "codes, ranges or a dropoff time of the schema"
 
     def columns(self, service: Service) -> list[str]:
-        """Return the names of the columns that it reads."""
-        return list_columns(service, self.name)
+        """Return the names of the columns that the rule uses."""
+        return list_rule_columns(service, self.name)
 
     def mask(self, table: pa.Table, service: Service) -> Any:
-        """Return whether each row is left out."""
-        return mask_broken(table, service, self.name)
+        """Return for each row whether it is dropped."""
+        return mask_violations(table, service, self.name)
 
 
 RULES: dict[str, Rule] = {
@@ -115,28 +115,28 @@ RULES: dict[str, Rule] = {
 }
 
 
-def applies(name: str, service: Service) -> bool:
-    """Return whether a service has the column that the rule of a name reads."""
+def is_applicable(name: str, service: Service) -> bool:
+    """Return whether a rule exists and the service has a column for it."""
     return name in RULES and bool(RULES[name].columns(service))
 
 
 def describe_rules(names: Sequence[str], service: Service) -> str:
     """Describe the rules that apply to a service."""
-    applied = [name for name in names if applies(name, service)]
+    applied = [name for name in names if is_applicable(name, service)]
     return "; ".join(f"{name}: {RULES[name].description}" for name in applied) or "none"
 
 
 def apply_rules(
     table: pa.Table, service: Service, rules: Sequence[str] = DEFAULT_RULES
 ) -> tuple[pa.Table, dict[str, int]]:
-    """Return the kept rows, and the number of dropped ones by the first rule that applies."""
+    """Return the remaining rows, and the number of dropped rows by the first rule that applies."""
     dropped: dict[str, int] = {}
-    gone: Any = None
+    mask: Any = None
     for name in rules:
-        if not applies(name, service):
+        if not is_applicable(name, service):
             continue
-        drops = pc.fill_null(RULES[name].mask(table, service), False)
+        rule_mask = pc.fill_null(RULES[name].mask(table, service), False)
         before = sum(dropped.values())
-        gone = drops if gone is None else pc.or_(gone, drops)
-        dropped[name] = int(pc.sum(gone).as_py() or 0) - before
-    return (table if gone is None else table.filter(pc.invert(gone))), dropped
+        mask = rule_mask if mask is None else pc.or_(mask, rule_mask)
+        dropped[name] = int(pc.sum(mask).as_py() or 0) - before
+    return (table if mask is None else table.filter(pc.invert(mask))), dropped

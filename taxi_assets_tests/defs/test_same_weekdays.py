@@ -32,7 +32,10 @@ def lake(tmp_path: Path) -> Lake:
 def store(lake: Lake, weeks: int, rows: int) -> str:
     """A cleaned slice of so many weeks before the day."""
     table = convert_to_table(frame(rows), YELLOW)
-    facts = {"profile": profile_partition(table, YELLOW).facts(), "dropped": {"unreadable": rows}}
+    facts = {
+        "profile": profile_partition(table, YELLOW).to_metadata(),
+        "dropped": {"unreadable": rows},
+    }
     key = build_cleaned_key(YELLOW, DAY - timedelta(weeks=weeks))
     lake.put(key, encode_trips(table, facts))
     return key

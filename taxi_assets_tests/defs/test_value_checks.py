@@ -29,7 +29,7 @@ from taxi_assets.report.day_picture import Figures
 from taxi_assets.settings import definition_rules
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import clean_partition, convert_to_table, sum_total_amount
-from taxi_assets.trips.expected_values import find_broken, list_expectations
+from taxi_assets.trips.expected_values import find_violations, list_expectations
 from taxi_assets.trips.parse import parse_partition
 from taxi_assets.trips.profile import profile_partition
 from taxi_assets.trips.rules import apply_rules
@@ -53,13 +53,21 @@ def trips(*changes: dict[str, str], good: int = 0) -> pa.Table:
 @pytest.mark.parametrize(
     ("change", "name", "words"),
     [
-        ({"payment_type": "9"}, "unknown_code_payment_type", "have a payment_type that is none of"),
+        (
+            {"payment_type": "9"},
+            "unknown_code_payment_type",
+            "have a payment_type that is not one of",
+        ),
         ({"RatecodeID": "7"}, "unknown_code_ratecodeid", "none of 1, 2, 3, 4, 5, 6, 99"),
-        ({"VendorID": "3"}, "unknown_code_vendorid", "have a vendorid that is none of 1, 2, 6, 7"),
-        ({"PULocationID": "266"}, "outside_limits_pulocationid", "outside of 1 to 265"),
-        ({"DOLocationID": "0"}, "outside_limits_dolocationid", "outside of 1 to 265"),
-        ({"trip_distance": "250"}, "outside_limits_trip_distance", "outside of 0 to 200 miles"),
-        ({"fare_amount": "-1"}, "outside_limits_fare_amount", "outside of 0 to 500 dollars"),
+        (
+            {"VendorID": "3"},
+            "unknown_code_vendorid",
+            "have a vendorid that is not one of 1, 2, 6, 7",
+        ),
+        ({"PULocationID": "266"}, "outside_limits_pulocationid", "outside 1 to 265"),
+        ({"DOLocationID": "0"}, "outside_limits_dolocationid", "outside 1 to 265"),
+        ({"trip_distance": "250"}, "outside_limits_trip_distance", "outside 0 to 200 miles"),
+        ({"fare_amount": "-1"}, "outside_limits_fare_amount", "outside 0 to 500 dollars"),
         (
             {"tpep_dropoff_datetime": "2021-02-03 07:59:59"},
             "dropoff_before_pickup",
@@ -80,7 +88,7 @@ def test_each_expectation_is_counted_named_and_shown(
     (example,) = result.metadata["examples"].value.records
     assert words in example.data["rows"]
     # The same rows, by the rule's name in TAXI_DROP.
-    rule = next(one for one in find_broken(trips(change), YELLOW)).expectation.rule
+    rule = next(one for one in find_violations(trips(change), YELLOW)).expectation.rule
     left, dropped = apply_rules(trips(change, good=9), YELLOW, [rule])
     assert (left.num_rows, dropped) == (9, {rule: 1})
 
@@ -90,7 +98,7 @@ def test_few_rows_are_usual_and_null_is_no_value() -> None:
     assert check_expected_values(one, YELLOW).passed
     assert check_expected_values(one, YELLOW).metadata["unknown_code_payment_type"] == 1
     empty = dict.fromkeys(("payment_type", "VendorID", "PULocationID", "fare_amount"), "")
-    assert find_broken(trips(empty), YELLOW) == []
+    assert find_violations(trips(empty), YELLOW) == []
     assert check_expected_values(trips(), YELLOW).passed
 
 

@@ -173,7 +173,7 @@ def test_taxi_env_file_names_a_file_or_none(project: Path, tmp_path: Path) -> No
         code=1,
         TAXI_ENV_FILE=str(tmp_path / "lost.env"),
     )
-    assert "no such file" in done.stderr
+    assert "this file does not exist" in done.stderr
     assert done.stderr.count("\n") == 1
 
 

@@ -19,7 +19,7 @@ from taxi_assets.trips.clean import (
     clean_partition,
     convert_to_frame,
     convert_to_table,
-    find_outside_values,
+    count_rows_outside_day,
 )
 from taxi_assets.trips.parse import parse_partition
 from taxi_assets.trips.rules import apply_rules
@@ -247,7 +247,7 @@ def test_a_slice_of_several_blocks_is_read_in_order() -> None:
 def test_rows_outside_the_day_are_counted() -> None:
     pickups = ["2021-02-02 23:59:59", "2021-02-03 00:00:00", "2021-02-03 23:59:59"]
     frame = clean_partition(slice_of(*map(row, [*pickups, "2021-02-04 00:00:00"])), YELLOW).frame
-    assert find_outside_values(frame, date(2021, 2, 3), YELLOW) == 2
+    assert count_rows_outside_day(frame, date(2021, 2, 3), YELLOW) == 2
 
 
 def test_a_service_without_passengers_keeps_every_row() -> None:

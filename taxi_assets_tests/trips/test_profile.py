@@ -97,10 +97,10 @@ def test_the_first_rows_are_plain_values_in_order() -> None:
 @pytest.mark.parametrize("rows", [0, 50])
 def test_a_profile_survives_json(rows: int) -> None:
     found = profile_partition(convert_to_table(frame(rows), YELLOW), YELLOW)
-    facts = json.loads(json.dumps(found.facts(), allow_nan=False))
-    assert DayProfile.of(facts) == found
-    assert DayProfile.of({**facts, "more": 1}) is None
-    assert DayProfile.of({}) is None
+    facts = json.loads(json.dumps(found.to_metadata(), allow_nan=False))
+    assert DayProfile.from_metadata(facts) == found
+    assert DayProfile.from_metadata({**facts, "more": 1}) is None
+    assert DayProfile.from_metadata({}) is None
 
 
 def test_the_first_and_last_values_that_stores_hold_have_a_profile() -> None:
@@ -110,7 +110,7 @@ def test_the_first_and_last_values_that_stores_hold_have_a_profile() -> None:
     made["passenger_count"] = pd.array([2**63 - 1, -(2**63)] * 20, "Int64")
     made["total_amount"] = [1e18, -1e18] * 20
     found = profile_partition(convert_to_table(made, YELLOW), YELLOW)
-    json.dumps(found.facts(), allow_nan=False)
+    json.dumps(found.to_metadata(), allow_nan=False)
     columns = {one.column: one for one in found.columns}
     dropoff = columns["tpep_dropoff_datetime"]
     assert (dropoff.least, dropoff.most) == ("0001-01-01 00:00:00", "9999-12-31 23:59:59")

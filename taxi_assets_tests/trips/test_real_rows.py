@@ -23,7 +23,7 @@ from taxi_assets.date_ranges import Month
 from taxi_assets.tlc.raw_month import BLANK, OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.trips.clean import Cleaned, clean_partition, find_outside_values
+from taxi_assets.trips.clean import Cleaned, clean_partition, count_rows_outside_day
 from taxi_assets_tests.tlc.files import passed_over, raw_month
 
 ROWS = Path(__file__).resolve().parents[2].parent / "shared" / "data"
@@ -118,7 +118,7 @@ def test_days_are_those_that_pandas_counts(name: str) -> None:
     for key, day in done.cleaned.items():
         if key != OUTSIDE:
             at = date(done.month.file.month.year, done.month.file.month.month, key)
-            assert find_outside_values(day.frame, at, done.service) == 0
+            assert count_rows_outside_day(day.frame, at, done.service) == 0
             assert done.month.count_day_rows(at) == day.raw_rows
 
 

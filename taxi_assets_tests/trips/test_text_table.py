@@ -5,7 +5,7 @@ from __future__ import annotations
 import pyarrow as pa
 import pytest
 
-from taxi_assets.trips.parse import read_lines_as_text
+from taxi_assets.trips.parse_csv import read_lines_as_text
 
 HEADER = b"VendorID,pickup,total\n"
 

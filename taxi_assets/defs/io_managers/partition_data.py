@@ -24,7 +24,7 @@ from taxi_assets.errors import PartitionRejectedError, format_one_line, is_trans
 from taxi_assets.report.day_picture import Figures
 from taxi_assets.tlc.cache import MonthFile
 from taxi_assets.tlc.schema import Service
-from taxi_assets.trips.parse import read_lines_as_text
+from taxi_assets.trips.parse_csv import read_lines_as_text
 from taxi_assets.trips.profile import DayProfile
 
 CLEANED = "cleaned_trips"
@@ -128,7 +128,7 @@ class CleanedPartition:
             **total,
             "dropped": dict(self.figures.dropped),
             "rules": list(self.rules),
-            "profile": self.figures.profile.facts(),
+            "profile": self.figures.profile.to_metadata(),
         }
 
 
@@ -277,7 +277,7 @@ def _build_trips(  # noqa: PLR0913 - all that is known of a stored day
         stored,
         facts.get("dropped", {}),
         tuple(facts.get("rules", ())),
-        DayProfile.of(facts.get("profile", {})),
+        DayProfile.from_metadata(facts.get("profile", {})),
         service.total if service.total in facts else None,
     )
 

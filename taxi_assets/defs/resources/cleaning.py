@@ -11,7 +11,7 @@ from taxi_assets.errors import SettingsError
 from taxi_assets.settings import Settings
 from taxi_assets.settings.rule_names import RuleName
 from taxi_assets.tlc.schema import Service
-from taxi_assets.trips.rules import RULES, applies
+from taxi_assets.trips.rules import RULES, is_applicable
 
 
 class CleaningResource(dg.ConfigurableResource["CleaningResource"]):
@@ -43,10 +43,12 @@ class CleaningResource(dg.ConfigurableResource["CleaningResource"]):
             of_all if self.drop is None else tuple(dict.fromkeys(one.value for one in self.drop))
         )
         lacking = [
-            f"{name} (reads {RULES[name].reads})" for name in rules if not applies(name, service)
+            f"{name} (uses {RULES[name].requirement})"
+            for name in rules
+            if not is_applicable(name, service)
         ]
         if lacking and rules != of_all:
-            can = ", ".join(name for name in RULES if applies(name, service)) or "none"
+            can = ", ".join(name for name in RULES if is_applicable(name, service)) or "none"
             raise SettingsError(
                 f"cleaning.drop names {', '.join(lacking)}: {service.name} publishes no such "
                 f"column. Leave it out; rules that apply to {service.name}: {can}"

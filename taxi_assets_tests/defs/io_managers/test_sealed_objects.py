@@ -49,7 +49,7 @@ def cleaned() -> bytes:
     """A cleaned object with dictionaries, nulls, statistics and a profile in its facts."""
     table = convert_to_table(frame(60), YELLOW)
     facts = FACTS_OF_DAY | {
-        "profile": profile_partition(table, YELLOW).facts(),
+        "profile": profile_partition(table, YELLOW).to_metadata(),
         "total_amount": 12.5,
     }
     return encode_trips(table, facts).to_pybytes()
