@@ -12,9 +12,9 @@ import dagster as dg
 from taxi_assets.dagster_internals.rejections import UPSTREAM, find_rejected_days
 from taxi_assets.dagster_internals.stored_versions import (
     StoredVersion,
-    code_versions,
-    input_versions,
-    stored_versions,
+    read_code_versions,
+    read_input_versions,
+    read_stored_versions,
 )
 from taxi_assets.defs.resources.cleaning import cleaning_version
 from taxi_assets.settings import read_rules_for_definitions
@@ -58,7 +58,7 @@ def day_states(
     restated: Collection[date] = (),
 ) -> list[DayState]:
     """Return the state of each day; `restated` are those known to come from another file."""
-    versions = {name: stored_versions(instance, _key(service, name), days) for name in ASSETS}
+    versions = {name: read_stored_versions(instance, _key(service, name), days) for name in ASSETS}
     behind = _behind(instance, service, versions)
     rejections = {
         day: str(error)
@@ -92,7 +92,7 @@ def _behind(
     found: dict[date, set[str]] = {}
     rules = cleaning_version(read_rules_for_definitions())
     cleaned = versions["cleaned_trips"]
-    codes = code_versions(instance, _key(service, "cleaned_trips"), cleaned)
+    codes = read_code_versions(instance, _key(service, "cleaned_trips"), cleaned)
     for day in cleaned:
         if codes.get(day) != rules:
             found.setdefault(day, set()).add("cleaned_trips")
@@ -104,7 +104,7 @@ def _behind(
             for day, version in own.items()
             if day in source and source[day].storage_id > version.storage_id
         }
-        read = input_versions(instance, _key(service, name), _key(service, upstream), older)
+        read = read_input_versions(instance, _key(service, name), _key(service, upstream), older)
         for day in older:
             if read.get(day) != source[day].data_version:
                 found.setdefault(day, set()).add(name)

@@ -15,7 +15,7 @@ from taxi_assets.cli.day_states import STORES
 from taxi_assets.cli.runner import UNFINISHED
 from taxi_assets.dagster_internals.instigators import Instigator, read_instigators
 from taxi_assets.dagster_internals.rejections import find_rejected_days
-from taxi_assets.dagster_internals.run_queue import SILENT_SECONDS, heartbeat_ages
+from taxi_assets.dagster_internals.run_queue import MAX_HEARTBEAT_AGE_SECONDS, get_heartbeat_ages
 from taxi_assets.date_ranges import group_days_by_month
 from taxi_assets.local.__main__ import get_status as get_local_status
 from taxi_assets.local.state_directory import StateDirectory
@@ -41,8 +41,8 @@ def collect_status(instance: dg.DagsterInstance) -> dict[str, Any]:
         "stores": _stores(settings),
         "queue": dict(Counter(run.status.value for run in runs)),
         "daemons": {
-            name: {"seconds": round(age), "alive": age < SILENT_SECONDS}
-            for name, age in sorted(heartbeat_ages(instance).items())
+            name: {"seconds": round(age), "alive": age < MAX_HEARTBEAT_AGE_SECONDS}
+            for name, age in sorted(get_heartbeat_ages(instance).items())
         },
         "automation": [_instigator(one) for one in _all_instigators(instance)],
     }

@@ -1,5 +1,5 @@
-"""Everything that leans on private names of Dagster.
+"""All code that depends on private names of Dagster.
 
-Code that uses Dagster's public API belongs in `defs`. docs/dagster-internals.md lists each private
-name, why it is needed, and the test that fails when it changes.
+Code that uses Dagster's public API alone belongs in `defs`. docs/dagster-internals.md lists each
+private name, its reason, and the test that fails when it changes.
 """

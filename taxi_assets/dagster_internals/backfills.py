@@ -1,4 +1,4 @@
-"""Backfills that ended, which Dagster shows in the UI and by GraphQL only."""
+"""Ended backfills, which Dagster exposes in the UI and by GraphQL only."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LATEST = 100
 
 @dataclass(frozen=True)
 class EndedBackfill:
-    """A backfill that nothing more comes of."""
+    """A backfill in a final state."""
 
     backfill_id: str
     succeeded: bool
@@ -27,7 +27,7 @@ class EndedBackfill:
 
 
 def list_ended_backfills(instance: dg.DagsterInstance, since: float) -> list[EndedBackfill]:
-    """Return those of the latest hundred that ended since a time, in seconds since 1970."""
+    """Return the latest backfills, at most 100, that ended after a time in seconds since 1970."""
     return [
         _describe(instance, backfill)
         for backfill in instance.get_backfills(limit=LATEST)

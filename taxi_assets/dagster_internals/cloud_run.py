@@ -1,6 +1,6 @@
-"""Dagster runs as executions of a Cloud Run job: `dagster-contrib-gcp`'s launcher, repaired.
+"""A run launcher for Cloud Run: that of `dagster-contrib-gcp` with fixes.
 
-Named by `deploy/dagster-gcp.yaml`; nothing else imports it, and it needs the extra `gcp`.
+`deploy/dagster-gcp.yaml` names it; nothing else imports it. It needs the extra `gcp`.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from dagster_contrib_gcp.cloud_run.run_launcher import CloudRunRunLauncher
 from google.api_core.exceptions import FailedPrecondition, NotFound
 
 RUNS_JOB = "CLOUD_RUN_RUNS_JOB"
-"""Variable with the name of the job whose executions are runs, where it is not the settings'."""
+"""Environment variable that overrides the name of the Cloud Run job for runs."""
 
 
 class CloudRunLauncher(CloudRunRunLauncher):  # type: ignore[misc]
-    """Launches runs on Cloud Run, watches and cancels them."""
+    """Launches, monitors and cancels runs on Cloud Run."""
 
     instance: dg.DagsterInstance
-    """Of the process: the launcher and the instance have each other."""
+    """Instance that the runs are reported to."""
 
     def register_instance(self, instance: dg.DagsterInstance) -> None:
-        """Take the instance that runs are reported to."""
+        """Store the instance that runs are reported to."""
         super().register_instance(instance)
         self.instance = instance
 
     def fully_qualified_job_name(self, code_location_name: str) -> str:
-        """Return the job of a code location: the environment's, else the one in `dagster.yaml`.
+        """Return the job of a code location: the environment's, else that of `dagster.yaml`.
 
-        Two deployments in one project have jobs of different names and one image, and the parent
-        does not resolve `env:` in this place.
+        Two deployments in one project share an image but not the names of their jobs, and the
+        parent class does not resolve `env:` here.
         """
         name: str = super().fully_qualified_job_name(code_location_name)
         job = os.environ.get(RUNS_JOB)
@@ -40,15 +40,15 @@ class CloudRunLauncher(CloudRunRunLauncher):  # type: ignore[misc]
     def check_run_worker_health(self, run: dg.DagsterRun) -> Any:
         """Return whether the run's execution is still running.
 
-        Run monitoring takes every other answer than RUNNING and SUCCESS for a dead worker. The
-        parent says UNKNOWN when the Cloud Run API answers 5xx once: a healthy run was marked as
-        failed and started a second time beside itself. What is not known is asked again at the
-        next poll; `max_runtime_seconds` bounds it.
+        Run monitoring treats every status except RUNNING and SUCCESS as a dead worker. The parent
+        class returns UNKNOWN if the Cloud Run API answers 5xx once, which marked a healthy run as
+        failed and started it a second time. Here an unknown status counts as RUNNING until the next
+        poll; `max_runtime_seconds` limits it.
         """
         try:
             health = super().check_run_worker_health(run)
         except NotFound as error:
-            # Without an execution's id the parent answers UNKNOWN.
+            # Without the id of an execution the parent class returns UNKNOWN.
             health = super().check_run_worker_health(run.with_tags({}))
             status = type(health.status).NOT_FOUND
             return health._replace(status=status, msg=error.message)
@@ -59,8 +59,8 @@ class CloudRunLauncher(CloudRunRunLauncher):  # type: ignore[misc]
     def terminate(self, run_id: str) -> bool:
         """Cancel the run's execution.
 
-        The parent lets the API's refusal to cancel an execution that has already ended (an image
-        that cannot be pulled, say) out to the UI and leaves the run CANCELING.
+        If the execution has already ended, for example because its image cannot be pulled, the API
+        rejects the request; the parent class then shows that error and leaves the run CANCELING.
         """
         try:
             return bool(super().terminate(run_id))

@@ -1,12 +1,11 @@
 """Dagster's code server: `python -m taxi_assets.dagster_internals.code_server <options>`.
 
-Runs are its processes, and three things make Dagster lose one. Nobody notices that the runs of a
-server that was killed are dead: they are reported as failed when the server starts again, and run
-retries take over. The thread that notices dead runs ends with its first error, for example while
-Dagster's database is away: here it tries again. And a run that leaves the queue while the server
-waits for its last runs to end fails for good: here the server is unavailable, as it is a moment
-later, and the run goes back into the queue. `dagster api grpc` with the same options is Dagster's
-own server.
+Runs are child processes of the server, and Dagster loses some in three situations. The runs of a
+killed server stay STARTED: this server reports them as failed when it starts, and run retries take
+over. The thread that detects dead runs ends with its first error, for example while Dagster's
+database is unreachable: here it continues. A run that leaves the queue while the server waits for
+its last runs to end fails for good: here the server is unavailable, as it is a moment later, and
+the run returns to the queue. `dagster api grpc` with the same options is Dagster's own server.
 """
 
 from __future__ import annotations
@@ -48,14 +47,14 @@ class CodeServer(StockServer):
         try:
             super()._check_for_orphaned_runs()  # type: ignore[misc, unused-ignore]
         except Exception:
-            logger.exception("Cannot check the runs now, trying again")
+            logger.exception("Cannot check the runs now, retrying")
 
 
 def report_lost_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Report the runs of a code server that is gone as failed; returns their ids.
+    """Report the started runs of an earlier code server as failed, and return their ids.
 
-    Runs that no code server started (`dagster job execute`) have processes of their own and stay. A
-    run that was about to start is run monitoring's, which knows how long that may take.
+    Runs that no code server started (`dagster job execute`) are not affected. Runs that have not
+    started yet are left to run monitoring, which has a limit for starting.
     """
     started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
     lost = [run for run in instance.get_runs(started) if CODE_SERVER_ADDRESS in run.tags]
@@ -65,12 +64,12 @@ def report_lost_runs(instance: dg.DagsterInstance) -> list[str]:
 
 
 def main(options: list[str]) -> None:
-    """Serve until SIGTERM, then until the runs under way have ended."""
+    """Serve until SIGTERM, then until the runs in progress have ended."""
     with dg.DagsterInstance.get() as instance:
         for run_id in report_lost_runs(instance):
             logger.warning("Run %s ended with its code server", run_id)
     if StockServer is not object:
-        # `dagster api grpc` takes the class from there.
+        # `dagster api grpc` reads the class from this module.
         sys.modules[ORPHANED_RUNS.module].DagsterApiServer = CodeServer  # type: ignore[attr-defined]
     sys.argv = ["dagster", "api", "grpc", *options]
     runpy.run_module("dagster", run_name="__main__")

@@ -1,17 +1,18 @@
-"""Dagster's event logs, with a stage's records written in one transaction.
+"""Dagster's event logs, with one transaction for all records of a stage.
 
 A month's run logs 155 materializations and 403 check results, and Dagster connects to the database
-two or three times for each. What a thread logs of assets and checks in a `batch_transaction` is
-stored at the end of the block over one connection. Every other event is stored at once, after those
-that wait, so that a run's page follows a long stage. What an event writes is Dagster's own code:
-only connections and transactions are ours. Files and tables are Dagster's, and its own classes read
-and write them at the same time. `instance` puts these classes in place.
+two or three times for each. Here the events of assets and checks that a thread logs within a
+`batch_transaction` are stored at the end of the block, over one connection. Other events are stored
+immediately, after the pending ones, so that a run's page follows a long stage. Dagster's own code
+writes the events; only connections and transactions differ. Dagster's own classes can read and
+write the same files and tables at the same time. `instance` installs these classes.
 """
 
 from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -26,11 +27,11 @@ from sqlalchemy.pool import QueuePool
 from taxi_assets.dagster_internals.private_names import POSTGRES_CONNECT, SQLITE_EVENT_LOG
 
 INDEX = "index"
-"""Name of the SQLite file that holds the events of assets and checks of all runs."""
+"""Name of the SQLite file with the events of assets and checks of all runs."""
 MAX_ENGINES = 8
-"""SQLite files that stay open: the index and the latest runs'."""
+"""Number of SQLite files that stay open: the index and those of the latest runs."""
 BUSY_SECONDS = 60
-"""For which a process waits for another one's lock on a SQLite file, as Dagster does."""
+"""Longest wait for another process's lock on a SQLite file, as in Dagster."""
 BATCHED = {
     DagsterEventType.ASSET_MATERIALIZATION,
     DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
@@ -38,9 +39,9 @@ BATCHED = {
     DagsterEventType.ASSET_CHECK_EVALUATION,
     DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
 }
-"""Events that may wait for the end of a block."""
+"""Events that may be stored at the end of a block."""
 
-Waiting = list[tuple["Batches", dg.EventLogEntry]]
+PendingEvents = list[tuple["Batches", dg.EventLogEntry]]
 Connections = Mapping[str, sa.Connection]
 
 _thread = threading.local()
@@ -48,78 +49,78 @@ _thread = threading.local()
 
 @contextmanager
 def batch_transaction() -> Iterator[None]:
-    """Store what this thread logs of assets and checks in the block in one go at its end.
+    """Store the events of assets and checks of this thread's block together, at its end.
 
-    The database is locked only while it is written. The events of a block that fails are stored,
-    too: what they say has happened.
+    The database is locked only while they are written. The events of a block that fails are stored
+    too, because they have happened.
     """
-    if _waiting() is not None:
+    if _get_pending_events() is not None:
         yield
         return
-    waiting: Waiting = []
-    _thread.waiting = waiting
+    pending: PendingEvents = []
+    _thread.pending = pending
     try:
         yield
     finally:
-        _thread.waiting = None
-        _store(waiting)
+        _thread.pending = None
+        _store_pending_events(pending)
 
 
-def _waiting() -> Waiting | None:
-    return getattr(_thread, "waiting", None)
+def _get_pending_events() -> PendingEvents | None:
+    return getattr(_thread, "pending", None)
 
 
-def _store(waiting: Waiting) -> None:
-    """Store events in their order.
+def _store_pending_events(pending: PendingEvents) -> None:
+    """Store events in order.
 
-    A transaction covers the events of one asset of one run: two runs that each lock several rows of
-    Dagster's table of assets could wait for each other for ever.
+    Each transaction covers the events of one asset of one run: two runs that each lock several rows
+    of Dagster's table of assets could deadlock.
     """
-    for (storage, run_id, _), group in groupby(list(waiting), key=_one_transaction):
+    for (storage, run_id, _), group in groupby(list(pending), key=_get_transaction_key):
         events = [event for _, event in group]
-        storage.store_now(run_id, events)
-        del waiting[: len(events)]  # what is stored is not stored again if the next one fails
+        storage.store_events(run_id, events)
+        del pending[: len(events)]  # Stored events must not be repeated if the next ones fail.
 
 
-def _one_transaction(one: tuple[Batches, dg.EventLogEntry]) -> tuple[Batches, str, str]:
-    storage, event = one
+def _get_transaction_key(pair: tuple[Batches, dg.EventLogEntry]) -> tuple[Batches, str, str]:
+    storage, event = pair
     return storage, event.run_id, str(event.get_dagster_event().asset_key)
 
 
-class Batches:
-    """What both event logs add to Dagster's class, which comes after this one in the MRO."""
+class Batches(ABC):
+    """The additions to both of Dagster's event logs, which come after this class in the MRO."""
 
     def store_event(self, event: dg.EventLogEntry) -> None:
-        """Store an event of an asset or a check with the thread's block, every other one now."""
-        waiting = _waiting()
+        """Store an event, at the end of the thread's block if it is one of an asset or a check."""
+        pending = _get_pending_events()
         kind = event.dagster_event.event_type if event.dagster_event else None
-        if waiting is not None and kind in BATCHED:
-            waiting.append((self, event))
+        if pending is not None and kind in BATCHED:
+            pending.append((self, event))
             return
-        if waiting:
-            _store(waiting)
-        self.store_now(event.run_id, [event])
+        if pending:
+            _store_pending_events(pending)
+        self.store_events(event.run_id, [event])
 
     def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
-        """Store events of one run now, in one transaction."""
-        if waiting := _waiting():
-            _store(waiting)
+        """Store events of one run immediately, in one transaction."""
+        if pending := _get_pending_events():
+            _store_pending_events(pending)
         with self.open_transaction(events[0].run_id):
             super().store_event_batch(events)  # type: ignore[misc]
 
-    def store_now(self, run_id: str, events: Sequence[dg.EventLogEntry]) -> None:
-        """Store events of a run as Dagster does, all over the same connection."""
+    def store_events(self, run_id: str, events: Sequence[dg.EventLogEntry]) -> None:
+        """Store events of a run with Dagster's code, over one connection."""
         with self.open_transaction(run_id):
             for event in events:
                 super().store_event(event)  # type: ignore[misc]
 
+    @abstractmethod
     def open_transaction(self, run_id: str) -> AbstractContextManager[None]:
-        """Have all that this thread does with a run's events be one transaction."""
-        raise NotImplementedError
+        """Execute this thread's statements on a run's events in one transaction."""
 
+    @abstractmethod
     def prepare(self) -> None:
-        """Add what the connections need to a storage that Dagster has made."""
-        raise NotImplementedError
+        """Add the state of the connections to a storage that Dagster has created."""
 
 
 @dataclass
@@ -132,7 +133,7 @@ class _SqliteFiles:
     in_transaction: threading.local = field(default_factory=threading.local)
 
     def close(self) -> None:
-        """Close all files; the last one to close a file moves its write-ahead log into it."""
+        """Close all files; the last process to close a file merges its write-ahead log."""
         with self.lock:
             for engine in self.engines.values():
                 engine.dispose()
@@ -140,10 +141,10 @@ class _SqliteFiles:
 
 
 class SqliteBatches(Batches):
-    """Dagster's SQLite event log, whose files stay open.
+    """Dagster's SQLite event log, with files that stay open.
 
-    Dagster makes an engine for every event, and so closes the file each time, which moves the
-    write-ahead log into it.
+    Dagster creates an engine for every event and so closes the file each time, which merges the
+    write-ahead log.
     """
 
     def prepare(self) -> None:
@@ -152,14 +153,14 @@ class SqliteBatches(Batches):
 
     @contextmanager
     def open_transaction(self, run_id: str) -> Iterator[None]:
-        """Have all that this thread does with the run's file and the index be one transaction."""
+        """Execute this thread's statements on the run's file and the index in one transaction."""
         if self._connections():
             yield
             return
         with self._files.lock, ExitStack() as stack:
             connections = {}
-            for shard in (INDEX, run_id):  # the last one is committed first, as Dagster does
-                connection = stack.enter_context(self._file_engine(shard).connect())
+            for shard in (INDEX, run_id):  # The last one is committed first, as in Dagster.
+                connection = stack.enter_context(self._get_engine(shard).connect())
                 stack.enter_context(connection.begin())
                 connections[shard] = connection
             self._files.in_transaction.connections = connections
@@ -167,9 +168,9 @@ class SqliteBatches(Batches):
                 yield
             finally:
                 self._files.in_transaction.connections = None
-        # Dagster's watcher waits for a change of the run's file, and events in the write-ahead log
-        # do not change it.
-        with suppress(FileNotFoundError):  # history was wiped meanwhile
+        # Dagster's watcher waits for a change of the run's file, which events in the write-ahead
+        # log do not cause.
+        with suppress(FileNotFoundError):  # The history was wiped meanwhile.
             os.utime(self.path_for_shard(run_id))  # type: ignore[attr-defined]
 
     def run_connection(self, run_id: str = "") -> AbstractContextManager[sa.Connection]:
@@ -181,7 +182,7 @@ class SqliteBatches(Batches):
         return self._connection(INDEX)
 
     def has_table(self, table_name: str) -> bool:
-        """Return whether the index has a table; asked once, not for every check result."""
+        """Return whether the index has a table; cached, because each check result needs it."""
         tables = self._files.tables
         if not tables.get(table_name):
             tables[table_name] = super().has_table(table_name)  # type: ignore[misc]
@@ -208,16 +209,16 @@ class SqliteBatches(Batches):
             return
         with (
             self._files.lock,
-            self._file_engine(shard).connect() as connection,
+            self._get_engine(shard).connect() as connection,
             connection.begin(),
         ):
             yield connection
 
-    def _file_engine(self, shard: str) -> sa.Engine:
+    def _get_engine(self, shard: str) -> sa.Engine:
         engines = self._files.engines
         if shard not in engines:
             parent: Any = super()
-            with parent.run_connection(shard):  # makes the file and its tables
+            with parent.run_connection(shard):  # Creates the file and its tables.
                 pass
             if len(engines) >= MAX_ENGINES:
                 engines.pop(next(name for name in engines if name != INDEX)).dispose()
@@ -232,17 +233,17 @@ class SqliteBatches(Batches):
 
 
 class PostgresBatches(Batches):
-    """Dagster's Postgres event log, which connects once for each group of events."""
+    """Dagster's Postgres event log, with one connection for each group of events."""
 
     def prepare(self) -> None:
-        """Add the place of a thread's connection."""
+        """Add the connection of the thread's transaction."""
         self._in_transaction = threading.local()
 
     @contextmanager
     def open_transaction(self, run_id: str) -> Iterator[None]:
-        """Have all that this thread does with events be one transaction."""
+        """Execute this thread's statements on events in one transaction."""
         del run_id
-        if self._own_connection() is not None:
+        if self._get_connection() is not None:
             yield
             return
         parent: Any = super()
@@ -255,11 +256,11 @@ class PostgresBatches(Batches):
                 finally:
                     self._in_transaction.connection = None
 
-    def _own_connection(self) -> sa.Connection | None:
+    def _get_connection(self) -> sa.Connection | None:
         return getattr(self._in_transaction, "connection", None)
 
     def _connect(self) -> AbstractContextManager[sa.Connection]:
-        connection = self._own_connection()
+        connection = self._get_connection()
         if connection is not None:
             return nullcontext(connection)
         parent: Any = super()
@@ -271,45 +272,49 @@ BATCHES: Mapping[str, type[Batches]] = {
     "SqliteEventLogStorage": SqliteBatches,
     "PostgresEventLogStorage": PostgresBatches,
 }
-"""What one of Dagster's classes gets, by its name."""
-IS_POSSIBLE: Mapping[str, Callable[[object], bool]] = {
+"""The additions to each of Dagster's classes, by name."""
+IS_SUPPORTED: Mapping[str, Callable[[object], bool]] = {
     "SqliteEventLogStorage": lambda _: SQLITE_EVENT_LOG.find() is not None,
     "PostgresEventLogStorage": POSTGRES_CONNECT.is_on,
 }
-"""Whether the installed Dagster still has what the batches lean on."""
+"""Whether the installed Dagster still has the private names that the batches need."""
 
 
-def with_batches(storage: Any) -> Any:
-    """Return Dagster's event log with batches, on the same state; others as they are.
+def add_batches(storage: Any) -> Any:
+    """Return an event log of Dagster's with batches and the same state; return others unchanged.
 
-    A storage that wraps one of Dagster's (OpenLineage, a metrics exporter) keeps its place: the one
-    inside is replaced.
+    Of a storage that wraps one of Dagster's (OpenLineage, a metrics exporter), the inner storage is
+    replaced.
     """
     name = type(storage).__name__
     if name not in BATCHES:
         for attribute, inner in list(getattr(storage, "__dict__", {}).items()):
             if type(inner).__name__ in BATCHES:
-                setattr(storage, attribute, with_batches(inner))
+                setattr(storage, attribute, add_batches(inner))
         return storage
-    if not IS_POSSIBLE[name](storage):
+    if not IS_SUPPORTED[name](storage):
         return storage
-    replacement = batched_class(type(storage))
+    replacement = build_batched_class(type(storage))
     batched = replacement.__new__(replacement)
     batched.__dict__ = storage.__dict__
     batched.prepare()
     return batched
 
 
-def batched_class(stock: type) -> Any:
-    """Return one of Dagster's event logs with batches, as a class."""
+def build_batched_class(stock: type) -> Any:
+    """Return a subclass of one of Dagster's event logs with batches."""
     return type(f"Batched{stock.__name__}", (BATCHES[stock.__name__], stock), {})
 
 
-def unwrapped(storage: Any) -> Any:
-    """Return Dagster's own event log, out of a storage that wraps it."""
+def unwrap_event_log(storage: Any) -> Any:
+    """Return Dagster's event log, which another storage may wrap.
+
+    Raises:
+        TypeError: the event log is not in a database.
+    """
     while not hasattr(storage, "index_connection"):
         inner = (value for value in vars(storage).values() if hasattr(value, "store_event"))
         storage = next(inner, None)
         if storage is None:
-            raise TypeError("Dagster's event log is not in a database: its history is not pruned")
+            raise TypeError("Dagster's event log is not in a database: cannot prune its history")
     return storage

@@ -1,9 +1,9 @@
-"""Dagster's history, pruned: runs, their logs and ticks go, what they recorded of assets stays.
+"""Prune Dagster's history: delete runs, their logs and ticks, but not the records of assets.
 
-Dagster's `delete_run` deletes a run's materializations with it, and with them the partitions'
-status. Here the records of assets are kept: materializations, observations and the latest result of
-each check of each partition. So is a failed run for as long as a partition stands as failed because
-of it. `defs/automation` decides when.
+Dagster's `delete_run` also deletes a run's materializations, and with them the status of
+partitions. This module retains the records of assets: materializations, observations and the latest
+result of each check of each partition. It also retains a failed run as long as the status of a
+partition depends on it. `defs/automation` decides when to prune.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import dagster as dg
 import sqlalchemy as sa
 from dagster import DagsterEventType
 
-from taxi_assets.dagster_internals.event_log import unwrapped
+from taxi_assets.dagster_internals.event_log import unwrap_event_log
 from taxi_assets.dagster_internals.private_names import (
     BACKFILLS_TABLE,
     CHECKS_TABLE,
@@ -33,28 +33,28 @@ FINISHED_RUNS = [
     dg.DagsterRunStatus.CANCELED,
 ]
 OPEN_BACKFILLS = ("REQUESTED", "CANCELING", "FAILING")
-"""States of a backfill that the daemon has still to work on."""
-KEPT_EVENTS = [
+"""States of a backfill that the daemon still has to process."""
+RETAINED_EVENTS = [
     DagsterEventType.ASSET_MATERIALIZATION.value,
     DagsterEventType.ASSET_OBSERVATION.value,
 ]
 PLANNED = "PLANNED"
-"""State of a check that a run was to evaluate and did not."""
+"""State of a check that a run planned but did not evaluate."""
 PAGE = 100
-"""Runs read at once."""
+"""Number of runs read at once."""
 MAX_FREE_SHARE = 0.25
-"""Of a SQLite file; past it, the file is written again without its free pages."""
+"""Share of free pages above which a SQLite file is compacted."""
 
 
 def prune_history(instance: dg.DagsterInstance, before: datetime, seconds: float = 30) -> int:
-    """Delete runs that ended before a time, their logs, ticks and backfills; returns how many runs.
+    """Delete runs that ended before a time, with logs, ticks and backfills; return their number.
 
-    Ends after some `seconds`, the oldest runs first; what is left waits for the next call. A call
-    that was killed is completed by the next one: a run's own row goes last.
+    The oldest runs are deleted first, for about `seconds`; the next call continues. It also
+    completes a call that was killed, because a run's own row is deleted last.
     """
     deadline = time.monotonic() + seconds
     pruned = 0
-    for run_ids in _old_runs(instance, before):
+    for run_ids in _list_prunable_runs(instance, before):
         if run_ids and not _prune_events(instance, run_ids):
             return pruned
         for run_id in run_ids:
@@ -72,7 +72,7 @@ def prune_history(instance: dg.DagsterInstance, before: datetime, seconds: float
 
 
 def is_backfill_open(instance: dg.DagsterInstance) -> bool:
-    """Return whether the daemon has a backfill to work on."""
+    """Return whether the daemon has a backfill to process."""
     table = BACKFILLS_TABLE.find()
     if table is None:
         return False
@@ -82,22 +82,24 @@ def is_backfill_open(instance: dg.DagsterInstance) -> bool:
         return connection.execute(query).first() is not None
 
 
-def _old_runs(instance: dg.DagsterInstance, before: datetime) -> Iterator[list[str]]:
-    """Yield pages of runs that may go, the oldest first."""
-    kept: set[str] = set()
+def _list_prunable_runs(instance: dg.DagsterInstance, before: datetime) -> Iterator[list[str]]:
+    """Yield pages of runs that may be deleted, the oldest first."""
+    retained: set[str] = set()
     filters = dg.RunsFilter(statuses=FINISHED_RUNS, updated_before=before)
     while True:
-        records = instance.get_run_records(filters, limit=PAGE + len(kept), ascending=True)
-        runs = [record.dagster_run for record in records if record.dagster_run.run_id not in kept]
+        records = instance.get_run_records(filters, limit=PAGE + len(retained), ascending=True)
+        runs = [
+            record.dagster_run for record in records if record.dagster_run.run_id not in retained
+        ]
         if not runs:
             return
         failed = [run.run_id for run in runs if run.status == dg.DagsterRunStatus.FAILURE]
-        kept |= _standing_failures(instance, failed)
-        yield [run.run_id for run in runs if run.run_id not in kept]
+        retained |= _find_current_failures(instance, failed)
+        yield [run.run_id for run in runs if run.run_id not in retained]
 
 
-def _standing_failures(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> set[str]:
-    """Return the failed runs that were the last to be asked for one of their partitions."""
+def _find_current_failures(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> set[str]:
+    """Return the failed runs that made the latest attempt at one of their partitions."""
     table = EVENTS_TABLE.find()
     if table is None or not run_ids:
         return set()
@@ -124,12 +126,12 @@ def _standing_failures(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> 
         planned.c.dagster_event_type == DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
         ~superseded,
     )
-    with unwrapped(instance.event_log_storage).index_connection() as connection:
+    with unwrap_event_log(instance.event_log_storage).index_connection() as connection:
         return set(connection.execute(query).scalars())
 
 
 def _prune_events(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> bool:
-    """Delete what runs logged but for the records of assets; false if the tables are unknown."""
+    """Delete the events of runs except the records of assets; return False for unknown tables."""
     events, checks = EVENTS_TABLE.find(), CHECKS_TABLE.find()
     if events is None or checks is None:
         return False
@@ -148,7 +150,7 @@ def _prune_events(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> bool:
         )
         .exists()
     )
-    with unwrapped(instance.event_log_storage).index_connection() as connection:
+    with unwrap_event_log(instance.event_log_storage).index_connection() as connection:
         connection.execute(
             checks.delete().where(
                 checks.c.run_id.in_(run_ids),
@@ -160,7 +162,7 @@ def _prune_events(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> bool:
                 events.c.run_id.in_(run_ids),
                 sa.or_(
                     events.c.dagster_event_type.is_(None),
-                    events.c.dagster_event_type.not_in(KEPT_EVENTS),
+                    events.c.dagster_event_type.not_in(RETAINED_EVENTS),
                 ),
             )
         )
@@ -168,12 +170,12 @@ def _prune_events(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> bool:
 
 
 def _delete_files(instance: dg.DagsterInstance, before: datetime) -> None:
-    """Delete the files of runs that are gone, of a storage that has one for each.
+    """Delete the files of deleted runs, if the storage has one for each run.
 
-    The index has the records of assets, too. A page that asks for the steps of a deleted run makes
-    its file again, empty: those go as well.
+    The index has the records of assets as well. A page that requests the steps of a deleted run
+    creates an empty file, which is deleted too.
     """
-    storage = unwrapped(instance.event_log_storage)
+    storage = unwrap_event_log(instance.event_log_storage)
     if not storage.is_run_sharded:
         return
     existing = set(instance.get_run_ids())
@@ -185,7 +187,7 @@ def _delete_files(instance: dg.DagsterInstance, before: datetime) -> None:
 
 
 def _purge_ticks(instance: dg.DagsterInstance, before: datetime) -> None:
-    """Delete old ticks; the latest of a schedule stays, from which the daemon goes on."""
+    """Delete old ticks, except the latest of each schedule, from which the daemon continues."""
     for state in instance.all_instigator_state():
         origin, selector = state.instigator_origin_id, state.selector_id
         for latest in instance.get_ticks(origin, selector, limit=1):
@@ -208,14 +210,14 @@ def _delete_backfills(instance: dg.DagsterInstance, before: datetime) -> None:
 
 
 def _compact(instance: dg.DagsterInstance) -> None:
-    """Give the free pages of Dagster's index back, unless another process is at work on it."""
-    storage = unwrapped(instance.event_log_storage)
+    """Compact Dagster's index, unless another process uses it."""
+    storage = unwrap_event_log(instance.event_log_storage)
     if not storage.is_run_sharded:
-        return  # Postgres reuses and vacuums by itself
+        return  # Postgres reuses free space by itself.
     with closing(sqlite3.connect(storage.path_for_shard("index"), timeout=1)) as connection:
         (free,) = connection.execute("PRAGMA freelist_count").fetchone()
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         if free > MAX_FREE_SHARE * pages:
-            with suppress(sqlite3.OperationalError):  # locked: the pages are reused
+            with suppress(sqlite3.OperationalError):  # locked; the pages will be reused
                 connection.execute("VACUUM")
                 connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")

@@ -1,9 +1,9 @@
-"""Dagster's instance with the event logs of `event_log`, made by one process at a time.
+"""Dagster's instance with the event logs of `event_log`, created by one process at a time.
 
-Every run shows on the timeline, whoever starts it.
+The timeline shows every run, whichever command starts it.
 
 `dagster.yaml` names the class as its `instance_class`. Without that line Dagster's own instance
-works on the same database or files, only slower. Whatever storage `dagster.yaml` names is used.
+works on the same database or files, more slowly. Any storage in `dagster.yaml` works.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ import dagster as dg
 from filelock import FileLock
 
 from taxi_assets.dagster_internals import tags
-from taxi_assets.dagster_internals.event_log import with_batches
+from taxi_assets.dagster_internals.event_log import add_batches
 from taxi_assets.dagster_internals.pools import set_pool_limits
 from taxi_assets.dagster_internals.private_names import INSTANCE_DEFAULTS, SQLITE_STORAGE
 
 LOCATION, REPOSITORY = "taxi_assets.definitions", "__repository__"
 """Names of the code location and of Dagster's default repository, the same in every deployment."""
 MAX_SECONDS = 120
-"""For which a process waits for another one to make the files."""
-PLANNED_AT_ONCE = "1000"
-"""Planned events that are stored in one transaction; a month's run has 155."""
+"""Longest wait for another process that creates the files."""
+PLANNED_BATCH_SIZE = "1000"
+"""Number of planned events per transaction; a month's run has 155."""
 
 if TYPE_CHECKING:
     StockStorage = object
@@ -40,15 +40,15 @@ class TaxiInstance(dg.DagsterInstance):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         if "event_storage" in options:
-            os.environ.setdefault(tags.EVENT_BATCH_SIZE, PLANNED_AT_ONCE)
-            options["event_storage"] = with_batches(options["event_storage"])
+            os.environ.setdefault(tags.EVENT_BATCH_SIZE, PLANNED_BATCH_SIZE)
+            options["event_storage"] = add_batches(options["event_storage"])
         self._has_pool_limits = False
         super().__init__(*arguments, **options)
 
     def get_concurrency_config(self) -> Any:
-        """Return what `dagster.yaml` says of concurrency, once the limits of pools are stored.
+        """Store the limits of pools, then return the concurrency section of `dagster.yaml`.
 
-        The daemon calls this at the begin of each pass over the queue, before it reads the pools.
+        The daemon calls this at the start of each pass over the queue, before it reads the pools.
         """
         if not self._has_pool_limits:
             self._has_pool_limits = True
@@ -66,12 +66,11 @@ class TaxiInstance(dg.DagsterInstance):
 
     @staticmethod
     def config_defaults(base_dir: str) -> Mapping[str, Any]:
-        """Return what Dagster uses for parts that `dagster.yaml` leaves out, by name.
+        """Return the defaults of the parts that `dagster.yaml` does not name.
 
-        `base_dir` is the instance's folder, wherever it comes from: `DAGSTER_HOME`, an argument,
-        a temporary folder.
+        `base_dir` is the instance's folder: `DAGSTER_HOME`, an argument, or a temporary folder.
         """
-        reference = INSTANCE_DEFAULTS.find() or _type_of_references()
+        reference = INSTANCE_DEFAULTS.find() or _find_reference_type()
         defaults: Mapping[str, Any] = reference.config_defaults(base_dir)
         if StockStorage is object:
             return defaults
@@ -83,20 +82,20 @@ class TaxiInstance(dg.DagsterInstance):
     def create_run_for_job(
         self, job_def: dg.JobDefinition, *arguments: Any, **run: Any
     ) -> dg.DagsterRun:
-        """Create a run that the timeline and the list of jobs show, whoever starts it.
+        """Create a run that appears on the timeline and in the list of jobs.
 
         `dagster job execute`, `dg launch` and `execute_in_process` name no code location, and the
-        UI leaves runs without one out of both pages.
+        UI omits runs without one from both pages.
         """
         if run.get("remote_job_origin") is None:
-            run["remote_job_origin"] = _origin(job_def.name)
+            run["remote_job_origin"] = _build_origin(job_def.name)
         return super().create_run_for_job(job_def, *arguments, **run)
 
 
 class LockedSqliteStorage(StockStorage):
-    """Dagster's SQLite storage, whose files one process makes while others wait.
+    """Dagster's SQLite storage, whose files one process creates while others wait.
 
-    Of two processes that make the files of an empty folder at once, one fails in Dagster's
+    If two processes create the files of an empty folder at once, one may fail in Dagster's
     migration (6 of 20 pairs, Dagster 1.13.27).
     """
 
@@ -107,28 +106,28 @@ class LockedSqliteStorage(StockStorage):
 
     @classmethod
     def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> Any:
-        """Make the storage of a `base_dir`, as Dagster asks for it."""
+        """Create the storage of a `base_dir`."""
         stock: Any = cls
         return stock.from_local(config_value["base_dir"], inst_data)
 
 
-def _origin(job: str) -> Any:
-    """Return what a run says of where its job is from; None if this Dagster says it otherwise.
+def _build_origin(job: str) -> Any:
+    """Return the origin of a run's job; None if this Dagster has another stored form of it.
 
-    Dagster reads what older versions stored, so its stored form outlives its classes.
+    Dagster reads values that older versions stored, so the stored form outlives its classes.
     """
-    stored = tags.job_origin(LOCATION, REPOSITORY, job)
+    serialized = tags.build_job_origin(LOCATION, REPOSITORY, job)
     try:
-        return dg.deserialize_value(stored)
-    except Exception as error:  # noqa: BLE001 - Dagster's own, private
+        return dg.deserialize_value(serialized)
+    except Exception as error:  # noqa: BLE001 - the kinds of Dagster's errors are private
         warnings.warn(
-            f"runs of the command line do not show on the timeline: {type(error).__name__}",
+            f"runs of the command line do not appear on the timeline: {type(error).__name__}",
             RuntimeWarning,
             stacklevel=2,
         )
         return None
 
 
-def _type_of_references() -> Any:
-    """Return the type of the argument that Dagster makes instances from."""
+def _find_reference_type() -> Any:
+    """Return the type of the argument of `DagsterInstance.from_ref`."""
     return inspect.signature(dg.DagsterInstance.from_ref).parameters["instance_ref"].annotation

@@ -1,6 +1,6 @@
-"""Schedules and sensors as the instance knows them, with their latest ticks.
+"""Schedules and sensors of an instance, with their latest ticks.
 
-Dagster shows these in the UI and by GraphQL only; the instance's methods for them are not public.
+Dagster exposes these in the UI and by GraphQL only; the instance's methods for them are not public.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ class Tick:
     timestamp: float
     """Seconds since 1970."""
     message: str
-    """The error of a failed tick, the reason of a skipped one."""
+    """Error of a failed tick, or reason of a skipped one."""
 
 
 @dataclass(frozen=True)
 class Instigator:
-    """A schedule or sensor that has run at least once, or that somebody switched."""
+    """A schedule or sensor that has run, or was switched on or off, at least once."""
 
     name: str
     kind: str
     """`schedule` or `sensor`."""
     is_running: bool
     ticks: Sequence[Tick]
-    """Return them with the latest first."""
+    """The latest ticks, latest first."""
 
 
 def read_instigators(instance: dg.DagsterInstance, limit: int = 1) -> list[Instigator]:
@@ -52,13 +52,13 @@ def read_instigators(instance: dg.DagsterInstance, limit: int = 1) -> list[Insti
             )
             for state in instance.all_instigator_state()
         ),
-        key=lambda found: found.name,
+        key=lambda instigator: instigator.name,
     )
 
 
 def find_first_failures(instance: dg.DagsterInstance, since: float) -> list[tuple[str, Tick]]:
-    """Return the failed ticks since a time that no failed tick came before, by name."""
-    found = []
+    """Return names and ticks that failed since a time, if the tick before them did not fail."""
+    failures = []
     for state in instance.all_instigator_state():
         ticks = _read_ended_ticks(instance, state, after=since, limit=MAX_TICKS)
         if not any(tick.status == FAILURE for tick in ticks):
@@ -67,22 +67,22 @@ def find_first_failures(instance: dg.DagsterInstance, since: float) -> list[tupl
         failed = bool(before) and before[0].status == FAILURE
         for tick in ticks[::-1]:
             if tick.status == FAILURE and not failed:
-                found.append((state.instigator_name, tick))
+                failures.append((state.instigator_name, tick))
             failed = tick.status == FAILURE
-    return found
+    return failures
 
 
 def _read_ended_ticks(instance: dg.DagsterInstance, state: Any, **choice: Any) -> list[Tick]:
-    """Return them with the latest first."""
-    return [one for one in _read_ticks(instance, state, **choice) if one.status != "STARTED"]
+    """Return ended ticks, latest first."""
+    return [tick for tick in _read_ticks(instance, state, **choice) if tick.status != "STARTED"]
 
 
 def _read_ticks(instance: dg.DagsterInstance, state: Any, **choice: Any) -> list[Tick]:
-    """Return them with the latest first."""
+    """Return ticks, latest first."""
     ticks = instance.get_ticks(state.instigator_origin_id, state.selector_id, **choice)
-    return [_tick(tick) for tick in sorted(ticks, key=lambda tick: -tick.timestamp)]
+    return [_convert_tick(tick) for tick in sorted(ticks, key=lambda tick: -tick.timestamp)]
 
 
-def _tick(tick: Any) -> Tick:
+def _convert_tick(tick: Any) -> Tick:
     message = tick.error.message if tick.error else tick.tick_data.skip_reason or ""
     return Tick(int(tick.tick_id), tick.status.value, tick.timestamp, " ".join(message.split()))

@@ -1,15 +1,13 @@
-"""A record for every day, also when one run covers a month.
+"""Record every day separately, also when one run covers a month.
 
-Dagster 1.13 copies one set of metadata and one data version to every partition of a run over a
-range, records a range's check once and without a partition, and materializes every partition of
-the range whatever happened to it (dagster-io/dagster #17005, #17836). This module is the one place
-that does it differently: each day has its own materialization with its own metadata, data version
-and provenance, and its own check evaluations; a day that was rejected has a record of that
-(`rejections.py`) and no materialization. A run of one day goes the same way, so a chunk's record
-is that of single runs.
+For a run over a range, Dagster 1.13 copies one set of metadata and one data version to every
+partition, records a check once and without a partition, and materializes every partition, rejected
+or not (dagster-io/dagster #17005, #17836). With this module each day has its own materialization
+with metadata, data version and provenance, and its own check evaluations. A rejected day has a
+record of its rejection (`rejections.py`) and no materialization. A run of one day uses the same
+code, so the records do not depend on how days are grouped into runs.
 
-`OutputContext._asset_key` is the one private attribute: without a key Dagster adds no events of its
-own to ours.
+`OutputContext._asset_key` is private: without a key Dagster adds no events of its own.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ Metadata = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What one check says of one day."""
+    """The result of one check for one day."""
 
     check: str
     passed: bool
@@ -47,25 +45,25 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class PartitionRecord:
-    """What is known of one day after an asset stored it."""
+    """The record of one day that an asset has stored."""
 
     metadata: Metadata
     data_version: str | None = None
     """Hash of the day's content; None derives it from code and inputs, as Dagster does."""
     code_version: str | None = None
-    """Of the code that made the day, where a run's config made it another than the asset's."""
+    """Version of the code that made the day, if a run's config changed it from the asset's."""
     checks: Sequence[CheckResult] = ()
-    """What was checked before the day was stored."""
+    """Results of checks before the day was stored."""
 
-    def adding(self, metadata: Metadata) -> PartitionRecord:
-        """Return the record with more metadata, such as where the day was stored."""
+    def add_metadata(self, metadata: Metadata) -> PartitionRecord:
+        """Return the record with additional metadata, such as the location of the day."""
         return replace(self, metadata={**self.metadata, **metadata})
 
 
 NOT_VERSIONED = "INITIAL"
-"""Dagster's data version of an input that has none."""
-PROGRESS = 2.0
-"""Seconds between two lines about how far a long step is."""
+"""Dagster's data version of an input without one."""
+PROGRESS_SECONDS = 2.0
+"""Interval between two log lines about the progress of a long step."""
 
 AnyContext = (
     dg.AssetExecutionContext | dg.AssetCheckExecutionContext | dg.OutputContext | dg.InputContext
@@ -73,7 +71,7 @@ AnyContext = (
 
 
 def list_partition_days(context: AnyContext) -> list[date]:
-    """Return the days requested of the run."""
+    """Return the days that the run requests."""
     if isinstance(context, dg.OutputContext | dg.InputContext):
         return list_run_days(context.step_context.dagster_run.tags)
     return list_run_days(context.run.tags)
@@ -83,16 +81,16 @@ def log_materializations(
     context: dg.OutputContext,
     records: Iterable[tuple[date, PartitionRecord | PartitionRejectedError]],
 ) -> None:
-    """Log one materialization or rejection a day, in place of what Dagster would derive.
+    """Log one materialization or rejection per day, in place of the events that Dagster derives.
 
-    A day is logged as `records` yields it, while the next ones are still on their way.
+    Each day is logged when `records` yields it.
     """
     key = context.asset_key
     days = list_partition_days(context)
     provenance = _Provenance(context, [str(day) for day in days])
     recorded: set[str] = set()
     rejected: list[str] = []
-    told, rows = time.monotonic(), 0
+    reported, rows = time.monotonic(), 0
     with batch_transaction():
         for day, record in records:
             if isinstance(record, PartitionRejectedError):
@@ -104,20 +102,20 @@ def log_materializations(
                     key,
                     partition=str(day),
                     metadata=dict(record.metadata),
-                    tags=provenance.tags(str(day), record),
+                    tags=provenance.build_tags(str(day), record),
                 )
             )
             recorded.add(str(day))
             rows += int(record.metadata.get("rows", 0))
-            if time.monotonic() - told > PROGRESS:
-                told = time.monotonic()
+            if time.monotonic() - reported > PROGRESS_SECONDS:
+                reported = time.monotonic()
                 share = 100 * len(recorded) // len(days)
                 context.log.info(
                     f"{key.to_user_string()}: {len(recorded)} of {len(days)} days, "
                     f"{rows:,} rows ({share} %)"
                 )
     if ASSET_KEY.is_on(context):
-        context._asset_key = None  # noqa: SLF001 - no events of Dagster's own
+        context._asset_key = None  # noqa: SLF001 - suppresses Dagster's own events
     elif rejected:
         raise dg.Failure(
             f"{key.to_user_string()}: this Dagster would record the rejected {', '.join(rejected)} "
@@ -133,7 +131,7 @@ def log_observation(
     data_version: str,
     metadata: Metadata,
 ) -> None:
-    """Log what was found of an external asset's partition."""
+    """Log an observation of an external asset's partition."""
     context.log_event(build_observation(key, partition, data_version, metadata))
 
 
@@ -154,8 +152,8 @@ def log_check_results(
     results: Mapping[date, Sequence[CheckResult]],
     key: dg.AssetKey,
 ) -> Iterator[AssetCheckEvaluation | dg.Output[None]]:
-    """Yield one evaluation a check and day, then the outputs that Dagster expects of checks."""
-    stored = context.instance.event_log_storage.get_latest_storage_id_by_partition(
+    """Yield one evaluation per check and day, then the outputs that Dagster expects of checks."""
+    storage_ids = context.instance.event_log_storage.get_latest_storage_id_by_partition(
         key, DagsterEventType.ASSET_MATERIALIZATION, {str(day) for day in results}
     )
     run_id = context.run.run_id
@@ -163,9 +161,9 @@ def log_check_results(
     with batch_transaction():
         for day, day_results in results.items():
             target = None
-            if str(day) in stored and target_type is not None:
+            if str(day) in storage_ids and target_type is not None:
                 target = target_type(
-                    storage_id=stored[str(day)], run_id=run_id, timestamp=time.time()
+                    storage_id=storage_ids[str(day)], run_id=run_id, timestamp=time.time()
                 )
             for result in day_results:
                 yield AssetCheckEvaluation(
@@ -186,24 +184,24 @@ def log_check_results(
 def read_check_evaluations(
     instance: dg.DagsterInstance, run_id: str, check: str
 ) -> dict[dg.AssetKey, dict[date, AssetCheckEvaluation]]:
-    """Return what a check said in a run so far, by asset and day."""
+    """Return the evaluations of a check in a run so far, by asset and day."""
     records = instance.get_records_for_run(run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION)
-    found: dict[dg.AssetKey, dict[date, AssetCheckEvaluation]] = {}
+    evaluations: dict[dg.AssetKey, dict[date, AssetCheckEvaluation]] = {}
     for record in records.records:
         event = record.event_log_entry.asset_check_evaluation
         if event is not None and event.check_name == check and event.partition:
-            found.setdefault(event.asset_key, {})[date.fromisoformat(event.partition)] = event
-    return found
+            evaluations.setdefault(event.asset_key, {})[date.fromisoformat(event.partition)] = event
+    return evaluations
 
 
-def is_last(context: dg.AssetExecutionContext) -> bool:
-    """Return whether no step of this run follows this asset's, even in a partial run."""
+def is_last_step(context: dg.AssetExecutionContext) -> bool:
+    """Return whether no later step of this run depends on this asset, even in a partial run."""
     steps = context.run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
     return not list_later_steps(context.asset_key).intersection(steps)
 
 
 class _Provenance:
-    """Per day: which data of which inputs an asset was made from."""
+    """The versions of the inputs from which an asset made each day."""
 
     def __init__(self, context: dg.OutputContext, partitions: Sequence[str]) -> None:
         step = context.step_context
@@ -231,22 +229,22 @@ class _Provenance:
                 if name in ids
             }
 
-    def tags(self, day: str, record: PartitionRecord) -> dict[str, str]:
+    def build_tags(self, day: str, record: PartitionRecord) -> dict[str, str]:
         """Return Dagster's provenance tags for the event of one day."""
         code_version = record.code_version or self.code_version
-        found = {tags.CODE_VERSION: code_version}
+        event_tags = {tags.CODE_VERSION: code_version}
         content = hashlib.sha256(code_version.encode())
         for parent, days in sorted(self.inputs.items()):
             version, pointer = days.get(day, (NOT_VERSIONED, None))
             name = parent.to_user_string()
-            found[f"{tags.INPUT_DATA_VERSION}/{name}"] = version
-            found[f"{tags.INPUT_EVENT_POINTER}/{name}"] = str(pointer or tags.NO_EVENT)
+            event_tags[f"{tags.INPUT_DATA_VERSION}/{name}"] = version
+            event_tags[f"{tags.INPUT_EVENT_POINTER}/{name}"] = str(pointer or tags.NO_EVENT)
             content.update(f"|{name}={version}".encode())
         if record.data_version is None:
-            found[tags.DATA_VERSION] = content.hexdigest()
+            event_tags[tags.DATA_VERSION] = content.hexdigest()
         else:
-            found[tags.DATA_VERSION] = record.data_version
-            found[tags.DATA_VERSION_IS_OURS] = "true"
+            event_tags[tags.DATA_VERSION] = record.data_version
+            event_tags[tags.DATA_VERSION_IS_OURS] = "true"
         if self.backfill_id:
-            found[tags.BACKFILL] = self.backfill_id
-        return found
+            event_tags[tags.BACKFILL] = self.backfill_id
+        return event_tags

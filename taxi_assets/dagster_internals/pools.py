@@ -1,8 +1,8 @@
-"""How many runs write to a store at once: the limits of Dagster's pools, from the settings.
+"""Store the limits of Dagster's pools: the number of runs that write to a store at once.
 
-Defined here: how the limits get into Dagster's storage. The assets name their pools themselves.
-`dagster.yaml` takes one default as a plain number, and a pool that Dagster has not met does not
-hold in the first pass over a queue, which launches every run that waits for it.
+The assets name their pools; the settings define the limits. `dagster.yaml` accepts only one default
+for all pools, and a pool that is not in Dagster's storage has no effect on the first pass over a
+queue, which launches every waiting run.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from taxi_assets.settings.areas import PoolSettings
 
 
 def set_pool_limits(instance: dg.DagsterInstance) -> None:
-    """Store the limit of each pool: that of its variable, or the default if Dagster has none.
+    """Store the limit of each pool: the value of its variable, or a default if it has no limit.
 
-    A limit that a person set in the UI or with `dagster instance concurrency set` stays while the
-    variable is not set.
+    A limit that was set in the UI or with `dagster instance concurrency set` stays if the variable
+    is not set.
 
     Raises:
         SettingsError: a variable is not a number of runs.
@@ -26,10 +26,10 @@ def set_pool_limits(instance: dg.DagsterInstance) -> None:
     if not storage.supports_global_concurrency_limits:
         return
     settings = PoolSettings.from_env()
-    known = {pool.name: pool for pool in storage.get_pool_limits()}
+    pools = {pool.name: pool for pool in storage.get_pool_limits()}
     for field, limit in settings.model_dump().items():
         name = field.removesuffix("_pool")
-        pool = known.get(name)
+        pool = pools.get(name)
         is_set = field in settings.model_fields_set
         if pool is None or pool.from_default or (is_set and pool.limit != limit):
             try:

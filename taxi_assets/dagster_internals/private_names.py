@@ -1,8 +1,8 @@
-"""The private names of Dagster that this package leans on, each with what happens without it.
+"""The private names of Dagster that this package uses, and the effect if one no longer exists.
 
 Every private import, attribute and string of Dagster is an entry here or in `tags`; a test compares
 both with the code. docs/dagster-internals.md adds the reason, the upstream issue and the canary
-test of each. Nothing here runs a pipeline.
+test of each.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ class PrivateName:
 
     module: str
     attribute: str
-    """Name in the module; behind a dot, an attribute of that class or of its objects."""
+    """Name in the module; after a dot, an attribute of that class or of its objects."""
     without: str
-    """What Dagster does by itself when the name is gone, as the end of a sentence."""
+    """Effect if the name does not exist, as the end of a sentence."""
 
     def find(self) -> Any:
-        """Return what the name stands for; None, with a warning, if this Dagster has no such."""
+        """Return the object of this name; None, with a warning, if it does not exist."""
         try:
-            found: Any = import_module(self.module)
+            value: Any = import_module(self.module)
             for part in self.attribute.split("."):
-                found = getattr(found, part)
+                value = getattr(value, part)
         except (ImportError, AttributeError):
             self.warn()
             return None
-        return found
+        return value
 
     def find_owner(self) -> Any:
-        """Return the class that has the attribute; None, with a warning, if there is none."""
+        """Return the class of the attribute; None, with a warning, if it does not exist."""
         if self.find() is None:
             return None
         return getattr(import_module(self.module), self.attribute.partition(".")[0])
 
     def is_on(self, owner: object) -> bool:
         """Return whether a class or object has the attribute; warn if it does not."""
-        found = hasattr(owner, self.attribute.rpartition(".")[2])
-        if not found:
+        exists = hasattr(owner, self.attribute.rpartition(".")[2])
+        if not exists:
             self.warn()
-        return found
+        return exists
 
     def warn(self) -> None:
-        """Warn that Dagster's own way is taken."""
+        """Warn that Dagster's own behaviour applies."""
         warnings.warn(
             f"this Dagster has no {self.module}.{self.attribute}: {self.without}",
             RuntimeWarning,
@@ -59,18 +59,17 @@ class PrivateName:
 ASSET_KEY = PrivateName(
     "dagster",
     "OutputContext._asset_key",
-    "Dagster adds a record of its own to each partition's, without its metadata",
+    "Dagster adds a second record without metadata to each partition",
 )
 CHECK_TARGET = PrivateName(
     "dagster._core.definitions.asset_checks.asset_check_evaluation",
     "AssetCheckEvaluationTargetMaterializationData",
-    "check results do not name the materialization that they judge",
+    "check results do not name the materialization that they apply to",
 )
 RECEIVED_INTERRUPT = PrivateName(
     "dagster._utils.interrupts",
     "_received_interrupt",
-    "a step that is interrupted is tried again as its retry policy says; ask for the end of the "
-    "run again",
+    "an interrupted step is retried as its retry policy says; terminate the run again",
 )
 SQLITE_EVENT_LOG = PrivateName(
     "dagster._core.storage.event_log",
@@ -85,7 +84,7 @@ POSTGRES_CONNECT = PrivateName(
 SQLITE_STORAGE = PrivateName(
     "dagster._core.storage.sqlite_storage",
     "DagsterSqliteStorage",
-    "of two processes that make the files of an empty DAGSTER_HOME at once, one may fail",
+    "of two processes that create the files of an empty DAGSTER_HOME at once, one may fail",
 )
 INSTANCE_DEFAULTS = PrivateName(
     "dagster._core.instance.ref",
@@ -95,22 +94,23 @@ INSTANCE_DEFAULTS = PrivateName(
 ORPHANED_RUNS = PrivateName(
     "dagster._grpc.server",
     "DagsterApiServer._check_for_orphaned_runs",
-    "a run that dies while Dagster's database is away stays STARTED until the code server restarts",
+    "a run that dies while Dagster's database is unreachable stays STARTED until the code server "
+    "restarts",
 )
 EVENTS_TABLE = PrivateName(
     "dagster._core.storage.event_log.schema",
     "SqlEventLogStorageTable",
-    "old runs are kept",
+    "old runs are not deleted",
 )
 CHECKS_TABLE = PrivateName(
     "dagster._core.storage.event_log.schema",
     "AssetCheckExecutionsTable",
-    "old runs are kept",
+    "old runs are not deleted",
 )
 BACKFILLS_TABLE = PrivateName(
     "dagster._core.storage.runs.schema",
     "BulkActionsTable",
-    "old backfills are kept, and a woken daemon does not stay for one that has no run in progress",
+    "old backfills are not deleted, and a woken daemon does not wait for a backfill without runs",
 )
 
 WORKSPACE = PrivateName(

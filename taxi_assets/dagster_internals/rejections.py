@@ -1,8 +1,8 @@
-"""Rejected days: a record on the partition, which every later step and run goes by.
+"""Rejected days: an observation on the partition, which every later step and run respects.
 
-A day that an asset rejects has an `AssetObservation` on that asset's partition with the cause. It
-stands until the asset materializes the day: the later of the two events counts. Neither the run's
-id nor a process's memory matters, so a day stays rejected in a retry, in every kind of
+If an asset rejects a day, an `AssetObservation` on that asset's partition names the cause. It
+applies until the asset materializes the day: the later of the two events counts. It depends neither
+on the run's id nor on the memory of a process, so a day stays rejected in a retry, in every kind of
 re-execution, and in a run of a downstream asset alone.
 """
 
@@ -20,7 +20,7 @@ from taxi_assets.redaction import redact_text
 REJECTED = "rejected"
 """Metadata key of the cause."""
 PAGE = 1000
-"""Events read at once."""
+"""Number of events read at once."""
 
 UPSTREAM = {
     "cleaned_trips": "raw_trips",
@@ -28,11 +28,11 @@ UPSTREAM = {
     "gcs_trips": "cleaned_trips",
     "bigquery_trips": "gcs_trips",
 }
-"""Where each asset's rows come from. A run's own graph has only the assets of the run."""
+"""The asset that each asset's rows come from. A run's own graph has only the assets of the run."""
 
 
 class RecordedRejectionError(PartitionRejectedError):
-    """A day that an asset rejected, as the event log has it."""
+    """An asset rejected this day, according to the event log."""
 
     def __init__(self, asset: dg.AssetKey, run_id: str, reason: str) -> None:
         super().__init__(f"{asset.to_user_string()} rejected it in run {run_id[:8]}: {reason}")
@@ -41,7 +41,7 @@ class RecordedRejectionError(PartitionRejectedError):
 
 
 def list_upstream_chain(key: dg.AssetKey) -> list[dg.AssetKey]:
-    """Return the assets that a service's asset has its rows from, the first one first, and it."""
+    """Return the assets that a service's asset has its rows from, in order, itself included."""
     names = [key.path[-1]]
     while names[0] in UPSTREAM:
         names.insert(0, UPSTREAM[names[0]])
@@ -49,9 +49,9 @@ def list_upstream_chain(key: dg.AssetKey) -> list[dg.AssetKey]:
 
 
 def list_later_steps(key: dg.AssetKey) -> set[str]:
-    """Return the steps that get rows from an asset, `stores_agree` among them."""
+    """Return the steps that depend on an asset's rows, including `stores_agree`."""
     service, name = key.path
-    assets = [dg.AssetKey([service, other]) for other in UPSTREAM]
+    assets = [dg.AssetKey([service, downstream]) for downstream in UPSTREAM]
     later = {
         asset.to_python_identifier() for asset in assets if key in list_upstream_chain(asset)[:-1]
     }
@@ -64,9 +64,9 @@ def log_rejection(
     day: date,
     error: PartitionRejectedError,
 ) -> None:
-    """Log that an asset rejects a day, and why: an error line where the fault was found.
+    """Log that an asset rejects a day, and why; the asset that found the fault logs an error.
 
-    A day that was never stored upstream has done nothing wrong: it is not recorded.
+    A day that was never stored upstream is not recorded: its rows may be valid.
     """
     if isinstance(error, PartitionNotStoredError):
         return
@@ -74,7 +74,7 @@ def log_rejection(
     name = key.to_user_string()
     if isinstance(error, RecordedRejectionError):
         upstream = error.asset.to_user_string()
-        context.log.warning(f"{name}: {day} is left out, {upstream} rejected it")
+        context.log.warning(f"{name}: {day} is skipped because {upstream} rejected it")
     else:
         context.log.error(f"{name}: {day} is rejected: {reason}")
     context.log_event(
@@ -87,12 +87,12 @@ def log_rejection(
 def find_rejected_days(
     instance: dg.DagsterInstance, key: dg.AssetKey, days: Sequence[date]
 ) -> dict[date, PartitionRejectedError]:
-    """Return the days that an asset, or one that it has its rows from, rejected last."""
-    found: dict[date, PartitionRejectedError] = {}
+    """Return the days that an asset, or an asset upstream of it, rejected last."""
+    rejections: dict[date, PartitionRejectedError] = {}
     for asset in list_upstream_chain(key):
-        others = [day for day in days if day not in found]
-        found |= find_rejections_by_asset(instance, asset, others)
-    return found
+        other_days = [day for day in days if day not in rejections]
+        rejections |= find_rejections_by_asset(instance, asset, other_days)
+    return rejections
 
 
 def find_rejections_by_asset(
@@ -116,8 +116,8 @@ class _Rejection:
 def _find_last_rejections(
     instance: dg.DagsterInstance, asset: dg.AssetKey, days: Sequence[date]
 ) -> Mapping[date, _Rejection]:
-    """Return the latest rejection of each day that has any."""
-    found: dict[date, _Rejection] = {}
+    """Return the latest rejection of each day, if any."""
+    rejections: dict[date, _Rejection] = {}
     cursor, more = None, bool(days)
     records_filter = dg.AssetRecordsFilter(asset, asset_partitions=[str(day) for day in days])
     while more:
@@ -127,9 +127,9 @@ def _find_last_rejections(
             if event is not None and event.partition and REJECTED in event.metadata:
                 reason = str(event.metadata[REJECTED].value)
                 rejection = _Rejection(record.storage_id, record.run_id, reason)
-                found.setdefault(date.fromisoformat(event.partition), rejection)
+                rejections.setdefault(date.fromisoformat(event.partition), rejection)
         cursor, more = page.cursor, page.has_more
-    return found
+    return rejections
 
 
 def _find_materialized_since(

@@ -1,8 +1,8 @@
-"""Put a run of a job into the instance's queue, and find out whether a daemon works on it.
+"""Queue a run of a job, and find out whether a daemon processes the queue.
 
-`dagster job launch` does the same without a choice of assets; there is no public function for it.
-What is private: the workspace, a job's remote definition and its execution plan. The location has
-the name that every deployment gives it, so the daemon finds it in its own workspace.
+`dagster job launch` does the same without a selection of assets; no public function does it. The
+workspace, a job's remote definition and its execution plan are private. The location has the same
+name in every deployment, so the daemon finds it in its own workspace.
 """
 
 from __future__ import annotations
@@ -23,21 +23,24 @@ from taxi_assets.dagster_internals.private_names import (
 
 LOCATION = "taxi_assets.definitions"
 QUEUE_DAEMON = "QUEUED_RUN_COORDINATOR"
-SILENT_SECONDS = 90.0
-"""A daemon reports every 30 s; Dagster itself calls it healthy for another half an hour."""
+MAX_HEARTBEAT_AGE_SECONDS = 90.0
+"""A daemon reports every 30 s; Dagster's UI considers it healthy for another half an hour."""
 
 
-def heartbeat_ages(instance: dg.DagsterInstance) -> dict[str, float]:
-    """Return the seconds since each daemon last reported, by its name."""
+def get_heartbeat_ages(instance: dg.DagsterInstance) -> dict[str, float]:
+    """Return the seconds since each daemon last reported, by name."""
     now = time.time()
     return {name: now - beat.timestamp for name, beat in instance.get_daemon_heartbeats().items()}
 
 
 def has_live_queue(instance: dg.DagsterInstance) -> bool:
-    """Return whether a daemon is running and this Dagster version lets us queue runs."""
+    """Return whether a daemon is running and this Dagster version supports queueing runs."""
     if not all(name.find() for name in (JOB_SELECTOR, WORKSPACE, WORKSPACE_OPTIONS)):
         return False
-    return heartbeat_ages(instance).get(QUEUE_DAEMON, SILENT_SECONDS) < SILENT_SECONDS
+    return (
+        get_heartbeat_ages(instance).get(QUEUE_DAEMON, MAX_HEARTBEAT_AGE_SECONDS)
+        < MAX_HEARTBEAT_AGE_SECONDS
+    )
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class RunQueue:
         run_config: Mapping[str, Any],
         tags: Mapping[str, str],
     ) -> str:
-        """Queue a run of some assets of a job and return its id."""
+        """Queue a run of the given assets of a job, and return its id."""
         location = self.workspace.get_code_location(LOCATION)
         (repository,) = location.get_repositories().values()
         selector = JOB_SELECTOR.find()(LOCATION, repository.name, job_name, None, assets)
@@ -87,7 +90,7 @@ class RunQueue:
 
 @contextmanager
 def open_run_queue(instance: dg.DagsterInstance) -> Iterator[RunQueue]:
-    """Load the definitions in this process and hand out the queue."""
+    """Load the definitions in this process, and yield the queue."""
     target = WORKSPACE_OPTIONS.find()(module_name=(LOCATION,))
     with WORKSPACE.find()(
         instance, version=dg.__version__, workspace_opts=target, allow_in_process=True

@@ -1,7 +1,7 @@
-"""Which version of a day each asset holds, and from which version of its input it was made.
+"""The version of each stored day, and the version of the input that it was made from.
 
-Dagster keeps both as tags of the materialization. A whole event is read only where these cannot
-answer: it holds the day's tables too, and takes a few milliseconds.
+Dagster stores both as tags of the materialization. A complete event is read only if these do not
+suffice: it contains the day's tables too and takes a few milliseconds.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class StoredVersion:
     data_version: str
 
 
-def stored_versions(
+def read_stored_versions(
     instance: dg.DagsterInstance, key: dg.AssetKey, days: Sequence[date]
 ) -> dict[date, StoredVersion]:
-    """Return what an asset holds of each day; a day that was never stored is left out."""
+    """Return the stored version of each day of an asset; days that are not stored are left out."""
     if not days:
         return {}
     partitions = [str(day) for day in days]
@@ -44,24 +44,26 @@ def stored_versions(
     }
 
 
-def code_versions(
+def read_code_versions(
     instance: dg.DagsterInstance, key: dg.AssetKey, versions: Mapping[date, StoredVersion]
 ) -> dict[date, str]:
     """Return the version of the code that stored each day."""
-    return _tags(instance, key, versions, tags.CODE_VERSION)
+    return _read_tag(instance, key, versions, tags.CODE_VERSION)
 
 
-def input_versions(
+def read_input_versions(
     instance: dg.DagsterInstance,
     key: dg.AssetKey,
     upstream: dg.AssetKey,
     versions: Mapping[date, StoredVersion],
 ) -> dict[date, str]:
-    """Return the data version that each day's upstream had when it was read."""
-    return _tags(instance, key, versions, f"{tags.INPUT_DATA_VERSION}/{upstream.to_user_string()}")
+    """Return the data version of the upstream asset from which each day was made."""
+    return _read_tag(
+        instance, key, versions, f"{tags.INPUT_DATA_VERSION}/{upstream.to_user_string()}"
+    )
 
 
-def _tags(
+def _read_tag(
     instance: dg.DagsterInstance,
     key: dg.AssetKey,
     versions: Mapping[date, StoredVersion],

@@ -1,9 +1,9 @@
-"""Dagster's run storage of a deployment whose daemon sleeps: work that is stored wakes the daemon.
+"""Dagster's run storage for a daemon that runs on demand: storing work starts the daemon.
 
-Named by `deploy/dagster-gcp.yaml`. Backfills and queued runs come from the UI, the GraphQL API and
-Dagster's CLI alike, and all of them are written through here. Only processes with
-`CLOUD_RUN_DAEMON_JOB` in their environment wake anybody: the webserver of a deployment with a woken
-daemon. Everywhere else this is Dagster's Postgres storage.
+`deploy/dagster-gcp.yaml` names it. Backfills and queued runs of the UI, the GraphQL API and
+Dagster's CLI are all stored through this class. Only processes with `CLOUD_RUN_DAEMON_JOB` in their
+environment start the daemon: the webserver of a deployment with such a daemon. In all other
+processes this is Dagster's Postgres storage.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from dagster_postgres.utils import pg_url_from_config
 from taxi_assets.dagster_internals.history import OPEN_BACKFILLS
 
 DAEMON_JOB = "CLOUD_RUN_DAEMON_JOB"
-"""Variable with the daemon's Cloud Run job: `projects/<id>/locations/<region>/jobs/<name>`."""
+"""Environment variable: the daemon's job, as `projects/<id>/locations/<region>/jobs/<name>`."""
 
 WAKING_EVENTS = (dg.DagsterEventType.RUN_ENQUEUED, dg.DagsterEventType.RUN_CANCELING)
 
 MIN_SECONDS_BETWEEN_WAKES = 60
-"""Below `woken_daemon.QUIET_SECONDS`: a daemon that was woken this recently still looks around."""
+"""Less than `woken_daemon.QUIET_SECONDS`: a daemon that started this recently is still running."""
 
 WAKE_TIMEOUT_SECONDS = 20
 
@@ -35,7 +35,7 @@ logger = logging.getLogger("dagster.waking")
 
 
 class WakingRunStorage(PostgresRunStorage):
-    """Dagster's run storage in Postgres, which starts the daemon's job for work it stores."""
+    """Dagster's run storage in Postgres, which starts the daemon's job for stored work."""
 
     _lock = threading.Lock()
     _woken_at = -float(MIN_SECONDS_BETWEEN_WAKES)
@@ -50,12 +50,12 @@ class WakingRunStorage(PostgresRunStorage):
         )
 
     def add_backfill(self, partition_backfill: Any) -> None:
-        """Store a new backfill and wake the daemon."""
+        """Store a new backfill and start the daemon."""
         super().add_backfill(partition_backfill)
         self._wake_daemon()
 
     def update_backfill(self, partition_backfill: Any) -> None:
-        """Store a backfill's new state; wake the daemon to resume or to cancel it."""
+        """Store a backfill's new state, and start the daemon to resume or cancel it."""
         super().update_backfill(partition_backfill)
         if partition_backfill.status.value in OPEN_BACKFILLS:
             self._wake_daemon()
@@ -63,7 +63,7 @@ class WakingRunStorage(PostgresRunStorage):
     def handle_run_event(
         self, run_id: str, event: dg.DagsterEvent, update_timestamp: datetime | None = None
     ) -> None:
-        """Store a run's new state; wake the daemon to launch or to cancel it."""
+        """Store a run's new state, and start the daemon to launch or cancel it."""
         super().handle_run_event(run_id, event, update_timestamp)
         if event.event_type in WAKING_EVENTS:
             self._wake_daemon()
@@ -81,9 +81,9 @@ class WakingRunStorage(PostgresRunStorage):
 
 
 def run_daemon_job(job: str) -> bool:
-    """Start an execution of the daemon's job; false, with a warning, if Google does not answer.
+    """Start an execution of the daemon's job; return False, with a warning, if that fails.
 
-    What was stored stays stored: the daemon finds it at the next wake of Cloud Scheduler.
+    The work stays stored: Cloud Scheduler starts the daemon within the hour.
     """
     from google.api_core import exceptions, retry  # noqa: PLC0415 - half a second in every run
     from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415

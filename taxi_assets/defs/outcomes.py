@@ -15,7 +15,7 @@ import dagster as dg
 from taxi_assets.dagster_internals.partition_records import (
     CheckResult,
     PartitionRecord,
-    is_last,
+    is_last_step,
     list_partition_days,
 )
 from taxi_assets.dagster_internals.rejections import RecordedRejectionError, log_rejection
@@ -92,7 +92,7 @@ def fail_for_rejected_days(context: dg.AssetExecutionContext, output: DailyOutpu
 
     Good days go on to the stores first: a step in the middle fails only when nothing is left.
     """
-    is_end = not output.records or is_last(context)
+    is_end = not output.records or is_last_step(context)
     if is_end:
         summarize_run(context, context.asset_key.path[0], sorted(output.rejected))
     if output.rejected and is_end:

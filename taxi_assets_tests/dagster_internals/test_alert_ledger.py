@@ -8,7 +8,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from taxi_assets.dagster_internals.alert_ledger import KEPT_SECONDS, AlertLedger
+from taxi_assets.dagster_internals.alert_ledger import RETENTION_SECONDS, AlertLedger
 
 NOW = 1_600_000_000.0
 
@@ -43,18 +43,18 @@ def test_what_happened_before_the_first_tick_is_not_reported(instance: dg.Dagste
 
 def test_a_condition_lasts_from_when_it_was_first_seen(instance: dg.DagsterInstance) -> None:
     ledger = load(instance)
-    assert ledger.lasts("late", NOW) == 0
+    assert ledger.measure_duration("late", NOW) == 0
     ledger.save(NOW)
-    assert load(instance).lasts("late", NOW + 60) == 60
+    assert load(instance).measure_duration("late", NOW + 60) == 60
     again = load(instance)
-    again.forget("late")
+    again.clear("late")
     again.save(NOW)
-    assert load(instance).lasts("late", NOW + 60) == 0
+    assert load(instance).measure_duration("late", NOW + 60) == 0
 
 
 def test_it_does_not_grow_for_ever(instance: dg.DagsterInstance) -> None:
     ledger = load(instance)
     for number in range(100):
         ledger.finish(str(number), NOW)
-    ledger.finish("new", NOW + KEPT_SECONDS)
+    ledger.finish("new", NOW + RETENTION_SECONDS)
     assert set(load(instance).sent) == {"new"}

@@ -20,7 +20,7 @@ from taxi_assets.dagster_internals.event_log import (
     PostgresBatches,
     SqliteBatches,
     batch_transaction,
-    unwrapped,
+    unwrap_event_log,
 )
 from taxi_assets_tests.dagster_internals.instances import STORAGES, dagster_home
 
@@ -33,7 +33,7 @@ def instance(
         folder = stack.enter_context(dagster_home(tmp_path, request.param, ours=True))
         instance = stack.enter_context(dg.DagsterInstance.from_config(str(folder)))
         kind = PostgresBatches if "postgres" in request.param else SqliteBatches
-        assert isinstance(unwrapped(instance.event_log_storage), kind)
+        assert isinstance(unwrap_event_log(instance.event_log_storage), kind)
         yield instance
 
 
@@ -109,7 +109,7 @@ def test_a_batch_takes_one_transaction_for_each_asset(
         instance.report_dagster_event(event, run_id)
 
     record("first", "whose files are made and whose tables are looked up")
-    files = 1 if isinstance(unwrapped(instance.event_log_storage), PostgresBatches) else 2
+    files = 1 if isinstance(unwrap_event_log(instance.event_log_storage), PostgresBatches) else 2
     sa.event.listen(sa.Engine, "commit", count)
     try:
         with batch_transaction():
@@ -128,9 +128,9 @@ def test_a_batch_takes_one_transaction_for_each_asset(
 def test_a_transaction_that_fails_is_tried_again_and_the_one_before_it_is_not(
     instance: dg.DagsterInstance, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store, away = Batches.store_now, ["second"]
+    store, away = Batches.store_events, ["second"]
 
-    def store_now(self: Batches, run_id: str, events: Sequence[dg.EventLogEntry]) -> None:
+    def store_events(self: Batches, run_id: str, events: Sequence[dg.EventLogEntry]) -> None:
         if away and str(events[0].get_dagster_event().asset_key).count(away[0]):
             away.clear()
             raise ConnectionError
@@ -148,7 +148,7 @@ def test_a_transaction_that_fails_is_tried_again_and_the_one_before_it_is_not(
                 instance.report_dagster_event(event, run_id)
             instance.report_engine_event("progress", run_id=run_id, job_name="none")
 
-    monkeypatch.setattr(Batches, "store_now", store_now)
+    monkeypatch.setattr(Batches, "store_events", store_events)
     with pytest.raises(ConnectionError):
         lost_in_the_middle()
     assert stored(instance, run_id) == ["first", "second"]

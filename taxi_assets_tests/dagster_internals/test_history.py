@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from dagster._core.test_utils import create_run_for_test
 
 from taxi_assets.dagster_internals import private_names
-from taxi_assets.dagster_internals.event_log import unwrapped
+from taxi_assets.dagster_internals.event_log import unwrap_event_log
 from taxi_assets.dagster_internals.history import prune_history
 from taxi_assets.definitions import build_defs
 from taxi_assets.tlc.services import SERVICES
@@ -163,7 +163,7 @@ def test_old_runs_go_and_what_they_recorded_stays(
     gone = {first, again, young, repaired}
     home = Path(instance.root_directory)
     assert not [path for path in home.rglob("*") if path.name.removesuffix(".db") in gone]
-    with unwrapped(instance.event_log_storage).index_connection() as connection:
+    with unwrap_event_log(instance.event_log_storage).index_connection() as connection:
         query = sa.text("SELECT run_id, dagster_event_type FROM event_logs")
         kinds = {kind for run_id, kind in connection.execute(query) if run_id in gone}
     assert kinds == {"ASSET_MATERIALIZATION", "ASSET_OBSERVATION"}
@@ -229,7 +229,7 @@ def test_the_index_gives_its_free_pages_back(
             runs = Runs(instance=instance)
             for _ in range(2):
                 assert runs.run("green", DAYS[0]).success
-            path = unwrapped(instance.event_log_storage).path_for_shard("index")
+            path = unwrap_event_log(instance.event_log_storage).path_for_shard("index")
             prune_history(instance, soon())
         with closing(connect(path)) as connection:
             (free,) = connection.execute("PRAGMA freelist_count").fetchone()

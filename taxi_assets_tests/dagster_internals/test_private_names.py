@@ -162,7 +162,7 @@ def test_tags_are_the_installed_dagsters(monkeypatch: pytest.MonkeyPatch) -> Non
     assert tags.RETRY_ON_FAILURE == dagster_tags.RETRY_ON_ASSET_OR_OP_FAILURE_TAG
     assert tags.CODE_SERVER_ADDRESS == dagster_tags.GRPC_INFO_TAG
     repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "it")
-    stored = tags.job_origin("here", "it", "job")
+    stored = tags.build_job_origin("here", "it", "job")
     assert dg.deserialize_value(stored) == RemoteJobOrigin(repository, "job")
     monkeypatch.setenv(tags.EVENT_BATCH_SIZE, "7")
     assert EventMethods._get_event_batch_size(None) == 7  # type: ignore[arg-type]

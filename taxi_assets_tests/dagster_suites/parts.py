@@ -20,11 +20,11 @@ def _substitute_event_log() -> None:
     from dagster._core.storage import event_log
     from dagster._core.storage.event_log.sqlite import sqlite_event_log
 
-    from taxi_assets.dagster_internals.event_log import batched_class
+    from taxi_assets.dagster_internals.event_log import build_batched_class
 
     stock = sqlite_event_log.SqliteEventLogStorage
 
-    class Ours(batched_class(stock)):
+    class Ours(build_batched_class(stock)):
         def __init__(self, *arguments: Any, **options: Any) -> None:
             self.prepare()
             super().__init__(*arguments, **options)

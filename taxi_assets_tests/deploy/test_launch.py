@@ -358,9 +358,9 @@ def test_the_daemon_sleeps_when_nothing_is_left(deployment: Deployment) -> None:
     until(deployment.asleep, 300)
     assert deployment.cloud_run.daemons[0].process.returncode == 0
     logs = [daemon.log.read_text() for daemon in deployment.cloud_run.daemons]
-    assert "Nothing left to do" in logs[0]
+    assert "No work left" in logs[0]
     # Runs that were queued while it was awake woke others, which found nothing to do.
-    assert all("Nothing left to do" in log or "Another daemon has seen to" in log for log in logs)
+    assert all("No work left" in log or "Another daemon has done the work" in log for log in logs)
 
 
 def test_a_schedule_that_fell_due_in_the_daemons_sleep_fires_at_the_next_wake(
@@ -410,7 +410,7 @@ def test_two_wakes_at_once_are_one_daemon(deployment: Deployment) -> None:
     logs = [daemon.log.read_text() for daemon in deployment.cloud_run.daemons[before:]]
     assert len(logs) == 2
     assert sorted("dagster.daemon" in log for log in logs) == [False, True]
-    assert sum("Another daemon has seen to" in log for log in logs) == 1
+    assert sum("Another daemon has done the work" in log for log in logs) == 1
 
 
 def test_the_upgrades_migration_runs_with_these_settings(deployment: Deployment) -> None:

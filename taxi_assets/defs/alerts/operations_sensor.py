@@ -125,8 +125,8 @@ def _stale(
     for one in found:
         notice = describe_stale_store(one, ui_url)
         if one.is_fresh:
-            ledger.forget(notice.key)
-        elif ledger.lasts(notice.key, now) >= STALE_SECONDS:
+            ledger.clear(notice.key)
+        elif ledger.measure_duration(notice.key, now) >= STALE_SECONDS:
             yield notice
 
 

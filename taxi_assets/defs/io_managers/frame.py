@@ -44,7 +44,7 @@ class CleanedTripsIOManager(PartitionIOManager[LazyPartitions[CleanedPartition],
             size = lake.put(key, encode_trips(cleaned.table, facts))
             seconds = round(time.perf_counter() - cleaned.began, 3)
             place = object_metadata(lake, key)
-            return cleaned.record.adding({"bytes": size, "seconds": seconds, **place})
+            return cleaned.record.add_metadata({"bytes": size, "seconds": seconds, **place})
 
         yield from value.map_with_day(put).iterate_outcomes()
 
