@@ -1,8 +1,9 @@
 """The embedded stack of profile `local`: Postgres, the BigQuery emulator and a lake folder.
 
-`ensure_stack_running(home)` starts what is missing and says where it is. A supervisor process owns
-the servers and stops them once they are idle; `python -m taxi_assets.local up` keeps them up.
-Importing this package starts nothing and imports no server, client or Arrow.
+Code that starts, supervises and stops these servers belongs here; code that uses them does not.
+`ensure_stack_running(home)` starts missing servers and returns their addresses, and a supervisor
+process stops idle ones; `python -m taxi_assets.local up` keeps them up. Importing this package
+starts nothing and imports no server, client or Arrow.
 """
 
 from __future__ import annotations

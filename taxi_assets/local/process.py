@@ -23,7 +23,7 @@ LINUX = sys.platform == "linux"
 
 @dataclass(frozen=True)
 class Identity:
-    """One process: a pid is reused, a pid with its start time is not."""
+    """The identity of a process: pids are reused, but not together with a start time."""
 
     pid: int
     started: str
@@ -34,15 +34,15 @@ class Identity:
         started = _read_start_time(pid)
         return None if started is None else cls(pid, started)
 
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """Return whether this process is still running."""
         return _read_start_time(self.pid) == self.started
 
 
 def _read_start_time(pid: int) -> str | None:
-    """Return what changes when a pid is reused, and with nothing else.
+    """Return the start time of a process, which identifies it together with the pid.
 
-    Linux: psutil derives the time from the clock, which moves when it is set.
+    On Linux it is read from /proc: psutil derives it from the clock, which can be set.
     """
     try:
         process = psutil.Process(pid)
@@ -50,7 +50,7 @@ def _read_start_time(pid: int) -> str | None:
             return None
         if not LINUX:
             return str(process.create_time())
-        # The command name, in parentheses, may itself hold spaces and parentheses.
+        # The command name, in parentheses, may itself contain spaces and parentheses.
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{fields[19]}"
     except (psutil.Error, OSError, ValueError):
@@ -58,7 +58,7 @@ def _read_start_time(pid: int) -> str | None:
 
 
 def read_command_line(pid: int) -> list[str]:
-    """Return the arguments of a process; empty if it ended or is hidden from us."""
+    """Return the arguments of a process; empty if it has ended or is hidden from this user."""
     try:
         return psutil.Process(pid).cmdline()
     except (psutil.Error, ValueError):
@@ -68,7 +68,7 @@ def read_command_line(pid: int) -> list[str]:
 def runs_in_folder(pid: int, folder: Path) -> bool:
     """Return whether the working directory of a process is this folder, even after a move.
 
-    Where the kernel does not show it, the arguments must name the folder.
+    If the kernel does not show it, the arguments must name the folder.
     """
     try:
         return os.path.samestat(Path(psutil.Process(pid).cwd()).stat(), folder.stat())
@@ -81,13 +81,13 @@ def stop_process(
 ) -> bool:
     """Send the signals in turn until the process ends; return whether it did."""
     for number in signals:
-        if not target.alive():
+        if not target.is_alive():
             return True
         with contextlib.suppress(ProcessLookupError):
             os.kill(target.pid, number)
-        if wait_until(lambda: not target.alive(), seconds_each):
+        if wait_until(lambda: not target.is_alive(), seconds_each):
             return True
-    return not target.alive()
+    return not target.is_alive()
 
 
 def wait_until(condition: Callable[[], bool], seconds: float, every: float = 0.02) -> bool:
@@ -107,17 +107,17 @@ def iterate_ticks(seconds: float, every: float = 0.02) -> Iterator[None]:
 def die_with_parent(number: signal.Signals) -> Callable[[], None] | None:
     """Return a `preexec_fn` after which the kernel sends `number` when the parent dies.
 
-    The tie is to the parent's *thread*: spawn from the main one. None where the kernel cannot do
-    it (macOS); there the next supervisor finds leftover servers by their `Identity`.
+    The signal depends on the parent's *thread*: spawn from the main one. None if the kernel does
+    not support it (macOS); there the next supervisor finds leftover servers by their `Identity`.
     """
     if not LINUX:
         return None
-    prctl = ctypes.CDLL(None).prctl  # loaded here: importing after the fork is unsafe
+    prctl = ctypes.CDLL(None).prctl  # loaded here, because importing after the fork is unsafe
     parent = os.getpid()
 
-    def tie() -> None:
+    def set_death_signal() -> None:
         prctl(PR_SET_PDEATHSIG, int(number), 0, 0, 0)
         if os.getppid() != parent:
             os._exit(1)
 
-    return tie
+    return set_death_signal

@@ -1,4 +1,4 @@
-"""A server process of the supervisor: port, log, readiness, and shutdown."""
+"""A server process of the supervisor: its port, log, readiness and shutdown."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Server:
     log: Path
     is_ready: Callable[[Server], bool]
     respawn: Callable[[], Server]
-    """Spawns it on another port if this one was taken between the check and the bind."""
+    """Spawns the server on another port if a process took this one after the check."""
     stop_signal: signal.Signals
     kill_signal: signal.Signals
     tries: int = 1
@@ -51,8 +51,8 @@ class Server:
                 continue
             if self.tries >= PORT_TRIES or is_port_free(self.port):
                 self.check_alive()
-            other = self.respawn()
-            self.port, self.process, self.tries = other.port, other.process, self.tries + 1
+            server = self.respawn()
+            self.port, self.process, self.tries = server.port, server.process, self.tries + 1
         raise LocalStackError(f"{self.name} is not ready after {READY_SECONDS} s, see {self.log}")
 
     def check_alive(self) -> None:
@@ -87,7 +87,7 @@ class Server:
 def is_port_free(port: int) -> bool:
     """Return whether a server can listen on this loopback port."""
     with socket.socket() as probe:
-        # As the servers do: connections in TIME_WAIT do not occupy the port.
+        # Like the servers, so that connections in TIME_WAIT do not occupy the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((LOCAL_HOST, port))

@@ -108,8 +108,8 @@ def _is_still_running(directory: StateDirectory, lease: _Lease) -> bool:
 
 def _acquire_lease(directory: StateDirectory, lease: _Lease | None) -> _Lease:
     """Acquire `lease.lock`, again after a fork or if the folder was removed and recreated."""
-    here = os.getpid()
-    if lease and lease.process == here:
+    process = os.getpid()
+    if lease and lease.process == process:
         if directory.lease.exists() and directory.lease.stat().st_ino == lease.inode:
             os.utime(lease.handle)
             return lease
@@ -118,7 +118,7 @@ def _acquire_lease(directory: StateDirectory, lease: _Lease | None) -> _Lease:
     fcntl.flock(handle, fcntl.LOCK_SH)
     # Shows the supervisor a lease that begins and ends between two of its checks.
     os.utime(handle)
-    return _Lease(here, handle, None, 0, os.fstat(handle).st_ino)
+    return _Lease(process, handle, None, 0, os.fstat(handle).st_ino)
 
 
 def _check_wheels() -> None:
@@ -139,7 +139,7 @@ def _find_running_stack(directory: StateDirectory) -> Record | None:
             return None
         record = directory.record()
         # Not ready: its starter was killed, and the supervisor continues on its own.
-        # Moved while running: its supervisor is about to notice and exit.
+        # A moved folder: its supervisor is about to notice and exit.
         if record and record.ready and record.folder.is_in_place() and _is_answering(record):
             return record
     raise LocalStackError(

@@ -39,14 +39,14 @@ class Stack:
     postgres_user: str
     postgres_password: str = field(repr=False)
     postgres_reader: str
-    """The role that can only read."""
+    """The read-only role."""
     postgres_reader_password: str = field(repr=False)
     bigquery_endpoint: str
     """`http://127.0.0.1:<port>`."""
     bigquery_token: str = field(repr=False)
-    """Bearer token that every request must carry."""
+    """Bearer token that every request must have."""
     lake_root: Path
-    """The folder that holds the buckets: `gs://<bucket>/…` is `<lake_root>/<bucket>/…`."""
+    """The folder of the buckets: `gs://<bucket>/…` is `<lake_root>/<bucket>/…`."""
 
 
 @dataclass(frozen=True)
@@ -60,19 +60,19 @@ class Folder:
     @classmethod
     def of(cls, path: Path) -> Folder:
         """Return the identity of an existing folder."""
-        found = path.stat()
-        return cls(str(path), found.st_dev, found.st_ino)
+        stat = path.stat()
+        return cls(str(path), stat.st_dev, stat.st_ino)
 
     def is_same(self, path: Path) -> bool:
         """Return whether this folder is at `path` now."""
         try:
-            found = path.stat()
+            stat = path.stat()
         except OSError:
             return False
-        return (self.device, self.inode) == (found.st_dev, found.st_ino)
+        return (self.device, self.inode) == (stat.st_dev, stat.st_ino)
 
     def is_in_place(self) -> bool:
-        """Return whether it is still where it was."""
+        """Return whether the folder is still at its original path."""
         return bool(self.path) and self.is_same(Path(self.path))
 
 
@@ -88,13 +88,13 @@ class Record:
     ports: dict[str, int] = field(default_factory=dict[str, int])
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
-    """BigQuery's."""
+    """Token of BigQuery."""
     reader_password: str = field(default="", repr=False)
     postgres_folder: str = ""
     notice: str = ""
     """A message for the user about this start."""
     folder: Folder = Folder()
-    """Where it was written; `StateDirectory` sets it."""
+    """Folder in which it was written, set by `StateDirectory`."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ class Config:
     ports: dict[str, int] = field(default_factory=dict[str, int])
     postgres_folder: str = ""
     folder: Folder = Folder()
-    """Where it was written; `StateDirectory` sets it."""
+    """Folder in which it was written, set by `StateDirectory`."""
 
 
 _State = TypeVar("_State", Record, Config)
@@ -155,13 +155,14 @@ class StateDirectory:
     def record(self) -> Record | None:
         """Read the supervisor's record; the supervisor may be dead.
 
-        Return None in a copied folder, whose record is that of the original's servers.
+        Return None in a copied folder, whose record describes the original's servers.
         """
-        found = _read_json(self._record)
-        if found is None or not self.owns(found["folder"]):
+        content = _read_json(self._record)
+        if content is None or not self.owns(content["folder"]):
             return None
-        servers: dict[str, dict[str, Any]] = found.pop("servers")
-        return Record(**found, servers={name: Identity(**it) for name, it in servers.items()})
+        servers: dict[str, dict[str, Any]] = content.pop("servers")
+        identities = {name: Identity(**fields) for name, fields in servers.items()}
+        return Record(**content, servers=identities)
 
     def write_record(self, record: Record) -> None:
         """Replace the supervisor's record atomically."""
@@ -170,12 +171,12 @@ class StateDirectory:
     def config(self) -> Config:
         """Read the configuration of the last start; empty before the first.
 
-        A copied folder keeps no ports: they are in use by the original.
+        A copied folder has no ports, because the original uses them.
         """
-        found = _read_json(self._config)
-        if found is None:
+        content = _read_json(self._config)
+        if content is None:
             return Config()
-        config = Config(**found)
+        config = Config(**content)
         return config if self.owns(config.folder) else dataclasses.replace(config, ports={})
 
     def write_config(self, config: Config) -> None:
@@ -237,10 +238,10 @@ def hold_lock(path: Path) -> Generator[None]:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text())
+        content = json.loads(path.read_text())
     except FileNotFoundError:
         return None
-    return found | {"folder": Folder(**found.get("folder", {}))}
+    return content | {"folder": Folder(**content.get("folder", {}))}
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

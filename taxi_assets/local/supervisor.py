@@ -1,8 +1,9 @@
 """The supervisor process, which starts and stops both servers of the embedded stack.
 
-It holds `supervisor.lock` while it lives, so a dead supervisor is never taken for a living one. It
-exits when `down` sends SIGTERM, when a server dies, when its folder is removed, and when no process
-has held a lease for `TAXI_LOCAL_IDLE_TIMEOUT` seconds, unless `up` set the keep-alive marker.
+It holds `supervisor.lock` while it runs, so a dead supervisor is never mistaken for a running one.
+It exits when `down` sends SIGTERM, when a server dies, when its folder is removed, and when no
+process has had a lease for `TAXI_LOCAL_IDLE_TIMEOUT` seconds, unless the keep-alive marker of `up`
+exists.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class _StopRequestedError(BaseException):
 
 
 class Supervisor:
-    """Starts both servers, watches them and their users, and stops them."""
+    """Starts both servers, monitors them and their users, and stops them."""
 
     def __init__(self, home: StateDirectory) -> None:
         self.home = home
@@ -107,10 +108,15 @@ class Supervisor:
         log.info("ready: %s", ports)
 
     def _register_server(self, server: Server) -> None:
-        """Record a server that was just spawned, so that it can be found if we are killed."""
-        self.servers = [other for other in self.servers if other.name != server.name] + [server]
-        identities = {it.name: Identity.of(it.process.pid) for it in self.servers}
-        self._write_state(servers={name: it for name, it in identities.items() if it})
+        """Record a spawned server, so that it can be found if this process is killed."""
+        others = [running for running in self.servers if running.name != server.name]
+        self.servers = [*others, server]
+        identities = {
+            running.name: identity
+            for running in self.servers
+            if (identity := Identity.of(running.process.pid))
+        }
+        self._write_state(servers=identities)
 
     def _write_state(self, **changes: Any) -> None:
         self.record = dataclasses.replace(self.record, **changes)
@@ -130,7 +136,7 @@ class Supervisor:
                 server.check_alive()
                 server.bound_log(LOG_BYTES)
             if self._is_folder_gone():
-                log.info("%s is gone", self.home.local)
+                log.info("%s was removed", self.home.local)
                 return
             used = max(used, os.fstat(self.lease).st_mtime)
             if self.home.keep_alive.exists() or self._has_leases():
@@ -168,7 +174,7 @@ class Supervisor:
         for server in self.servers:
             server.finish(STOP_SECONDS)
         if self._is_folder_gone():
-            # Removed rather than moved: the lock file that we hold open no longer has a name.
+            # Removed rather than moved: the open lock file no longer has a name.
             if os.fstat(self.lease).st_nlink == 0:
                 remove_outside_folder(
                     Path(self.record.postgres_folder or self.home.path), self.folder
@@ -180,12 +186,10 @@ class Supervisor:
 
 
 def _find_notice(home: StateDirectory, config: Config) -> str:
-    """Say that a home is a copy, and whether its original ran meanwhile."""
+    """Return a notice if the home is a copy, and if its original was running when it was copied."""
     if not config.folder.path or home.owns(config.folder):
         return ""
-    notice = (
-        f"{home.path} is a copy of {Path(config.folder.path).parent}: it gets servers of its own"
-    )
+    notice = f"{home.path} is a copy of {Path(config.folder.path).parent}: it has separate servers"
     if (home.path / "postgres" / "data" / "postmaster.pid").exists():
         notice += (
             "; it was copied while the original was running, so its databases recover as after a "
@@ -224,7 +228,7 @@ def _handle_signals() -> None:
         raise _StopRequestedError
 
     signal.signal(signal.SIGTERM, request_stop)
-    # Ctrl-C and hang-up are meant for the run that started us; we outlive it.
+    # Ctrl-C and hang-up are meant for the run that started this process, which outlives it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
@@ -233,14 +237,14 @@ def main(arguments: list[str]) -> int:
     """Run the supervisor of the `TAXI_HOME` in the first argument, as a daemon."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     home = StateDirectory(Path(arguments[0]))
-    # Kept open, and so locked, until this process ends; shared with the child over the fork.
+    # Open, and so locked, until this process ends; the fork shares it with the child.
     handle = open_lock_file(home.supervisor)
     # A process that checks for a supervisor holds the lock briefly.
     if not lock_exclusively(handle, 5):
         log.error("another supervisor is running")
         return 1
     before = home.record()
-    # Whoever started us must not take the last supervisor's record for ours.
+    # The starting process must not mistake the last supervisor's record for this one's.
     home.write_record(Record(supervisor=0, servers=before.servers if before else {}))
     if os.fork():
         return 0

@@ -50,7 +50,7 @@ AREAS: dict[str, type[SettingsArea]] = {
 }
 OTHER_VARIABLES = (ENV_FILE, "TAXI_IMAGE_TAG")
 """Used by the reader of `.env` and by docker-compose."""
-TAXI_VARIABLE = re.compile(r"TAXI_[A-Z0-9_]+")
+OWN_VARIABLE = re.compile(r"TAXI_[A-Z0-9_]+")
 
 
 @dataclass(frozen=True)
@@ -123,10 +123,10 @@ def _read_areas(names: Iterable[str], env: Mapping[str, str]) -> tuple[dict[str,
 def _find_unknown_variables(env: Mapping[str, str]) -> list[str]:
     """Return a message for each TAXI_ variable that is not a setting, such as a typo."""
     settings = {name for area in AREAS.values() for name in area.list_variables()}
-    settings = set(filter(TAXI_VARIABLE.match, settings))
+    settings = set(filter(OWN_VARIABLE.match, settings))
     others = set(env).difference(settings, OTHER_VARIABLES)
     problems = []
-    for name in sorted(filter(TAXI_VARIABLE.fullmatch, others)):
+    for name in sorted(filter(OWN_VARIABLE.fullmatch, others)):
         # Compare without the prefix, which makes any two names similar.
         suffixes = sorted(setting[5:] for setting in settings)
         closest = difflib.get_close_matches(name[5:], suffixes, 1, 0.55)

@@ -191,7 +191,7 @@ def test_with_other_tables_than_ours_nothing_goes(
 ) -> None:
     create_run_for_test(runs.instance, job_name="none", status=dg.DagsterRunStatus.SUCCESS)
     monkeypatch.setattr(private_names.PrivateName, "find", lambda self: self.warn())
-    with pytest.warns(RuntimeWarning, match="SqlEventLogStorageTable: old runs are kept"):
+    with pytest.warns(RuntimeWarning, match="SqlEventLogStorageTable: old runs are not deleted"):
         assert prune_history(runs.instance, soon()) == 0
     assert len(runs.instance.get_run_ids()) == 1
 

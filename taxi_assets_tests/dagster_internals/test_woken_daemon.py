@@ -121,7 +121,7 @@ def test_an_evaluation_is_under_way_until_it_must_have_been_killed(
     instance: dg.DagsterInstance, age: float, found: bool
 ) -> None:
     begin_evaluation(instance, f"looks_{age}", age)
-    assert (find_evaluation(instance) == f"looks_{age} is evaluated") is found
+    assert (find_evaluation(instance) == f"looks_{age} is being evaluated") is found
 
 
 QUIET = 1.0

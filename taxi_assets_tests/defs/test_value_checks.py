@@ -58,7 +58,7 @@ def trips(*changes: dict[str, str], good: int = 0) -> pa.Table:
             "unknown_code_payment_type",
             "have a payment_type that is not one of",
         ),
-        ({"RatecodeID": "7"}, "unknown_code_ratecodeid", "none of 1, 2, 3, 4, 5, 6, 99"),
+        ({"RatecodeID": "7"}, "unknown_code_ratecodeid", "not one of 1, 2, 3, 4, 5, 6, 99"),
         (
             {"VendorID": "3"},
             "unknown_code_vendorid",

@@ -83,10 +83,10 @@ def test_a_copy_has_servers_and_data_of_its_own(home: Path, copy: Path, running:
     found = ensure_stack_running(copy)
     assert f"is a copy of {home}" in record_of(copy).notice
     assert ("recover as after a crash" in record_of(copy).notice) == running
-    assert all(server.alive() for server in servers.values())
+    assert all(server.is_alive() for server in servers.values())
     assert_apart(original, found)
     stop_stack(StateDirectory(copy))
-    assert all(server.alive() for server in servers.values())
+    assert all(server.is_alive() for server in servers.values())
     assert ensure_stack_running(copy).postgres_password == original.postgres_password
     assert record_of(copy).notice == ""
 
@@ -104,7 +104,7 @@ def test_a_home_that_is_moved_while_it_runs_keeps_its_data(home: Path, copy: Pat
     servers = record_of(home).servers
     home.rename(copy)
     found = ensure_stack_running(copy)
-    assert not any(server.alive() for server in servers.values())
+    assert not any(server.is_alive() for server in servers.values())
     assert rows(found) == [1]
     assert record_of(copy).notice == ""
     assert not servers_of(home)
@@ -156,7 +156,7 @@ def test_the_database_outside_is_copied_once_its_original_is_stopped(
     assert not [
         folder for folder in made if find_folder_owner(folder).is_same(StateDirectory(copy).local)
     ]
-    assert all(server.alive() for server in servers.values())
+    assert all(server.is_alive() for server in servers.values())
     stop_stack(StateDirectory(home))
     found = ensure_stack_running(copy)
     assert outside_of(home) == outside != outside_of(copy)

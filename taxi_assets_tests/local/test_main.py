@@ -125,4 +125,4 @@ def test_clients_reach_the_data_by_one_command(home: Path) -> None:
 def test_an_empty_lake_is_one_line(home: Path) -> None:
     said = taxi(home, "duckdb", "SHOW TABLES")
     assert said.returncode == 1
-    assert said.stderr == f"no day is in {home}/lake/taxi yet: run taxi-assets quickstart first\n"
+    assert said.stderr == f"{home}/lake/taxi has no days yet: run taxi-assets quickstart first\n"

@@ -212,7 +212,7 @@ def test_data_of_another_major_version(home: Path) -> None:
     database = home / "postgres" / "data"
     database.mkdir(parents=True)
     (database / "PG_VERSION").write_text("17\n")
-    with pytest.raises(LocalStackError, match=r"is of PostgreSQL 17, this is 18.*supervisor\.log"):
+    with pytest.raises(LocalStackError, match=r"is of PostgreSQL 17, not 18.*supervisor\.log"):
         ensure_stack_running(home)
 
 

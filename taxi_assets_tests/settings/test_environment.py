@@ -130,7 +130,7 @@ def test_from_any_other_folder_the_checkout_is_the_project(tmp_path: Path) -> No
     imported = {"PYTHONPATH": str(checkout)}
     home, remarks = status(elsewhere, **imported)
     assert home == str(checkout / ".taxi")
-    assert f"nothing was ever started under {checkout}/.taxi" in remarks
+    assert f"no stack was ever started under {checkout}/.taxi" in remarks
     (checkout / ".env").write_text("TAXI_HOME=state\n")
     assert status(elsewhere, **imported)[0] == str(checkout / "state")
     # A folder's own .env goes first, and the checkout's completes it.

@@ -161,5 +161,5 @@ def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(lines_module, "BLOCK", 1 << 18)
     path = tmp_path / "m.csv.gz"
     path.write_bytes(gzip.compress(WHOLE + b"\0" * (4 << 20)))
-    with pytest.raises(SourceError, match="a line of over 1 MiB: this is no CSV of trips"):
+    with pytest.raises(SourceError, match="a line of over 1 MiB: it is not a CSV of trips"):
         read(path)

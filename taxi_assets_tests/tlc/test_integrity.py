@@ -83,7 +83,7 @@ def separated(separator: bytes) -> bytes:
         (separated(b";"), "has its fields separated by semicolons, not commas; convert it to CSV"),
         (separated(b"\t"), "has its fields separated by tabs, not commas"),
         (separated(b"|"), "has its fields separated by vertical bars, not commas"),
-        (b"\r\n" + CSV, "a blank line stands where the header should; delete the lines above"),
+        (b"\r\n" + CSV, "has a blank first line; delete the lines above"),
         (b"Forbidden; key=abc\n", "a text whose first line names no column of yellow trips"),
     ],
 )

@@ -210,7 +210,7 @@ def test_a_restated_month_is_fetched_again(site: Site, tmp_path: Path) -> None:
     assert new.path.read_bytes() == RESTATED
     assert (new.etag, new.size) == ('"two"', len(RESTATED))
     assert new.sha256 != old.sha256
-    assert "was restated: it is fetched again" in lines[0]
+    assert "was restated: fetching it again" in lines[0]
     assert bring(site, tmp_path) == (new, [])
     assert (len(site.asked), len(site.looked)) == (2, 3)
 

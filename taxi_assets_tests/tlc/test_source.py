@@ -377,7 +377,7 @@ def test_a_redirect_with_an_endless_body_is_followed(site: Site, impatient: Desk
 def test_a_body_that_is_too_large_leaves_nothing(site: Site, impatient: Desk, act: Act) -> None:
     site.acts = [act]
     message = impatient.refused(site.template.removesuffix(".gz"))
-    assert "over the 4,194,304 that a month may have; check TAXI_SOURCE, or raise" in message
+    assert "over the limit of 4,194,304 for a month; check TAXI_SOURCE, or raise" in message
     assert impatient.left() == []
 
 
