@@ -16,7 +16,7 @@ from taxi_assets.defs.io_managers.restatement import RawRecord, Restatement
 from taxi_assets.defs.month_split import SplitMonth
 from taxi_assets.errors import PartitionRejectedError
 from taxi_assets.report.restatement import restatement_page
-from taxi_assets.tlc.source import MonthFile
+from taxi_assets.tlc.cache import MonthFile
 from taxi_assets.trips.row_diff import diff_content
 
 

@@ -204,7 +204,9 @@ def count_day(
         pay=float(pc.sum(table[pay] if pay else none).as_py() or 0.0),
         shared=count_shared(table, service),
         minutes={
-            interval.name: _sum_and_count(_take_plausible(measure_minutes(table, service, interval)))
+            interval.name: _sum_and_count(
+                _take_plausible(measure_minutes(table, service, interval))
+            )
             for interval in service.intervals
             if {*_find_ends(service, interval)} <= {*table.schema.names}
         },

@@ -26,7 +26,7 @@ from taxi_assets.defs.value_checks import (
     name_figures,
 )
 from taxi_assets.report.day_picture import Figures
-from taxi_assets.settings import definition_rules
+from taxi_assets.settings import read_rules_for_definitions
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import clean_partition, convert_to_table, sum_total_amount
 from taxi_assets.trips.expected_values import find_violations, list_expectations
@@ -195,7 +195,9 @@ def test_of_the_green_days_of_2020_the_snowstorm_is_unusual(real_rows: RealRows)
         file = raw_month(real_rows.path("green", str(month)), GREEN, month)
         split = split_month(file, lambda _: None)
         for day in month.window:
-            cleaned = clean_partition(split.get_spool(day).rows(), GREEN, definition_rules())
+            cleaned = clean_partition(
+                split.get_spool(day).rows(), GREEN, read_rules_for_definitions()
+            )
             table = convert_to_table(cleaned.frame, GREEN)
             profile, revenue = profile_partition(table, GREEN), sum_total_amount(table, GREEN)
             known[day] = name_figures(Figures(profile, cleaned.dropped, revenue))
