@@ -63,9 +63,9 @@ def find_work(instance: dg.DagsterInstance) -> str | None:
 
 
 def find_evaluation(instance: dg.DagsterInstance) -> str | None:
-    """Return which schedule or sensor is evaluated, in words; None if there is none.
+    """Return the schedule or sensor that is being evaluated, as a sentence; None if none is.
 
-    What an evaluation requests is stored before it ends: ask for work afterwards, not before.
+    The requests of an evaluation are stored before it ends: check for work afterwards.
     """
     recent = time.time() - EVALUATION_SECONDS
     for state in instance.all_instigator_state():
