@@ -15,7 +15,7 @@ from taxi_assets.defs.io_managers.partition_data import RawPartition
 from taxi_assets.defs.io_managers.restatement import RawRecord, Restatement
 from taxi_assets.defs.month_split import SplitMonth
 from taxi_assets.errors import PartitionRejectedError
-from taxi_assets.report.restatement import restatement_page
+from taxi_assets.report.restatement import render_restatement_page
 from taxi_assets.tlc.cache import MonthFile
 from taxi_assets.trips.row_diff import diff_content
 
@@ -74,7 +74,7 @@ def build_restatement_page(
     if not changes:
         return None
     former = {f"{one.former_url} (SHA-256 {one.former_sha256})" for one in changes.values()}
-    return restatement_page(
+    return render_restatement_page(
         file.service,
         file.month,
         {day: one.diff for day, one in changes.items()},

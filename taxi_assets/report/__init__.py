@@ -1,4 +1,5 @@
 """Statistics, charts and pages of a day and of a month.
 
-Functions here take tables and return text or pictures. Where these are stored belongs in `defs`.
+Functions that turn tables and figures into text, HTML or pictures belong here. Code that reads or
+stores them belongs in `defs`.
 """

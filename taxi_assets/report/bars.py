@@ -11,14 +11,14 @@ from taxi_assets.report.words import format_long_day, format_short_money
 
 WIDTH, HEIGHT = 640.0, 380.0
 LEFT, BOTTOM, TOP = 52.0, 24.0, 8.0
-"""Room for the scale, the days and above the highest bar, in the units of `WIDTH`."""
+"""Margins for the scale, the days and above the highest bar, in the units of `WIDTH`."""
 GAP = 0.22
 SATURDAY = 5
 
 
 @dataclass(frozen=True)
 class Bar:
-    """A day."""
+    """The bar of one day."""
 
     x: float
     y: float
@@ -32,19 +32,19 @@ class Bar:
 
 @dataclass(frozen=True)
 class Bars:
-    """All days, and the lines of the scale by their dollars."""
+    """The bars of all days, and the lines of the scale with their amounts."""
 
     bars: list[Bar]
     lines: list[tuple[float, str]]
     zero: float
-    """Where $0 lies: days of nothing but refunds hang below it."""
+    """Position of $0; the bars of days with negative revenue hang below it."""
     width: float = WIDTH
     height: float = HEIGHT
     left: float = LEFT
 
 
 def scale_revenue(lowest: float, highest: float) -> list[float]:
-    """Round numbers from at most `lowest` to at least `highest`, four or five in all."""
+    """Return four or five round numbers that cover `lowest` to `highest`."""
     rough = max(highest - lowest, 1.0) / 4
     unit = 10.0 ** math.floor(math.log10(rough))
     width = next(unit * nice for nice in (1, 2, 2.5, 5, 10) if unit * nice >= rough)
@@ -53,20 +53,20 @@ def scale_revenue(lowest: float, highest: float) -> list[float]:
 
 
 def layout_revenue_bars(figures: MonthFigures) -> Bars:
-    """Lay out the revenue by day; a day that is not loaded is marked and not drawn as zero."""
-    of_day = {day: one.revenue or 0.0 for day, one in figures.days.items()}
+    """Lay out the revenue by day; a day that is not loaded is marked instead of drawn as zero."""
+    of_day = {day: day_figures.revenue or 0.0 for day, day_figures in figures.days.items()}
     ticks = scale_revenue(min(0.0, *of_day.values()), max(0.0, *of_day.values()))
     room = HEIGHT - TOP - BOTTOM
 
-    def at(dollars: float) -> float:
+    def scale(dollars: float) -> float:
         return TOP + room * (ticks[-1] - dollars) / (ticks[-1] - ticks[0])
 
     slot = (WIDTH - LEFT) / len(figures.month.window)
 
-    def bar(day: date) -> Bar:
+    def build_bar(day: date) -> Bar:
         dollars = of_day.get(day)
-        top = TOP if dollars is None else min(at(dollars), at(0))
-        height = room if dollars is None else abs(at(dollars) - at(0))
+        top = TOP if dollars is None else min(scale(dollars), scale(0))
+        height = room if dollars is None else abs(scale(dollars) - scale(0))
         hint = "not loaded" if dollars is None else f"${dollars:,.2f}"
         return Bar(
             x=LEFT + slot * (day.day - 1 + GAP / 2),
@@ -80,7 +80,7 @@ def layout_revenue_bars(figures: MonthFigures) -> Bars:
         )
 
     return Bars(
-        [bar(day) for day in figures.month.window],
-        [(at(tick), format_short_money(tick)) for tick in ticks],
-        at(0),
+        [build_bar(day) for day in figures.month.window],
+        [(scale(tick), format_short_money(tick)) for tick in ticks],
+        scale(0),
     )

@@ -1,4 +1,4 @@
-"""The colours of heat maps and bars, on a light and on a dark ground."""
+"""The colours of heat maps and bars, for light and dark backgrounds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Theme:
-    """One set of colours; every text on its ground has a contrast of 4.5 or more."""
+    """One set of colours; every text has a contrast of at least 4.5."""
 
     paper: str
     card: str
@@ -17,9 +17,9 @@ class Theme:
     bar: str
     alarm: str
     steps: tuple[str, ...]
-    """Of a heat map, from few to many."""
+    """Colours of a heat map, from few to many."""
     turn: int
-    """First step whose text is in `over`, and not in `under`."""
+    """First step whose text has the colour `over` instead of `under`."""
     under: str
     over: str
 

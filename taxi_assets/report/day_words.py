@@ -1,18 +1,18 @@
-"""A day in one sentence, which its page opens with."""
+"""Describe a day in one sentence, for the top of its page."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import median
 
-NAMED = 3
-"""Reasons that are named, the most frequent first."""
+MAX_REASONS = 3
+"""Number of reasons that are named, the most frequent first."""
 
 
 def compare_with_usual(trips: int, usual: Sequence[int]) -> str:
-    """Return how trips differ from the median of the same weekdays before: `17% below usual`.
+    """Compare trips with the median of the same weekdays before: `17% below usual`.
 
-    Empty where no such day is known, or had a trip.
+    Empty if no such day is known, or if their median is 0.
     """
     middle = median(usual) if usual else 0
     if not middle:
@@ -22,28 +22,28 @@ def compare_with_usual(trips: int, usual: Sequence[int]) -> str:
 
 
 def describe_dropped(trips: int, dropped: Mapping[str, int]) -> str:
-    """Return how many of a day's published rows were left out, and by which rules."""
+    """Return the number of a day's dropped rows, with the most frequent reasons."""
     total = sum(dropped.values())
     if not total:
         return "no row dropped"
     reasons = sorted(((rows, name) for name, rows in dropped.items() if rows), reverse=True)
-    named = [f"{rows:,} {name.replace('_', ' ')}" for rows, name in reasons[:NAMED]]
-    more = ", ..." if len(reasons) > NAMED else ""
-    return f"{total:,} of {trips + total:,} rows dropped ({', '.join(named)}{more})"
+    texts = [f"{rows:,} {name.replace('_', ' ')}" for rows, name in reasons[:MAX_REASONS]]
+    more = ", ..." if len(reasons) > MAX_REASONS else ""
+    return f"{total:,} of {trips + total:,} rows dropped ({', '.join(texts)}{more})"
 
 
 def summarize_trips(trips: int, dollars: float | None, usual: Sequence[int]) -> str:
-    """Return trips, revenue and the comparison: `1,453 trips, $26,680, 17% below usual`."""
+    """Return trips, revenue and their comparison: `1,453 trips, $26,680, 17% below usual`."""
     parts = [f"{trips:,} trip{'' if trips == 1 else 's'}"]
     if dollars is not None:
         parts.append(f"-${-dollars:,.0f}" if dollars < 0 else f"${dollars:,.0f}")
-    if compared := compare_with_usual(trips, usual):
-        parts.append(compared)
+    if comparison := compare_with_usual(trips, usual):
+        parts.append(comparison)
     return ", ".join(parts)
 
 
 def describe_day(
     trips: int, dollars: float | None, usual: Sequence[int], dropped: Mapping[str, int]
 ) -> str:
-    """Return a day in one sentence, with what was left out of it."""
+    """Return a sentence on a day, including its dropped rows."""
     return f"{summarize_trips(trips, dollars, usual)}; {describe_dropped(trips, dropped)}"

@@ -1,4 +1,4 @@
-"""What a month's report says, counted day by day, so that one day at most is in memory."""
+"""The figures of a month's report, counted day by day so that only one day is in memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.tlc.column import normalize_name
+from taxi_assets.tlc.column import Role, normalize_name
 from taxi_assets.tlc.schema import Interval, Service
 from taxi_assets.trips.profile import count_shared, measure_minutes
 
@@ -27,36 +27,36 @@ K = TypeVar("K")
 
 @dataclass(frozen=True)
 class DayFigures:
-    """A stored day, counted."""
+    """The figures of a stored day."""
 
     trips: int
     hours: tuple[int, ...]
     """Trips by the hour of their pickup, New York wall time."""
     zones: Mapping[int | None, int]
-    """Trips by pickup zone; empty where the service publishes none."""
+    """Trips by pickup zone; empty if the service publishes none."""
     revenue: float | None
-    """Sum of the totals, dollars; refunds count as negative. None where no trip has one."""
+    """Sum of the totals in dollars; refunds are negative. None if no trip has a total."""
     negative_totals: int
     dropped: Mapping[str, int]
-    """Rows left out by the cleaning, by rule."""
+    """Dropped rows by rule."""
     synthetic: bool
     pay: float = 0.0
-    """Sum of what the drivers got, dollars."""
+    """Sum of the drivers' pay in dollars."""
     shared: int | None = None
-    """Shared rides; None where the service does not publish which they are."""
+    """Shared rides; None if the service does not publish them."""
     minutes: Mapping[str, tuple[float, int]] = field(default_factory=dict[str, tuple[float, int]])
-    """By interval its minutes in all, and the trips that have it."""
+    """Sum of minutes, and number of trips, by interval."""
     dropoffs: Mapping[int | None, int] = field(default_factory=dict[int | None, int])
-    """Trips by drop-off zone; empty where the service publishes none."""
+    """Trips by drop-off zone; empty if the service publishes none."""
     payments: Mapping[int | None, int] = field(default_factory=dict[int | None, int])
-    """Trips by the code of how they were paid; empty where the service publishes none."""
+    """Trips by payment code; empty if the service publishes none."""
     tips: float | None = None
-    """Sum of the tips, dollars; None where the service publishes none."""
+    """Sum of the tips in dollars; None if the service publishes none."""
 
 
 @dataclass(frozen=True)
 class EarlierMonth:
-    """An earlier month, as far as its days are stored, to compare with."""
+    """The stored days of an earlier month, for comparison."""
 
     month: Month
     trips_a_day: float
@@ -65,35 +65,35 @@ class EarlierMonth:
 
 @dataclass(frozen=True)
 class MonthFigures:
-    """A month, as far as its days are stored."""
+    """The figures of a month's stored days."""
 
     service: Service
     month: Month
     days: Mapping[date, DayFigures]
     file_rows: int | None
-    """Rows of the month's file; None where no pass over it is on record."""
+    """Rows of the month's file; None if they were never counted."""
     outside: int = 0
-    """Of those, pickups in another month."""
+    """Rows of the file with a pickup in another month."""
     unreadable: int = 0
     earlier: Sequence[EarlierMonth] = ()
     """The month before and the same month a year before, if any of their days are stored."""
 
     @cached_property
     def dropoffs(self) -> Counter[int | None]:
-        """Trips by drop-off zone; empty where none is recorded."""
+        """Trips by drop-off zone; empty if none is recorded."""
         zones = _sum_counts(day.dropoffs for day in self.days.values())
         return zones if set(zones) - {None} else Counter()
 
     @cached_property
     def payments(self) -> Counter[int | None]:
-        """Trips by the code of how they were paid."""
+        """Trips by payment code."""
         return _sum_counts(day.payments for day in self.days.values())
 
     @cached_property
     def tips(self) -> float | None:
-        """Sum of the tips, dollars; None where no day has any on record."""
-        known = [day.tips for day in self.days.values() if day.tips is not None]
-        return sum(known) if known else None
+        """Sum of the tips in dollars; None if no day has any."""
+        tips = [day.tips for day in self.days.values() if day.tips is not None]
+        return sum(tips) if tips else None
 
     @cached_property
     def missing(self) -> list[date]:
@@ -107,79 +107,80 @@ class MonthFigures:
 
     @cached_property
     def revenue(self) -> float:
-        """Sum of the totals, dollars."""
+        """Sum of the totals in dollars."""
         return sum(day.revenue or 0.0 for day in self.days.values())
 
     @cached_property
     def has_money(self) -> bool:
-        """Whether any trip has a total: what has none is left out, not drawn as zero."""
+        """Whether any trip has a total; without one, no revenue is shown."""
         return any(day.revenue is not None for day in self.days.values())
 
     @cached_property
     def pay(self) -> float:
-        """Sum of what the drivers got, dollars."""
+        """Sum of the drivers' pay in dollars."""
         return sum(day.pay for day in self.days.values())
 
     @cached_property
     def shared(self) -> int | None:
-        """Shared rides, as far as the days say."""
-        known = [day.shared for day in self.days.values() if day.shared is not None]
-        return sum(known) if known else None
+        """Shared rides; None if no day has the number."""
+        shared = [day.shared for day in self.days.values() if day.shared is not None]
+        return sum(shared) if shared else None
 
     @cached_property
     def mean_minutes(self) -> dict[str, float]:
-        """Mean minutes of each interval that a trip has, under its description."""
+        """Mean minutes of each interval, by description."""
         means: dict[str, float] = {}
         for interval in self.service.intervals:
             of_days = [day.minutes.get(interval.name, (0.0, 0)) for day in self.days.values()]
-            trips = sum(one for _, one in of_days)
+            trips = sum(count for _, count in of_days)
             if trips:
                 means[interval.description] = sum(minutes for minutes, _ in of_days) / trips
         return means
 
     @cached_property
     def busiest(self) -> date:
-        """The day with the most trips, the first of equals."""
+        """The day with the most trips; the first day wins a tie."""
         return max(self.days, key=lambda day: self.days[day].trips)
 
     @cached_property
     def negative_totals(self) -> int:
-        """Stored trips with a total below zero: voids and refunds."""
+        """Stored trips with a negative total: voids and refunds."""
         return sum(day.negative_totals for day in self.days.values())
 
     @cached_property
     def dropped(self) -> Counter[str]:
-        """Rows left out by the cleaning, by rule."""
+        """Dropped rows by rule."""
         return _sum_counts(day.dropped for day in self.days.values())
 
     @cached_property
     def zones(self) -> Counter[int | None]:
-        """Trips by pickup zone; empty where none is recorded, as in the first years."""
+        """Trips by pickup zone; empty if none is recorded, as in the first years."""
         zones = _sum_counts(day.zones for day in self.days.values())
         return zones if set(zones) - {None} else Counter()
 
     @cached_property
     def unaccounted(self) -> int | None:
-        """Rows of the file that are neither stored nor left out by a named reason.
+        """Rows of the file that are neither stored nor dropped for a known reason.
 
-        With days missing, these are their rows; with none missing there must be none.
+        These are the rows of missing days; without missing days, there must be none.
         """
         if self.file_rows is None:
             return None
-        named = self.trips + self.dropped.total() + self.outside + self.unreadable
-        return self.file_rows - named
+        accounted = self.trips + self.dropped.total() + self.outside + self.unreadable
+        return self.file_rows - accounted
 
     @cached_property
     def synthetic(self) -> bool:
-        """Whether any day is of a synthetic sample."""
+        """Whether any day comes from the synthetic sample."""
         return any(day.synthetic for day in self.days.values())
 
     @cached_property
     def by_hour(self) -> list[list[float] | None]:
-        """Mean trips in each hour, for each weekday from Monday; None: no such day is stored."""
+        """Mean trips by hour for each weekday from Monday; None if no such weekday is stored."""
         rows: list[list[float] | None] = []
         for weekday in range(WEEKDAYS):
-            hours = [one.hours for day, one in self.days.items() if day.weekday() == weekday]
+            days = [day for day in self.days if day.weekday() == weekday]
+            hours = [self.days[day].hours for day in days]
             rows.append(np.mean(hours, axis=0).tolist() if hours else None)
         return rows
 
@@ -187,7 +188,7 @@ class MonthFigures:
 def count_day(
     table: pa.Table, service: Service, dropped: Mapping[str, int], *, synthetic: bool
 ) -> DayFigures:
-    """Count a stored day's rows; `table` needs no more than `columns(service)`."""
+    """Count a stored day's rows; `table` needs only `list_counted_columns(service)`."""
     hours = np.bincount(pc.hour(table[service.pickup_column]).to_numpy(), minlength=HOURS)
     none = pa.chunked_array([], pa.float64())
     totals = table[service.total] if service.total else none
@@ -222,32 +223,28 @@ def _sum_tips(table: pa.Table, service: Service) -> float | None:
 
 
 def _take_plausible(minutes: pa.Array) -> pa.Array:
-    """Return the minutes without those below zero, and of a day or more: a meter left on."""
+    """Return the minutes without negative ones and those of a day or more (a meter left on)."""
     plausible = pc.and_(pc.greater_equal(minutes, 0), pc.less(minutes, MINUTES_A_DAY))
     return minutes.filter(plausible)
 
 
 def _sum_and_count(values: pa.Array) -> tuple[float, int]:
-    """Sum and number of the values that are not null."""
+    """Return the sum and the number of the values that are not null."""
     return float(pc.sum(values).as_py() or 0.0), len(values) - values.null_count
 
 
 def list_counted_columns(service: Service) -> Sequence[str]:
-    """List the columns that are counted."""
-    wanted = {service.pickup_column, service.total, service.find_role("pickup_zone")}
-    wanted |= {service.find_role("dropoff_zone"), service.find_role("payment")}
-    wanted |= {
-        service.find_role("pay"),
-        service.find_role("tip"),
-        *(one.name for one in service.by_role.get("shared", ())),
-    }
+    """Return the columns that `count_day` reads."""
+    roles: tuple[Role, ...] = ("pickup_zone", "dropoff_zone", "payment", "pay", "tip")
+    columns = {service.pickup_column, service.total, *map(service.find_role, roles)}
+    columns |= {column.name for column in service.by_role.get("shared", ())}
     for interval in service.intervals:
-        wanted |= {*_find_ends(service, interval)}
-    return [name for name in service.arrow_schema.names if name in wanted]
+        columns |= {*_find_ends(service, interval)}
+    return [name for name in service.arrow_schema.names if name in columns]
 
 
 def _find_ends(service: Service, interval: Interval) -> tuple[str, str]:
-    """Return the columns between which an interval lies."""
+    """Return the first and the last column of an interval."""
     begin, end = (
         service.by_name[normalize_name(name)].name for name in (interval.begin, interval.end)
     )
@@ -263,6 +260,6 @@ def _count_values(table: pa.Table, name: str | None) -> dict[int | None, int]:
 
 def _sum_counts(counts: Iterable[Mapping[K, int]]) -> Counter[K]:
     total: Counter[K] = Counter()
-    for one in counts:
-        total.update(one)
+    for part in counts:
+        total.update(part)
     return total

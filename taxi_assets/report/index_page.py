@@ -1,6 +1,6 @@
-"""The page of all reports: a calendar of every service's days, by what became of them.
+"""Render the index of all reports: a calendar of every service's days and their states.
 
-Defined here: the page, from the states of days. Where the states come from belongs in `defs`.
+The page belongs here; code that finds the states of days belongs in `defs`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ class ServiceCalendar:
 
     name: str
     days: Mapping[date, State]
-    """Every partition from the first that is not missing to the last one."""
+    """State of every partition from the first to the last one that is not missing."""
     reports: Collection[Month]
 
     def count(self, state: State) -> int:
-        """Count the days in a state."""
-        return sum(found == state for found in self.days.values())
+        """Return the number of days in a state."""
+        return sum(day_state == state for day_state in self.days.values())
 
 
 @dataclass(frozen=True)
@@ -45,26 +45,28 @@ class DayBox:
     number: int
     state: State
     link: str
-    """Page of the day in Dagster's UI; empty for a day that is missing."""
+    """Page of the day in Dagster's UI; empty for a missing day."""
     hint: str
 
 
 @dataclass(frozen=True)
 class MonthBox:
-    """A month: its name, its report and its days by week, None where a week has no such day."""
+    """A month: its name, its report, and its days by week; None pads the first and last week."""
 
     name: str
     report: str
     weeks: Sequence[Sequence[DayBox | None]]
 
 
-def index_page(calendars: Sequence[ServiceCalendar], ui: str) -> bytes:
+def render_index_page(calendars: Sequence[ServiceCalendar], ui: str) -> bytes:
     """Return the page, UTF-8; `ui` is the address of Dagster's UI."""
     return (
         open_templates()
         .get_template("index.html")
         .render(
-            services=[(one, _years(one, ui)) for one in calendars if one.days],
+            services=[
+                (service, _build_years(service, ui)) for service in calendars if service.days
+            ],
             states=STATES,
             themes={"light": LIGHT, "dark": DARK},
             ui=ui,
@@ -73,27 +75,27 @@ def index_page(calendars: Sequence[ServiceCalendar], ui: str) -> bytes:
     )
 
 
-def _years(one: ServiceCalendar, ui: str) -> dict[int, list[MonthBox]]:
+def _build_years(service: ServiceCalendar, ui: str) -> dict[int, list[MonthBox]]:
     """Return the months of each year, the latest year first."""
     years: dict[int, list[MonthBox]] = {}
-    for month in sorted({Month.of(day) for day in one.days}):
-        years.setdefault(month.year, []).append(_month_box(one, month, ui))
+    for month in sorted({Month.of(day) for day in service.days}):
+        years.setdefault(month.year, []).append(_build_month_box(service, month, ui))
     return dict(sorted(years.items(), reverse=True))
 
 
-def _month_box(one: ServiceCalendar, month: Month, ui: str) -> MonthBox:
-    report = f"{one.name}/{month}.html" if month in one.reports else ""
+def _build_month_box(service: ServiceCalendar, month: Month, ui: str) -> MonthBox:
+    report = f"{service.name}/{month}.html" if month in service.reports else ""
     days: list[DayBox | None] = [None] * month.window.start.weekday()
-    days += [_day_box(one, day, ui) for day in month.window]
+    days += [_build_day_box(service, day, ui) for day in month.window]
     weeks = [days[at : at + 7] for at in range(0, len(days), 7)]
     return MonthBox(calendar.month_abbr[month.month], report, weeks)
 
 
-def _day_box(one: ServiceCalendar, day: date, ui: str) -> DayBox | None:
-    state = one.days.get(day)
+def _build_day_box(service: ServiceCalendar, day: date, ui: str) -> DayBox | None:
+    state = service.days.get(day)
     if state is None:
         return None
-    link = f"{ui}/assets/{one.name}/cleaned_trips?view=partitions&partition={day}"
+    link = f"{ui}/assets/{service.name}/cleaned_trips?view=partitions&partition={day}"
     hint = f"{day:%A} {day.day} {day:%B %Y}: {STATES[state]}"
     return DayBox(day.day, state, "" if state == "missing" else link, hint)
 
@@ -101,13 +103,13 @@ def _day_box(one: ServiceCalendar, day: date, ui: str) -> DayBox | None:
 def find_states(
     days: Iterable[date], stored: Sequence[Collection[date]], rejected: Collection[date]
 ) -> dict[date, State]:
-    """Return what became of each day, from the first month that has any to the last.
+    """Return the state of each day, from the first month with a stored or rejected day to the last.
 
     `stored` has the days of each store.
     """
     days, states = list(days), dict[date, State]()
     for day in days:
-        stores = sum(day in days for days in stored)
+        stores = sum(day in store_days for store_days in stored)
         if day in rejected:
             states[day] = "rejected"
         elif stores:

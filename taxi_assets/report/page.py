@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else: no script, no font, no image to load."""
+"""Render the month's report as a self-contained HTML page: no script, font or image to load."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ class Day:
 
 @dataclass(frozen=True)
 class ZoneRow:
-    """One of the busiest zones, or ways to pay."""
+    """A row of a ranking: a zone or a way to pay."""
 
     name: str
     borough: str
     trips: int
     share: float
     width: float
-    """Of its bar, per cent of the longest."""
+    """Length of its bar in per cent of the longest."""
 
 
 def render_month_page(figures: MonthFigures, zone_map: ZoneMap | None = None) -> bytes:
@@ -59,7 +59,7 @@ def render_month_page(figures: MonthFigures, zone_map: ZoneMap | None = None) ->
 
 
 def open_templates() -> jinja2.Environment:
-    """Return the templates of this folder; a name that a page lacks is an error."""
+    """Return the templates of this folder; an undefined name in a page is an error."""
     import jinja2  # noqa: PLC0415 - heavy at import
 
     return jinja2.Environment(
@@ -105,21 +105,21 @@ def _build_view(figures: MonthFigures) -> dict[str, Any]:
 def build_headline_tiles(figures: MonthFigures) -> list[tuple[str, str]]:
     """Return the headline figures as pairs of label and value."""
     days = len(figures.days)
-    found = [("Trips", f"{figures.trips:,}"), ("Trips a day", f"{figures.trips / days:,.0f}")]
+    tiles = [("Trips", f"{figures.trips:,}"), ("Trips a day", f"{figures.trips / days:,.0f}")]
     if figures.has_money:
-        found.append(("Revenue", words.format_short_money(figures.revenue)))
+        tiles.append(("Revenue", words.format_short_money(figures.revenue)))
         if figures.trips:
-            found.append((words.average(figures), f"${figures.revenue / figures.trips:,.2f}"))
+            tiles.append((words.name_average(figures), f"${figures.revenue / figures.trips:,.2f}"))
     if figures.service.find_role("pay") and figures.pay:
-        found.append(("Driver pay", words.format_short_money(figures.pay)))
+        tiles.append(("Driver pay", words.format_short_money(figures.pay)))
     if figures.shared is not None and figures.trips:
-        found.append(("Shared rides", f"{figures.shared / figures.trips:.1%}"))
+        tiles.append(("Shared rides", f"{figures.shared / figures.trips:.1%}"))
     if figures.tips and figures.revenue:
-        found.append(("Tips, of revenue", f"{figures.tips / figures.revenue:.1%}"))
+        tiles.append(("Tips, of revenue", f"{figures.tips / figures.revenue:.1%}"))
     for description, minutes in figures.mean_minutes.items():
-        found.append((f"Mean {description.lower()}", f"{minutes:.1f} min"))
-    found.append(("Days loaded", f"{days} of {len(figures.month.window)}"))
-    return found
+        tiles.append((f"Mean {description.lower()}", f"{minutes:.1f} min"))
+    tiles.append(("Days loaded", f"{days} of {len(figures.month.window)}"))
+    return tiles
 
 
 def find_day_scale(figures: MonthFigures) -> tuple[int, int]:
@@ -142,7 +142,7 @@ def rank_pickup_zones(figures: MonthFigures) -> list[ZoneRow]:
 
 
 def rank_payments(figures: MonthFigures) -> list[ZoneRow]:
-    """How the trips were paid, most trips first; empty where the service does not publish it."""
+    """Return the ways to pay, most trips first; empty if the service does not publish them."""
     columns = figures.service.by_role.get("payment", ())
     ranked = figures.payments.most_common()
     return [
@@ -193,7 +193,7 @@ def _build_day_cell(figures: MonthFigures, day: date) -> Cell | None:
 
 
 def find_busiest_hour_mean(figures: MonthFigures) -> float:
-    """Mean trips in the busiest hour of the busiest weekday."""
+    """Return the mean number of trips in the busiest hour of any weekday."""
     return max(max(row) for row in figures.by_hour if row)
 
 

@@ -1,4 +1,4 @@
-"""The report as one picture for a slide: 1600 by 900 pixels, a PNG of some 60 kB."""
+"""Draw the month's report as a picture for a slide: 1600 by 900 pixels, a PNG of about 60 kB."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT, DOTS = 16.0, 9.0, 100
 COLOURS = 96
-"""Of the palette: enough for the smooth edges of text, and a third of the bytes."""
+"""Size of the palette: enough for smooth text, at a third of the bytes."""
 SHADES = {"stored": LIGHT.steps[4], "dropped": LIGHT.bar, "elsewhere": LIGHT.soft}
 MAX_NAME_LENGTH = 30
 COLUMNS = (0.03, 0.50)
-"""Left edges of the two columns, in parts of the figure."""
+"""Left edges of the two columns, as fractions of the figure."""
 TITLE_ABOVE = 0.045
 ZONES_WIDTH, MAP_WIDTH = 0.32, 0.14
-"""Of the list of zones, and of the map that takes a part of it."""
+"""Width of the list of zones, and of the map that takes a part of it."""
 
 
 def draw_month_picture(figures: MonthFigures, zone_map: ZoneMap | None = None) -> bytes:
@@ -110,21 +110,21 @@ def _draw_heading(figure: Figure, figures: MonthFigures) -> None:
         va="center",
     )
     figure.text(0.03, 0.89, words.write_headline(figures), size=13, color=LIGHT.soft, va="center")
-    notes = [words.describe_loaded_days(figures)] if figures.missing else []
-    notes += [words.SYNTHETIC] if figures.synthetic else []
+    remarks = [words.describe_loaded_days(figures)] if figures.missing else []
+    remarks += [words.SYNTHETIC] if figures.synthetic else []
     figure.text(
         0.97,
         0.942,
-        "\n".join(notes),
+        "\n".join(remarks),
         size=12,
         weight="bold",
         color=LIGHT.alarm,
         ha="right",
         va="center",
     )
-    found = build_headline_tiles(figures)
-    for at, (name, value) in enumerate(found):
-        left = 0.03 + at * min(0.19, 0.94 / len(found))
+    tiles = build_headline_tiles(figures)
+    for at, (name, value) in enumerate(tiles):
+        left = 0.03 + at * min(0.19, 0.94 / len(tiles))
         figure.text(left, 0.843, name, size=11, color=LIGHT.soft, va="center")
         figure.text(left, 0.806, value, size=19, weight="bold", color=LIGHT.ink, va="center")
 
@@ -158,16 +158,16 @@ def _draw_hours(axes: Axes, figures: MonthFigures) -> None:
         [at + 1 / 2 for at in range(0, HOURS, 3)], [f"{at:02d}" for at in range(0, HOURS, 3)]
     )
     axes.set_yticks([at + 1 / 2 for at in range(WEEKDAYS)], map(format_weekday, range(WEEKDAYS)))
-    most = find_busiest_hour_mean(figures)
+    maximum = find_busiest_hour_mean(figures)
     for row, means in enumerate(figures.by_hour):
         for hour in range(HOURS):
             _draw_cell(
-                axes, hour, row, pick_colour_step(means[hour], 0, most) if means else None, 0.04
+                axes, hour, row, pick_colour_step(means[hour], 0, maximum) if means else None, 0.04
             )
 
 
 def _draw_revenue(axes: Axes, figures: MonthFigures) -> None:
-    of_day = {day: one.revenue or 0.0 for day, one in figures.days.items()}
+    of_day = {day: day_figures.revenue or 0.0 for day, day_figures in figures.days.items()}
     ticks = scale_revenue(min(0.0, *of_day.values()), max(0.0, *of_day.values()))
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=LIGHT.line)
@@ -192,7 +192,7 @@ def _draw_revenue(axes: Axes, figures: MonthFigures) -> None:
 
 
 def _draw_zones(axes: Axes, figures: MonthFigures, room: float) -> None:
-    """Draw the bars, with `room` times the usual part of the axes for the figures behind them."""
+    """Draw the bars, with `room` times the usual space for the figures after them."""
     rows = rank_pickup_zones(figures)
     names = [
         row.name if len(row.name) <= MAX_NAME_LENGTH else f"{row.name[: MAX_NAME_LENGTH - 1]}…"
@@ -208,17 +208,17 @@ def _draw_zones(axes: Axes, figures: MonthFigures, room: float) -> None:
         axes.text(row.trips, at, text, size=9.5, color=LIGHT.soft, va="center")
 
 
-def _draw_quality(figure: Figure, found: list[Part]) -> None:
+def _draw_quality(figure: Figure, parts: list[Part]) -> None:
     axes = figure.add_axes((0.03, 0.052, 0.94, 0.016))
     axes.set_axis_off()
     left = 0
-    for part in (one for one in found if one.rows > 0):
+    for part in (part for part in parts if part.rows > 0):
         axes.barh(
             0, part.rows, left=left, color=SHADES.get(part.kind, LIGHT.alarm), edgecolor="white"
         )
         left += part.rows
     axes.set_xlim(0, max(left, 1))
-    text = "   ".join(f"{part.label}: {part.rows:,}" for part in found if part.rows)
+    text = "   ".join(f"{part.label}: {part.rows:,}" for part in parts if part.rows)
     figure.text(0.03, 0.03, text, size=10, color=LIGHT.soft, va="center")
 
 
@@ -231,7 +231,7 @@ def _draw_grid(axes: Axes, columns: int, rows: int) -> None:
 
 
 def _draw_cell(axes: Axes, column: int, row: int, at: int | None, gap: float) -> str:
-    """Draw a field of a heat map, hatched where there is no data; returns its text's colour."""
+    """Draw a cell of a heat map, hatched if it has no data, and return the colour of its text."""
     from matplotlib.patches import Rectangle  # noqa: PLC0415 - heavy at import
 
     place, width = (column + gap, row + gap), 1 - 2 * gap

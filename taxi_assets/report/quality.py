@@ -1,4 +1,4 @@
-"""Where every row of a month's file went."""
+"""Account for every row of a month's file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from taxi_assets.trips.rules import RULES
 REASONS = {
     **{name: rule.description for name, rule in RULES.items()},
     "unreadable": "a value cannot be read",
-    ROW_LIMIT: "past the row limit of a trial",
+    ROW_LIMIT: "beyond the row limit of a trial run",
 }
 
 Kind = Literal["stored", "dropped", "elsewhere", "alarm"]
@@ -20,7 +20,7 @@ Kind = Literal["stored", "dropped", "elsewhere", "alarm"]
 
 @dataclass(frozen=True)
 class Part:
-    """Some of a file's rows; the parts of a file add up to it."""
+    """A part of a file's rows; the parts of a file add up to all rows."""
 
     label: str
     rows: int
@@ -34,23 +34,23 @@ def list_quality_parts(figures: MonthFigures) -> list[Part]:
         for name, rows in figures.dropped.items()
         if rows or name in RULES
     ]
-    found = [Part("Stored trips", figures.trips, "stored"), *dropped]
+    parts = [Part("Stored trips", figures.trips, "stored"), *dropped]
     if figures.file_rows is not None:
-        found.append(Part("Pickup in another month, quarantined", figures.outside, "elsewhere"))
-        found.append(Part("Cannot be read, quarantined", figures.unreadable, "elsewhere"))
+        parts.append(Part("Pickup in another month, quarantined", figures.outside, "elsewhere"))
+        parts.append(Part("Cannot be read, quarantined", figures.unreadable, "elsewhere"))
     if figures.missing and figures.unaccounted:
-        found.append(Part("In days that are not loaded", figures.unaccounted, "elsewhere"))
+        parts.append(Part("In days that are not loaded", figures.unaccounted, "elsewhere"))
     elif figures.unaccounted:
-        found.append(Part("Not accounted for", figures.unaccounted, "alarm"))
-    return found
+        parts.append(Part("Not accounted for", figures.unaccounted, "alarm"))
+    return parts
 
 
 def write_verdict(figures: MonthFigures) -> str:
     """Write one sentence about whether the parts add up."""
     if figures.file_rows is None:
-        return "How many rows the month's file has is not on record in the lake."
+        return "The lake has no record of the number of rows in the month's file."
     if figures.missing:
-        return "With days not loaded, only a part of the file's rows is in these figures."
+        return "Some days are not loaded, so these figures cover only a part of the file's rows."
     if figures.unaccounted:
         return (
             "The parts do not add up to the file: some days were loaded from another version of "

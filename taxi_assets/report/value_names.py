@@ -1,4 +1,4 @@
-"""What values stand for, and how numbers are written for people."""
+"""The names of coded values, and the format of numbers for readers."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from taxi_assets.tlc.column import Column
 CODE = re.compile(r"\b(\d+) ([^,;()]+)")
 """A code in a column's description: `1 credit card`."""
 ZONE_COLUMN = "locationid"
-"""How the names of columns of taxi zones end."""
+"""Suffix of the names of zone columns."""
 
 
 @cache
-def _codes(column: Column) -> dict[int, str]:
+def _parse_codes(column: Column) -> dict[int, str]:
     if column.kind != "id" or column.name.endswith(ZONE_COLUMN):
         return {}
     return {int(code): name.strip() for code, name in CODE.findall(column.description)}
 
 
 def name_value(column: Column, value: object) -> str:
-    """Return a value as people read it: a taxi zone by its name, a code by what it stands for."""
+    """Return a value for readers: the name of a taxi zone or of a code, else a formatted number."""
     if isinstance(value, int) and column.name.endswith(ZONE_COLUMN):
         return find_zone(value).name
-    if isinstance(value, int) and value in _codes(column):
-        return _codes(column)[value]
+    if isinstance(value, int) and value in _parse_codes(column):
+        return _parse_codes(column)[value]
     return format_value(value)
 
 
 def format_value(value: object) -> str:
-    """Return a number with separators and at most two digits after the point; text as it is."""
+    """Return a number with separators and at most two decimals; return text unchanged."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return "" if value is None else str(value)
     if isinstance(value, int):
@@ -40,7 +40,7 @@ def format_value(value: object) -> str:
 
 
 def format_share(rows: int, of_rows: int) -> str:
-    """Return a share as `12%`, `0.4%`, `<0.1%`; empty where there is nothing."""
+    """Return a share as `12%`, `0.4%`, `<0.1%`; empty for 0."""
     if not rows or not of_rows:
         return ""
     percent = 100 * rows / of_rows

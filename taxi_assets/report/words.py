@@ -1,4 +1,4 @@
-"""The report's numbers and days as people write them."""
+"""Format the numbers, days and sentences of the month's report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taxi_assets.report.figures import MonthFigures
 from taxi_assets.report.zones import find_zone
 
 THOUSAND, MILLION = 1e3, 1e6
-SYNTHETIC = "Synthetic sample: made-up trips, none of TLC's"
+SYNTHETIC = "Synthetic sample: made-up trips, not TLC's"
 
 
 def format_month(month: Month) -> str:
@@ -43,8 +43,8 @@ def format_day_spans(days: Iterable[date]) -> str:
     """Format days of one month, for example 3 to 5, 17 and 20 October."""
     windows = merge_into_date_ranges(days)
     texts = [
-        f"{one.start.day} to {max(one).day}" if len(one) > 1 else f"{one.start.day}"
-        for one in windows
+        f"{span.start.day} to {max(span).day}" if len(span) > 1 else f"{span.start.day}"
+        for span in windows
     ]
     *first, last = texts
     listed = f"{', '.join(first)} and {last}" if first else last
@@ -63,7 +63,7 @@ def describe_loaded_days(figures: MonthFigures) -> str:
 
 
 def write_headline(figures: MonthFigures) -> str:
-    """Write the month in one sentence."""
+    """Write a sentence on the month."""
     busiest = figures.busiest
     text = f"{figures.trips:,} trips"
     if figures.has_money:
@@ -76,30 +76,30 @@ def write_headline(figures: MonthFigures) -> str:
     return f"{text}."
 
 
-def average(figures: MonthFigures) -> str:
+def name_average(figures: MonthFigures) -> str:
     """Return the label of the revenue per trip, for example Average total."""
     return f"Average {(figures.service.total or '').removesuffix('_amount').replace('_', ' ')}"
 
 
 def compare_with_earlier(figures: MonthFigures) -> list[str]:
-    """Trips and revenue a day against earlier months, a sentence each."""
+    """Compare trips and revenue a day with earlier months, in one sentence each."""
     days = len(figures.days)
-    found: list[str] = []
+    sentences: list[str] = []
     for earlier in figures.earlier:
-        changes = [f"trips a day {_change(figures.trips / days, earlier.trips_a_day)}"]
+        changes = [f"trips a day {_format_change(figures.trips / days, earlier.trips_a_day)}"]
         if figures.has_money and earlier.revenue_a_day:
-            change = _change(figures.revenue / days, earlier.revenue_a_day)
+            change = _format_change(figures.revenue / days, earlier.revenue_a_day)
             changes.append(f"revenue a day {change}")
-        found.append(f"Against {format_month(earlier.month)}: {', '.join(changes)}.")
-    return found
+        sentences.append(f"Against {format_month(earlier.month)}: {', '.join(changes)}.")
+    return sentences
 
 
-def _change(now: float, before: float) -> str:
+def _format_change(now: float, before: float) -> str:
     return f"{100 * (now / before - 1):+.1f}%" if before else "was 0"
 
 
 def find_peak_hour(figures: MonthFigures) -> str:
-    """Find the weekday and hour with the most trips."""
+    """Return the weekday and hour with the most trips, as text."""
     trips, weekday, hour = max(
         (mean, -weekday, -hour)
         for weekday, row in enumerate(figures.by_hour)

@@ -1,8 +1,8 @@
-"""The map of a month's pickups: TLC's taxi zones, coloured by trips, for the page and the picture.
+"""Draw the map of a month's pickups: taxi zones coloured by trips, for the page and the picture.
 
-TLC is the Taxi & Limousine Commission. The polygons are those of TAXI_ZONES; without them a report
-has no map. Colours grow with the logarithm of the trips: the busiest zone has thousands of times
-those of the quietest.
+The polygons of TLC (the Taxi & Limousine Commission) come from TAXI_ZONES; without them a report
+has no map. The colour scale is logarithmic, because the busiest zone has thousands of times the
+trips of the quietest.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ if TYPE_CHECKING:
 
 WIDTH = 640.0
 TOLERANCE = WIDTH / 700
-"""Of an outline, in the units of `WIDTH`: less is not seen, and makes the page larger."""
+"""Tolerance of an outline, in the units of `WIDTH`: finer detail is invisible and enlarges the
+page."""
 NARROWER = math.cos(math.radians(40.7))
-"""A degree of longitude in New York, in degrees of latitude."""
+"""Length of a degree of longitude in New York, in degrees of latitude."""
 
 Points = list[tuple[float, float]]
 
@@ -36,7 +37,7 @@ class Shape:
 
     outlines: list[Points]
     step: int | None
-    """Of the colours; None where no trip began."""
+    """Index of its colour; None if no trip began there."""
     hint: str
 
     @property
@@ -54,12 +55,12 @@ class ZoneMap:
     shapes: list[Shape]
     height: float
     most: int
-    """Trips of the busiest zone."""
+    """Number of trips of the busiest zone."""
     width: float = WIDTH
 
 
 def layout_zone_map(figures: MonthFigures, polygons: ZonePolygons | None) -> ZoneMap | None:
-    """Lay out the zones by where trips began; None without polygons or pickup zones."""
+    """Lay out the zones with their pickups; None without polygons or pickup zones."""
     counts = {zone: trips for zone, trips in figures.zones.items() if zone is not None}
     if polygons is None or not counts:
         return None
@@ -89,13 +90,13 @@ def layout_zone_map(figures: MonthFigures, polygons: ZonePolygons | None) -> Zon
 def _build_shape(zone: int, outlines: list[Points], counts: Mapping[int, int], most: int) -> Shape:
     trips = counts.get(zone, 0)
     step = pick_colour_step(math.log(trips), 0, math.log(most)) if trips else None
-    named = find_zone(zone)
-    where = f"{named.name}, {named.borough}" if named.borough else named.name
-    return Shape(outlines, step, f"{where}: {trips:,} trips")
+    taxi_zone = find_zone(zone)
+    name = f"{taxi_zone.name}, {taxi_zone.borough}" if taxi_zone.borough else taxi_zone.name
+    return Shape(outlines, step, f"{name}: {trips:,} trips")
 
 
 def draw_zone_map(axes: Axes, zone_map: ZoneMap) -> None:
-    """Draw the map into a picture."""
+    """Draw the map into the axes of a picture."""
     from matplotlib.patches import PathPatch  # noqa: PLC0415 - heavy at import
     from matplotlib.path import Path  # noqa: PLC0415 - heavy at import
 

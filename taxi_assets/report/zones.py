@@ -20,7 +20,7 @@ class Zone:
 
     name: str
     borough: str
-    """Empty where the zone lies in none."""
+    """Empty if the zone is in no borough."""
 
 
 @cache
@@ -32,7 +32,7 @@ def read_zone_table() -> dict[int, Zone]:
 
 
 def find_zone(location: int | None) -> Zone:
-    """Return the zone of an id; an unknown zone is named by its number."""
+    """Return the zone of an id; an unknown id becomes the name."""
     if location is None:
         return Zone("No zone recorded", "")
     return read_zone_table().get(location) or Zone(f"Zone {location}", "")

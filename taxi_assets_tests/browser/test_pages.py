@@ -10,7 +10,7 @@ from playwright.sync_api import sync_playwright
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.report.figures import MonthFigures
-from taxi_assets.report.index_page import ServiceCalendar, find_states, index_page
+from taxi_assets.report.index_page import ServiceCalendar, find_states, render_index_page
 from taxi_assets.report.page import render_month_page
 from taxi_assets_tests.browser.test_ui import ARGUMENTS, CHROMIUM, SCREENSHOTS, shrink
 from taxi_assets_tests.conftest import REPOSITORY
@@ -25,7 +25,7 @@ def calendar() -> bytes:
     stored = {day for day in YEAR if day not in (date(2021, 3, 7), date(2021, 3, 8))}
     states = find_states(YEAR, [stored, stored - {date(2021, 5, 6)}], {date(2021, 2, 9)})
     reports = {Month(2021, month) for month in (1, 2, 4)}
-    return index_page([ServiceCalendar("yellow", states, reports)], "http://127.0.0.1:3000")
+    return render_index_page([ServiceCalendar("yellow", states, reports)], "http://127.0.0.1:3000")
 
 
 def month() -> MonthFigures:

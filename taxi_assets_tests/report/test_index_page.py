@@ -6,7 +6,7 @@ import re
 from datetime import date
 
 from taxi_assets.date_ranges import DateRange, Month
-from taxi_assets.report.index_page import ServiceCalendar, find_states, index_page
+from taxi_assets.report.index_page import ServiceCalendar, find_states, render_index_page
 
 WINDOW = DateRange(date(2020, 11, 20), date(2021, 6, 1))
 EVERYWHERE = {date(2021, 1, day) for day in (5, 6)}
@@ -34,7 +34,7 @@ def test_days_are_shown_from_the_first_month_that_has_any_to_the_last() -> None:
 
 def test_days_lead_to_their_page_and_months_to_their_report() -> None:
     calendar = ServiceCalendar("green", states(), {Month(2021, 1)})
-    text = index_page([calendar, ServiceCalendar("yellow", {}, ())], UI).decode()
+    text = render_index_page([calendar, ServiceCalendar("yellow", {}, ())], UI).decode()
     links = re.findall(r'href="([^"]+)"', text)
     days = [link.partition("partition=")[2] for link in links if "partition=" in link]
     assert days == ["2021-01-05", "2021-01-06", "2021-01-07", "2021-02-03"]
@@ -44,4 +44,4 @@ def test_days_lead_to_their_page_and_months_to_their_report() -> None:
     assert text.count('class="missing" title=') == 59 - 4
     assert "2 of 59 days are in every store, 1 is partial, 1 is rejected, 55 are missing." in text
     assert "Yellow" not in text
-    assert "No day is loaded yet." in index_page([], UI).decode()
+    assert "No day is loaded yet." in render_index_page([], UI).decode()

@@ -173,8 +173,8 @@ def test_a_file_whose_rows_do_not_add_up_is_called_out() -> None:
 
     unknown = figures(*month)
     assert [part.rows for part in list_quality_parts(unknown)] == [28 * 3, 28]
-    assert "not on record" in write_verdict(unknown)
-    assert "not on record" in render_month_page(unknown).decode()
+    assert "has no record of" in write_verdict(unknown)
+    assert "has no record of" in render_month_page(unknown).decode()
 
 
 def test_days_without_trips_and_refunds_alone_can_be_drawn() -> None:

@@ -19,7 +19,7 @@ from taxi_assets.defs.resources.lake import REPORT_INDEX, Lake, LakeResource, bu
 from taxi_assets.errors import StoreError
 from taxi_assets.report import words
 from taxi_assets.report.figures import MonthFigures
-from taxi_assets.report.index_page import index_page
+from taxi_assets.report.index_page import render_index_page
 from taxi_assets.report.page import rank_pickup_zones
 from taxi_assets.report.picture import scale_picture
 from taxi_assets.settings.alerts import AlertSettings
@@ -63,7 +63,7 @@ class MonthlyReportIOManager(dg.IOManager):
             calendars = collect_calendars(
                 context.step_context.instance, self.services.values(), written
             )
-            index = index_page(calendars, AlertSettings.from_env().ui_url)
+            index = render_index_page(calendars, AlertSettings.from_env().ui_url)
             lake.put(REPORT_INDEX, index, "text/html; charset=utf-8")
             context.add_output_metadata(_build_metadata(lake, obj))
 
