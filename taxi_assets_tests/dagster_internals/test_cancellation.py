@@ -72,5 +72,6 @@ def test_without_the_name_dagsters_own_way_is_left_with_a_warning(
         monkeypatch.delattr(interrupts, RECEIVED_INTERRUPT.attribute)
     else:
         monkeypatch.setattr(interrupts, RECEIVED_INTERRUPT.attribute, found)
-    with pytest.warns(RuntimeWarning, match=r"interrupts\._received_interrupt: .* terminate the run again"):
+    advice = r"interrupts\._received_interrupt: .* terminate the run again"
+    with pytest.warns(RuntimeWarning, match=advice):
         interrupt()
