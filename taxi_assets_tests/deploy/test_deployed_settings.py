@@ -23,7 +23,7 @@ def settings() -> dict[str, bool]:
     return {
         variable: "SecretStr" in str(area.model_fields[name].annotation)
         for area in AREAS.values()
-        for variable, name in area.variables().items()
+        for variable, name in area.list_variables().items()
     }
 
 
