@@ -83,27 +83,25 @@ COVERED_ELSEWHERE = {
         "terraform -chdir=deploy/terraform init": TERRAFORM
         + "test_first_apply_that_fails_at_each_resource_in_turn",
         "IMAGE=$(terraform -chdir=deploy/terraform output -raw image_repository)/taxi:1": GCLOUD,
-        "terraform -chdir=deploy/terraform apply -var enable_cloud_build=true": GCLOUD,
+        "echo 'enable_cloud_build = true' >>deploy/terraform/terraform.tfvars": GCLOUD,
         "terraform -chdir=deploy/terraform apply": TERRAFORM
         + "test_a_second_apply_changes_no_password",
-        "$(terraform -chdir=deploy/terraform output -raw open_ui)": GCLOUD,
-        'cloud-sql-proxy "$(terraform -chdir=deploy/terraform output -raw postgres)" --port 6543 '
-        "& PROXY=$!; sleep 5": GCLOUD,
-        "cloud-sql-proxy --auto-iam-authn "
-        '"$(terraform -chdir=deploy/terraform output -raw postgres)" --port 6543 '
-        "& PROXY=$!; sleep 5": GCLOUD,
+        'read -r -s -p "TAXI_ALERT_URLS: " URLS': GCLOUD,
+        "READER=ana@example.com": GCLOUD,
+        "CONNECTION=$(terraform -chdir=deploy/terraform output -raw postgres)": GCLOUD,
         'gcloud sql backups create --instance taxi-postgres --description "before taxi:2"': GCLOUD
         + "; the migration: deploy/test_launch.py::"
         "test_the_upgrades_migration_runs_with_these_settings",
         "mv deploy/terraform/terraform.tfvars.before deploy/terraform/terraform.tfvars": GCLOUD,
+        "uv pip compile pyproject.toml --extra gcp --extra kubernetes --universal "
+        "--python-version 3.11 --generate-hashes --no-annotate \\": (
+            "asks an index: deploy/test_lock_file.py::"
+            "test_the_documented_command_is_the_one_that_made_it"
+        ),
         "gcloud scheduler jobs pause taxi-wake --location us-central1": GCLOUD,
         "terraform -chdir=deploy/terraform apply -var deletion_protection=false": GCLOUD,
-        "deploy/terraform/check.sh": "needs the programs terraform and trivy",
-        ".venv/bin/pytest -q -m deploy taxi_assets_tests/deploy/test_terraform.py": TERRAFORM
-        + "test_first_apply_that_fails_at_each_resource_in_turn",
-        ".venv/bin/pytest -q -m deploy taxi_assets_tests/deploy/test_launch.py": (
-            "is the module deploy/test_launch.py::test_a_backfill_wakes_the_daemon"
-        ),
+        "deploy/terraform/check.sh": "needs the programs terraform and checkov, and runs: "
+        "deploy/test_terraform.py::test_first_apply_that_fails_at_each_resource_in_turn",
     },
 }
 """By page and first line: why a block is not pasted, and the test of what it does."""

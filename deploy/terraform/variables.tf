@@ -116,7 +116,7 @@ variable "run_cpu" {
 }
 
 variable "run_memory_gib" {
-  description = "GiB of memory of a run, which also holds the month file it downloads. Measured: 0.4 GiB for a month of 1.4 million rows, 0.5 for one of 4 million, without files; an estimated 1.4 with files for one of 16 million."
+  description = "GiB of memory of a run, which also holds the month file it downloads. Measured without files: 0.4 GiB for a month of 1.4 million rows, 0.5 for one of 4 million, 1.1 for one of 20 million (fhvhv), whose file is half a GB."
   type        = number
   default     = 4
 
