@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +12,10 @@ from bqemulator.domain.errors import (
     InvalidQueryError,
     ResourceRef,
     resource_already_exists,
-    resource_not_found,
 )
 from bqemulator.jobs import executor
 from bqemulator.scripting.ast import SqlStmt
 from bqemulator.scripting.parser import parse_script
-from bqemulator.storage.sql_identifiers import quoted_table_ref
 from fastapi import Request
 
 if TYPE_CHECKING:
@@ -127,61 +124,6 @@ def resolve_lake_uri(resolve: Callable[[str, Any], str]) -> Callable[[str, Any],
         return resolve(uri, ctx)
 
     return resolve_uri
-
-
-def copy_partitions(copy_table: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Take partition decorators (`table$20211005`) in copy jobs, one partition in one transaction.
-
-    Stricter than it would have to be: source and target name the same day, and the source's
-    partition exists, that is, has rows.
-    """
-
-    async def copy(*, ctx: Any, write_disposition: str, **tables: Any) -> None:
-        source, _, from_day = tables["src_table_id"].partition("$")
-        target, _, into_day = tables["dst_table_id"].partition("$")
-        if not from_day and not into_day:
-            await copy_table(ctx=ctx, write_disposition=write_disposition, **tables)
-            return
-        if from_day != into_day:
-            raise InvalidQueryError(f"Cannot copy partition ${from_day} to ${into_day}")
-        places = [
-            (tables["src_proj"], tables["src_ds"], source),
-            (tables["dst_proj"], tables["dst_ds"], target),
-        ]
-        columns = [_partition_column(ctx, place) for place in places]
-        day = f"DATE '{datetime.strptime(from_day, '%Y%m%d').replace(tzinfo=UTC).date()}'"
-        ours, theirs = (quoted_table_ref(*place) for place in places)
-        run = ctx.engine.execute
-        async with ctx.engine.write_lock():
-            rows = f"SELECT * FROM {ours} WHERE {columns[0]} = {day}"  # noqa: S608 - quoted
-            if not run(f"{rows} LIMIT 1").fetchone():
-                raise resource_not_found(
-                    ResourceRef("table", *places[0][:2], f"{source}${from_day}")
-                )
-            run("BEGIN TRANSACTION")
-            try:
-                if write_disposition == "WRITE_TRUNCATE":
-                    run(f"DELETE FROM {theirs} WHERE {columns[1]} = {day}")  # noqa: S608 - quoted
-                run(f"INSERT INTO {theirs} BY NAME {rows}")
-                run("COMMIT")
-            except BaseException:
-                with contextlib.suppress(Exception):
-                    run("ROLLBACK")
-                raise
-            ctx.snapshots.record_change(*places[1])
-
-    return copy
-
-
-def _partition_column(ctx: Any, place: tuple[str, str, str]) -> str:
-    """Return the DATE column by whose days a table is partitioned, quoted."""
-    table = ctx.catalog.get_table(*place)
-    if table is None:
-        raise resource_not_found(ResourceRef("table", *place))
-    by = table.time_partitioning
-    if by is None or by.type != "DAY" or not by.field:
-        raise InvalidQueryError(f"{place[-1]} is not partitioned by DAY on a column")
-    return '"' + by.field.replace('"', '""') + '"'
 
 
 def is_load_repeated(_path: str, _job: Any, _ctx: Any) -> None:

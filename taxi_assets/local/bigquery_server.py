@@ -30,7 +30,8 @@ Measured with 31 Parquet files of 1.24 million rows on two cores (seconds):
     and bare paths, makes their folders, and opens some of them without DuckDB.
 11. A job with the label `taxi_assets=read_only` only reads: one SELECT by the parser that executes
     it, in a read-only transaction of DuckDB.
-12. A copy job takes partition decorators (`table$20211005`), and is one transaction.
+12. A copy job takes partition decorators (`table$20211005`); those that wait together are one
+    transaction.
 """
 
 from __future__ import annotations
@@ -52,9 +53,9 @@ from bqemulator.storage.sql_identifiers import quoted_table_ref
 from bqemulator.storage.type_map import duckdb_to_bq
 from bqemulator.versioning.snapshots import SnapshotManager
 
+from taxi_assets.local.bigquery_copies import copy_partitions
 from taxi_assets.local.bigquery_guard import MIN_TOKEN, Guard
 from taxi_assets.local.bigquery_jobs import (
-    copy_partitions,
     insert_job_once,
     is_load_repeated,
     load_in_one_transaction,

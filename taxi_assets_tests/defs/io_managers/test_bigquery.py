@@ -370,6 +370,16 @@ def test_months_are_replaced_at_once(
     assert [it.table_id for it in client.list_tables(DATASET)] == [GREEN.table]
 
 
+def test_the_copies_of_a_run_are_started_at_once(google: HttpProxy, lake: Lake) -> None:
+    """Each answer takes a second, as Google's do."""
+    days = [date(2021, 5, day) for day in range(1, 9)]
+    store(lake, *days)
+    google.add(COPY, "hold", times=len(days))
+    began = time.monotonic()
+    assert set(store(lake, *days, rows=7)) == set(days)
+    assert time.monotonic() - began < len(days)
+
+
 def test_a_copy_job_that_meets_a_rate_limit_is_started_again(
     google: HttpProxy, client: bigquery.Client, lake: Lake
 ) -> None:
