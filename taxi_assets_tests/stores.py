@@ -158,23 +158,15 @@ def _rounded(rows: list[tuple]) -> Totals:
 
 
 def store_totals(service: Service) -> dict[str, Totals]:
-    """Rows and sum of total_amount of each day, by store."""
+    """Rows and sum of total_amount of each day, by store: one query, and the table's name."""
+    query = f"SELECT {service.day_column}, count(*), sum(total_amount) FROM {{}} GROUP BY 1"
+    table = f"ny_taxi.{service.table}"
     with postgres() as connection, connection.cursor() as cursor:
-        cursor.execute(
-            f"SELECT {service.pickup_column}::date, count(*), sum(total_amount)"
-            f" FROM ny_taxi.{service.table} GROUP BY 1"
-        )
+        cursor.execute(query.format(table))
         in_postgres = _rounded(cursor.fetchall())
-    in_lake = _rounded(
-        duckdb.sql(
-            f"SELECT {service.day_column}, count(*), sum(total_amount)"
-            f" FROM '{lake()}/{service.name}/*/*.parquet' GROUP BY 1"
-        ).fetchall()
-    )
-    rows = bigquery().query(
-        f"SELECT {service.day_column}, COUNT(*), SUM(total_amount)"
-        f" FROM ny_taxi.{service.table} GROUP BY 1"
-    )
+    objects = f"'{lake()}/{service.name}/*/*.parquet'"
+    in_lake = _rounded(duckdb.sql(query.format(objects)).fetchall())
+    rows = bigquery().query(query.format(table))
     in_bigquery = _rounded([tuple(row) for row in rows.result()])
     return {"postgres": in_postgres, "lake": in_lake, "bigquery": in_bigquery}
 

@@ -23,6 +23,7 @@ from taxi_assets.defs.io_managers.base import Records, StoreIOManager, Totals, f
 from taxi_assets.defs.io_managers.binary_copy import copy_rows_binary
 from taxi_assets.defs.io_managers.csv_copy import read_query_as_arrow
 from taxi_assets.defs.io_managers.partition_data import StoredTrips, add_missing_columns
+from taxi_assets.defs.io_managers.postgres_parent import add_day_column, analyze_parent
 from taxi_assets.defs.io_managers.postgres_partition import (
     Partition,
     attach_partition,
@@ -95,8 +96,10 @@ class PostgresTripsIOManager(StoreIOManager[pa.Table]):
             with self.postgres.connect() as connection:
                 with connection.cursor() as cursor:
                     ensure_table_exists(cursor, partition.table, partition.service)
+                    add_day_column(cursor, partition, log)
                 connection.commit()
                 self._replace_month(connection, partition, slices, log)
+                analyze_parent(connection, partition, log)
         except Exception as error:
             if not concerns_one_day(error):
                 raise

@@ -97,7 +97,8 @@ def claim_partition(cursor: Cursor, partition: Partition) -> bool:
 
     if is_missing():
         _check_month_is_free(cursor, partition)
-    create = f"CREATE TABLE {partition.quoted} (LIKE {partition.parent} INCLUDING COMMENTS)"
+    like = f"LIKE {partition.parent} INCLUDING COMMENTS INCLUDING GENERATED"
+    create = f"CREATE TABLE {partition.quoted} ({like})"
     if create_if_missing(cursor, is_missing, create):
         return True
     _check_relation_kind(cursor, partition)

@@ -23,6 +23,11 @@ SCHEMA, LINEAGE = "dagster/column_schema", "dagster/column_lineage"
 PARTITION_ROWS, TABLE_ROWS = "dagster/partition_row_count", "dagster/row_count"
 TABLE_NAME, URI = "dagster/table_name", "dagster/uri"
 Types = Literal["arrow", "postgres", "bigquery"]
+DAY_COLUMN: Mapping[Types, str] = {
+    "postgres": "computed when it is read, by PostgreSQL 18 or newer",
+    "bigquery": "the table is partitioned by it",
+}
+"""What the DATE column is in a table; the lake has it as the names of its folders."""
 PROFILE_COLUMNS = {
     "column": "Name from cleaned_trips on",
     "type": "Type, and unit",
@@ -50,8 +55,8 @@ def build_column_schema(service: Service, types: Types, rules: Sequence[str]) ->
         )
         for column in service.columns
     ]
-    if types == "bigquery":
-        text = f"Day of {service.pickup_column}; the table is partitioned by it"
+    if text := DAY_COLUMN.get(types):
+        text = f"Day of {service.pickup_column}; {text}"
         columns.append(
             dg.TableColumn(
                 service.day_column, "DATE", text, dg.TableColumnConstraints(nullable=False)
@@ -87,7 +92,7 @@ def published_schema(
 def column_lineage(service: Service, upstream: dg.AssetKey, types: Types) -> dg.TableColumnLineage:
     """Build the lineage of each column from the same one upstream; the day is from the pickup."""
     names = {column.name: column.name for column in service.columns}
-    if types == "bigquery":
+    if types in DAY_COLUMN:
         names[service.day_column] = service.pickup_column
     return _build_lineage(names, upstream)
 

@@ -117,7 +117,8 @@ def test_rows_columns_and_types_are_the_same_in_every_store() -> None:
             "SELECT column_name, upper(data_type) FROM information_schema.columns"
             " WHERE table_name = 'green_cab_data' ORDER BY ordinal_position"
         )
-        assert cursor.fetchall() == [(one.name, one.postgres) for one in GREEN.columns]
+        columns = [(one.name, one.postgres) for one in GREEN.columns]
+        assert cursor.fetchall() == [*columns, (GREEN.day_column, "DATE")]
     fields = stores.bigquery().get_table("ny_taxi.green_cab_data").schema
     assert [field.name for field in fields] == [
         *(one.name for one in GREEN.columns),

@@ -62,7 +62,7 @@ def test_columns_have_each_stores_types_with_descriptions_units_and_constraints(
     assert "dagster/column_schema" not in found["raw_trips"].metadata
     for name in ASSETS[1:]:
         columns = {one.name: one for one in found[name].metadata["dagster/column_schema"].columns}
-        day = {GREEN.day_column} if name == "bigquery_trips" else set()
+        day = {GREEN.day_column} if name in ("postgres_trips", "bigquery_trips") else set()
         assert set(columns) == {column.name for column in GREEN.columns} | day
         assert all(one.description for one in columns.values())
         assert columns["fare_amount"].description == "Time-and-distance fare (dollars)"
