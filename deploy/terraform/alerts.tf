@@ -5,8 +5,11 @@ locals {
   daemon_resource = var.daemon == "always" ? "cloud_run_worker_pool" : "cloud_run_job"
   daemon_label    = var.daemon == "always" ? "worker_pool_name" : "job_name"
   daemon_logs     = "resource.type=\"${local.daemon_resource}\" AND resource.labels.${local.daemon_label}=\"${local.daemon_name}\""
-  # Of a woken daemon two wakes and a half: one that fails is tried again.
-  daemon_silence = var.daemon == "always" ? "600s" : "9000s"
+  # Of a daemon that is woken every hour two wakes and a half: one that fails is tried again. 23.5 hours
+  # are the longest silence that Cloud Monitoring notices, so one that is woken once a day has no alert.
+  wake           = split(" ", var.wake_schedule)
+  daemon_silence = var.daemon == "always" ? "600s" : local.wake[1] == "*" ? "9000s" : "84600s"
+  daemon_speaks  = var.daemon == "always" || (!can(tonumber(local.wake[1])) && alltrue([for field in slice(local.wake, 2, 5) : field == "*"]))
   run_logs       = "resource.type=\"cloud_run_job\" AND resource.labels.job_name=\"${local.job_name}\""
 
   backup_logs = "logName=\"projects/${var.project_id}/logs/cloudaudit.googleapis.com%2Fsystem_event\" AND resource.type=\"cloudsql_database\" AND resource.labels.database_id=\"${var.project_id}:${local.instance}\" AND protoPayload.methodName=\"cloudsql.instances.automatedBackup\""
@@ -95,7 +98,7 @@ resource "google_monitoring_alert_policy" "failed_runs" {
 }
 
 resource "google_monitoring_alert_policy" "daemon_silent" {
-  count = local.deploy && var.daemon != "off" ? 1 : 0
+  count = local.deploy && var.daemon != "off" && local.daemon_speaks ? 1 : 0
 
   project               = var.project_id
   display_name          = "${local.name}: the daemon is silent"

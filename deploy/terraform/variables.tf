@@ -94,7 +94,7 @@ variable "daemon" {
 }
 
 variable "wake_schedule" {
-  description = "When the woken daemon is started whether or not there is work, as cron in New York's time. Every wake costs about two minutes of a vCPU."
+  description = "When the woken daemon is started whether or not there is work, as cron in New York's time. Every wake costs about two minutes of a vCPU. The alert for a silent daemon comes after 2.5 hours for an hourly one, after 23.5 hours for a rarer one, and not at all for less than two a day."
   type        = string
   default     = "2 * * * *"
 

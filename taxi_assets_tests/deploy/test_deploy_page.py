@@ -53,3 +53,12 @@ def test_the_page_names_every_variable() -> None:
     text = (REPOSITORY / PAGE).read_text()
     unnamed = [name for name in declared("variable") if not re.search(rf"\b{name}\b", text)]
     assert set(unnamed) <= {"project_id", "image"}
+
+
+def test_every_variable_is_tried() -> None:
+    """In a plan that succeeds; `refusals.tftest.hcl` has those that must not."""
+    files = [path for path in (TERRAFORM / "tests").glob("*.hcl") if "refusals" not in path.name]
+    files.append(REPOSITORY / "taxi_assets_tests" / "deploy" / "test_terraform.py")
+    tried = "\n".join(path.read_text() for path in files)
+    untried = {name for name in declared("variable") if not re.search(rf"\b{name} *=", tried)}
+    assert untried == set()

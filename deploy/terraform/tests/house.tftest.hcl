@@ -310,3 +310,58 @@ run "readers_of_the_database" {
     error_message = "The server lets them in."
   }
 }
+
+run "another_region_and_other_times" {
+  command = plan
+
+  variables {
+    region               = "europe-west1"
+    image                = "europe-west1-docker.pkg.dev/my-project-123/taxi/taxi:1"
+    taxi_source          = "sample"
+    wake_schedule        = "2 */6 * * *"
+    lake_cold_after_days = 7
+    billing_account      = "012345-6789AB-CDEF01"
+    monthly_budget       = 40
+    enable_private_ip    = true
+    subnetwork_range     = "10.99.0.0/25"
+  }
+
+  assert {
+    condition = toset([
+      google_cloud_run_v2_job.run[0].location, google_cloud_run_v2_job.daemon[0].location, google_cloud_run_v2_service.webserver[0].location,
+      google_sql_database_instance.postgres[0].region, google_storage_bucket.lake[0].location, google_storage_bucket.logs.location,
+      google_bigquery_dataset.trips[0].location, google_artifact_registry_repository.images.location, google_compute_subnetwork.own[0].region,
+      local.env.BIGQUERY_LOCATION, local.env.CLOUD_RUN_REGION,
+    ]) == toset(["europe-west1"])
+    error_message = "Everything is in one region."
+  }
+  assert {
+    condition     = google_monitoring_alert_policy.daemon_silent[0].conditions[0].condition_absent[0].duration == "84600s"
+    error_message = "Six hours of sleep are not an incident."
+  }
+  assert {
+    condition     = local.env.TAXI_SOURCE == "sample" && google_cloud_scheduler_job.wake[0].schedule == "2 */6 * * *"
+    error_message = "What is loaded, and when the daemon wakes."
+  }
+  assert {
+    condition     = contains([for rule in google_storage_bucket.lake[0].lifecycle_rule : rule.condition[0].age if rule.action[0].storage_class == "COLDLINE"], 7)
+    error_message = "When raw partitions move."
+  }
+  assert {
+    condition     = google_billing_budget.monthly[0].amount[0].specified_amount[0].units == "40" && google_compute_subnetwork.own[0].ip_cidr_range == "10.99.0.0/25"
+    error_message = "Budget and addresses."
+  }
+}
+
+run "a_daemon_that_wakes_once_a_day" {
+  command = plan
+
+  variables {
+    wake_schedule = "0 6 * * *"
+  }
+
+  assert {
+    condition     = length(google_monitoring_alert_policy.daemon_silent) == 0
+    error_message = "A silence of a day cannot be told from its sleep."
+  }
+}
