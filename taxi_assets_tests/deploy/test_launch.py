@@ -3,6 +3,7 @@
 Real are the settings file, webserver, woken daemon, queue, Postgres storage, launcher, Google's
 clients and the runs; Cloud Run is a local server of its API that starts the image's commands as
 processes. Nobody starts the daemon but the webserver and, once, what Cloud Scheduler would send.
+Alerts are on, and the dead man's switch never answers, so that a sensor is nearly always evaluated.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from taxi_assets import local
 from taxi_assets.local.server import pick_free_port
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.defs.automation.receivers import Receiver, http_receiver
 from taxi_assets_tests.deploy.cloud_run import CloudRun, Execution
 from taxi_assets_tests.deploy.googleapis import Identity, proxy
 from taxi_assets_tests.gcs_server import gcs_server
@@ -102,6 +104,7 @@ class Deployment:
     cloud_run: CloudRun
     password: str
     database: str
+    alerts: Receiver
     backfill: str = ""
 
     def ask(self, query: str, **variables: Any) -> Any:
@@ -240,15 +243,24 @@ def deployment(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         stack.callback(lambda: server.stop(None).wait())
         stack.callback(cloud_run.stop)
         env = env | identity.env(folder, stack.enter_context(proxy(port)))
-        cloud_run.daemon_env = env
+        alerts = stack.enter_context(http_receiver())
+        silent = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        # Of these secrets, runs get none.
+        alerting = {
+            "TAXI_ALERT_URLS": alerts.apprise,
+            "TAXI_HEARTBEAT_URL": f"http://127.0.0.1:{silent.getsockname()[1]}/ping",
+        }
+        cloud_run.daemon_env = env | alerting
         web = pick_free_port(None)
         webserver = [str(BIN / "dagster-webserver"), "-h", "127.0.0.1", "-p", str(web)]
         webserver += ["-m", LOCATION]
         waking = {"CLOUD_RUN_DAEMON_JOB": cloud_run.daemon_job}
-        stack.enter_context(process(webserver, env | waking, folder / "webserver.log"))
+        stack.enter_context(process(webserver, env | alerting | waking, folder / "webserver.log"))
         address = f"http://127.0.0.1:{web}"
         until(lambda: requests.get(f"{address}/server_info", timeout=5).ok, 60)
-        deployment = Deployment(address, cloud_run, env["POSTGRES_PASSWORD"], env["DAGSTER_PG_URL"])
+        deployment = Deployment(
+            address, cloud_run, env["POSTGRES_PASSWORD"], env["DAGSTER_PG_URL"], alerts
+        )
         assert not cloud_run.daemons
         params = {"partitionNames": DAYS, "assetSelection": [{"path": path} for path in ASSETS]}
         deployment.backfill = deployment.ask(BACKFILL, params=params)["backfillId"]
@@ -352,10 +364,14 @@ def test_what_the_alerts_look_for_is_logged(deployment: Deployment) -> None:
     assert any("Marking run" in event for event in events)
     assert 'jsonPayload.logger:\\"dagster.daemon\\"' in alerts
     assert {line["logger"] for line in lines} >= {"dagster.daemon.BackfillDaemon"}
+    # And the project's own alert arrives, from the daemon.
+    until(lambda: any(run in str(body) for body in deployment.alerts.bodies), 120)
 
 
 def test_the_daemon_sleeps_when_nothing_is_left(deployment: Deployment) -> None:
     until(deployment.asleep, 300)
+    lines = deployment.daemon_lines()
+    assert any("operations_alert" in line["event"] for line in lines)
     assert deployment.cloud_run.daemons[0].process.returncode == 0
     logs = [daemon.log.read_text() for daemon in deployment.cloud_run.daemons]
     assert "No work left" in logs[0]
