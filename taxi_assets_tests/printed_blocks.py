@@ -86,7 +86,8 @@ COVERED_ELSEWHERE = {
         "echo 'enable_cloud_build = true' >>deploy/terraform/terraform.tfvars": GCLOUD,
         "terraform -chdir=deploy/terraform apply": TERRAFORM
         + "test_a_second_apply_changes_no_password",
-        'read -r -s -p "TAXI_ALERT_URLS: " URLS': GCLOUD,
+        " printf %s 'slack://TokenA/TokenB/TokenC' | gcloud secrets create taxi-alert-urls "
+        "--data-file=-": GCLOUD,
         "READER=ana@example.com": GCLOUD,
         "CONNECTION=$(terraform -chdir=deploy/terraform output -raw postgres)": GCLOUD,
         'gcloud sql backups create --instance taxi-postgres --description "before taxi:2"': GCLOUD
