@@ -4,9 +4,9 @@ Measured on a stack of its own; each figure is that of a fresh process, rows are
 each. `first load`: all three stores were emptied before (table dropped in Postgres, table deleted
 in BigQuery, the service's folders removed from the lake). `rewrite`: the same month again.
 `floor`: one straight-line script without Dagster for the same outputs. `noop`: a Dagster job with
-one empty asset among the same definitions. `day`: single days on the running stack, one run each.
-`growth`: more months in one run, and one month rewritten beside the others. `table`: one day
-rewritten in Postgres tables of 1, 12 and 33 months (1,004 days).
+one empty asset among the same definitions; `bare`: without them. `day`: single days on the running
+stack, one run each. `growth`: more months in one run, and one month rewritten beside the others.
+`table`: one day rewritten in Postgres tables of 1, 12 and 33 months (1,004 days).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from benchmarks import flame, peers, tables
 from benchmarks.bench import CHECKOUT, FIRST_MONTH, ROWS, Bench, DaySpan, Measured, facts
 from benchmarks.measure import BenchmarkError
 
-NAMES = ("noop", "floor", "first", "rewrite", "day", "growth", "table")
+NAMES = ("bare", "noop", "floor", "first", "rewrite", "day", "growth", "table")
 PEERS = {"duckdb": "DuckDB, two stores", "dlt": "dlt with ADBC, two stores"}
 """Measured if they are named; pip installs them at the first time."""
 SINGLE_DAYS = 5
@@ -83,6 +83,8 @@ class Found:
 
 def month_runs(bench: Bench, only: set[str], found: Found) -> None:
     """One repeat of everything about a single month; taken in turns, so that all see the same."""
+    if "bare" in only:
+        found.add("bare", bench.bare())
     if "noop" in only:
         found.add("noop", bench.noop())
     if "floor" in only:
@@ -168,7 +170,7 @@ def report(found: Found, repeats: int, rows: int) -> str:
 
 def whole_month(name: str) -> bool:
     """Whether a measured command moves one whole month."""
-    return name not in {"noop", "one day"}
+    return name not in {"bare", "noop", "one day"}
 
 
 def day_mode(found: Found, noop: float) -> str:

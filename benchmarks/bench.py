@@ -168,6 +168,10 @@ class Bench:
         """Run a job with one empty asset among the same definitions."""
         return self._execute(("-m", "benchmarks.noop", "-j", "nothing_job"), "noop")
 
+    def bare(self) -> Measured:
+        """Run a job with one empty asset and none of the package's definitions."""
+        return self._execute(("-m", "benchmarks.bare", "-j", "nothing_job"), "bare")
+
     def job_command(self, days: DaySpan) -> list[str]:
         """Return the command of `job`, for a profiler."""
         job = ["-m", PACKAGES, "-j", f"{self.service}_daily", "--tags", days.tags]

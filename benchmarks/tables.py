@@ -10,6 +10,8 @@ from benchmarks.bench import Measured
 from benchmarks.measure import Spread
 
 MIB = 2**20
+EMPTY = ("bare", "noop")
+"""Runs without data."""
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -50,7 +52,7 @@ def costs(found: Mapping[str, Sequence[Measured]], file_rows: Mapping[str, int])
                 name,
                 wall.text(),
                 f"{wall.middle / floor:.2f}" if floor and whole else "-",
-                f"{work:.2f}" if (noop or name == "floor") and name != "noop" else "-",
+                f"{work:.2f}" if (noop or name == "floor") and name not in EMPTY else "-",
                 f"{work / floor_stages:.2f}" if floor and noop and whole else "-",
                 spread(runs, "cpu").text(),
                 spread(runs, "servers").text(),
