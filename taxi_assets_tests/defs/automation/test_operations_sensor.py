@@ -13,8 +13,12 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster import DagsterEventType
+from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.scheduler.instigation import TickStatus
+from dagster._core.test_utils import create_run_for_test
 
+from taxi_assets.dagster_internals.alert_ledger import AlertLedger
 from taxi_assets.defs.alerts import operations_sensor
 from taxi_assets.defs.alerts.alert_sensors import AlertNotDeliveredError
 from taxi_assets.defs.alerts.operations_sensor import SECONDS, build_operations_sensor
@@ -147,6 +151,41 @@ def daemon(log: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
+def happen_while_no_daemon_runs(instance: dg.DagsterInstance) -> None:
+    """A backfill ends, a run that started yesterday goes on, and one store of three is behind."""
+    now = time.time()
+    backfill = PartitionBackfill(
+        backfill_id="of2009",
+        status=BulkActionStatus.COMPLETED_FAILED,
+        from_failure=False,
+        tags={},
+        backfill_timestamp=now - 60,
+        asset_selection=[dg.AssetKey(["yellow", "raw_trips"])],
+        backfill_end_timestamp=now,
+    )
+    instance.add_backfill(backfill)
+    run = create_run_for_test(instance, job_name="yellow_daily")
+    started = dg.DagsterEvent(DagsterEventType.RUN_START.value, "yellow_daily")
+    instance.handle_new_event(
+        dg.EventLogEntry(
+            error_info=None,
+            level="debug",
+            user_message="",
+            run_id=run.run_id,
+            timestamp=now - 24 * 3600,
+            dagster_event=started,
+        )
+    )
+    for name in ("gcs_trips", "bigquery_trips"):
+        for day in ("2021-01-30", "2021-01-31"):
+            event = dg.AssetMaterialization(["yellow", name], partition=day)
+            instance.report_runless_asset_event(event)
+    # Seen for the first time a day ago.
+    ledger = AlertLedger.load(instance, now)
+    ledger.lasts("stale yellow postgres_trips 2021-01", now - operations_sensor.STALE_SECONDS)
+    ledger.save(now)
+
+
 def test_the_heartbeat_dies_with_the_daemon_and_a_restart_sends_nothing_twice(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,7 +195,7 @@ def test_the_heartbeat_dies_with_the_daemon_and_a_restart_sends_nothing_twice(
     monkeypatch.setenv("DAGSTER_HOME", str(folder))
     monkeypatch.setenv("TAXI_HOME", str(tmp_path / "taxi"))
     monkeypatch.setenv("TAXI_AUTOMATION", "running")
-    monkeypatch.setenv("TAXI_START_DATE", "2021-01-01")
+    monkeypatch.setenv("TAXI_START_DATE", "2021-01-30")
     monkeypatch.setenv("TAXI_END_DATE", "2021-01-31")
     monkeypatch.setenv("TAXI_SENSOR_INTERVAL_SECONDS", "5")
     with serving() as source, serving() as switch:
@@ -178,9 +217,22 @@ def test_the_heartbeat_dies_with_the_daemon_and_a_restart_sends_nothing_twice(
         known = len(switch.asked)
         time.sleep(2 * SECONDS)
         assert len(switch.asked) == known
+        source.looks, source.acts = [], []
+        source.months = {"/yellow/yellow_tripdata_2021-01.csv.gz": b"x"}
+        with dg.DagsterInstance.get() as instance:
+            happen_while_no_daemon_runs(instance)
+        monkeypatch.setenv("TAXI_AUTOMATION", "stopped")
+        late = [
+            "backfill of2009 ended as COMPLETED_FAILED",
+            "yellow/postgres_trips is not up to date",
+            "yellow_daily runs for 24.0 h",
+        ]
+        told = [f"{name}_new_month_sensor: a tick failed" for name in ("green", "yellow")]
         with daemon(tmp_path / "log"):
-            until(beats(2), 120)
-    assert sorted(body["title"] for body in receiver.bodies) == [
-        "green_new_month_sensor: a tick failed",
-        "yellow_new_month_sensor: a tick failed",
-    ]
+            until(beats(1), 120)
+            until(lambda: len(receiver.bodies) >= len([*told, *late]), 60)
+            # Killed once the last one is noted as sent, which is before the next beat.
+            until(beats(1), 60)
+        with daemon(tmp_path / "log"):
+            until(beats(3), 120)
+    assert sorted(body["title"] for body in receiver.bodies) == sorted([*told, *late])
