@@ -39,8 +39,11 @@ PASTED_HERE = (
 """In the order in which their blocks find what they need."""
 SAVED_AS = {"docs/build-on-it.md: from pathlib import Path": "revenue.py"}
 """Blocks that the page says to save."""
-FAILS = {".venv/bin/taxi-assets external-table yellow": 2}
-"""Exit codes by last line: the lake of this machine is a folder."""
+FAILS = {
+    ".venv/bin/taxi-assets external-table yellow": 2,
+    ".venv/bin/taxi-assets alert-test": 2,
+}
+"""Exit codes by last line: the lake of this machine is a folder, and nobody is to be told."""
 BACKFILL = ".venv/bin/taxi-assets backfill yellow 2021-01..2021-02"
 ANSWERS = {
     ".venv/bin/taxi-assets status": "yellow   postgres_trips",
@@ -52,6 +55,7 @@ ANSWERS = {
     f"{BACKFILL} --only stale --dry-run": "0 runs would start",
     ".venv/bin/taxi-assets local status": "postgres  running",
     ".venv/bin/taxi-assets external-table yellow": "is a folder of this machine",
+    ".venv/bin/taxi-assets alert-test": "set TAXI_ALERT_URLS, TAXI_HEARTBEAT_URL",
     ".venv/bin/taxi-assets export yellow 2021-01-05": "yellow_2021-01-05_2021-01-05.parquet",
 }
 """Words of what a block prints, by its last line."""

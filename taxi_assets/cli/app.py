@@ -184,6 +184,18 @@ def status(*, as_json: AsJson = False) -> None:
         print_status(found, Console())
 
 
+@app.command("alert-test")
+def alert_test() -> int:
+    """Send a test alert to every target and request the heartbeat, as the daemon does.
+
+    Exit code 0: all were reached; 1: the lines name which was not.
+    """
+    from taxi_assets.cli.alert_test import send_test_alert
+
+    read_env_file()
+    return send_test_alert(typer.echo)
+
+
 @app.command()
 def query(
     sql: Annotated[str, typer.Argument(help="One SELECT.", metavar="SQL")],

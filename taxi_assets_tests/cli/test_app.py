@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from taxi_assets.cli.app import main
+from taxi_assets.defs.alerts import targets
 from taxi_assets_tests.cli.conftest import run
+from taxi_assets_tests.defs.automation.receivers import free_port, http_receiver
+from taxi_assets_tests.fake_http_server import Site
 
 
 def test_it_is_installed_and_is_the_module() -> None:
@@ -62,3 +65,26 @@ def test_wrong_settings_are_one_line(
 def test_the_embedded_stack_is_a_sub_command(home: Path) -> None:
     assert "postgresql://127.0.0.1:" in run("local", "status")
     assert '"state": "running"' in run("local", "status", "--json")
+
+
+def test_a_test_alert_names_what_was_not_reached(
+    site: Site, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["alert-test"]) == 2
+    assert "set TAXI_ALERT_URLS, TAXI_HEARTBEAT_URL" in capfd.readouterr().err
+    monkeypatch.setattr(targets, "RETRY_SECONDS", 0.01)
+    with http_receiver() as receiver:
+        away = f"json://127.0.0.1:{free_port()}/planted-secret"
+        monkeypatch.setenv("TAXI_ALERT_URLS", f"{receiver.apprise} {away}")
+        assert main(["alert-test"]) == 1
+        (body,) = receiver.bodies
+    assert body["title"] == "taxi-assets: a test alert"
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0] == "json (1): took the message"
+    assert lines[1].startswith("json (2): A Connection")
+    assert lines[2].startswith("heartbeat: not set (TAXI_HEARTBEAT_URL)")
+    assert "planted-secret" not in "".join(lines)
+    monkeypatch.delenv("TAXI_ALERT_URLS")
+    monkeypatch.setenv("TAXI_HEARTBEAT_URL", f"{site.address}/ping")
+    assert main(["alert-test"]) == 0
+    assert capfd.readouterr().out == "heartbeat: HTTP 200\n"
