@@ -1,6 +1,6 @@
 """Draw a day's picture: pickups by hour, fares, distances, dropped rows, and the days before.
 
-Pillow draws directly into indices of a palette of 16 colours: text is a ramp from white to ink, and
+Pillow draws directly into indices of a palette of ten colours: text is a ramp from white to ink, and
 everything else is horizontal or vertical, so nothing needs anti-aliasing. A picture takes about
 4 ms; with matplotlib it takes 150. Below it, an unusual day has a strip for each unusual figure,
 which compares the day with the same weekdays before. The background is white, because no colour has
@@ -9,7 +9,8 @@ a contrast of 4.5 to both backgrounds of Dagster's UI.
 
 from __future__ import annotations
 
-import io
+import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
@@ -33,9 +34,9 @@ SIZE = (960, 600)
 pictures and takes 80 % of a small laptop's 1,280 pixels."""
 MARGIN = 8
 GAP = 36
-INK, GRID = 11, 2
+INK, GRID = 5, 1
 """The ramp: index 0 is the white background, INK is full text, and those between are paler."""
-BAR, BEYOND, USUAL, GONE = 12, 13, 14, 15
+BAR, BEYOND, USUAL, GONE = 6, 7, 8, 9
 GROUND = (255, 255, 255)
 COLOURS = {
     INK: (60, 68, 80),
@@ -309,11 +310,32 @@ class _Canvas:
             )
             for step in range(INK)
         ]
-        colours = [*ramp, *COLOURS.values()]
-        self.image.putpalette(bytes(part for colour in colours for part in colour))
-        png = io.BytesIO()
-        self.image.save(png, "PNG", bits=4, compress_level=6)
-        return png.getvalue()
+        self.image.putpalette(
+            bytes(part for colour in (*ramp, *COLOURS.values()) for part in colour)
+        )
+        return _encode_png(self.image)
+
+
+def _encode_png(image: Image) -> bytes:
+    """Encode 16 colours at most, each line as it is.
+
+    Pillow filters lines of a palette by what suits photographs: a fifth more bytes, in an event
+    that is kept for ever.
+    """
+    width, height = image.size
+    packed = image.tobytes("raw", "P;4")
+    step = len(packed) // height
+    lines = b"".join(b"\0" + packed[at : at + step] for at in range(0, len(packed), step))
+    parts = (
+        (b"IHDR", struct.pack(">2I5B", width, height, 4, 3, 0, 0, 0)),
+        (b"PLTE", bytes(image.getpalette() or ())),
+        (b"IDAT", zlib.compress(lines, 9)),
+        (b"IEND", b""),
+    )
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        for name, data in parts
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -80,7 +80,7 @@ def build_cleaned_metadata(
         **build_median_metadata(figures.profile),
         **labels,
         **build_source_metadata(source_file),
-        SCHEMA: build_column_schema(service, "arrow", tuple(cleaned.rules)),
+        **_build_other_schema(service, "arrow", tuple(cleaned.rules)),
         LINEAGE: build_published_lineage(
             cleaned.published, dg.AssetKey([service.name, "raw_trips"])
         ),
@@ -122,14 +122,8 @@ def build_trips_metadata(
     """Return what is known of a day's rows in a store, which has them from an `upstream` asset.
 
     There is no `dagster/row_count` of the whole table but where the store knows it without
-    counting: Postgres would scan years, the lake would read as many footers. Columns stand in the
-    asset's definition; a day has its own only if other rules made it: an event is kept for ever.
+    counting: Postgres would scan years, the lake would read as many footers.
     """
-    columns = (
-        {}
-        if trips.rules == read_rules_for_definitions()
-        else {SCHEMA: build_column_schema(service, types, trips.rules)}
-    )
     return {
         PARTITION_ROWS: trips.rows,
         "rows": trips.rows,
@@ -137,9 +131,19 @@ def build_trips_metadata(
         **(build_median_metadata(trips.profile) if trips.profile else {}),
         "seconds": round(seconds, 3),
         **build_source_metadata(trips.source_file),
-        **columns,
+        **_build_other_schema(service, types, trips.rules),
         LINEAGE: column_lineage(service, dg.AssetKey([service.name, upstream]), types),
     }
+
+
+def _build_other_schema(service: Service, types: Types, rules: Sequence[str]) -> dict[str, Any]:
+    """Return the columns of a day that other rules made than those of now.
+
+    All other days' stand in the asset's definition: an event is kept for ever.
+    """
+    if tuple(rules) == tuple(read_rules_for_definitions()):
+        return {}
+    return {SCHEMA: build_column_schema(service, types, tuple(rules))}
 
 
 def object_metadata(lake: Lake, key: str) -> dict[str, Any]:
