@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -25,6 +26,12 @@ from dagster import DagsterEventType
 from sqlalchemy.pool import QueuePool
 
 from taxi_assets.dagster_internals.private_names import POSTGRES_CONNECT, SQLITE_EVENT_LOG
+from taxi_assets.dagster_internals.stored_once import (
+    empty_mirrored_check,
+    make_file,
+    read_long_values,
+    shorten_stored_event,
+)
 
 INDEX = "index"
 """Name of the SQLite file with the events of assets and checks of all runs."""
@@ -113,6 +120,11 @@ class Batches(ABC):
         with self.open_transaction(run_id):
             for event in events:
                 super().store_event(event)  # type: ignore[misc]
+                self.complete_event(event)
+
+    @abstractmethod
+    def complete_event(self, event: dg.EventLogEntry) -> None:
+        """Do what is left of an event in the transaction that stored it."""
 
     @abstractmethod
     def open_transaction(self, run_id: str) -> AbstractContextManager[None]:
@@ -173,6 +185,17 @@ class SqliteBatches(Batches):
         with suppress(FileNotFoundError):  # The history was wiped meanwhile.
             os.utime(self.path_for_shard(run_id))  # type: ignore[attr-defined]
 
+    def complete_event(self, event: dg.EventLogEntry) -> None:
+        """Leave pictures and tables to the index, and checks to their table."""
+        empty_mirrored_check(self.index_connection, event)
+        with self.run_connection(event.run_id) as connection:
+            shorten_stored_event(connection, event)
+
+    def get_records_for_run(self, *arguments: Any, **options: Any) -> Any:
+        """Return a run's records, with the pictures and tables that the index has."""
+        page = super().get_records_for_run(*arguments, **options)  # type: ignore[misc]
+        return read_long_values(page, self.index_connection)
+
     def run_connection(self, run_id: str = "") -> AbstractContextManager[sa.Connection]:
         """Return the connection to a run's file."""
         return self._connection(run_id)
@@ -218,7 +241,8 @@ class SqliteBatches(Batches):
         engines = self._files.engines
         if shard not in engines:
             parent: Any = super()
-            with parent.run_connection(shard):  # Creates the file and its tables.
+            make_file(Path(self.path_for_shard(shard)))  # type: ignore[attr-defined]
+            with parent.run_connection(shard):  # Creates the tables.
                 pass
             if len(engines) >= MAX_ENGINES:
                 engines.pop(next(name for name in engines if name != INDEX)).dispose()
@@ -238,6 +262,9 @@ class PostgresBatches(Batches):
     def prepare(self) -> None:
         """Add the connection of the thread's transaction."""
         self._in_transaction = threading.local()
+
+    def complete_event(self, event: dg.EventLogEntry) -> None:
+        """Do nothing: Postgres has one table of events."""
 
     @contextmanager
     def open_transaction(self, run_id: str) -> Iterator[None]:

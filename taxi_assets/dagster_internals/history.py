@@ -42,7 +42,7 @@ PLANNED = "PLANNED"
 """State of a check that a run planned but did not evaluate."""
 PAGE = 100
 """Number of runs read at once."""
-MAX_FREE_SHARE = 0.25
+MAX_FREE_SHARE = 0.1
 """Share of free pages above which a SQLite file is compacted."""
 
 

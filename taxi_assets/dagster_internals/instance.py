@@ -12,6 +12,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -21,6 +22,7 @@ from taxi_assets.dagster_internals import tags
 from taxi_assets.dagster_internals.event_log import add_batches
 from taxi_assets.dagster_internals.pools import set_pool_limits
 from taxi_assets.dagster_internals.private_names import INSTANCE_DEFAULTS, SQLITE_STORAGE
+from taxi_assets.dagster_internals.stored_once import remake_empty_file
 
 LOCATION, REPOSITORY = "taxi_assets.definitions", "__repository__"
 """Names of the code location and of Dagster's default repository, the same in every deployment."""
@@ -103,6 +105,8 @@ class LockedSqliteStorage(StockStorage):
         lock = os.path.join(base_dir, ".storage.lock")  # noqa: PTH118 - Dagster's string
         with FileLock(lock, timeout=MAX_SECONDS):
             super().__init__(base_dir, inst_data)  # type: ignore[call-arg]
+            events: Any = self.event_log_storage  # type: ignore[attr-defined]
+            remake_empty_file(Path(events.path_for_shard("index")))
 
     @classmethod
     def from_config_value(cls, inst_data: Any, config_value: Mapping[str, Any]) -> Any:

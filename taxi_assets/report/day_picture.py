@@ -1,7 +1,7 @@
 """Draw a day's picture: pickups by hour, fares, distances, dropped rows, and the days before.
 
-Pillow draws directly into indices of a palette of ten colours: text is a ramp from white to ink, and
-everything else is horizontal or vertical, so nothing needs anti-aliasing. A picture takes about
+Pillow draws directly into indices of a palette of ten colours: text is a ramp from white to ink,
+and everything else is horizontal or vertical, so nothing needs anti-aliasing. A picture takes about
 4 ms; with matplotlib it takes 150. Below it, an unusual day has a strip for each unusual figure,
 which compares the day with the same weekdays before. The background is white, because no colour has
 a contrast of 4.5 to both backgrounds of Dagster's UI.

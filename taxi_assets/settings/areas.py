@@ -227,7 +227,7 @@ class RunSettings(SettingsArea):
     raw_retention_days: Annotated[int, require_integer(MAX_DAYS, minimum=0)] = 30
     """Days for which the former raw partitions of a restated month stay in the lake."""
     run_retention_days: Annotated[int | None, require_integer(MAX_DAYS)] = Field(
-        default=None, examples=["90"]
+        default=None, examples=["30"]
     )
     """Days for which finished runs, their logs and ticks stay in Dagster's storage; by default
     forever."""

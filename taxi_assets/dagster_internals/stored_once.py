@@ -1,0 +1,152 @@
+"""SQLite files that hold pictures and tables once, in small pages.
+
+Dagster's SQLite event log writes what runs log of assets twice: into the run's own file, and into
+the index of all runs, from which the asset's pages read. Here the run's file names the long values
+of a materialization, and what reads a run gets them from the index. Dagster's own class shows the
+short form on a run's page, and all of it on the asset's. Of checks the index has a table of
+results, so its copy of their events, which nothing reads, is an empty one. What is written, and
+when, is `event_log`'s.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing, suppress
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import sqlalchemy as sa
+from dagster import DagsterEventType
+
+from taxi_assets.dagster_internals.private_names import EVENTS_TABLE
+
+MAX_VALUE = 1000
+"""Characters of a metadata value, as Dagster stores it, that a run's file has."""
+ELSEWHERE = "In the record of the asset: Catalog, the asset, its partition."
+PAGE_BYTES = 1024
+"""Of new files. A run's file has 25 tables and indexes, most of a page or none: 105 of the 418 kB
+that a day took with SQLite's 4,096."""
+
+CHECKS = (
+    DagsterEventType.ASSET_CHECK_EVALUATION,
+    DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
+)
+Connect = Callable[[], AbstractContextManager[sa.Connection]]
+
+
+def shorten_stored_event(connection: sa.Connection, event: dg.EventLogEntry) -> None:
+    """Name the long values of a materialization that was just stored in a run's file."""
+    short = _shorten(event)
+    if short is not None:
+        _replace_last(connection, short)
+
+
+def empty_mirrored_check(connect_to_index: Connect, event: dg.EventLogEntry) -> None:
+    """Empty the index's copy of a check's event that was just stored; its number stays."""
+    if _kind(event) in CHECKS:
+        stored = json.loads(dg.serialize_value(event))
+        empty = {**stored, "dagster_event": None, "message": "", "user_message": ""}
+        with connect_to_index() as connection:
+            _replace_last(connection, json.dumps(empty))
+
+
+def read_long_values(page: Any, connect_to_index: Connect) -> Any:
+    """Return a page of a run's records with the long values that the index has."""
+    short = [one.event_log_entry for one in page.records if _is_short(one.event_log_entry)]
+    if not short:
+        return page
+    whole = _read_whole(short, connect_to_index)
+    records = [
+        one._replace(event_log_entry=whole.get(_identify(one.event_log_entry), one.event_log_entry))
+        for one in page.records
+    ]
+    return page._replace(records=records)
+
+
+def make_file(path: Path) -> None:
+    """Make an empty file of small pages, if there is none."""
+    if not path.exists():
+        with closing(sqlite3.connect(path, timeout=60)) as connection:
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            connection.execute("VACUUM")
+
+
+def remake_empty_file(path: Path) -> None:
+    """Give the index of a new instance small pages, unless another process is at work on it."""
+    with closing(sqlite3.connect(path, timeout=1)) as connection:
+        (size,) = connection.execute("PRAGMA page_size").fetchone()
+        if size == PAGE_BYTES or connection.execute("SELECT 1 FROM event_logs LIMIT 1").fetchone():
+            return
+        with suppress(sqlite3.OperationalError):  # locked
+            connection.execute("PRAGMA journal_mode = DELETE")
+            connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
+            connection.execute("VACUUM")
+        connection.execute("PRAGMA journal_mode = WAL")
+
+
+def _replace_last(connection: sa.Connection, text: str) -> None:
+    """Replace the event that was stored last, in the transaction that stored it."""
+    table = EVENTS_TABLE.find()
+    if table is not None:
+        last = sa.select(sa.func.max(table.c.id)).scalar_subquery()
+        connection.execute(table.update().where(table.c.id == last).values(event=text))
+
+
+def _shorten(event: dg.EventLogEntry) -> str | None:
+    """Return a materialization without its long values; None if it has none."""
+    if _kind(event) != DagsterEventType.ASSET_MATERIALIZATION:
+        return None
+    stored = json.loads(dg.serialize_value(event))
+    try:
+        entries = stored["dagster_event"]["event_specific_data"]["materialization"][
+            "metadata_entries"
+        ]
+        long = [one for one in entries if len(json.dumps(one["entry_data"])) > MAX_VALUE]
+    except (KeyError, TypeError):  # another Dagster stores it otherwise
+        return None
+    for one in long:
+        one["entry_data"] = {"__class__": "TextMetadataEntryData", "text": ELSEWHERE}
+    return json.dumps(stored) if long else None
+
+
+def _is_short(event: dg.EventLogEntry) -> bool:
+    if _kind(event) != DagsterEventType.ASSET_MATERIALIZATION:
+        return False
+    materialization = event.asset_materialization
+    return materialization is not None and any(
+        value.value == ELSEWHERE for value in materialization.metadata.values()
+    )
+
+
+def _read_whole(
+    short: Sequence[dg.EventLogEntry], connect_to_index: Connect
+) -> dict[tuple[Any, ...], dg.EventLogEntry]:
+    """Return the events that the index has of the same assets and partitions of the run."""
+    table = EVENTS_TABLE.find()
+    if table is None:
+        return {}
+    events = [one.get_dagster_event() for one in short]
+    query = sa.select(table.c.event).where(
+        table.c.run_id == short[0].run_id,
+        table.c.dagster_event_type == DagsterEventType.ASSET_MATERIALIZATION.value,
+        table.c.asset_key.in_({one.asset_key.to_string() for one in events if one.asset_key}),
+    )
+    partitions = {one.partition for one in events}
+    if None not in partitions:
+        query = query.where(table.c.partition.in_(partitions))
+    with connect_to_index() as connection:
+        stored = connection.execute(query).scalars().all()
+    found = [dg.deserialize_value(text, dg.EventLogEntry) for text in stored]
+    return {_identify(one): one for one in found}
+
+
+def _identify(event: dg.EventLogEntry) -> tuple[Any, ...]:
+    kind = event.get_dagster_event() if event.dagster_event else None
+    return (kind.asset_key, kind.partition, event.timestamp) if kind else (event.timestamp,)
+
+
+def _kind(event: dg.EventLogEntry) -> DagsterEventType | None:
+    return event.dagster_event.event_type if event.dagster_event else None
