@@ -127,12 +127,21 @@ def _run(folder: Path, settings: Settings) -> int:
             sys.stdout.write(line)
             sys.stdout.flush()
         if run.wait():
-            sys.stderr.write(_tail(log))
+            sys.stderr.write(_find_cause(instance, before) or _tail(log))
             return run.returncode
     sys.stdout.write(_describe(settings))
     _show_rows(settings, service)
     sys.stdout.write(_next_steps(service))
     return 0
+
+
+def _find_cause(instance: dg.DagsterInstance, before: set[str]) -> str:
+    """Return why the new run failed, in one line; empty if the command made no run."""
+    from taxi_assets.cli.runner import failure_of  # noqa: PLC0415 - takes a second
+
+    failed = [run.run_id for run in instance.get_runs(limit=5) if run.run_id not in before]
+    causes = filter(None, (failure_of(instance, run_id) for run_id in failed))
+    return "".join(f"{cause}\n" for cause in causes)
 
 
 def _tail(log: IO[str]) -> str:
