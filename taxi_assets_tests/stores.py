@@ -58,8 +58,10 @@ class Runs:
             found[key] = event
         return found
 
-    def evaluations(self, run_id: str) -> dict[tuple[str, str, str], dg.AssetCheckEvaluation]:
-        """By asset, check and day."""
+    def evaluations(
+        self, run_id: str
+    ) -> dict[tuple[str, str, str | None], dg.AssetCheckEvaluation]:
+        """By asset, check and day; the month file's have no day."""
         records = self.instance.get_records_for_run(
             run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION
         ).records

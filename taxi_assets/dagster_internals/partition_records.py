@@ -151,14 +151,19 @@ def log_check_results(
     context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
     results: Mapping[date, Sequence[CheckResult]],
     key: dg.AssetKey,
+    of_run: Sequence[CheckResult] = (),
 ) -> Iterator[AssetCheckEvaluation | dg.Output[None]]:
-    """Yield one evaluation per check and day, then the outputs that Dagster expects of checks."""
+    """Yield one evaluation per check and day, then the outputs that Dagster expects of checks.
+
+    Those of the whole run (`of_run`) have no partition.
+    """
     storage_ids = context.instance.event_log_storage.get_latest_storage_id_by_partition(
         key, DagsterEventType.ASSET_MATERIALIZATION, {str(day) for day in results}
     )
     run_id = context.run.run_id
     target_type = CHECK_TARGET.find()
     with batch_transaction():
+        yield from (_build_evaluation(key, one, None, None) for one in of_run)
         for day, day_results in results.items():
             target = None
             if str(day) in storage_ids and target_type is not None:
@@ -166,19 +171,25 @@ def log_check_results(
                     storage_id=storage_ids[str(day)], run_id=run_id, timestamp=time.time()
                 )
             for result in day_results:
-                yield AssetCheckEvaluation(
-                    asset_key=key,
-                    check_name=result.check,
-                    passed=result.passed,
-                    metadata=dict(result.metadata),
-                    target_materialization_data=target,
-                    severity=result.severity,
-                    description=result.description,
-                    partition=str(day),
-                )
+                yield _build_evaluation(key, result, str(day), target)
     layer = context.job_def.asset_layer
     for check in context.selected_asset_check_keys:
         yield dg.Output(None, output_name=str(layer.get_op_output_name(check)))
+
+
+def _build_evaluation(
+    key: dg.AssetKey, result: CheckResult, partition: str | None, target: Any
+) -> AssetCheckEvaluation:
+    return AssetCheckEvaluation(
+        asset_key=key,
+        check_name=result.check,
+        passed=result.passed,
+        metadata=dict(result.metadata),
+        target_materialization_data=target,
+        severity=result.severity,
+        description=result.description,
+        partition=partition,
+    )
 
 
 def read_check_evaluations(

@@ -2,8 +2,8 @@
 
 ERROR checks on the cleaned frame are evaluated before the day is stored; a day that fails one is
 recorded as failed and goes no further, while the run's other days do. Dagster's own `blocking`
-stops the whole run, so the descriptions say what a check stops. A check of a file is evaluated
-once a run and month, on the last of the run's days, which the asset graph shows.
+stops the whole run, so the descriptions say what a check stops. A check of a month's file has no
+partition: it is a fact of the file, once a run, and no day repeats it.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import date, datetime
 from functools import cache
 from itertools import islice
@@ -24,7 +25,7 @@ from dagster_pandas import PandasColumn, create_dagster_pandas_dataframe_type
 from dagster_pandas.constraints import ColumnDTypeInSetConstraint, StrictColumnsConstraint
 
 from taxi_assets.dagster_internals.partition_records import CheckResult
-from taxi_assets.date_ranges import merge_into_date_ranges
+from taxi_assets.date_ranges import Month, merge_into_date_ranges
 from taxi_assets.defs.io_managers.base import Totals
 from taxi_assets.defs.io_managers.partition_data import StoredTrips
 from taxi_assets.defs.metadata.day_metadata import build_dropped_metadata
@@ -60,7 +61,7 @@ RAW_CHECKS = {
     "every_day_has_rows": "WARN: each day of a month that is over has a row in its file.",
     "no_int96_times": "WARN: no column is stored as INT96, which most writers convert to UTC.",
 }
-"""Of a month's file: evaluated once a run, on the last of the month's days in it."""
+"""Of a month's file: evaluated once a run, for none of its days."""
 CLEANED_CHECKS = {
     "no_zero_passengers": f"{STOPS_DAY}: no row is left that a passenger rule of TAXI_DROP drops.",
     "schema_matches": f"{STOPS_DAY}: the frame has the schema's columns with their nullable types.",
@@ -98,9 +99,14 @@ def cleaned_checks(service: Service) -> dict[str, str]:
 def build_check_specs(
     asset: dg.AssetKey, checks: Mapping[str, str], partitions: dg.PartitionsDefinition[str]
 ) -> list[dg.AssetCheckSpec]:
-    """Check specs of an asset, partitioned as it is."""
+    """Check specs of an asset, partitioned as it is; those of a month's file are not."""
     return [
-        dg.AssetCheckSpec(name, asset=asset, description=description, partitions_def=partitions)
+        dg.AssetCheckSpec(
+            name,
+            asset=asset,
+            description=description,
+            partitions_def=None if name in RAW_CHECKS else partitions,
+        )
         for name, description in checks.items()
     ]
 
@@ -143,6 +149,29 @@ def show_examples(names: Sequence[str], rows: Iterable[Sequence[object]]) -> dg.
     ]
     columns = [dg.TableColumn(name) for name in names]
     return dg.MetadataValue.table(records, dg.TableSchema(columns))
+
+
+def merge_months(results: Mapping[Month, Sequence[CheckResult]]) -> list[CheckResult]:
+    """Return one result a check for all month files of a run; each month is named."""
+    merged: list[CheckResult] = []
+    for same_check in zip(*results.values(), strict=True):
+        first_failed = next((one for one in same_check if not one.passed), same_check[-1])
+        counts: dict[str, Any] = {
+            name: sum(one.metadata[name] for one in same_check)
+            for name in ("rows", "of_rows")
+            if name in first_failed.metadata
+        }
+        if counts.get("of_rows"):
+            counts["per_cent"] = round(100 * counts["rows"] / counts["of_rows"], 2)
+        text = "; ".join(
+            f"{month}: {one.description}"
+            for month, one in zip(results, same_check, strict=True)
+            if len(same_check) == 1 or one.passed == first_failed.passed
+        )
+        passed = all(one.passed for one in same_check)
+        metadata = {**first_failed.metadata, **counts}
+        merged.append(replace(first_failed, passed=passed, metadata=metadata, description=text))
+    return merged
 
 
 def check_raw_day(month: RawMonth, today: date | None = None) -> list[CheckResult]:

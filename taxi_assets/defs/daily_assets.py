@@ -7,7 +7,7 @@ at a time; the lines after that see what became of each day.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
@@ -22,7 +22,7 @@ from taxi_assets.dagster_internals.partition_records import (
     log_check_results,
     log_observation,
 )
-from taxi_assets.date_ranges import group_days_by_month
+from taxi_assets.date_ranges import Month, group_days_by_month
 from taxi_assets.defs import checks
 from taxi_assets.defs.io_managers.base import StoreIOManager, name_asset_in_errors
 from taxi_assets.defs.io_managers.partition_data import CleanedPartition, RawPartition, StoredTrips
@@ -202,13 +202,15 @@ def define_raw_trips(stage: Stage) -> dg.AssetsDefinition:
             for file, _ in files:
                 observe_trip_file(context, stage.key("trip_file"), file)
 
+            of_files: dict[Month, Sequence[CheckResult]] = {}
+
             def split_months() -> Iterator[RawDays]:
                 limits = source.max_invalid_ratio(), source.max_day_bytes()
                 for file, month_days in files:
                     split = split_month(RawMonth(file, month_days, *limits), context.log.info)
-                    of_file = {month_days[-1]: checks.check_raw_day(split.month)}
+                    of_files[file.month] = checks.check_raw_day(split.month)
                     read_stored = partial(raw_trips.read_partition, service)
-                    describe = partial(record_raw_day, split, of_file, read_stored)
+                    describe = partial(record_raw_day, split, read_stored)
                     yield split, LazyPartitions(month_days, describe)
 
             output = DailyOutput(split_months())
@@ -217,7 +219,8 @@ def define_raw_trips(stage: Stage) -> dg.AssetsDefinition:
                 page = build_restatement_page(file, output.records)
                 if page is not None:
                     raw_trips.store_restatement_page(service, file.month, page)
-            yield from log_check_results(context, output.checks, context.asset_key)
+            results = checks.merge_months(of_files)
+            yield from log_check_results(context, {}, context.asset_key, results)
             fail_for_rejected_days(context, output)
 
     return raw_trips
@@ -349,16 +352,13 @@ def store_trips(
 
 
 def record_raw_day(
-    split: SplitMonth,
-    results: Mapping[date, Sequence[CheckResult]],
-    read_stored: Callable[[date], RawPartition | None],
-    day: date,
+    split: SplitMonth, read_stored: Callable[[date], RawPartition | None], day: date
 ) -> RawRecord:
-    """Describe a day of a split month; the checks of the file are on the last of its days."""
+    """Describe a day of a split month."""
     change = find_restatement(read_stored, split, day)
     metadata = build_raw_metadata(split, day) | build_restatement_metadata(change)
     data_version = split.get_spool(day).data_version()
-    return RawRecord(metadata, data_version, checks=results.get(day, ()), restatement=change)
+    return RawRecord(metadata, data_version, restatement=change)
 
 
 def observe_trip_file(context: dg.AssetExecutionContext, key: dg.AssetKey, file: MonthFile) -> None:

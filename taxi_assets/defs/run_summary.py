@@ -45,13 +45,18 @@ class RunCounts:
     stored: Counter[str] = field(default_factory=Counter[str])
     """Rows that each store gave back."""
     warned: set[str] = field(default_factory=set[str])
-    """Days, or first days of months, with a failed WARN check."""
+    """Days with a failed WARN check."""
+    warned_of_file: bool = False
+    """Whether a WARN check of a month file failed."""
 
     def add(self, evaluation: AssetCheckEvaluation) -> None:
         """Count one check of one day."""
         found = {name: value.value for name, value in evaluation.metadata.items()}
         if not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.WARN:
-            self.warned.add(str(evaluation.partition))
+            if evaluation.partition is None:
+                self.warned_of_file = True
+            else:
+                self.warned.add(evaluation.partition)
         match evaluation.check_name:
             case "rows_accounted_for":
                 day = str(evaluation.partition)
@@ -124,8 +129,10 @@ def write_summary(
     if rejected:
         named = ", ".join(map(str, rejected[:3])) + (", ..." if len(rejected) > 3 else "")  # noqa: PLR2004
         text += f"; rejected: {named}"
-    if counts.warned:
-        text += f"; warnings on {_count(len(counts.warned), 'day')}"
+    warned = [f"on {_count(len(counts.warned), 'day')}"] if counts.warned else []
+    warned += ["about the month's file"] if counts.warned_of_file else []
+    if warned:
+        text += f"; warnings {' and '.join(warned)}"
     return f"{text}; {seconds:.1f} s"
 
 

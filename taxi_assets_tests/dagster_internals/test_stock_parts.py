@@ -86,7 +86,7 @@ def test_day_month_rejected_day_and_re_execution(
     assert succeeded
     assert stores.store_totals(GREEN) == held(10, 10, 10)
     assert len(runs.materializations(month)) == 5 * len(DAYS)
-    assert {day for _, _, day in runs.evaluations(month)} == set(DAYS)
+    assert {day for _, _, day in runs.evaluations(month)} == {*DAYS, None}
 
     publish(tmp_path, 20, "abc", 20)
     rejected, succeeded = execute(MONTH)

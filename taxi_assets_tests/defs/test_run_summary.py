@@ -18,7 +18,7 @@ FIRST = JANUARY[0]
 
 
 def evaluation(
-    check: str, asset: str, day: date, *, passed: bool = True, **metadata: int
+    check: str, asset: str, day: date | None, *, passed: bool = True, **metadata: int
 ) -> dg.AssetCheckEvaluation:
     return dg.AssetCheckEvaluation(
         asset_key=dg.AssetKey(["yellow", asset]),
@@ -26,12 +26,12 @@ def evaluation(
         passed=passed,
         metadata=metadata,
         severity=dg.AssetCheckSeverity.WARN,
-        partition=str(day),
+        partition=str(day) if day else None,
     )
 
 
 def month(rejected: date | None = None) -> list[dg.AssetCheckEvaluation]:
-    found = [evaluation("rows_outside_month", "raw_trips", FIRST, rows=5, of_rows=6205)]
+    found = [evaluation("rows_outside_month", "raw_trips", None, rows=5, of_rows=6205)]
     for day in JANUARY:
         found.append(
             evaluation(
@@ -54,6 +54,17 @@ def test_a_month_in_one_line() -> None:
     assert counts.rows == 5642
 
 
+def test_a_warning_about_the_file_is_on_no_day() -> None:
+    of_file = evaluation("every_day_has_rows", "raw_trips", None, passed=False)
+    of_day = evaluation("negative_totals", "cleaned_trips", FIRST, passed=False, rows=9)
+    for found, said in (
+        ([of_file], "; warnings about the month's file; 8.0 s"),
+        ([of_file, of_day], "; warnings on 1 day and about the month's file; 8.0 s"),
+    ):
+        line = write_summary("yellow", JANUARY, count_run([*month(), *found]), [], 8)
+        assert line.endswith(said)
+
+
 def test_the_rows_of_a_rejected_day_are_counted_as_such() -> None:
     line = write_summary("yellow", JANUARY, count_run(month(FIRST)), [FIRST], 8)
     assert line == (
@@ -64,7 +75,7 @@ def test_the_rows_of_a_rejected_day_are_counted_as_such() -> None:
 
 
 def test_a_day_leaves_out_what_concerns_the_month() -> None:
-    some = [one for one in month() if one.partition == str(FIRST)]
+    some = [one for one in month() if one.partition in (str(FIRST), None)]
     assert write_summary("yellow", [FIRST], count_run(some), [], 2) == (
         "yellow 2021-01-01: 1 day, 200 rows read, 182 stored in 3 stores, 18 dropped; 2.0 s"
     )

@@ -1,0 +1,25 @@
+"""Checks as functions of what was counted: what they say, and of how many rows."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from taxi_assets.dagster_internals.partition_records import CheckResult
+from taxi_assets.date_ranges import Month
+from taxi_assets.defs.checks import WARN, count_result, merge_months
+
+
+def test_two_months_of_a_run_are_one_result_a_check() -> None:
+    def outside(rows: int) -> CheckResult:
+        return count_result(
+            "rows_outside_month", rows, 1000, "are outside", severity=WARN, allowed=0.005
+        )
+
+    both = merge_months({Month(2021, 1): [outside(2)], Month(2021, 2): [outside(9)]})
+    (found,) = both
+    assert (found.passed, found.metadata["rows"], found.metadata["of_rows"]) == (False, 11, 2000)
+    assert found.description.startswith("2021-02: 9 of 1,000 rows (0.9%) are outside")
+    (alone,) = merge_months({Month(2021, 1): [outside(2)]})
+    assert alone == dataclasses.replace(
+        outside(2), description=f"2021-01: {outside(2).description}"
+    )
