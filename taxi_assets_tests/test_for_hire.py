@@ -80,7 +80,7 @@ def test_vehicles_without_money_compare_rows_only() -> None:
     assert set(agree) == {f"{name}_trips_rows" for name in STORES}
     page = page_of("fhv")
     assert "For-hire vehicle trips, January 2021" in page
-    assert "Trip</" in page
+    assert "Mean trip</" in page
     assert not any(word in page for word in ("$", "Revenue", "Average", "Driver pay"))
 
 
@@ -110,7 +110,7 @@ def test_high_volume_adds_up_fares_and_shows_waiting_pay_and_shared_rides() -> N
         assert seen["base_passenger_fare"].value == pytest.approx(total)
     page = page_of("fhvhv")
     pay = frame["driver_pay"].sum()
-    for text in ("Driver pay", "Shared rides", "Waiting for the car", "base passenger fare"):
+    for text in ("Driver pay", "Shared rides", "Mean waiting for the car", "base passenger fare"):
         assert text in page
     assert f"{100 * shared / len(frame):.1f}%" in page
     assert f"{waited.mean():.1f} min" in page
