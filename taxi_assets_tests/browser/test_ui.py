@@ -10,6 +10,7 @@ import gzip
 import os
 import re
 import shutil
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -50,6 +51,12 @@ SLOW = 120_000
 expect.set_options(timeout=60_000)
 WIDE: ViewportSize = {"width": 1800, "height": 1000}
 LAPTOP: ViewportSize = {"width": 1440, "height": 900}
+SHORTEN_PATHS = """folders => {
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) for (const folder of folders)
+    texts.currentNode.data = texts.currentNode.data.replaceAll(folder, "~/taxi_assets");
+}"""
+"""Where a picture was taken is nobody's concern."""
 SMALL = 1200
 """Pixels: width of the pictures in README and docs."""
 
@@ -75,6 +82,7 @@ class Screen:
         ).to_have_count(0)
         expect(self.page.get_by_text("An unexpected error occurred")).to_have_count(0)
         path = self.folder / f"{name}.png"
+        self.page.evaluate(SHORTEN_PATHS, [str(Path(sys.prefix).parent), str(self.folder)])
         self.page.screenshot(path=path)
         if SCREENSHOTS:
             shrink(path, REPOSITORY / SCREENSHOTS / path.name)
@@ -296,6 +304,10 @@ def test_the_cause_of_a_rejected_day_is_two_clicks_from_its_run(
             re.compile(f"{SERVICE.name}/cleaned_trips: 1 of 3 days not stored")
         )
         expect(failure.first).to_contain_text(cause)
+        # The steps are drawn once their times are known.
+        expect(
+            page.get_by_text(f"{SERVICE.name}__bigquery_trips", exact=True).first
+        ).to_be_visible()
         seen.keep("rejected-run")
         # The day's page, and its events.
         seen.open(f"/assets/{SERVICE.name}/cleaned_trips?view=partitions&partition={DAY}")
