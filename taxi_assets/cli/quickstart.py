@@ -58,7 +58,7 @@ def main() -> int:
     if settings.profile != "local":
         sys.stderr.write(
             f"TAXI_PROFILE={settings.profile}: the quick start is for profile local and its "
-            "embedded stack; unset it, or load a day by dagster job execute (README)\n"
+            "embedded stack; unset it, or load a day by dg launch (docs/operations.md)\n"
         )
         return 2
     sys.stdout.write(note)
