@@ -10,9 +10,12 @@ the run returns to the queue. `dagster api grpc` with the same options is Dagste
 
 from __future__ import annotations
 
+import argparse
 import logging
 import runpy
 import sys
+import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -22,6 +25,14 @@ from taxi_assets.dagster_internals.private_names import ORPHANED_RUNS
 from taxi_assets.dagster_internals.tags import CODE_SERVER_ADDRESS
 
 logger = logging.getLogger("dagster.code_server")
+
+LOST = "Its code server ended and has started again"
+START_SECONDS = 600
+"""How long the definitions may take to load."""
+REPORT_ATTEMPTS = 120
+REPORT_SECONDS = 5
+"""Between attempts while Dagster's database is away."""
+EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 - compared only
 
 if TYPE_CHECKING:
     StockServer = object
@@ -50,24 +61,56 @@ class CodeServer(StockServer):
             logger.exception("Cannot check the runs now, retrying")
 
 
-def report_lost_runs(instance: dg.DagsterInstance) -> list[str]:
-    """Report the started runs of an earlier code server as failed, and return their ids.
+def find_lost_runs(instance: dg.DagsterInstance) -> list[str]:
+    """Return the ids of started runs of an earlier code server.
 
     Runs that no code server started (`dagster job execute`) are not affected. Runs that have not
     started yet are left to run monitoring, which has a limit for starting.
     """
     started = dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])
-    lost = [run for run in instance.get_runs(started) if CODE_SERVER_ADDRESS in run.tags]
-    for run in lost:
-        instance.report_run_failed(run, "Its code server ended and has started again")
-    return [run.run_id for run in lost]
+    return [run.run_id for run in instance.get_runs(started) if CODE_SERVER_ADDRESS in run.tags]
+
+
+def report_lost_runs(address: str, run_ids: list[str]) -> None:
+    """Report runs as failed once the server at `address` answers.
+
+    The daemon restarts a failed run at once, needs the code server for it, and tries only once.
+    """
+    with grpc.insecure_channel(address) as channel:
+        grpc.channel_ready_future(channel).result(START_SECONDS)
+    for attempt in range(REPORT_ATTEMPTS):
+        try:
+            with dg.DagsterInstance.get() as instance:
+                for run in instance.get_runs(dg.RunsFilter(run_ids=run_ids)):
+                    if not run.is_finished:
+                        instance.report_run_failed(run, LOST)
+                        logger.warning("Run %s ended with its code server", run.run_id)
+        except Exception:
+            logger.exception("Cannot report lost runs now, attempt %s", attempt + 1)
+            time.sleep(REPORT_SECONDS)
+        else:
+            return
+
+
+def find_address(options: list[str]) -> str:
+    """Return where a server with these options of `dagster api grpc` can be reached from here."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("-p", "--port")
+    parser.add_argument("-s", "--socket")
+    parser.add_argument("-h", "--host", default="localhost")
+    found, _ = parser.parse_known_args(options)
+    if found.socket:
+        return f"unix:{found.socket}"
+    return f"{'localhost' if found.host == EVERY_INTERFACE else found.host}:{found.port}"
 
 
 def main(options: list[str]) -> None:
     """Serve until SIGTERM, then until the runs in progress have ended."""
     with dg.DagsterInstance.get() as instance:
-        for run_id in report_lost_runs(instance):
-            logger.warning("Run %s ended with its code server", run_id)
+        lost = find_lost_runs(instance)
+    if lost:
+        where = find_address(options)
+        threading.Thread(target=report_lost_runs, args=(where, lost), daemon=True).start()
     if StockServer is not object:
         # `dagster api grpc` reads the class from this module.
         sys.modules[ORPHANED_RUNS.module].DagsterApiServer = CodeServer  # type: ignore[attr-defined]

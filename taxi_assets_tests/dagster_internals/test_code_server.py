@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from dagster._core.test_utils import create_run_for_test
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-from taxi_assets.dagster_internals.code_server import report_lost_runs
+from taxi_assets.dagster_internals.code_server import find_address, find_lost_runs
 from taxi_assets_tests.test_server import until
 
 SETTINGS = """
@@ -43,7 +43,9 @@ defs = dg.Definitions(jobs=[long])
 
 
 @contextmanager
-def code_server(folder: Path, port: int) -> Iterator[subprocess.Popen]:
+def code_server(
+    folder: Path, port: int, is_up: Callable[[], bool] | None = None
+) -> Iterator[subprocess.Popen]:
     """A code server in a process group of its own; its runs are killed with it."""
     options = ["--host", "127.0.0.1", "--port", str(port), "-f", str(folder / "jobs.py")]
     process = subprocess.Popen(
@@ -53,7 +55,7 @@ def code_server(folder: Path, port: int) -> Iterator[subprocess.Popen]:
         start_new_session=True,
     )
     try:
-        until(lambda: answers(port), 60)
+        until(is_up or (lambda: answers(port)), 60)
         yield process
     finally:
         os.killpg(process.pid, signal.SIGKILL)
@@ -127,11 +129,34 @@ def test_a_run_whose_code_server_was_killed_is_reported_when_it_starts_again(
     # Dagster itself leaves it so: its run monitoring cannot ask this launcher.
     assert not instance.run_launcher.supports_check_run_worker_health
     assert status(instance, run) == dg.DagsterRunStatus.STARTED
-    with code_server(tmp_path, port):
-        assert status(instance, run) == dg.DagsterRunStatus.FAILURE
+    # The daemon starts it again as soon as it is reported, by the server that reports it.
+    (tmp_path / "jobs.py").write_text(f"import time; time.sleep(4)\n{JOBS}")
+    while_it_loads = []
+
+    def is_up() -> bool:
+        while_it_loads.append(status(instance, run))
+        return answers(port)
+
+    with code_server(tmp_path, port, is_up):
+        until(lambda: status(instance, run) == dg.DagsterRunStatus.FAILURE, 30)
+    assert set(while_it_loads) == {dg.DagsterRunStatus.STARTED}
+    assert len(while_it_loads) > 4
     # `dagster job execute` is a process of its own, which may well be alive.
     assert status(instance, by_hand) == dg.DagsterRunStatus.STARTED
-    assert report_lost_runs(instance) == []
+    assert find_lost_runs(instance) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "address"),
+    [
+        (["--host=0.0.0.0", "--port=4000", "--module-name=m"], "localhost:4000"),
+        (["-h", "10.0.0.5", "-p", "4000", "-m", "m"], "10.0.0.5:4000"),
+        (["--port", "4000", "-f", "x.py"], "localhost:4000"),
+        (["--socket", "/run/x.sock", "-m", "m"], "unix:/run/x.sock"),
+    ],
+)
+def test_the_address_is_that_of_the_options(options: list[str], address: str) -> None:
+    assert find_address(options) == address
 
 
 def test_a_run_that_died_while_the_storage_was_away_is_found_dead(
