@@ -1,0 +1,102 @@
+"""docs/examples/openlineage: a catalogue gets what a run read and wrote, and how it ended."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from taxi_assets.tlc.services import SERVICES
+from taxi_assets_tests.conftest import REPOSITORY
+from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
+from taxi_assets_tests.stores import Runs
+
+pytestmark = pytest.mark.usefixtures("empty_stores")
+
+
+@pytest.fixture
+def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
+    """What a catalogue on loopback got."""
+    events: list[dict[str, Any]] = []
+
+    class Catalogue(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            assert self.path == "/api/v1/lineage"
+            events.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(201)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Catalogue) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("OPENLINEAGE_URL", f"http://127.0.0.1:{server.server_port}")
+        yield events
+        server.shutdown()
+
+
+def send(sensors: dict[str, dg.SensorDefinition], run: dg.DagsterRun, kind: str) -> None:
+    """Have the sensor of a run's status see its event, as the daemon does."""
+    instance = dg.DagsterInstance.get()
+    (record,) = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType(kind)).records
+    sensor = sensors[f"openlineage_{run.status.value.lower()}"]
+    context = dg.build_run_status_sensor_context(
+        sensor_name=sensor.name,
+        dagster_event=record.event_log_entry.dagster_event,
+        dagster_instance=instance,
+        dagster_run=run,
+    )
+    sensor(context)
+
+
+def test_a_catalogue_gets_what_a_run_read_and_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, received: list[dict[str, Any]]
+) -> None:
+    days = ["2021-01-05", "2021-01-06"]
+    source = write_month(tmp_path, SERVICES["green"], "2021-01", [trip(day) for day in days])
+    monkeypatch.setenv("TAXI_SOURCE", source)
+    path = REPOSITORY / "docs" / "examples" / "openlineage" / "lineage.py"
+    defs = runpy.run_path(str(path))["defs"]
+    sensors = {one.name: one for one in defs.sensors}
+    runs = Runs()
+    good = runs.run("green", days[0], days[-1])
+    assert good.success
+    monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / "nothing_{service}_{year}-{month}.csv"))
+    bad = runs.run("yellow", days[0])
+    assert not bad.success
+    send(sensors, good.dagster_run, "PIPELINE_SUCCESS")
+    send(sensors, bad.dagster_run, "PIPELINE_FAILURE")
+    complete, failed = received
+    assert complete["eventType"] == "COMPLETE"
+    assert complete["run"]["runId"] == good.run_id
+    assert complete["job"] == {"namespace": "taxi_assets", "name": "green_daily"} | {
+        key: value for key, value in complete["job"].items() if key == "facets"
+    }
+    assert [one["name"] for one in complete["inputs"]] == ["green/trip_file"]
+    written = {
+        one["name"]: one["outputFacets"]["outputStatistics"]["rowCount"]
+        for one in complete["outputs"]
+    }
+    assert written == dict.fromkeys(
+        [
+            f"green/{name}"
+            for name in (
+                "bigquery_trips",
+                "cleaned_trips",
+                "gcs_trips",
+                "postgres_trips",
+                "raw_trips",
+            )
+        ],
+        2,
+    )
+    assert failed["eventType"] == "FAIL"
+    assert (failed["job"]["name"], failed["outputs"]) == ("yellow_daily", [])
