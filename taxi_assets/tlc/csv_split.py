@@ -130,7 +130,7 @@ def _assign_days(buffer: Bytes, pickups: Ints, month: Month) -> npt.NDArray[np.i
     located = np.flatnonzero((pickups >= 0) & (pickups + STAMP <= len(buffer)))
     if not len(located):
         return keys
-    stamps = buffer[pickups[located, None] + np.arange(STAMP)]
+    stamps = np.lib.stride_tricks.sliding_window_view(buffer, STAMP)[pickups[located]]
     ends = _find_fraction_ends(buffer, pickups[located] + STAMP)
     after = buffer[np.minimum(ends, len(buffer) - 1)]
     valid = (ends == len(buffer)) | np.isin(after, np.frombuffer(b',"\n\r', np.uint8))

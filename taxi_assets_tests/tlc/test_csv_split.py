@@ -175,6 +175,15 @@ def test_two_bytes_that_begin_with_a_return_are_no_blank_line() -> None:
     assert keys(GOOD + b"\n\rx") == {3: GOOD + b"\n", UNREADABLE: b"\rx"}
 
 
+def test_commas_are_counted_by_line_also_where_their_sum_is_right() -> None:
+    """One line has a field more than the header, the next one a field less."""
+    longer, shorter = GOOD + b",1", GOOD.rpartition(b",")[0]
+    for lines in ((longer, shorter), (shorter, longer)):
+        block = split(b"\n".join((GOOD, *lines, GOOD)) + b"\n")
+        assert [line.line for line in block.unreadable] == [3, 4]
+        assert {group.key: group.rows for group in block.groups} == {3: 2, UNREADABLE: 2}
+
+
 def test_lines_of_a_day_keep_their_order() -> None:
     lines = [row(f"2021-02-{1 + at % 3:02d} 00:00:00", VendorID=str(at)) for at in range(50)]
     found = keys(b"\n".join(lines))
