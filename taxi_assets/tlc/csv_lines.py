@@ -115,7 +115,7 @@ def locate_fields(
     commas = np.flatnonzero(lines.buffer == COMMA)
     if QUOTE in lines.data:
         commas = _find_unquoted(lines, commas, flaws)
-    before = _count_commas_before(commas, lines, len(header.names) - 1)
+    before = np.searchsorted(commas, np.append(lines.starts, len(lines.buffer)))
     counts = np.diff(before) + 1
     full_counts = counts.copy()
     if nth == 0:
@@ -134,19 +134,6 @@ def locate_fields(
         empty = first + surplus == lines.find_content_ends(longer)
         counts[longer[empty]] = expected
     return counts, pickups, full_counts
-
-
-def _count_commas_before(commas: Ints, lines: CsvLines, expected: int) -> Ints:
-    """Return how many commas lie before each line, and before the end.
-
-    Where each line has as many as the header, as nearly always, no comma is searched for.
-    """
-    counted: Ints = np.arange(len(lines.starts) + 1) * expected
-    if expected and len(commas) == counted[-1]:
-        first, last = commas[counted[:-1]], commas[counted[1:] - 1]
-        if (first >= lines.starts).all() and (last < lines.ends).all():
-            return counted
-    return np.searchsorted(commas, np.append(lines.starts, len(lines.buffer)))
 
 
 def _find_unquoted(lines: CsvLines, commas: Ints, flaws: dict[int, str]) -> Ints:
