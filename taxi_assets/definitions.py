@@ -1,17 +1,16 @@
-"""Where everything meets: services, assets, checks, IO managers, jobs."""
+"""The definitions of the code location: assets, checks, resources, jobs, schedules and sensors."""
 
-# ruff: noqa: E402 - the collector is off before the imports begin
+# ruff: noqa: E402 - the collector must be off before the imports
 from __future__ import annotations
 
 import gc
 
-# What imports and definitions make lives as long as the process. Left to the collector it is
-# walked over and over while it grows (0.3 s), and once more at exit (0.7 s).
+# Objects of imports and definitions live as long as the process. The garbage collector would
+# traverse them repeatedly while they grow (0.3 s), and once more at exit (0.7 s).
 gc.disable()
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import dagster as dg
@@ -19,7 +18,10 @@ import dagster as dg
 from taxi_assets.defs.alerts.alert_sensors import build_alert_sensors
 from taxi_assets.defs.alerts.operations_sensor import build_operations_sensor
 from taxi_assets.defs.automation.history import build_run_retention_sensors
-from taxi_assets.defs.automation.reports import build_monthly_report_job, monthly_report_sensor
+from taxi_assets.defs.automation.reports import (
+    build_monthly_report_job,
+    build_monthly_report_sensor,
+)
 from taxi_assets.defs.automation.schedules import build_daily_schedule
 from taxi_assets.defs.automation.sensors import build_new_month_sensor
 from taxi_assets.defs.daily_assets import build_service_assets
@@ -38,7 +40,7 @@ from taxi_assets.defs.monthly_report import build_monthly_report
 from taxi_assets.defs.resources import bigquery, lake, postgres, source
 from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.defs.resources.cleaning import CleaningResource
-from taxi_assets.defs.resources.fields import field_values
+from taxi_assets.defs.resources.fields import read_field_values
 from taxi_assets.defs.resources.lake import LakeResource
 from taxi_assets.defs.resources.month_lock import month_locks
 from taxi_assets.defs.resources.postgres import PostgresResource
@@ -49,17 +51,11 @@ from taxi_assets.settings.areas import AutomationSettings
 from taxi_assets.tlc.loaded_services import load_services
 from taxi_assets.tlc.schema import Service
 
-
-@contextmanager
-def ignore_preview_warnings() -> Iterator[None]:
-    """Ignore what Dagster says of its features in beta and preview: tests pin those that we use."""
-    with warnings.catch_warnings():
-        for category in (dg.BetaWarning, dg.PreviewWarning):
-            warnings.simplefilter("ignore", category)
-        yield
+# Tests pin the beta and preview features of Dagster that this package uses.
+for category in (dg.BetaWarning, dg.PreviewWarning):
+    warnings.simplefilter("ignore", category)
 
 
-@ignore_preview_warnings()
 def build_defs(
     services: Mapping[str, Service] | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -67,10 +63,10 @@ def build_defs(
 ) -> dg.Definitions:
     """Build the definitions of `services`, by default those of TAXI_SERVICES.
 
-    `overrides` replaces resources by their key.
+    `overrides` replaces resources by key.
 
     Raises:
-        SettingsError: TAXI_SERVICES names a service that is not in the table.
+        SettingsError: TAXI_SERVICES names an unknown service.
     """
     services = load_services() if services is None else services
     assets = [asset for service in services.values() for asset in build_service_assets(service)]
@@ -87,7 +83,7 @@ def build_defs(
         assets=[*assets, *reports],
         asset_checks=[
             *(build_stores_agree_check(service) for service in services.values()),
-            *(check for one in services.values() for check in build_up_to_date_checks(one)),
+            *(check for service in services.values() for check in build_up_to_date_checks(service)),
         ],
         jobs=[
             *jobs,
@@ -98,18 +94,20 @@ def build_defs(
         schedules=[build_daily_schedule(service, automation) for service in services.values()],
         sensors=[
             *(build_new_month_sensor(service, automation) for service in services.values()),
-            monthly_report_sensor(report_keys, automation),
+            build_monthly_report_sensor(report_keys, automation),
             *build_alert_sensors(),
             build_operations_sensor(services),
             *build_run_retention_sensors(),
         ],
         resources={
-            "source": SourceResource(**field_values(source.VARIABLES, redactable=["template"])),
-            "cleaning": CleaningResource(**field_values({"drop": "TAXI_DROP"})),
-            "lake": LakeResource(**field_values(lake.VARIABLES)),
+            "source": SourceResource(
+                **read_field_values(source.VARIABLES, redactable=["template"])
+            ),
+            "cleaning": CleaningResource(**read_field_values({"drop": "TAXI_DROP"})),
+            "lake": LakeResource(**read_field_values(lake.VARIABLES)),
             "month_locks": month_locks,
-            "postgres": PostgresResource(**field_values(postgres.VARIABLES)),
-            "bigquery": BigQueryResource(**field_values(bigquery.VARIABLES)),
+            "postgres": PostgresResource(**read_field_values(postgres.VARIABLES)),
+            "bigquery": BigQueryResource(**read_field_values(bigquery.VARIABLES)),
             "raw_trips": _build_io_manager(RawTripsIOManager, services, "lake"),
             "cleaned_trips": _build_io_manager(CleanedTripsIOManager, services, "lake"),
             "postgres_trips": _build_io_manager(PostgresTripsIOManager, services, "postgres"),
@@ -127,16 +125,16 @@ def _build_io_manager(
     services: Mapping[str, Service],
     resource: str,
 ) -> dg.IOManagerDefinition:
-    """Build an IO manager on a run's own resource, which the run's config has reached."""
+    """Build an IO manager on the resource of a run, as the run's config defines it."""
 
-    def of_run(context: dg.InitResourceContext) -> dg.IOManager:
+    def create(context: dg.InitResourceContext) -> dg.IOManager:
         manager = make(services, getattr(context.resources, resource))
         if isinstance(manager, PartitionIOManager):
             manager.month_locks = context.resources.month_locks
         return manager
 
     return dg.IOManagerDefinition(
-        cast("Any", of_run), required_resource_keys={resource, "month_locks"}
+        cast("Any", create), required_resource_keys={resource, "month_locks"}
     )
 
 

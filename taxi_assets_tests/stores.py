@@ -16,7 +16,7 @@ from dagster import DagsterEventType, DagsterInstance
 
 from taxi_assets import local
 from taxi_assets.definitions import build_defs
-from taxi_assets.defs.resources.bigquery import emulator_client
+from taxi_assets.defs.resources.bigquery import create_emulator_client
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 
@@ -127,7 +127,7 @@ def settings() -> dict[str, str]:
 def bigquery():
     """A client of the emulator."""
     here = stack()
-    return emulator_client("taxi-local", here.bigquery_endpoint, here.bigquery_token)
+    return create_emulator_client("taxi-local", here.bigquery_endpoint, here.bigquery_token)
 
 
 def drop_tables() -> None:

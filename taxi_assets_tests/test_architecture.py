@@ -93,7 +93,9 @@ def test_modules_of_a_room_import_each_other_without_a_cycle():
 
 
 COMPUTE = {
-    "taxi_assets.defs.checks",
+    "taxi_assets.defs.checks.cleaned",
+    "taxi_assets.defs.checks.raw",
+    "taxi_assets.defs.checks.stored",
     "taxi_assets.defs.daily_assets",
     "taxi_assets.report.day_picture.draw_day_picture",
     "taxi_assets.trips.clean.clean_partition",

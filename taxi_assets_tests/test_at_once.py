@@ -112,7 +112,7 @@ def test_the_same_days_restated_between_two_runs(tmp_path: Path) -> None:
         assert halt.reached.wait(100), log.read_text()
         source = str(tmp_path / "second" / NAME)
         started.append(start_job("green", *days, log, TAXI_SOURCE=source))
-        waits = "another run is at work on green 2021-10"
+        waits = "another run is working on green 2021-10"
         assert wait_until(lambda: waits in log.read_text() or not started[1].is_alive(), 100)
         halt.resume.set()
     second = between(*days, expected(tmp_path, "second", green, OCTOBER))
@@ -162,7 +162,7 @@ def test_two_machines_that_share_the_lake(tmp_path: Path) -> None:
         assert halt.reached.wait(100), log.read_text()
         second = settings | {"TAXI_HOME": str(tmp_path / "two"), "TAXI_DROP": "none"}
         started.append(start_job("green", *days, log, **second))
-        waits = "another run is at work on green 2021-10 (run "
+        waits = "another run is working on green 2021-10 (run "
         assert wait_until(lambda: waits in log.read_text() or not started[1].is_alive(), 100)
         halt.resume.set()
     found = stores.store_totals(green)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.checks import check_raw_day
+from taxi_assets.defs.checks.raw import check_raw_month
 from taxi_assets.errors import SourceError
 from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.services import YELLOW
@@ -253,7 +253,7 @@ def test_a_case_of_the_folder_has_its_outcome(name: str, tmp_path: Path) -> None
     for one in done:
         assert set(one.frame["store_and_fwd_flag"].dropna()) <= {"N", "Y"}
         assert not one.unknown_labels
-    results = {one.check: one for one in check_raw_day(read)}
+    results = {one.check: one for one in check_raw_month(read)}
     assert results["known_columns"].metadata["unknown"] == case.unknown
     assert results["no_int96_times"].passed is ("int96" not in name)
     assert not results["every_day_has_rows"].passed

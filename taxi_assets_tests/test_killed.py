@@ -85,7 +85,7 @@ def hash_object(path: Path) -> str:
     content = path.read_bytes()
     if path.name.endswith(".csv.zst"):
         metadata, packed = open_sealed_zstd(pa.py_buffer(content))
-        metadata.pop(restatement.FACT, None)
+        metadata.pop(restatement.RESTATEMENT, None)
         content = json.dumps(metadata, sort_keys=True).encode() + packed.to_pybytes()
     return hashlib.sha256(content).hexdigest()
 

@@ -1,5 +1,5 @@
-"""The console command `taxi-assets`: plan, backfill, status, diff, quickstart, local.
+"""The console command `taxi-assets`: plan, backfill, status, diff, quickstart, local and more.
 
-What belongs here: reading arguments, planning runs from what the event log and the source say, and
-showing the result. What does not: anything that a run needs; the command only starts runs.
+Code that parses arguments, plans runs from the event log and the source, and prints results belongs
+here. Code that a run needs does not, because the command only starts runs.
 """

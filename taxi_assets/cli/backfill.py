@@ -1,4 +1,4 @@
-"""`taxi-assets backfill`: launch what the plan says, follow it, and name what is left."""
+"""The command `taxi-assets backfill`: launch the planned runs, follow them, and report the rest."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
 from taxi_assets.cli.day_states import State
-from taxi_assets.cli.interrupts import noting_interrupts
+from taxi_assets.cli.interrupts import record_interrupts
 from taxi_assets.cli.month_plan import DUE, Chunk, MonthPlan, Plan, make_plan
 from taxi_assets.cli.runner import (
     Outcome,
     Progress,
     QueueDiedError,
-    days_in_runs,
-    only_backfill,
-    run_here,
-    submit,
-    unfinished_runs,
+    hold_backfill_lock,
+    list_unfinished_runs,
+    map_days_to_runs,
+    run_chunk,
+    submit_chunk,
     wait_for_runs,
 )
 from taxi_assets.cli.spans import UsageError
@@ -33,11 +33,11 @@ from taxi_assets.date_ranges import DateRange, merge_into_date_ranges
 from taxi_assets.tlc.schema import Service
 
 AFTER_RAW = (State.missing, State.stale)
-"""What a restated day is once its raw rows are the published ones, if they changed."""
+"""States of a restated day after its raw rows were replaced, if they changed."""
 POLL_SECONDS = 0.5
-IN_A_ROW = 3
-"""Runs that fail and store nothing before the rest is left: the cause is not in one month."""
-NAMED = 5
+MAX_EMPTY_RUNS = 3
+"""Number of consecutive runs that store nothing after which a backfill stops."""
+MAX_REASONS = 5
 
 
 @dataclass
@@ -53,92 +53,96 @@ class Backfill:
     stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> int:
-        """Launch, follow, and print what is left; return the exit code, 1 if days are left."""
-        with only_backfill(self.instance, self.service):
+        """Launch and follow the runs, print the result, and return 1 if days are left, else 0."""
+        with hold_backfill_lock(self.instance, self.service):
             plan = make_plan(self.instance, self.service, self.window, self.only)
-            others = days_in_runs(unfinished_runs(self.instance, self.service))
-            chunks = [run for run in plan.runs if not any(day in others for day in run.window)]
+            busy_days = map_days_to_runs(list_unfinished_runs(self.instance, self.service))
+            chunks = [run for run in plan.runs if not any(day in busy_days for day in run.window)]
             chunks = chunks[: self.max_runs]
-            self._announce(chunks, others)
+            self._announce(chunks, busy_days)
             try:
-                self._launch(chunks, sorted(set(others.values())))
+                self._launch(chunks, sorted(set(busy_days.values())))
                 self._launch(self._list_changed_days(plan, chunks), [])
             except KeyboardInterrupt:
-                self._left(plan, interrupted=True)
+                self._print_result(plan, interrupted=True)
                 return 130
             except QueueDiedError as error:
                 self.console.print(str(error), style="red", markup=False, highlight=False)
-            return self._left(plan)
+            return self._print_result(plan)
 
     def show_runs(self) -> int:
-        """Print the runs that `run` would start; return 1 if there are any."""
+        """Print the runs that `run` would start, and return 1 if there are any."""
         runs = make_plan(self.instance, self.service, self.window, self.only).runs[: self.max_runs]
         for chunk in runs:
             then = ", then the other assets for the days that changed" if chunk.is_restated else ""
-            self._line(f"{chunk.window}: {', '.join(chunk.assets)}{then}")
-        self._line(f"{len(runs)} runs would start")
+            self._print_line(f"{chunk.window}: {', '.join(chunk.assets)}{then}")
+        self._print_line(f"{len(runs)} runs would start")
         return 1 if runs else 0
 
-    def _announce(self, chunks: list[Chunk], others: dict[date, str]) -> None:
+    def _announce(self, chunks: list[Chunk], busy_days: dict[date, str]) -> None:
         where = "through the queue" if has_live_queue(self.instance) else "in this process"
         days = sum(len(chunk.window) for chunk in chunks)
-        self._line(f"{self.service.name} {self.window}: {days} days in {len(chunks)} runs {where}")
-        for run_id in sorted(set(others.values())):
-            days_there = merge_into_date_ranges(day for day, run in others.items() if run == run_id)
-            self._line(f"run {run_id[:8]} has not ended: {', '.join(map(str, days_there))}")
+        self._print_line(
+            f"{self.service.name} {self.window}: {days} days in {len(chunks)} runs {where}"
+        )
+        for run_id in sorted(set(busy_days.values())):
+            ranges = merge_into_date_ranges(day for day, run in busy_days.items() if run == run_id)
+            self._print_line(f"run {run_id[:8]} has not ended: {', '.join(map(str, ranges))}")
 
     def _list_changed_days(self, plan: Plan, launched: Sequence[Chunk]) -> list[Chunk]:
-        """Return the runs for what restated days need now that their raw rows are compared.
+        """Return the further runs of restated days, whose raw rows have been compared by now.
 
-        A day whose rows are the same needs none.
+        A day whose rows did not change needs no run.
         """
         restated = [chunk for chunk in launched if chunk.is_restated]
         chunks = [
-            found
+            chunk
             for chunk in restated
-            for found in make_plan(
+            for chunk in make_plan(
                 self.instance, self.service, chunk.window, AFTER_RAW, plan.publications
             ).runs
         ]
         if restated:
             days = sum(len(chunk.window) for chunk in restated)
             changed = sum(len(chunk.window) for chunk in chunks)
-            self._line(f"{changed} of {days} restated days changed: {len(chunks)} runs")
+            self._print_line(f"{changed} of {days} restated days changed: {len(chunks)} runs")
         return chunks if self.max_runs is None else chunks[: self.max_runs - len(launched)]
 
     def _launch(self, chunks: list[Chunk], others: list[str]) -> None:
-        """Run the chunks, and follow the runs of others that the queue works on."""
+        """Run the chunks, and follow other runs that are in the queue."""
         progress = Progress(self.instance)
         total = sum(len(chunk.window) * len(chunk.assets) for chunk in chunks)
         queued = has_live_queue(self.instance)
         if not chunks and not (queued and others):
             return
-        with self._bar(progress, total, chunks):
+        with self._show_progress(progress, total, chunks):
             if queued:
                 with open_run_queue(self.instance) as queue:
-                    runs = [submit(queue, self.service, chunk) for chunk in chunks]
+                    runs = [submit_chunk(queue, self.service, chunk) for chunk in chunks]
                 for run_id in runs:
                     progress.follow(run_id)
                 for outcome in wait_for_runs(self.instance, [*others, *runs], self.stop):
-                    self._show(outcome)
+                    self._print_outcome(outcome)
                 return
-            empty = 0
+            empty_runs = 0
             for chunk in chunks:
                 before, _ = progress.count()
-                with noting_interrupts() as was_interrupted:
-                    outcome = run_here(self.instance, self.service, chunk, progress)
+                with record_interrupts() as was_interrupted:
+                    outcome = run_chunk(self.instance, self.service, chunk, progress)
                 if was_interrupted():
                     raise KeyboardInterrupt
-                self._show(outcome)
-                stored = progress.count()[0] > before
-                empty = 0 if outcome.succeeded or stored else empty + 1
-                if empty == IN_A_ROW:
-                    self._line(f"{IN_A_ROW} runs in a row stored nothing: the others are left")
+                self._print_outcome(outcome)
+                has_stored = progress.count()[0] > before
+                empty_runs = 0 if outcome.succeeded or has_stored else empty_runs + 1
+                if empty_runs == MAX_EMPTY_RUNS:
+                    self._print_line(
+                        f"{MAX_EMPTY_RUNS} runs in a row stored nothing: the others are left"
+                    )
                     return
 
     @contextmanager
-    def _bar(self, progress: Progress, total: int, chunks: list[Chunk]) -> Iterator[None]:
-        """Show days and rows as they land, until the block ends."""
+    def _show_progress(self, progress: Progress, total: int, chunks: list[Chunk]) -> Iterator[None]:
+        """Show the stored days and rows until the block ends."""
         each = max(total / max(sum(len(chunk.window) for chunk in chunks), 1), 1)
         bar = Bar(
             BarColumn(),
@@ -167,44 +171,44 @@ class Backfill:
                 ended.set()
                 thread.join(POLL_SECONDS * 10)
 
-    def _show(self, outcome: Outcome) -> None:
+    def _print_outcome(self, outcome: Outcome) -> None:
         if not outcome.succeeded:
-            self._line(f"run {outcome.run_id[:8]} failed: {outcome.cause}")
+            self._print_line(f"run {outcome.run_id[:8]} failed: {outcome.cause}")
 
-    def _left(self, before: Plan, *, interrupted: bool = False) -> int:
-        """Print the last line: what is stored by now, what is left and why."""
+    def _print_result(self, before: Plan, *, interrupted: bool = False) -> int:
+        """Print the loaded days and the days that are left, with reasons."""
         now = make_plan(self.instance, self.service, self.window, self.only, before.publications)
-        done = sum(month.count(State.loaded) for month in now.months)
-        left = [line for month in now.months for line in _left_of(month)]
-        for line in left:
-            self._line(line)
+        loaded = sum(month.count(State.loaded) for month in now.months)
+        for month in now.months:
+            for line in _describe_due_days(month):
+                self._print_line(line)
         days = sum(len(month.due) for month in now.months)
-        first = "interrupted; run this again to go on. " if interrupted else ""
-        self._line(
-            f"{first}{self.service.name} {self.window}: {done} days loaded, {days} left"
-            + (f" in {', '.join(str(one.month) for one in now.months if one.due)}" if days else "")
+        months = [str(month.month) for month in now.months if month.due]
+        first = "interrupted; run this again to continue. " if interrupted else ""
+        self._print_line(
+            f"{first}{self.service.name} {self.window}: {loaded} days loaded, {days} left"
+            + (f" in {', '.join(months)}" if days else "")
         )
         return 1 if days else 0
 
-    def _line(self, text: str) -> None:
+    def _print_line(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
-def states_named(text: str) -> tuple[State, ...]:
-    """Return the states that a person names, with commas between.
+def parse_states(text: str) -> tuple[State, ...]:
+    """Parse a comma-separated list of states.
 
     Raises:
-        UsageError: one is no state that a run can end.
+        UsageError: one of them is not a state that a run can change.
     """
     names = [name.strip() for name in text.split(",")]
-    wrong = [name for name in names if name not in DUE]
-    if wrong:
+    if any(name not in DUE for name in names):
         raise UsageError(f"--only {text}: choose from {', '.join(DUE)}")
     return tuple(map(State, names))
 
 
-def _left_of(month: MonthPlan) -> list[str]:
-    """Name a month's days that are not loaded, by what is wrong."""
+def _describe_due_days(month: MonthPlan) -> list[str]:
+    """Return lines on a month's days that are not loaded, by state."""
     if not month.due:
         return []
     if month.publication.is_absent:
@@ -216,6 +220,8 @@ def _left_of(month: MonthPlan) -> list[str]:
             continue
         windows = ", ".join(map(str, merge_into_date_ranges(day.day for day in days)))
         reasons = list(dict.fromkeys(day.reason for day in days))
-        more = f" and {len(reasons) - NAMED} more" if len(reasons) > NAMED else ""
-        lines.append(f"{month.month} {state.value}: {windows}: {'; '.join(reasons[:NAMED])}{more}")
+        more = f" and {len(reasons) - MAX_REASONS} more" if len(reasons) > MAX_REASONS else ""
+        lines.append(
+            f"{month.month} {state.value}: {windows}: {'; '.join(reasons[:MAX_REASONS])}{more}"
+        )
     return lines

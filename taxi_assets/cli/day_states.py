@@ -1,4 +1,4 @@
-"""What the event log says of each day: loaded, or what is wrong and which assets must run."""
+"""Find the state of each day in the event log, and the assets that must run to load it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from taxi_assets.dagster_internals.stored_versions import (
     read_input_versions,
     read_stored_versions,
 )
-from taxi_assets.defs.resources.cleaning import cleaning_version
+from taxi_assets.defs.resources.cleaning import build_cleaning_version
 from taxi_assets.settings import read_rules_for_definitions
 from taxi_assets.tlc.schema import Service
 
@@ -26,40 +26,42 @@ STORES = ("postgres_trips", "gcs_trips", "bigquery_trips")
 
 
 class State(StrEnum):
-    """What a day is; each day is exactly one of these."""
+    """The state of a day; each day has exactly one."""
 
     loaded = "loaded"
-    """Every store holds the published rows, cleaned by the rules of now."""
+    """Every store has the published rows, cleaned by the current rules."""
     missing = "missing"
-    """A store does not hold it."""
+    """A store does not have the day."""
     rejected = "rejected"
     """An asset rejected it and has not stored it since."""
     restated = "restated"
-    """It was loaded from another file than the published one."""
+    """The day was loaded from another file than the published one."""
     stale = "stale"
-    """It was cleaned by other rules, or a store holds another version than the asset before it."""
+    """The day was cleaned by other rules, or an asset has another version than its upstream."""
 
 
 @dataclass(frozen=True)
 class DayState:
-    """A day, and what would make it loaded."""
+    """A day, its state, and the assets that must run to load it."""
 
     day: date
     state: State
     assets: tuple[str, ...] = ()
-    """That must run, in their order."""
+    """Assets that must run, in order."""
     reason: str = ""
 
 
-def day_states(
+def find_day_states(
     instance: dg.DagsterInstance,
     service: Service,
     days: Sequence[date],
     restated: Collection[date] = (),
 ) -> list[DayState]:
-    """Return the state of each day; `restated` are those known to come from another file."""
-    versions = {name: read_stored_versions(instance, _key(service, name), days) for name in ASSETS}
-    behind = _behind(instance, service, versions)
+    """Return the state of each day; `restated` days come from another file than the published."""
+    versions = {
+        name: read_stored_versions(instance, _build_key(service, name), days) for name in ASSETS
+    }
+    behind = _find_stale_assets(instance, service, versions)
     rejections = {
         day: str(error)
         for name in ("postgres_trips", "bigquery_trips")
@@ -68,7 +70,7 @@ def day_states(
         ).items()
     }
     return [
-        _state(
+        _derive_state(
             day,
             {name: found[day] for name, found in versions.items() if day in found},
             rejections.get(day),
@@ -79,39 +81,41 @@ def day_states(
     ]
 
 
-def _key(service: Service, name: str) -> dg.AssetKey:
+def _build_key(service: Service, name: str) -> dg.AssetKey:
     return dg.AssetKey([service.name, name])
 
 
-def _behind(
+def _find_stale_assets(
     instance: dg.DagsterInstance,
     service: Service,
     versions: Mapping[str, Mapping[date, StoredVersion]],
 ) -> dict[date, set[str]]:
-    """Return the assets, by day, that hold something else than the asset before them has now."""
-    found: dict[date, set[str]] = {}
-    rules = cleaning_version(read_rules_for_definitions())
+    """Return by day the assets whose version does not match that of their upstream."""
+    stale: dict[date, set[str]] = {}
+    rules = build_cleaning_version(read_rules_for_definitions())
     cleaned = versions["cleaned_trips"]
-    codes = read_code_versions(instance, _key(service, "cleaned_trips"), cleaned)
+    codes = read_code_versions(instance, _build_key(service, "cleaned_trips"), cleaned)
     for day in cleaned:
         if codes.get(day) != rules:
-            found.setdefault(day, set()).add("cleaned_trips")
+            stale.setdefault(day, set()).add("cleaned_trips")
     for name, upstream in UPSTREAM.items():
-        own, source = versions[name], versions[upstream]
-        # What was stored after its upstream was made from it.
+        stored, source = versions[name], versions[upstream]
+        # A version that was stored after its upstream was made from it.
         older = {
             day: version
-            for day, version in own.items()
+            for day, version in stored.items()
             if day in source and source[day].storage_id > version.storage_id
         }
-        read = read_input_versions(instance, _key(service, name), _key(service, upstream), older)
+        input_versions = read_input_versions(
+            instance, _build_key(service, name), _build_key(service, upstream), older
+        )
         for day in older:
-            if read.get(day) != source[day].data_version:
-                found.setdefault(day, set()).add(name)
-    return found
+            if input_versions.get(day) != source[day].data_version:
+                stale.setdefault(day, set()).add(name)
+    return stale
 
 
-def _state(
+def _derive_state(
     day: date,
     versions: Mapping[str, StoredVersion],
     rejection: str | None,
@@ -122,15 +126,15 @@ def _state(
     if rejection is not None:
         return DayState(day, State.rejected, ASSETS, rejection)
     if restated and versions:
-        # Which days the new file changed is known once their raw rows are compared with it.
+        # Only the comparison of raw rows shows which days the new file changed.
         return DayState(day, State.restated, RAW, "loaded from another file")
-    due: list[str] = []
+    due_assets: list[str] = []
     for name in ASSETS:
-        if name not in versions or name in behind or UPSTREAM.get(name) in due:
-            due.append(name)
+        if name not in versions or name in behind or UPSTREAM.get(name) in due_assets:
+            due_assets.append(name)
     absent = [name for name in STORES if name not in versions]
     if absent:
-        return DayState(day, State.missing, tuple(due), f"not in {', '.join(absent)}")
-    if due:
-        return DayState(day, State.stale, tuple(due), f"{due[0]} is behind")
+        return DayState(day, State.missing, tuple(due_assets), f"not in {', '.join(absent)}")
+    if due_assets:
+        return DayState(day, State.stale, tuple(due_assets), f"{due_assets[0]} is behind")
     return DayState(day, State.loaded)

@@ -1,4 +1,4 @@
-"""`taxi-assets diff`: the published file beside what was loaded; nothing is stored."""
+"""The command `taxi-assets diff`: compare the published file with loaded days; store nothing."""
 
 from __future__ import annotations
 
@@ -33,52 +33,52 @@ from taxi_assets.trips.row_diff import RowDiff, diff_content, diff_rows, sum_dif
 
 
 class Against(StrEnum):
-    """What the published file is compared with."""
+    """The rows that the published file is compared with."""
 
     file = "file"
-    """The raw rows in the lake, of the file that was loaded last."""
+    """The raw rows in the lake, from the last loaded file."""
     store = "store"
-    """The cleaned rows in Postgres, in the lake and in BigQuery, each."""
+    """The cleaned rows in Postgres, in the lake, and in BigQuery."""
 
 
 @dataclass(frozen=True)
 class DayDiff:
-    """A day of one side, beside the published file."""
+    """The comparison of one side's day with the published file."""
 
     side: str
     day: date
     diff: RowDiff | None
-    """None: the day is not there."""
+    """None if the side does not have the day."""
 
 
-def side_named(text: str) -> Against:
-    """Return what to compare with.
+def parse_side(text: str) -> Against:
+    """Parse the side of the comparison.
 
     Raises:
-        UsageError: it is neither of the two.
+        UsageError: it is not one of the two.
     """
     if text not in set(Against):
         raise UsageError(f"--against {text}: choose from {', '.join(Against)}")
     return Against(text)
 
 
-def compare(
+def compare_days(
     service: Service, window: DateRange, against: Against, progress: Callable[[str], None]
 ) -> Iterator[DayDiff]:
     """Fetch the published months, and yield each day of each side.
 
     Raises:
-        SourceError: a month is not published, or its file is not what it should be.
+        SourceError: a month is not published, or its file is invalid.
         PartitionRejectedError: a stored object is damaged.
     """
     source, rules = SourceResource(), Settings.from_env().cleaning.drop
     raw = RawTripsIOManager({}, LakeResource())
     for month, days in group_days_by_month(window).items():
-        file = source.month_file(service, month, progress)
+        file = source.fetch_month_file(service, month, progress)
         published = RawMonth(file, days, source.max_invalid_ratio(), source.max_day_bytes())
         split = split_month(published, progress)
         for day in days:
-            content = split.get_spool(day).rows()
+            content = split.get_spool(day).read_rows()
             if against == Against.file:
                 loaded = raw.read_partition(service, day)
                 diff = None
@@ -88,8 +88,9 @@ def compare(
                 continue
             cleaned = convert_to_table(clean_partition(content, service, rules).frame, service)
             for side, store in STORES.items():
-                rows = _read(store(), service, day)
-                yield DayDiff(side, day, _diff(rows, cleaned, service))
+                rows = _read_rows(store(), service, day)
+                diff = None if rows is None else diff_rows(rows, cleaned, service)
+                yield DayDiff(side, day, diff)
 
 
 STORES: Mapping[str, Callable[[], PartitionIOManager[Any, Any]]] = {
@@ -99,10 +100,10 @@ STORES: Mapping[str, Callable[[], PartitionIOManager[Any, Any]]] = {
 }
 
 
-def _read(store: PartitionIOManager[Any, Any], service: Service, day: date) -> pa.Table | None:
+def _read_rows(store: PartitionIOManager[Any, Any], service: Service, day: date) -> pa.Table | None:
     """Return the rows of a day; None if the store has none."""
-    found = store.read_partition(service, day)
-    table = found.table() if isinstance(found, StoredTrips) else found
+    partition = store.read_partition(service, day)
+    table = partition.read_table() if isinstance(partition, StoredTrips) else partition
     return (
         add_missing_columns(table, service.arrow_schema)
         if table is not None and len(table)
@@ -110,11 +111,7 @@ def _read(store: PartitionIOManager[Any, Any], service: Service, day: date) -> p
     )
 
 
-def _diff(before: pa.Table | None, after: pa.Table, service: Service) -> RowDiff | None:
-    return None if before is None else diff_rows(before, after, service)
-
-
-def figures(found: Sequence[DayDiff]) -> dict[str, Any]:
+def build_figures(found: Sequence[DayDiff]) -> dict[str, Any]:
     """Return the comparison as plain values."""
     diffs = [day.diff for day in found if day.diff is not None and not day.diff.is_empty]
     return {

@@ -1,4 +1,4 @@
-"""`taxi-assets external-table`: the lake's trips as a table of BigQuery that stores nothing."""
+"""The command `taxi-assets external-table`: a BigQuery table over the objects of the lake."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What earlier runs say of later ones: how long a day takes, how many rows it has."""
+"""Estimate the duration and the rows of runs from earlier ones."""
 
 from __future__ import annotations
 
@@ -13,32 +13,34 @@ from taxi_assets.partitions import list_run_days
 from taxi_assets.tlc.schema import Service
 
 RUNS = 30
-"""Latest successful runs that an estimate goes by."""
+"""Number of latest successful runs for the estimate."""
 DAYS = 60
-"""Latest days whose rows it goes by."""
+"""Number of latest days for the estimate of rows."""
 
 
 @dataclass(frozen=True)
 class History:
-    """Of one service; None without a successful run."""
+    """Averages of one service; None without a successful run."""
 
     seconds_per_day: float | None = None
     rows_per_day: float | None = None
 
-    def minutes(self, days: int) -> float | None:
-        """Estimate the minutes that runs over so many days take, one after the other."""
+    def estimate_minutes(self, days: int) -> float | None:
+        """Return the estimated minutes of consecutive runs over a number of days."""
         return None if self.seconds_per_day is None else days * self.seconds_per_day / 60
 
-    def rows(self, days: int) -> int | None:
-        """Estimate the published rows of so many days."""
+    def estimate_rows(self, days: int) -> int | None:
+        """Return the estimated published rows of a number of days."""
         return None if self.rows_per_day is None else round(days * self.rows_per_day)
 
 
 def read_history(instance: dg.DagsterInstance, service: Service) -> History:
-    """Return the seconds of a day in the latest runs, and the median rows of the latest days."""
-    done = dg.RunsFilter(job_name=get_daily_job_name(service), statuses=[DagsterRunStatus.SUCCESS])
+    """Return the mean seconds per day of the latest runs, and the median rows of a day."""
+    successful = dg.RunsFilter(
+        job_name=get_daily_job_name(service), statuses=[DagsterRunStatus.SUCCESS]
+    )
     seconds, days = 0.0, 0
-    for record in instance.get_run_records(done, limit=RUNS):
+    for record in instance.get_run_records(successful, limit=RUNS):
         if record.start_time is not None and record.end_time is not None:
             seconds += record.end_time - record.start_time
             days += len(list_run_days(record.dagster_run.tags))

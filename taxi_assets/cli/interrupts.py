@@ -1,4 +1,4 @@
-"""Whether a person stopped what this process does, whatever a library made of the signal."""
+"""Record whether a user stopped this process, even if a library handles the signal."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ STOPPING = {signal.SIGINT, signal.SIGTERM}
 
 
 @contextmanager
-def noting_interrupts() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether Ctrl-C or SIGTERM came within the block.
+def record_interrupts() -> Iterator[Callable[[], bool]]:
+    """Yield a function that returns whether Ctrl-C or SIGTERM was received within the block.
 
     Dagster handles the signals of a run itself: it ends the run, as failed or as canceled, and
     raises nothing. SIGTERM ends a run as Ctrl-C does.
@@ -22,10 +22,10 @@ def noting_interrupts() -> Iterator[Callable[[], bool]]:
         os.set_blocking(end, False)
     before = signal.set_wakeup_fd(writing)
     terminate = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
-    seen = bytearray()
+    received = bytearray()
 
     def was_interrupted() -> bool:
-        return bool(STOPPING.intersection(seen))
+        return bool(STOPPING.intersection(received))
 
     try:
         yield was_interrupted
@@ -33,6 +33,6 @@ def noting_interrupts() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, terminate)
         signal.set_wakeup_fd(before)
         with suppress(BlockingIOError):
-            seen += os.read(reading, 1024)
+            received += os.read(reading, 1024)
         os.close(reading)
         os.close(writing)

@@ -1,8 +1,8 @@
-"""The plan of a range of days: by month, what is published, loaded and due, and the runs for it."""
+"""Plan the runs of a range of days: by month, the published, loaded and due days."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from taxi_assets.cli.day_states import DayState, State, day_states
+from taxi_assets.cli.day_states import DayState, State, find_day_states
 from taxi_assets.cli.history import History, read_history
 from taxi_assets.date_ranges import (
     DateRange,
@@ -20,7 +20,7 @@ from taxi_assets.date_ranges import (
     merge_into_date_ranges,
     split_date_range,
 )
-from taxi_assets.defs.automation.months import find_loaded_months
+from taxi_assets.defs.automation.months import find_loaded_month
 from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import DefinitionSettings
 from taxi_assets.tlc.remote_version import RemoteVersion, SourceUnavailableError
@@ -28,22 +28,22 @@ from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.source import probe_month_file
 
 PROBES = 8
-"""HEAD requests at once."""
+"""Number of concurrent HEAD requests."""
 DUE = (State.missing, State.rejected, State.restated, State.stale)
 
 
 @dataclass(frozen=True)
 class Publication:
-    """What the source says of a month's file."""
+    """The state of a month's file at the source."""
 
     version: RemoteVersion | None
-    """None: it is not published, or the source did not answer."""
+    """None if it is not published, or if the source did not answer."""
     trouble: str = ""
-    """Why the source did not answer."""
+    """Reason why the source did not answer."""
 
     @property
     def is_absent(self) -> bool:
-        """Whether the source says that there is no such month."""
+        """Whether the month is not published."""
         return self.version is None and not self.trouble
 
 
@@ -54,13 +54,13 @@ class Chunk:
     window: DateRange
     assets: tuple[str, ...]
     is_restated: bool
-    """Whether the days came from another file: the run fetches the published one, and does not use
-    a cached file that the server does not confirm."""
+    """Whether the days came from another file, so that the run must fetch the published one instead
+    of using a cached file that the server does not confirm."""
 
 
 @dataclass(frozen=True)
 class MonthPlan:
-    """A month, its days that were asked for, and what has to be done."""
+    """The requested days of a month, and the runs that load them."""
 
     service: Service
     month: Month
@@ -69,7 +69,7 @@ class MonthPlan:
     runs: tuple[Chunk, ...]
 
     def count(self, state: State) -> int:
-        """Count the days in a state."""
+        """Return the number of days in a state."""
         return sum(day.state == state for day in self.days)
 
     @property
@@ -84,7 +84,7 @@ class MonthPlan:
 
     @property
     def bytes(self) -> int | None:
-        """Size of the file that the runs read, if the source says it."""
+        """Size of the file that the runs read; None if the source does not declare it."""
         reads = any("raw_trips" in run.assets for run in self.runs)
         version = self.publication.version
         return (version.total if version else None) if reads else 0
@@ -99,8 +99,8 @@ class MonthPlan:
             "runs": len(self.runs),
             "days_to_run": self.days_to_run,
             "bytes": self.bytes,
-            "expected_rows": history.rows(self.days_to_run),
-            "expected_minutes": rounded(history.minutes(self.days_to_run)),
+            "expected_rows": history.estimate_rows(self.days_to_run),
+            "expected_minutes": round_figure(history.estimate_minutes(self.days_to_run)),
             "due": {
                 str(day.day): {"state": day.state.value, "reason": day.reason} for day in self.due
             },
@@ -109,7 +109,7 @@ class MonthPlan:
 
 @dataclass(frozen=True)
 class Plan:
-    """Months in order, and what earlier runs say of the time they need."""
+    """Months in order, and the estimates of their runs."""
 
     service: Service
     months: tuple[MonthPlan, ...]
@@ -122,7 +122,7 @@ class Plan:
 
     @property
     def publications(self) -> dict[Month, Publication]:
-        """What the source said of each month."""
+        """State of each month's file at the source."""
         return {month.month: month.publication for month in self.months}
 
     def figures(self) -> dict[str, Any]:
@@ -133,7 +133,7 @@ class Plan:
         }
 
 
-def rounded(value: float | None) -> float | None:
+def round_figure(value: float | None) -> float | None:
     """Round to two decimal places."""
     return None if value is None else round(value, 2)
 
@@ -147,21 +147,23 @@ def make_plan(
 ) -> Plan:
     """Compare the source, the event log and the settings for every day of a window.
 
-    `only` are the states whose days get a run. `publications` are those known from an earlier plan.
+    Days in a state of `only` get a run. `publications` come from an earlier plan; without them the
+    source is probed.
     """
     months = group_days_by_month(window)
-    known = publications or probe_months(service, list(months))
+    publications = publications or probe_months(service, list(months))
     plans = [
-        _plan_month(instance, service, days, known[month], only) for month, days in months.items()
+        _plan_month(instance, service, days, publications[month], only)
+        for month, days in months.items()
     ]
     return Plan(service, tuple(plans), read_history(instance, service))
 
 
 def probe_months(service: Service, months: Sequence[Month]) -> dict[Month, Publication]:
-    """Ask the source for every month's version, a few at once.
+    """Probe the source for the version of each month, a few at once.
 
     Raises:
-        SourceError: the source rejects the request; a person must look.
+        SourceError: the source rejects a request, which needs a person.
     """
     settings = Settings.from_env()
 
@@ -185,27 +187,27 @@ def _plan_month(
     only: Collection[State],
 ) -> MonthPlan:
     month = Month.of(days[0])
-    log = find_loaded_months(instance, service, month)
+    log = find_loaded_month(instance, service, month)
     now = publication.version
     restated: set[date] = set()
     if log.version is not None:
-        # A day that came from the file of now is in `log.days`; of another file's, none is.
+        # `log.days` has the days of the current file, and is empty for another file.
         differs = now is not None and now.differs_from(log.version)
         restated = set(days) - (frozenset() if differs else log.days)
-    states = day_states(instance, service, days, restated)
-    due = [] if publication.is_absent else [day for day in states if day.state in only]
-    return MonthPlan(service, month, publication, tuple(states), tuple(_runs(due)))
+    states = find_day_states(instance, service, days, restated)
+    due_days = [] if publication.is_absent else [day for day in states if day.state in only]
+    return MonthPlan(service, month, publication, tuple(states), tuple(_plan_runs(due_days)))
 
 
-def _runs(due: Sequence[DayState]) -> Iterator[Chunk]:
-    """Return the fewest runs over exactly these days; days of other assets are other runs."""
+def _plan_runs(due_days: Sequence[DayState]) -> list[Chunk]:
+    """Return the fewest runs over exactly these days; a run has the same assets for all days."""
 
-    def needs(day: DayState) -> tuple[tuple[str, ...], bool]:
+    def get_needs(day: DayState) -> tuple[tuple[str, ...], bool]:
         return day.assets, day.state == State.restated
 
-    found: list[Chunk] = []
+    chunks: list[Chunk] = []
     length = DefinitionSettings.from_env().max_partitions_per_run
-    for (assets, restated), days in groupby(sorted(due, key=needs), key=needs):
+    for (assets, restated), days in groupby(sorted(due_days, key=get_needs), key=get_needs):
         for window in merge_into_date_ranges(day.day for day in days):
-            found += [Chunk(piece, assets, restated) for piece in split_date_range(window, length)]
-    yield from sorted(found, key=lambda run: run.window)
+            chunks += [Chunk(part, assets, restated) for part in split_date_range(window, length)]
+    return sorted(chunks, key=lambda chunk: chunk.window)

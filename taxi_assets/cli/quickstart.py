@@ -1,8 +1,8 @@
-"""`taxi-assets quickstart`: one day of the sample through all five assets.
+"""The command `taxi-assets quickstart`: load one day of the sample through all five assets.
 
-Adds `DAGSTER_HOME` to the project's `.env`, which leads every later command to the same history,
-and the end of the sample's month, so that the UI shows the days that exist. Runs the main job as a
-person would, says what landed where, and shows rows of the day.
+It adds `DAGSTER_HOME` to the project's `.env`, so that later commands use the same history, and the
+end of the sample's month, so that the UI shows only days with data. It runs the main job as a user
+would, prints where the rows were stored, and shows rows of the day.
 """
 
 from __future__ import annotations
@@ -34,23 +34,23 @@ END_LINES = f"""# The sample's month. Remove the line, or set another day, to lo
 """
 POLL_SECONDS = 0.3
 HOME = "DAGSTER_HOME"
-# What Dagster makes in a DAGSTER_HOME, with whatever umask its commands are started.
+# The folders that Dagster creates in a DAGSTER_HOME, with the umask of its command.
 DAGSTER_FOLDERS = ("history", "logs", "schedules", "storage", ".logs_queue", ".nux", ".telemetry")
-# What `.env` needs no quotes for.
+# A value that needs no quotes in `.env`.
 PLAIN = re.compile(r"[\w./+:@%,-]+")
 
 
 def main() -> int:
-    """Run the main job for a day; returns the exit code."""
+    """Run the main job for a day, and return the exit code."""
     restrict_umask()
     folder = find_project_folder()
     if not (folder / PROJECT_MARKER).is_file():
         sys.stderr.write(f"{folder} has no {PROJECT_MARKER}: run this in the checkout\n")
         return 2
-    # Where Dagster's commands read `.env`.
+    # Dagster's commands read `.env` in the working directory.
     os.chdir(folder)
     try:
-        note = write_dagster_home(folder) + write_end_date(folder)
+        remarks = write_dagster_home(folder) + write_end_date(folder)
         settings = Settings.from_env()
     except TerminalError as error:
         sys.stderr.write(f"{error}\n")
@@ -61,14 +61,14 @@ def main() -> int:
             "embedded stack; unset it, or load a day by dg launch (docs/operations.md)\n"
         )
         return 2
-    sys.stdout.write(note)
-    return _run(folder, settings)
+    sys.stdout.write(remarks)
+    return _run_job(folder, settings)
 
 
 def write_dagster_home(folder: Path) -> str:
-    """Add `DAGSTER_HOME` to `.env` unless it is chosen already; return what a person should know.
+    """Add `DAGSTER_HOME` to `.env` unless it is set; return a remark for the user.
 
-    An exported one stays; one that `.env` has stays too, and overrides it in Dagster's commands.
+    An exported value stays; a value in `.env` stays too, and overrides it for Dagster's commands.
     """
     file, exported = folder / ".env", os.environ.get(HOME)
     written = parse_env_text(file).get(HOME) if file.exists() else None
@@ -97,9 +97,9 @@ def write_dagster_home(folder: Path) -> str:
 
 
 def write_end_date(folder: Path) -> str:
-    """Add the last day of the sample's month to `.env`; return what a person should know.
+    """Add the last day of the sample's month to `.env`; return a remark for the user.
 
-    Nothing is added where a source, or an end, is chosen already.
+    Nothing is added if a source or an end date is set.
     """
     file = folder / ".env"
     chosen = {**os.environ, **(parse_env_text(file) if file.exists() else {})}
@@ -110,7 +110,7 @@ def write_end_date(folder: Path) -> str:
     return ""
 
 
-def _run(folder: Path, settings: Settings) -> int:
+def _run_job(folder: Path, settings: Settings) -> int:
     import dagster as dg  # noqa: PLC0415 - takes a second
 
     service = next(iter(load_services()))
@@ -123,39 +123,39 @@ def _run(folder: Path, settings: Settings) -> int:
     with tempfile.TemporaryFile("w+") as log, dg.DagsterInstance.get() as instance:
         before = {run.run_id for run in instance.get_runs(limit=100)}
         run = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)  # noqa: S603 - our own
-        for line in _follow(run, instance, before):
+        for line in _report_assets(run, instance, before):
             sys.stdout.write(line)
             sys.stdout.flush()
         if run.wait():
-            sys.stderr.write(_find_cause(instance, before) or _tail(log))
+            sys.stderr.write(_find_cause(instance, before) or _read_tail(log))
             return run.returncode
-    sys.stdout.write(_describe(settings))
+    sys.stdout.write(_describe_source(settings))
     _show_rows(settings, service)
-    sys.stdout.write(_next_steps(service))
+    sys.stdout.write(_describe_next_steps(service))
     return 0
 
 
 def _find_cause(instance: dg.DagsterInstance, before: set[str]) -> str:
-    """Return why the new run failed, in one line; empty if the command made no run."""
-    from taxi_assets.cli.runner import failure_of  # noqa: PLC0415 - takes a second
+    """Return why the new run failed, in one line; empty if the command created no run."""
+    from taxi_assets.cli.runner import describe_failure  # noqa: PLC0415 - takes a second
 
     failed = [run.run_id for run in instance.get_runs(limit=5) if run.run_id not in before]
-    causes = filter(None, (failure_of(instance, run_id) for run_id in failed))
+    causes = filter(None, (describe_failure(instance, run_id) for run_id in failed))
     return "".join(f"{cause}\n" for cause in causes)
 
 
-def _tail(log: IO[str]) -> str:
+def _read_tail(log: IO[str]) -> str:
     log.seek(0)
     return log.read()[-5000:]
 
 
-def _follow(
+def _report_assets(
     run: subprocess.Popen[bytes], instance: dg.DagsterInstance, before: set[str]
 ) -> Iterator[str]:
-    """Yield a line for each asset as soon as it has landed."""
+    """Yield a line for each asset as soon as it is materialized."""
     from dagster import DagsterEventType  # noqa: PLC0415 - takes a second
 
-    shown: set[str] = set()
+    reported: set[str] = set()
     ended = False
     while not ended:
         try:
@@ -170,19 +170,19 @@ def _follow(
                 started.run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION
             ).records
             for record in records:
-                found = record.event_log_entry.asset_materialization
-                if found is not None and found.asset_key.path[-1] not in shown:
-                    shown.add(found.asset_key.path[-1])
-                    yield _describe_asset(found)
+                event = record.event_log_entry.asset_materialization
+                if event is not None and event.asset_key.path[-1] not in reported:
+                    reported.add(event.asset_key.path[-1])
+                    yield _describe_asset(event)
 
 
-def _describe_asset(found: dg.AssetMaterialization) -> str:
-    where = found.metadata.get("dagster/table_name") or found.metadata["dagster/uri"]
-    name = f"  {found.asset_key.to_user_string()}".ljust(26)
-    return f"{name}{found.metadata['rows'].value:>5} rows  {where.value}\n"
+def _describe_asset(event: dg.AssetMaterialization) -> str:
+    place = event.metadata.get("dagster/table_name") or event.metadata["dagster/uri"]
+    name = f"  {event.asset_key.to_user_string()}".ljust(26)
+    return f"{name}{event.metadata['rows'].value:>5} rows  {place.value}\n"
 
 
-def _describe(settings: Settings) -> str:
+def _describe_source(settings: Settings) -> str:
     if settings.source.template == SAMPLE:
         return "Data: synthetic sample (set TAXI_SOURCE for real months, see README).\n"
     return "Data: TAXI_SOURCE, as you set it.\n"
@@ -198,7 +198,7 @@ def _show_rows(settings: Settings, service: str) -> None:
         run_duckdb(settings, [query])
 
 
-def _next_steps(service: str) -> str:
+def _describe_next_steps(service: str) -> str:
     page = f"assets/{service}/cleaned_trips?view=partitions&partition={DAY}"
     return (
         "Start the UI:         .venv/bin/dg dev\n"

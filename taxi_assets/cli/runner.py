@@ -1,4 +1,4 @@
-"""Run the chunks of a plan: through the queue where a daemon works on it, else in this process."""
+"""Run the chunks of a plan: through the queue if a daemon is running, else in this process."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from taxi_assets.partitions import PARTITION, RANGE, list_run_days
 from taxi_assets.tlc.schema import Service
 
 PROCESS_TAG = "taxi/backfill_process"
-"""On runs of this command's own process: none of them outlives it."""
+"""Tag of runs in this command's own process, which end with it."""
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 ENDED = (DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
 UNFINISHED = [status for status in DagsterRunStatus if status not in ENDED]
@@ -38,14 +38,14 @@ class QueueDiedError(TerminalError):
 
 @dataclass
 class Progress:
-    """What has landed, counted from the event log of the runs that this command started."""
+    """The stored days and rows, counted in the event log of the runs that this command started."""
 
     instance: dg.DagsterInstance
     cursors: dict[str, str | None] = field(default_factory=dict[str, str | None])
     stored: int = 0
-    """Days of assets that were stored."""
+    """Number of stored partitions."""
     rows: int = 0
-    """Published rows of the days whose raw rows were stored."""
+    """Number of published rows of stored days."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def follow(self, run_id: str) -> None:
@@ -53,12 +53,12 @@ class Progress:
         self.cursors.setdefault(run_id, None)
 
     def count(self) -> tuple[int, int]:
-        """Read what the runs have logged since the last call; return all days and rows so far."""
+        """Read new events of the runs, and return all stored partitions and rows so far."""
         with self.lock:
-            self._read()
+            self._read_events()
             return self.stored, self.rows
 
-    def _read(self) -> None:
+    def _read_events(self) -> None:
         for run_id in list(self.cursors):
             more = True
             while more:
@@ -79,23 +79,23 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended."""
+    """The result of a run."""
 
     run_id: str
     succeeded: bool
     cause: str = ""
 
 
-def unfinished_runs(instance: dg.DagsterInstance, service: Service) -> list[dg.DagsterRun]:
-    """Return the service's runs that are queued or have not ended, by the instance."""
+def list_unfinished_runs(instance: dg.DagsterInstance, service: Service) -> list[dg.DagsterRun]:
+    """Return the service's runs that are queued or have not ended."""
     return list(
         instance.get_runs(dg.RunsFilter(job_name=get_daily_job_name(service), statuses=UNFINISHED))
     )
 
 
 @contextmanager
-def only_backfill(instance: dg.DagsterInstance, service: Service) -> Iterator[None]:
-    """Hold a service's backfill; what a killed one left as running is ended first.
+def hold_backfill_lock(instance: dg.DagsterInstance, service: Service) -> Iterator[None]:
+    """Hold the lock of a service's backfill; first end the runs of a killed one.
 
     Raises:
         UsageError: another process backfills the service.
@@ -111,7 +111,7 @@ def only_backfill(instance: dg.DagsterInstance, service: Service) -> Iterator[No
             ": wait for it, or stop it"
         ) from None
     try:
-        for run in unfinished_runs(instance, service):
+        for run in list_unfinished_runs(instance, service):
             if PROCESS_TAG in run.tags:
                 instance.report_run_failed(run, "The process of taxi-assets backfill was killed.")
         yield
@@ -119,7 +119,7 @@ def only_backfill(instance: dg.DagsterInstance, service: Service) -> Iterator[No
         lock.release()
 
 
-def run_tags(chunk: Chunk) -> dict[str, str]:
+def build_run_tags(chunk: Chunk) -> dict[str, str]:
     """Return the tags that name a run's days."""
     first, last = chunk.window.start, max(chunk.window)
     if first == last:
@@ -127,32 +127,35 @@ def run_tags(chunk: Chunk) -> dict[str, str]:
     return {RANGE[0]: str(first), RANGE[1]: str(last)}
 
 
-def run_here(
+def run_chunk(
     instance: dg.DagsterInstance, service: Service, chunk: Chunk, progress: Progress
 ) -> Outcome:
-    """Run a chunk in this process, to its end."""
+    """Run a chunk in this process."""
     from taxi_assets.definitions import defs  # noqa: PLC0415 - takes two seconds
 
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     run_id = str(uuid.uuid4())
     progress.follow(run_id)
     result = defs.resolve_job_def(get_daily_job_name(service)).execute_in_process(
-        run_config={**QUIET, **_config(chunk)},
+        run_config={**QUIET, **_build_config(chunk)},
         instance=instance,
-        asset_selection=_keys(service, chunk),
+        asset_selection=_list_keys(service, chunk),
         run_id=run_id,
-        tags={**run_tags(chunk), PROCESS_TAG: str(os.getpid())},
+        tags={**build_run_tags(chunk), PROCESS_TAG: str(os.getpid())},
         raise_on_error=False,
     )
     if result.success:
         return Outcome(run_id, succeeded=True)
-    return Outcome(run_id, succeeded=False, cause=failure_of(instance, run_id))
+    return Outcome(run_id, succeeded=False, cause=describe_failure(instance, run_id))
 
 
-def submit(queue: RunQueue, service: Service, chunk: Chunk) -> str:
-    """Put a chunk into the instance's queue; return its run's id."""
+def submit_chunk(queue: RunQueue, service: Service, chunk: Chunk) -> str:
+    """Queue a run of a chunk, and return its id."""
     return queue.submit(
-        get_daily_job_name(service), _keys(service, chunk), _config(chunk), run_tags(chunk)
+        get_daily_job_name(service),
+        _list_keys(service, chunk),
+        _build_config(chunk),
+        build_run_tags(chunk),
     )
 
 
@@ -165,7 +168,7 @@ def wait_for_runs(
     """Yield each run once it has ended.
 
     Raises:
-        QueueDiedError: runs are left and no daemon reports any more.
+        QueueDiedError: runs are left, but no daemon reports any longer.
     """
     waiting = list(run_ids)
     while waiting and not stop.is_set():
@@ -173,12 +176,12 @@ def wait_for_runs(
             waiting.remove(run.run_id)
             succeeded = run.status == DagsterRunStatus.SUCCESS
             yield Outcome(
-                run.run_id, succeeded, "" if succeeded else failure_of(instance, run.run_id)
+                run.run_id, succeeded, "" if succeeded else describe_failure(instance, run.run_id)
             )
         if not waiting:
             return
-        known = {run.run_id for run in instance.get_runs(dg.RunsFilter(run_ids=waiting))}
-        for run_id in [one for one in waiting if one not in known]:
+        existing = {run.run_id for run in instance.get_runs(dg.RunsFilter(run_ids=waiting))}
+        for run_id in [run_id for run_id in waiting if run_id not in existing]:
             waiting.remove(run_id)
             yield Outcome(run_id, succeeded=False, cause="the run was deleted")
         if waiting and not has_live_queue(instance):
@@ -189,7 +192,7 @@ def wait_for_runs(
         stop.wait(seconds)
 
 
-def failure_of(instance: dg.DagsterInstance, run_id: str) -> str:
+def describe_failure(instance: dg.DagsterInstance, run_id: str) -> str:
     """Return the cause of a failed run in one line."""
     records = instance.get_records_for_run(
         run_id,
@@ -207,14 +210,14 @@ def failure_of(instance: dg.DagsterInstance, run_id: str) -> str:
     )
 
 
-def days_in_runs(runs: Sequence[dg.DagsterRun]) -> dict[Any, str]:
-    """Return the id of the run of each day that runs cover."""
+def map_days_to_runs(runs: Sequence[dg.DagsterRun]) -> dict[Any, str]:
+    """Return the run id of each day in the given runs."""
     return {day: run.run_id for run in runs for day in list_run_days(run.tags)}
 
 
-def _keys(service: Service, chunk: Chunk) -> list[dg.AssetKey]:
+def _list_keys(service: Service, chunk: Chunk) -> list[dg.AssetKey]:
     return [dg.AssetKey([service.name, name]) for name in chunk.assets]
 
 
-def _config(chunk: Chunk) -> Mapping[str, Any]:
+def _build_config(chunk: Chunk) -> Mapping[str, Any]:
     return CONFIRM if chunk.is_restated else {}

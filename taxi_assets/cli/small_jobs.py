@@ -1,6 +1,6 @@
-"""`taxi-assets query`, `inspect` and `export`: the small jobs, from one line with arguments.
+"""The commands `taxi-assets query`, `inspect` and `export`, each of which runs a small job.
 
-Each is a run of its job like any other: in the list of runs, with its result on the run's page.
+Each is an ordinary run of its job: in the list of runs, with its result on the run's page.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from typing import Any
 
 import dagster as dg
 
-from taxi_assets.cli.runner import QUIET, failure_of
-from taxi_assets.defs.jobs.result import format_value
+from taxi_assets.cli.runner import QUIET, describe_failure
+from taxi_assets.defs.jobs.result import format_table
 
-SHOWN_BY_TABLE = {"query", "seconds", "more_rows"}
-"""What needs no line of its own in a terminal."""
+HIDDEN_METADATA = {"query", "seconds", "more_rows"}
+"""Metadata that is not printed."""
 
 
 def run_small_job(
     instance: dg.DagsterInstance, name: str, op: str, config: Mapping[str, Any]
 ) -> int:
-    """Run a job of one op, print what it found, and return the exit code."""
+    """Run a job of one op, print its result, and return the exit code."""
     from taxi_assets.definitions import defs  # noqa: PLC0415 - takes two seconds
 
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
-    given = {key: value for key, value in config.items() if value is not None}
+    op_config = {key: value for key, value in config.items() if value is not None}
     result = defs.resolve_job_def(name).execute_in_process(
-        run_config={**QUIET, "ops": {op: {"config": given}}},
+        run_config={**QUIET, "ops": {op: {"config": op_config}}},
         instance=instance,
         raise_on_error=False,
     )
     if not result.success:
-        sys.stderr.write(f"{failure_of(instance, result.run_id)}\n")
+        sys.stderr.write(f"{describe_failure(instance, result.run_id)}\n")
         return 1
     (output,) = result.filter_events(lambda event: event.is_successful_output)
     for line in _list_lines(output.step_output_data.metadata):
@@ -43,7 +43,7 @@ def run_small_job(
 
 
 def name_days(first: date, last: date) -> dict[str, str]:
-    """Return a range of days as `export_parquet` takes it."""
+    """Return a range of days as config of `export_parquet`."""
     return {"first_day": str(first), "last_day": str(last)}
 
 
@@ -51,11 +51,13 @@ def _list_lines(metadata: Mapping[str, dg.MetadataValue[Any]]) -> list[str]:
     lines: list[str] = []
     for name, value in metadata.items():
         if isinstance(value, dg.TableMetadataValue):
-            lines += [format_value(value), ""]
+            lines += [format_table(value), ""]
         elif isinstance(value, dg.TableSchemaMetadataValue):
             columns = value.value.columns
-            lines.append(f"{name}: {', '.join(f'{one.name} {one.type}' for one in columns)}")
-        elif name not in SHOWN_BY_TABLE:
+            lines.append(
+                f"{name}: {', '.join(f'{column.name} {column.type}' for column in columns)}"
+            )
+        elif name not in HIDDEN_METADATA:
             number = isinstance(value.value, int) and not isinstance(value.value, bool)
             lines.append(f"{name}: {value.value:,}" if number else f"{name}: {value.value}")
     return lines

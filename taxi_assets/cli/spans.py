@@ -1,4 +1,4 @@
-"""The days that a person writes on the command line."""
+"""Parse the services and days of the command line."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class UsageError(TerminalError):
     """An argument of the command line cannot be used."""
 
 
-def service_named(name: str) -> Service:
-    """Return a service by its name.
+def find_service(name: str) -> Service:
+    """Return a service by name.
 
     Raises:
         UsageError: no service has that name.
@@ -28,7 +28,7 @@ def service_named(name: str) -> Service:
     services = load_services()
     if name not in services:
         raise UsageError(
-            f"no service is called {name!r}: choose one of {', '.join(services)} (TAXI_SERVICES)"
+            f"there is no service {name!r}: choose one of {', '.join(services)} (TAXI_SERVICES)"
         )
     return services[name]
 
@@ -37,12 +37,12 @@ def parse_span(text: str) -> DateRange:
     """Return the days of `2021-01`, `2019-01..2021-07`, `2021-01-05` or `2021-01-05..2021-02-10`.
 
     Raises:
-        UsageError: the text is none of these, or its end is before its start.
+        UsageError: the text has none of these forms, or its end is before its start.
     """
-    found = SPAN.fullmatch(text)
-    if found is None:
-        raise UsageError(f"{text!r} is no month, day or range: write {EXAMPLES}")
-    month, day, last_month, last_day = found.groups()
+    match = SPAN.fullmatch(text)
+    if match is None:
+        raise UsageError(f"{text!r} is not a month, day or range: write {EXAMPLES}")
+    month, day, last_month, last_day = match.groups()
     try:
         first = date.fromisoformat(month + (day or "-01"))
         last = date.fromisoformat(
@@ -50,18 +50,18 @@ def parse_span(text: str) -> DateRange:
         )
     except ValueError as error:
         raise UsageError(f"{text!r}: {error}") from None
-    whole_month = not (last_day if last_month else day)
-    end = Month.of(last).window.end if whole_month else last + ONE_DAY
+    is_month = not (last_day if last_month else day)
+    end = Month.of(last).window.end if is_month else last + ONE_DAY
     if end <= first:
         raise UsageError(f"{text!r} ends before it starts: write {EXAMPLES}")
     return DateRange(first, end)
 
 
-def partitioned_span(text: str) -> DateRange:
-    """Return the days of a span that are partitions: from TAXI_START_DATE to yesterday.
+def parse_partition_span(text: str) -> DateRange:
+    """Parse a span, and return its days that are partitions: from TAXI_START_DATE to yesterday.
 
     Raises:
-        UsageError: it starts before the first partition, or all of it is in the future.
+        UsageError: it starts before the first partition or after the last.
     """
     window = parse_span(text)
     partitions = daily_partitions()

@@ -1,4 +1,4 @@
-"""Plans as tables for a terminal."""
+"""Build tables of plans for a terminal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from taxi_assets.cli.month_plan import MonthPlan, Plan
 UNKNOWN = "?"
 
 
-def plan_table(plan: Plan) -> Table:
+def build_plan_table(plan: Plan) -> Table:
     """Return one row for each month, and one of sums."""
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     for name in ("month", "file"):
@@ -18,30 +18,34 @@ def plan_table(plan: Plan) -> Table:
     for name in (*State, "runs", "rows", "MB", "min"):
         table.add_column(str(name), justify="right")
     for month in plan.months:
-        table.add_row(str(month.month), _published(month), *_numbers(plan, [month]))
+        table.add_row(str(month.month), _format_publication(month), *_format_numbers(plan, [month]))
     table.add_section()
-    table.add_row("all", "", *_numbers(plan, plan.months))
+    table.add_row("all", "", *_format_numbers(plan, plan.months))
     return table
 
 
-def _published(month: MonthPlan) -> str:
+def _format_publication(month: MonthPlan) -> str:
     if month.publication.trouble:
         return UNKNOWN
     return "no" if month.publication.is_absent else "yes"
 
 
-def _numbers(plan: Plan, months: list[MonthPlan] | tuple[MonthPlan, ...]) -> list[str]:
+def _format_numbers(plan: Plan, months: list[MonthPlan] | tuple[MonthPlan, ...]) -> list[str]:
     days = sum(month.days_to_run for month in months)
     sizes = [month.bytes for month in months]
-    known = [size for size in sizes if size is not None]
-    rows, minutes = plan.history.rows(days), plan.history.minutes(days)
+    known_sizes = [size for size in sizes if size is not None]
+    rows, minutes = plan.history.estimate_rows(days), plan.history.estimate_minutes(days)
     return [
         *(str(sum(month.count(state) for month in months) or "") for state in State),
         str(sum(len(month.runs) for month in months) or ""),
         "" if not days else UNKNOWN if rows is None else f"{rows:,}",
-        UNKNOWN if len(known) < len(sizes) else f"{sum(known) / 1e6:,.1f}" if days else "",
+        UNKNOWN
+        if len(known_sizes) < len(sizes)
+        else f"{sum(known_sizes) / 1e6:,.1f}"
+        if days
+        else "",
         "" if not days else UNKNOWN if minutes is None else f"{minutes:,.1f}",
     ]
 
 
-__all__ = ["plan_table"]
+__all__ = ["build_plan_table"]

@@ -1,5 +1,6 @@
-"""What Dagster shows: assets, checks, schedules, sensors, alerts, jobs, IO managers, resources.
+"""Dagster's objects: assets, checks, schedules, sensors, alerts, jobs, IO managers, resources.
 
-A function that needs no Dagster belongs in `tlc`, `trips` or `report`. What needs a private name of
-Dagster belongs in `dagster_internals`.
+Code that uses Dagster's public API belongs here. Functions that do not need Dagster belong in
+`tlc`, `trips` or `report`; code that needs a private name of Dagster belongs in
+`dagster_internals`.
 """

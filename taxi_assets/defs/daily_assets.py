@@ -1,14 +1,14 @@
 """The five assets of a service, and the month file that they come from.
 
-Defined here: what each asset computes, top to bottom. Where and how a partition is stored belongs
-in `io_managers`, what Dagster shows of it in `metadata`, what a check compares in `checks`. An
-asset yields its days as one output, which the IO manager stores while they are computed, one day
-at a time; the lines after that see what became of each day.
+The computation of each asset belongs here, from top to bottom. The storage of partitions belongs in
+`io_managers`, their metadata in `metadata`, the comparisons of checks in `checks`. An asset yields
+its days as one output, which the IO manager stores day by day while they are computed; the lines
+after the `yield` process the results.
 """
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from typing import Any
@@ -23,15 +23,17 @@ from taxi_assets.dagster_internals.partition_records import (
     log_observation,
 )
 from taxi_assets.date_ranges import Month, group_days_by_month
-from taxi_assets.defs import checks
+from taxi_assets.defs.checks.cleaned import check_cleaned_day, has_too_many_invalid, reject_failed
+from taxi_assets.defs.checks.raw import check_raw_month
+from taxi_assets.defs.checks.results import merge_months
+from taxi_assets.defs.checks.specs import RAW_CHECKS, list_cleaned_checks
+from taxi_assets.defs.checks.stored import check_stored_days
 from taxi_assets.defs.io_managers.base import StoreIOManager, name_asset_in_errors
 from taxi_assets.defs.io_managers.partition_data import CleanedPartition, RawPartition, StoredTrips
 from taxi_assets.defs.io_managers.raw_trips import RawDays, RawTripsIOManager
 from taxi_assets.defs.io_managers.restatement import RawRecord
 from taxi_assets.defs.metadata.asset_metadata import (
     add_code_references,
-    build_definition_metadata,
-    build_definition_tags,
 )
 from taxi_assets.defs.metadata.day_metadata import (
     build_cleaned_metadata,
@@ -41,7 +43,7 @@ from taxi_assets.defs.metadata.day_metadata import (
 from taxi_assets.defs.month_rows import name_month_rows
 from taxi_assets.defs.month_split import SplitMonth, split_month
 from taxi_assets.defs.outcomes import DailyOutput, drain_partitions, fail_for_rejected_days
-from taxi_assets.defs.resources.cleaning import CleaningResource, cleaning_version
+from taxi_assets.defs.resources.cleaning import CleaningResource, build_cleaning_version
 from taxi_assets.defs.resources.lake import LakeResource
 from taxi_assets.defs.resources.month_lock import MonthLocks
 from taxi_assets.defs.resources.postgres import PostgresResource
@@ -51,9 +53,9 @@ from taxi_assets.defs.restatements import (
     build_restatement_page,
     find_restatement,
 )
-from taxi_assets.defs.run_restart import request_run_restart
 from taxi_assets.defs.run_summary import tag_run
 from taxi_assets.defs.same_weekdays import SameWeekdays
+from taxi_assets.defs.stage import DAYS, Stage
 from taxi_assets.defs.value_checks import (
     check_expected_values,
     check_usual_day,
@@ -72,60 +74,7 @@ from taxi_assets.trips.content_hash import hash_table
 from taxi_assets.trips.profile import profile_partition
 from taxi_assets.trips.rules import describe_rules
 
-DAYS = dg.DagsterType(
-    name="Days",
-    type_check_fn=lambda _, value: isinstance(value, LazyPartitions),
-    typing_type=LazyPartitions,
-    description="The days of a run, each loaded when it is asked for.",
-)
-
 Events = Iterator[Any]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """What the assets of one service share."""
-
-    service: Service
-    partitions: dg.DailyPartitionsDefinition
-
-    def key(self, name: str) -> dg.AssetKey:
-        """Return the key `<service>/<name>`."""
-        return dg.AssetKey([self.service.name, name])
-
-    def options(self, name: str, *kinds: str, **more: Any) -> dict[str, Any]:
-        """Return the arguments that all five assets have."""
-        settings = DefinitionSettings.from_env()
-        return {
-            "key": self.key(name),
-            "group_name": self.service.name,
-            "kinds": set(kinds),
-            "owners": settings.owners,
-            "tags": build_definition_tags(self.service, name),
-            "metadata": build_definition_metadata(self.service, name),
-            "partitions_def": self.partitions,
-            "backfill_policy": dg.BackfillPolicy.multi_run(settings.max_partitions_per_run),
-            "retry_policy": build_retry_policy(),
-            "hooks": {request_run_restart},
-            "io_manager_key": name,
-            **more,
-        }
-
-    def store_options(self, name: str, upstream: str, *kinds: str, **more: Any) -> dict[str, Any]:
-        """Return the arguments that the three stores have."""
-        return self.options(
-            name,
-            *kinds,
-            ins={upstream: dg.AssetIn(self.key(upstream), dagster_type=DAYS)},
-            check_specs=self.specs(name, checks.STORE_CHECKS),
-            code_version="1",
-            required_resource_keys={name},
-            **more,
-        )
-
-    def specs(self, name: str, described: dict[str, str]) -> list[dg.AssetCheckSpec]:
-        """Check specs of one of the assets."""
-        return checks.build_check_specs(self.key(name), described, self.partitions)
 
 
 def build_service_assets(service: Service) -> list[dg.AssetsDefinition | dg.AssetSpec]:
@@ -142,20 +91,10 @@ def build_service_assets(service: Service) -> list[dg.AssetsDefinition | dg.Asse
     return add_code_references(assets)
 
 
-def build_retry_policy() -> dg.RetryPolicy:
-    """Build the policy that retries transient errors: time-outs, 429, 5xx, lost connections.
-
-    Dagster cannot be interrupted while it waits for the next attempt, so a cancelled run ends after
-    that wait: by default 2, 4, 6 and 8 seconds, and not 2, 6 and 14 as with exponential backoff.
-    """
-    delay = DefinitionSettings.from_env().retry_delay
-    return dg.RetryPolicy(max_retries=4, delay=delay, backoff=dg.Backoff.LINEAR)
-
-
 def define_trip_file(stage: Stage) -> dg.AssetSpec:
     """Define the month file at the source."""
     return dg.AssetSpec(
-        stage.key("trip_file"),
+        stage.build_key("trip_file"),
         group_name=stage.service.name,
         kinds={"csv", "parquet"},
         owners=DefinitionSettings.from_env().owners,
@@ -167,18 +106,20 @@ def define_trip_file(stage: Stage) -> dg.AssetSpec:
 
 
 def define_raw_trips(stage: Stage) -> dg.AssetsDefinition:
-    """Define the month file's rows by day, as published."""
+    """Define the published rows of each day."""
     service = stage.service
 
     @dg.asset(
-        **stage.options("raw_trips", "csv", "parquet"),
+        **stage.build_arguments("raw_trips", "csv", "parquet"),
         deps=[
-            dg.AssetDep(stage.key("trip_file"), partition_mapping=dg.TimeWindowPartitionMapping())
+            dg.AssetDep(
+                stage.build_key("trip_file"), partition_mapping=dg.TimeWindowPartitionMapping()
+            )
         ],
-        check_specs=stage.specs("raw_trips", checks.RAW_CHECKS),
+        check_specs=stage.build_specs("raw_trips", RAW_CHECKS),
         code_version="1",
-        description="A day's rows as published: of a CSV month the header and the lines whose "
-        "pickup lies in the day, byte for byte; of a Parquet month its columns and types.",
+        description="A day's rows as published: of a CSV month the header and the lines of the "
+        "day's pickups, byte for byte; of a Parquet month the rows with its columns and types.",
     )
     def raw_trips(
         context: dg.AssetExecutionContext,
@@ -189,26 +130,29 @@ def define_raw_trips(stage: Stage) -> dg.AssetsDefinition:
     ) -> Events:
         days = list_partition_days(context)
         with name_asset_in_errors(context.asset_key, days):
-            # A Postgres that is down stops the run here, before the other stores get the days.
-            if stage.key("postgres_trips") in context.job_def.asset_layer.executable_asset_keys:
+            # An unreachable Postgres stops the run here, before other stores receive the days.
+            if (
+                stage.build_key("postgres_trips")
+                in context.job_def.asset_layer.executable_asset_keys
+            ):
                 with postgres.connect():
                     context.log.debug(f"Postgres at {postgres.address()} answers")
             tag_run(context.instance, context.run)
             month_locks.acquire(service, days, context.log.info)
             files = [
-                (source.month_file(service, month, context.log.info), month_days)
+                (source.fetch_month_file(service, month, context.log.info), month_days)
                 for month, month_days in group_days_by_month(days).items()
             ]
             for file, _ in files:
-                observe_trip_file(context, stage.key("trip_file"), file)
+                observe_trip_file(context, stage.build_key("trip_file"), file)
 
-            of_files: dict[Month, Sequence[CheckResult]] = {}
+            results: dict[Month, Sequence[CheckResult]] = {}
 
             def split_months() -> Iterator[RawDays]:
                 limits = source.max_invalid_ratio(), source.max_day_bytes()
                 for file, month_days in files:
                     split = split_month(RawMonth(file, month_days, *limits), context.log.info)
-                    of_files[file.month] = checks.check_raw_day(split.month)
+                    results[file.month] = check_raw_month(split.month)
                     read_stored = partial(raw_trips.read_partition, service)
                     describe = partial(record_raw_day, split, read_stored)
                     yield split, LazyPartitions(month_days, describe)
@@ -219,23 +163,23 @@ def define_raw_trips(stage: Stage) -> dg.AssetsDefinition:
                 page = build_restatement_page(file, output.records)
                 if page is not None:
                     raw_trips.store_restatement_page(service, file.month, page)
-            results = checks.merge_months(of_files)
-            yield from log_check_results(context, {}, context.asset_key, results)
+            merged = merge_months(results)
+            yield from log_check_results(context, {}, context.asset_key, merged)
             fail_for_rejected_days(context, output)
 
     return raw_trips
 
 
 def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
-    """Define a day's rows parsed, cleaned, checked and profiled."""
+    """Define the parsed, cleaned, checked and profiled rows of each day."""
     service = stage.service
 
     @dg.asset(
-        **stage.options("cleaned_trips", "pandas", "parquet"),
-        ins={"raw_trips": dg.AssetIn(stage.key("raw_trips"), dagster_type=DAYS)},
-        check_specs=stage.specs("cleaned_trips", checks.cleaned_checks(service)),
-        # Other rules are other code: the UI then shows the days as stale.
-        code_version=cleaning_version(read_rules_for_definitions()),
+        **stage.build_arguments("cleaned_trips", "pandas", "parquet"),
+        ins={"raw_trips": dg.AssetIn(stage.build_key("raw_trips"), dagster_type=DAYS)},
+        check_specs=stage.build_specs("cleaned_trips", list_cleaned_checks(service)),
+        # Other rules mean another code version, so that the UI shows the days as stale.
+        code_version=build_cleaning_version(read_rules_for_definitions()),
         description="A day's trips as a typed pandas frame in the service's one schema, without "
         f"the rows that TAXI_DROP names: {describe_rules(read_rules_for_definitions(), service)}.",
     )
@@ -247,16 +191,16 @@ def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
         lake: LakeResource,
     ) -> Events:
         rules, row_limit = cleaning.rules(service), cleaning.row_limit
-        max_unreadable, zones = source.max_invalid_ratio(), source.zones(context.log.info)
+        max_invalid_ratio, zones = source.max_invalid_ratio(), source.zones(context.log.info)
         same_weekdays = SameWeekdays(lake.lake, service, context.log.warning)
 
         def clean_day(day: date, raw: RawPartition) -> CleanedPartition:
             began = time.perf_counter()
             cleaned = clean_partition(raw.content, service, rules, row_limit, zones)
-            if checks.has_too_many_invalid(cleaned, max_unreadable):
+            if has_too_many_invalid(cleaned, max_invalid_ratio):
                 cleaned = name_month_rows(cleaned, service, raw, source, context.log)
-            results = checks.check_cleaned_day(day, cleaned, raw.rows, service, max_unreadable)
-            checks.reject_failed(results)
+            results = check_cleaned_day(day, cleaned, raw.rows, service, max_invalid_ratio)
+            reject_failed(results)
             table = convert_to_table(cleaned.frame, service)
             results.append(check_expected_values(table, service))
             figures = Figures(
@@ -271,14 +215,14 @@ def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
             before = same_weekdays.before(day)
             overview = build_overview_metadata(service, day, figures, before, unusual or ())
             metadata = overview | build_cleaned_metadata(service, cleaned, figures, raw.source_file)
-            code_version = cleaning_version(rules, row_limit)
+            code_version = build_cleaning_version(rules, row_limit)
             record = PartitionRecord(metadata, hash_table(table), code_version, results)
             return CleanedPartition(table, figures, rules, raw.source_file, record, began)
 
         with name_asset_in_errors(context.asset_key, list_partition_days(context)):
             cleaned = raw_trips.map_with_day(clean_day)
-            in_turn = replace(cleaned, compute=same_weekdays.follow(cleaned.days, cleaned.compute))
-            output = DailyOutput(in_turn)
+            in_order = replace(cleaned, compute=same_weekdays.follow(cleaned.days, cleaned.compute))
+            output = DailyOutput(in_order)
             yield dg.Output(output)
             yield from log_check_results(context, output.checks, context.asset_key)
             fail_for_rejected_days(context, output)
@@ -290,7 +234,9 @@ def define_postgres_trips(stage: Stage) -> dg.AssetsDefinition:
     """Define the cleaned trips in Postgres."""
 
     @dg.asset(
-        **stage.store_options("postgres_trips", "cleaned_trips", "postgres", pool="postgres"),
+        **stage.build_store_arguments(
+            "postgres_trips", "cleaned_trips", "postgres", pool="postgres"
+        ),
         description=f"The cleaned trips in Postgres, table `{stage.service.table}`. The days "
         "of a month are replaced in one transaction.",
     )
@@ -306,7 +252,7 @@ def define_gcs_trips(stage: Stage) -> dg.AssetsDefinition:
     """Define the cleaned trips in the lake."""
 
     @dg.asset(
-        **stage.store_options("gcs_trips", "cleaned_trips", "gcs", "parquet"),
+        **stage.build_store_arguments("gcs_trips", "cleaned_trips", "gcs", "parquet"),
         description="The cleaned trips in the lake: one Parquet object a day, in folders that "
         "pandas, DuckDB, Polars and Spark read as one table.",
     )
@@ -323,7 +269,7 @@ def define_bigquery_trips(stage: Stage) -> dg.AssetsDefinition:
     service = stage.service
 
     @dg.asset(
-        **stage.store_options("bigquery_trips", "gcs_trips", "bigquery", pool="bigquery"),
+        **stage.build_store_arguments("bigquery_trips", "gcs_trips", "bigquery", pool="bigquery"),
         description=f"The trips in BigQuery, table `{service.table}`, partitioned by "
         f"`{service.day_column}`, loaded from the lake's objects.",
     )
@@ -338,15 +284,15 @@ def define_bigquery_trips(stage: Stage) -> dg.AssetsDefinition:
 def store_trips(
     context: dg.AssetExecutionContext, service: Service, upstream: LazyPartitions[StoredTrips]
 ) -> Events:
-    """Store the days, read back what the store holds of them, and compare."""
+    """Store the days, read the store's totals back, and compare."""
     store: StoreIOManager[Any] = getattr(context.resources, context.asset_key.path[-1])
     with name_asset_in_errors(context.asset_key, list_partition_days(context)):
         output = drain_partitions(context, upstream)
         yield dg.Output(output)
-        stored = {day: output.partitions[day] for day in output.records}
-        totals = store.read_totals(service, list(stored), context.log)
+        partitions = {day: output.partitions[day] for day in output.records}
+        totals = store.read_totals(service, list(partitions), context.log)
         yield from log_check_results(
-            context, checks.check_stored_day(stored, totals), context.asset_key
+            context, check_stored_days(partitions, totals), context.asset_key
         )
         fail_for_rejected_days(context, output)
 
@@ -354,15 +300,14 @@ def store_trips(
 def record_raw_day(
     split: SplitMonth, read_stored: Callable[[date], RawPartition | None], day: date
 ) -> RawRecord:
-    """Describe a day of a split month."""
+    """Build the record of a day of a split month."""
     change = find_restatement(read_stored, split, day)
     metadata = build_raw_metadata(split, day) | build_restatement_metadata(change)
-    data_version = split.get_spool(day).data_version()
-    return RawRecord(metadata, data_version, restatement=change)
+    return RawRecord(metadata, split.get_spool(day).compute_data_version(), restatement=change)
 
 
 def observe_trip_file(context: dg.AssetExecutionContext, key: dg.AssetKey, file: MonthFile) -> None:
-    """Log which version of a month file the run reads."""
+    """Log the version of the month file that the run reads."""
     metadata = {
         "dagster/uri": file.url,
         "bytes": file.size,

@@ -1,7 +1,7 @@
-"""Whether each store has the newest month that TLC, the Taxi & Limousine Commission, published.
+"""Compare each store with the newest month that TLC (the Taxi & Limousine Commission) published.
 
-A time since the last materialization would look good when somebody loads 2009. What counts is
-the newest published month: every store must have all of its days.
+The time since the last materialization would not do: loading 2009 would make a store look fresh.
+Instead, every store must have all days of the newest published month.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from taxi_assets.tlc.source import probe_month_file
 CHECK = "up_to_date"
 STORES = ("postgres_trips", "gcs_trips", "bigquery_trips")
 MAX_PROBES = 24
-"""Months without a file, from the newest on, before a service counts as not published at all."""
+"""Number of newest months without a file after which a service counts as unpublished."""
 
 
 @dataclass(frozen=True)
 class Freshness:
-    """A store of a service beside what is published."""
+    """The newest month of a store, and the newest published month."""
 
     service: str
     store: str
     published: Month | None
     """The newest published month; None if none is."""
     loaded: Month | None
-    """The newest month of which the store has every day."""
+    """The newest month that is complete in the store."""
     missing: tuple[date, ...] = ()
-    """Days of the newest published month that the store does not have."""
+    """Days of the newest published month that are missing in the store."""
 
     @property
     def is_fresh(self) -> bool:
@@ -47,16 +47,17 @@ class Freshness:
         days = ", ".join(map(str, merge_into_date_ranges(self.missing)))
         return (
             f"{self.service}/{self.store}: {self.published} is published, "
-            f"{self.loaded or 'no month'} is the newest whole month here; missing: {days or 'none'}"
+            f"{self.loaded or 'no month'} is the newest complete month here; "
+            f"missing: {days or 'none'}"
         )
 
 
 def find_newest_published(service: Service) -> Month | None:
-    """Return the newest ended month that the source has; None if it has none, or is the sample.
+    """Return the newest ended month at the source; None if there is none, or for the sample.
 
     Raises:
         SourceError: the source rejects the request.
-        SourceUnavailableError: it does not answer now.
+        SourceUnavailableError: the source does not answer.
     """
     settings = Settings.from_env()
     if settings.source.template == SAMPLE:
@@ -74,20 +75,22 @@ def read_freshness(
     instance: dg.DagsterInstance, service: Service, published: Month | None
 ) -> list[Freshness]:
     """Compare every store with the newest published month."""
-    return [_of_store(instance, service, name, published) for name in STORES]
+    return [_compare_store(instance, service, name, published) for name in STORES]
 
 
-def _of_store(
+def _compare_store(
     instance: dg.DagsterInstance, service: Service, name: str, published: Month | None
 ) -> Freshness:
     days = instance.get_materialized_partitions(dg.AssetKey([service.name, name]))
     months = list_ended_months()[::-1]
-    loaded = next((month for month in months if days.issuperset(map(str, _due(month)))), None)
-    due = _due(published) if published else []
-    missing = tuple(day for day in due if str(day) not in days)
+    loaded = next(
+        (month for month in months if days.issuperset(map(str, _list_due_days(month)))), None
+    )
+    due_days = _list_due_days(published) if published else []
+    missing = tuple(day for day in due_days if str(day) not in days)
     return Freshness(service.name, name, published, loaded, missing)
 
 
-def _due(month: Month) -> list[date]:
+def _list_due_days(month: Month) -> list[date]:
     """Return the days of a month that are partitions."""
     return list(partitions_of_month(month) or ())

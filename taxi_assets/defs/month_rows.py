@@ -1,4 +1,4 @@
-"""The values that reject a day, by the numbers that their rows have in the month file."""
+"""Number the invalid values of a rejected day by their rows in the month file."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from taxi_assets.tlc.month_rows import find_month_rows
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.clean import Cleaned
 
-SHOWN = 10
-"""Values that are found in the file: messages and checks show fewer."""
+MAX_NUMBERED = 10
+"""Number of values that are found in the file; messages and checks show fewer."""
 
 
 def name_month_rows(
@@ -26,24 +26,23 @@ def name_month_rows(
     source: SourceResource,
     log: dg.DagsterLogManager,
 ) -> Cleaned:
-    """Return a cleaned day whose first invalid values name their rows of the month file.
+    """Return a cleaned day whose first invalid values have row numbers of the month file.
 
-    They keep the numbers they have in the day's own rows where the file is not there any more, or
-    is another version of it.
+    If the file is no longer available, or is another version, they keep the row numbers of the day.
     """
-    first = cleaned.unreadable[:SHOWN]
+    first = cleaned.unreadable[:MAX_NUMBERED]
     try:
-        file = source.month_file(service, Month.of(raw.day), log.debug)
+        file = source.fetch_month_file(service, Month.of(raw.day), log.debug)
         if file.sha256 != raw.source_file.sha256:
             return cleaned
         numbers = find_month_rows(file, raw.day, raw.content, [value.row for value in first])
     except (TerminalError, UnavailableError, OSError, pa.ArrowException) as error:
-        log.debug(f"line numbers are those of the day's own rows: {error}")
+        log.debug(f"line numbers are those of the day: {error}")
         return cleaned
-    named = [
+    numbered = [
         replace(value, row=numbers[value.row], unit=f"month file {value.unit}")
         if value.row in numbers
         else value
         for value in first
     ]
-    return replace(cleaned, unreadable=[*named, *cleaned.unreadable[SHOWN:]])
+    return replace(cleaned, unreadable=[*numbered, *cleaned.unreadable[MAX_NUMBERED:]])

@@ -1,7 +1,7 @@
-"""A month file split into days, which wait in temporary files until they are stored.
+"""Split a month file into days, which stay in temporary files until they are stored.
 
-Nothing may be stored before the file was read to its end: it may be cut, or another month's. What
-is a row, and which day it belongs to, is decided in `tlc`; where days are stored, in `io_managers`.
+Nothing may be stored before the end of the file was read: it may be truncated, or of another month.
+`tlc` decides the day of a row; `io_managers` decide where a day is stored.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ from taxi_assets.trips.content_hash import ContentHash
 from taxi_assets.trips.profile import FIRST_ROWS
 
 FIRST_BYTES = 4096
-"""In which the first lines are: a line has 100 to 200 bytes."""
+"""Number of bytes that contain the first lines; a line has 100 to 200 bytes."""
 
 
 @dataclass
 class CsvSpool:
-    """Packed lines, which become one zstd CSV under the file's header."""
+    """Compressed lines of a day, which become one zstd CSV with the file's header."""
 
     month: RawMonth
     file: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
     sha256: Any = field(default_factory=hashlib.sha256)
     size: int = 0
     first: bytes = b""
-    """The first lines; the last of them may be cut."""
+    """The first lines; the last of them may be incomplete."""
 
     def add(self, part: PackedLines) -> None:
         """Append lines."""
@@ -62,24 +62,24 @@ class CsvSpool:
         self.sha256.update(part.lines)
         self.size += part.lines.size
 
-    def content(self, facts: Mapping[str, Any]) -> bytes:
-        """Build the zstd object, header first; the spool is closed."""
+    def build_content(self, metadata: Mapping[str, Any]) -> bytes:
+        """Build the zstd object, header first, and close the spool."""
         with self.file:
-            return write_sealed_zstd(facts, self._packed())
+            return write_sealed_zstd(metadata, self._compress())
 
-    def rows(self) -> pa.Buffer:
-        """Return header and lines; the spool stays."""
-        return unpack_lines(pa.py_buffer(self._packed()))
+    def read_rows(self) -> pa.Buffer:
+        """Return header and lines; the spool stays open."""
+        return unpack_lines(pa.py_buffer(self._compress()))
 
-    def _packed(self) -> bytes:
+    def _compress(self) -> bytes:
         self.file.seek(0)
         return CODEC.compress(self.month.line, asbytes=True) + self.file.read()
 
-    def data_version(self) -> str:
-        """Hash of the lines."""
+    def compute_data_version(self) -> str:
+        """Return the hash of the lines."""
         return str(self.sha256.hexdigest()[:32])
 
-    def preview(self) -> Any:
+    def build_preview(self) -> Any:
         """Return the first lines as a table of texts."""
         lines = self.first if len(self.first) < FIRST_BYTES else self.first.rpartition(b"\n")[0]
         return preview_lines(self.month.line, lines)
@@ -87,7 +87,7 @@ class CsvSpool:
 
 @dataclass
 class ParquetSpool:
-    """Rows of a Parquet month, which become one Parquet of the same columns and types."""
+    """Rows of a day of a Parquet month, which become one Parquet object with the same schema."""
 
     month: RawMonth
     file: IO[bytes] = field(default_factory=tempfile.TemporaryFile)
@@ -110,26 +110,26 @@ class ParquetSpool:
         if self._rows >= MIN_VIEW_ROWS:
             self._flush()
 
-    def content(self, facts: Mapping[str, Any]) -> bytes:
-        """Complete the Parquet object; the spool is closed."""
-        self._flush().seal(facts)
+    def build_content(self, metadata: Mapping[str, Any]) -> bytes:
+        """Complete the Parquet object, and close the spool."""
+        self._flush().seal(metadata)
         self.file.seek(0)
         with self.file:
             return self.file.read()
 
-    def rows(self) -> pa.Table:
-        """Return the rows; the spool stays, written again: Parquet can be read once complete."""
-        parquet, _ = open_parquet(pa.py_buffer(self.content({})))
+    def read_rows(self) -> pa.Table:
+        """Return the rows; Parquet must be complete to be read, so the spool is written again."""
+        parquet, _ = open_parquet(pa.py_buffer(self.build_content({})))
         rows = parquet.read(use_threads=False)
         self.file, self._writer = ParquetSpool(self.month).file, None
         self._flush().write_table(rows)
         return rows
 
-    def data_version(self) -> str:
-        """Hash of columns, types and values, however they came in batches."""
+    def compute_data_version(self) -> str:
+        """Return the hash of columns, types and values, which does not depend on batches."""
         return self.hash.hexdigest(self.month.schema)[:32]
 
-    def preview(self) -> Any:
+    def build_preview(self) -> Any:
         """Return the first rows as a table of texts."""
         return preview_rows(self.month.schema.names if self.month.schema else [], self.first)
 
@@ -141,7 +141,7 @@ class ParquetSpool:
             batches = [batch.replace_schema_metadata(None) for batch in self._pending]
             rows = pa.Table.from_batches(batches).cast(schema)
             if any(has_view_types(field.type) for field in rows.schema):
-                rows = rows.combine_chunks()  # Parquet's writer cannot cut views inside structs
+                rows = rows.combine_chunks()  # Parquet's writer cannot split views inside structs.
             self._writer.write_table(rows, row_group_size=self._rows)
             self._pending.clear()
             self._rows = 0
@@ -149,18 +149,18 @@ class ParquetSpool:
 
 
 Spool = CsvSpool | ParquetSpool
-"""Lines or rows of one place, in a temporary file."""
+"""Lines or rows with one key, in a temporary file."""
 
 
 @dataclass(frozen=True)
 class SplitMonth:
-    """A month file that was read to its end, and the spool of each of its places."""
+    """A month file that was read to its end, and a spool for each key."""
 
     month: RawMonth
     spools: Mapping[int, Spool]
     """By day of the month, OUTSIDE and UNREADABLE."""
     seconds: float
-    """Each day's equal share of the time that it took: the days were read together."""
+    """Each day's equal share of the duration, because the days were read together."""
 
     def get_spool(self, day: date) -> Spool:
         """Return the lines or rows of a day."""
@@ -168,22 +168,22 @@ class SplitMonth:
 
 
 def split_month(month: RawMonth, log: Callable[[str], None]) -> SplitMonth:
-    """Read a month file once, and put every row of the run's days, and of no day, in its spool.
+    """Read a month file once, and add each row to its spool: of a requested day, or of no day.
 
     Raises:
-        SourceError: the file is not what it should be, see `RawMonth.pass_over`.
+        SourceError: the file is invalid, see `RawMonth.read_days`.
         StoreError: the disk of the temporary files is full.
     """
     began = time.perf_counter()
-    places = (*(day.day for day in month.days), OUTSIDE, UNREADABLE)
-    spools: dict[int, Any] = {place: open_spool(month) for place in places}
+    keys = (*(day.day for day in month.days), OUTSIDE, UNREADABLE)
+    spools: dict[int, Any] = {key: open_spool(month) for key in keys}
     with explain_full_disk(Path(tempfile.gettempdir()), "TMPDIR"):
         for part in month.read_days(log):
-            # Blank lines are the file's too: they are kept with the unreadable ones.
+            # Blank lines are part of the file, and are stored with the unreadable ones.
             spools[UNREADABLE if part.key == BLANK else part.key].add(part)
     return SplitMonth(month, spools, (time.perf_counter() - began) / len(month.days))
 
 
 def open_spool(month: RawMonth) -> Spool:
-    """Open a spool for what the month's file holds."""
+    """Open a spool for the format of the month's file."""
     return ParquetSpool(month) if month.is_parquet else CsvSpool(month)

@@ -1,4 +1,4 @@
-"""`<service>/monthly_report`: a month at a glance, from the days that the lake has."""
+"""The asset `<service>/monthly_report`: a summary of a month, from its days in the lake."""
 
 from collections.abc import Callable
 from datetime import date
@@ -6,7 +6,6 @@ from datetime import date
 import dagster as dg
 
 from taxi_assets.date_ranges import ONE_DAY, Month
-from taxi_assets.defs.daily_assets import Stage, build_retry_policy
 from taxi_assets.defs.io_managers.base import name_asset_in_errors
 from taxi_assets.defs.io_managers.monthly_report import Report
 from taxi_assets.defs.io_managers.partition_data import (
@@ -15,10 +14,12 @@ from taxi_assets.defs.io_managers.partition_data import (
     open_lake_trips,
     read_trips_metadata,
 )
-from taxi_assets.defs.io_managers.raw_trips import file_rows
+from taxi_assets.defs.io_managers.raw_trips import read_month_counts
 from taxi_assets.defs.metadata.asset_metadata import add_code_references
-from taxi_assets.defs.resources.lake import Lake, LakeResource, build_trips_key
+from taxi_assets.defs.resources.lake import Lake, LakeResource
+from taxi_assets.defs.resources.lake_keys import build_trips_key
 from taxi_assets.defs.resources.source import load_zones
+from taxi_assets.defs.stage import Stage, build_retry_policy
 from taxi_assets.errors import StoreError
 from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.partitions import daily_partitions, get_run_month, monthly_partitions
@@ -36,7 +37,7 @@ from taxi_assets.settings.areas import DefinitionSettings
 from taxi_assets.tlc.schema import Service
 
 GROUP = "reports"
-"""A group of its own: the daily assets' group can be materialized for days as a whole."""
+"""A separate group, so that the group of the daily assets can be materialized for days."""
 
 
 def build_monthly_report(service: Service) -> dg.AssetsDefinition:
@@ -45,23 +46,23 @@ def build_monthly_report(service: Service) -> dg.AssetsDefinition:
     whenever_complete = dg.AutomationCondition.eager().without(
         dg.AutomationCondition.in_latest_time_window()
     )
-    # TAXI_START_DATE may lie within a month, and the running month has days to come.
+    # TAXI_START_DATE may be within a month, and the current month has future days.
     days_of_month = dg.TimeWindowPartitionMapping(allow_nonexistent_upstream_partitions=True)
 
     @dg.asset(
-        key=stage.key("monthly_report"),
+        key=stage.build_key("monthly_report"),
         group_name=GROUP,
         kinds={"html", "png"},
         owners=DefinitionSettings.from_env().owners,
         tags={"service": service.name, "layer": "report"},
         partitions_def=monthly_partitions(),
-        deps=[dg.AssetDep(stage.key("gcs_trips"), partition_mapping=days_of_month)],
+        deps=[dg.AssetDep(stage.build_key("gcs_trips"), partition_mapping=days_of_month)],
         automation_condition=whenever_complete,
         retry_policy=build_retry_policy(),
         io_manager_key="monthly_report",
         code_version="1",
-        description=f"A month of {service.name} trips at a glance, from the days in the lake: a "
-        "page and a picture. Days that are not loaded are named, not drawn as zero.",
+        description=f"A summary of a month of {service.name} trips, from its days in the lake: a "
+        "page and a picture. Days that are not loaded are named instead of drawn as zero.",
     )
     def report(context: dg.AssetExecutionContext, lake: LakeResource) -> Report:
         month = get_run_month(context.run.tags)
@@ -82,30 +83,30 @@ def compute_month_figures(lake: Lake, service: Service, month: Month) -> MonthFi
     """Count the month's days that are in the lake.
 
     Raises:
-        StoreError: the lake has no day of the month, or objects that cannot be read: all are named.
+        StoreError: the lake has no day of the month, or objects that cannot be read, all named.
     """
 
-    def counted(day: date) -> DayFigures | None:
+    def count_stored_day(day: date) -> DayFigures | None:
         trips = open_lake_trips(lake, service, day)
         if trips is None:
             return None
         return count_day(
-            trips.table(list_counted_columns(service)),
+            trips.read_table(list_counted_columns(service)),
             service,
             trips.dropped,
             synthetic=trips.source_file.synthetic,
         )
 
-    found = LazyPartitions(list(month.window), counted)
-    days = {day: figures for day, figures in found if figures}
-    if found.rejected:
-        raise StoreError("; ".join(map(str, found.rejected.values())))
+    partitions = LazyPartitions(list(month.window), count_stored_day)
+    days = {day: figures for day, figures in partitions if figures}
+    if partitions.rejected:
+        raise StoreError("; ".join(map(str, partitions.rejected.values())))
     if not days:
         raise StoreError(
             f"no day of {month} is in {lake.path(service.name)}: materialize "
             f"{service.name}/gcs_trips for its days first"
         )
-    rows = file_rows(lake, service, month)
+    rows = read_month_counts(lake, service, month)
     earlier = find_earlier_months(lake, service, month)
     if rows is None:
         return MonthFigures(service, month, days, None, earlier=earlier)
@@ -114,25 +115,25 @@ def compute_month_figures(lake: Lake, service: Service, month: Month) -> MonthFi
 
 
 def find_earlier_months(lake: Lake, service: Service, month: Month) -> list[EarlierMonth]:
-    """Return the month before and the same one a year before, from the footers of their days.
+    """Return the previous month and the same month a year before, from the footers of their days.
 
-    A day that cannot be read counts as one that is not stored.
+    A day that cannot be read counts as not stored.
     """
-    found: list[EarlierMonth] = []
+    months: list[EarlierMonth] = []
     for earlier in (Month.of(month.window.start - ONE_DAY), Month(month.year - 1, month.month)):
-        days = [day for _, day in LazyPartitions(list(earlier.window), _footer_of(lake, service))]
+        footers = LazyPartitions(list(earlier.window), _build_footer_reader(lake, service))
+        days = [day for _, day in footers]
         stored = [day for day in days if day is not None]
         if stored:
             trips, total = sum(day.rows for day in stored), sum(day.total for day in stored)
-            found.append(EarlierMonth(earlier, trips / len(stored), total / len(stored)))
-    return found
+            months.append(EarlierMonth(earlier, trips / len(stored), total / len(stored)))
+    return months
 
 
-def _footer_of(lake: Lake, service: Service) -> Callable[[date], StoredTrips | None]:
-    def read(day: date) -> StoredTrips | None:
-        stored = Label(service.name, "gcs_trips", str(day))
-        return read_trips_metadata(
-            lake, build_trips_key(service, day, lake.layout), stored, service
-        )
+def _build_footer_reader(lake: Lake, service: Service) -> Callable[[date], StoredTrips | None]:
+    def read_footer(day: date) -> StoredTrips | None:
+        label = Label(service.name, "gcs_trips", str(day))
+        key = build_trips_key(service, day, lake.layout)
+        return read_trips_metadata(lake, key, label, service)
 
-    return read
+    return read_footer

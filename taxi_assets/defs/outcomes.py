@@ -1,6 +1,6 @@
-"""What became of each day of a run: stored, or rejected with the reason.
+"""The outcome of each day of a run: stored, or rejected with a reason.
 
-Good days go on to the stores; the run's last step fails and names the others.
+Good days continue to the stores; the run's last step fails and names the rejected days.
 """
 
 from __future__ import annotations
@@ -26,30 +26,31 @@ from taxi_assets.redaction import redact_cause, redact_text
 
 T = TypeVar("T")
 Outcome = tuple[date, PartitionRecord | PartitionRejectedError]
-"""A day, with its record once it was stored or the reason why it is rejected."""
+"""A day, with the record of its storage or the reason of its rejection."""
 
 
 class FailedChecksError(PartitionRejectedError):
-    """A day whose rows fail an ERROR check."""
+    """A day's rows fail an ERROR check."""
 
     def __init__(self, checks: Sequence[CheckResult], failed: Sequence[CheckResult]) -> None:
-        super().__init__("; ".join(f"{one.check} failed: {one.description}" for one in failed))
+        failures = (f"{result.check} failed: {result.description}" for result in failed)
+        super().__init__("; ".join(failures))
         self.checks = checks
 
 
 @dataclass
 class DailyOutput(Generic[T]):
-    """Partitions on their way to an IO manager, and what became of each day when it is done."""
+    """Partitions for an IO manager, and the outcome of each day once it has stored them."""
 
     partitions: T
     records: dict[date, PartitionRecord] = field(default_factory=dict[date, PartitionRecord])
-    """Of the days that were stored, in order."""
+    """Records of the stored days, in order."""
     rejected: dict[date, PartitionRejectedError] = field(
         default_factory=dict[date, PartitionRejectedError]
     )
 
-    def note(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
-        """Pass outcomes on, and keep them for the asset."""
+    def collect(self, outcomes: Iterable[Outcome]) -> Iterator[Outcome]:
+        """Yield outcomes unchanged, and collect them for the asset."""
         for day, outcome in outcomes:
             if isinstance(outcome, PartitionRejectedError):
                 self.rejected[day] = outcome
@@ -59,7 +60,7 @@ class DailyOutput(Generic[T]):
 
     @property
     def checks(self) -> dict[date, Sequence[CheckResult]]:
-        """What was checked of each day before it was stored or rejected."""
+        """Check results of each day from before it was stored or rejected."""
         failed = {
             day: error.checks
             for day, error in self.rejected.items()
@@ -72,10 +73,10 @@ class DailyOutput(Generic[T]):
 def drain_partitions(
     context: dg.AssetExecutionContext, upstream: LazyPartitions[T]
 ) -> DailyOutput[dict[date, T]]:
-    """Return the upstream's days for a store; one rejected there is rejected here, too.
+    """Return the upstream days for a store; a day rejected upstream is rejected here too.
 
     Raises:
-        Failure: no day is left.
+        Failure: no day remains.
     """
     output = DailyOutput(dict(upstream), rejected=dict(upstream.rejected))
     for day, error in output.rejected.items():
@@ -88,9 +89,9 @@ def drain_partitions(
 
 
 def fail_for_rejected_days(context: dg.AssetExecutionContext, output: DailyOutput[Any]) -> None:
-    """Fail the run's last step when a day was rejected, so that nobody overlooks it.
+    """Fail the run's last step if a day was rejected, so that nobody overlooks it.
 
-    Good days go on to the stores first: a step in the middle fails only when nothing is left.
+    Good days reach the stores first: an earlier step fails only if no day remains.
     """
     is_end = not output.records or is_last_step(context)
     if is_end:
@@ -102,18 +103,18 @@ def fail_for_rejected_days(context: dg.AssetExecutionContext, output: DailyOutpu
 
 
 def build_rejected_days_error(
-    key: dg.AssetKey, days: Sequence[date], refused: Mapping[date, PartitionRejectedError]
+    key: dg.AssetKey, days: Sequence[date], rejected: Mapping[date, PartitionRejectedError]
 ) -> dg.Failure:
-    """Return the error that names the days of a run that are not stored, each with its cause.
+    """Build the error that names the days of a run that are not stored, each with its cause.
 
-    It begins with the asset that rejected the first of them, which may be an earlier one.
+    It begins with the asset that rejected the first of them, which may be an upstream asset.
     """
-    missing = [day for day in days if day in refused]
+    missing = [day for day in days if day in rejected]
     good = len(days) - len(missing)
-    first = refused[missing[0]] if missing else None
+    first = rejected[missing[0]] if missing else None
     blamed = first.asset if isinstance(first, RecordedRejectionError) else key
     reasons = redact_text(
-        "; ".join(f"{day}: {_cause(refused[day], blamed)}" for day in missing[:5])
+        "; ".join(f"{day}: {_format_cause(rejected[day], blamed)}" for day in missing[:5])
     )
     failure = dg.Failure(
         f"{blamed.to_user_string()}: {len(missing)} of {len(days)} days not stored"
@@ -122,13 +123,13 @@ def build_rejected_days_error(
         "from raw_trips on",
         allow_retries=False,
     )
-    # An error of ours that hits every day comes with its traceback.
-    cause = next((refused[day].__cause__ for day in missing), None)
+    # A bug that affects every day is shown with its traceback.
+    cause = next((rejected[day].__cause__ for day in missing), None)
     failure.__cause__ = redact_cause(cause) if cause else None
     return failure
 
 
-def _cause(error: PartitionRejectedError, blamed: dg.AssetKey) -> str:
+def _format_cause(error: PartitionRejectedError, blamed: dg.AssetKey) -> str:
     """Return the reason for a rejection, with the asset's name if it is another asset."""
     if isinstance(error, RecordedRejectionError) and error.asset == blamed:
         return error.reason

@@ -1,4 +1,4 @@
-"""What became of every day, from the event log, for the page of all reports."""
+"""Find the state of every day in the event log, for the index of all reports."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ STORES = ("postgres_trips", "gcs_trips", "bigquery_trips")
 def collect_calendars(
     instance: dg.DagsterInstance, services: Iterable[Service], written: tuple[Service, Month]
 ) -> list[ServiceCalendar]:
-    """Return the calendar of each service; `written` is the report that is stored just now."""
+    """Return the calendar of each service, including the report that is `written` now."""
     calendars: list[ServiceCalendar] = []
     for service in services:
         keys = [dg.AssetKey([service.name, name]) for name in STORES]
-        stored = [_days(instance.get_materialized_partitions(key)) for key in keys]
-        days = list(_partitions())
+        stored = [_parse_days(instance.get_materialized_partitions(key)) for key in keys]
+        days = list(_get_partition_range())
         rejected = {day for key in keys for day in find_rejected_days(instance, key, days)}
         reports = instance.get_materialized_partitions(
             dg.AssetKey([service.name, "monthly_report"])
         )
-        months = {Month.of(day) for day in _days(reports)}
+        months = {Month.of(day) for day in _parse_days(reports)}
         if service == written[0]:
             months.add(written[1])
-        states = find_states(_partitions(), stored, rejected)
+        states = find_states(days, stored, rejected)
         calendars.append(ServiceCalendar(service.name, states, months))
     return calendars
 
 
-def _days(partitions: Iterable[str]) -> set[date]:
+def _parse_days(partitions: Iterable[str]) -> set[date]:
     return {date.fromisoformat(partition) for partition in partitions}
 
 
-def _partitions() -> DateRange:
+def _get_partition_range() -> DateRange:
     partitions = daily_partitions()
     first, last = partitions.get_first_partition_key(), partitions.get_last_partition_key()
     if first is None or last is None:

@@ -1,7 +1,7 @@
-"""What a restated month file changed, day by day: compared before anything is replaced.
+"""Compare the days of a restated month file with the stored ones, before any is replaced.
 
-Former rows come from the IO manager's read, new ones from the split month; a day is in memory at a
-time. How a stored day carries the result belongs in `io_managers/restatement`.
+The IO manager reads the former rows, the split month has the new ones; one day is in memory at a
+time. The storage of the result belongs in `io_managers/restatement`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from taxi_assets.trips.row_diff import diff_content
 def find_restatement(
     read_stored: Callable[[date], RawPartition | None], split: SplitMonth, day: date
 ) -> Restatement | None:
-    """Compare a day of a month file with the stored one; None if no row differs.
+    """Compare a day of a month file with the stored day; None if no row differs.
 
-    A stored day of the same file carries what that file changed when it was first stored. A stored
-    day that is damaged, or whose columns are not the service's any more, is replaced without a
+    If the stored day comes from the same file, return the comparison of its first storage. A stored
+    day that is damaged, or whose columns are no longer the service's, is replaced without a
     comparison.
     """
     file = split.month.file
@@ -36,7 +36,7 @@ def find_restatement(
             return None
         if stored.source_file.sha256 == file.sha256:
             return stored.restatement
-        diff = diff_content(stored.content, split.get_spool(day).rows(), file.service)
+        diff = diff_content(stored.content, split.get_spool(day).read_rows(), file.service)
     except PartitionRejectedError:
         return None
     if diff.is_empty:
@@ -45,7 +45,7 @@ def find_restatement(
 
 
 def build_restatement_metadata(change: Restatement | None) -> dict[str, Any]:
-    """Return what a day's record says of the rows that its file changed."""
+    """Return the metadata of a day on the rows that its file changed."""
     if change is None:
         return {}
     diff = change.diff
@@ -65,7 +65,7 @@ def build_restatement_metadata(change: Restatement | None) -> dict[str, Any]:
 def build_restatement_page(
     file: MonthFile, records: Mapping[date, PartitionRecord]
 ) -> bytes | None:
-    """Return the page about the days of a month that its file changed; None if it changed none."""
+    """Render the page of the days that a month's file changed; None if it changed none."""
     changes = {
         day: record.restatement
         for day, record in records.items()
@@ -73,11 +73,13 @@ def build_restatement_page(
     }
     if not changes:
         return None
-    former = {f"{one.former_url} (SHA-256 {one.former_sha256})" for one in changes.values()}
+    former = {
+        f"{change.former_url} (SHA-256 {change.former_sha256})" for change in changes.values()
+    }
     return render_restatement_page(
         file.service,
         file.month,
-        {day: one.diff for day, one in changes.items()},
+        {day: change.diff for day, change in changes.items()},
         "; ".join(sorted(former)),
         f"{file.url} (SHA-256 {file.sha256})",
     )

@@ -1,8 +1,8 @@
-"""Has the daemon start a run again that lost Dagster's own storage.
+"""Let the daemon restart a run that failed because Dagster's own storage was unreachable.
 
-`run_retries` in `dagster.yaml` leaves a run alone whose step failed: the step has used its own
-retries. An event of Dagster's own that could not be stored fails the step, too, and no retry of
-the step covers it.
+`run_retries` in `dagster.yaml` does not restart a run whose step failed, because the step has used
+its own retries. But an event that Dagster could not store also fails the step, and no retry of the
+step covers that.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from taxi_assets.errors import is_transient
 
 @dg.failure_hook(name="restart_run_that_lost_dagsters_storage")
 def request_run_restart(context: dg.HookContext) -> None:
-    """Tag the run for a restart if its step failed on Dagster's storage.
+    """Tag the run for a restart if its step failed because of Dagster's storage.
 
-    All that an asset or an IO manager raises is a `Failure`: a transient error that reaches the
-    hook as it is comes from Dagster's storage.
+    Assets and IO managers raise only `Failure`, so any other transient error that reaches this hook
+    comes from Dagster's storage.
     """
     error = context.op_exception
     if error is not None and not isinstance(error, dg.Failure) and is_transient(error):

@@ -1,7 +1,6 @@
-"""The line that every run of the daily assets ends with, and the tags that runs are filtered by.
+"""Summarize a run of the daily assets in its last log line, and tag it for the list of runs.
 
-Defined here: what a run did, counted from its own check results, and who requested it. What the
-checks compare belongs in `checks.py`.
+The counts come from the run's own check results.
 """
 
 from __future__ import annotations
@@ -28,30 +27,30 @@ REQUESTERS = {
     tags.PARENT_RUN: "re-execution of {}",
     tags.FROM_UI: "Dagster's UI",
 }
-"""What requested a run, by the tag that Dagster puts on it; the first that is there counts."""
+"""The requester of a run by Dagster's tag; the first tag that is present counts."""
 
 
 @dataclass
 class RunCounts:
-    """What a run read, stored and left out, by its check results."""
+    """The rows that a run read, stored and dropped, from its check results."""
 
     read: Counter[str] = field(default_factory=Counter[str])
     """Published rows of each day that was cleaned."""
     dropped: Counter[str] = field(default_factory=Counter[str])
-    """Rows of each day that the cleaning left out."""
+    """Dropped rows of each day."""
     outside: int = 0
-    """Rows of the month files whose pickup lies in another month."""
+    """Rows of the month files with a pickup in another month."""
     unreadable: int = 0
     stored: Counter[str] = field(default_factory=Counter[str])
-    """Rows that each store gave back."""
+    """Rows that each store returned."""
     warned: set[str] = field(default_factory=set[str])
     """Days with a failed WARN check."""
     warned_of_file: bool = False
     """Whether a WARN check of a month file failed."""
 
     def add(self, evaluation: AssetCheckEvaluation) -> None:
-        """Count one check of one day."""
-        found = {name: value.value for name, value in evaluation.metadata.items()}
+        """Add one check of one day."""
+        metadata = {name: value.value for name, value in evaluation.metadata.items()}
         if not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.WARN:
             if evaluation.partition is None:
                 self.warned_of_file = True
@@ -60,24 +59,26 @@ class RunCounts:
         match evaluation.check_name:
             case "rows_accounted_for":
                 day = str(evaluation.partition)
-                self.read[day] += _whole(found["raw_rows"])
+                self.read[day] += _parse_int(metadata["raw_rows"])
                 self.dropped[day] += sum(
-                    _whole(rows) for name, rows in found.items() if name.startswith("dropped_")
+                    _parse_int(rows)
+                    for name, rows in metadata.items()
+                    if name.startswith("dropped_")
                 )
             case "matches_cleaned":
-                self.stored[evaluation.asset_key.path[-1]] += _whole(found["rows"])
+                self.stored[evaluation.asset_key.path[-1]] += _parse_int(metadata["rows"])
             case "rows_outside_month":
-                self.outside += _whole(found["rows"])
+                self.outside += _parse_int(metadata["rows"])
             case "rows_readable":
-                self.unreadable += _whole(found["rows"])
+                self.unreadable += _parse_int(metadata["rows"])
 
     @property
     def rows(self) -> int:
-        """Rows of the run's days, as the store with the most of them has them."""
+        """Rows of the run's days, in the store with the most rows."""
         return max(self.stored.values(), default=0)
 
 
-def _whole(value: object) -> int:
+def _parse_int(value: object) -> int:
     return int(str(value))
 
 
@@ -90,12 +91,12 @@ def count_run(evaluations: Iterable[AssetCheckEvaluation]) -> RunCounts:
 
 
 def name_days(days: Sequence[date]) -> str:
-    """Return a run's days in short: `2021-01-05`, `2021-01`, `2021-01-03 to 2021-02-10`."""
+    """Return a short form of a run's days: `2021-01-05`, `2021-01`, `2021-01-03 to 2021-02-10`."""
     if len(days) == 1:
         return str(days[0])
     first, last = Month.of(days[0]), Month.of(days[-1])
-    whole = days[0] == first.window.start and days[-1] == max(last.window)
-    if not whole:
+    is_complete = days[0] == first.window.start and days[-1] == max(last.window)
+    if not is_complete:
         return f"{days[0]} to {days[-1]}"
     return str(first) if first == last else f"{first} to {last}"
 
@@ -103,62 +104,66 @@ def name_days(days: Sequence[date]) -> str:
 def write_summary(
     service: str, days: Sequence[date], counts: RunCounts, rejected: Sequence[date], seconds: float
 ) -> str:
-    """Return what a run did, in one line."""
-    whole_months = all(
+    """Return a summary of a run in one line."""
+    are_complete = all(
         len(month_days) == len(month.window)
         for month, month_days in group_days_by_month(days).items()
     )
     good = len(days) - len(rejected)
-    parts = [_count(len(days), "day") if not rejected else f"{good} of {_count(len(days), 'day')}"]
-    outside = counts.outside + counts.unreadable if whole_months else 0
+    parts = [
+        _format_count(len(days), "day")
+        if not rejected
+        else f"{good} of {_format_count(len(days), 'day')}"
+    ]
+    outside = counts.outside + counts.unreadable if are_complete else 0
     of_rejected = sum(counts.read[str(day)] for day in rejected)
     dropped = counts.dropped.total() - sum(counts.dropped[str(day)] for day in rejected)
     if counts.read:
-        parts.append(f"{_count(counts.read.total() + outside, 'row')} read")
+        parts.append(f"{_format_count(counts.read.total() + outside, 'row')} read")
     if counts.stored:
-        parts.append(_stored(counts.stored))
+        parts.append(_format_stored(counts.stored))
     if dropped:
         parts.append(f"{dropped:,} dropped")
     if of_rejected:
         parts.append(f"{of_rejected:,} rejected")
-    if whole_months and counts.outside:
+    if are_complete and counts.outside:
         parts.append(f"{counts.outside:,} outside the month")
-    if whole_months and counts.unreadable:
+    if are_complete and counts.unreadable:
         parts.append(f"{counts.unreadable:,} unreadable")
     text = f"{service} {name_days(days)}: {', '.join(parts)}"
     if rejected:
-        named = ", ".join(map(str, rejected[:3])) + (", ..." if len(rejected) > 3 else "")  # noqa: PLR2004
-        text += f"; rejected: {named}"
-    warned = [f"on {_count(len(counts.warned), 'day')}"] if counts.warned else []
+        names = ", ".join(map(str, rejected[:3])) + (", ..." if len(rejected) > 3 else "")  # noqa: PLR2004
+        text += f"; rejected: {names}"
+    warned = [f"on {_format_count(len(counts.warned), 'day')}"] if counts.warned else []
     warned += ["about the month's file"] if counts.warned_of_file else []
     if warned:
         text += f"; warnings {' and '.join(warned)}"
     return f"{text}; {seconds:.1f} s"
 
 
-def _count(number: int, noun: str) -> str:
+def _format_count(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def _stored(stored: Mapping[str, int]) -> str:
+def _format_stored(stored: Mapping[str, int]) -> str:
     if len(set(stored.values())) == 1:
-        return f"{max(stored.values()):,} stored in {_count(len(stored), 'store')}"
+        return f"{max(stored.values()):,} stored in {_format_count(len(stored), 'store')}"
     return ", ".join(f"{rows:,} stored in {name}" for name, rows in stored.items())
 
 
 def name_requester(run: dg.DagsterRun) -> str:
-    """Return who or what requested a run: a schedule, a sensor, a backfill, the UI, a person."""
+    """Return the requester of a run: a schedule, a sensor, a backfill, the UI, or a user."""
     for tag, text in REQUESTERS.items():
         if tag in run.tags:
             return text.format(run.tags[tag][:40])
     try:
         return f"{getpass.getuser()}, command line"
-    except (KeyError, OSError):  # an account without a name, as containers have
+    except (KeyError, OSError):  # an account without a name, as in containers
         return "command line"
 
 
 def tag_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
-    """Put days and requester on a run as tags, by which the list of runs is filtered."""
+    """Tag a run with its days and requester, by which the list of runs can be filtered."""
     if DAYS_TAG not in run.tags:
         days = name_days(list_run_days(run.tags))
         instance.add_run_tags(run.run_id, {DAYS_TAG: days, REQUESTED_BY_TAG: name_requester(run)})
@@ -169,13 +174,13 @@ def summarize_run(
     service: str,
     rejected: Sequence[date],
 ) -> None:
-    """Log what the run did as its last line, and tag it with its rows."""
+    """Log a summary as the run's last line, and tag the run with its rows."""
     instance, run = context.instance, context.run
     records = instance.get_records_for_run(
         run.run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION
     ).records
-    found = (record.event_log_entry.asset_check_evaluation for record in records)
-    counts = count_run(evaluation for evaluation in found if evaluation is not None)
+    metadata = (record.event_log_entry.asset_check_evaluation for record in records)
+    counts = count_run(evaluation for evaluation in metadata if evaluation is not None)
     record = instance.get_run_record_by_id(run.run_id)
     began = record.start_time if record else None
     seconds = time.time() - began if began else 0.0

@@ -1,6 +1,6 @@
-"""Earlier days of a service: what a day's picture and the check `usual_day` compare it with.
+"""The figures of earlier days, for a day's picture and the check `usual_day`.
 
-They are read from the footers of earlier objects in the lake, without their rows.
+They are read from the footers of objects in the lake, without the rows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from threading import Event
 from typing import TypeVar
 
 from taxi_assets.defs.io_managers.partition_data import CLEANED, Label, read_trips_metadata
-from taxi_assets.defs.resources.lake import Lake, build_cleaned_key
+from taxi_assets.defs.resources.lake import Lake
+from taxi_assets.defs.resources.lake_keys import build_cleaned_key
 from taxi_assets.errors import PartitionRejectedError
 from taxi_assets.report.day_picture import Figures
 from taxi_assets.tlc.schema import Service
@@ -21,10 +22,10 @@ T = TypeVar("T")
 
 
 class SameWeekdays:
-    """The same weekdays of the six weeks before a day, without holidays, as the lake has them.
+    """The same weekdays of the six weeks before a day, without holidays, from the lake.
 
-    Days of the run are remembered, each other one is read once: a chunk reads at most 42 footers
-    for its pictures, and 49 if a day is unusual, however long it is.
+    Days of the run are cached, and each other day is read once: a run reads at most 42 footers for
+    its pictures, and 49 if a day is unusual, whatever its number of days.
     """
 
     def __init__(self, lake: Lake, service: Service, warn: Callable[[str], object]) -> None:
@@ -33,30 +34,30 @@ class SameWeekdays:
         self.warn = warn
         self.known: dict[date, Figures | None] = {}
         self.computed: dict[date, Event] = {}
-        """By day of the run, whether its figures are known or will not be."""
+        """By day of the run: set once its figures are known or cannot be computed."""
 
     def follow(self, days: Sequence[date], compute: Callable[[date], T]) -> Callable[[date], T]:
-        """Return what computes the days of a run, each of which can be waited for.
+        """Wrap the function that computes the days of a run, so that a day can wait for another.
 
-        Days are begun in their order and wait for earlier ones only, so none waits for ever.
+        Days start in order and wait only for earlier ones, so there is no deadlock.
         """
         self.computed = {day: Event() for day in days}
 
-        def of_day(day: date) -> T:
+        def compute_day(day: date) -> T:
             try:
                 return compute(day)
             finally:
                 self.computed[day].set()
 
-        return of_day
+        return compute_day
 
     def add(self, day: date, figures: Figures) -> None:
-        """Remember a day of the run."""
+        """Cache a day of the run."""
         self.known[day] = figures
 
     def before(self, day: date) -> list[Figures]:
-        """Return the earlier days' figures, latest first."""
-        return [figures for one in list_same_weekdays(day) if (figures := self.of(one))]
+        """Return the figures of the same weekdays before a day, latest first."""
+        return [figures for weekday in list_same_weekdays(day) if (figures := self.of(weekday))]
 
     def of(self, day: date) -> Figures | None:
         """Return a day's figures; None if it is not loaded."""
@@ -67,13 +68,13 @@ class SameWeekdays:
         return self.known[day]
 
     def _read(self, day: date) -> Figures | None:
-        """Read an earlier day's footer; a damaged one costs a line of the picture alone."""
+        """Read an earlier day's footer; a damaged one is only missing in the comparison."""
         label = Label(self.service.name, CLEANED, str(day))
         try:
             key = build_cleaned_key(self.service, day)
             trips = read_trips_metadata(self.lake, key, label, self.service)
         except PartitionRejectedError as error:
-            self.warn(f"not compared with: {error}")
+            self.warn(f"skipped in the comparison: {error}")
             return None
         if trips is None or trips.profile is None:
             return None

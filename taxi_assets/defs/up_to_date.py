@@ -1,6 +1,6 @@
 """The check `up_to_date` of each store: it has the newest published month.
 
-The sensor `operations_alert` evaluates it without a run; in the UI it can be executed, too.
+The sensor `operations_alert` evaluates it without a run; it can also be executed in the UI.
 """
 
 import dagster as dg
@@ -19,40 +19,42 @@ DESCRIPTION = "WARN: the store has every day of the newest published month."
 
 
 def build_up_to_date_checks(service: Service) -> list[dg.AssetChecksDefinition]:
-    """One check a store."""
-    return [_check(service, name) for name in STORES]
+    """Build one check per store."""
+    return [_build_check(service, name) for name in STORES]
 
 
-def _check(service: Service, name: str) -> dg.AssetChecksDefinition:
+def _build_check(service: Service, name: str) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset=dg.AssetKey([service.name, name]), name=CHECK, description=DESCRIPTION)
     def up_to_date(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        found = read_freshness(context.instance, service, find_newest_published(service))
-        one = found[STORES.index(name)]
+        published = find_newest_published(service)
+        freshness = read_freshness(context.instance, service, published)[STORES.index(name)]
         return dg.AssetCheckResult(
-            passed=one.is_fresh,
+            passed=freshness.is_fresh,
             severity=AssetCheckSeverity.WARN,
-            metadata=_metadata(one),
-            description=str(one),
+            metadata=_build_metadata(freshness),
+            description=str(freshness),
         )
 
     return up_to_date
 
 
-def evaluation(found: Freshness) -> AssetCheckEvaluation:
-    """Return what the sensor reports about a store."""
+def build_evaluation(freshness: Freshness) -> AssetCheckEvaluation:
+    """Return the check evaluation of a store, for the sensor."""
     return AssetCheckEvaluation(
-        asset_key=dg.AssetKey([found.service, found.store]),
+        asset_key=dg.AssetKey([freshness.service, freshness.store]),
         check_name=CHECK,
-        passed=found.is_fresh,
+        passed=freshness.is_fresh,
         severity=AssetCheckSeverity.WARN,
-        metadata={name: dg.MetadataValue.text(text) for name, text in _metadata(found).items()},
-        description=str(found),
+        metadata={
+            name: dg.MetadataValue.text(text) for name, text in _build_metadata(freshness).items()
+        },
+        description=str(freshness),
     )
 
 
-def _metadata(found: Freshness) -> dict[str, str]:
+def _build_metadata(freshness: Freshness) -> dict[str, str]:
     return {
-        "newest_published": str(found.published or "none"),
-        "newest_loaded": str(found.loaded or "none"),
-        "missing_days": str(len(found.missing)),
+        "newest_published": str(freshness.published or "none"),
+        "newest_loaded": str(freshness.loaded or "none"),
+        "missing_days": str(len(freshness.missing)),
     }

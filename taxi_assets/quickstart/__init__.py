@@ -1,4 +1,4 @@
-"""`python -m taxi_assets.quickstart`, which is `taxi-assets quickstart`.
+"""The command `python -m taxi_assets.quickstart`, an alias of `taxi-assets quickstart`.
 
-Nothing else belongs here: the command is in `cli.quickstart`.
+Nothing else belongs here. The command itself is in `cli.quickstart`.
 """

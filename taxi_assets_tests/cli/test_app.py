@@ -26,8 +26,8 @@ def test_it_is_installed_and_is_the_module() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("plan", "red", "2021-01"), "no service is called 'red'"),
-        (("plan", "yellow", "january"), "'january' is no month, day or range"),
+        (("plan", "red", "2021-01"), "there is no service 'red'"),
+        (("plan", "yellow", "january"), "'january' is not a month, day or range"),
         (("plan", "yellow"), "Missing argument 'span'"),
         (("backfill", "yellow", "2021-01", "--only", "loaded"), "choose from missing, rejected"),
         (("backfill", "yellow", "2021-01", "--max-runs", "0"), "greater than or equal to 1"),

@@ -129,7 +129,9 @@ def test_ctrl_c_ends_the_run_and_says_how_to_go_on(
     said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
     last = said.strip().splitlines()[-1]
-    assert last.startswith("interrupted; run this again to go on. yellow 2021-01-01 to 2021-01-31:")
+    assert last.startswith(
+        "interrupted; run this again to continue. yellow 2021-01-01 to 2021-01-31:"
+    )
     assert "Traceback" not in said
     (stopped,) = instance.get_runs()
     assert stopped.status in (DagsterRunStatus.CANCELED, DagsterRunStatus.FAILURE)

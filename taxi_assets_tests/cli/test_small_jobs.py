@@ -62,7 +62,7 @@ def test_export() -> None:
     path = stores.lake() / f"exports/yellow_{DAY}_{DAY}.parquet"
     assert f"rows: {pq.read_table(path).num_rows}\n" in said
     lacking = run("export", "yellow", "2021-01", code=1)
-    assert "lacks 30 of 31 days" in lacking
+    assert "does not have 30 of 31 days" in lacking
     assert lacking.count("\n") == 1
     run("export", "yellow", "2021-01", "--skip-missing-days", "--object", "month.parquet")
     assert pq.read_table(stores.lake() / "month.parquet").num_rows == pq.read_table(path).num_rows

@@ -6,7 +6,7 @@ from datetime import date
 
 import pytest
 
-from taxi_assets.cli.spans import UsageError, parse_span, partitioned_span, service_named
+from taxi_assets.cli.spans import UsageError, find_service, parse_partition_span, parse_span
 from taxi_assets.partitions import daily_partitions
 
 
@@ -39,13 +39,13 @@ def test_any_other_text_is_one_line_of_error(text: str) -> None:
 def test_a_span_ends_with_the_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_START_DATE", "2021-01-01")
     last = daily_partitions().get_last_partition_key() or ""
-    assert str(max(partitioned_span(f"2021-01..{last[:7]}"))) == last
+    assert str(max(parse_partition_span(f"2021-01..{last[:7]}"))) == last
     with pytest.raises(UsageError, match="2020-12-01 is before the first partition, 2021-01-01"):
-        partitioned_span("2020-12..2021-02")
+        parse_partition_span("2020-12..2021-02")
     with pytest.raises(UsageError, match="after the last partition"):
-        partitioned_span(f"{date.today().year + 1}-01")  # noqa: DTZ011 - any day of next year
+        parse_partition_span(f"{date.today().year + 1}-01")  # noqa: DTZ011 - any day of next year
 
 
 def test_a_service_that_does_not_exist_is_named_with_those_that_do() -> None:
-    with pytest.raises(UsageError, match="no service is called 'red': choose one of yellow, green"):
-        service_named("red")
+    with pytest.raises(UsageError, match="there is no service 'red': choose one of yellow, green"):
+        find_service("red")

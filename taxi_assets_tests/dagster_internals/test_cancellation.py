@@ -11,7 +11,7 @@ from dagster._utils import interrupts
 
 from taxi_assets.dagster_internals.cancellation import interrupt_on_cancel
 from taxi_assets.dagster_internals.private_names import RECEIVED_INTERRUPT
-from taxi_assets.defs.daily_assets import build_retry_policy
+from taxi_assets.defs.stage import build_retry_policy
 
 
 def interrupted_job(attempts: list[int]) -> dg.JobDefinition:

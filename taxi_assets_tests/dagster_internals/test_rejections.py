@@ -288,7 +288,7 @@ def test_stores_agree_alone_waits_for_a_run_that_loads_the_month(
     def waits() -> bool:
         (run,) = instance.get_runs(limit=1)
         return any(
-            "another run is at work" in log.user_message for log in instance.all_logs(run.run_id)
+            "another run is working" in log.user_message for log in instance.all_logs(run.run_id)
         )
 
     def load_meanwhile() -> None:
@@ -322,7 +322,7 @@ def over_the_bad_day(function: Callable[..., Any]) -> Callable[..., Any]:
 
 STAGES = {
     "raw": ("taxi_assets.defs.io_managers.raw_trips", "build_raw_key"),
-    "checks": ("taxi_assets.defs.checks", "check_cleaned_day"),
+    "checks": ("taxi_assets.defs.daily_assets", "check_cleaned_day"),
     "picture": ("taxi_assets.defs.metadata.day_metadata", "draw_day_picture"),
     "lake": ("taxi_assets.defs.io_managers.lake_parquet", "build_trips_key"),
 }

@@ -6,12 +6,13 @@ import dataclasses
 
 from taxi_assets.dagster_internals.partition_records import CheckResult
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.checks import WARN, count_result, merge_months
+from taxi_assets.defs.checks.results import build_count_result, merge_months
+from taxi_assets.defs.checks.specs import WARN
 
 
 def test_two_months_of_a_run_are_one_result_a_check() -> None:
     def outside(rows: int) -> CheckResult:
-        return count_result(
+        return build_count_result(
             "rows_outside_month", rows, 1000, "are outside", severity=WARN, allowed=0.005
         )
 

@@ -79,7 +79,7 @@ def test_each_store_is_judged_alone_and_every_day_counts(instance: dg.DagsterIns
             instance.report_runless_asset_event(event)
     late = read_freshness(instance, YELLOW, FEBRUARY)[-1]
     assert str(late) == (
-        "yellow/bigquery_trips: 2021-02 is published, 2021-01 is the newest whole month here; "
+        "yellow/bigquery_trips: 2021-02 is published, 2021-01 is the newest complete month here; "
         "missing: 2021-02-14"
     )
 

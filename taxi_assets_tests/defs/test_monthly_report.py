@@ -359,4 +359,7 @@ def test_the_sensor_that_requests_it_runs_where_automation_does(
         (found,) = (
             one for one in sensors if isinstance(one, dg.AutomationConditionSensorDefinition)
         )
-        assert (found.name, found.default_status.value.lower()) == ("monthly_report_sensor", value)
+        assert (found.name, found.default_status.value.lower()) == (
+            "monthly_report_sensor",
+            value,
+        )

@@ -7,7 +7,8 @@ from datetime import date
 import pytest
 
 from taxi_assets.dagster_internals.partition_records import CheckResult, PartitionRecord
-from taxi_assets.defs.checks import WARN, reject_failed
+from taxi_assets.defs.checks.cleaned import reject_failed
+from taxi_assets.defs.checks.specs import WARN
 from taxi_assets.defs.outcomes import DailyOutput, FailedChecksError, Outcome
 from taxi_assets.errors import PartitionRejectedError
 
@@ -33,7 +34,7 @@ def test_outcomes_come_back_by_day_as_they_pass() -> None:
         (DAYS[3], PartitionRejectedError("its object is damaged")),
     ]
     output = DailyOutput("partitions")
-    passed = output.note(outcomes)
+    passed = output.collect(outcomes)
     assert (output.records, output.rejected) == ({}, {})
     assert next(passed) == outcomes[0]
     assert list(output.records) == [DAYS[2]]

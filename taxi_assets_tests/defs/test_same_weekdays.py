@@ -10,7 +10,8 @@ import pyarrow.fs as pa_fs
 import pytest
 
 from taxi_assets.defs.io_managers.partition_data import encode_trips
-from taxi_assets.defs.resources.lake import Lake, build_cleaned_key
+from taxi_assets.defs.resources.lake import Lake
+from taxi_assets.defs.resources.lake_keys import build_cleaned_key
 from taxi_assets.defs.same_weekdays import SameWeekdays
 from taxi_assets.errors import PartitionRejectedError
 from taxi_assets.lazy_partitions import LazyPartitions

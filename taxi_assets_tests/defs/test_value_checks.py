@@ -196,7 +196,7 @@ def test_of_the_green_days_of_2020_the_snowstorm_is_unusual(real_rows: RealRows)
         split = split_month(file, lambda _: None)
         for day in month.window:
             cleaned = clean_partition(
-                split.get_spool(day).rows(), GREEN, read_rules_for_definitions()
+                split.get_spool(day).read_rows(), GREEN, read_rules_for_definitions()
             )
             table = convert_to_table(cleaned.frame, GREEN)
             profile, revenue = profile_partition(table, GREEN), sum_total_amount(table, GREEN)

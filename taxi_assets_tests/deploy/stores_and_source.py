@@ -21,7 +21,8 @@ import pyarrow.parquet as pq
 
 from taxi_assets.date_ranges import group_days_by_month
 from taxi_assets.defs.resources.bigquery import BigQueryResource
-from taxi_assets.defs.resources.lake import LakeResource, build_trips_key
+from taxi_assets.defs.resources.lake import LakeResource
+from taxi_assets.defs.resources.lake_keys import build_trips_key
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.schema import Service

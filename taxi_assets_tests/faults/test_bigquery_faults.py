@@ -15,8 +15,13 @@ import pytest
 
 from taxi_assets.defs.io_managers.bigquery import BigQueryTripsIOManager
 from taxi_assets.defs.io_managers.partition_data import CLEANED, Label, open_stored_trips
-from taxi_assets.defs.resources.bigquery import BigQueryResource, _limit_retries, emulator_client
-from taxi_assets.defs.resources.lake import build_cleaned_key, open_lake
+from taxi_assets.defs.resources.bigquery import (
+    BigQueryResource,
+    _limit_retries,
+    create_emulator_client,
+)
+from taxi_assets.defs.resources.lake import open_lake
+from taxi_assets.defs.resources.lake_keys import build_cleaned_key
 from taxi_assets.errors import UnavailableError
 from taxi_assets.settings import Settings
 from taxi_assets_tests import stores
@@ -149,7 +154,7 @@ def test_an_embedded_server_that_ended_is_left_to_the_next_attempt() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        client = _limit_retries(emulator_client("taxi-local", nobody), 5, embedded=True)
+        client = _limit_retries(create_emulator_client("taxi-local", nobody), 5, embedded=True)
         began = time.monotonic()
         with pytest.raises(UnavailableError, match="ended under this run"):
             client.get_table("ny_taxi.any")

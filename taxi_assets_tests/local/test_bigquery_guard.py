@@ -20,7 +20,7 @@ import pytest
 from google.api_core.exceptions import GoogleAPICallError, Unauthorized
 from google.cloud import bigquery
 
-from taxi_assets.defs.resources.bigquery import BigQueryResource, emulator_client
+from taxi_assets.defs.resources.bigquery import BigQueryResource, create_emulator_client
 from taxi_assets.local import Stack
 from taxi_assets.local.state_directory import StateDirectory
 from taxi_assets_tests.local.clients import bigquery_client
@@ -288,7 +288,7 @@ def test_large_results_still_go_to_disk(client: bigquery.Client) -> None:
 
 def test_our_client_without_the_token_names_the_remedy(stack: Stack) -> None:
     with (
-        emulator_client("taxi-local", stack.bigquery_endpoint, "wrong") as client,
+        create_emulator_client("taxi-local", stack.bigquery_endpoint, "wrong") as client,
         pytest.raises(Unauthorized, match=r"taxi_assets\.local env"),
     ):
         client.get_dataset("any")

@@ -78,7 +78,7 @@ def slices_of(month: RawMonth) -> dict[int, pa.Buffer | pa.Table]:
     for part in month.read_days(lambda _: None):
         if part.key != BLANK:
             spools.setdefault(part.key, open_spool(month)).add(part)
-    stored = {key: pa.py_buffer(spools[key].content({})) for key in sorted(spools)}
+    stored = {key: pa.py_buffer(spools[key].build_content({})) for key in sorted(spools)}
     if month.is_parquet:
         return {key: open_parquet(one)[0].read() for key, one in stored.items()}
     packed = {key: open_sealed_zstd(one)[1] for key, one in stored.items()}

@@ -43,7 +43,7 @@ def contents(path: Path) -> tuple[dict[int, Spool], dict[int, pa.Table]]:
     spools: dict[int, Spool] = {}
     for part in month.read_days(lambda _: None):
         spools.setdefault(part.key, open_spool(month)).add(part)
-    stored = {key: pa.py_buffer(spool.content({})) for key, spool in spools.items()}
+    stored = {key: pa.py_buffer(spool.build_content({})) for key, spool in spools.items()}
     return spools, {key: open_parquet(one)[0].read() for key, one in stored.items()}
 
 
@@ -72,7 +72,7 @@ def test_a_column_of_any_type_is_kept_as_published(
             [published.slice(at, 1).chunk(0) for at in range(key - 1, 6, 2)]
         )
         assert same(rows["x"], expected)
-        assert spools[key].preview().records[0].data["VendorID"] == "1"
+        assert spools[key].build_preview().records[0].data["VendorID"] == "1"
         assert len(clean_partition(rows, YELLOW, ()).frame) == 3
 
 

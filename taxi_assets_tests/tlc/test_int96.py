@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.checks import check_raw_day
+from taxi_assets.defs.checks.raw import check_raw_month
 from taxi_assets.tlc.int96 import find_int96_options
 from taxi_assets.tlc.services import YELLOW
 from taxi_assets.trips.parse import parse_partition
@@ -114,7 +114,7 @@ def test_int96_columns_are_named_by_a_warning(tmp_path: Path, is_int96: bool) ->
     pq.write_table(trips([START]), path, use_deprecated_int96_timestamps=is_int96)
     month = raw_month(path)
     list(month.read_days(lambda _: None))
-    (found,) = (one for one in check_raw_day(month) if one.check == "no_int96_times")
+    (found,) = (one for one in check_raw_month(month) if one.check == "no_int96_times")
     columns = "tpep_pickup_datetime, tpep_dropoff_datetime" if is_int96 else ""
     assert (found.passed, found.metadata["columns"]) == (not is_int96, columns)
 

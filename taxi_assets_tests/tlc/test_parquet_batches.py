@@ -251,7 +251,9 @@ def test_categories_and_days_without_rows(tmp_path: Path) -> None:
         for part in month.read_days(lambda _: None):
             spools[part.key].add(part)
         assert month.file_rows == len(rows)
-        found = [pq.ParquetFile(pa.BufferReader(one.content({}))).read() for one in spools.values()]
+        found = [
+            pq.ParquetFile(pa.BufferReader(one.build_content({}))).read() for one in spools.values()
+        ]
         assert {one.schema.remove_metadata() for one in found} == {table.schema}
         read = pa.concat_tables(parse_partition(one, YELLOW).table for one in found)
         assert read.sort_by("passenger_count")["store_and_fwd_flag"].to_pylist() == (

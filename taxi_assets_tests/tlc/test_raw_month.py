@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from taxi_assets.defs.checks import check_raw_day
+from taxi_assets.defs.checks.raw import check_raw_month
 from taxi_assets.errors import SourceError
 from taxi_assets.tlc import csv_blocks as lines_module
 from taxi_assets.tlc import raw_month as month_module
@@ -327,7 +327,7 @@ def test_days_without_rows_are_named_once_the_month_is_over(tmp_path: Path) -> N
         list(month.read_days(lambda _: None))
         for today, passed in ((date(2021, 2, 28), True), (date(2021, 3, 1), False)):
             (found,) = (
-                one for one in check_raw_day(month, today) if one.check == "every_day_has_rows"
+                one for one in check_raw_month(month, today) if one.check == "every_day_has_rows"
             )
             assert found.passed is passed
             assert found.severity == dg.AssetCheckSeverity.WARN

@@ -76,7 +76,7 @@ def read(name: str) -> Slices:
 
 
 def _unpacked(spool: Spool, month: RawMonth) -> Any:
-    stored = pa.BufferReader(spool.content({}))
+    stored = pa.BufferReader(spool.build_content({}))
     if not month.is_parquet:
         return pa.CompressedInputStream(stored, "zstd").read_buffer()
     rows = pq.ParquetFile(stored).read()

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from taxi_assets.defs.checks import check_cleaned_day
+from taxi_assets.defs.checks.cleaned import check_cleaned_day
 from taxi_assets.tlc.column import Kind
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import (
@@ -285,7 +285,7 @@ def test_a_day_that_a_broken_column_would_empty_is_rejected(
         assert (
             found.metadata["dropped_null_passengers"] or found.metadata["dropped_zero_passengers"]
         )
-        assert "leave the rule out (TAXI_DROP)" in str(found.metadata["why"])
+        assert "remove the rule from TAXI_DROP" in str(found.metadata["why"])
         lacks = "passenger_count (rule null_passengers) is not in the month file"
         assert (lacks in str(found.metadata["why"])) is (column is None)
 

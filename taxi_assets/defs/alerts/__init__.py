@@ -1,4 +1,5 @@
-"""Alerts for failed runs and failed checks: sensors, the message, and the places it is sent to.
+"""Alerts on failed runs, failed checks and other conditions: sensors, messages and delivery.
 
-Nothing here starts a run. The alert settings are read in `settings`.
+Code that observes runs and sends messages belongs here; nothing here starts a run. The settings of
+alerts belong in `settings`.
 """

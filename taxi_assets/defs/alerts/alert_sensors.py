@@ -1,9 +1,9 @@
-"""Sensors that tell of failed runs and failed checks.
+"""Sensors that send alerts on failed runs and failed checks.
 
-A run is told of once. Dagster's cursor moves past a run when its tick ends, whether or not every
-target took the message; a daemon or code server that dies within the tick finds the run again,
-and what is noted in the run's own log before and after sending then keeps it to a second message
-at most. Failures from before the sensor first ran are not told.
+A run causes one alert. Dagster's cursor moves past a run when its tick ends, even if a target did
+not accept the message. If the daemon or the code server dies within the tick, the sensor finds the
+run again; entries in the run's own log, before and after sending, then limit it to a second
+message. Failures from before the sensor's first tick are not reported.
 """
 
 import dagster as dg
@@ -15,20 +15,19 @@ from taxi_assets.errors import SettingsError
 from taxi_assets.settings.alerts import ALERT_URLS, AlertSettings, has_alert_target
 
 SECONDS = 10
-"""Between two ticks; Dagster's default is 30."""
+"""Interval between two ticks; Dagster's default is 30."""
 MAX_TRIES = 2
-"""Ticks that may send a run's alert, when the first died before it noted that it was done."""
+"""Number of ticks that may send a run's alert: the first may die before it records success."""
 
 
 class AlertNotDeliveredError(Exception):
-    """Targets that could not be told; shown in the tick."""
+    """Some targets did not accept an alert; shown in the tick."""
 
 
 def build_alert_sensors() -> list[dg.SensorDefinition]:
-    """Build `run_failure_alert` and `failed_check_alert`, running by default if a target is set.
+    """Build `run_failure_alert` and `failed_check_alert`, which run by default if a target is set.
 
-    Of runs of every code location and those from a command line, which Dagster knows no
-    location of.
+    They monitor every code location, and runs from a command line, which have no location.
     """
     status = (
         dg.DefaultSensorStatus.RUNNING if has_alert_target() else dg.DefaultSensorStatus.STOPPED
@@ -36,25 +35,25 @@ def build_alert_sensors() -> list[dg.SensorDefinition]:
 
     @dg.run_failure_sensor(
         name="run_failure_alert",
-        description=f"Tells of failed runs: asset, days, cause, link. {_list_targets()}",
+        description=f"Reports failed runs: asset, days, cause, link. {_list_targets()}",
         default_status=status,
         minimum_interval_seconds=SECONDS,
         monitor_all_code_locations=True,
     )
     def run_failure_alert(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
-        return _build_sensor(context)
+        return _report_run(context)
 
     @dg.run_status_sensor(
         run_status=dg.DagsterRunStatus.SUCCESS,
         name="failed_check_alert",
-        description="Tells of runs that succeeded with failed checks: those of severity ERROR, and "
+        description="Reports successful runs with failed checks: those of severity ERROR, and "
         f"with TAXI_ALERT_ON=failure_and_warnings of severity WARN. {_list_targets()}",
         default_status=status,
         minimum_interval_seconds=SECONDS,
         monitor_all_code_locations=True,
     )
     def failed_check_alert(context: dg.RunStatusSensorContext) -> dg.SkipReason | None:
-        return _build_sensor(context)
+        return _report_run(context)
 
     return [run_failure_alert, failed_check_alert]
 
@@ -66,10 +65,10 @@ def _list_targets() -> str:
     try:
         return f"Targets: {', '.join(AlertSettings.from_env().target_names)}."
     except SettingsError as error:
-        return f"Nobody is told, the settings are wrong: {error}"
+        return f"No alert can be sent, the settings are invalid: {error}"
 
 
-def _build_sensor(context: dg.RunStatusSensorContext) -> dg.SkipReason | None:
+def _report_run(context: dg.RunStatusSensorContext) -> dg.SkipReason | None:
     if not has_alert_target():
         return dg.SkipReason(f"no target is set ({ALERT_URLS})")
     settings = AlertSettings.from_env()
@@ -88,30 +87,29 @@ def _build_sensor(context: dg.RunStatusSensorContext) -> dg.SkipReason | None:
 def _deliver_alert(
     context: dg.RunStatusSensorContext, alert: Alert, settings: AlertSettings
 ) -> None:
-    begun, done = f"{context.sensor_name}: telling", f"{context.sensor_name}: told"
-    noted = [
+    begun, done = f"{context.sensor_name}: alerting", f"{context.sensor_name}: alerted"
+    messages = [
         record.event_log_entry.get_dagster_event().message or ""
         for record in context.instance.get_records_for_run(
             alert.run_id, of_type=DagsterEventType.ENGINE_EVENT
         ).records
     ]
-    tries = sum(message.startswith(begun) for message in noted)
-    if tries >= MAX_TRIES or any(message.startswith(done) for message in noted):
-        context.log.info(f"run {alert.run_id} was told of before")
+    tries = sum(message.startswith(begun) for message in messages)
+    if tries >= MAX_TRIES or any(message.startswith(done) for message in messages):
+        context.log.info(f"run {alert.run_id} has been reported")
         return
     _record_delivery(context, f"{begun} {', '.join(settings.target_names)}")
-    unsent = send_alert(alert, settings)
-    told = ", ".join(name for name in settings.target_names if name not in unsent)
-    untold = "; ".join(f"{name}: {reason}" for name, reason in unsent.items())
-    _record_delivery(
-        context, f"{done} {told or 'nobody'}" + (f" (not told: {untold})" if untold else "")
-    )
-    if untold:
-        # The tick turns red and says why; its cursor moves on all the same.
-        raise AlertNotDeliveredError(f"run {alert.run_id} was not told to {untold}")
+    failures = send_alert(alert, settings)
+    reached = ", ".join(name for name in settings.target_names if name not in failures)
+    failed = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+    suffix = f" (failed: {failed})" if failed else ""
+    _record_delivery(context, f"{done} {reached or 'nobody'}{suffix}")
+    if failed:
+        # The tick turns red and shows the reason; its cursor moves on nevertheless.
+        raise AlertNotDeliveredError(f"the alert on run {alert.run_id} did not reach {failed}")
 
 
 def _record_delivery(context: dg.RunStatusSensorContext, message: str) -> None:
-    """Log it with the run."""
+    """Log a message in the run's own log and in the tick's."""
     context.instance.report_engine_event(message, context.dagster_run)
     context.log.info(message)

@@ -1,7 +1,7 @@
-"""What an operator must know beside failed runs: one notice for each thing that went wrong.
+"""Find conditions other than failed runs that an operator must know, one notice for each.
 
-Ticks that fail, runs that take too long, backfills that ended, services that are not up to date.
-Here conditions are found; `operations_sensor` sends them, each once.
+These are failed ticks, long runs, ended backfills and stale stores. `operations_sensor` sends each
+notice once.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from taxi_assets.partitions import PARTITION, RANGE
 
 RUNNING = (DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING)
 MAX_TEXT = 500
-"""Characters of an error."""
+"""Longest text of an error, in characters."""
 
 
 @dataclass(frozen=True)
 class Notice:
-    """One message about the instance, as `Alert` is one about a run.
+    """A message about the instance, like `Alert` for a run.
 
-    `key` is the same for the same event, whoever finds it.
+    `key` identifies the event, so that it is sent once.
     """
 
     key: str
@@ -40,7 +40,7 @@ class Notice:
 def find_failed_ticks(
     instance: dg.DagsterInstance, since: float, own_name: str, ui_url: str
 ) -> Iterator[Notice]:
-    """Return schedules and sensors whose last tick failed, once until a tick succeeds."""
+    """Yield a notice for each schedule and sensor that began to fail since a time."""
     for name, tick in find_first_failures(instance, since):
         if name != own_name:
             yield Notice(
@@ -54,15 +54,15 @@ def find_failed_ticks(
 def find_long_runs(
     instance: dg.DagsterInstance, limit: float, now: float, ui_url: str
 ) -> Iterator[Notice]:
-    """Return runs that were started more than `limit` seconds ago and have not ended."""
+    """Yield a notice for each run that started more than `limit` seconds ago and has not ended."""
     for record in instance.get_run_records(dg.RunsFilter(statuses=list(RUNNING))):
         started = record.start_time
         if started is not None and now - started > limit:
             run = record.dagster_run
-            days = _days(run.tags)
+            days = _format_days(run.tags)
             yield Notice(
                 f"long {run.run_id}",
-                f"{run.job_name} runs for {(now - started) / 3600:.1f} h{days}",
+                f"{run.job_name} has been running for {(now - started) / 3600:.1f} h{days}",
                 (f"The limit is {limit / 3600:g} h (TAXI_RUN_TIME_LIMIT_HOURS).",),
                 f"{ui_url}/runs/{run.run_id}",
             )
@@ -71,29 +71,29 @@ def find_long_runs(
 def find_ended_backfills(
     instance: dg.DagsterInstance, since: float, ui_url: str
 ) -> Iterator[Notice]:
-    """Return backfills that have ended, successfully or not."""
+    """Yield a notice for each backfill that has ended, successfully or not."""
     for backfill in list_ended_backfills(instance, since):
-        how = "succeeded" if backfill.succeeded else f"ended as {backfill.status}"
+        result = "succeeded" if backfill.succeeded else f"ended as {backfill.status}"
         failed = f", {backfill.failed_runs} of them failed" if backfill.failed_runs else ""
         yield Notice(
             f"backfill {backfill.backfill_id}",
-            f"backfill {backfill.backfill_id} {how}",
+            f"backfill {backfill.backfill_id} {result}",
             (f"{backfill.runs} runs{failed}: {format_list(backfill.assets)}",),
             f"{ui_url}/runs/b/{backfill.backfill_id}",
         )
 
 
-def describe_stale_store(found: Freshness, ui_url: str) -> Notice:
-    """Return stores that do not have the newest published month."""
+def describe_stale_store(freshness: Freshness, ui_url: str) -> Notice:
+    """Return the notice for a store without the newest published month."""
     return Notice(
-        f"stale {found.service} {found.store} {found.published}",
-        f"{found.service}/{found.store} is not up to date",
-        (str(found),),
-        f"{ui_url}/assets/{found.service}/{found.store}?view=checks",
+        f"stale {freshness.service} {freshness.store} {freshness.published}",
+        f"{freshness.service}/{freshness.store} is not up to date",
+        (str(freshness),),
+        f"{ui_url}/assets/{freshness.service}/{freshness.store}?view=checks",
     )
 
 
-def _days(tags: Mapping[str, str]) -> str:
+def _format_days(tags: Mapping[str, str]) -> str:
     first = tags.get(RANGE[0]) or tags.get(PARTITION)
     last = tags.get(RANGE[1]) or first
     return "" if first is None else f": {first}" if first == last else f": {first} to {last}"

@@ -1,4 +1,4 @@
-"""What an alert says of a run: job, asset, days, the cause in one line, a link."""
+"""Build the alert of a run: job, asset, days, the cause in one line, and a link."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from taxi_assets.partitions import PARTITION, RANGE
 
 MAX_CAUSE_LENGTH = 500
 """Characters."""
-LISTED = 5
-"""Items of a list before `and 12 more`."""
-# `package.module.SomeError: text`, as Dagster writes an error down.
+MAX_LISTED = 5
+"""Number of items of a list before `and 12 more`."""
+# `package.module.SomeError: text`, as Dagster formats an error.
 QUALIFIED = re.compile(r"^(?:\w+\.)+(\w+): ")
 
 
 class Message(Protocol):
-    """What targets are sent."""
+    """A message for the targets."""
 
     @property
     def title(self) -> str:
-        """The message in a line."""
+        """The message in one line."""
 
     @property
     def lines(self) -> Sequence[str]:
-        """What follows the title, without the link."""
+        """The text after the title, without the link."""
 
     @property
     def link(self) -> str:
-        """Where to look."""
+        """URL of the page with details."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Alert:
     run_id: str
     job: str
     failed: bool
-    """False: the run succeeded, but checks did not."""
+    """False if the run succeeded with failed checks."""
     assets: tuple[str, ...]
-    """Those whose steps failed; of an op job the steps."""
+    """Assets whose steps failed; for an op job the steps."""
     days: str
-    """As `2021-01-05` or `2021-01-01 to 2021-01-31`; empty for a run without partitions."""
+    """`2021-01-05` or `2021-01-01 to 2021-01-31`; empty for a run without partitions."""
     cause: str
     checks: tuple[str, ...]
     """Each failed check with its days."""
@@ -57,14 +57,14 @@ class Alert:
 
     @property
     def title(self) -> str:
-        """The message in a line."""
-        what = "failed" if self.failed else "has failed checks"
-        where = " ".join(part for part in (format_list(self.assets), self.days) if part)
-        return f"{self.job} {what}: {where}" if where else f"{self.job} {what}"
+        """The message in one line."""
+        result = "failed" if self.failed else "has failed checks"
+        partitions = " ".join(part for part in (format_list(self.assets), self.days) if part)
+        return f"{self.job} {result}: {partitions}" if partitions else f"{self.job} {result}"
 
     @property
     def lines(self) -> list[str]:
-        """What follows the title, without the link."""
+        """The text after the title, without the link."""
         checks = [f"Failed checks: {format_list(self.checks, '; ')}"] if self.checks else []
         return [line for line in [self.cause, *checks] if line]
 
@@ -76,8 +76,8 @@ class Alert:
 
 def format_list(items: Sequence[str], separator: str = ", ") -> str:
     """Format the first few items of a list and the number of the others."""
-    shown = separator.join(items[:LISTED])
-    return f"{shown} and {len(items) - LISTED} more" if len(items) > LISTED else shown
+    text = separator.join(items[:MAX_LISTED])
+    return f"{text} and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else text
 
 
 def build_alert(
@@ -90,7 +90,7 @@ def build_alert(
 ) -> Alert:
     """Build the alert for a finished run.
 
-    `event` is the one that ended it; `warn` names failed checks of severity WARN too.
+    `event` is the event that ended it; with `warn`, failed checks of severity WARN are named too.
     """
     failures = [
         record.event_log_entry.get_dagster_event()
@@ -106,16 +106,16 @@ def build_alert(
             f"{assets[0]} {days}: " if assets else ""
         )
         if run.tags.get(WILL_RETRY) == "true":
-            cause += " (Dagster starts the run again)"
+            cause += " (Dagster will retry the run)"
     return Alert(
         run_id=run.run_id,
-        # Dagster's own name for what is materialized from the asset graph.
+        # Dagster's internal name for a materialization from the asset graph.
         job="materialization" if run.job_name.startswith("__") else run.job_name,
         failed=event.is_failure,
         assets=assets,
         days=days,
         cause=cause,
-        checks=_failed_checks(instance, run, warn=warn),
+        checks=_list_failed_checks(instance, run, warn=warn),
         link=f"{ui_url}/runs/{run.run_id}",
     )
 
@@ -152,7 +152,7 @@ def _shorten_text(text: str) -> str:
     return line if len(line) <= MAX_CAUSE_LENGTH else f"{line[:MAX_CAUSE_LENGTH]}..."
 
 
-def _failed_checks(
+def _list_failed_checks(
     instance: dg.DagsterInstance, run: dg.DagsterRun, *, warn: bool
 ) -> tuple[str, ...]:
     """Return `asset.check (days)` for each failed check of the run."""
@@ -160,10 +160,16 @@ def _failed_checks(
     for record in instance.get_records_for_run(
         run.run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION
     ).records:
-        found = record.event_log_entry.asset_check_evaluation
-        if found and not found.passed and (warn or found.severity == AssetCheckSeverity.ERROR):
-            name = f"{found.asset_key.to_user_string()}.{found.check_name}"
-            days.setdefault(f"{found.severity.value} {name}", []).append(found.partition or "")
+        evaluation = record.event_log_entry.asset_check_evaluation
+        if (
+            evaluation
+            and not evaluation.passed
+            and (warn or evaluation.severity == AssetCheckSeverity.ERROR)
+        ):
+            name = f"{evaluation.asset_key.to_user_string()}.{evaluation.check_name}"
+            days.setdefault(f"{evaluation.severity.value} {name}", []).append(
+                evaluation.partition or ""
+            )
     return tuple(
         f"{name} ({format_list(sorted(failed))})" if any(failed) else name
         for name, failed in days.items()

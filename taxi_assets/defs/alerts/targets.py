@@ -1,8 +1,8 @@
-"""Sending an alert to every target, at once and in bounded time.
+"""Send an alert to every target in parallel, within a time limit.
 
-Apprise knows the services (Slack, e-mail, Teams, webhooks, ...). It runs in a process of its own,
-which is killed when its time is over: a server that sends a byte now and then would otherwise hold
-a thread of the daemon forever. No message names an address, which is often a secret.
+Apprise supports the services (Slack, e-mail, Teams, webhooks, ...). It runs in a separate process,
+which is killed at the time limit: otherwise a server that sends a byte now and then would block a
+thread of the daemon forever. No message contains an address, which is often a secret.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from taxi_assets.settings.alerts import AlertSettings
 
 SENDER = Path(__file__).with_name("apprise_process.py")
 MAX_SECONDS = 8.0
-"""For all targets of an alert. A tick sends at most five and is cut off by Dagster after 60 s; what
-it sent would then be sent again."""
+"""Limit for all targets of an alert. Dagster ends a tick after 60 s, and would then repeat what it
+has sent."""
 START_SECONDS = 10.0
-"""For the process to start, on a busy machine."""
+"""Limit for the start of the process on a busy machine."""
 RETRIES = 3
 RETRY_SECONDS = 1.0
 MAX_REASON = 200
@@ -33,7 +33,7 @@ HTTP_STATUS = re.compile(r"\berror=(\d{3})\b")
 
 
 def send_alert(alert: Message, settings: AlertSettings) -> dict[str, str]:
-    """Send an alert to every target; return the reason by the name of each that did not take it."""
+    """Send an alert to every target; return a reason for each target that did not accept it."""
     urls = [url.get_secret_value() for url in settings.alert_urls]
     order = {
         "urls": urls,
@@ -43,10 +43,10 @@ def send_alert(alert: Message, settings: AlertSettings) -> dict[str, str]:
         "retries": RETRIES,
         "retry_seconds": RETRY_SECONDS,
     }
-    # -P: modules of this folder must not be taken for ones of the standard library.
+    # -P: modules of this folder must not shadow the standard library.
     command = [sys.executable, "-P", str(SENDER)]
     try:
-        done = subprocess.run(  # noqa: S603 - the addresses go by standard input
+        process = subprocess.run(  # noqa: S603 - standard input has the addresses
             command,
             input=json.dumps(order),
             capture_output=True,
@@ -57,14 +57,14 @@ def send_alert(alert: Message, settings: AlertSettings) -> dict[str, str]:
     except subprocess.TimeoutExpired:
         reasons: list[str | None] = [f"no answer within {MAX_SECONDS:g} s"] * len(urls)
     else:
-        reasons = json.loads(done.stdout) if done.returncode == 0 else []
+        reasons = json.loads(process.stdout) if process.returncode == 0 else []
         reasons = reasons or ["the sending process failed"] * len(urls)
-    found = zip(settings.target_names, urls, reasons, strict=True)
-    return {name: _public(reason, url) for name, url, reason in found if reason is not None}
+    results = zip(settings.target_names, urls, reasons, strict=True)
+    return {name: _remove_url(reason, url) for name, url, reason in results if reason is not None}
 
 
-def _public(reason: str, url: str) -> str:
-    """Return a reason of Apprise's without any part of the URL."""
+def _remove_url(reason: str, url: str) -> str:
+    """Return a reason of Apprise without any part of the URL."""
     if status := HTTP_STATUS.search(reason):
         return f"HTTP {status[1]}"
     for part in sorted(re.split(r"[^\w.~%+-]+", f"{url} {unquote(url)}"), key=len, reverse=True):

@@ -1,4 +1,5 @@
-"""What starts runs: schedules, the sensor of new months, the sensor of monthly reports.
+"""Automation: schedules, the sensors of new months and of monthly reports, and run retention.
 
-Alerts only watch runs and belong in `alerts`. The jobs that are started belong in `jobs`.
+Code that starts runs without a person, or deletes old ones, belongs here. Code that only observes
+runs belongs in `alerts`; the jobs belong in `jobs`.
 """

@@ -15,12 +15,12 @@ INTERVAL_SECONDS = 3600
 
 
 def build_run_retention_sensors() -> list[dg.SensorDefinition]:
-    """Return `run_retention_sensor`, if TAXI_RUN_RETENTION_DAYS is set.
+    """Return `run_retention_sensor` in a list, which is empty without TAXI_RUN_RETENTION_DAYS.
 
-    It needs no switch in the UI: the setting is the decision.
+    The sensor runs by default, because the setting is explicit.
     """
     days: int | None = None
-    with suppress(SettingsError):  # a run says what is wrong; the definitions load all the same
+    with suppress(SettingsError):  # Runs report an invalid setting; the definitions must load.
         days = RunSettings.from_env().run_retention_days
     if days is None:
         return []
@@ -30,8 +30,8 @@ def build_run_retention_sensors() -> list[dg.SensorDefinition]:
         minimum_interval_seconds=INTERVAL_SECONDS,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=f"Deletes runs that ended more than {days} days ago, with their logs and ticks "
-        "(TAXI_RUN_RETENTION_DAYS). Materializations, the latest check results and partitions that "
-        "stand as failed stay.",
+        "(TAXI_RUN_RETENTION_DAYS). Materializations, the latest check results and the failed "
+        "status of partitions stay.",
     )
     def run_retention(context: dg.SensorEvaluationContext) -> dg.SkipReason:
         before = datetime.now(UTC) - timedelta(days=days)

@@ -1,4 +1,4 @@
-"""What is known of a service's month files: seen at the source, and loaded."""
+"""The state of a service's month files: versions at the source, and loaded days."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from taxi_assets.tlc.schema import Service
 
 @dataclass
 class SeenMonths:
-    """A sensor's cursor: which version of each month was dealt with, and where to go on."""
+    """A sensor's cursor: the processed version of each month, and the month to continue with."""
 
     start: Month
     versions: dict[Month, RemoteVersion]
@@ -43,24 +43,24 @@ class SeenMonths:
         except (ValueError, TypeError, AttributeError):
             return cls(months[0], {})
 
-    def written(self) -> str:
-        """Return the cursor's text."""
+    def to_cursor(self) -> str:
+        """Return the text of the cursor."""
         versions = {str(month): asdict(self.versions[month]) for month in sorted(self.versions)}
         return json.dumps({"start": str(self.start), "months": versions})
 
 
 @dataclass(frozen=True)
-class Loaded:
-    """What the event log says of a month."""
+class LoadedMonth:
+    """The loaded version and days of a month, from the event log."""
 
     version: RemoteVersion | None
-    """That a run read last; None where none did."""
+    """Version that a run read last; None if no run has read the month."""
     days: frozenset[date]
-    """Days whose raw slices came from it."""
+    """Days whose raw partitions come from this version."""
 
 
 def list_ended_months() -> list[Month]:
-    """List the months with daily partitions that have ended, oldest first."""
+    """Return the months with daily partitions that have ended, oldest first."""
     last = daily_partitions().get_last_partition_key()
     month, months = Month.of(DefinitionSettings.from_env().start_date), list[Month]()
     while last is not None and (days := partitions_of_month(month)):
@@ -71,37 +71,39 @@ def list_ended_months() -> list[Month]:
     return months
 
 
-def find_loaded_months(instance: dg.DagsterInstance, service: Service, month: Month) -> Loaded:
-    """Find the loaded days of a month by a few queries of the event log.
+def find_loaded_month(instance: dg.DagsterInstance, service: Service, month: Month) -> LoadedMonth:
+    """Return the loaded version and days of a month, by a few queries of the event log.
 
-    A run observes `trip_file` with the file's SHA-256 and what the server said of it; the record
-    of each day's raw slice has the SHA-256 of the file that it came from.
+    A run records an observation of `trip_file` with the file's SHA-256 and the server's version;
+    the record of each raw partition has the SHA-256 of its file.
     """
     file, raw = (dg.AssetKey([service.name, name]) for name in ("trip_file", "raw_trips"))
-    found = instance.fetch_observations(
+    observations = instance.fetch_observations(
         dg.AssetRecordsFilter(asset_key=file, asset_partitions=[f"{month}-01"]), limit=1
     ).records
-    observation = found[0].asset_observation if found else None
+    observation = observations[0].asset_observation if observations else None
     if observation is None or "sha256" not in observation.metadata:
-        return Loaded(None, frozenset())
-    facts = {name: entry.value for name, entry in observation.metadata.items()}
+        return LoadedMonth(None, frozenset())
+    metadata = {name: entry.value for name, entry in observation.metadata.items()}
     ids = instance.event_log_storage.get_latest_storage_id_by_partition(
         raw, DagsterEventType.ASSET_MATERIALIZATION, {str(day) for day in month.window}
     )
     latest = dg.AssetRecordsFilter(asset_key=raw, storage_ids=list(ids.values()))
-    slices = instance.fetch_materializations(latest, limit=len(ids)).records if ids else []
+    partitions = instance.fetch_materializations(latest, limit=len(ids)).records if ids else []
     days = (
         date.fromisoformat(record.partition_key or "")
-        for record in slices
+        for record in partitions
         if (event := record.asset_materialization)
-        and event.metadata["source_sha256"].value == facts["sha256"]
+        and event.metadata["source_sha256"].value == metadata["sha256"]
     )
     version = RemoteVersion(
-        str(facts["etag"]) or None, str(facts["last_modified"]) or None, int(str(facts["bytes"]))
+        str(metadata["etag"]) or None,
+        str(metadata["last_modified"]) or None,
+        int(str(metadata["bytes"])),
     )
-    return Loaded(version, frozenset(days))
+    return LoadedMonth(version, frozenset(days))
 
 
 def identify_version(version: RemoteVersion) -> str:
-    """Return a short name of a version, for run keys and data versions."""
+    """Return a short hash of a version, for run keys and data versions."""
     return hashlib.sha256(json.dumps(asdict(version)).encode()).hexdigest()[:16]

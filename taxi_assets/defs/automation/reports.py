@@ -1,4 +1,4 @@
-"""Monthly reports: a job a service, and what makes them without a person."""
+"""Monthly reports: one job per service, and the sensor that requests reports."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taxi_assets.tlc.schema import Service
 def build_monthly_report_job(
     service: Service, report: dg.AssetKey
 ) -> dg.UnresolvedAssetJobDefinition:
-    """Build `<service>_monthly_report`, the job that reports a month."""
+    """Build the job `<service>_monthly_report`, which writes the report of a month."""
     return dg.define_asset_job(
         f"{service.name}_monthly_report",
         selection=dg.AssetSelection.assets(report),
@@ -20,10 +20,10 @@ def build_monthly_report_job(
     )
 
 
-def monthly_report_sensor(
+def build_monthly_report_sensor(
     reports: list[dg.AssetKey], automation: AutomationSettings
 ) -> dg.AutomationConditionSensorDefinition:
-    """Request the reports whose automation condition is met."""
+    """Build the sensor that requests the reports whose automation condition is met."""
     return dg.AutomationConditionSensorDefinition(
         "monthly_report_sensor",
         target=dg.AssetSelection.assets(*reports),

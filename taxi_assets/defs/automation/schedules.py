@@ -1,4 +1,4 @@
-"""Schedules: every morning the one day whose data the source can have."""
+"""Schedules: each morning, request the newest day that the source can have."""
 
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
@@ -20,8 +20,8 @@ MORNING = "0 6 * * *"
 def build_daily_schedule(service: Service, automation: AutomationSettings) -> dg.ScheduleDefinition:
     """Build `<service>_daily_schedule`, which requests day D - lag at 06:00 New York time on D.
 
-    A day is requested when the source has its month. A source that does not answer costs no day:
-    the day is requested all the same, since a run tries again and its failure is told of.
+    A day is requested if the source has its month. If the source does not answer, the day is
+    requested anyway: the run retries, and its failure is reported.
     """
     lag = automation.schedule_lag_days
 
@@ -38,12 +38,12 @@ def build_daily_schedule(service: Service, automation: AutomationSettings) -> dg
     )
     def daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         settings = DefinitionSettings.from_env()
-        day = _build_morning_schedule(context.scheduled_execution_time) - timedelta(days=lag)
+        day = _get_local_date(context.scheduled_execution_time) - timedelta(days=lag)
         first, last = settings.start_date, settings.end_date
         if day < first:
             return dg.SkipReason(
-                f"{day} ({lag} days ago) is before the first partition, {first}: set "
-                "TAXI_START_DATE or TAXI_SCHEDULE_LAG_DAYS otherwise"
+                f"{day} ({lag} days ago) is before the first partition, {first}: change "
+                "TAXI_START_DATE or TAXI_SCHEDULE_LAG_DAYS"
             )
         if last is not None and day > last:
             return dg.SkipReason(
@@ -55,17 +55,17 @@ def build_daily_schedule(service: Service, automation: AutomationSettings) -> dg
                 probe_month_file(Settings.from_env().source.template, service, month) is not None
             )
         except SourceUnavailableError as error:
-            context.log.warning(f"{error}. {day} is requested all the same")
+            context.log.warning(f"{error}. {day} is requested anyway")
             published = True
         if not published:
             return dg.SkipReason(
                 f"{service.name} {month} is not published yet, so {day} is not requested; "
-                f"{service.name}_new_month_sensor, if it runs, loads the month when it is"
+                f"{service.name}_new_month_sensor, if it runs, loads the month once it is"
             )
         return dg.RunRequest(run_key=f"{service.name} {day}", partition_key=str(day))
 
     return daily
 
 
-def _build_morning_schedule(tick: datetime) -> date:
+def _get_local_date(tick: datetime) -> date:
     return tick.astimezone(ZoneInfo(TIMEZONE)).date()

@@ -1,5 +1,5 @@
 """One IO manager for each storage target, and the partitions that they write and read.
 
-An IO manager knows where a partition is stored and how. What a row means, and which rows stay,
-belongs in the assets and in `trips`.
+Code that decides where and how a partition is stored belongs here. Code that interprets or selects
+rows belongs in the assets and in `trips`.
 """

@@ -1,4 +1,4 @@
-"""What every storage target has in common: days in, days out, a record for each."""
+"""The base of all IO managers: store days, load days, and log a record for each."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from taxi_assets.redaction import redact_cause, redact_text
 from taxi_assets.tlc.schema import Service
 
 LAST_WRITTEN = "Last written from "
-"""How a description begins that is ours; another one is a person's."""
+"""Prefix of the descriptions that this package writes; others were written by users."""
 Records = Iterable[Outcome]
-"""What came of each day."""
+"""The outcome of each day."""
 Totals = Mapping[date, tuple[int, float]]
-"""Rows and sum of the total, dollars."""
+"""Rows and sum of the total in dollars."""
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -52,87 +52,87 @@ class PartitionIOManager(dg.IOManager, Generic[In, Out]):
     """Writes the days of a run to one target, and reads them."""
 
     month_locks: MonthLocks | None = None
-    """Of the run; None outside of one."""
+    """Locks of the run; None outside a run."""
 
     def __init__(self, services: Mapping[str, Service]) -> None:
         self.services = services
 
     @abstractmethod
     def store(self, service: Service, value: In, log: dg.DagsterLogManager) -> Records:
-        """Replace what the target holds of the days.
+        """Replace the days in the target.
 
-        Yields each day once it has landed, or with the reason why it is rejected.
+        Yield each day with its record once it is stored, or with the reason of its rejection.
         """
 
     @abstractmethod
     def read_partition(self, service: Service, day: date) -> Out | None:
-        """Open a stored day, whose rows may still be unread; None if it was never stored."""
+        """Open a stored day, whose rows may be read later; None if it was never stored."""
 
     @abstractmethod
-    def place(self, service: Service) -> str:
-        """Return where the target stores a service's days, for messages."""
+    def describe_place(self, service: Service) -> str:
+        """Return the place of a service's days, for messages."""
 
     def handle_output(self, context: dg.OutputContext, obj: DailyOutput[In]) -> None:
         """Store the days, and log a materialization or a rejection for each."""
         with name_asset_in_errors(context.asset_key, list_partition_days(context)):
-            stored = self.store(self._find_service(context.asset_key), obj.partitions, context.log)
-            log_materializations(context, obj.note(self._check_lock_between(stored)))
+            service = self._find_service(context.asset_key)
+            outcomes = self.store(service, obj.partitions, context.log)
+            log_materializations(context, obj.collect(self._check_lock_between(outcomes)))
 
     def load_input(self, context: dg.InputContext) -> Any:
-        """Return the upstream's days: lazily for the five assets, else as the input is annotated.
+        """Return the upstream days: lazily for the five assets, else in the input's annotated type.
 
-        A day that is rejected or not stored upstream is so downstream, too.
+        A day that is rejected or missing upstream is rejected downstream too.
         """
-        service, annotation = (
-            self._find_service(context.asset_key),
-            context.dagster_type.typing_type,
-        )
+        service = self._find_service(context.asset_key)
+        annotation = context.dagster_type.typing_type
         if annotation is LazyPartitions:
             days = list_partition_days(context)
             if self.month_locks is not None:
                 self.month_locks.acquire(service, days, context.log.info)
-            return LazyPartitions(days, self._reader(context, service, days))
+            return LazyPartitions(days, self._build_reader(context, service, days))
         days = [date.fromisoformat(key) for key in context.asset_partition_keys]
-        read = self._reader(context, service, days)
+        read_day = self._build_reader(context, service, days)
 
         def read_table(day: date) -> pa.Table:
-            found = read(day)
-            if isinstance(found, RawPartition):
-                return found.table()
-            table = found.table() if isinstance(found, StoredTrips) else found
-            return add_missing_columns(table, service.arrow_schema)
+            partition = read_day(day)
+            if isinstance(partition, RawPartition):
+                return partition.read_table()
+            if isinstance(partition, StoredTrips):
+                partition = partition.read_table()
+            return add_missing_columns(partition, service.arrow_schema)
 
         return load_as_annotated(annotation, days, read_table)
 
-    def _reader(
+    def _build_reader(
         self, context: dg.InputContext, service: Service, days: Sequence[date]
     ) -> Callable[[date], Any]:
-        """Return what reads a day, or raises the reason why there is nothing to read."""
+        """Return a function that reads a day, or raises the reason why it cannot be read."""
         instance = find_instance(context)
         rejected = find_rejected_days(instance, context.asset_key, days) if instance else {}
 
-        def read(day: date) -> Any:
+        def read_day(day: date) -> Any:
             if day in rejected:
                 raise rejected[day]
-            found = self.read_partition(service, day)
-            empty = isinstance(found, pa.Table) and not found.num_rows
-            if found is None or (
-                empty and not is_recorded_as_empty(instance, context.asset_key, day)
+            partition = self.read_partition(service, day)
+            is_empty = isinstance(partition, pa.Table) and not partition.num_rows
+            if partition is None or (
+                is_empty and not is_recorded_as_empty(instance, context.asset_key, day)
             ):
                 raise PartitionNotStoredError(
-                    f"{day} is not in {self.place(service)}: materialize "
+                    f"{day} is not in {self.describe_place(service)}: materialize "
                     f"{context.asset_key.to_user_string()} for that day first"
                 )
-            return found
+            return partition
 
-        return read
+        return read_day
 
     def hold_month_locks(self, lake: Lake) -> Lake:
-        """Return the lake for writing: each object is put while the run holds its months."""
+        """Return the lake for writing, which checks the lock of the months before each object."""
         return replace(lake, before_write=self.check_lock)
 
     def check_lock(self) -> None:
-        """Stop a run that lost the lock of its months, before it writes to a store."""
+        """Stop a run that has lost the lock of its months, before it writes to a store."""
         if self.month_locks is not None:
             self.month_locks.check()
 
@@ -147,7 +147,7 @@ class PartitionIOManager(dg.IOManager, Generic[In, Out]):
 
 
 class StoreIOManager(PartitionIOManager[Mapping[date, StoredTrips], Out]):
-    """Writes cleaned trips to a store that others read, and can count what it holds."""
+    """Writes cleaned trips to a store, and reads back its totals."""
 
     @abstractmethod
     def read_totals(
@@ -155,40 +155,40 @@ class StoreIOManager(PartitionIOManager[Mapping[date, StoredTrips], Out]):
     ) -> Totals:
         """Read back the rows and the sum of the total (dollars) of each day.
 
-        A day that it does not hold, or cannot read, is left out.
+        Days that are missing or unreadable are left out.
         """
 
 
 @contextmanager
 def name_asset_in_errors(key: dg.AssetKey, days: Sequence[date]) -> Iterator[None]:
-    """Name asset and days in whatever goes wrong; only what may pass is tried again."""
+    """Convert errors to failures that name asset and days; only transient errors are retried."""
     try:
         with interrupt_on_cancel():
             yield
     except (dg.Failure, GeneratorExit):
         raise
-    except Exception as error:  # noqa: BLE001 - raised again, its chain without secrets
+    except Exception as error:  # noqa: BLE001 - raised again, without secrets in its chain
         span = str(days[0]) if len(days) == 1 else f"{days[0]} to {days[-1]}"
         text = (
             str(error)
             if isinstance(error, TerminalError)
             else f"{type(error).__name__}: {format_one_line(error)}{find_remedy(error)}"
         )
-        # An error that names its remedy is its one line; one of a library comes with its stack.
+        # A terminal error names its fix in one line; an error of a library needs its traceback.
         cause = None if isinstance(error, TerminalError) else redact_cause(error)
         raise dg.Failure(
             f"{key.to_user_string()} {span}: {redact_text(text)}", allow_retries=is_transient(error)
         ) from cause
 
 
-def find_last_written(slices: Iterable[StoredTrips]) -> str:
-    """Return a table comment that names the source of the last rows; a sample is synthetic."""
-    origins = sorted({trips.source_file.url for trips in slices})
-    return f"{LAST_WRITTEN}{', '.join(origins)}"
+def describe_last_source(partitions: Iterable[StoredTrips]) -> str:
+    """Return a table comment that names the source of the last rows."""
+    urls = sorted({trips.source_file.url for trips in partitions})
+    return f"{LAST_WRITTEN}{', '.join(urls)}"
 
 
 def find_instance(context: dg.InputContext) -> dg.DagsterInstance | None:
-    """Return the Dagster instance; None outside of a run without DAGSTER_HOME."""
+    """Return the Dagster instance; None outside a run without DAGSTER_HOME."""
     try:
         return context.instance
     except dg.DagsterInvariantViolationError:
@@ -196,7 +196,10 @@ def find_instance(context: dg.InputContext) -> dg.DagsterInstance | None:
 
 
 def is_recorded_as_empty(instance: dg.DagsterInstance | None, key: dg.AssetKey, day: date) -> bool:
-    """Whether an asset's last record of a day has no rows: a table without the day looks alike."""
+    """Return whether an asset's last record of a day has no rows.
+
+    A table cannot distinguish an empty day from a missing one.
+    """
     if instance is None:
         return False
     events = dg.AssetRecordsFilter(key, asset_partitions=[str(day)])

@@ -1,7 +1,7 @@
 """BigQuery: one load job from the lake's URIs into staging, then day by day into the table.
 
-One path for a day and for a chunk. It keeps the data off the worker. How days get from staging
-into the table without making runs of other months wait is in `bigquery_replace.py`.
+A day and a chunk take the same path, and the data never passes through the worker. The module
+`bigquery_replace` moves days from staging into the table without blocking runs of other months.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from taxi_assets.defs.io_managers.base import (
     Records,
     StoreIOManager,
     Totals,
-    find_last_written,
+    describe_last_source,
 )
 from taxi_assets.defs.io_managers.bigquery_jobs import retry_briefly, sum_job_costs, warn_only
 from taxi_assets.defs.io_managers.bigquery_replace import (
@@ -61,7 +61,7 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
     def store(
         self, service: Service, value: Mapping[date, StoredTrips], log: dg.DagsterLogManager
     ) -> Records:
-        """Replace the days, each as a whole; those that landed before a failure are recorded."""
+        """Replace each day atomically; record the days that were written before a failure."""
         if not value:
             return
         staging = Staging(self.bigquery.dataset, service, tuple(value))
@@ -84,9 +84,9 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
                 staging_tables.drop_staging(client, staging, log)
             rows = sum(value[day].rows for day in landed)
             log.info(f"{service.name}: {len(landed)} days, {rows:,} rows in {target}")
-            counted = _describe_table(client, target, find_last_written(value.values()), log)
+            counted = _describe_table(client, target, describe_last_source(value.values()), log)
             costs = sum_job_costs(client, staging.name, staging.made, log)
-        # They were loaded together: an equal share each.
+        # The days were loaded together: each gets an equal share.
         seconds = (time.perf_counter() - began) / len(value)
         shares = {name: round(cost / len(value)) for name, cost in costs.items()}
         for day in landed:
@@ -94,7 +94,7 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
             metadata = {
                 "query": f"SELECT * FROM `{target}` WHERE {where} LIMIT 20",  # noqa: S608 - to be copied
                 TABLE_NAME: target,
-                **self.bigquery.place(service.table),
+                **self.bigquery.build_place_metadata(service.table),
                 **counted,
                 **shares,
                 **build_trips_metadata(value[day], service, "gcs_trips", "bigquery", seconds),
@@ -106,7 +106,7 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
     def _replace_days(
         self, client: Client, staging: Staging, table: Table, value: Mapping[date, StoredTrips]
     ) -> Iterator[date]:
-        """Replace the days in the way that their table allows; yield them as they land."""
+        """Replace the days by the method that their table allows; yield each written day."""
         service, retention = staging.service, self.bigquery.temp_retention
         target = f"{self.bigquery.dataset}.{service.table}"
         staging_tables.load_staging(client, staging, list(value.values()), retention)
@@ -144,42 +144,40 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
         return {row[0]: (int(row[1]), float(row[2] or 0)) for row in rows or ()}
 
     def _select(
-        self, service: Service, what: str, days: Sequence[date], rest: str = ""
+        self, service: Service, columns: str, days: Sequence[date], rest: str = ""
     ) -> RowIterator | None:
-        """Query the days; None without a table."""
+        """Query the days; None if the table does not exist."""
         from google.api_core.exceptions import NotFound  # noqa: PLC0415 - heavy at import
 
         table = quote_identifier(f"{self.bigquery.dataset}.{service.table}")
-        query = (
-            f"SELECT {what} FROM {table} WHERE {build_days_condition(service, list(days))} {rest}"  # noqa: S608 - composed of quoted names
-        )
+        condition = build_days_condition(service, days)
+        query = f"SELECT {columns} FROM {table} WHERE {condition} {rest}"  # noqa: S608 - quoted names
         with suppress(NotFound), self.bigquery.client() as client:
             return client.query(query).result()
         return None
 
-    def place(self, service: Service) -> str:
+    def describe_place(self, service: Service) -> str:
         """Return project, dataset and table."""
         return f"{self.bigquery.dataset}.{service.table}"
 
 
 def _describe_table(
-    client: Client, target: str, words: str, log: dg.DagsterLogManager
+    client: Client, target: str, description: str, log: dg.DagsterLogManager
 ) -> dict[str, int]:
-    """Note in the table where its last rows came from; returns how many rows it has.
+    """Set the table's description to the source of its last rows; return its row count.
 
-    The table is fetched after the transaction, and patched without its etag, which the next
-    transaction of somebody else may have changed by now. BigQuery gives the count with it, at no
-    cost and also where `require_partition_filter` forbids to count. A person's own description
-    stays.
+    The table is fetched after the transaction and patched without its etag, which a concurrent
+    transaction may have changed. Its metadata has the row count, at no cost and also if
+    `require_partition_filter` prevents a count. A description that a person wrote stays.
     """
     from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
 
     counted: dict[str, int] = {}
     with warn_only(log, f"the description of {target}"):
-        found = client.get_table(target, retry=retry_briefly())
-        counted[TABLE_ROWS] = int(found.num_rows or 0)
-        if (found.description or LAST_WRITTEN).startswith(LAST_WRITTEN):
+        table = client.get_table(target, retry=retry_briefly())
+        counted[TABLE_ROWS] = int(table.num_rows or 0)
+        if (table.description or LAST_WRITTEN).startswith(LAST_WRITTEN):
             patch = bigquery.Table(target)
-            patch.description = words
+            patch.description = description
             client.update_table(patch, ["description"], retry=retry_briefly())
     return counted

@@ -1,7 +1,7 @@
-"""BigQuery's jobs under ids of our own, and calls that the rows do not depend on.
+"""Start BigQuery's jobs exactly once, and repeat optional calls only briefly.
 
-Defined here: how a job is started once although answers get lost, and how long a call is repeated
-whose failure is a warning. What the jobs do is in `bigquery_staging.py` and `bigquery_replace.py`.
+Each job has an id that this module chooses, so a lost response does not start the job twice. The
+failure of an optional call is a warning. `bigquery_staging` and `bigquery_replace` define the jobs.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from google.cloud.bigquery import Client
 
 LABEL_SECONDS = 30
-"""How long a call is repeated that the rows do not depend on."""
+"""Maximum time for repeating an optional call."""
 PREFIX = "taxi"
-"""How the ids of our jobs begin."""
+"""Prefix of the ids of our jobs."""
 
 
 def start_once(client: Client, job_id: str, start: Callable[[str], Any]) -> Any:
-    """Start a job under an id of its own; if it was accepted and the answer lost, pick it up.
+    """Start a job with the id; if BigQuery accepted it and the response was lost, fetch the job.
 
-    An answer that is no JSON is lost too: a proxy's page, or half of Google's.
+    A response that is not JSON counts as lost: the page of a proxy, or a truncated response.
     """
     from google.api_core.exceptions import Conflict, NotFound  # noqa: PLC0415 - heavy at import
     from google.cloud.bigquery import DEFAULT_RETRY  # noqa: PLC0415
@@ -38,15 +38,15 @@ def start_once(client: Client, job_id: str, start: Callable[[str], Any]) -> Any:
     try:
         return start(job_id)
     except (Conflict, JSONDecodeError):
-        # For a while the id is taken and the job not found (googleapis/python-bigquery 2134).
+        # For a while the id is in use but the job is not found (googleapis/python-bigquery 2134).
         missing = DEFAULT_RETRY.with_predicate(lambda error: isinstance(error, NotFound))
         return missing(client.get_job)(job_id)
 
 
 def start_query(client: Client, job_id: str, sql: str, check_lock: Callable[[], None]) -> Any:
-    """Start a query that writes; the month's lock is checked before each request.
+    """Start a query that writes; check the month's lock before each request.
 
-    The job commits by itself, and its request is repeated for longer than a lease runs.
+    The job commits by itself, and the client repeats its request for longer than a lease lasts.
     """
     from google.cloud.bigquery import DEFAULT_RETRY  # noqa: PLC0415 - heavy at import
 
@@ -62,17 +62,17 @@ def start_query(client: Client, job_id: str, sql: str, check_lock: Callable[[], 
 def sum_job_costs(
     client: Client, name: str, since: int, log: dg.DagsterLogManager
 ) -> dict[str, int]:
-    """Return what the jobs of a write cost, as the bill counts it; empty if it is not known.
+    """Return the billed cost of the jobs of a write; empty if it is unknown.
 
-    Bytes billed of queries (load and copy jobs are free) and slot milliseconds of all. `name` is
-    that of the staging table, which begins the ids of its jobs.
+    `bytes_billed` counts queries (load and copy jobs are free), `slot_ms` all jobs. `name` is the
+    name of the staging table, which is the prefix of the ids of its jobs.
     """
-    with warn_only(log, "reading what the write cost"):
+    with warn_only(log, "reading the cost of the write"):
         began = datetime.fromtimestamp(since, UTC) - timedelta(minutes=5)
         billed = slots = 0
         for job in client.list_jobs(min_creation_time=began, retry=retry_briefly()):
             if job.job_id.startswith(f"{PREFIX}{name}"):
-                # Google's client has properties for queries alone; the answer has them for all.
+                # Google's client has properties for queries only; the response has all jobs.
                 statistics = job._properties.get("statistics", {})  # noqa: SLF001
                 billed += int(statistics.get("query", {}).get("totalBytesBilled", 0))
                 slots += int(statistics.get("totalSlotMs", 0))
@@ -81,16 +81,16 @@ def sum_job_costs(
 
 
 def retry_briefly() -> Retry:
-    """Repeat a call that is not worth ten minutes, which is how long Google's client goes on."""
+    """Return a retry of `LABEL_SECONDS`; the default of Google's client is ten minutes."""
     from google.cloud.bigquery import DEFAULT_RETRY  # noqa: PLC0415 - heavy at import
 
     return DEFAULT_RETRY.with_timeout(LABEL_SECONDS)
 
 
 @contextmanager
-def warn_only(log: dg.DagsterLogManager, what: str) -> Iterator[None]:
-    """Log whatever goes wrong as a warning: the rows are where they belong without it."""
+def warn_only(log: dg.DagsterLogManager, action: str) -> Iterator[None]:
+    """Log any error as a warning: the rows are stored without the action."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - any error of a server, a client or a proxy
-        log.warning(f"{what} failed, the rows are not concerned: {format_one_line(error)}")
+        log.warning(f"{action} failed, the rows are stored: {format_one_line(error)}")

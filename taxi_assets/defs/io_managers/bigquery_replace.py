@@ -1,9 +1,8 @@
-"""From staging into the table: appended, or each day's partition replaced by a copy job.
+"""Move days from staging into the table: by one INSERT, or by a copy job for each partition.
 
-Defined here: how the days get into the target, each as a whole, beside runs of other months. Days
-of which the table holds nothing are appended by one INSERT, which no other INSERT conflicts with.
-Other days are replaced one by one: a copy job with WRITE_TRUNCATE into `table$20211005` is
-atomic. Neither makes runs of different months wait for each other, as transactions that delete do.
+New days are appended by one INSERT, which conflicts with no other INSERT. Stored days are replaced
+one by one: a copy job with WRITE_TRUNCATE into `table$20211005` is atomic. Both run beside runs of
+other months; transactions that delete would make those wait.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ CheckLock = Callable[[], None]
 def build_days_condition(service: Service, days: Sequence[date]) -> str:
     """Build a condition for exactly these days, which prunes to their partitions.
 
-    Days are written as DATE literals: a script takes no query parameters in the emulator.
+    Days are DATE literals: scripts in the emulator do not accept query parameters.
     """
     column = quote_identifier(service.day_column)
     return " OR ".join(
@@ -45,7 +44,7 @@ def build_days_condition(service: Service, days: Sequence[date]) -> str:
 def find_stored_days(
     client: Client, service: Service, target: str, days: Sequence[date]
 ) -> set[date]:
-    """Return those of the days of which the table holds rows."""
+    """Return the days that have rows in the table."""
     job = client.query(
         f"SELECT DISTINCT {quote_identifier(service.day_column)} FROM {quote_identifier(target)}"  # noqa: S608
         f" WHERE {build_days_condition(service, days)}"
@@ -55,7 +54,7 @@ def find_stored_days(
 
 
 def append_days(client: Client, staging: Staging, target: str, check_lock: CheckLock) -> None:
-    """Append the staged rows, of whose days the table holds nothing, in one INSERT."""
+    """Append the staged rows in one INSERT; the table must not have rows of their days."""
     statement = build_insert(staging, target)
     start_query(client, staging.job_id("append"), statement, check_lock).result()
 
@@ -63,10 +62,10 @@ def append_days(client: Client, staging: Staging, target: str, check_lock: Check
 def copy_days(
     client: Client, staging: Staging, target: str, rows: Mapping[date, int], check_lock: CheckLock
 ) -> Iterator[date]:
-    """Replace each day's partition by the staged one; yield the days as they land.
+    """Replace each day's partition by the staged one; yield each day once it is written.
 
     Raises:
-        StoreError: other rows arrived in the staging table than the days have.
+        StoreError: the row count of the staging table differs from that of the days.
     """
     from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY  # noqa: PLC0415 - heavy at import
 
@@ -87,7 +86,7 @@ def copy_days(
         source, into = f"{staging.by_day}${part}", f"{target}${part}"
         return _start_copy(client, job_id, source, into, check_lock)
 
-    # All are under way before the first is waited for.
+    # All start before the first is waited for.
     started, failure = _start_all(list(rows), start)
 
     def finish(day: date, jobs: list[Any]) -> None:
@@ -104,9 +103,9 @@ def copy_days(
 def _start_all(
     days: Sequence[date], start: Callable[[date], Any]
 ) -> tuple[dict[date, Any], BaseException | None]:
-    """Start a job for each day; return those that began, in order, and the first error.
+    """Start a job for each day; return the started jobs in order, and the first error.
 
-    Several at once: an answer of Google takes most of a second. After an error no more begin.
+    Several start in parallel: a response of Google takes most of a second. An error stops the rest.
     """
     pool = ThreadPoolExecutor(STARTS_AT_ONCE)
     try:
@@ -141,7 +140,7 @@ def _start_copy(
 def delete_days(
     client: Client, staging: Staging, target: str, days: Sequence[date], check_lock: CheckLock
 ) -> None:
-    """Delete the rows of days that have none now; there is no partition to copy."""
+    """Delete the rows of days that are empty now; they have no partition to copy."""
     if days:
         condition = build_days_condition(staging.service, days)
         statement = f"DELETE FROM {quote_identifier(target)} WHERE {condition}"  # noqa: S608 - quoted
@@ -149,17 +148,17 @@ def delete_days(
 
 
 def has_policy_tags(table: Table) -> bool:
-    """Return whether policy tags protect columns, which a copy job may not read or keep."""
+    """Return whether policy tags protect columns; a copy job can neither read nor preserve them."""
     return any(field.policy_tags for field in table.schema)
 
 
 def replace_in_transaction(
     client: Client, staging: Staging, target: str, check_lock: CheckLock
 ) -> None:
-    """Replace the days of a table with policy tags, together, in one transaction.
+    """Replace the days of a table with policy tags in one transaction.
 
     Raises:
-        UnavailableError: another transaction on the table won.
+        UnavailableError: a concurrent transaction on the table committed first.
     """
     from google.api_core.exceptions import BadRequest  # noqa: PLC0415 - heavy at import
 
@@ -177,5 +176,5 @@ def replace_in_transaction(
         if "concurrent update" not in str(error):
             raise
         raise UnavailableError(
-            f"{target} was written by somebody else at the same time: BigQuery rolled back"
+            f"a concurrent transaction wrote to {target}: BigQuery rolled this one back"
         ) from error

@@ -1,13 +1,12 @@
-"""A run's rows in BigQuery before they are in the table: staging tables and their end.
+"""The staging tables of a run in BigQuery: their load, their names and their removal.
 
-Defined here: the load from the lake, the staging table that is partitioned like the target, and
-what becomes of staging tables that an interrupted run left. Getting rows into the target is in
-`bigquery_replace.py`.
+A run loads the lake's objects into one staging table and may create a second one that is
+partitioned like the target. `bigquery_replace` moves the rows into the target.
 
-A job goes on when its client has died. So an interrupted run may write to the target after
-another run of the same days has looked at it. Whoever works on a month, under its lock, therefore
-first drops the staging tables that others left of it, so that no job of theirs can start any more,
-and waits for those that run. Their names lead from one to the other.
+A job continues after its client has died, so the jobs of an interrupted run could write to the
+target after another run of the same days has read it. A run that holds the lock of a month
+therefore first drops the leftover staging tables of the month, which prevents new jobs, and waits
+for the jobs that are running. The names of the tables are the prefixes of the ids of their jobs.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
     from google.cloud.bigquery import Client, Table
 
 STAGING = "_staging_"
-"""How the names of staging tables begin; the second of their making follows."""
+"""Prefix of the names of staging tables; the time of creation in seconds follows."""
 NAME = re.compile(rf"({STAGING}(\d+)_(\w+)_(\d{{8}})_(\d{{8}})_[0-9a-f]{{8}})(_by_day)?")
 FOR_EVER = timedelta(days=365 * 100)
 
@@ -70,9 +69,9 @@ class Staging:
         """The rows as they are in the target, partition by partition."""
         return f"{self.table}_by_day"
 
-    def job_id(self, what: str) -> str:
+    def job_id(self, suffix: str) -> str:
         """Return the id of a job without the common prefix."""
-        return f"{self.name}_{what}"
+        return f"{self.name}_{suffix}"
 
 
 def load_staging(
@@ -81,26 +80,26 @@ def load_staging(
     """Load the lake's objects into a staging table that expires by itself.
 
     Raises:
-        StoreError: other rows arrived than the objects have; the target has not been touched.
+        StoreError: the number of loaded rows differs from that of the objects.
     """
     from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
 
     lake = slices[0].lake
     schema = build_table_schema(staging.service)
     if lake.layout == "hive":
-        # The emulator fills the column from the folder's name and fails where the table lacks it;
-        # BigQuery leaves it null.
+        # The emulator fills the column from the name of the folder and fails if the table does not
+        # have it; BigQuery leaves it null.
         schema.append(bigquery.SchemaField(staging.service.day_column, "DATE"))
     table = bigquery.Table(staging.table, schema=schema)
     table.expires = datetime.now(UTC) + retention
-    client.create_table(table, exists_ok=True)  # ours even so: the answer was lost
+    client.create_table(table, exists_ok=True)  # it is ours if it exists: the response was lost
     config = bigquery.LoadJobConfig(
         source_format=bigquery.SourceFormat.PARQUET,
         schema=schema,
         write_disposition=bigquery.WriteDisposition.WRITE_EMPTY,
     )
-    # Every URI by name: files matched by a wildcard must not even differ in column order. A job
-    # takes 10,000, which are 27 years of days.
+    # List each URI: files that match a wildcard must have the same column order. The limit of a
+    # job is 10,000 URIs, which is 27 years of days.
     uris = [lake.uri(trips.key) for trips in slices]
     job = start_once(
         client,
@@ -120,7 +119,7 @@ def load_staging(
 def create_like(client: Client, staging: Staging, target: Table, retention: timedelta) -> None:
     """Create the staging table with the target's columns, partitions and clustering.
 
-    A copy job takes a partition only from a table of the same making.
+    A copy job accepts a partition only from a table with the same definition.
     """
     from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
 
@@ -150,45 +149,45 @@ def build_insert(staging: Staging, table: str) -> str:
 def end_interrupted_writes(
     client: Client, staging: Staging, retention: timedelta, log: dg.DagsterLogManager
 ) -> None:
-    """Drop what interrupted runs left of these days, and wait for their jobs.
+    """Drop the staging tables that interrupted runs left of these days, and wait for their jobs.
 
-    Must be called under the month's lock: whoever else has a staging table of these days has died
-    or lost the lock. Tables of other days go once they are older than `retention`, as BigQuery
-    removes them by itself and the emulator does not.
+    The caller must hold the lock of the month: any other run with a staging table of these days
+    has died or lost the lock. Tables of other days are dropped once they are older than
+    `retention`: BigQuery removes them by itself, the emulator does not.
     """
-    left: dict[str, datetime] = {}
+    leftover: dict[str, datetime] = {}
     for table in client.list_tables(staging.dataset):
-        found = NAME.fullmatch(table.table_id)
-        if not found or found[1] == staging.name:
+        match = NAME.fullmatch(table.table_id)
+        if not match or match[1] == staging.name:
             continue
-        made = datetime.fromtimestamp(int(found[2]), UTC)
-        if _overlaps(staging, *found.group(3, 4, 5)):
+        created = datetime.fromtimestamp(int(match[2]), UTC)
+        if _overlaps(staging, *match.group(3, 4, 5)):
             client.delete_table(table, not_found_ok=True)
-            left[found[1]] = made
-        elif datetime.now(UTC) - made > retention:
+            leftover[match[1]] = created
+        elif datetime.now(UTC) - created > retention:
             with warn_only(log, f"the removal of {table.table_id}"):
                 client.delete_table(table, not_found_ok=True, retry=retry_briefly())
-    if left:
-        log.info(f"interrupted writes are waited for: {', '.join(sorted(left))}")
-        _wait_for_jobs(client, left)
+    if leftover:
+        log.info(f"waiting for the jobs of interrupted writes: {', '.join(sorted(leftover))}")
+        _wait_for_jobs(client, leftover)
 
 
 def _overlaps(staging: Staging, service: str, first: str, last: str) -> bool:
-    """Return whether a staging table holds days in this write's span."""
-    own = [f"{day:%Y%m%d}" for day in staging.days]
-    return service == staging.service.name and first <= max(own) and last >= min(own)
+    """Return whether the span of a staging table overlaps the span of this write."""
+    span = [f"{day:%Y%m%d}" for day in staging.days]
+    return service == staging.service.name and first <= max(span) and last >= min(span)
 
 
-def _wait_for_jobs(client: Client, left: Mapping[str, datetime]) -> None:
-    since = min(left.values()) - timedelta(hours=1)
+def _wait_for_jobs(client: Client, leftover: Mapping[str, datetime]) -> None:
+    since = min(leftover.values()) - timedelta(hours=1)
     for state in ("pending", "running"):
         for job in client.list_jobs(state_filter=state, min_creation_time=since):
-            if any(job.job_id.startswith(f"{PREFIX}{name}") for name in left):
+            if any(job.job_id.startswith(f"{PREFIX}{name}") for name in leftover):
                 job.exception()
 
 
 def drop_staging(client: Client, staging: Staging, log: dg.DagsterLogManager) -> None:
-    """Drop the staging tables of a write that has ended well."""
+    """Drop the staging tables of a successful write."""
     with warn_only(log, f"the removal of {staging.table}, which expires by itself,"):
         for table in (staging.table, staging.by_day):
             client.delete_table(table, not_found_ok=True, retry=retry_briefly())

@@ -1,8 +1,8 @@
-"""BigQuery's tables: how one is made, and which one that is already there is accepted.
+"""Create BigQuery's tables, and verify tables that exist.
 
-A table of somebody else's making is used as it is: description, labels, policy tags, clustering,
-`require_partition_filter`, columns of its own. What would lose rows, or be found out only after
-rows were written, is rejected before anything is written, with the fix.
+A table that somebody else created keeps its description, labels, policy tags, clustering,
+`require_partition_filter` and additional columns. A table that would lose rows, or on which a write
+would fail halfway, is rejected before anything is written; the message has the fix.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def build_table_schema(service: Service) -> list[SchemaField]:
-    """Return the service's columns as BigQuery has them, without the DATE column."""
+    """Return the service's columns as BigQuery fields, without the DATE column."""
     from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
 
     return [
@@ -33,78 +33,81 @@ def quote_identifier(name: str) -> str:
     """Return a name in backticks.
 
     Raises:
-        StoreError: the name has a backtick or backslash in it.
+        StoreError: the name contains a backtick or a backslash.
     """
     if "`" in name or "\\" in name:
-        raise StoreError(f"{name!r} can be no BigQuery name")
+        raise StoreError(f"{name!r} is not a valid BigQuery name")
     return f"`{name}`"
 
 
 def ensure_table_exists(
     client: Client, service: Service, target: str, settings: BigQuerySettings
 ) -> Table:
-    """Make dataset and table if they do not exist; return the table.
+    """Create dataset and table if they do not exist; return the table.
 
     Raises:
-        StoreError: there is a table, and days cannot be replaced in it.
+        StoreError: the table exists, and its days cannot be replaced.
     """
     from google.api_core.exceptions import NotFound  # noqa: PLC0415 - heavy at import
 
     try:
-        found = client.get_table(target)
+        table = client.get_table(target)
     except NotFound:
         _ensure_dataset(client, target.rpartition(".")[0], settings.location)
         return _create_table(client, service, target, settings)
     for problem in (
-        _find_wrong_kind(found, service),
-        _find_wrong_location(found.location, settings.location),
-        *_find_wrong_columns(found, service),
+        _find_wrong_kind(table, service),
+        _find_wrong_location(table.location, settings.location),
+        *_find_wrong_columns(table, service),
     ):
         if problem:
             raise StoreError(f"{target}{problem}, then run again")
     # BigQuery does not distinguish upper and lower case in them.
-    names = {field.name.casefold() for field in found.schema}
+    names = {field.name.casefold() for field in table.schema}
     new = [field for field in build_table_schema(service) if field.name not in names]
-    return _add_new_columns(client, target, new) if new else found
+    return _add_new_columns(client, target, new) if new else table
 
 
 def reject_expired_days(table: Table, days: Sequence[date]) -> None:
-    """Reject days whose partitions BigQuery would remove as soon as they are written.
+    """Reject days whose partitions BigQuery would remove right after the write.
 
     Raises:
-        StoreError: the table's partition expiration is shorter than a day is old.
+        StoreError: a day is older than the partition expiration of the table.
     """
     partitioning = table.time_partitioning
     if not partitioning or not partitioning.expiration_ms:
         return
-    kept = timedelta(milliseconds=int(partitioning.expiration_ms))
-    # Midnight, UTC: a partition's age is counted from there.
-    lost = [day for day in days if datetime.now(UTC) - datetime.combine(day, time(), UTC) > kept]
+    expiration = timedelta(milliseconds=int(partitioning.expiration_ms))
+    # The age of a partition counts from midnight UTC.
+    lost = [
+        day for day in days if datetime.now(UTC) - datetime.combine(day, time(), UTC) > expiration
+    ]
     if lost:
         raise StoreError(
-            f"{table.full_table_id} removes partitions after {kept.days} days, so {min(lost)} to "
-            f"{max(lost)} would be gone at once: ALTER TABLE `{table.dataset_id}.{table.table_id}` "
-            "SET OPTIONS (partition_expiration_days = NULL), then run again (a sandbox without "
-            "billing keeps nothing longer than 60 days)"
+            f"{table.full_table_id} removes partitions after {expiration.days} days, so {min(lost)}"
+            f" to {max(lost)} would be removed at once: ALTER TABLE"
+            f" `{table.dataset_id}.{table.table_id}` SET OPTIONS"
+            " (partition_expiration_days = NULL), then run again (a sandbox without "
+            "billing removes everything after 60 days)"
         )
 
 
 def _ensure_dataset(client: Client, name: str, location: str) -> None:
-    """Make the dataset if it does not exist.
+    """Create the dataset if it does not exist.
 
-    It is fetched first: an account that may edit it may not be allowed to make one.
+    It is fetched first: an account that can edit it may lack the permission to create one.
     """
     from google.api_core.exceptions import NotFound  # noqa: PLC0415 - heavy at import
     from google.cloud import bigquery  # noqa: PLC0415
 
     try:
-        found = client.get_dataset(name)
+        dataset = client.get_dataset(name)
     except NotFound:
-        dataset = bigquery.Dataset(name)
-        dataset.location = location
-        client.create_dataset(dataset, exists_ok=True)
+        new = bigquery.Dataset(name)
+        new.location = location
+        client.create_dataset(new, exists_ok=True)
         return
-    problem = _find_wrong_location(found.location, location)
+    problem = _find_wrong_location(dataset.location, location)
     if problem:
         raise StoreError(f"{name}{problem}, then run again")
 
@@ -135,16 +138,16 @@ def _create_table(
     return client.create_table(table, exists_ok=True)
 
 
-def _find_wrong_kind(found: Table, service: Service) -> str:
-    """Return what is wrong with its type or its partitions; empty if nothing is."""
-    rename = f"ALTER TABLE {quote_identifier(found.table_id)} RENAME TO another name"
-    if found.table_type not in (None, "TABLE"):
-        return f" is a {found.table_type} and must be a TABLE: drop it, or give it another name"
-    by, day = found.time_partitioning, service.day_column
+def _find_wrong_kind(table: Table, service: Service) -> str:
+    """Describe a wrong type or wrong partitions; empty if both are right."""
+    rename = f"ALTER TABLE {quote_identifier(table.table_id)} RENAME TO another name"
+    if table.table_type not in (None, "TABLE"):
+        return f" is a {table.table_type} and must be a TABLE: drop it, or give it another name"
+    by, day = table.time_partitioning, service.day_column
     if by and by.type_ == "DAY" and (by.field or "").casefold() == day:
         return ""
-    if found.range_partitioning:
-        how = f"partitioned by ranges of {found.range_partitioning.field}"
+    if table.range_partitioning:
+        how = f"partitioned by ranges of {table.range_partitioning.field}"
     elif by:
         how = f"partitioned by {by.type_} on {by.field or 'the time of ingestion'}"
     else:
@@ -152,19 +155,19 @@ def _find_wrong_kind(found: Table, service: Service) -> str:
     return f" is {how} and must be partitioned by DAY on {day}: drop it, or {rename}"
 
 
-def _find_wrong_location(found: str | None, location: str) -> str:
-    """Return what is wrong with the region; jobs run in BIGQUERY_LOCATION and find nothing else."""
-    if not found or found.casefold() == location.casefold():
+def _find_wrong_location(actual: str | None, location: str) -> str:
+    """Describe a wrong region; jobs run in BIGQUERY_LOCATION and see only its tables."""
+    if not actual or actual.casefold() == location.casefold():
         return ""
-    return f" is in {found} and BIGQUERY_LOCATION is {location}: set BIGQUERY_LOCATION={found}"
+    return f" is in {actual} and BIGQUERY_LOCATION is {location}: set BIGQUERY_LOCATION={actual}"
 
 
-def _find_wrong_columns(found: Table, service: Service) -> Iterator[str]:
-    """Yield what is wrong with each column."""
+def _find_wrong_columns(table: Table, service: Service) -> Iterator[str]:
+    """Describe each column that is wrong."""
     from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
 
-    columns = {field.name.casefold(): field for field in found.schema}
-    # In these no row has a null; in the others one may.
+    columns = {field.name.casefold(): field for field in table.schema}
+    # These columns are never null; the others can be.
     never_null = (service.pickup_column, service.day_column)
     for field in [*build_table_schema(service), bigquery.SchemaField(service.day_column, "DATE")]:
         column = columns.pop(field.name, None)
@@ -177,7 +180,7 @@ def _find_wrong_columns(found: Table, service: Service) -> Iterator[str]:
             kind = f"ARRAY<{kind}>" if column.mode == "REPEATED" else kind
             yield f".{field.name} is {kind} and must be {field.field_type}: alter or drop the table"
         elif column.mode == "REQUIRED" and field.name not in never_null:
-            yield f".{field.name} is REQUIRED and a row may have none: {_relax_columns(field)}"
+            yield f".{field.name} is REQUIRED and its value can be missing: {_relax_columns(field)}"
     for field in columns.values():
         if field.mode == "REQUIRED" and not field.default_value_expression:
             yield f".{field.name} is REQUIRED and no file has it: {_relax_columns(field)}"
@@ -188,21 +191,21 @@ def _relax_columns(field: SchemaField) -> str:
 
 
 def _add_new_columns(client: Client, target: str, new: list[SchemaField]) -> Table:
-    """Add columns that the schema got since, null in all rows: no row is rewritten.
+    """Add new columns of the schema, null in all rows; no row is rewritten.
 
-    By SQL, and not by a PATCH of the schema: that one removes the policy tags which it leaves out,
-    and wants the right to see them for those that it has (googleapis/python-bigquery 981).
+    By SQL: a PATCH of the schema removes policy tags that it omits, and needs the permission to
+    read those that it includes (googleapis/python-bigquery 981).
     """
     for field in new:
-        words = (field.description or "").replace("\\", "\\\\").replace("'", "\\'")
+        description = (field.description or "").replace("\\", "\\\\").replace("'", "\\'")
         client.query(
             f"ALTER TABLE {quote_identifier(target)} "
             f"ADD COLUMN IF NOT EXISTS {quote_identifier(field.name)} "
-            f"{field.field_type} OPTIONS (description = '{words}')"
+            f"{field.field_type} OPTIONS (description = '{description}')"
         ).result()
     return client.get_table(target)
 
 
 def _normalize_type(name: str) -> str:
-    """Return one spelling of the types that have two."""
+    """Return the standard spelling of a type that has two."""
     return {"INTEGER": "INT64", "FLOAT": "FLOAT64"}.get(name, name)

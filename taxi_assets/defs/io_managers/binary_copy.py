@@ -1,7 +1,7 @@
-"""Arrow into Postgres by COPY in its binary format.
+"""Write Arrow tables to Postgres by COPY in its binary format.
 
-ADBC encodes 14 million values a second here, pgpq 90 million. For a
-month of 1.24 million rows that is 1.4 s of processor time less.
+pgpq encodes 90 million values a second, ADBC 14 million. It saves 1.4 s of processor time for a
+month of 1.24 million rows.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from psycopg import Cursor
 
 BATCH_ROWS = 8_192
-"""Rows encoded and sent at a time, some 2 MB of trips."""
+"""Rows that are encoded and sent at a time, about 2 MB of trips."""
 
 
 def copy_rows_binary(
@@ -26,14 +26,14 @@ def copy_rows_binary(
     *,
     freeze: bool = False,
 ) -> int:
-    """Append rows to a table, named as SQL does; returns how many rows arrived.
+    """Append rows to a table and return the number that arrived; `target` is quoted for SQL.
 
-    With `freeze` every transaction sees the rows, also one that began before; the table must have
-    been created in this transaction.
+    With `freeze` every transaction sees the rows, including one that began before; the table must
+    have been created in this transaction. After an error the transaction must be rolled back.
 
     Raises:
-        psycopg.Error: what the server says; the transaction has to be rolled back.
-        BaseException: what `tables` raises; likewise.
+        psycopg.Error: the server rejected the rows.
+        BaseException: an error of `tables`.
     """
     from pgpq import ArrowToPostgresBinaryEncoder  # noqa: PLC0415 - heavy at import
     from psycopg import sql  # noqa: PLC0415

@@ -1,7 +1,7 @@
-"""Rows of Postgres as Arrow, by COPY in its CSV format.
+"""Read rows of Postgres as Arrow tables by COPY in its CSV format.
 
-Postgres writes what Arrow parses back to the same bits: the shortest decimal of a float, ISO times,
-an empty field for null and `""` for an empty text.
+The round trip is exact: Postgres writes the shortest decimal of a float, ISO times, an empty field
+for null and `""` for an empty text, and Arrow parses them to the same bits.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def read_query_as_arrow(cursor: Cursor, query: str, schema: pa.Schema) -> pa.Tab
     """Return the rows of a SELECT, whose columns are those of `schema` in this order.
 
     Raises:
-        psycopg.Error: what the server says of the query.
+        psycopg.Error: the server rejected the query.
     """
     content = io.BytesIO()
     with cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT csv)") as copy:

@@ -1,4 +1,4 @@
-"""Cleaned slices: a day's typed trips as Parquet beside the raw slice."""
+"""The IO manager of `cleaned_trips`: a day's typed trips as a Parquet object in the lake."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from taxi_assets.defs.io_managers.partition_data import (
     encode_trips,
     open_stored_trips,
 )
-from taxi_assets.defs.metadata.day_metadata import object_metadata
-from taxi_assets.defs.resources.lake import LakeResource, build_cleaned_key
+from taxi_assets.defs.metadata.day_metadata import build_object_metadata
+from taxi_assets.defs.resources.lake import LakeResource
+from taxi_assets.defs.resources.lake_keys import build_cleaned_key
 from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.tlc.schema import Service
 
 
 class CleanedTripsIOManager(PartitionIOManager[LazyPartitions[CleanedPartition], StoredTrips]):
-    """One Parquet object a day, typed by the service's schema."""
+    """Stores one Parquet object per day, with the types of the service's schema."""
 
     def __init__(self, services: Mapping[str, Service], lake: LakeResource) -> None:
         super().__init__(services)
@@ -38,23 +39,23 @@ class CleanedTripsIOManager(PartitionIOManager[LazyPartitions[CleanedPartition],
         del log
         lake = self.hold_month_locks(self.lake.lake)
 
-        def put(day: date, cleaned: CleanedPartition) -> PartitionRecord:
-            key = build_cleaned_key(service, day)
-            facts = {**_build_label(service, day).facts(), **cleaned.facts(service)}
-            size = lake.put(key, encode_trips(cleaned.table, facts))
+        def put_day(day: date, cleaned: CleanedPartition) -> PartitionRecord:
+            key, label = build_cleaned_key(service, day), _build_label(service, day)
+            metadata = {**label.to_metadata(), **cleaned.to_metadata(service)}
+            size = lake.put(key, encode_trips(cleaned.table, metadata))
             seconds = round(time.perf_counter() - cleaned.began, 3)
-            place = object_metadata(lake, key)
+            place = build_object_metadata(lake, key)
             return cleaned.record.add_metadata({"bytes": size, "seconds": seconds, **place})
 
-        yield from value.map_with_day(put).iterate_outcomes()
+        yield from value.map_with_day(put_day).iterate_outcomes()
 
     def read_partition(self, service: Service, day: date) -> StoredTrips | None:
-        """Open a day's object and verify every byte of it."""
+        """Open a day's object, and verify every byte of it."""
         return open_stored_trips(
             self.lake.lake, build_cleaned_key(service, day), _build_label(service, day), service
         )
 
-    def place(self, service: Service) -> str:
+    def describe_place(self, service: Service) -> str:
         """Return the folder of the cleaned partitions."""
         return self.lake.lake.path(f"_cleaned/{service.name}")
 

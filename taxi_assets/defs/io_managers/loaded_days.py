@@ -1,7 +1,7 @@
-"""Stored days as frames and tables, for assets of your own and for notebooks.
+"""Load stored days as frames and tables, for user-defined assets and for notebooks.
 
-An input's annotation, or `python_type` of `load_asset_value`, says which. Days are read from the
-store when they are asked for, one at a time.
+The annotation of an input, or `python_type` of `load_asset_value`, selects the type. Days are read
+from the store on demand, one at a time.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from taxi_assets.errors import TerminalError
 from taxi_assets.trips.clean import convert_to_frame
 
 T = TypeVar("T")
-Read = Callable[[date], pa.Table]
+DayReader = Callable[[date], pa.Table]
 
 
 class DailyValues(Mapping[date, T]):
-    """The days of an asset, in order; each is read again whenever it is asked for."""
+    """The days of an asset, in order; each access reads the day again."""
 
-    def __init__(self, days: Sequence[date], read: Read) -> None:
+    def __init__(self, days: Sequence[date], read_day: DayReader) -> None:
         self._days = tuple(days)
-        self._read = read
+        self._read_day = read_day
 
     @abstractmethod
     def __getitem__(self, day: date) -> T:
         """Read a day."""
 
-    def _table(self, day: date) -> pa.Table:
+    def _read_table(self, day: date) -> pa.Table:
         if day not in self._days:
             raise KeyError(day)
-        return self._read(day)
+        return self._read_day(day)
 
     def __iter__(self) -> Iterator[date]:
         return iter(self._days)
@@ -49,7 +49,7 @@ class DailyFrames(DailyValues[pd.DataFrame]):
 
     def __getitem__(self, day: date) -> pd.DataFrame:
         """Read a day's rows as a frame."""
-        return convert_to_frame(self._table(day))
+        return convert_to_frame(self._read_table(day))
 
 
 class DailyTables(DailyValues[pa.Table]):
@@ -57,21 +57,21 @@ class DailyTables(DailyValues[pa.Table]):
 
     def __getitem__(self, day: date) -> pa.Table:
         """Read a day's rows as a table."""
-        return self._table(day)
+        return self._read_table(day)
 
 
-def load_as_annotated(annotation: Any, days: Sequence[date], read: Read) -> Any:
+def load_as_annotated(annotation: Any, days: Sequence[date], read_day: DayReader) -> Any:
     """Return days in the type of an input: a frame or a table of one day, or a mapping of days.
 
-    `pd.DataFrame` and `pa.Table` take one day; `DailyFrames`, `DailyTables`, `Mapping` and
-    `Iterator` (of pairs) any number, read when it is their turn; `dict[date, pa.Table]` and the
-    like hold all days in memory. Keys are dates, or texts in a `dict[str, ...]`. Without an
-    annotation one day is a frame, and several are `DailyFrames`.
+    `pd.DataFrame` and `pa.Table` are for one day. `DailyFrames`, `DailyTables`, `Mapping` and
+    `Iterator` (of pairs) are for any number of days, which are read on access. `dict[date,
+    pa.Table]` and the like have all days in memory. Keys are dates, or texts in a `dict[str, ...]`.
+    Without an annotation one day is a frame, and several are `DailyFrames`.
 
     Raises:
-        TerminalError: the type is another one, or takes one day and there are several.
+        TerminalError: the type is not supported, or is for one day and there are several.
     """
-    frames, tables = DailyFrames(days, read), DailyTables(days, read)
+    frames, tables = DailyFrames(days, read_day), DailyTables(days, read_day)
     if annotation is DailyTables:
         return tables
     if annotation in (DailyFrames, Mapping):
@@ -80,8 +80,8 @@ def load_as_annotated(annotation: Any, days: Sequence[date], read: Read) -> Any:
         return iter(frames.items())
     if dict in (annotation, get_origin(annotation)):
         key, value = get_args(annotation) or (date, pd.DataFrame)
-        found: Mapping[date, Any] = tables if value is pa.Table else frames
-        return {str(day) if key is str else day: rows for day, rows in found.items()}
+        values: Mapping[date, Any] = tables if value is pa.Table else frames
+        return {str(day) if key is str else day: rows for day, rows in values.items()}
     if annotation not in (Any, pd.DataFrame, pa.Table) or (annotation is not Any and len(days) > 1):
         raise TerminalError(
             f"{len(days)} days cannot be loaded as {annotation}: annotate the input as "

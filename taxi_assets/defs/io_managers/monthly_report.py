@@ -1,4 +1,4 @@
-"""Monthly reports in the lake: a page and a picture a month, one page of all, each put whole."""
+"""The IO manager of monthly reports: a page and a picture per month, and an index of all."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import dagster as dg
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.defs.io_managers.base import name_asset_in_errors
-from taxi_assets.defs.io_managers.partition_data import Label, rejecting_damage
+from taxi_assets.defs.io_managers.partition_data import Label, reject_damage
 from taxi_assets.defs.report_index import collect_calendars
-from taxi_assets.defs.resources.lake import REPORT_INDEX, Lake, LakeResource, build_report_key
+from taxi_assets.defs.resources.lake import Lake, LakeResource
+from taxi_assets.defs.resources.lake_keys import REPORT_INDEX, build_report_key
 from taxi_assets.errors import StoreError
 from taxi_assets.report import words
 from taxi_assets.report.figures import MonthFigures
@@ -26,13 +27,13 @@ from taxi_assets.settings.alerts import AlertSettings
 from taxi_assets.tlc.schema import Service
 
 PAGE, PICTURE = "html", "png"
-SHOWN = 1120
-"""Pixels: Dagster's dialog, four fifths of the window, cuts off the rest of a wider picture."""
+DIALOG_WIDTH = 1120
+"""Pixels: Dagster's dialog, four fifths of the window, truncates a wider picture."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """A month's report: its figures, and what shows them."""
+    """A month's report: its figures, page and picture."""
 
     figures: MonthFigures
     page: bytes
@@ -42,14 +43,14 @@ class Report:
 
 
 class MonthlyReportIOManager(dg.IOManager):
-    """Replaces a month's report, and shows it on the materialization."""
+    """Stores a month's report, and adds it to the materialization's metadata."""
 
     def __init__(self, services: Mapping[str, Service], lake: LakeResource) -> None:
         self.services = services
         self.lake = lake
 
     def handle_output(self, context: dg.OutputContext, obj: Report) -> None:
-        """Put the picture and the page."""
+        """Store the picture, the page and the index."""
         lake, figures = self.lake.lake, obj.figures
         with name_asset_in_errors(context.asset_key, [figures.month.window.start]):
             for kind, content, content_type in (
@@ -72,12 +73,12 @@ class MonthlyReportIOManager(dg.IOManager):
         month = Month.of(date.fromisoformat(context.partition_key))
         service, asset = context.asset_key.path
         lake, key = self.lake.lake, build_report_key(self.services[service], month, PAGE)
-        with rejecting_damage(lake, key, Label(service, asset, str(month))):
+        with reject_damage(lake, key, Label(service, asset, str(month))):
             stored = lake.get(key)
             if stored is not None:
                 return str(stored.to_pybytes(), "utf-8")
         raise StoreError(
-            f"{lake.path(key)} is not there: materialize {context.asset_key.to_user_string()} "
+            f"{lake.path(key)} does not exist: materialize {context.asset_key.to_user_string()} "
             f"for {month} first"
         )
 
@@ -85,7 +86,7 @@ class MonthlyReportIOManager(dg.IOManager):
 def _build_metadata(lake: Lake, report: Report) -> dict[str, Any]:
     figures = report.figures
     key = build_report_key(figures.service, figures.month, PAGE)
-    image = base64.b64encode(scale_picture(report.picture, SHOWN)).decode()
+    image = base64.b64encode(scale_picture(report.picture, DIALOG_WIDTH)).decode()
     metadata: dict[str, Any] = {
         "summary": words.write_headline(figures),
         "report": dg.MetadataValue.md(

@@ -1,6 +1,6 @@
-"""Postgres: the days of a month are replaced in one transaction.
+"""Postgres: replace the days of a month in one transaction.
 
-By a new partition if they are most of the month, otherwise by DELETE and binary COPY.
+Days that are most of a month are replaced by a new partition, others by DELETE and binary COPY.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql
 
 from taxi_assets.dagster_internals.partition_records import PartitionRecord
 from taxi_assets.date_ranges import DateRange, group_days_by_month, merge_into_date_ranges
-from taxi_assets.defs.io_managers.base import Records, StoreIOManager, Totals, find_last_written
+from taxi_assets.defs.io_managers.base import Records, StoreIOManager, Totals, describe_last_source
 from taxi_assets.defs.io_managers.binary_copy import copy_rows_binary
 from taxi_assets.defs.io_managers.csv_copy import read_query_as_arrow
 from taxi_assets.defs.io_managers.partition_data import StoredTrips, add_missing_columns
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 
 class PostgresTripsIOManager(StoreIOManager[pa.Table]):
-    """Replaces days in one transaction a month: the partition as a whole, or by DELETE and COPY."""
+    """Replaces the days of a month in one transaction, by a new partition or by DELETE and COPY."""
 
     def __init__(self, services: Mapping[str, Service], postgres: PostgresResource) -> None:
         super().__init__(services)
@@ -64,35 +64,35 @@ class PostgresTripsIOManager(StoreIOManager[pa.Table]):
     def store(
         self, service: Service, value: Mapping[date, StoredTrips], log: dg.DagsterLogManager
     ) -> Records:
-        """Replace the days; a month's days appear together, those that are rejected left out."""
+        """Replace the days; the accepted days of a month become visible together."""
         if not value:
             return
         table = build_trips_table(service, self.postgres.schema_name())
         for month, days in group_days_by_month(value).items():
             slices = {day: value[day] for day in days}
             rows = sum(trips.rows for trips in slices.values())
-            what = f"{service.name} {month}: {len(days)} days, {rows:,} rows"
-            log.info(f"{what} on their way to {table.fullname}")
+            summary = f"{service.name} {month}: {len(days)} days, {rows:,} rows"
+            log.info(f"{summary}: writing to {table.fullname}")
             began = time.perf_counter()
-            refused = self._replace_months(Partition(table, service, month), slices, log)
-            # They landed together: an equal share each.
+            rejected = self._replace_months(Partition(table, service, month), slices, log)
+            # The days were written together: each gets an equal share.
             seconds = (time.perf_counter() - began) / len(slices)
             for day, trips in slices.items():
                 yield (
                     day,
-                    refused.get(day) or self._build_record(table, service, day, trips, seconds),
+                    rejected.get(day) or self._build_record(table, service, day, trips, seconds),
                 )
 
     def _replace_months(
         self, partition: Partition, slices: Mapping[date, StoredTrips], log: dg.DagsterLogManager
     ) -> dict[date, PartitionRejectedError]:
-        """Replace days together; if rows of one of them are at fault, each day by itself.
+        """Replace days together; if rows of one day cannot be stored, replace each day separately.
 
         Returns:
-            The days whose rows cannot be stored; the table holds what it held of them.
+            The errors of the days that cannot be stored; their old rows stay in the table.
         """
         try:
-            # A connection for each month: what breaks in one's upkeep does not reach the next.
+            # A connection for each month: an error in the upkeep of one does not affect the next.
             with self.postgres.connect() as connection:
                 with connection.cursor() as cursor:
                     ensure_table_exists(cursor, partition.table, partition.service)
@@ -105,11 +105,11 @@ class PostgresTripsIOManager(StoreIOManager[pa.Table]):
                 raise
             if len(slices) == 1:
                 return dict.fromkeys(slices, build_rejection(error))
-            log.warning(f"one of {len(slices)} days cannot be stored: each is tried by itself")
-            refused: dict[date, PartitionRejectedError] = {}
+            log.warning(f"one of {len(slices)} days cannot be stored: storing each separately")
+            rejected: dict[date, PartitionRejectedError] = {}
             for day, trips in slices.items():
-                refused |= self._replace_months(partition, {day: trips}, log)
-            return refused
+                rejected |= self._replace_months(partition, {day: trips}, log)
+            return rejected
         return {}
 
     def read_partition(self, service: Service, day: date) -> pa.Table | None:
@@ -137,21 +137,21 @@ class PostgresTripsIOManager(StoreIOManager[pa.Table]):
         day = sa.cast(table.c[service.pickup_column], sa.Date()).label("day")
         total = sa.func.sum(table.c[service.total]) if service.total else sa.literal(0)
         totals = sa.select(day, sa.func.count(), total).group_by(sa.text("1"))
-        found: dict[date, tuple[int, float]] = {}
+        sums: dict[date, tuple[int, float]] = {}
         with (
             suppress(UndefinedTable),
             self.postgres.connect() as connection,
             connection.cursor() as cursor,
         ):
-            # A month that was loaded just now has no statistics: the planner expects 2,600 rows of
-            # 1.2 million and sorts them on disk (0.4 s) where a table of 31 sums will do (0.25 s).
+            # A month that was just loaded has no statistics: the planner expects 2,600 rows instead
+            # of 1.2 million and sorts on disk (0.4 s); a hash of 31 sums takes 0.25 s.
             cursor.execute("SET LOCAL enable_sort = off")
             for window in merge_into_date_ranges(days):
                 cursor.execute(compile_sql(totals.where(is_in_date_range(table, service, window))))
-                found |= {row[0]: (int(row[1]), float(row[2] or 0)) for row in cursor.fetchall()}
-        return found
+                sums |= {row[0]: (int(row[1]), float(row[2] or 0)) for row in cursor.fetchall()}
+        return sums
 
-    def place(self, service: Service) -> str:
+    def describe_place(self, service: Service) -> str:
         """Return schema and table."""
         return f"{self.postgres.schema_name()}.{service.table}"
 
@@ -166,7 +166,7 @@ class PostgresTripsIOManager(StoreIOManager[pa.Table]):
             {
                 "query": f"SELECT * FROM {table.fullname} WHERE {where} LIMIT 20",  # noqa: S608 - to be copied
                 TABLE_NAME: f"{address.rpartition('/')[2]}.{table.fullname}",
-                # The embedded server has another port the next time it starts.
+                # The embedded server gets a new port at each start.
                 **({} if self.postgres.is_embedded() else {URI: f"postgresql://{address}"}),
                 **build_trips_metadata(trips, service, "cleaned_trips", "postgres", seconds),
             }
@@ -183,7 +183,7 @@ class PostgresTripsIOManager(StoreIOManager[pa.Table]):
         with connection.cursor() as cursor:
             if claim_partition(cursor, partition):
                 _copy_frame(cursor, partition, partition.quoted, slices)
-                set_comment(cursor, partition.quoted, find_last_written(slices.values()), log)
+                set_comment(cursor, partition.quoted, describe_last_source(slices.values()), log)
                 attach_partition(cursor, partition)
                 self._commit(connection)
                 return
@@ -192,7 +192,7 @@ class PostgresTripsIOManager(StoreIOManager[pa.Table]):
                 return
             deleted = _delete_days(cursor, partition, list(slices))
             _copy_frame(cursor, partition, partition.quoted, slices)
-            set_comment(cursor, partition.quoted, find_last_written(slices.values()), log)
+            set_comment(cursor, partition.quoted, describe_last_source(slices.values()), log)
             self._commit(connection)
         compact_partition(connection, partition, deleted=deleted, log=log)
 
@@ -203,11 +203,11 @@ class PostgresTripsIOManager(StoreIOManager[pa.Table]):
         slices: Mapping[date, StoredTrips],
         log: dg.DagsterLogManager,
     ) -> bool:
-        """Fill the new table and swap it in; False, and the month locked again, if readers stay."""
+        """Fill the new table and swap it in; return False if readers prevent it."""
         with connection.cursor() as cursor:
             _copy_frame(cursor, new.partition, new.quoted, slices, freeze=True)
             copy_other_days(cursor, new, self.postgres.connect)
-            set_comment(cursor, new.quoted, find_last_written(slices.values()), log)
+            set_comment(cursor, new.quoted, describe_last_source(slices.values()), log)
             if swap(connection, new):
                 self._commit(connection)
                 return True
@@ -225,19 +225,19 @@ class PostgresTripsIOManager(StoreIOManager[pa.Table]):
 
 
 def _delete_days(cursor: Cursor, partition: Partition, days: list[date]) -> int:
-    """Delete exactly these days; returns how many rows there were.
+    """Delete exactly these days and return the number of deleted rows.
 
-    From the partition itself: a lock on the whole table would keep swaps of other months waiting.
+    The DELETE names the partition: a lock on the parent would block swaps of other months.
     """
     deleted = 0
     table = partition.table.to_metadata(sa.MetaData(), name=partition.name)
     for window in merge_into_date_ranges(days):
-        gone = (
+        deleted_rows = (
             delete_date_range(table, partition.service, window)
             .returning(sa.literal_column("1"))
-            .cte("gone")
+            .cte("deleted_rows")
         )
-        cursor.execute(compile_sql(sa.select(sa.func.count()).select_from(gone)))
+        cursor.execute(compile_sql(sa.select(sa.func.count()).select_from(deleted_rows)))
         row = cursor.fetchone()
         deleted += int(row[0]) if row else 0
     return deleted
@@ -251,9 +251,9 @@ def _copy_frame(
     *,
     freeze: bool = False,
 ) -> None:
-    """Copy all days in one binary stream; the next day is decoded while one is sent."""
+    """Copy all days in one binary stream; decode the next day while one is being sent."""
     schema = partition.service.arrow_schema
-    days = LazyPartitions(list(slices), lambda day: slices[day].table())
+    days = LazyPartitions(list(slices), lambda day: slices[day].read_table())
     tables = (add_missing_columns(table, schema) for _, table in days)
     copied = copy_rows_binary(cursor, into, schema, tables, freeze=freeze)
     expected = sum(trips.rows for trips in slices.values())
@@ -266,14 +266,14 @@ def _copy_frame(
 
 
 def delete_date_range(table: sa.Table, service: Service, window: DateRange) -> sa.Delete:
-    """Build the DELETE of a range, by the requested days and not by the rows at hand."""
+    """Build the DELETE of a range."""
     return sa.delete(table).where(is_in_date_range(table, service, window))
 
 
 def is_in_date_range(
     table: sa.Table, service: Service, window: DateRange
 ) -> sa.ColumnElement[bool]:
-    """Build the condition that a row's pickup lies in a range."""
+    """Build the condition that a pickup is in a range."""
     pickup = table.c[service.pickup_column]
     return (pickup >= _to_midnight(window.start)) & (pickup < _to_midnight(window.end))
 

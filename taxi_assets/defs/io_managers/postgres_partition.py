@@ -1,13 +1,13 @@
-"""A month's partition in Postgres: created, claimed, attached, indexed, and kept small.
+"""Create, claim, attach, index and vacuum the partition of a month in Postgres.
 
-Why partitions by month: the delete of a day prunes to its month, a first load fills a table that
-no reader sees and attaches it whole, and sixteen years are 200 partitions and not 6,000. Inside a
-month a BRIN index on the pickup time leads the delete to its day; a B-tree would cost a third more
-load time. Deleting leaves dead rows: they are vacuumed at once, and the next rewrite uses their
-space. A rewrite of most of a month deletes nothing (`postgres_swap.py`).
+Partitions are months: the delete of a day prunes to its month, a first load fills a table that no
+reader sees and then attaches it, and sixteen years are 200 partitions instead of 6,000. A BRIN
+index on the pickup time finds the day within a month; a B-tree would take a third more load time.
+Dead rows are vacuumed at once, and the next rewrite reuses their space. A rewrite of most of a
+month deletes nothing (`postgres_swap`).
 
-Rows that go into a detached table are seen by no reader, and pile up there with each rewrite. So a
-partition is used only if it is attached to our table for exactly its month.
+No reader sees the rows of a detached table, and each rewrite would add to them. A partition is
+therefore used only if it is attached to our table for exactly its month.
 """
 
 from __future__ import annotations
@@ -65,30 +65,30 @@ class Partition:
 
     @property
     def parent(self) -> str:
-        """Schema and name of the whole table, for SQL."""
+        """Schema and name of the parent table, for SQL."""
         return qualify_name(self.table.schema, self.table.name)
 
     @property
     def bounds(self) -> tuple[str, str]:
-        """First midnight in the month and first midnight after it."""
+        """First midnight of the month and of the next month."""
         window = self.month.window
         return f"{window.start} 00:00:00", f"{window.end} 00:00:00"
 
     @property
     def values(self) -> str:
-        """Its bounds as SQL, and as Postgres shows them with DateStyle ISO."""
+        """The bounds in SQL, in the format of Postgres with DateStyle ISO."""
         return "FOR VALUES FROM ('{}') TO ('{}')".format(*self.bounds)
 
 
 def claim_partition(cursor: Cursor, partition: Partition) -> bool:
     """Lock the month against other writers until the transaction ends; return whether it is new.
 
-    A new one is a table of its own, seen by nobody until it is attached, and being new in this
-    transaction it needs no WAL where `wal_level` is minimal. The lock is one of Postgres's on a
-    table, which a role that can only read cannot take; readers are not kept waiting.
+    A new partition is a separate table that nobody sees until it is attached; created in this
+    transaction, it needs no WAL if `wal_level` is minimal. The lock is a table lock of Postgres,
+    which a read-only role cannot take and which does not block readers.
 
     Raises:
-        StoreError: the name, or the month, belongs to something that we did not create.
+        StoreError: another object has the name, or another partition covers the month.
     """
     schema, name = partition.table.schema, partition.name
 
@@ -113,7 +113,7 @@ def claim_partition(cursor: Cursor, partition: Partition) -> bool:
 def attach_partition(cursor: Cursor, partition: Partition) -> None:
     """Index a filled table and make it the month's partition.
 
-    An index made after the COPY costs 0.2 s for a month; summarizing one made before costs 1 s.
+    Creating an index after the COPY takes 0.2 s for a month; summarizing an existing one takes 1 s.
     """
     _create_index(cursor, partition)
     cursor.execute(
@@ -124,9 +124,9 @@ def attach_partition(cursor: Cursor, partition: Partition) -> None:
 def _check_relation_kind(cursor: Cursor, partition: Partition) -> None:
     kind = find_relation_kind(cursor, partition.table.schema, partition.name)
     if kind != "r":
-        what = "a partitioned table of its own" if kind == "p" else KINDS.get(str(kind), kind)
+        actual = "a partitioned table" if kind == "p" else KINDS.get(str(kind), kind)
         raise StoreError(
-            f"{partition.fullname} is {what} and must be a table, the partition of "
+            f"{partition.fullname} is {actual} and must be a table, the partition of "
             f"{partition.month}: rename or drop it, then run again"
         )
 
@@ -160,7 +160,7 @@ def _check_attached(cursor: Cursor, partition: Partition) -> None:
 
 
 def _check_month_is_free(cursor: Cursor, partition: Partition) -> None:
-    """Reject a month that other partitions cover, before its rows are sent."""
+    """Reject a month that other partitions cover, before sending its rows."""
     cursor.execute(
         "SELECT n.nspname, c.relname, pg_get_expr(c.relpartbound, c.oid) FROM pg_inherits i"
         " JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_namespace n ON n.oid = c.relnamespace"
@@ -169,9 +169,9 @@ def _check_month_is_free(cursor: Cursor, partition: Partition) -> None:
     )
     first, last = partition.bounds
     for schema, name, values in cursor.fetchall():
-        found = BOUNDS.fullmatch(values)
-        if found:
-            start, end = (OPEN_ENDS.get(bound, bound) for bound in found.groups())
+        match = BOUNDS.fullmatch(values)
+        if match:
+            start, end = (OPEN_ENDS.get(bound, bound) for bound in match.groups())
             if start < last and end > first:
                 raise StoreError(
                     f"{schema}.{name}, a partition of {partition.table.fullname} {values}, covers "
@@ -194,12 +194,12 @@ def _check_default(cursor: Cursor, partition: Partition, schema: str, name: str)
         raise StoreError(
             f"{schema}.{name}, the default partition of {partition.table.fullname}, holds {rows:,} "
             f"rows of {partition.month}: delete them or detach it, then run again (the month gets "
-            f"a partition of its own, {partition.name})"
+            f"the partition {partition.name})"
         )
 
 
 def find_partition_index(cursor: Cursor, partition: Partition) -> int | None:
-    """Return the id of the partition's BRIN index on the pickup time, whatever its name."""
+    """Return the id of the partition's BRIN index on the pickup time, with any name."""
     cursor.execute(
         "SELECT x.indexrelid::bigint FROM pg_index x JOIN pg_class c ON c.oid = x.indexrelid"
         " JOIN pg_am m ON m.oid = c.relam JOIN pg_attribute a"
@@ -214,13 +214,13 @@ def find_partition_index(cursor: Cursor, partition: Partition) -> int | None:
 
 def _create_index(cursor: Cursor, partition: Partition) -> None:
     name = f"{partition.name}_pickup"
-    # Where something else has the name Postgres chooses another.
-    named = QUOTE(name) if find_relation_kind(cursor, partition.table.schema, name) is None else ""
-    create_pickup_index(cursor, named, partition.quoted, partition.service)
+    # Postgres chooses another name if this one is in use.
+    index = QUOTE(name) if find_relation_kind(cursor, partition.table.schema, name) is None else ""
+    create_pickup_index(cursor, index, partition.quoted, partition.service)
 
 
 def create_pickup_index(cursor: Cursor, name: str, table: str, service: Service) -> None:
-    """Create the BRIN index on the pickup time; Postgres chooses a name if there is none."""
+    """Create the BRIN index on the pickup time; Postgres chooses the name if `name` is empty."""
     cursor.execute(
         f"CREATE INDEX {name} ON {table}"
         f" USING brin ({QUOTE(service.pickup_column)}) WITH (pages_per_range = 16)"
@@ -228,7 +228,7 @@ def create_pickup_index(cursor: Cursor, name: str, table: str, service: Service)
 
 
 def set_comment(cursor: Cursor, partition: str, text: str, log: dg.DagsterLogManager) -> None:
-    """Note on a partition, named as SQL does, where its last rows came from; only its owner may."""
+    """Set the comment of a partition (quoted for SQL); a warning if the user is not its owner."""
     from psycopg import errors  # noqa: PLC0415 - heavy at import
 
     try:
@@ -243,11 +243,11 @@ def compact_partition(
 ) -> None:
     """Summarize the index after the commit, and reclaim the space of dead rows.
 
-    The rows are stored whatever happens here, so that nothing here fails the run.
+    The rows are committed, so an error here is a warning.
     """
     import psycopg  # noqa: PLC0415 - heavy at import
 
-    # A table that belongs to somebody else is not vacuumed: Postgres says so and goes on.
+    # Postgres skips the VACUUM of a table with another owner and sends a notice.
     connection.add_notice_handler(
         lambda notice: log.warning(f"{partition.fullname}: {notice.message_primary}")
     )
@@ -261,6 +261,6 @@ def compact_partition(
                 cursor.execute(f"VACUUM (ANALYZE) {partition.quoted}")
     except (psycopg.Error, UnavailableError) as error:
         log.warning(
-            f"{partition.fullname} has its rows, but its upkeep failed "
+            f"{partition.fullname} has its rows, but VACUUM or its index failed "
             f"({type(error).__name__}: {format_one_line(error)}): the next rewrite tries again"
         )

@@ -1,14 +1,14 @@
-"""A month's partition in Postgres replaced as a whole: filled beside the old one, then swapped.
+"""Replace the partition of a month in Postgres: fill a new table, then swap it in.
 
-Defined here: when a rewrite fills a new table instead of deleting rows, what of the old partition
-the new one takes over, and the swap. Deleting and inserting stays in `postgres.py`; creating and
-attaching a partition in `postgres_partition.py`.
+This module decides whether a rewrite fills a new table instead of deleting rows, copies the
+properties of the old partition, and swaps. `postgres` deletes and inserts; `postgres_partition`
+creates and attaches partitions.
 
-A DELETE costs as much as a COPY, and its dead rows have to be vacuumed. A new table costs what a
-first load costs. Readers see the old table until the commit and the new one from then on; the
-new rows are frozen (`COPY ... FREEZE`), so that a transaction whose snapshot is older than the
-commit finds the new rows and not an empty month. An `INSERT ... SELECT` cannot freeze rows, which
-is why days that the run does not cover come over by COPY as well.
+A DELETE takes as long as a COPY, and its dead rows must be vacuumed; a new table takes as long as a
+first load. Readers see the old table until the commit and then the new one. The new rows are frozen
+(`COPY ... FREEZE`): a transaction with a snapshot older than the commit sees them instead of an
+empty month. `INSERT ... SELECT` cannot freeze rows, so COPY also moves the days that the run does
+not cover.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ if TYPE_CHECKING:
     from psycopg import Connection, Cursor
 
 SWAP_SECONDS = 10.0
-"""How long the swap is tried while readers are at work; then the rows are deleted instead."""
+"""Time limit for the swap while readers use the table; after it the rows are deleted instead."""
 LOCK_TIMEOUT = "200ms"
-"""How long one attempt waits, and with it every reader that comes after."""
+"""Time limit of one attempt; later readers wait for as long."""
 BLOCK_BYTES = 1 << 18
-"""Rows of the old partition are sent in blocks; one by one they take three times as long."""
+"""Block size for rows of the old partition; single rows take three times as long."""
 PAUSE_SECONDS = 0.3
-"""Between two attempts, in which readers go on."""
+"""Pause between two attempts, in which readers continue."""
 
-# A table that has nothing but what the loader creates: owner, privileges, options and everything
-# that depends on it are those of a table made like it. Indexes, constraints, views, policies,
-# statistics and publications of a person's own would be lost with the old table, and triggers
-# would not fire. Dependents are compared by their kind and column.
+# Whether a table has only what the loader creates: owner, privileges, options and dependents equal
+# those of a table created LIKE it. A swap would lose indexes, constraints, views, policies,
+# statistics and publications that a person added, and triggers would not fire. Dependents are
+# compared by kind and column.
 IS_PLAIN = """
 WITH tables AS (SELECT %(old)s::regclass AS old, %(new)s::regclass AS new, %(parent)s::regclass
                 AS parent),
@@ -92,12 +92,12 @@ LIKE = (
 
 @dataclass(frozen=True)
 class Replacement:
-    """A new table that is to take the place of a month's partition."""
+    """A new table that will replace the partition of a month."""
 
     partition: Partition
     name: str
     days: tuple[date, ...]
-    """Of the run; the month's other days are copied from the old partition."""
+    """Days of the run; other days of the month are copied from the old partition."""
 
     @property
     def quoted(self) -> str:
@@ -106,7 +106,7 @@ class Replacement:
 
     @property
     def index(self) -> str:
-        """Name of its index on the pickup, until it has the old one's."""
+        """Name of the index on the pickup until the swap."""
         return f"{self.name}_pickup"
 
     @property
@@ -118,14 +118,14 @@ class Replacement:
 def create_replacement(
     cursor: Cursor, partition: Partition, days: Sequence[date]
 ) -> Replacement | None:
-    """Create the table to fill, if replacing the partition costs less than deleting the days.
+    """Create a table to fill, if replacing the partition is cheaper than deleting the days.
 
-    It is like the old partition and not like its parent: that would lock the parent until the end
-    of the transaction, against the swaps of other months.
+    The table is created LIKE the old partition: LIKE the parent would lock the parent until the
+    end of the transaction and block swaps of other months.
 
     Returns:
-        None if the run covers too little of the month, the partition has something on it that the
-        new table would not have, or somebody else writes to it.
+        None if the run covers too little of the month, the new table would lose a property of the
+        partition, or another session writes to it.
     """
     import psycopg  # noqa: PLC0415 - heavy at import
 
@@ -135,7 +135,7 @@ def create_replacement(
     try:
         with cursor.connection.transaction():
             cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-            # A row that somebody else writes now would be lost with the old table.
+            # A row that another session writes now would be lost with the old table.
             cursor.execute(f"LOCK TABLE {partition.quoted} IN SHARE ROW EXCLUSIVE MODE")
             cursor.execute(f"CREATE TABLE {new.quoted} (LIKE {partition.quoted} {LIKE})")
             names = {
@@ -157,9 +157,9 @@ def create_replacement(
 def copy_other_days(
     cursor: Cursor, new: Replacement, connect: Callable[[], AbstractContextManager[Any]]
 ) -> None:
-    """Copy the month's days that the run does not cover from the old partition, frozen.
+    """Copy the days that the run does not cover from the old partition, frozen.
 
-    Bytes go from one connection to the other as they are.
+    The bytes go unchanged from one connection to the other.
     """
     if new.is_whole_month:
         return
@@ -169,7 +169,7 @@ def copy_other_days(
         [new.quoted],
     )
     (columns,) = cursor.fetchone() or ("",)
-    old = f"SELECT {columns} FROM {new.partition.quoted} WHERE NOT ({_covered(new)})"  # noqa: S608 - quoted
+    old = f"SELECT {columns} FROM {new.partition.quoted} WHERE NOT ({_build_condition(new)})"  # noqa: S608 - quoted
     statement = f"COPY {new.quoted} ({columns}) FROM STDIN (FORMAT binary, FREEZE)"
     with connect() as reading, reading.cursor() as source:
         with (
@@ -187,10 +187,10 @@ def copy_other_days(
 
 
 def swap(connection: Connection, new: Replacement) -> bool:
-    """Put the filled table in the place of the partition; False if readers keep it busy.
+    """Replace the partition by the filled table; return False if readers prevent it.
 
-    Until the commit readers wait, which takes milliseconds: the check that every row is of the
-    month is made before the lock.
+    Readers wait for milliseconds, until the commit: a constraint verifies before the lock that all
+    rows are in the month.
     """
     from psycopg import errors  # noqa: PLC0415 - heavy at import
 
@@ -224,7 +224,7 @@ def _exchange(cursor: Cursor, new: Replacement) -> None:
     (index_name,) = cursor.fetchone() or (f"{partition.name}_pickup",)
     new_index = qualify_name(schema, new.index)
     for statement in (
-        # Not its other months, which are filled meanwhile.
+        # ONLY: the other months are being filled.
         f"LOCK TABLE ONLY {partition.parent} IN ACCESS EXCLUSIVE MODE",
         f"ALTER TABLE {partition.parent} DETACH PARTITION {partition.quoted}",
         f"DROP TABLE {partition.quoted}",
@@ -237,26 +237,26 @@ def _exchange(cursor: Cursor, new: Replacement) -> None:
 
 
 def _covers_most(cursor: Cursor, new: Replacement) -> bool:
-    """Return whether the run covers more of the stored rows than it leaves.
+    """Return whether the run covers most of the stored rows.
 
-    Rows are counted by the index on the pickup, no further than they decide.
+    The count uses the index on the pickup and stops when the answer is certain.
     """
     table = new.partition.quoted
     if new.is_whole_month:
         cursor.execute(f"SELECT EXISTS (SELECT FROM {table})")  # noqa: S608 - quoted
         return cursor.fetchone() == (True,)
-    cursor.execute(f"SELECT count(*) FROM {table} WHERE {_covered(new)}")  # noqa: S608 - quoted
+    cursor.execute(f"SELECT count(*) FROM {table} WHERE {_build_condition(new)}")  # noqa: S608 - quoted
     (covered,) = cursor.fetchone() or (0,)
     cursor.execute(
-        f"SELECT count(*) FROM (SELECT FROM {table} WHERE NOT ({_covered(new)})"  # noqa: S608
+        f"SELECT count(*) FROM (SELECT FROM {table} WHERE NOT ({_build_condition(new)})"  # noqa: S608
         f" LIMIT {int(covered)}) AS other"
     )
-    (others,) = cursor.fetchone() or (0,)
-    return int(covered) > int(others)
+    (remaining,) = cursor.fetchone() or (0,)
+    return int(covered) > int(remaining)
 
 
-def _covered(new: Replacement) -> str:
-    """Build the condition for the run's days."""
+def _build_condition(new: Replacement) -> str:
+    """Build the condition for the days of the run."""
     pickup = QUOTE(new.partition.service.pickup_column)
     return " OR ".join(
         f"{pickup} >= '{window.start}'::timestamp AND {pickup} < '{window.end}'::timestamp"

@@ -1,8 +1,7 @@
-"""The tables of trips in Postgres: schema, columns, and what must hold before rows go into one.
+"""Create the tables of trips in Postgres, and verify tables that exist.
 
-A name that exists is not proof of anything: a table is used only if it is what this module creates,
-and nothing on it can change or hide rows. What is added to it (columns, indexes, grants, triggers
-that run afterwards) does no harm and stays.
+A table is used only if it has the columns and partitions that this module creates, and nothing on
+it can change or hide rows. Additional columns, indexes, grants and AFTER triggers stay.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from taxi_assets.tlc.schema import Service
 if TYPE_CHECKING:
     from psycopg import Cursor
 
-# "named" leaves a literal percent sign alone, psycopg's style doubles it.
+# "named" does not double a literal percent sign; the style of psycopg does.
 DIALECT = postgresql.dialect(paramstyle="named")
 QUOTE = DIALECT.identifier_preparer.quote
 TYPES: dict[str, Any] = {
@@ -41,11 +40,11 @@ KINDS = {
     "I": "an index",
     "c": "a type",
 }
-"""`pg_class.relkind` in words."""
+"""Descriptions of `pg_class.relkind`."""
 
 
 def build_trips_table(service: Service, schema: str) -> sa.Table:
-    """Build the service's table from its columns."""
+    """Build the table of a service from its columns."""
     columns = [
         sa.Column(
             column.name,
@@ -66,11 +65,11 @@ def build_trips_table(service: Service, schema: str) -> sa.Table:
 
 
 def ensure_table_exists(cursor: Cursor, table: sa.Table, service: Service) -> None:
-    """Create schema and table if they do not exist; reject a table that is not what we create.
+    """Create schema and table if they do not exist; verify a table that exists.
 
     Raises:
-        StoreError: it is of another kind, partitioned otherwise, has a column of another type, or
-            something on it that can change or hide rows.
+        StoreError: the table is of another kind, has other partitions, has a column of another
+            type, or has something that can change or hide rows.
     """
     kind = find_relation_kind(cursor, table.schema, table.name)
     if kind is None:
@@ -84,20 +83,20 @@ def ensure_table_exists(cursor: Cursor, table: sa.Table, service: Service) -> No
     name = qualify_name(table.schema, table.name)
     columns = _read_columns(cursor, name)
     for column in service.columns:
-        there = columns.get(column.name, "missing")
-        new = there == "missing" and column.name != service.pickup_column
-        if there != column.postgres.lower() and not new:
+        actual = columns.get(column.name, "missing")
+        new = actual == "missing" and column.name != service.pickup_column
+        if actual != column.postgres.lower() and not new:
             raise StoreError(
-                f"{table.fullname}.{column.name} is {there} and must be "
+                f"{table.fullname}.{column.name} is {actual} and must be "
                 f"{column.postgres.lower()}: alter or drop the table, then run again"
             )
     key = f"RANGE ({QUOTE(service.pickup_column)})"
     cursor.execute("SELECT pg_get_partkeydef(%s::regclass)", [name])
-    found = cursor.fetchone()
-    if found != (key,):
+    actual_key = cursor.fetchone()
+    if actual_key != (key,):
         raise StoreError(
-            f"{table.fullname} is partitioned by {found and found[0]} and must be by {key}: "
-            "rename it, run again, and copy its rows where they are wanted"
+            f"{table.fullname} is partitioned by {actual_key and actual_key[0]} and must be"
+            f" by {key}: rename it, run again, and copy its rows where they are wanted"
         )
     _check_other_columns(cursor, table, name)
     check_table_writable(cursor, table.schema, table.name)
@@ -107,11 +106,11 @@ def ensure_table_exists(cursor: Cursor, table: sa.Table, service: Service) -> No
 
 
 def check_table_writable(cursor: Cursor, schema: str | None, name: str) -> None:
-    """Reject a table on which a DELETE or a COPY does less, or other, than it is asked to.
+    """Reject a table on which a DELETE or a COPY can skip, change or lose rows.
 
     Raises:
-        StoreError: a BEFORE trigger, a rule or a row-level policy could skip or change rows, or
-            a crash of the server would empty it.
+        StoreError: the table has a BEFORE trigger, a rule or a row-level policy, or a crash of the
+            server would empty it.
     """
     cursor.execute(
         "SELECT (SELECT string_agg(tgname, ', ') FROM pg_trigger WHERE tgrelid = c.oid"
@@ -133,32 +132,32 @@ def check_table_writable(cursor: Cursor, schema: str | None, name: str) -> None:
         f"the rule {rules}": rules,
         "a row-level security policy for this user": secured,
     }
-    for obstacle, is_there in obstacles.items():
-        if is_there:
+    for obstacle, exists in obstacles.items():
+        if exists:
             raise StoreError(
-                f"{schema}.{name} has {obstacle}, which can skip or change rows in silence: drop "
+                f"{schema}.{name} has {obstacle}, which can silently skip or change rows: drop "
                 "or disable it for this user, then run again"
             )
 
 
 def _check_other_columns(cursor: Cursor, table: sa.Table, name: str) -> None:
-    """Reject a column of a person's own that every row leaves empty and that may not be."""
+    """Reject an additional column that must not be null and has no default."""
     cursor.execute(
         "SELECT min(attname) FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0"
         " AND attnotnull AND NOT atthasdef AND attidentity = '' AND NOT attisdropped"
         " AND attname <> ALL(%s)",
         [name, [column.name for column in table.columns]],
     )
-    (found,) = cursor.fetchone() or (None,)
-    if found:
+    (column,) = cursor.fetchone() or (None,)
+    if column:
         raise StoreError(
-            f"{table.fullname}.{found} is NOT NULL and no file has it: ALTER TABLE {name} ALTER "
-            f"COLUMN {QUOTE(found)} DROP NOT NULL, or give it a default, then run again"
+            f"{table.fullname}.{column} is NOT NULL and no file has it: ALTER TABLE {name} ALTER "
+            f"COLUMN {QUOTE(column)} DROP NOT NULL, or give it a default, then run again"
         )
 
 
 def _read_columns(cursor: Cursor, name: str) -> dict[str, str]:
-    """Return the type of each column; one that cannot be filled has a type of its own here."""
+    """Return the type of each column; the type of a generated column is "a generated column"."""
     cursor.execute(
         "SELECT attname, CASE WHEN attgenerated <> '' THEN 'a generated column'"
         " ELSE format_type(atttypid, atttypmod) END"
@@ -191,11 +190,11 @@ def _create_table(cursor: Cursor, table: sa.Table) -> None:
 
 
 def create_if_missing(cursor: Cursor, is_missing: Callable[[], bool], statement: str) -> bool:
-    """Create something unless another run does so at this moment; return whether we did.
+    """Run a CREATE unless another run does so at the same time; return whether we created it.
 
-    IF NOT EXISTS does not help: it fails beside a transaction that creates the same, and is denied
-    to a user who may fill a schema but not create one. Nor do advisory locks: anybody who may
-    connect can hold one.
+    IF NOT EXISTS is no solution: it fails beside a transaction that creates the same object, and is
+    denied to a user who can fill a schema but not create one. Advisory locks are none either:
+    anybody who can connect can hold one.
     """
     from psycopg import errors  # noqa: PLC0415 - heavy at import
 
@@ -210,7 +209,7 @@ def create_if_missing(cursor: Cursor, is_missing: Callable[[], bool], statement:
 
 
 def _add_new_columns(cursor: Cursor, table: sa.Table, new: Sequence[Column]) -> None:
-    """Add columns that the schema got since, null in all rows: no row is rewritten."""
+    """Add new columns of the schema, null in all rows; no row is rewritten."""
     name = qualify_name(table.schema, table.name)
     for column in new:
         added = f"{QUOTE(column.name)} {column.postgres}"
@@ -220,7 +219,7 @@ def _add_new_columns(cursor: Cursor, table: sa.Table, new: Sequence[Column]) -> 
 
 
 def find_relation_kind(cursor: Cursor, schema: str | None, name: str) -> str | None:
-    """Return the kind (`pg_class.relkind`) of what has a name; None if nothing has it."""
+    """Return the kind (`pg_class.relkind`) of the relation with a name; None if there is none."""
     cursor.execute(
         "SELECT relkind FROM pg_class WHERE oid = to_regclass(%s)", [qualify_name(schema, name)]
     )

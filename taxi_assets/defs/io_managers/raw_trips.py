@@ -1,7 +1,7 @@
-"""Raw slices in the lake: a day's rows as published.
+"""The IO manager of `raw_trips`: a day's published rows as an object in the lake.
 
-A CSV month's are its header and the day's lines, byte for byte, zstd-packed; a Parquet month's are
-Parquet of the published columns and types.
+The object of a CSV month has the header and the day's lines, byte for byte, compressed with zstd.
+That of a Parquet month is Parquet with the published columns and types.
 """
 
 from __future__ import annotations
@@ -22,26 +22,25 @@ from taxi_assets.defs.io_managers.partition_data import (
     Label,
     RawPartition,
     SourceFile,
-    rejecting_damage,
+    reject_damage,
 )
 from taxi_assets.defs.io_managers.raw_objects import open_raw
 from taxi_assets.defs.io_managers.restatement import (
-    FACT,
+    RESTATEMENT,
     RawRecord,
     Restatement,
     build_page_key,
+    copy_former_rows,
     delete_old_former_rows,
-    keep_former_rows,
 )
 from taxi_assets.defs.io_managers.sealed_objects import DamagedError, open_parquet, open_sealed_zstd
-from taxi_assets.defs.metadata.day_metadata import object_metadata
+from taxi_assets.defs.metadata.day_metadata import build_object_metadata
 from taxi_assets.defs.metadata.table_metadata import URI
 from taxi_assets.defs.month_split import SplitMonth
-from taxi_assets.defs.resources.lake import (
+from taxi_assets.defs.resources.lake import Lake, LakeResource
+from taxi_assets.defs.resources.lake_keys import (
     LINES,
     ROWS,
-    Lake,
-    LakeResource,
     build_outside_key,
     build_raw_key,
     build_unreadable_key,
@@ -56,31 +55,31 @@ RawDays = tuple[SplitMonth, LazyPartitions[RawRecord]]
 KeyOf = Callable[[Service, Any, str], str]
 
 RAW, OUTSIDE_ASSET, UNREADABLE_ASSET = "raw_trips", "outside_month", "unreadable"
-"""What raw objects say they are."""
+"""The labels of raw objects."""
 
 
 @dataclass(frozen=True)
 class MonthCounts:
-    """Rows of a month file, and those of them that are in no day."""
+    """Number of rows of a month file, and of its rows outside its days."""
 
     file: int
     outside: int
-    """Pickup in another month."""
+    """Rows with a pickup in another month."""
     unreadable: int
-    """Fields or a pickup time that cannot be read."""
+    """Rows whose fields or pickup time cannot be read."""
 
 
-def file_rows(lake: Lake, service: Service, month: Month) -> MonthCounts | None:
-    """Return what the last pass over a month file counted; None if the lake does not have it.
+def read_month_counts(lake: Lake, service: Service, month: Month) -> MonthCounts | None:
+    """Return the counts of the last pass over a month file; None if the lake does not have them.
 
     Raises:
         PartitionRejectedError: an object of the month's outside or unreadable rows is damaged.
     """
     for kind in (LINES, ROWS):
-        outside = _read_facts(
+        outside = _read_metadata(
             lake, build_outside_key(service, month, kind), OUTSIDE_ASSET, service, month
         )
-        unreadable = _read_facts(
+        unreadable = _read_metadata(
             lake, build_unreadable_key(service, month, kind), UNREADABLE_ASSET, service, month
         )
         if "month_file_rows" in outside and unreadable:
@@ -89,7 +88,7 @@ def file_rows(lake: Lake, service: Service, month: Month) -> MonthCounts | None:
 
 
 class RawTripsIOManager(PartitionIOManager[Iterable[RawDays], RawPartition]):
-    """One object a day; beside them a month's outside and unreadable rows."""
+    """Stores one object per day, and objects of a month's outside and unreadable rows."""
 
     def __init__(self, services: Mapping[str, Service], lake: LakeResource) -> None:
         super().__init__(services)
@@ -98,18 +97,18 @@ class RawTripsIOManager(PartitionIOManager[Iterable[RawDays], RawPartition]):
     def store(
         self, service: Service, value: Iterable[RawDays], log: dg.DagsterLogManager
     ) -> Records:
-        """Replace the objects of each month, the rows of no day first."""
+        """Replace the objects of each month, those without a day first."""
         del service, log
         lake = self.hold_month_locks(self.lake.lake)
         for split, records in value:
             objects = MonthObjects(lake, split)
             objects.put_rest()
             yield from records.map_with_day(objects.put_day).iterate_outcomes()
-            keep = timedelta(days=Settings.from_env().runs.raw_retention_days)
-            delete_old_former_rows(lake, split.month.file.service, keep)
+            retention = timedelta(days=Settings.from_env().runs.raw_retention_days)
+            delete_old_former_rows(lake, split.month.file.service, retention)
 
     def read_partition(self, service: Service, day: date) -> RawPartition | None:
-        """Open the day's lines under the header they were published with, or its rows.
+        """Open a day's lines under their published header, or its rows.
 
         Raises:
             PartitionRejectedError: the object is damaged, foreign, of another day, or unreadable.
@@ -117,13 +116,14 @@ class RawTripsIOManager(PartitionIOManager[Iterable[RawDays], RawPartition]):
         lake, label = self.lake.lake, Label(service.name, RAW, str(day))
         for kind in (LINES, ROWS):
             key = build_raw_key(service, day, kind)
-            with rejecting_damage(lake, key, label):
+            with reject_damage(lake, key, label):
                 stored = lake.get(key)
                 if stored is not None:
-                    content, facts = open_raw(stored, kind)
-                    label.check(facts)
-                    rows, file = _check_row_count(facts), SourceFile.of(facts)
-                    return RawPartition(day, content, rows, file, Restatement.of(facts))
+                    content, metadata = open_raw(stored, kind)
+                    label.check(metadata)
+                    rows, file = _check_row_count(metadata), SourceFile.from_metadata(metadata)
+                    restatement = Restatement.from_metadata(metadata)
+                    return RawPartition(day, content, rows, file, restatement)
         return None
 
     def store_restatement_page(self, service: Service, month: Month, page: bytes) -> None:
@@ -131,63 +131,69 @@ class RawTripsIOManager(PartitionIOManager[Iterable[RawDays], RawPartition]):
         lake = self.hold_month_locks(self.lake.lake)
         lake.put(build_page_key(service, month), page, "text/html; charset=utf-8")
 
-    def place(self, service: Service) -> str:
+    def describe_place(self, service: Service) -> str:
         """Return the folder of the raw partitions."""
         return self.lake.lake.path(f"_raw/{service.name}")
 
 
-def _check_row_count(facts: Mapping[str, Any]) -> int:
-    rows = facts.get("rows")
+def _check_row_count(metadata: Mapping[str, Any]) -> int:
+    rows = metadata.get("rows")
     if not isinstance(rows, int):
-        raise DamagedError(f"is no raw object: its facts say rows = {rows!r}")
+        raise DamagedError(f"is not a raw object: its metadata has rows = {rows!r}")
     return rows
 
 
-def _read_facts(lake: Lake, key: str, asset: str, service: Service, month: Month) -> dict[str, Any]:
-    """Return what a month's object says of itself; empty if there is none."""
-    with rejecting_damage(lake, key, Label(service.name, RAW, str(month))):
+def _read_metadata(
+    lake: Lake, key: str, asset: str, service: Service, month: Month
+) -> dict[str, Any]:
+    """Return the metadata of a month's object; empty if it does not exist."""
+    with reject_damage(lake, key, Label(service.name, RAW, str(month))):
         stored = lake.get(key)
         if stored is None:
             return {}
-        facts = open_sealed_zstd(stored)[0] if key.endswith(LINES) else open_parquet(stored)[1]
-        Label(service.name, asset, str(month)).check(facts)
-        _check_row_count(facts)
-        return facts
+        metadata = open_sealed_zstd(stored)[0] if key.endswith(LINES) else open_parquet(stored)[1]
+        Label(service.name, asset, str(month)).check(metadata)
+        _check_row_count(metadata)
+        return metadata
 
 
 @dataclass(frozen=True)
 class MonthObjects:
-    """A split month on its way into the lake."""
+    """Writes the objects of a split month."""
 
     lake: Lake
     split: SplitMonth
 
     def put_day(self, day: date, record: RawRecord) -> RawRecord:
-        """Replace a day's object; the former one of a restated day is kept."""
+        """Replace a day's object; of a restated day, copy the former object first."""
         began = time.perf_counter()
-        service, change, facts = self.split.month.file.service, record.restatement, {}
+        service, change, more = self.split.month.file.service, record.restatement, {}
         if change is not None:
             if not change.former_object:
-                change = replace(change, former_object=keep_former_rows(self.lake, service, day))
-            facts = {FACT: change.facts()}
-        key, size = self._put(build_raw_key, day, self._content(day, day.day, RAW, **facts))
+                change = replace(change, former_object=copy_former_rows(self.lake, service, day))
+            more = {RESTATEMENT: change.to_metadata()}
+        key, size = self._put(build_raw_key, day, self._build_content(day, day.day, RAW, **more))
         seconds = round(self.split.seconds + time.perf_counter() - began, 3)
-        metadata = {"stored_bytes": size, "seconds": seconds, **object_metadata(self.lake, key)}
+        metadata = {
+            "stored_bytes": size,
+            "seconds": seconds,
+            **build_object_metadata(self.lake, key),
+        }
         if change is not None:
             page = build_page_key(service, self.split.month.file.month)
-            metadata["former_rows"] = object_metadata(self.lake, change.former_object)[URI]
-            metadata["restatement_page"] = object_metadata(self.lake, page)[URI]
+            metadata["former_rows"] = build_object_metadata(self.lake, change.former_object)[URI]
+            metadata["restatement_page"] = build_object_metadata(self.lake, page)[URI]
         return replace(record, restatement=change, metadata={**record.metadata, **metadata})
 
     def put_rest(self) -> None:
-        """Replace the objects of the rows that are in no day, and the reasons beside them."""
+        """Replace the objects of the rows without a day, and the reasons of unreadable rows."""
         month = self.split.month
-        counted = {"month_file_rows": month.file_rows}
-        which = month.file.month
-        outside = self._content(which, OUTSIDE, OUTSIDE_ASSET, **counted)
-        self._put(build_outside_key, which, outside)
-        unreadable = self._content(which, UNREADABLE, UNREADABLE_ASSET, **counted)
-        self._put(build_unreadable_key, which, unreadable)
+        counts = {"month_file_rows": month.file_rows}
+        partition = month.file.month
+        outside = self._build_content(partition, OUTSIDE, OUTSIDE_ASSET, **counts)
+        self._put(build_outside_key, partition, outside)
+        unreadable = self._build_content(partition, UNREADABLE, UNREADABLE_ASSET, **counts)
+        self._put(build_unreadable_key, partition, unreadable)
         for kind in (LINES, ROWS):
             key = f"{build_unreadable_key(month.file.service, month.file.month, kind)}.reasons.csv"
             if month.unreadable and kind == self._ending:
@@ -195,16 +201,16 @@ class MonthObjects:
             else:
                 self.lake.delete(key)
 
-    def _content(self, partition: date | Month, place: int, asset: str, **facts: Any) -> bytes:
-        """Build the object of a place of the file."""
+    def _build_content(self, partition: date | Month, key: int, asset: str, **more: Any) -> bytes:
+        """Build the object of the rows with a key."""
         file = self.split.month.file
-        label = Label(file.service.name, asset, str(partition)).facts()
-        carried = {**label, **SourceFile.of_file(file).facts(), **facts}
-        carried["rows"] = self.split.month.rows[place]
-        return self.split.spools[place].content(carried)
+        label = Label(file.service.name, asset, str(partition)).to_metadata()
+        metadata = {**label, **SourceFile.of_file(file).to_metadata(), **more}
+        metadata["rows"] = self.split.month.rows[key]
+        return self.split.spools[key].build_content(metadata)
 
     def _put(self, key_of: KeyOf, partition: date | Month, content: bytes) -> tuple[str, int]:
-        """Replace an object; that of the month published the other way goes."""
+        """Replace an object, and delete that of the month in the other format."""
         service = self.split.month.file.service
         key = key_of(service, partition, self._ending)
         size = self.lake.put(key, content)
@@ -221,5 +227,5 @@ def _list_reasons(month: RawMonth) -> bytes:
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(["row" if month.is_parquet else "line", "reason"])
-    writer.writerows((one.line, one.reason) for one in month.unreadable)
+    writer.writerows((row.line, row.reason) for row in month.unreadable)
     return text.getvalue().encode()

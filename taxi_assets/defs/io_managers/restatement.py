@@ -1,9 +1,9 @@
-"""What a raw object carries about the rows that it replaced, and where those are kept.
+"""The metadata of a restated day's object, and the copies of the former objects.
 
-A restated day's object says itself what its file changed, so a run that is killed before it logged
-its records finds it again. The object that it replaces is copied to `_former/` first, under the
-hash of its content and without an ending: no reader of the lake's folders takes it for data. What
-changed is found in `defs/restatements`.
+The object of a restated day contains the changes of its file, so that a run which was killed before
+it logged its records finds them again. The former object is copied to `_former/` first, under the
+hash of its content and without an extension, so that no reader of the lake mistakes it for data.
+`defs/restatements` finds the changes.
 """
 
 from __future__ import annotations
@@ -16,29 +16,30 @@ from typing import Any
 
 from taxi_assets.dagster_internals.partition_records import PartitionRecord
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.resources.lake import LINES, ROWS, Lake, build_raw_key
+from taxi_assets.defs.resources.lake import Lake
+from taxi_assets.defs.resources.lake_keys import LINES, ROWS, build_raw_key
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.row_diff import RowDiff
 
-FACT = "restatement"
-"""Name under which a raw object carries what it changed."""
-NAME = 32
-"""Hexadecimal digits of the hash of an object's content that name it."""
+RESTATEMENT = "restatement"
+"""Metadata key of the changes in a raw object."""
+NAME_LENGTH = 32
+"""Number of hexadecimal digits of the content's hash in the name of a former object."""
 
 
 @dataclass(frozen=True)
 class Restatement:
-    """What replaced a day's rows by those of another file."""
+    """The replacement of a day's rows by those of another file."""
 
     diff: RowDiff
     former_url: str
     former_sha256: str
-    """Of the month file."""
+    """SHA-256 of the former month file."""
     former_object: str = ""
-    """Key in the lake; empty until the former rows are kept."""
+    """Key of the former object in the lake; empty until it is copied."""
 
-    def facts(self) -> dict[str, Any]:
-        """Return the metadata that the new raw object carries."""
+    def to_metadata(self) -> dict[str, Any]:
+        """Return the metadata of the new raw object."""
         return {
             "former_url": self.former_url,
             "former_sha256": self.former_sha256,
@@ -47,53 +48,53 @@ class Restatement:
         }
 
     @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Restatement | None:
-        """Read one from the metadata of a raw object; None if nothing changed."""
-        found = facts.get(FACT)
-        if not found:
+    def from_metadata(cls, metadata: Mapping[str, Any]) -> Restatement | None:
+        """Create it from the metadata of a raw object; None if the day was not restated."""
+        fields = metadata.get(RESTATEMENT)
+        if not fields:
             return None
         return cls(
-            RowDiff(**found["diff"]),
-            found["former_url"],
-            found["former_sha256"],
-            found["former_object"],
+            RowDiff(**fields["diff"]),
+            fields["former_url"],
+            fields["former_sha256"],
+            fields["former_object"],
         )
 
 
 @dataclass(frozen=True)
 class RawRecord(PartitionRecord):
-    """The record of a raw day, and what its file changed in it."""
+    """The record of a raw day, with the changes of its file."""
 
     restatement: Restatement | None = None
 
 
-def keep_former_rows(lake: Lake, service: Service, day: date) -> str:
-    """Copy a day's raw object to where former ones are kept; return its key there."""
+def copy_former_rows(lake: Lake, service: Service, day: date) -> str:
+    """Copy a day's raw object to the folder of former objects, and return its key there."""
     for kind in (LINES, ROWS):
         stored = lake.get(build_raw_key(service, day, kind))
         if stored is not None:
-            name = hashlib.sha256(stored).hexdigest()[:NAME]
-            key = f"{_former_folder(service)}/{day:%Y/%m/%d}/{name}"
+            name = hashlib.sha256(stored).hexdigest()[:NAME_LENGTH]
+            key = f"{_get_former_folder(service)}/{day:%Y/%m/%d}/{name}"
             lake.put(key, stored)
             return key
     return ""
 
 
 def delete_old_former_rows(
-    lake: Lake, service: Service, keep: timedelta, now: datetime | None = None
+    lake: Lake, service: Service, retention: timedelta, now: datetime | None = None
 ) -> list[str]:
-    """Delete former raw objects that were replaced longer than `keep` ago; return their keys."""
-    end = (now or datetime.now(UTC)) - keep
-    old = [key for key, at in lake.times(_former_folder(service)).items() if at < end]
+    """Delete former raw objects that are older than `retention`, and return their keys."""
+    end = (now or datetime.now(UTC)) - retention
+    old = [key for key, at in lake.times(_get_former_folder(service)).items() if at < end]
     for key in old:
         lake.delete(key)
     return old
 
 
 def build_page_key(service: Service, month: Month) -> str:
-    """Return the key of the page about a month's last restatement."""
+    """Return the key of the page on a month's last restatement."""
     return f"_reports/{service.name}/{month}.restatement.html"
 
 
-def _former_folder(service: Service) -> str:
+def _get_former_folder(service: Service) -> str:
     return f"_former/{service.name}"

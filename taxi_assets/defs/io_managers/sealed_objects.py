@@ -1,17 +1,17 @@
-"""Sealed objects: Parquet and zstd files that carry facts and checksums of all their bytes.
+"""Sealed objects: Parquet and zstd files with metadata and checksums of all their bytes.
 
-Defined here: how an object is sealed when it is written, and how the seal is verified. What the
-facts mean, and where objects lie, belongs to the callers.
+This module seals objects and verifies seals. The meaning of the metadata, and the location of
+objects, belong to the callers.
 
-Parquet's page checksums cover the pages, and neither their headers nor the footer; zstd's cover
-one frame, and no missing frame. So the part of an object that holds its facts (the envelope: the
-footer of a Parquet file, a skippable frame in front of zstd frames) has two CRC-32 in it: one of
-the body, which is everything else, and one of the envelope itself, with zeros in its place. A
-reader of the footer alone verifies the footer, a reader of the rows everything. Other tools see an
-ordinary Parquet or zstd file.
+Parquet's page checksums cover the pages, but neither their headers nor the footer; those of zstd
+cover a frame, but do not reveal a missing one. So the part of an object with its metadata (the
+envelope: the footer of a Parquet file, or a skippable frame before the zstd frames) contains two
+CRC-32: one of the body, which is everything else, and one of the envelope itself, with zeros in its
+place. A reader of the footer verifies the footer, and a reader of the rows verifies everything.
+Other tools see an ordinary Parquet or zstd file.
 
-An object without a seal was written before there were seals, or by another tool; one that has lost
-its seal still says that it had one.
+An object without a seal is older than seals, or was written by another tool; an object that has
+lost its seal still declares that it had one.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from isal import isal_zlib
 from taxi_assets.settings.areas import MAX_DAY_BYTES
 from taxi_assets.tlc.parquet_limits import TooLargeError, reject_parquet_bomb
 
-FACTS = b"taxi_assets"
-"""Key under which a Parquet object carries its facts."""
+METADATA_KEY = b"taxi_assets"
+"""Key of the metadata in a Parquet object."""
 SEAL = re.compile(rb'"seal": "([0-9a-f]{8}) ([0-9a-f]{8})"')
-"""CRC-32 of body and envelope. A quote inside a JSON text is escaped, so no value looks like it."""
+"""CRC-32 of body and envelope. Quotes in JSON texts are escaped, so no value matches it."""
 BLANK = b"0" * 8
 SEALED = {"sealed_by": "taxi_assets 2"}
-"""Says that there is a seal, so that it cannot vanish; objects of version 1 had none."""
+"""Declares that there is a seal, so that its loss is detected; objects of version 1 had none."""
 
 MAGIC = b"PAR1"
 TAIL = struct.Struct("<I4s")
 """Length of a Parquet footer, and the magic."""
 HEAD = struct.Struct("<II")
-"""Magic and length of a zstd skippable frame, which every decoder passes over (RFC 8878, 3.1.2)."""
+"""Magic and length of a zstd skippable frame, which decoders skip (RFC 8878, 3.1.2)."""
 SKIPPABLE = 0x184D2A50
 BLOCK = 1 << 20
-"""Bytes of an object in memory at once, where it is only verified."""
+"""Number of bytes in memory at once while an object is verified."""
 
 
 class DamagedError(ValueError):
-    """An object is not what was written; the message completes "<path> ..."."""
+    """An object differs from what was written; the message completes "<path> ..."."""
 
 
 class SealedParquetWriter:
-    """Writes a Parquet file to a stream; `seal` completes it, and nothing else does."""
+    """Writes a Parquet file to a stream; only `seal` completes it."""
 
     def __init__(self, out: IO[bytes] | pa.NativeFile, schema: pa.Schema, **options: Any) -> None:
         self._sink = _Sink(out)
@@ -69,7 +69,7 @@ class SealedParquetWriter:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Write nothing more where the block ended before the file was sealed."""
+        """Discard the rest of the file if it was not sealed."""
         self._sink.rest = bytearray()
         self._writer.close()
 
@@ -77,13 +77,13 @@ class SealedParquetWriter:
         """Append rows, as at least one row group."""
         self._writer.write_table(table, row_group_size)
 
-    def seal(self, facts: Mapping[str, Any]) -> None:
-        """Write the footer, with the facts and the seal in it."""
-        self._writer.add_key_value_metadata({FACTS.decode(): _encode_facts(facts)})
+    def seal(self, metadata: Mapping[str, Any]) -> None:
+        """Write the footer with the metadata and the seal."""
+        self._writer.add_key_value_metadata({METADATA_KEY.decode(): _encode_metadata(metadata)})
         self._sink.rest = bytearray()
         self._writer.close()
         rest = bytes(self._sink.rest)
-        start = _footer_start(rest)
+        start = _find_footer_start(rest)
         body = isal_zlib.crc32(rest[:start], self._sink.crc)
         self._sink.out.write(rest[:start] + _compute_seal(rest[start:], body))
 
@@ -113,23 +113,23 @@ class _Sink:
         """Do nothing: the caller closes the underlying stream."""
 
 
-def write_sealed_zstd(facts: Mapping[str, Any], packed: bytes) -> bytes:
-    """Put facts and a seal in front of zstd frames."""
-    text = _encode_facts(facts).encode()
+def write_sealed_zstd(metadata: Mapping[str, Any], packed: bytes) -> bytes:
+    """Put metadata and a seal before zstd frames."""
+    text = _encode_metadata(metadata).encode()
     head = HEAD.pack(SKIPPABLE, len(text)) + text
     return _compute_seal(head, isal_zlib.crc32(packed)) + packed
 
 
 def open_parquet(content: pa.Buffer) -> tuple[pq.ParquetFile, dict[str, Any]]:
-    """Verify a whole Parquet object; return it and its facts.
+    """Verify all of a Parquet object; return it with its metadata.
 
     Raises:
-        DamagedError: it is not what was written.
-        pa.ArrowException, OSError: it cannot be parsed; never of a sealed one.
+        DamagedError: the object is damaged.
+        pa.ArrowException, OSError: it cannot be parsed; never for a sealed object.
     """
     if content.size < len(MAGIC) or content[: len(MAGIC)].to_pybytes() != MAGIC:
         raise DamagedError(_build_not_parquet_error(content.size, content[:4].to_pybytes()))
-    footer = content[_footer_start(content) :].to_pybytes()
+    footer = content[_find_footer_start(content) :].to_pybytes()
     body = _verify_envelope(footer)
     if body is not None:
         _verify_body(isal_zlib.crc32(content[: content.size - len(footer)]), body)
@@ -138,43 +138,43 @@ def open_parquet(content: pa.Buffer) -> tuple[pq.ParquetFile, dict[str, Any]]:
             limit = MAX_DAY_BYTES
             reject_parquet_bomb(pa.BufferReader(content), limit, limit)
         except TooLargeError as error:
-            raise DamagedError(f"is no day of trips: {error}") from None
+            raise DamagedError(f"is not a day of trips: {error}") from None
     parquet = pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True)
-    return parquet, _read_facts(parquet.metadata)
+    return parquet, _read_metadata(parquet.metadata)
 
 
 def open_sealed_footer(stream: pa.NativeFile) -> tuple[pq.FileMetaData, dict[str, Any]]:
-    """Verify the footer of a Parquet object; return it and the facts, without reading the body.
+    """Verify the footer of a Parquet object; return it with its metadata, without the body.
 
     Raises:
-        DamagedError: it is not what was written.
-        pa.ArrowException, OSError: it cannot be parsed; never of a sealed one.
+        DamagedError: the footer is damaged.
+        pa.ArrowException, OSError: it cannot be parsed; never for a sealed object.
     """
     footer = _read_footer(stream)
     _verify_envelope(footer)
-    found = pq.read_metadata(pa.BufferReader(footer))
-    return found, _read_facts(found)
+    parsed = pq.read_metadata(pa.BufferReader(footer))
+    return parsed, _read_metadata(parsed)
 
 
 def open_sealed_zstd(content: pa.Buffer) -> tuple[dict[str, Any], pa.Buffer]:
-    """Verify a whole zstd object; return its facts and its frames.
+    """Verify all of a zstd object; return its metadata and its frames.
 
     Raises:
-        DamagedError: it is not what was written, or has no facts.
+        DamagedError: the object is damaged, or has no metadata.
     """
     head = _measure_head(content[: HEAD.size].to_pybytes(), content.size)
     envelope, packed = content[:head].to_pybytes(), content[head:]
     body = _verify_envelope(envelope)
     if body is not None:
         _verify_body(isal_zlib.crc32(packed), body)
-    return _parse_facts(envelope[HEAD.size :]), packed
+    return _parse_metadata(envelope[HEAD.size :]), packed
 
 
 def verify_sealed_stream(stream: pa.NativeFile) -> None:
-    """Verify an object block by block where it is sealed; anything else passes.
+    """Verify a sealed object block by block; an object without a seal passes.
 
     Raises:
-        DamagedError: it is not what was written.
+        DamagedError: the object is damaged.
     """
     size = stream.size()
     first = stream.read_at(HEAD.size, 0)
@@ -196,40 +196,40 @@ def verify_sealed_stream(stream: pa.NativeFile) -> None:
     _verify_body(crc, body)
 
 
-def _encode_facts(facts: Mapping[str, Any]) -> str:
+def _encode_metadata(metadata: Mapping[str, Any]) -> str:
     seal = {"seal": f"{BLANK.decode()} {BLANK.decode()}"}
-    return json.dumps({**facts, **SEALED, **seal}, sort_keys=True)
+    return json.dumps({**metadata, **SEALED, **seal}, sort_keys=True)
 
 
 def _compute_seal(envelope: bytes, body: int) -> bytes:
-    """Fill in both checksums. The facts are the last JSON of an envelope."""
+    """Fill in both checksums. The metadata is the last JSON of an envelope."""
     *_, seal = SEAL.finditer(envelope)
     filled = envelope[: seal.start(1)] + b"%08x" % body + envelope[seal.end(1) :]
-    own = b"%08x" % isal_zlib.crc32(filled)
-    return filled[: seal.start(2)] + own + filled[seal.end(2) :]
+    checksum = b"%08x" % isal_zlib.crc32(filled)
+    return filled[: seal.start(2)] + checksum + filled[seal.end(2) :]
 
 
 def _verify_envelope(envelope: bytes) -> int | None:
-    """Return the checksum that the body must have; None where there is no seal."""
+    """Return the checksum that the body must have; None without a seal."""
     seals = list(SEAL.finditer(envelope))
     if not seals:
         if json.dumps(SEALED)[1:-1].encode() in envelope:
-            raise DamagedError("is damaged: its seal is gone")
+            raise DamagedError("is damaged: its seal is missing")
         return None
     seal = seals[-1]
     blank = envelope[: seal.start(2)] + BLANK + envelope[seal.end(2) :]
-    found, expected = isal_zlib.crc32(blank), int(seal[2], 16)
-    if found != expected:
+    actual, expected = isal_zlib.crc32(blank), int(seal[2], 16)
+    if actual != expected:
         raise DamagedError(
-            f"is damaged: the checksum of its metadata is {found:08x} and must be {expected:08x}"
+            f"is damaged: the checksum of its metadata is {actual:08x} and must be {expected:08x}"
         )
     return int(seal[1], 16)
 
 
-def _verify_body(found: int, expected: int) -> None:
-    if found != expected:
+def _verify_body(actual: int, expected: int) -> None:
+    if actual != expected:
         raise DamagedError(
-            f"is damaged: the checksum of its content is {found:08x} and must be {expected:08x}"
+            f"is damaged: the checksum of its content is {actual:08x} and must be {expected:08x}"
         )
 
 
@@ -237,11 +237,11 @@ def _read_footer(stream: pa.NativeFile) -> bytes:
     """Read the footer of a Parquet object, usually by one read of its end."""
     size = stream.size()
     end = stream.read_at(min(size, BLOCK // 16), size - min(size, BLOCK // 16))
-    length = size - _footer_start(end, size)
+    length = size - _find_footer_start(end, size)
     return bytes(end[-length:] if length <= len(end) else stream.read_at(length, size - length))
 
 
-def _footer_start(end: bytes | pa.Buffer, size: int | None = None) -> int:
+def _find_footer_start(end: bytes | pa.Buffer, size: int | None = None) -> int:
     """Return the offset of the footer in an object of this size and end."""
     size = len(end) if size is None else size
     if len(end) < TAIL.size:
@@ -253,38 +253,38 @@ def _footer_start(end: bytes | pa.Buffer, size: int | None = None) -> int:
     return start
 
 
-def _build_not_parquet_error(size: int, found: bytes) -> str:
+def _build_not_parquet_error(size: int, actual: bytes) -> str:
     if not size:
         return "is empty: 0 bytes"
-    return f"is cut off or no Parquet: {size} bytes, with {found!r} where {MAGIC!r} must be"
+    return f"is truncated or not Parquet: {size} bytes, with {actual!r} where {MAGIC!r} must be"
 
 
 def _measure_head(first: bytes, size: int) -> int:
-    """Return the size in bytes of the skippable frame in front of the zstd frames."""
+    """Return the size in bytes of the skippable frame before the zstd frames."""
     if not size:
         raise DamagedError("is empty: 0 bytes")
     magic, length = HEAD.unpack(first) if len(first) == HEAD.size else (0, 0)
     if magic != SKIPPABLE:
         raise DamagedError(f"was not written by taxi_assets: it begins with {first!r}")
     if HEAD.size + length > size:
-        raise DamagedError(f"is cut off: {size} bytes of at least {HEAD.size + length}")
+        raise DamagedError(f"is truncated: {size} bytes of at least {HEAD.size + length}")
     return HEAD.size + int(length)
 
 
-def _read_facts(footer: pq.FileMetaData) -> dict[str, Any]:
-    text = (footer.metadata or {}).get(FACTS)
+def _read_metadata(footer: pq.FileMetaData) -> dict[str, Any]:
+    text = (footer.metadata or {}).get(METADATA_KEY)
     if text is None:
-        raise DamagedError("was not written by taxi_assets: its footer has no facts of ours")
-    return _parse_facts(text)
+        raise DamagedError("was not written by taxi_assets: its footer lacks our metadata")
+    return _parse_metadata(text)
 
 
-def _parse_facts(text: bytes) -> dict[str, Any]:
+def _parse_metadata(text: bytes) -> dict[str, Any]:
     """Parse the metadata and remove the seal from it."""
     try:
-        facts = json.loads(text)
+        metadata = json.loads(text)
     except ValueError as error:
-        raise DamagedError(f"is damaged: its facts are no JSON ({error})") from error
-    if not isinstance(facts, dict):
-        raise DamagedError("was not written by taxi_assets: its facts are no JSON object")
-    found = cast("dict[str, Any]", facts)
-    return {name: value for name, value in found.items() if name not in {*SEALED, "seal"}}
+        raise DamagedError(f"is damaged: its metadata is not JSON ({error})") from error
+    if not isinstance(metadata, dict):
+        raise DamagedError("was not written by taxi_assets: its metadata is not a JSON object")
+    fields = cast("dict[str, Any]", metadata)
+    return {name: value for name, value in fields.items() if name not in {*SEALED, "seal"}}

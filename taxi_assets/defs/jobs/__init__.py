@@ -1,4 +1,4 @@
-"""Jobs: a service's daily job, and the three of one op: SQL, an object's content, an export.
+"""Jobs: a service's daily job, and three jobs of one op: SQL, an object's content, an export.
 
-A job's ops are defined here. What starts a job on its own belongs in `automation`.
+Jobs and their ops belong here. Code that starts jobs belongs in `automation`.
 """

@@ -18,7 +18,7 @@ def build_daily_job(service: Service, assets: list[dg.AssetKey]) -> dg.Unresolve
     stores = [asset for asset in assets if asset.path[-1] in STORES]
     return dg.define_asset_job(
         get_daily_job_name(service),
-        # What the source has published is not a matter of a day's run.
+        # The check of the newest published month does not concern the run of a day.
         selection=dg.AssetSelection.assets(*assets)
         - dg.AssetSelection.checks(*(dg.AssetCheckKey(asset, CHECK) for asset in stores)),
         description=f"A day, or a range of days, of {service.name} trips through all five assets.",

@@ -14,33 +14,34 @@ from taxi_assets.defs.io_managers.partition_data import Label, add_missing_colum
 from taxi_assets.defs.io_managers.sealed_objects import SealedParquetWriter
 from taxi_assets.defs.jobs.inspect_object import locate_object
 from taxi_assets.defs.jobs.result import build_result_schema, fail_in_one_line, name_columns
-from taxi_assets.defs.resources.lake import Lake, LakeResource, build_trips_key
+from taxi_assets.defs.resources.lake import Lake, LakeResource
+from taxi_assets.defs.resources.lake_keys import build_trips_key
 from taxi_assets.errors import StoreError
 from taxi_assets.tlc.loaded_services import find_example_service
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 
-SHOWN = 5
-"""Missing days that a message names."""
+MAX_LISTED = 5
+"""Maximum number of missing days in a message."""
 
 
 class ExportParquetConfig(dg.Config):
-    """What the launchpad asks for."""
+    """The config of a run."""
 
     service: str = Field(description=f"One of {', '.join(SERVICES)}.")
     first_day: str = Field(description="First pickup day, as 2021-01-01.")
     last_day: str = Field(description="Last pickup day, as 2021-01-31; it is included.")
     object: str = Field(
         "nyc_taxi_data.parquet",
-        description="Key of the object in the lake; what is there is replaced.",
+        description="Key of the object in the lake; an existing object is replaced.",
     )
     skip_missing_days: bool = Field(
-        False, description="Leave out days that the lake does not have, instead of failing."
+        False, description="Omit days that the lake does not have instead of failing."
     )
 
 
 def _build_example(service: Service) -> dict[str, Any]:
-    """Return what the launchpad opens with: the quick start's day."""
+    """Return the initial config of the launchpad: the day of the quick start."""
     return {
         "service": service.name,
         "first_day": "2021-01-05",
@@ -62,22 +63,24 @@ def build_export_parquet_job(services: Mapping[str, Service]) -> dg.JobDefinitio
             service, days = _list_requested_days(config, services)
             target = lake.lake
             key = _find_target(target, config.object, services)
-            held, missing = _find_stored_days(target, service, days)
-            if missing and not (config.skip_missing_days and held):
-                named = ", ".join(map(str, missing[:SHOWN]))
-                more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+            stored_days, missing = _find_stored_days(target, service, days)
+            if missing and not (config.skip_missing_days and stored_days):
+                listed = ", ".join(map(str, missing[:MAX_LISTED]))
+                more = f" and {len(missing) - MAX_LISTED} more" if len(missing) > MAX_LISTED else ""
                 raise StoreError(
-                    f"{target.path(service.name)} lacks {len(missing)} of {len(days)} days: {named}"
-                    f"{more}. Materialize {service.name}/gcs_trips for them"
-                    + (", or set skip_missing_days" if held else "")
+                    f"{target.path(service.name)} does not have {len(missing)} of {len(days)} days:"
+                    f" {listed}{more}. Materialize {service.name}/gcs_trips for them"
+                    + (", or set skip_missing_days" if stored_days else "")
                 )
-            rows = write_export(target, service, held, key)
+            rows = write_export(target, service, stored_days, key)
         size = target.size(key) or 0
-        context.log.info(f"{target.path(key)}: {len(held)} days, {rows:,} rows, {size:,} bytes")
+        context.log.info(
+            f"{target.path(key)}: {len(stored_days)} days, {rows:,} rows, {size:,} bytes"
+        )
         context.add_output_metadata(
             {
                 "rows": rows,
-                "days": len(held),
+                "days": len(stored_days),
                 "missing_days": len(missing),
                 "bytes": size,
                 "seconds": round(time.monotonic() - began, 3),
@@ -98,16 +101,16 @@ def build_export_parquet_job(services: Mapping[str, Service]) -> dg.JobDefinitio
 
 
 def build_export_schema(service: Service) -> pa.Schema:
-    """Return the service's columns and the pickup DATE, which the lake has only in its paths."""
+    """Return the columns of the service and the pickup DATE, which the lake has only in paths."""
     return service.arrow_schema.append(pa.field(service.day_column, pa.date32()))
 
 
 def write_export(lake: Lake, service: Service, days: list[date], key: str) -> int:
-    """Write the days' rows, one row group a day, and put the object whole; returns the rows.
+    """Write the days to one object, a row group for each day, and return the number of rows.
 
     Raises:
-        StoreError: a day's object was deleted meanwhile.
-        PartitionRejectedError: a day's object is damaged.
+        StoreError: the object of a day was deleted meanwhile.
+        PartitionRejectedError: the object of a day is damaged.
     """
     rows = 0
     with (
@@ -117,16 +120,16 @@ def write_export(lake: Lake, service: Service, days: list[date], key: str) -> in
         for day in days:
             rows += _append_days(writer, lake, service, day)
         label = Label(service.name, "export_parquet", f"{days[0]} to {days[-1]}")
-        writer.seal(label.facts())
+        writer.seal(label.to_metadata())
     return rows
 
 
 def _append_days(writer: SealedParquetWriter, lake: Lake, service: Service, day: date) -> int:
-    """Write one day's rows; none of them is held any longer afterwards."""
+    """Write the rows of one day."""
     trips = open_lake_trips(lake, service, day)
     if trips is None:
         raise StoreError(f"{service.name} {day} was deleted from the lake: run again")
-    rows = add_missing_columns(trips.table(), service.arrow_schema)
+    rows = add_missing_columns(trips.read_table(), service.arrow_schema)
     dates = pa.repeat(pa.scalar(day, pa.date32()), rows.num_rows)
     writer.write_table(
         rows.append_column(service.day_column, dates).cast(build_export_schema(service))
@@ -145,26 +148,26 @@ def _list_requested_days(
         return service, list(DateRange(first, last + ONE_DAY))
     except (ValueError, OverflowError):
         raise StoreError(
-            f"first_day {config.first_day!r} to last_day {config.last_day!r} is no range of days: "
-            "write them as 2021-01-01, the first one first"
+            f"first_day {config.first_day!r} to last_day {config.last_day!r} is not a range of"
+            " days: write them as 2021-01-01, the first one first"
         ) from None
 
 
-def _find_target(lake: Lake, named: str, services: Mapping[str, Service]) -> str:
-    """Return the key to write; an export must not lie among the days of the lake."""
-    home, key = locate_object(lake, named)
+def _find_target(lake: Lake, address: str, services: Mapping[str, Service]) -> str:
+    """Return the key to write; it must be outside the folders of the assets."""
+    home, key = locate_object(lake, address)
     folder, _, rest = key.partition("/")
     if home is not lake or not key.endswith(".parquet"):
-        raise StoreError(f"{named!r} is no key in the lake that ends in .parquet")
+        raise StoreError(f"{address!r} is not a key in the lake that ends in .parquet")
     if rest and (folder in services or folder.startswith("_")):
-        raise StoreError(f"{named!r} lies in {folder}/, which belongs to the assets")
+        raise StoreError(f"{address!r} is in {folder}/, which belongs to the assets")
     return key
 
 
 def _find_stored_days(
     lake: Lake, service: Service, days: list[date]
 ) -> tuple[list[date], list[date]]:
-    """Return the days that the lake has, and those that it does not have."""
+    """Return the days that the lake has, and the missing ones."""
     keys = lake.keys(service.name)
     by_presence: dict[bool, list[date]] = {True: [], False: []}
     for day in days:

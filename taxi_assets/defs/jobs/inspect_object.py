@@ -19,7 +19,7 @@ from taxi_assets.defs.jobs.result import (
     build_result_schema,
     build_result_table,
     fail_in_one_line,
-    format_value,
+    format_table,
     name_columns,
 )
 from taxi_assets.defs.resources.lake import Lake, LakeResource, open_lake
@@ -31,17 +31,17 @@ from taxi_assets.tlc.parquet_limits import TooLargeError, read_first_rows
 from taxi_assets.tlc.schema import Service
 
 CSV, PARQUET = (".csv", ".csv.gz", ".csv.zst"), (".parquet",)
-"""Endings that tell what an object is."""
+"""Endings of the keys that can be inspected."""
 BLOCK = 1 << 20
-"""Bytes of CSV in memory at once, and the longest row."""
+"""Bytes of CSV that are in memory at a time, and the maximum length of a row."""
 MAX_SHOWN_BYTES = 256 << 20
-"""Bytes that the rows to show may have."""
+"""Maximum size of the rows that are shown."""
 MAX_UNPACKED_BYTES = 64 << 30
-"""Bytes of CSV that are counted; stops zstd and gzip bombs."""
+"""Maximum size of the CSV text of an object; stops zstd and gzip bombs."""
 
 
 class InspectObjectConfig(dg.Config):
-    """What the launchpad asks for."""
+    """The config of a run."""
 
     object: str = Field(
         description="A key of the lake (titanic_clean.csv), a path in the lake's folder, or a "
@@ -49,13 +49,13 @@ class InspectObjectConfig(dg.Config):
     )
     rows: int = Field(20, ge=1, le=1000, description="Rows to show, 1 to 1000.")
     delimiter: str = Field(
-        ",", min_length=1, max_length=1, description="What separates the fields of a CSV object."
+        ",", min_length=1, max_length=1, description="The separator of a CSV object."
     )
 
 
 @dataclass(frozen=True)
-class Found:
-    """What an object holds."""
+class Content:
+    """The columns, row count and first rows of an object."""
 
     columns: list[Column]
     rows: int
@@ -63,7 +63,7 @@ class Found:
 
 
 def _build_example(service: Service) -> dict[str, Any]:
-    """Return what the launchpad opens with: the quick start's day."""
+    """Return the initial config of the launchpad: the day of the quick start."""
     day = f"{service.day_column}=2021-01-05"
     return {"object": f"{service.name}/{day}/trips.parquet", "rows": 20}
 
@@ -79,18 +79,18 @@ def build_inspect_object_job(services: Mapping[str, Service]) -> dg.JobDefinitio
         began = time.monotonic()
         with fail_in_one_line():
             home, key = locate_object(lake.lake, config.object)
-            found = inspect_content(home, key, config)
-        shown = build_result_table(found.columns, found.first)
-        context.log.info(f"{home.path(key)}: {found.rows:,} rows\n{format_value(shown)}")
+            content = inspect_content(home, key, config)
+        preview = build_result_table(content.columns, content.first)
+        context.log.info(f"{home.path(key)}: {content.rows:,} rows\n{format_table(preview)}")
         context.add_output_metadata(
             {
-                "rows": found.rows,
+                "rows": content.rows,
                 "bytes": home.size(key) or 0,
                 "seconds": round(time.monotonic() - began, 3),
                 "dagster/uri": home.path(key),
-                "columns": build_result_schema(found.columns),
+                "columns": build_result_schema(content.columns),
                 # Last: a wide table is wider than the page.
-                "preview": shown,
+                "preview": preview,
             }
         )
 
@@ -106,50 +106,50 @@ def build_inspect_object_job(services: Mapping[str, Service]) -> dg.JobDefinitio
     return inspect_object
 
 
-def locate_object(lake: Lake, named: str) -> tuple[Lake, str]:
-    """Return the bucket and key of an object; a local path must lie in the lake, links followed.
+def locate_object(lake: Lake, address: str) -> tuple[Lake, str]:
+    """Return the bucket and key of an object; a local path, with links resolved, is in the lake.
 
     Raises:
-        StoreError: it lies outside, or is neither CSV nor Parquet.
+        StoreError: the path is outside the lake, or the object is neither CSV nor Parquet.
     """
-    if not named.endswith(CSV + PARQUET):
-        raise StoreError(f"{named!r} ends in none of {', '.join(CSV + PARQUET)}")
-    if named.startswith("gs://"):
-        bucket, _, key = named.removeprefix("gs://").partition("/")
+    if not address.endswith(CSV + PARQUET):
+        raise StoreError(f"{address!r} ends in none of {', '.join(CSV + PARQUET)}")
+    if address.startswith("gs://"):
+        bucket, _, key = address.removeprefix("gs://").partition("/")
         if not BUCKET.fullmatch(bucket) or not key:
-            raise StoreError(f"{named!r} is no gs://<bucket>/<key>")
+            raise StoreError(f"{address!r} is not of the form gs://<bucket>/<key>")
         if bucket != lake.bucket:
             other = {"lake": f"gs://{bucket}", "lake_layout": lake.layout}
             lake = open_lake(Settings.from_env().lake.model_copy(update=other))
     else:
-        key = named
+        key = address
     if not lake.local:
         if key.startswith("/") or ".." in key.split("/"):
-            raise StoreError(f"{named!r} is no key of {lake.path('')}")
+            raise StoreError(f"{address!r} is not a key of {lake.path('')}")
         return lake, key
     root = Path(lake.root).resolve()
     try:
         path = (root / key).resolve()
     except (OSError, ValueError, RuntimeError) as error:
-        raise StoreError(f"{named!r} is no path") from error
+        raise StoreError(f"{address!r} is not a path") from error
     if not path.is_relative_to(root):
-        raise StoreError(f"{named!r} is outside the lake's folder {root}")
+        raise StoreError(f"{address!r} is outside the lake's folder {root}")
     return lake, path.relative_to(root).as_posix()
 
 
-def inspect_content(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
-    """Read an object without holding more than a block of it.
+def inspect_content(lake: Lake, key: str, config: InspectObjectConfig) -> Content:
+    """Read the schema, row count and first rows of an object, a block at a time.
 
     Raises:
-        StoreError: it is not there, empty, or cannot be read.
+        StoreError: the object does not exist, is empty or cannot be read.
     """
     try:
         with lake.open(key) as stream:
             verify_sealed_stream(stream)
         if key.endswith(PARQUET):
-            found = _inspect_parquet(lake, key, config.rows)
+            content = _inspect_parquet(lake, key, config.rows)
         else:
-            found = _inspect_csv(lake, key, config)
+            content = _inspect_csv(lake, key, config)
     except FileNotFoundError as error:
         raise StoreError(f"there is no {lake.path(key)}") from error
     except TooLargeError as error:
@@ -158,23 +158,23 @@ def inspect_content(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
         raise StoreError(f"{lake.path(key)} cannot be read: it {error}") from error
     except (pa.ArrowException, OSError, MemoryError, UnicodeError) as error:
         raise StoreError(f"{lake.path(key)} cannot be read: {error}") from error
-    if found.rows == 0:
+    if content.rows == 0:
         raise StoreError(f"{lake.path(key)} is empty: it has no rows")
-    return found
+    return content
 
 
-def _inspect_parquet(lake: Lake, key: str, rows: int) -> Found:
+def _inspect_parquet(lake: Lake, key: str, rows: int) -> Content:
     with (
         lake.open(key) as stream,
         pq.ParquetFile(stream, buffer_size=BLOCK, page_checksum_verification=True) as parquet,
     ):
         first = read_first_rows(parquet, rows, MAX_SHOWN_BYTES)
-        return Found(
+        return Content(
             name_columns(parquet.schema_arrow), parquet.metadata.num_rows, _to_tuples(first, rows)
         )
 
 
-def _inspect_csv(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
+def _inspect_csv(lake: Lake, key: str, config: InspectObjectConfig) -> Content:
     """Infer types from the first block and count all rows as text."""
     with _open_csv_reader(lake, key, config, pc.ConvertOptions()) as reader:
         columns = name_columns(reader.schema)
@@ -183,7 +183,7 @@ def _inspect_csv(lake: Lake, key: str, config: InspectObjectConfig) -> Found:
         column_types=dict.fromkeys((name for name, _ in columns), pa.string())
     )
     with _open_csv_reader(lake, key, config, as_text) as reader:
-        return Found(columns, _count_csv_rows(reader), first)
+        return Content(columns, _count_csv_rows(reader), first)
 
 
 def _count_csv_rows(reader: pc.CSVStreamingReader) -> int:

@@ -1,11 +1,11 @@
-"""The text of a query, read before a server sees it: one SELECT and nothing else.
+"""Accept a query only if it is one SELECT, before a server receives it.
 
-Two parsers may read one text differently: a line break that only one of them knows ends a comment
-for it alone, and what follows is a second statement. So BigQuery never gets the text itself but
-its tokens, written out again in the one form that everybody reads alike: no comment, no line
-break, no semicolon, every string in single quotes. That text is what is parsed here, too.
-It is not the parse tree that is written out: sqlglot 30 makes `CREATE TABLE x` of `SELECT 1 INTO x`
-and leaves the escapes for code points in strings as they are, to be escaped once more.
+Two parsers may interpret one text differently: a line break that only one of them recognizes ends a
+comment for it alone, and the rest is a second statement. So BigQuery never receives the text itself
+but its tokens, in a form that every parser interprets in the same way: no comment, no line break,
+no semicolon, and every string in single quotes. The same text is parsed here. The parse tree is not
+used for that: sqlglot 30 turns `SELECT 1 INTO x` into `CREATE TABLE x`, and escapes the escapes of
+code points in strings again.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ TOKEN = re.compile(
     re.VERBOSE | re.DOTALL,
 )
 PIECE = re.compile(r"\\.|.", re.DOTALL)
-# Controls and separators of lines and paragraphs: for some parsers they end a line.
+# Control characters and separators of lines and paragraphs, which end a line for some parsers.
 BREAKS = frozenset({"Cc", "Zl", "Zp"})
 
 
@@ -41,37 +41,37 @@ def parse_one_select(query: str, dialect: str) -> exp.Query | exp.Values:
 
     Raises:
         StoreError: it is another statement, or more than one.
-        SqlglotError: it cannot be read; the server may know better.
+        SqlglotError: it cannot be parsed; the server may accept it.
     """
     import sqlglot  # noqa: PLC0415 - heavy at import
     from sqlglot import exp  # noqa: PLC0415
 
     statements = [
-        one
-        for one in sqlglot.parse(query, dialect=dialect)
-        if one is not None and not isinstance(one, exp.Semicolon)
+        statement
+        for statement in sqlglot.parse(query, dialect=dialect)
+        if statement is not None and not isinstance(statement, exp.Semicolon)
     ]
     if len(statements) != 1:
         raise StoreError(f"{ONE_SELECT}: these are {len(statements)} statements")
     (statement,) = statements
-    writes = next((one for one in statement.find_all(exp.DML)), None)
+    writes = next(iter(statement.find_all(exp.DML)), None)
     if writes is not None or not isinstance(statement, exp.Query | exp.Values):
         word = writes.key if writes is not None else query.split(maxsplit=1)[0]
-        raise StoreError(f"{ONE_SELECT}: {word.upper()} is refused, it only reads")
+        raise StoreError(f"{ONE_SELECT}: {word.upper()} is rejected")
     return statement
 
 
 def format_for_bigquery(query: str) -> str:
-    """Return a query that is one SELECT in the form that every parser reads alike.
+    """Return a query that is one SELECT in a form that every parser interprets in the same way.
 
     Raises:
-        StoreError: it is no SELECT, more than one statement, or cannot be read for certain.
+        StoreError: it is not a SELECT, has several statements, or is ambiguous.
     """
     from sqlglot import exp  # noqa: PLC0415 - heavy at import
     from sqlglot.errors import SqlglotError  # noqa: PLC0415
 
     with suppress(SqlglotError):
-        parse_one_select(query, "bigquery")  # says best what else it is
+        parse_one_select(query, "bigquery")  # Gives the best error for other statements.
     text = _write_out(query)
     try:
         statement = parse_one_select(text, "bigquery")
@@ -80,7 +80,7 @@ def format_for_bigquery(query: str) -> str:
             f"{ONE_SELECT}, and this cannot be read as one: {str(error).splitlines()[0]}"
         ) from error
     if statement.find(exp.Into, exp.Create, exp.Command):
-        raise StoreError(f"{ONE_SELECT}: INTO is refused, it only reads")
+        raise StoreError(f"{ONE_SELECT}: INTO is rejected")
     return text
 
 

@@ -1,4 +1,4 @@
-"""What the small jobs show in a run: a table, or a failure in one line."""
+"""The results of the small jobs: a table, or a failure in one line."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from taxi_assets.errors import TerminalError, format_one_line
 from taxi_assets.redaction import redact_cause
 
 MAX_COLUMNS = 500
-"""Columns of a table; the schema beside it names all."""
+"""Maximum number of columns of a table; the schema lists all."""
 MAX_CELL_LENGTH = 200
 """Characters of a cell."""
 MAX_EXACT_INTEGER = 2**53
-"""Past it a browser rounds whole numbers."""
+"""Browsers round larger integers."""
 
 Column = tuple[str, str]
 """Name and type."""
@@ -29,12 +29,12 @@ def build_result_table(
 ) -> dg.TableMetadataValue:
     """Build a table of rows for the run page; a repeated column name gets a number.
 
-    A table of more than `MAX_COLUMNS` columns is cut, and says how many are left out.
+    A table of more than `MAX_COLUMNS` columns is truncated, with the number of omitted columns.
     """
-    left_out = len(columns) - MAX_COLUMNS
+    omitted = len(columns) - MAX_COLUMNS
     shown_columns = list(columns[:MAX_COLUMNS])
-    if left_out > 0:
-        shown_columns.append((f"{left_out:,} more columns", "not shown"))
+    if omitted > 0:
+        shown_columns.append((f"{omitted:,} more columns", "not shown"))
         rows = ((*row[:MAX_COLUMNS], "") for row in rows)
     names = _number_duplicates(name for name, _ in shown_columns)
     return dg.MetadataValue.table(
@@ -70,15 +70,15 @@ def build_result_schema(columns: Sequence[Column]) -> dg.TableSchemaMetadataValu
     )
 
 
-def name_columns(found: pa.Schema) -> list[Column]:
+def name_columns(schema: pa.Schema) -> list[Column]:
     """Return names and types of an Arrow schema."""
-    return [(field.name, str(field.type)) for field in found]
+    return [(field.name, str(field.type)) for field in schema]
 
 
-def format_value(shown: dg.TableMetadataValue) -> str:
-    """Format the table for a terminal."""
-    columns = [column.name for column in shown.schema.columns]
-    lines = [columns, *([str(one.data[name]) for name in columns] for one in shown.records)]
+def format_table(table: dg.TableMetadataValue) -> str:
+    """Format a table for a terminal."""
+    columns = [column.name for column in table.schema.columns]
+    lines = [columns, *([str(row.data[name]) for name in columns] for row in table.records)]
     widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
@@ -88,14 +88,14 @@ def format_value(shown: dg.TableMetadataValue) -> str:
 
 @contextmanager
 def fail_in_one_line() -> Iterator[None]:
-    """Turn any error into a `Failure` of one line."""
+    """Convert any error to a `Failure` of one line."""
     try:
         yield
     except Exception as error:  # noqa: BLE001 - raised again, its chain without secrets
-        said = (
+        message = (
             str(error) if isinstance(error, TerminalError) else f"{type(error).__name__}: {error}"
         )
-        raise dg.Failure(format_one_line(said)) from redact_cause(error)
+        raise dg.Failure(format_one_line(message)) from redact_cause(error)
 
 
 def _format_cell(value: Any) -> str | int | float | bool:
@@ -105,5 +105,5 @@ def _format_cell(value: Any) -> str | int | float | bool:
         return value
     if isinstance(value, int):
         return value if abs(value) <= MAX_EXACT_INTEGER else str(value)
-    shown = f"0x{value[: MAX_CELL_LENGTH // 2].hex()}" if isinstance(value, bytes) else str(value)
-    return shown if len(shown) <= MAX_CELL_LENGTH else f"{shown[:MAX_CELL_LENGTH]}..."
+    text = f"0x{value[: MAX_CELL_LENGTH // 2].hex()}" if isinstance(value, bytes) else str(value)
+    return text if len(text) <= MAX_CELL_LENGTH else f"{text[:MAX_CELL_LENGTH]}..."

@@ -1,10 +1,9 @@
 """`sql_query`: one SELECT on Postgres or BigQuery, its first rows as a table in the run.
 
-Nothing that writes gets through. On Postgres the server sees to it: the query runs as a login role
-of its own that has SELECT and nothing else, in a read-only transaction; the extended protocol takes
-one statement, and it must be the query of a cursor, so a SELECT. BigQuery gets the query as it was
-understood here, without comments (`one_select.py`), a dry run must call it a SELECT, and the
-emulator runs it in a read-only transaction.
+The query cannot write. Postgres runs it as a dedicated login role that has only SELECT, in a
+read-only transaction; the extended protocol accepts one statement, and the query of a cursor must
+be a SELECT. BigQuery receives the query as `one_select.py` parsed it, without comments; a dry run
+must classify it as a SELECT, and the emulator runs it in a read-only transaction.
 """
 
 import time
@@ -20,7 +19,7 @@ from taxi_assets.defs.jobs.one_select import (
     format_for_bigquery,
     parse_one_select,
 )
-from taxi_assets.defs.jobs.result import Column, build_result_table, fail_in_one_line, format_value
+from taxi_assets.defs.jobs.result import Column, build_result_table, fail_in_one_line, format_table
 from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.errors import StoreError
@@ -31,28 +30,33 @@ if TYPE_CHECKING:
     from psycopg import Cursor
 
 NATIVE = {"bool", "bytea", "int2", "int4", "int8", "float4", "float8", "oid"}
-"""Types of Postgres that the table shows as values; all others are shown as Postgres's text."""
+"""Types of Postgres that the table shows as values; it shows all others as Postgres's text."""
 SLACK = 5
-"""Seconds past its time after which a query's server is taken for dead."""
-PASSING = ("57P", "53")
-"""Beginnings of SQLSTATEs that are no fault of the query: a shutdown, a lack of resources."""
+"""Seconds after the time limit of a query before its server counts as dead."""
+TRANSIENT = ("57P", "53")
+"""Prefixes of SQLSTATEs that the query did not cause: a shutdown, a lack of resources."""
 READ_ONLY = {"taxi_assets": "read_only"}
-"""Label of BigQuery's jobs. The emulator lets such a job only read; Google has it in its logs."""
+"""Label of BigQuery's jobs. The emulator runs such a job read-only; Google logs the label."""
 
 
 class SqlQueryConfig(dg.Config):
-    """What the launchpad asks for."""
+    """The config of a run."""
 
-    query: str = Field(description="One SELECT (or WITH ... SELECT). Anything else is refused.")
-    store: Literal["postgres", "bigquery"] = Field("postgres", description="Where it runs.")
+    query: str = Field(description="One SELECT (or WITH ... SELECT). Anything else is rejected.")
+    store: Literal["postgres", "bigquery"] = Field("postgres", description="The store to query.")
     rows: int = Field(
-        20, ge=1, le=1000, description="Most rows to show, 1 to 1000. The rest is not read."
+        20,
+        ge=1,
+        le=1000,
+        description="Rows to read and show, 1 to 1000.",
     )
     timeout_seconds: int = Field(
         60, ge=1, le=3600, description="Seconds after which the query is stopped, 1 to 3600."
     )
     max_gigabytes: int = Field(
-        10, ge=1, description="BigQuery only: a query that would read more is refused unpaid."
+        10,
+        ge=1,
+        description="BigQuery only: a query that would read more does not run.",
     )
 
 
@@ -62,11 +66,11 @@ class Rows:
 
     columns: list[Column]
     rows: list[tuple[Any, ...]]
-    """One more than asked for where there are more."""
+    """One more than requested if the result has more."""
 
 
 def _build_example(service: Service) -> dict[str, Any]:
-    """Return what the launchpad opens with."""
+    """Return the initial config of the launchpad."""
     groups = service.find_role("payment") or service.find_role("pickup_zone")
     column = groups or service.pickup_column
     dollars = f", round(sum({service.total})) AS dollars" if service.total else ""
@@ -93,19 +97,19 @@ def build_sql_query_job(services: Mapping[str, Service]) -> dg.JobDefinition:
         with fail_in_one_line():
             if config.store == "postgres":
                 is_one_select(config.query, "postgres")
-                found = query_postgres(postgres, config)
+                result = query_postgres(postgres, config)
             else:
-                found = query_bigquery(bigquery, config)
-        shown = build_result_table(found.columns, found.rows[: config.rows])
-        more = len(found.rows) > config.rows
+                result = query_bigquery(bigquery, config)
+        preview = build_result_table(result.columns, result.rows[: config.rows])
+        more = len(result.rows) > config.rows
         context.log.info(
-            f"{len(shown.records)} rows{', and there are more' if more else ''}\n"
-            f"{format_value(shown)}"
+            f"{len(preview.records)} rows{', and there are more' if more else ''}\n"
+            f"{format_table(preview)}"
         )
         context.add_output_metadata(
             {
-                "result": shown,
-                "rows": len(shown.records),
+                "result": preview,
+                "rows": len(preview.records),
                 "more_rows": more,
                 "seconds": round(time.monotonic() - began, 3),
                 "query": dg.MetadataValue.md(f"```sql\n{config.query}\n```"),
@@ -127,7 +131,7 @@ def is_one_select(query: str, dialect: str) -> bool:
     """Return whether a query is certainly a single SELECT; the server enforces its dialect.
 
     Raises:
-        StoreError: it is another statement, or more than one.
+        StoreError: the query is another statement, or more than one.
     """
     from sqlglot.errors import SqlglotError  # noqa: PLC0415 - heavy at import
 
@@ -139,50 +143,50 @@ def is_one_select(query: str, dialect: str) -> bool:
 
 
 def query_postgres(postgres: PostgresResource, config: SqlQueryConfig) -> Rows:
-    """Query Postgres for the first rows, as a role that can only read.
+    """Query Postgres for the first rows as the read-only role.
 
     Raises:
-        StoreError: what the server says of the query, that it took too long, or that there is no
-            role that can only read.
+        StoreError: the server rejected the query, the query exceeded its time limit, or there is no
+            read-only role.
     """
     import psycopg  # noqa: PLC0415 - heavy at import
     from psycopg.types.string import TextLoader  # noqa: PLC0415
 
     if "\0" in config.query:
-        # libpq sends what comes before it, which is another query.
+        # libpq sends only the text before it, which is another query.
         raise StoreError(f"{ONE_SELECT}: character {config.query.index(chr(0)) + 1} of it is NUL")
     with postgres.connect_reader() as connection, psycopg.Cursor(connection) as cursor:
         for kind in psycopg.adapters.types:
             if kind.name not in NATIVE:
-                # Shown as Postgres writes it: a row, JSON, a time that Python does not have.
+                # As the text of Postgres: a row, JSON, a time that Python cannot represent.
                 cursor.adapters.register_loader(kind.oid, TextLoader)
             cursor.adapters.register_loader(kind.array_oid, TextLoader)
         _check_only_reads(cursor)
         cursor.execute("SET TRANSACTION READ ONLY")
         cursor.execute(f"SET LOCAL statement_timeout = {config.timeout_seconds * 1000:d}")
-        # The server stops the query in time. One that is halted does not.
+        # The server stops the query at its time limit, except a server that is halted.
         connection.silence_limit = config.timeout_seconds + SLACK
         connection.watches = False
         try:
-            # `binary` is for the extended protocol, which takes one statement.
+            # `binary` selects the extended protocol, which accepts one statement.
             cursor.execute(f"DECLARE found NO SCROLL CURSOR FOR {config.query}", binary=True)
             cursor.execute(f"FETCH {config.rows + 1:d} FROM found")
             rows = cursor.fetchall()
         except psycopg.errors.QueryCanceled as error:
             raise _build_timeout_error(config) from error
         except psycopg.Error as error:
-            if not error.sqlstate or error.sqlstate.startswith(PASSING):
+            if not error.sqlstate or error.sqlstate.startswith(TRANSIENT):
                 raise
             raise StoreError(f"Postgres: {error.diag.message_primary}") from error
-        columns = [(one.name, one.type_display) for one in cursor.description or ()]
+        columns = [(field.name, field.type_display) for field in cursor.description or ()]
     return Rows(columns, rows)
 
 
 def _check_only_reads(cursor: "Cursor[Any]") -> None:
-    """Reject a role that may do more than read, whoever named it the reader.
+    """Reject a role that can do more than read.
 
     Raises:
-        StoreError: it is a superuser, belongs to another role, or may write to a table.
+        StoreError: the role is a superuser, is a member of another role, or can write to a table.
     """
     cursor.execute(
         "SELECT current_user, rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication"
@@ -194,10 +198,10 @@ def _check_only_reads(cursor: "Cursor[Any]") -> None:
         " has_database_privilege(current_database(), 'CREATE')"
         " FROM pg_roles r WHERE rolname = current_user"
     )
-    user, mighty, member_of, table, creates = cursor.fetchone() or ("", True, None, None, True)
-    found = (
+    user, privileged, member_of, table, creates = cursor.fetchone() or ("", True, None, None, True)
+    privilege = (
         "has a role attribute such as SUPERUSER"
-        if mighty
+        if privileged
         else f"is a member of {member_of}"
         if member_of
         else f"may write to {table}"
@@ -206,10 +210,10 @@ def _check_only_reads(cursor: "Cursor[Any]") -> None:
         if creates
         else None
     )
-    if found:
+    if privilege:
         raise StoreError(
             f"sql_query runs as a role that can only read, and POSTGRES_READER_USER {user!r} "
-            f"{found}: create a role as docs/operations.md shows"
+            f"{privilege}: create a role as docs/operations.md shows"
         )
 
 
@@ -217,7 +221,7 @@ def query_bigquery(bigquery: BigQueryResource, config: SqlQueryConfig) -> Rows:
     """Query BigQuery for the first rows.
 
     Raises:
-        StoreError: what BigQuery says of the query, or that it took too long.
+        StoreError: BigQuery rejected the query, or the query exceeded its time limit.
     """
     from google.api_core.exceptions import ClientError  # noqa: PLC0415 - heavy at import
     from google.cloud.bigquery import QueryJobConfig  # noqa: PLC0415
@@ -226,7 +230,7 @@ def query_bigquery(bigquery: BigQueryResource, config: SqlQueryConfig) -> Rows:
     query = format_for_bigquery(config.query)
     with bigquery.client() as client:
         try:
-            # No retries: they would go on past the time.
+            # Retries would continue after the time limit.
             in_time: dict[str, Any] = {
                 "timeout": config.timeout_seconds,
                 "retry": None,
@@ -234,9 +238,9 @@ def query_bigquery(bigquery: BigQueryResource, config: SqlQueryConfig) -> Rows:
             }
             dry = QueryJobConfig(dry_run=True, use_query_cache=False, labels=READ_ONLY)
             plan = client.query(query, job_config=dry, **in_time)
-            # The emulator has no word for a UNION; BigQuery calls it a SELECT.
+            # The emulator has no type for a UNION; BigQuery classifies it as a SELECT.
             if plan.statement_type not in ("SELECT", None):
-                raise StoreError(f"{ONE_SELECT}: {plan.statement_type} is refused, it only reads")
+                raise StoreError(f"{ONE_SELECT}: {plan.statement_type} is rejected")
             job = client.query(
                 query,
                 job_config=QueryJobConfig(
@@ -246,15 +250,15 @@ def query_bigquery(bigquery: BigQueryResource, config: SqlQueryConfig) -> Rows:
                 ),
                 **in_time,
             )
-            found = job.result(
+            result = job.result(
                 max_results=config.rows + 1, timeout=config.timeout_seconds, job_retry=None
             )
-            rows = [tuple(row.values()) for row in found]
+            rows = [tuple(row.values()) for row in result]
         except (TimeoutError, Timeout) as error:
             raise _build_timeout_error(config) from error
         except ClientError as error:
             raise StoreError(f"BigQuery: {_describe_error(error)}") from error
-        return Rows([(one.name, one.field_type) for one in found.schema], rows)
+        return Rows([(field.name, field.field_type) for field in result.schema], rows)
 
 
 def _build_timeout_error(config: SqlQueryConfig) -> StoreError:

@@ -1,4 +1,5 @@
-"""Metadata that Dagster's pages show: columns, owners, places, tables and pictures of a day.
+"""Metadata on Dagster's pages: columns, owners, locations, and a day's tables and pictures.
 
-Numbers are computed in `trips` and `report`. Here they become Dagster's metadata values.
+Code that converts figures into Dagster's metadata values belongs here. Code that computes the
+figures belongs in `trips` and `report`.
 """

@@ -1,4 +1,4 @@
-"""What an asset's definition says before any run: owners, tags, columns, lineage, place."""
+"""The metadata of an asset's definition: tags, columns, lineage, location, code."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from taxi_assets.defs.metadata.table_metadata import (
     TABLE_NAME,
     URI,
     Types,
+    build_column_lineage,
     build_column_schema,
-    column_lineage,
 )
-from taxi_assets.defs.resources.bigquery import console_page
+from taxi_assets.defs.resources.bigquery import build_console_url
 from taxi_assets.errors import SettingsError
 from taxi_assets.local.state_directory import DBNAME
 from taxi_assets.settings import Settings, read_rules_for_definitions
@@ -24,7 +24,7 @@ from taxi_assets.settings.stores import LakeSettings
 from taxi_assets.tlc.schema import Service
 
 FOLDERS = {"raw_trips": "_raw/", "cleaned_trips": "_cleaned/", "gcs_trips": ""}
-"""Of the lake, in front of the service's name."""
+"""Folders of the lake, before the service's name."""
 TYPES: dict[str, Types] = {
     "cleaned_trips": "arrow",
     "postgres_trips": "postgres",
@@ -40,12 +40,12 @@ STORES = {
 
 
 def add_code_references(assets: list[Any]) -> list[Any]:
-    """Add to each asset the line of its code, which the UI opens in an editor."""
+    """Add the location of its code to each asset, which the UI can open in an editor."""
     return list(dg.with_source_code_references(assets))
 
 
 def build_definition_tags(service: Service, name: str) -> dict[str, str]:
-    """Return tags to search and group by."""
+    """Return tags for searching and grouping."""
     tags = {"service": service.name, "layer": name.removesuffix("_trips")}
     if name in STORES:
         tags |= {"layer": "store", "dagster/storage_kind": STORES[name][0]}
@@ -55,15 +55,15 @@ def build_definition_tags(service: Service, name: str) -> dict[str, str]:
 def build_definition_metadata(service: Service, name: str) -> dict[str, Any]:
     """Return columns, lineage and location, which are the same for every day.
 
-    The names of raw columns are each month's own, and so are on its days alone.
+    The names of raw columns vary by month, so they are in the metadata of its days.
     """
     metadata: dict[str, Any] = {}
     if name in TYPES:
         metadata[SCHEMA] = build_column_schema(service, TYPES[name], read_rules_for_definitions())
     if name in STORES:
         upstream = dg.AssetKey([service.name, STORES[name][1]])
-        metadata[LINEAGE] = column_lineage(service, upstream, TYPES[name])
-    with suppress(SettingsError):  # a run says what is wrong; the definitions load all the same
+        metadata[LINEAGE] = build_column_lineage(service, upstream, TYPES[name])
+    with suppress(SettingsError):  # Runs report an invalid setting; the definitions must load.
         metadata |= _describe_location(service, name, Settings.from_env())
     return metadata
 
@@ -81,7 +81,7 @@ def _describe_location(service: Service, name: str, settings: Settings) -> dict[
     table = {TABLE_NAME: f"{bigquery.project}.{bigquery.dataset}.{service.table}"}
     if bigquery.embedded or bigquery.endpoint:
         return table
-    return {**table, URI: dg.MetadataValue.url(console_page(bigquery, service.table))}
+    return {**table, URI: dg.MetadataValue.url(build_console_url(bigquery, service.table))}
 
 
 def _find_folder(lake: LakeSettings, folder: str) -> Any:

@@ -1,6 +1,6 @@
-"""What the record of a day says: rows, sums, source, place, columns, preview, profile, picture.
+"""The metadata of a day: rows, sums, source, location, columns, preview, profile, picture.
 
-One function a layer: raw, cleaned, stores. The values themselves are made in `table_metadata`.
+There is one function per layer: raw, cleaned, stores. `table_metadata` builds the tables.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from taxi_assets.defs.metadata.table_metadata import (
     SCHEMA,
     URI,
     Types,
+    build_column_lineage,
     build_column_schema,
     build_content_metadata,
     build_median_metadata,
     build_picture_metadata,
     build_published_lineage,
-    column_lineage,
-    published_schema,
+    build_published_schema,
 )
 from taxi_assets.defs.month_split import SplitMonth
 from taxi_assets.defs.resources.lake import Lake
@@ -39,7 +39,7 @@ from taxi_assets.trips.usual_day import Unusual
 
 
 def build_raw_metadata(split: SplitMonth, day: date) -> dict[str, Any]:
-    """Return what is known of a day of a month file."""
+    """Return the metadata of a day of a month file."""
     month, spool = split.month, split.get_spool(day)
     rows, file = month.count_day_rows(day), month.file
     return {
@@ -49,19 +49,19 @@ def build_raw_metadata(split: SplitMonth, day: date) -> dict[str, Any]:
         "month_file_rows": month.file_rows,
         "rows_outside_month": month.rows[OUTSIDE],
         "rows_unreadable": month.rows[UNREADABLE],
-        **_published_columns(month),
+        **_build_published_columns(month),
         **build_source_metadata(SourceFile.of_file(file)),
         "source_bytes": file.size,
         "source_etag": file.etag or "",
         "source_last_modified": file.last_modified or "",
-        "preview": spool.preview(),
+        "preview": spool.build_preview(),
     }
 
 
 def build_cleaned_metadata(
     service: Service, cleaned: Cleaned, figures: Figures, source_file: SourceFile
 ) -> dict[str, Any]:
-    """Return what is known of a cleaned day."""
+    """Return the metadata of a cleaned day."""
     labels = {"unknown_labels": dict(cleaned.unknown_labels)} if cleaned.unknown_labels else {}
     rows = figures.profile.rows
     total = {} if figures.revenue is None else {str(service.total): figures.revenue}
@@ -75,7 +75,7 @@ def build_cleaned_metadata(
         **{name: rows for name, rows in build_dropped_metadata(cleaned).items() if rows},
         **total,
         **shared,
-        **_located(cleaned),
+        **_count_located(cleaned),
         "rules": ", ".join(cleaned.rules) or "none",
         **build_median_metadata(figures.profile),
         **labels,
@@ -87,11 +87,11 @@ def build_cleaned_metadata(
     }
 
 
-def _located(cleaned: Cleaned) -> dict[str, int]:
-    """Return how many rows have a zone by their coordinates, and how many have none."""
+def _count_located(cleaned: Cleaned) -> dict[str, int]:
+    """Return the number of rows with and without a zone at their coordinates."""
     rows = len(cleaned.frame)
-    found = {f"{name}_by_coordinates": zones for name, zones in cleaned.located.items()}
-    return found | {f"{name}_outside_zones": rows - n for name, n in cleaned.located.items()}
+    located = {f"{name}_by_coordinates": zones for name, zones in cleaned.located.items()}
+    return located | {f"{name}_outside_zones": rows - n for name, n in cleaned.located.items()}
 
 
 def build_overview_metadata(
@@ -101,8 +101,8 @@ def build_overview_metadata(
     before: Sequence[Figures],
     unusual: Sequence[Unusual],
 ) -> dict[str, Any]:
-    """Return a cleaned day in one sentence and one picture, beside the days before."""
-    usual = [one.profile.rows for one in before]
+    """Return a sentence and a picture of a cleaned day, compared with the days before it."""
+    usual = [weekday.profile.rows for weekday in before]
     text = describe_day(figures.profile.rows, figures.revenue, usual, figures.dropped)
     compared = f"beside {len(before)} earlier {day:%A}s" if before else "no earlier day to compare"
     panels = ", ".join(bins.column.replace("_", " ") for bins in list_bins(service))
@@ -119,10 +119,10 @@ def build_overview_metadata(
 def build_trips_metadata(
     trips: StoredTrips, service: Service, upstream: str, types: Types, seconds: float
 ) -> dict[str, Any]:
-    """Return what is known of a day's rows in a store, which has them from an `upstream` asset.
+    """Return the metadata of a day's rows in a store, which come from an `upstream` asset.
 
-    There is no `dagster/row_count` of the whole table but where the store knows it without
-    counting: Postgres would scan years, the lake would read as many footers.
+    `dagster/row_count` of the entire table is left to stores that know it without counting:
+    Postgres would scan years, and the lake would read as many footers.
     """
     return {
         PARTITION_ROWS: trips.rows,
@@ -132,24 +132,24 @@ def build_trips_metadata(
         "seconds": round(seconds, 3),
         **build_source_metadata(trips.source_file),
         **_build_other_schema(service, types, trips.rules),
-        LINEAGE: column_lineage(service, dg.AssetKey([service.name, upstream]), types),
+        LINEAGE: build_column_lineage(service, dg.AssetKey([service.name, upstream]), types),
     }
 
 
 def _build_other_schema(service: Service, types: Types, rules: Sequence[str]) -> dict[str, Any]:
-    """Return the columns of a day that other rules made than those of now.
+    """Return the columns of a day that was cleaned by other than the current rules.
 
-    All other days' stand in the asset's definition: an event is kept for ever.
+    For all other days the asset's definition has them, because events are stored for ever.
     """
     if tuple(rules) == tuple(read_rules_for_definitions()):
         return {}
     return {SCHEMA: build_column_schema(service, types, tuple(rules))}
 
 
-def object_metadata(lake: Lake, key: str) -> dict[str, Any]:
-    """Return where a day's object is: a path to copy, or Google's console page to open.
+def build_object_metadata(lake: Lake, key: str) -> dict[str, Any]:
+    """Return the location of an object: a path to copy, or the page of Google's console.
 
-    A browser opens no file:// link from a page that came over HTTP.
+    A browser does not open file:// links from a page that was loaded over HTTP.
     """
     if lake.local:
         return {URI: dg.MetadataValue.path(lake.path(key))}
@@ -157,18 +157,18 @@ def object_metadata(lake: Lake, key: str) -> dict[str, Any]:
 
 
 def build_source_metadata(source_file: SourceFile) -> dict[str, Any]:
-    """Return which month file a day's rows came from."""
+    """Return the month file of a day's rows."""
     synthetic = {"synthetic sample": True} if source_file.synthetic else {}
     return {"source": source_file.url, "source_sha256": source_file.sha256, **synthetic}
 
 
 def build_dropped_metadata(cleaned: Cleaned) -> Mapping[str, int]:
-    """Return dropped rows by reason."""
+    """Return the number of dropped rows by reason."""
     return {f"dropped_{reason}": rows for reason, rows in cleaned.dropped.items()}
 
 
-def _published_columns(month: RawMonth) -> dict[str, Any]:
-    """Return the columns as published (text in a CSV month), and where they differ from ours."""
+def _build_published_columns(month: RawMonth) -> dict[str, Any]:
+    """Return the published columns (text in a CSV month), and their differences from the schema."""
     header = month.header
     if header is None:
         return {}
@@ -176,5 +176,5 @@ def _published_columns(month: RawMonth) -> dict[str, Any]:
     return {
         "columns_only_in_raw": ", ".join((*header.raw_only, *header.unknown)),
         "columns_absent": ", ".join(header.absent),
-        SCHEMA: published_schema(header.names, tuple(kinds), month.file.service),
+        SCHEMA: build_published_schema(header.names, tuple(kinds), month.file.service),
     }

@@ -32,12 +32,12 @@ PROFILE_COLUMNS = {
     "column": "Name from cleaned_trips on",
     "type": "Type, and unit",
     "distinct": "Distinct values, and the share of nulls",
-    "range": "Least, median and largest value",
-    "values": "The most frequent values with their share; of amounts those of the first rows",
+    "range": "Minimum, median and maximum",
+    "values": "The most frequent values with their share; for amounts, values of the first rows",
 }
 """Headings do not wrap: the page of a day leaves a table 590 pixels at a width of 1,440."""
-WIDEST_CELL = 24
-"""Characters of a value."""
+MAX_CELL_LENGTH = 24
+"""Longest value, in characters."""
 
 
 @lru_cache(maxsize=64)
@@ -77,7 +77,7 @@ def _build_constraints(
 
 
 @lru_cache(maxsize=64)
-def published_schema(
+def build_published_schema(
     names: Sequence[str], types: Sequence[str], service: Service
 ) -> dg.TableSchema:
     """Build the schema of a month file's published columns; a known one names its column."""
@@ -89,8 +89,10 @@ def published_schema(
 
 
 @lru_cache(maxsize=64)
-def column_lineage(service: Service, upstream: dg.AssetKey, types: Types) -> dg.TableColumnLineage:
-    """Build the lineage of each column from the same one upstream; the day is from the pickup."""
+def build_column_lineage(
+    service: Service, upstream: dg.AssetKey, types: Types
+) -> dg.TableColumnLineage:
+    """Build the lineage: each column from the same column upstream, the day from the pickup."""
     names = {column.name: column.name for column in service.columns}
     if types in DAY_COLUMN:
         names[service.day_column] = service.pickup_column
@@ -100,7 +102,7 @@ def column_lineage(service: Service, upstream: dg.AssetKey, types: Types) -> dg.
 def build_published_lineage(
     published: Mapping[str, str], upstream: dg.AssetKey
 ) -> dg.TableColumnLineage:
-    """Build the lineage of each column from that of the day's file, if the file has it."""
+    """Build the lineage of each column from the column of the day's file, if it has one."""
     return _build_lineage(published, upstream)
 
 
@@ -121,7 +123,7 @@ def build_median_metadata(profile: DayProfile) -> dict[str, float]:
 
 
 def preview_frame(names: Sequence[str], rows: Sequence[Sequence[Value]]) -> dg.TableMetadataValue:
-    """Build a table of rows; a short row is padded with nulls, a long one is cut."""
+    """Build a table of rows; a short row is padded with nulls, a long one is truncated."""
     none: dict[str, Value] = dict.fromkeys(names)
     return dg.MetadataValue.table(
         [dg.TableRecord(none | dict(zip(names, row, strict=False))) for row in rows],
@@ -132,11 +134,11 @@ def preview_frame(names: Sequence[str], rows: Sequence[Sequence[Value]]) -> dg.T
 def preview_lines(header: bytes, lines: bytes) -> dg.TableMetadataValue:
     """Build a table of the first lines of a CSV month, with values as published."""
     text = (header + lines).decode("utf-8-sig", "replace")
-    names, *rows = [_count_fields(line) for line in text.split("\n") if line.strip()]
+    names, *rows = [_split_fields(line) for line in text.split("\n") if line.strip()]
     return preview_frame(names, rows[:FIRST_ROWS])
 
 
-def _count_fields(line: str) -> list[str]:
+def _split_fields(line: str) -> list[str]:
     """Split a line into fields; a line that is not CSV is one field."""
     try:
         return next(csv.reader([line.rstrip("\r")]))
@@ -155,12 +157,12 @@ def build_profile_table(profile: DayProfile, service: Service) -> dg.TableMetada
     """Build a table with one row for each column: type, statistics, frequent values, examples."""
     lines = [
         _build_profile_row(
-            one,
-            service.by_name[one.column],
+            column,
+            service.by_name[column.column],
             profile.rows,
             [row[at] for row in profile.first],
         )
-        for at, one in enumerate(profile.columns)
+        for at, column in enumerate(profile.columns)
     ]
     return dg.MetadataValue.table(
         [dg.TableRecord(dict(zip(PROFILE_COLUMNS, line, strict=True))) for line in lines],
@@ -171,46 +173,50 @@ def build_profile_table(profile: DayProfile, service: Service) -> dg.TableMetada
 
 
 def _build_profile_row(
-    one: ColumnProfile, column: Column, rows: int, first: Sequence[Value]
+    profile: ColumnProfile, column: Column, rows: int, first: Sequence[Value]
 ) -> tuple[str, ...]:
     kind = "time" if column.kind == "time" else str(column.arrow)
-    nulls = f"{format_share(one.nulls, rows)} null" if one.nulls else ""
+    nulls = f"{format_share(profile.nulls, rows)} null" if profile.nulls else ""
     return (
-        one.column,
+        profile.column,
         f"{kind}, {column.unit}" if column.unit and column.kind != "time" else kind,
-        ", ".join(filter(None, (format_value(one.distinct), nulls))),
-        _bounds(one, column),
-        _values(one, column, rows, first),
+        ", ".join(filter(None, (format_value(profile.distinct), nulls))),
+        _format_bounds(profile, column),
+        _format_values(profile, column, rows, first),
     )
 
 
-def _bounds(one: ColumnProfile, column: Column) -> str:
-    """Return minimum, median and maximum of measured values; of one day only the clock."""
-    if one.least is None or not (column.unit or column.kind == "amount"):
+def _format_bounds(profile: ColumnProfile, column: Column) -> str:
+    """Return minimum, median and maximum of measured values; times within one day without date."""
+    if profile.least is None or not (column.unit or column.kind == "amount"):
         return ""
-    least, most = format_value(one.least), format_value(one.most)
+    minimum, maximum = format_value(profile.least), format_value(profile.most)
     if column.kind == "time":
-        start = 11 if least[:10] == most[:10] else 0
-        return f"{least[start:16]}, {most[start:16]}"
-    return ", ".join((least, *([] if one.median is None else [format_value(one.median)]), most))
+        start = 11 if minimum[:10] == maximum[:10] else 0
+        return f"{minimum[start:16]}, {maximum[start:16]}"
+    return ", ".join(
+        (minimum, *([] if profile.median is None else [format_value(profile.median)]), maximum)
+    )
 
 
-def _values(one: ColumnProfile, column: Column, rows: int, first: Sequence[Value]) -> str:
+def _format_values(
+    profile: ColumnProfile, column: Column, rows: int, first: Sequence[Value]
+) -> str:
     """Return the most frequent values with their shares, or values of the first rows."""
     if column.kind in ("id", "text"):
-        shown = [
-            f"{_cell(name_value(column, value))} {format_share(count, rows)}"
-            for value, count in one.top[:2]
+        parts = [
+            f"{_truncate_cell(name_value(column, value))} {format_share(count, rows)}"
+            for value, count in profile.top[:2]
         ]
-        return ", ".join(shown)
+        return ", ".join(parts)
     if column.kind == "time":
         return ""
     values = [format_value(value) for value in first if value is not None]
     return ", ".join(list(dict.fromkeys(values))[:2])
 
 
-def _cell(text: str) -> str:
-    return text if len(text) <= WIDEST_CELL else f"{text[: WIDEST_CELL - 1]}…"
+def _truncate_cell(text: str) -> str:
+    return text if len(text) <= MAX_CELL_LENGTH else f"{text[: MAX_CELL_LENGTH - 1]}…"
 
 
 def build_picture_metadata(png: bytes, description: str) -> dg.MarkdownMetadataValue:

@@ -1,5 +1,5 @@
 """Connections to the source, the lake, Postgres and BigQuery, and the locks of months.
 
-A resource opens a connection and closes it. Reading and writing partitions belongs in
-`io_managers`.
+Code that opens and closes connections, and their configuration, belongs here. Code that reads or
+writes partitions belongs in `io_managers`.
 """

@@ -15,7 +15,7 @@ from pydantic import Field
 
 from taxi_assets import local
 from taxi_assets.defs.metadata.table_metadata import URI
-from taxi_assets.defs.resources.fields import settings_of
+from taxi_assets.defs.resources.fields import read_settings_with_fields
 from taxi_assets.errors import StoreError, UnavailableError
 from taxi_assets.settings import Settings
 from taxi_assets.settings.stores import BigQuerySettings
@@ -36,9 +36,9 @@ VARIABLES = {
 
 
 class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
-    """BigQuery as its fields or the environment name it (BIGQUERY_*), or the embedded one.
+    """BigQuery as configured by the fields or the environment (BIGQUERY_*), or the embedded one.
 
-    With `emulator` nothing but the fields counts.
+    If `emulator` is set, only the fields count.
     """
 
     project: str | None = Field(
@@ -48,12 +48,12 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
         default=None, description="Dataset of the tables, in place of BIGQUERY_DATASET."
     )
     location: str | None = Field(
-        default=None, description="Where a new dataset is created, in place of BIGQUERY_LOCATION."
+        default=None, description="Location of a new dataset, in place of BIGQUERY_LOCATION."
     )
     emulator: str | None = Field(
         default=None,
-        description="Endpoint of an emulator, in place of BIGQUERY_ENDPOINT. With it the other "
-        "fields count and not their variables: no token goes to another server than its own.",
+        description="Endpoint of an emulator, in place of BIGQUERY_ENDPOINT. If it is set, the "
+        "other variables are ignored, so that no token is sent to another server than its own.",
     )
     token: str | None = Field(
         default=None, description="Token that the emulator requires, in place of BIGQUERY_TOKEN."
@@ -63,14 +63,14 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
     )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Import Google's client, 0.5 s, while the first steps wait for disks and other threads."""
+        """Import Google's client (0.5 s) while the first steps wait for disks."""
         del context
         Thread(target=import_module, args=["google.cloud.bigquery"], daemon=True).start()
 
     @cached_property
     def settings(self) -> BigQuerySettings:
         """Project, dataset, location and endpoint."""
-        return settings_of(self, VARIABLES, destination="emulator").bigquery
+        return read_settings_with_fields(self, VARIABLES, destination="emulator").bigquery
 
     @property
     def dataset(self) -> str:
@@ -79,7 +79,7 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
 
     @cached_property
     def temp_retention(self) -> timedelta:
-        """How long a staging table is kept that a killed run left (TAXI_TEMP_RETENTION_HOURS)."""
+        """Age at which staging tables of killed runs are removed (TAXI_TEMP_RETENTION_HOURS)."""
         return Settings.from_env().runs.temp_retention
 
     def endpoint(self) -> str | None:
@@ -93,28 +93,28 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
             return stack.bigquery_endpoint, stack.bigquery_token
         return self.settings.endpoint, self.settings.token.get_secret_value()
 
-    def place(self, table: str) -> dict[str, dg.MetadataValue[Any]]:
-        """Return where a person finds a table: Google's console, an emulator of their own.
+    def build_place_metadata(self, table: str) -> dict[str, dg.MetadataValue[Any]]:
+        """Return the location of a table: in Google's console, or in an external emulator.
 
-        The embedded emulator has another port the next time it starts: nothing is worth keeping.
+        The embedded emulator has none, because its port changes.
         """
         settings, endpoint = self.settings, self.endpoint()
         if endpoint is None:
-            return {URI: dg.MetadataValue.url(console_page(settings, table))}
+            return {URI: dg.MetadataValue.url(build_console_url(settings, table))}
         if settings.embedded:
             return {}
         dataset = f"projects/{settings.project}/datasets/{settings.dataset}"
-        # No link: a browser does not send the emulator's token.
+        # Not a link, because a browser does not send the emulator's token.
         address = f"{endpoint}/bigquery/v2/{dataset}/tables/{table}"
         return {URI: dg.MetadataValue.text(address)}
 
     @contextmanager
     def client(self) -> Iterator[Client]:
-        """Open a client and close it at the end.
+        """Open a client, and close it at the end.
 
         Raises:
             StoreError: there are no credentials for Google Cloud.
-            UnavailableError: somebody in between answered in the place of BigQuery.
+            UnavailableError: a proxy answered in place of BigQuery.
         """
         from requests import JSONDecodeError  # noqa: PLC0415 - heavy at import
 
@@ -128,13 +128,13 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
                 yield client
         except JSONDecodeError as error:
             raise UnavailableError(
-                f"what came from {endpoint or 'Google'} in place of BigQuery's answer is no JSON: "
-                "a proxy in between may want somebody to sign in"
+                f"{endpoint or 'Google'} did not answer with JSON, as BigQuery does: a proxy may "
+                "require a sign-in"
             ) from error
 
     @contextmanager
     def _create_client_at(self, endpoint: str, token: str) -> Iterator[Client]:
-        client = emulator_client(self.settings.project, endpoint, token)
+        client = create_emulator_client(self.settings.project, endpoint, token)
         _limit_retries(client, self.settings.timeout, embedded=self.settings.embedded)
         try:
             yield client
@@ -157,7 +157,7 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
             ) from error
 
 
-def console_page(settings: BigQuerySettings, table: str) -> str:
+def build_console_url(settings: BigQuerySettings, table: str) -> str:
     """Return the URL of a table in Google's console."""
     return (
         f"https://console.cloud.google.com/bigquery?project={settings.project}&p={settings.project}"
@@ -166,16 +166,16 @@ def console_page(settings: BigQuerySettings, table: str) -> str:
 
 
 def _limit_retries(client: Client, seconds: float, *, embedded: bool = False) -> Client:
-    """Bound the wait for each answer.
+    """Limit the wait for each response.
 
-    Google's client waits for ever by default, and its `timeout` arguments bound either no call
-    inside `result()` or the length of the job as well. A server that does not even listen it asks
-    again for ten minutes; the embedded one is started by the step's next attempt, not by waiting.
+    Google's client waits for ever by default, and its `timeout` arguments limit either no call
+    inside `result()` or the duration of the job as well. It retries an unreachable server for ten
+    minutes; but the embedded one is started by the step's next attempt, not by waiting.
     """
     from requests import ConnectionError as NobodyListensError  # noqa: PLC0415
     from requests.adapters import HTTPAdapter  # noqa: PLC0415 - heavy at import
 
-    class Impatient(HTTPAdapter):
+    class TimeoutAdapter(HTTPAdapter):
         def send(self, *arguments: Any, **options: Any) -> Response:
             options["timeout"] = options.get("timeout") or seconds
             try:
@@ -186,12 +186,12 @@ def _limit_retries(client: Client, seconds: float, *, embedded: bool = False) ->
                 raise UnavailableError("the embedded BigQuery ended under this run") from error
 
     for scheme in ("http://", "https://"):
-        client._http.mount(scheme, Impatient())  # noqa: SLF001 - no public way to its session
+        client._http.mount(scheme, TimeoutAdapter())  # noqa: SLF001 - no public way to its session
     return client
 
 
-def emulator_client(project: str, endpoint: str, token: str = "") -> Client:
-    """Return a client of an emulator at an endpoint, which sends the token with every request."""
+def create_emulator_client(project: str, endpoint: str, token: str = "") -> Client:
+    """Return a client of an emulator that sends the token with every request."""
     from google.api_core.client_options import ClientOptions  # noqa: PLC0415 - heavy
     from google.auth.credentials import AnonymousCredentials  # noqa: PLC0415
     from google.cloud import bigquery  # noqa: PLC0415
@@ -202,7 +202,7 @@ def emulator_client(project: str, endpoint: str, token: str = "") -> Client:
                 arguments[-1]["authorization"] = f"Bearer {token}"
 
         def refresh(self, _request: object) -> None:
-            """Keep the token: asked again, the server says what is wrong with it."""
+            """Keep the token; the server's response to a retry names the problem."""
 
     return bigquery.Client(
         project=project,

@@ -1,10 +1,10 @@
-"""The lock of a month as an object in a bucket.
+"""Locks as objects in a bucket.
 
-GCS creates and replaces an object under a precondition on its generation, so of two runs one wins.
-The object is a lease: its holder writes it again six times in `lease_seconds`; one that was not
-written for that long by the server's clock may be taken over. The holder measures from before its
-request, and by a clock that nobody sets and that goes on while the machine sleeps, so that it stops
-earlier than anybody can take over.
+GCS creates and replaces an object under a precondition on its generation, so only one of two runs
+succeeds. The object is a lease: its holder rewrites it six times in `lease_seconds`; if it was not
+written for that long by the server's clock, another run may take it over. The holder measures from
+before its request, by a clock that cannot be set and that continues while the machine sleeps, so it
+always stops before another run can take over.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from taxi_assets.defs.resources.lock_store import FOLDER, HeldLock, Owner
 from taxi_assets.errors import StoreError
 
 LEASE_SECONDS = 180.0
-"""pyarrow keeps Python's threads waiting while it waits for GCS, up to two minutes."""
+"""pyarrow can block all of Python's threads while it waits for GCS, up to two minutes."""
 MARGIN_SECONDS = 10.0
-"""By which clocks of Google's servers may differ."""
+"""Largest difference between clocks of Google's servers."""
 REQUEST_SECONDS = 20
 RETRY = DEFAULT_RETRY.with_timeout(60)
-"""An attempt whose answer was lost makes the next one fail its precondition; the object then shows
-whose it is."""
+"""If the response of an attempt was lost, the next attempt fails its precondition; the object then
+names its owner."""
 CLOSE_SECONDS = 3.0
 CLOSE_RETRY = DEFAULT_RETRY.with_timeout(CLOSE_SECONDS)
 CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""Linux's monotonic clock stands still while the machine is suspended; macOS's does not."""
-# A network that is away does not end a lease: the next try may renew it in time.
-PASSING = (GoogleAPIError, RequestException, OSError)
+"""Linux's monotonic clock stops while the machine is suspended; that of macOS does not."""
+# An unreachable network does not end a lease: the next attempt may renew it in time.
+TRANSIENT_ERRORS = (GoogleAPIError, RequestException, OSError)
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,10 @@ class BucketLocks:
     poll_seconds: float = 2.0
 
     def try_acquire(self, name: str, owner: Owner) -> HeldLock | Owner:
-        """Create the object, share the same run's, or take over one whose lease ran out.
+        """Create the object, share that of the same run, or take over an expired one.
 
         Raises:
-            StoreError: there is no such bucket, or this account may not write to it.
+            StoreError: the bucket does not exist, or this account may not write to it.
         """
         lock = BucketLock(self, f"{FOLDER}/{name}.json", owner)
         try:
@@ -67,43 +67,43 @@ class BucketLocks:
             ) from error
         except Forbidden as error:
             raise StoreError(
-                f"gs://{self.bucket.name}/{lock.key} cannot be written, where runs lock a month: "
-                "give this account Storage Object Admin on the bucket, then run again"
+                f"cannot write gs://{self.bucket.name}/{lock.key}, the lock of a month: give this "
+                "account Storage Object Admin on the bucket, then run again"
             ) from error
-        except PreconditionFailed as refused:
-            found = self.bucket.get_blob(lock.key)
-            if found is None:
+        except PreconditionFailed as rejected:
+            blob = self.bucket.get_blob(lock.key)
+            if blob is None:
                 return self.try_acquire(name, owner)
-            holder, holders = _read_owner(found)
-            ours = holder.run_id == owner.run_id
-            if not ours and not self._has_expired(found, refused):
+            holder, holders = _read_owner(blob)
+            is_same_run = holder.run_id == owner.run_id
+            if not is_same_run and not self._has_expired(blob, rejected):
                 return holder
             try:
-                lock.write(found.generation, holders if ours else [])
+                lock.write(blob.generation, holders if is_same_run else [])
             except PreconditionFailed:
                 return self.try_acquire(name, owner)
         lock.start_renewing()
         return lock
 
-    def _has_expired(self, found: Blob, refused: PreconditionFailed) -> bool:
-        now = parsedate_to_datetime(refused.response.headers["Date"])
-        lease = float((found.metadata or {}).get("lease_seconds", self.lease_seconds))
-        return (now - found.updated).total_seconds() > lease + MARGIN_SECONDS
+    def _has_expired(self, blob: Blob, rejected: PreconditionFailed) -> bool:
+        now = parsedate_to_datetime(rejected.response.headers["Date"])
+        lease = float((blob.metadata or {}).get("lease_seconds", self.lease_seconds))
+        return (now - blob.updated).total_seconds() > lease + MARGIN_SECONDS
 
 
 @dataclass
 class BucketLock:
-    """One held object, which a thread renews."""
+    """A lock object of this process, which a thread renews."""
 
     locks: BucketLocks
     key: str
     owner: Owner
     token: str = field(default_factory=lambda: f"{socket.gethostname()}:{os.getpid()}")
-    """Of this process: several of one run may hold the same object."""
+    """Identifies this process: several processes of a run may share the object."""
     holders: list[str] = field(default_factory=list[str])
     generation: int = 0
     valid_until: float = 0.0
-    """By `CLOCK`."""
+    """End of the lease by `CLOCK`."""
     _ended: Event = field(default_factory=Event)
     _one_request: Lock = field(default_factory=Lock)
     _thread: Thread | None = None
@@ -113,65 +113,64 @@ class BucketLock:
         return time.clock_gettime(CLOCK) < self.valid_until
 
     def write(self, generation: int, holders: list[str]) -> None:
-        """Write the object in place of one generation, which starts the lease again.
+        """Replace one generation of the object, which restarts the lease.
 
         Raises:
-            PreconditionFailed: the object is of another generation.
+            PreconditionFailed: the object has another generation.
         """
-        asked = time.clock_gettime(CLOCK)
+        requested = time.clock_gettime(CLOCK)
         blob = self.locks.bucket.blob(self.key)
-        holders = [*(one for one in holders if one != self.token), self.token]
+        holders = [*(holder for holder in holders if holder != self.token), self.token]
         blob.metadata = vars(self.owner) | {
             "holders": " ".join(holders),
             "lease_seconds": str(self.locks.lease_seconds),
         }
         self._upload_lease(blob, generation)
         self.holders, self.generation = holders, int(blob.generation)
-        self.valid_until = asked + self.locks.lease_seconds
+        self.valid_until = requested + self.locks.lease_seconds
 
     def start_renewing(self) -> None:
-        """Renew until it is closed."""
+        """Start a thread that renews the lease until the lock is closed."""
         self._thread = Thread(target=self._renew_until_lost, name=f"renew {self.key}", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Stop renewing; remove the object, or leave it to the run's other processes.
 
-        A bucket that does not answer holds a cancelled run for no longer than a request may take;
-        the lease then runs out.
+        An unreachable bucket delays a cancelled run by one request at most; the lease then expires.
         """
         self._ended.set()
         if self._one_request.acquire(timeout=CLOSE_SECONDS):
             try:
-                with suppress(*PASSING):
+                with suppress(*TRANSIENT_ERRORS):
                     while self.is_held() and not self._is_released():
                         pass
             finally:
                 self._one_request.release()
 
     def _is_released(self) -> bool:
-        """Try once to take this process out of the holders; False where another one was faster."""
+        """Try once to remove this process from the holders; return False if another was faster."""
         in_time: dict[str, Any] = {"timeout": CLOSE_SECONDS, "retry": CLOSE_RETRY}
-        found = self.locks.bucket.get_blob(self.key, **in_time)
-        if found is None:
+        blob = self.locks.bucket.get_blob(self.key, **in_time)
+        if blob is None:
             return True
-        holder, holders = _read_owner(found)
+        holder, holders = _read_owner(blob)
         if holder.run_id != self.owner.run_id or self.token not in holders:
             return True
         holders.remove(self.token)
         try:
             if holders:
-                found.metadata = {**found.metadata, "holders": " ".join(holders)}
-                self._upload_lease(found, found.generation, **in_time)
+                blob.metadata = {**blob.metadata, "holders": " ".join(holders)}
+                self._upload_lease(blob, blob.generation, **in_time)
             else:
-                found.delete(if_generation_match=found.generation, **in_time)
+                blob.delete(if_generation_match=blob.generation, **in_time)
         except PreconditionFailed:
             return False
         return True
 
     def _renew_until_lost(self) -> None:
         while not self._ended.wait(self.locks.lease_seconds / 6) and self.is_held():
-            with self._one_request, suppress(*PASSING):
+            with self._one_request, suppress(*TRANSIENT_ERRORS):
                 if self._ended.is_set():
                     return
                 self._renew_lease()
@@ -180,12 +179,12 @@ class BucketLock:
         try:
             self.write(self.generation, self.holders)
         except (PreconditionFailed, NotFound):
-            found = self.locks.bucket.get_blob(self.key)
-            holder, holders = _read_owner(found) if found else (None, [])
+            blob = self.locks.bucket.get_blob(self.key)
+            holder, holders = _read_owner(blob) if blob else (None, [])
             if holder is None or holder.run_id != self.owner.run_id or self.token not in holders:
-                self.valid_until = 0.0  # taken over
+                self.valid_until = 0.0  # Another run has taken over.
                 return
-            self.write(found.generation, holders)  # another process of this run was faster
+            self.write(blob.generation, holders)  # Another process of this run was faster.
 
     @staticmethod
     def _upload_lease(
@@ -195,7 +194,7 @@ class BucketLock:
 
 
 def open_bucket_locks(bucket: str) -> BucketLocks:
-    """Return the locks of a bucket; STORAGE_EMULATOR_HOST leads to an emulator."""
+    """Return the locks of a bucket, on the emulator at STORAGE_EMULATOR_HOST if that is set."""
     options: dict[str, Any] = {}
     if os.environ.get("STORAGE_EMULATOR_HOST"):
         from google.auth.credentials import AnonymousCredentials  # noqa: PLC0415
@@ -205,7 +204,7 @@ def open_bucket_locks(bucket: str) -> BucketLocks:
 
 
 def _read_owner(blob: Blob) -> tuple[Owner, list[str]]:
-    """Return who holds a lock, and the processes of that run."""
-    facts = blob.metadata or {}
-    owner = Owner(*(str(facts.get(name, "?")) for name in ("run_id", "host", "since")))
-    return owner, str(facts.get("holders", "")).split()
+    """Return the holder of a lock, and the processes of its run."""
+    metadata = blob.metadata or {}
+    owner = Owner(*(str(metadata.get(name, "?")) for name in ("run_id", "host", "since")))
+    return owner, str(metadata.get("holders", "")).split()

@@ -1,4 +1,4 @@
-"""How a day's rows are cleaned: as the environment says (TAXI_DROP), or as a run's config does."""
+"""The cleaning rules of a run: those of the environment (TAXI_DROP), or of the run's config."""
 
 from __future__ import annotations
 
@@ -15,48 +15,48 @@ from taxi_assets.trips.rules import RULES, is_applicable
 
 
 class CleaningResource(dg.ConfigurableResource["CleaningResource"]):
-    """The cleaning rules, and a limit of rows for a trial."""
+    """The cleaning rules, and a limit of rows for a trial run."""
 
     drop: list[RuleName] | None = Field(
         default=None,
-        description="Rules by name whose rows are left out, in place of TAXI_DROP for this run; "
-        "an empty list leaves every row in.",
+        description="Names of the rules whose rows are dropped, in place of TAXI_DROP for this "
+        "run; an empty list keeps every row.",
     )
     row_limit: int | None = Field(
         default=None,
         ge=1,
-        description="For a trial: most rows of a day that are kept after the rules. The others "
-        "count as dropped_row_limit. The raw slices stay whole, so that a run without a limit "
-        "makes the day whole again.",
+        description="For a trial run: maximum number of rows of a day after the rules. The others "
+        "count as dropped_row_limit. Raw partitions stay complete, so a run without a limit "
+        "completes the day again.",
     )
 
     def rules(self, service: Service) -> tuple[str, ...]:
         """Return the names of the rules of this run.
 
-        Those of TAXI_DROP are every service's, and drop nothing where a service lacks the column.
+        Rules of TAXI_DROP drop nothing from a service without their column.
 
         Raises:
             SettingsError: the run's config names a rule that cannot apply to the service.
         """
-        of_all = Settings.from_env().cleaning.drop
-        rules = (
-            of_all if self.drop is None else tuple(dict.fromkeys(one.value for one in self.drop))
-        )
-        lacking = [
+        default_rules = Settings.from_env().cleaning.drop
+        if self.drop is None:
+            return default_rules
+        rules = tuple(dict.fromkeys(rule.value for rule in self.drop))
+        inapplicable = [
             f"{name} (uses {RULES[name].requirement})"
             for name in rules
             if not is_applicable(name, service)
         ]
-        if lacking and rules != of_all:
-            can = ", ".join(name for name in RULES if is_applicable(name, service)) or "none"
+        if inapplicable and rules != default_rules:
+            names = ", ".join(name for name in RULES if is_applicable(name, service)) or "none"
             raise SettingsError(
-                f"cleaning.drop names {', '.join(lacking)}: {service.name} publishes no such "
-                f"column. Leave it out; rules that apply to {service.name}: {can}"
+                f"cleaning.drop names {', '.join(inapplicable)}: {service.name} publishes no such "
+                f"column. Remove it; rules that apply to {service.name}: {names}"
             )
         return rules
 
 
-def cleaning_version(rules: Sequence[str], row_limit: int | None = None) -> str:
-    """Return the code version for these rules, so that days cleaned by others show as stale."""
+def build_cleaning_version(rules: Sequence[str], row_limit: int | None = None) -> str:
+    """Return the code version for these rules, so that days with other rules show as stale."""
     limit = "" if row_limit is None else f" limit {row_limit}"
     return f"2 drop {','.join(rules)}{limit}"

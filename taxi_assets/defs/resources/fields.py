@@ -1,8 +1,8 @@
-"""How the fields of a resource and the settings go together.
+"""Connect the fields of resources with the settings.
 
-Here belongs what lets Dagster's Resources page show how a resource is configured: its fields take
-the values that the settings have when the definitions load, a secret one the name of its variable.
-A field that is given, by a test or in a run's config, overrides its variable.
+Dagster's Resources page shows the fields of a resource. They have the values of the settings when
+the definitions load; a secret field has the name of its variable. A field that is set by a test or
+in a run's config overrides its variable.
 """
 
 from __future__ import annotations
@@ -19,11 +19,13 @@ from taxi_assets.settings.base import read_area
 from taxi_assets.settings.environment import read_environment
 
 
-def field_values(variables: Mapping[str, str], redactable: Collection[str] = ()) -> dict[str, Any]:
-    """Return what a resource's fields are set to, by the names of their variables.
+def read_field_values(
+    variables: Mapping[str, str], redactable: Collection[str] = ()
+) -> dict[str, Any]:
+    """Return the values of a resource's fields from their variables.
 
-    Invalid settings leave them out: the definitions load, and a run reports every problem.
-    `redactable` are fields that are secret only as far as redaction changes them.
+    Invalid settings are left out: the definitions load, and a run reports every problem. A field in
+    `redactable` is shown if redaction does not change its value.
     """
     env, values = read_environment(), dict[str, Any]()
     for field, variable in variables.items():
@@ -40,20 +42,20 @@ def field_values(variables: Mapping[str, str], redactable: Collection[str] = ())
     return values
 
 
-def settings_of(
+def read_settings_with_fields(
     resource: object, variables: Mapping[str, str], destination: str | None = None
 ) -> Settings:
-    """Return the settings with a resource's fields in place of their variables.
+    """Return the settings, with a resource's fields in place of their variables.
 
-    Where the field `destination` is given, the resource's other variables are not read: whoever
-    chooses a server for a run does not get the password of another one sent there.
+    If the field `destination` is set, the resource's other variables are ignored, so that a server
+    that was chosen for a run does not receive the password of another one.
 
     Raises:
         SettingsError: naming every problem.
     """
     fields = {name: getattr(resource, name) for name in variables}
-    given = {variables[name]: str(value) for name, value in fields.items() if value is not None}
+    values = {variables[name]: str(value) for name, value in fields.items() if value is not None}
     env = dict(read_environment())
     if destination is not None and fields[destination] is not None:
         env = {name: value for name, value in env.items() if name not in variables.values()}
-    return Settings.from_env(env | given)
+    return Settings.from_env(env | values)

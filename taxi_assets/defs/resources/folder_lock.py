@@ -1,4 +1,4 @@
-"""Locks as files of a lake that is a folder: the kernel frees them with their process."""
+"""Locks as files in a lake folder; the kernel frees them with their process."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from taxi_assets.errors import StoreError
 from taxi_assets.settings.private_folders import make_private_folder
 
 GATE_SECONDS = 30.0
-"""For a few calls of another process."""
+"""Longest wait for another process in the gate."""
 CLOSE_SECONDS = 3.0
-"""The same, at the end of a run: a file that is left behind locks nothing."""
+"""The same limit at the end of a run: a file that stays behind locks nothing."""
 
 
 @dataclass(frozen=True)
 class FileLock:
-    """A locked file; the lock ends with the process, however it ends."""
+    """A locked file; the lock ends with the process."""
 
     path: Path
     handle: int
 
     def is_held(self) -> bool:
-        """Return whether the locked file still exists: somebody may have deleted it."""
+        """Return whether the locked file still exists and was not replaced."""
         try:
             return os.path.samestat(self.path.stat(), os.fstat(self.handle))
         except OSError:
             return False
 
     def close(self) -> None:
-        """Unlock, and remove the file with its last holder, unless the folder is gone."""
+        """Unlock the file, and remove it if this is its last holder."""
         try:
             with suppress(OSError), _hold_gate(self.path.parent, CLOSE_SECONDS):
                 fcntl.flock(self.handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -48,13 +48,13 @@ class FileLock:
 
 @dataclass(frozen=True)
 class FolderLocks:
-    """Locks in a lake that is a folder, for all machines and accounts that mount it."""
+    """Locks in a lake folder, for all machines and accounts that mount it."""
 
     folder: Path
     poll_seconds: float = 0.2
 
     def try_acquire(self, name: str, owner: Owner) -> HeldLock | Owner:
-        """Lock the month's file: alone at first, then shared with processes of the same run.
+        """Lock the month's file: exclusively at first, then shared with processes of the same run.
 
         Raises:
             StoreError: the lake's folder cannot be written.
@@ -66,7 +66,7 @@ class FolderLocks:
                 return _lock_file(path, owner)
         except OSError as error:
             raise StoreError(
-                f"cannot lock {path} ({error.strerror}): runs lock a month in the lake, make that "
+                f"cannot lock {path} ({error.strerror}): runs lock a month in the lake; make this "
                 "folder writable"
             ) from error
 
@@ -90,19 +90,19 @@ def _lock_file(path: Path, owner: Owner) -> HeldLock | Owner:
 
 
 def _read_owner(path: Path) -> Owner:
-    """Return who holds a lock; somebody else may have locked or edited the file."""
+    """Return the holder of a lock; another program may have locked or edited the file."""
     try:
-        facts = json.loads(path.read_text())
-        return Owner(*(str(facts[name]) for name in ("run_id", "host", "since")))
+        fields = json.loads(path.read_text())
+        return Owner(*(str(fields[name]) for name in ("run_id", "host", "since")))
     except (ValueError, LookupError, TypeError):
         return Owner("unknown", "an unknown machine", "an unknown time")
 
 
 @contextmanager
 def _hold_gate(folder: Path, seconds: float | None = None) -> Iterator[None]:
-    """Let one process at a time look at locks and change them.
+    """Let one process at a time read and change locks.
 
-    It never waits inside, so that only one that is halted there keeps others out.
+    No process waits inside, so only a suspended one can block others.
     """
     handle = os.open(folder / ".gate", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:

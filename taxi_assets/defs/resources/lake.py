@@ -1,7 +1,6 @@
-"""The lake: a bucket on GCS, or a folder on this machine, with the same keys.
+"""The lake: a bucket on GCS, or a local folder with the same keys.
 
-An object is put whole or not at all, so a rewrite replaces it atomically and a reader never sees
-half a day.
+Objects are replaced atomically, so a reader never sees half a day. `lake_keys.py` has the keys.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
@@ -26,69 +25,28 @@ import pyarrow as pa
 import pyarrow.fs as pa_fs
 from pydantic import Field
 
-from taxi_assets.date_ranges import Month
-from taxi_assets.defs.resources.fields import settings_of
+from taxi_assets.defs.resources.fields import read_settings_with_fields
 from taxi_assets.errors import StoreError, explain_full_disk
 from taxi_assets.settings.areas import RunSettings
 from taxi_assets.settings.private_folders import make_private_folder
 from taxi_assets.settings.stores import LakeSettings, Layout
-from taxi_assets.tlc.schema import Service
 
 TEMPORARY = "_tmp"
 DEFAULT_RETENTION = RunSettings().temp_retention
 TEMPORARY_NAME = re.compile(r"[0-9a-f]{32}")
 
-LINES, ROWS = "csv.zst", "parquet"
-"""Endings of raw slices: lines of a CSV month, rows of a Parquet month."""
-
-
-def build_raw_key(service: Service, day: date, kind: str = LINES) -> str:
-    """Return the key of a day's raw partition."""
-    return f"_raw/{service.name}/{day:%Y/%m/%d}/trips.{kind}"
-
-
-def build_outside_key(service: Service, month: Month, kind: str = LINES) -> str:
-    """Return the key of a month's rows whose pickup lies in another month."""
-    return f"_raw/{service.name}/{month.year:04d}/{month.month:02d}/outside_month.{kind}"
-
-
-def build_unreadable_key(service: Service, month: Month, kind: str = LINES) -> str:
-    """Return the key of a month's invalid rows; their reasons are in `.reasons.csv` beside it."""
-    return f"_raw/{service.name}/{month.year:04d}/{month.month:02d}/unreadable.{kind}"
-
-
-def build_cleaned_key(service: Service, day: date) -> str:
-    """Return the key of a day's cleaned partition."""
-    return f"_cleaned/{service.name}/{day:%Y/%m/%d}/trips.parquet"
-
-
-def build_trips_key(service: Service, day: date, layout: Layout) -> str:
-    """Return the key of a day's trips in the lake."""
-    if layout == "date":
-        return f"{service.name}/{day:%Y/%m/%d}/daily-trips.parquet"
-    return f"{service.name}/{service.day_column}={day}/trips.parquet"
-
-
-REPORT_INDEX = "_reports/index.html"
-"""Key of the page of all reports."""
-
-
-def build_report_key(service: Service, month: Month, kind: str) -> str:
-    """Return the key of a month's report: `html` is the page, `png` the picture."""
-    return f"_reports/{service.name}/{month}.{kind}"
-
 
 @dataclass
 class Lake:
-    """An open bucket."""
+    """An open bucket or folder."""
 
     filesystem: pa_fs.FileSystem
     root: str
-    """The bucket in terms of the file system: a folder, or the bucket's name."""
+    """The root in the file system: a folder, or the bucket's name."""
     bucket: str
     layout: Layout
     before_write: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
-    """Called before an object appears, changes or goes; what it raises leaves all as it was."""
+    """Called before an object is created, changed or deleted; an error prevents that."""
 
     @property
     def local(self) -> bool:
@@ -112,15 +70,15 @@ class Lake:
     def put(
         self, key: str, content: bytes | pa.Buffer, content_type: str = "application/octet-stream"
     ) -> int:
-        """Replace an object; returns its size in bytes.
+        """Replace an object, and return its size in bytes.
 
-        `content_type` is what GCS tells a browser that opens the object.
+        `content_type` is for a browser that opens the object on GCS.
         """
         size = len(content)
         if self.local:
             self._write_local(key, content)
         else:
-            # By default pyarrow would compress what is named .zst once more.
+            # By default pyarrow would compress an object named .zst again.
             path = f"{self.root}/{key}"
             self.before_write()
             with self.filesystem.open_output_stream(
@@ -130,11 +88,11 @@ class Lake:
         return size
 
     def open(self, key: str) -> pa.NativeFile:
-        """Open an object for reading; a pipe in its place would be waited for without end.
+        """Open an object for reading; reject a pipe, on which reading would wait for ever.
 
         Raises:
-            FileNotFoundError: there is no such object.
-            OSError: it cannot be opened, or is no file.
+            FileNotFoundError: the object does not exist.
+            OSError: it cannot be opened, or is not a file.
         """
         path = f"{self.root}/{key}"
         if self.local and not stat.S_ISREG(Path(path).stat().st_mode):
@@ -154,7 +112,7 @@ class Lake:
         return self.filesystem.get_file_info(f"{self.root}/{key}").size
 
     def copy(self, source: str, target: str) -> None:
-        """Replace `target` by a copy of `source`; on GCS it never leaves the server."""
+        """Replace `target` by a copy of `source`; on GCS the server copies."""
         if not self.local:
             self.before_write()
             self.filesystem.copy_file(f"{self.root}/{source}", f"{self.root}/{target}")
@@ -165,14 +123,14 @@ class Lake:
     def writer(self, key: str) -> Iterator[pa.NativeFile]:
         """Open a stream whose content replaces an object if the block ends without an error.
 
-        It goes to a temporary object: closing a stream to GCS publishes what was written so far.
+        It writes to a temporary object, because closing a stream to GCS publishes its content.
         """
         temporary = f"{TEMPORARY}/{uuid.uuid4().hex}"
-        here, target = Path(self.root, temporary), Path(self.root, key)
+        local_file, target = Path(self.root, temporary), Path(self.root, key)
         try:
             with explain_full_disk(Path(self.root)):
                 if self.local:
-                    here.parent.mkdir(parents=True, exist_ok=True)
+                    local_file.parent.mkdir(parents=True, exist_ok=True)
                     target.parent.mkdir(parents=True, exist_ok=True)
                 with self.filesystem.open_output_stream(
                     f"{self.root}/{temporary}", compression=None
@@ -181,24 +139,19 @@ class Lake:
                 if not self.local:
                     self.copy(temporary, key)
                     return
-                with here.open("rb") as file:
+                with local_file.open("rb") as file:
                     os.fsync(file.fileno())
                 self.before_write()
-                here.replace(target)
+                local_file.replace(target)
         finally:
             replace(self, before_write=lambda: None).delete(temporary)
 
     def keys(self, folder: str) -> set[str]:
-        """List the keys of all objects under a folder."""
-        selector = pa_fs.FileSelector(f"{self.root}/{folder}", allow_not_found=True, recursive=True)
-        return {
-            info.path.removeprefix(f"{self.root}/")
-            for info in self.filesystem.get_file_info(selector)
-            if info.is_file
-        }
+        """Return the keys of all objects under a folder."""
+        return set(self.times(folder))
 
     def times(self, folder: str) -> dict[str, datetime]:
-        """List the keys of all objects under a folder with their modification times."""
+        """Return the keys of all objects under a folder with their modification times."""
         selector = pa_fs.FileSelector(f"{self.root}/{folder}", allow_not_found=True, recursive=True)
         return {
             info.path.removeprefix(f"{self.root}/"): info.mtime
@@ -207,7 +160,7 @@ class Lake:
         }
 
     def delete(self, key: str) -> None:
-        """Remove an object if it is there."""
+        """Remove an object if it exists."""
         if self.size(key) is not None:
             self.before_write()
             self.filesystem.delete_file(f"{self.root}/{key}")
@@ -227,15 +180,15 @@ class Lake:
                 temporary.replace(target)
         except OSError as error:
             raise StoreError(
-                f"cannot write {target}: {error.strerror}; remove what is in its place or let "
-                "this user write there, then run again"
+                f"cannot write {target}: {error.strerror}; remove the file or folder in its place, "
+                "or give this user access, then run again"
             ) from error
         finally:
             temporary.unlink(missing_ok=True)
 
 
 class LayoutName(StrEnum):
-    """The layouts, to choose from."""
+    """The layouts of the lake."""
 
     hive = "hive"
     date = "date"
@@ -245,13 +198,13 @@ VARIABLES = {"bucket": "GCS_BUCKET", "address": "TAXI_LAKE", "layout": "TAXI_LAK
 
 
 class LakeResource(dg.ConfigurableResource[Lake]):
-    """Opens the bucket that its fields or the environment name (GCS_BUCKET, TAXI_LAKE)."""
+    """Opens the lake of its fields or the environment (GCS_BUCKET, TAXI_LAKE)."""
 
     bucket: str | None = Field(
         default=None, description="Bucket of the lake, in place of GCS_BUCKET and TAXI_LAKE."
     )
     address: str | None = Field(
-        default=None, description="Folder or gs://bucket that is the lake, in place of TAXI_LAKE."
+        default=None, description="Folder or gs://bucket of the lake, in place of TAXI_LAKE."
     )
 
     layout: LayoutName | None = Field(
@@ -264,23 +217,23 @@ class LakeResource(dg.ConfigurableResource[Lake]):
     @cached_property
     def lake(self) -> Lake:
         """The bucket, opened at first use."""
-        settings = settings_of(self, VARIABLES, destination="bucket")
+        settings = read_settings_with_fields(self, VARIABLES, destination="bucket")
         return open_lake(settings.lake, settings.runs.temp_retention)
 
 
-def open_lake(settings: LakeSettings, keep: timedelta = DEFAULT_RETENTION) -> Lake:
-    """Open a bucket; of a folder, what killed writers left longer than `keep` ago is removed.
+def open_lake(settings: LakeSettings, retention: timedelta = DEFAULT_RETENTION) -> Lake:
+    """Open a lake; of a folder, remove leftovers of killed writers that are older than `retention`.
 
-    A folder is made where it lacks. On GCS `STORAGE_EMULATOR_HOST` (Google's own variable) leads
-    to an emulator, without credentials.
+    A missing folder is created. On GCS, `STORAGE_EMULATOR_HOST` (Google's variable) selects an
+    emulator, which needs no credentials.
     """
     if settings.path is not None:
         make_private_folder(settings.path)
-        _sweep_temporary(settings.path / TEMPORARY, keep)
+        _sweep_temporary(settings.path / TEMPORARY, retention)
         root = str(settings.path)
         return Lake(pa_fs.LocalFileSystem(), root, settings.bucket, settings.lake_layout)
-    # By default it goes on for 15 minutes. A silent server is given up after 120 s more: that limit
-    # of Google's client (TransferStallTimeoutOption) is out of pyarrow's reach.
+    # The default is 15 minutes. Google's client abandons a silent server after 120 s more; pyarrow
+    # has no parameter for that limit (TransferStallTimeoutOption).
     retries = timedelta(seconds=settings.retry_seconds)
     if settings.emulator:
         address = urlsplit(settings.emulator)
@@ -295,14 +248,14 @@ def open_lake(settings: LakeSettings, keep: timedelta = DEFAULT_RETENTION) -> La
     return Lake(filesystem, settings.bucket, settings.bucket, settings.lake_layout)
 
 
-def _sweep_temporary(folder: Path, keep: timedelta) -> None:
-    """Remove our own temporary files that are older, and nothing that a link leads to."""
+def _sweep_temporary(folder: Path, retention: timedelta) -> None:
+    """Remove our temporary files that are older than `retention`; never follow a link."""
     if folder.is_symlink() or not folder.is_dir():
         return
     for file in folder.iterdir():
         # Another run may be sweeping too.
         with suppress(FileNotFoundError):
-            found = file.lstat()
-            ours = TEMPORARY_NAME.fullmatch(file.name) and stat.S_ISREG(found.st_mode)
-            if ours and time.time() - found.st_mtime > keep.total_seconds():
+            status = file.lstat()
+            ours = TEMPORARY_NAME.fullmatch(file.name) and stat.S_ISREG(status.st_mode)
+            if ours and time.time() - status.st_mtime > retention.total_seconds():
                 file.unlink()

@@ -1,7 +1,4 @@
-"""Locks in a lake: who holds one, and what a place that keeps them can do.
-
-`folder_lock` and `bucket_lock` are such places. What a lock stands for is not their business.
-"""
+"""The interface of locks in a lake, which `folder_lock` and `bucket_lock` implement."""
 
 from __future__ import annotations
 
@@ -15,7 +12,7 @@ FOLDER = "_locks"
 
 @dataclass(frozen=True)
 class Owner:
-    """Who holds a lock, for those who wait."""
+    """The holder of a lock, for messages of waiting runs."""
 
     run_id: str
     host: str = field(default_factory=socket.gethostname)
@@ -32,15 +29,15 @@ class HeldLock(Protocol):
         """Return whether the lock is still held."""
 
     def close(self) -> None:
-        """Give it up."""
+        """Release the lock."""
 
 
 class LockStore(Protocol):
-    """Where locks lie."""
+    """A place for locks."""
 
     @property
     def poll_seconds(self) -> float:
-        """Between two tries of a run that waits."""
+        """Interval between two attempts of a waiting run."""
 
     def try_acquire(self, name: str, owner: Owner) -> HeldLock | Owner:
-        """Take a lock, or share the one that the same run holds; else return who holds it."""
+        """Acquire a lock, or share that of the same run; otherwise return its holder."""

@@ -1,10 +1,10 @@
-"""One run at a time on a service's month, on every machine that shares the lake.
+"""The lock of a service's month: one run at a time, on all machines that share the lake.
 
-A stage reads what the stage before left in the lake. Beside a run of the same days that has other
-rows (a restated month, other rules) it would read the other's, and the stores would differ. So the
-lock lies in the lake itself, under `_locks/`: a locked file in a folder, which the kernel frees
-with its process, or an object in a bucket, whose lease runs out. Steps of one run in several
-processes share their run's lock.
+Each stage reads the output of the previous stage from the lake. A concurrent run of the same days
+with other rows (a restated month, other rules) could replace it, and the stores would differ. So
+the lock is in the lake itself, under `_locks/`: a locked file in a folder, which the kernel frees
+with its process, or an object in a bucket with a lease. Steps of one run in several processes share
+the lock of their run.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ class MonthLocks:
         self._one_thread = Lock()
 
     def acquire(self, service: Service, days: Sequence[date], log: Callable[[str], Any]) -> None:
-        """Wait until no other run works on these months; they are this run's until its end.
+        """Wait until no other run works on these months, and lock them until the end of this run.
 
-        All runs take their months in order, so that no two wait for each other.
+        All runs lock their months in order, so there is no deadlock.
 
         Raises:
             StoreError: another run has not ended within TAXI_LOCK_TIMEOUT.
@@ -59,42 +59,42 @@ class MonthLocks:
                     )
 
     def check(self) -> None:
-        """Stop a run that no longer holds what it works under, before it writes.
+        """Stop a run that has lost a lock, before it writes.
 
         Raises:
-            StoreError: the lease of a lock ran out, and another run may have taken it.
+            StoreError: the lease of a lock expired, and another run may have acquired it.
         """
         lost = [name for name, lock in self._held.items() if not lock.is_held()]
         if lost:
             raise StoreError(
                 f"run {self.owner.run_id} lost the lock of {', '.join(lost)}: it could not renew "
-                "its lease in time, or somebody deleted the lock, and another run may work there "
+                "its lease in time, or the lock was deleted, and another run may be working there "
                 "now. Nothing more is written; run again"
             )
 
     def close(self) -> None:
-        """Release all locks, at once: a bucket that does not answer is waited for once."""
+        """Release all locks in parallel, so that there is one wait for an unreachable bucket."""
         if self._held:
             with ThreadPoolExecutor(len(self._held)) as pool:
-                list(pool.map(lambda held: held.close(), self._held.values()))
+                list(pool.map(lambda lock: lock.close(), self._held.values()))
             self._held.clear()
 
     def _wait_for_lock(
-        self, store: LockStore, name: str, what: str, log: Callable[[str], Any]
+        self, store: LockStore, name: str, label: str, log: Callable[[str], Any]
     ) -> HeldLock:
         timeout = RunSettings.from_env().lock_timeout
-        deadline, shown = time.monotonic() + timeout, None
-        while isinstance(found := store.try_acquire(name, self.owner), Owner):
-            if found != shown:
-                log(f"another run is at work on {what} ({found}): waiting for its end")
-                shown = found
+        deadline, reported = time.monotonic() + timeout, None
+        while isinstance(result := store.try_acquire(name, self.owner), Owner):
+            if result != reported:
+                log(f"another run is working on {label} ({result}): waiting for its end")
+                reported = result
             if time.monotonic() > deadline:
                 raise StoreError(
-                    f"{what} is still locked by {found} after {timeout} s: end that run, "
+                    f"{label} is still locked by {result} after {timeout} s: end that run, "
                     "or raise TAXI_LOCK_TIMEOUT"
                 )
             time.sleep(store.poll_seconds)
-        return found
+        return result
 
 
 def open_lock_store(lake: Lake) -> LockStore:

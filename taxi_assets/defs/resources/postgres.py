@@ -1,7 +1,7 @@
-"""Connections to Postgres, to the embedded server or to the one the environment names.
+"""Connections to Postgres: to the embedded server, or to the server that the environment names.
 
-Every statement, COPY included, goes over psycopg, so that one place limits how long a silent server
-is waited for (`postgres_connection`).
+Every statement, including COPY, uses psycopg, so one module limits the wait for a silent server
+(`postgres_connection`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import dagster as dg
 from pydantic import Field, SecretStr
 
 from taxi_assets import local
-from taxi_assets.defs.resources.fields import settings_of
+from taxi_assets.defs.resources.fields import read_settings_with_fields
 from taxi_assets.errors import StoreError, UnavailableError, format_one_line
 from taxi_assets.settings import Settings
 from taxi_assets.settings.stores import PostgresSettings
@@ -23,19 +23,24 @@ from taxi_assets.settings.stores import PostgresSettings
 if TYPE_CHECKING:
     from taxi_assets.defs.resources.postgres_connection import WatchedConnection
 
-# libpq's words for what waiting does not mend (it gives no SQLSTATE for a failed connection).
-REFUSALS = ("authentication failed", "does not exist", "no pg_hba.conf entry", "permission denied")
+# libpq's texts for permanent errors (it has no SQLSTATE for a failed connection).
+PERMANENT_ERRORS = (
+    "authentication failed",
+    "does not exist",
+    "no pg_hba.conf entry",
+    "permission denied",
+)
 
-# A host that vanished is noticed after a minute; the system's own wait is two hours.
-GONE: dict[str, Any] = {
+# Detects a vanished host after a minute; the default of the system is two hours.
+KEEPALIVE: dict[str, Any] = {
     "keepalives_idle": 30,
     "keepalives_interval": 10,
     "keepalives_count": 3,
     "tcp_user_timeout": 60_000,
 }
-# An administrator may set these for the role. Silence is limited here, and not a load's duration;
-# with `row_security` off a policy that would hide rows from a DELETE is an error; by any other
-# isolation a DELETE misses the rows that were committed while it waited for the partition's lock.
+# Overrides settings of the role. The client limits silence, not the duration of a load. With
+# `row_security` off, a policy that would hide rows from a DELETE is an error. With any other
+# isolation a DELETE misses rows that were committed while it waited for the lock of the partition.
 SESSION = {
     "statement_timeout": "0",
     "lock_timeout": "0",
@@ -69,15 +74,15 @@ VARIABLES = {
 
 
 class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
-    """Postgres as its fields or the environment name it (POSTGRES_*), or the embedded one.
+    """The Postgres that the fields or the environment (POSTGRES_*) name, or the embedded server.
 
-    With `host` nothing but the fields counts.
+    If `host` is set, only the fields count.
     """
 
     host: str | None = Field(
         default=None,
-        description="Host of Postgres, in place of POSTGRES_HOST. With it the other fields count "
-        "and not their variables: no password goes to another server than its own.",
+        description="Host of Postgres, in place of POSTGRES_HOST. If it is set, the other fields "
+        "count instead of their variables: no password is sent to another server.",
     )
     port: int | None = Field(default=None, description=f"Port of that host. {IN_PLACE}PORT.")
     dbname: str | None = Field(default=None, description=f"Database of trips. {IN_PLACE}DBNAME.")
@@ -105,7 +110,7 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
         return self._settings().postgres.host is None
 
     def _settings(self) -> Settings:
-        return settings_of(self, VARIABLES, destination="host")
+        return read_settings_with_fields(self, VARIABLES, destination="host")
 
     def address(self) -> str:
         """Return host, port and database, for messages."""
@@ -117,8 +122,8 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
         """Open a connection; uncommitted changes are rolled back at the end.
 
         Raises:
-            StoreError: the server refuses these credentials or this database.
-            UnavailableError: it cannot be reached now.
+            StoreError: the server rejects these credentials or this database.
+            UnavailableError: the server cannot be reached now.
         """
         with closing(
             _open_connection(self._resolve_address(), "POSTGRES_USER, POSTGRES_PASSWORD")
@@ -130,7 +135,7 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
         """Open a connection as the role that can only read (POSTGRES_READER_USER).
 
         Raises:
-            StoreError: no such role is configured, or the server refuses it.
+            StoreError: no such role is configured, or the server rejects it.
             UnavailableError: the server cannot be reached now.
         """
         settings = self._resolve_address()
@@ -176,21 +181,21 @@ def _open_connection(settings: PostgresSettings, names: str) -> WatchedConnectio
             connect_timeout=settings.connect_timeout,
             application_name="taxi_assets",
             client_encoding="UTF8",
-            **GONE,
+            **KEEPALIVE,
         )
     except psycopg.Error as error:
-        said = format_one_line(error)[:200]
-        if any(words in str(error) for words in REFUSALS):
+        reason = format_one_line(error)[:200]
+        if any(text in str(error) for text in PERMANENT_ERRORS):
             raise StoreError(
-                f"Postgres at {address} refuses user {settings.user!r} "
-                f"({said}): check {names} and POSTGRES_DBNAME"
+                f"Postgres at {address} rejects user {settings.user!r} "
+                f"({reason}): check {names} and POSTGRES_DBNAME"
             ) from error
         raise UnavailableError(
-            f"Postgres at {address} cannot be reached ({said}): start it, "
+            f"Postgres at {address} cannot be reached ({reason}): start it, "
             "or check POSTGRES_HOST and POSTGRES_PORT"
         ) from error
     connection.silence_limit = settings.timeout
-    # Not `SET`: an older server lacks one of them.
+    # `SET` would fail: an older server does not have all of these settings.
     connection.execute(
         "SELECT set_config(name, (%s::jsonb) ->> name, false) FROM pg_settings"
         " WHERE name = ANY(%s)",

@@ -1,9 +1,9 @@
-"""A psycopg connection that gives up a silent server and leaves a cancelled run at once.
+"""A psycopg connection that limits the silence of a server and ends a cancelled run at once.
 
 psycopg waits in one place, `Connection.wait`; this class limits that wait for every statement,
-COPY and COMMIT. The limit is one of silence, not of time: a statement may run for hours while its
-server process shows that it works. TCP does not show it, because the kernel of a stopped process
-goes on acknowledging, so a second connection samples what the process publishes about itself.
+COPY and COMMIT. It limits silence, not time: a statement may run for hours while its server process
+makes progress. TCP does not reveal progress, because the kernel acknowledges packets for a stopped
+process, so a second connection samples the statistics of the process.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ RV = TypeVar("RV")
 INTERVAL = 0.1
 """Seconds between two checks for a signal or for silence."""
 CANCEL_SECONDS = 2.0
-"""For the request that stops a statement on the server; the connection closes in any case."""
+"""Time limit of the request that cancels a statement; the connection closes in any case."""
 PROBE_CONNECT_SECONDS = 2
 """libpq's minimum."""
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 PROBE_SECONDS = 5.0
-"""A sample takes a millisecond; a server that needs this long shows nothing."""
+"""Silence limit of the second connection; a sample takes a millisecond."""
 
-# What a server process changes while it works: the event that it waits for, its progress in long
-# commands, and the same of its parallel workers and of the sessions whose locks it waits for.
+# Statistics that change while a server process works: its wait event and its progress in long
+# commands, and those of its parallel workers and of the sessions that block it.
 SAMPLE = """
 WITH watched AS (
     SELECT pid FROM pg_stat_activity WHERE pid = %(pid)s OR leader_pid = %(pid)s
@@ -56,22 +56,22 @@ FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids(%(pid)s))
 
 
 class WatchedConnection(psycopg.Connection[Any]):
-    """A connection whose server may stay silent for `silence_limit` seconds."""
+    """A connection that ends after `silence_limit` seconds of silence."""
 
     silence_limit: float = 120
     watches: bool = True
-    """Whether silence is probed by a second connection, or ends the connection as it is."""
-    _left: BaseException | None = None
+    """Whether a second connection probes a silent server before the connection ends."""
+    _error: BaseException | None = None
 
     def wait(self, gen: Generator[Any, Any, RV], *args: Any, **options: Any) -> RV:
-        """Drive one operation to its end.
+        """Run one operation.
 
         Raises:
-            UnavailableError: the server showed no sign of life.
+            UnavailableError: the silence of the server exceeded the limit.
         """
-        if self._left is not None:
-            # A COPY or a transaction that ends after this must not hide why, nor wait again.
-            raise self._left
+        if self._error is not None:
+            # The end of a COPY or a transaction must neither hide this error nor wait again.
+            raise self._error
         if not args:
             options.setdefault("interval", INTERVAL)
         try:
@@ -83,14 +83,14 @@ class WatchedConnection(psycopg.Connection[Any]):
             raise
 
     def _wait_limited(self, gen: Generator[Any, Any, RV]) -> Generator[Any, Any, RV]:
-        """Pass an operation on, and count the seconds since the server last moved a byte."""
+        """Forward an operation, and measure the seconds since the last byte."""
         with closing(_Silence(self)) as silence:
             try:
                 state = next(gen)
                 while True:
                     ready = yield state
                     if ready:
-                        silence.broken()
+                        silence.reset()
                     else:
                         silence.check()
                     state = gen.send(ready)
@@ -98,8 +98,8 @@ class WatchedConnection(psycopg.Connection[Any]):
                 return stop.value
 
     def _abandon_connection(self, error: BaseException) -> None:
-        """Ask the server to stop the statement and close, without waiting for either."""
-        self._left = error
+        """Request the cancellation of the statement and close, without waiting."""
+        self._error = error
         try:
             with suppress(Exception):
                 self.cancel_safe(timeout=CANCEL_SECONDS)
@@ -108,23 +108,23 @@ class WatchedConnection(psycopg.Connection[Any]):
 
 
 class _Silence:
-    """How long a server has shown no sign of life in one operation."""
+    """The duration of the silence of a server in one operation."""
 
     def __init__(self, connection: WatchedConnection) -> None:
         self.connection = connection
         self.limit = connection.silence_limit
-        self.every = min(1.0, self.limit / 10)
+        self.interval = min(1.0, self.limit / 10)
         self.since = time.monotonic()
         self.next_sample = self.since + min(5.0, self.limit / 4)
         self.sample: str | None = None
         self.probe: WatchedConnection | None = None
 
-    def broken(self) -> None:
-        """Note that bytes went over the connection."""
+    def reset(self) -> None:
+        """Restart the measurement: bytes were transferred."""
         self.since = time.monotonic()
 
     def check(self) -> None:
-        """Sample the server process when it is time to, and end a silence past its limit."""
+        """Sample the server process if a sample is due; raise if the silence exceeds its limit."""
         now = time.monotonic()
         if self.connection.watches and now >= self.next_sample:
             sample = self._probe_server(SAMPLE)
@@ -133,7 +133,7 @@ class _Silence:
             if sample and self.sample and sample != self.sample:
                 self.since = time.monotonic()
             self.sample = sample or self.sample
-            self.next_sample = time.monotonic() + self.every
+            self.next_sample = time.monotonic() + self.interval
         if now - self.since > self.limit:
             self._raise_silence()
 
@@ -144,22 +144,22 @@ class _Silence:
 
     def _raise_silence(self) -> None:
         info = self.connection.info
-        what = "does not answer"
+        problem = "does not answer"
         if self.connection.watches and (self.sample or self._probe_server(SAMPLE)):
             blockers = self._probe_server(BLOCKERS)
             pid = info.backend_pid
-            what = f"answers, but its process {pid} does not go on"
+            problem = f"answers, but its process {pid} makes no progress"
             if blockers:
-                what = f"makes process {pid} wait for a lock of {blockers}"
-            # It may hold locks: it ends as soon as it goes on.
+                problem = f"makes process {pid} wait for a lock of {blockers}"
+            # The process may hold locks: it ends as soon as it continues.
             self._probe_server("SELECT pg_terminate_backend(%(pid)s)::text")
         raise UnavailableError(
-            f"Postgres at {info.host}:{info.port}/{info.dbname} {what} for {self.limit:g} s: "
+            f"Postgres at {info.host}:{info.port}/{info.dbname} {problem} for {self.limit:g} s: "
             "check the server, end what holds the lock, or raise POSTGRES_TIMEOUT"
         )
 
     def _probe_server(self, query: str) -> str | None:
-        """Return the answer to a query on the second connection; None if there is none."""
+        """Query the server on the second connection; None if it does not respond."""
         try:
             if self.probe is None:
                 self.probe = _connect_probe(self.connection)
@@ -172,7 +172,7 @@ class _Silence:
 
 
 def _connect_probe(connection: WatchedConnection) -> WatchedConnection:
-    """Open a connection to the same server that is not watched by a further one."""
+    """Open a second connection to the same server, without a probe."""
     info = connection.info
     options = info.get_parameters() | {
         "password": info.password,
@@ -185,12 +185,12 @@ def _connect_probe(connection: WatchedConnection) -> WatchedConnection:
 
 
 def _read_processor_time(connection: WatchedConnection) -> str:
-    """Return the processor time of a server process on this machine; empty for any other."""
+    """Return the processor time of a server process on this machine, otherwise an empty text."""
     if connection.info.host not in LOOPBACK:
         return ""
     with suppress(OSError):
         text = Path(f"/proc/{connection.info.backend_pid}/stat").read_text()
-        # The name, which may hold blanks, is in brackets; utime and stime are fields 14 and 15.
+        # The name is in brackets and may contain spaces; utime and stime are fields 14 and 15.
         name, _, fields = text.partition(" (")[2].rpartition(") ")
         if name.startswith("postgres"):
             return " ".join(fields.split()[11:13])

@@ -1,4 +1,4 @@
-"""The source of month files, as the environment names it (TAXI_SOURCE, TAXI_HOME)."""
+"""The resource of month files (TAXI_SOURCE, TAXI_HOME)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.resources.fields import settings_of
+from taxi_assets.defs.resources.fields import read_settings_with_fields
 from taxi_assets.errors import explain_full_disk
 from taxi_assets.partitions import reject_unknown_days
 from taxi_assets.settings import Settings
@@ -22,7 +22,7 @@ VARIABLES = {"template": "TAXI_SOURCE"}
 
 
 def load_zones(progress: Callable[[str], None]) -> ZonePolygons | None:
-    """Return TLC's zone polygons (TAXI_ZONES), or None if the setting is not there."""
+    """Return TLC's zone polygons (TAXI_ZONES); None if the setting is not set."""
     settings = Settings.from_env()
     address = settings.source.zones
     if address is None:
@@ -32,38 +32,37 @@ def load_zones(progress: Callable[[str], None]) -> ZonePolygons | None:
 
 
 class SourceResource(dg.ConfigurableResource["SourceResource"]):
-    """Fetches a month's file once, and a restated one again.
+    """Fetches a month's file once, and again if it was restated.
 
-    It is kept under TAXI_HOME (TAXI_DOWNLOAD_RETENTION_DAYS).
+    The cache is in TAXI_HOME (TAXI_DOWNLOAD_RETENTION_DAYS).
     """
 
     template: str | None = Field(
         default=None,
-        description="Where month files come from, in place of TAXI_SOURCE. A run's config is "
-        "stored and shown: no password here.",
+        description="Template of month files, in place of TAXI_SOURCE. A run's config is stored "
+        "and shown: never write a password here.",
     )
 
     must_confirm: bool = Field(
         default=False,
-        description="Fail rather than use a kept month file that the server does not confirm to "
-        "be its current one.",
+        description="Fail instead of using a cached month file that the server does not confirm.",
     )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Look at the run's days before any step starts."""
+        """Reject unknown days before any step starts."""
         if context.run is not None:
             reject_unknown_days(context.run.tags)
 
-    def month_file(
+    def fetch_month_file(
         self, service: Service, month: Month, progress: Callable[[str], None]
     ) -> MonthFile:
         """Return the complete and checked month file on this machine.
 
         Raises:
-            SourceError: it is not there, or not what it should be.
+            SourceError: the file is missing or invalid.
             StoreError: the disk under TAXI_HOME is full.
         """
-        settings = settings_of(self, VARIABLES)
+        settings = read_settings_with_fields(self, VARIABLES)
         evict_unused(settings.home / "downloads", settings.runs.download_retention)
         with explain_full_disk(settings.home):
             return fetch_month_file(
@@ -77,11 +76,11 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
             )
 
     def max_invalid_ratio(self) -> float:
-        """Return the largest accepted ratio of invalid rows (TAXI_MAX_INVALID_RATIO)."""
+        """Return the maximum ratio of invalid rows (TAXI_MAX_INVALID_RATIO)."""
         return Settings.from_env().cleaning.max_invalid_ratio
 
     def zones(self, progress: Callable[[str], None]) -> ZonePolygons | None:
-        """Return TLC's zone polygons (TAXI_ZONES); None if coordinates are not converted."""
+        """Return TLC's zone polygons (TAXI_ZONES); None if the setting is not set."""
         return load_zones(progress)
 
     def max_day_bytes(self) -> int:

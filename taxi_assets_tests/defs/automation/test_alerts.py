@@ -88,8 +88,8 @@ def test_a_failed_run_is_told_with_its_real_cause(
     assert link == f"https://dagster.example.com/runs/{failed.run_id}"
     assert run_of(failed).status == dg.DagsterRunStatus.FAILURE
     assert noted(failed) == [
-        "run_failure_alert: telling json (1)",
-        "run_failure_alert: told json (1)",
+        "run_failure_alert: alerting json (1)",
+        "run_failure_alert: alerted json (1)",
     ]
 
 
@@ -130,11 +130,9 @@ def test_what_could_not_be_told_is_in_the_tick_and_in_the_run(
     monkeypatch.setenv("TAXI_ALERT_URLS", f"{rejected} {receiver.apprise}")
     with pytest.raises(AlertNotDeliveredError) as error:
         tick(failed)
-    assert str(error.value).startswith(
-        f"run {failed.run_id} was not told to json (1): A Connection"
-    )
+    assert str(error.value).startswith(f"run {failed.run_id} did not reach json (1): A Connection")
     assert noted(failed)[-1].startswith(
-        "run_failure_alert: told json (2) (not told: json (1): A Con"
+        "run_failure_alert: alerted json (2) (failed: json (1): A Con"
     )
     assert "planted-secret" not in f"{error.value} {noted(failed)}"
     assert len(receiver.bodies) == 1
@@ -161,7 +159,7 @@ def test_wrong_alert_settings_fail_the_tick_and_no_run(
         tick(failed)
     assert receiver.bodies == []
     for sensor in build_alert_sensors():
-        assert "Nobody is told, the settings are wrong: alert: TAXI_ALERT_ON" in (
+        assert "No alert can be sent, the settings are invalid: alert: TAXI_ALERT_ON" in (
             sensor.description or ""
         )
 

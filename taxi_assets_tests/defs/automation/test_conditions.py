@@ -92,7 +92,9 @@ def test_a_run_that_hangs_is_found_after_the_limit(
         (found,) = [
             one for one in find_long_runs(instance, 3600, now + 3700, UI) if one.key == mine
         ]
-        assert found.title.startswith("green_daily runs for 1.0 h: 2021-01-05 to 2021-01-06")
+        assert found.title.startswith(
+            "green_daily has been running for 1.0 h: 2021-01-05 to 2021-01-06"
+        )
         assert found.link == f"{UI}/runs/{run_id}"
     finally:
         process.kill()

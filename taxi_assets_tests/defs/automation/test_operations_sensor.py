@@ -114,7 +114,7 @@ def test_a_store_without_the_newest_published_month_is_reported_after_a_day(
         f"yellow/{store}_trips is not up to date" for store in ("gcs", "postgres")
     ]
     assert (
-        "2021-02 is published, no month is the newest whole month"
+        "2021-02 is published, no month is the newest complete month"
         in (receiver.bodies[0]["message"])
     )
 

@@ -79,7 +79,7 @@ def test_a_month_that_is_not_published_is_a_reason_to_skip(source: Site, status:
     assert data.run_requests == []
     assert data.skip_message == (
         "green 2021-02 is not published yet, so 2021-02-21 is not requested; "
-        "green_new_month_sensor, if it runs, loads the month when it is"
+        "green_new_month_sensor, if it runs, loads the month once it is"
     )
 
 

@@ -95,7 +95,7 @@ def test_targets_that_hang_or_reject_keep_nobody_waiting(monkeypatch: pytest.Mon
     assert list(unsent) == ["json (1)", "json (2)", "nothing (3)"]
     assert unsent["json (1)"] == "no answer within 3 s"
     assert "Connection error" in unsent["json (2)"]
-    assert unsent["nothing (3)"] == "the URL is not one that Apprise knows"
+    assert unsent["nothing (3)"] == "Apprise does not support this URL"
     assert "planted-secret" not in str(unsent)
     assert len(inbox.messages) == 1
 

@@ -146,7 +146,7 @@ def test_nothing_after_the_commit_fails_a_run(
     with BigQueryResource().client() as client:
         assert rows_of(client, DAY) == [10]
     assert len(log.warnings) == 1
-    assert "the rows are not concerned" in log.warnings[0]
+    assert "the rows are stored" in log.warnings[0]
 
 
 def test_a_count_that_cannot_be_had_is_left_out(
@@ -246,7 +246,10 @@ def changed(name: str, kind: str | None = None, mode: str = "NULLABLE") -> dict[
         ),
         (changed("vendorid", "STRING"), ".vendorid is STRING and must be INT64: alter or drop"),
         (changed("vendorid", mode="REPEATED"), ".vendorid is ARRAY<INT64> and must be INT64"),
-        (changed("vendorid", mode="REQUIRED"), ".vendorid is REQUIRED and a row may have none"),
+        (
+            changed("vendorid", mode="REQUIRED"),
+            ".vendorid is REQUIRED and its value can be missing",
+        ),
         (
             {"schema": [*WHOLE, bigquery.SchemaField("remark", "STRING", "REQUIRED")]},
             ".remark is REQUIRED and no file has it",
@@ -335,7 +338,7 @@ def test_the_second_of_two_transactions_may_be_tried_again(
     with ThreadPoolExecutor() as pool:
         said = list(pool.map(attempt, (5, 6)))
     assert sorted(map(bool, said)) == [False, True]
-    assert "was written by somebody else at the same time: BigQuery rolled back" in max(said)
+    assert "a concurrent transaction wrote to" in max(said)
     assert rows_of(client, DAY) == [5 if not said[0] else 6]
     assert attempt(9) == ""
     assert rows_of(client, DAY) == [9]
@@ -433,13 +436,13 @@ def test_what_an_interrupted_run_still_does_doubles_nothing(
 def test_a_page_in_place_of_an_answer_is_named(google: HttpProxy, lake: Lake) -> None:
     google.add(r"^GET \S+/tables/", "answer_in_html")
     with pytest.raises(
-        UnavailableError, match=f"came from {google.address} .* is no JSON"
+        UnavailableError, match=f"{google.address} did not answer with JSON"
     ) as error:
         store(lake, DAY)
     assert is_transient(error.value)
     google.add(r"^POST \S+/jobs", "answer_in_html")
     said = small_jobs.refused("sql_query", query="SELECT 1", store="bigquery")
-    assert "is no JSON: a proxy in between may want somebody to sign in" in said
+    assert "did not answer with JSON, as BigQuery does: a proxy may require a sign-in" in said
 
 
 def test_this_bigquery_is_as_strict_as_google(client: bigquery.Client, lake: Lake) -> None:

@@ -13,7 +13,7 @@ import pytest
 from taxi_assets.cli.app import main
 from taxi_assets.cli.external_table import build_external_table
 from taxi_assets.defs.io_managers.bigquery_jobs import sum_job_costs
-from taxi_assets.defs.resources.bigquery import emulator_client
+from taxi_assets.defs.resources.bigquery import create_emulator_client
 from taxi_assets.errors import SettingsError
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.services import SERVICES
@@ -81,16 +81,16 @@ def endpoint() -> Iterator[str]:
 
 
 def test_a_write_costs_what_its_own_jobs_cost(endpoint: str) -> None:
-    connected = emulator_client("p", endpoint, "")
+    connected = create_emulator_client("p", endpoint, "")
     found = sum_job_costs(connected, NAME, 1767225600, Log())
     assert found == {"bytes_billed": 10_485_760, "slot_ms": 2000}
 
 
 def test_costs_that_cannot_be_read_fail_no_write(endpoint: str) -> None:
     log = Log()
-    connected = emulator_client("p", f"{endpoint}/absent".replace("/absent", ":1/x"), "")
+    connected = create_emulator_client("p", f"{endpoint}/absent".replace("/absent", ":1/x"), "")
     assert sum_job_costs(connected, NAME, 1767225600, log) == {}
-    assert "reading what the write cost failed" in log.warnings[0]
+    assert "reading the cost of the write failed" in log.warnings[0]
 
 
 def test_each_days_record_has_its_share(google: Any, client: Any, lake: Any) -> None:

@@ -32,13 +32,13 @@ from taxi_assets.defs.io_managers.partition_data import (
     RawPartition,
     open_stored_trips,
 )
-from taxi_assets.defs.io_managers.raw_trips import RawTripsIOManager, file_rows
+from taxi_assets.defs.io_managers.raw_trips import RawTripsIOManager, read_month_counts
+from taxi_assets.defs.io_managers.restatement import RawRecord
 from taxi_assets.defs.io_managers.sealed_objects import open_sealed_zstd, write_sealed_zstd
 from taxi_assets.defs.month_split import split_month
 from taxi_assets.defs.monthly_report import compute_month_figures
-from taxi_assets.defs.resources.lake import (
-    Lake,
-    LakeResource,
+from taxi_assets.defs.resources.lake import Lake, LakeResource
+from taxi_assets.defs.resources.lake_keys import (
     build_cleaned_key,
     build_outside_key,
     build_raw_key,
@@ -91,7 +91,7 @@ def load_raw(folder: Path, resource: LakeResource, ending: str) -> RawTripsIOMan
         path.write_bytes(HEADER + b"\n".join([*lines, row("2021-01-31 08:00:00"), b""]))
     manager = RawTripsIOManager(SERVICES, resource)
     split = split_month(raw_month(path, days=DAYS), LOG.info)
-    list(manager.store(YELLOW, [(split, LazyPartitions(DAYS, lambda _: PartitionRecord({})))], LOG))
+    list(manager.store(YELLOW, [(split, LazyPartitions(DAYS, lambda _: RawRecord({})))], LOG))
     return manager
 
 
@@ -219,13 +219,16 @@ def of_another_day(place: Place) -> None:
     ("damage", "said"),
     [
         (emptied, "is empty: 0 bytes"),
-        (cut, "is cut off|is damaged"),
+        (cut, "is truncated|is damaged"),
         (flipped, "is damaged: the checksum of its (content|metadata) is"),
-        (a_folder, "cannot be read: a folder, pipe or device is in its place; let this user read"),
-        (a_pipe, "cannot be read: a folder, pipe or device is in its place; let this user read"),
-        (a_link_to_itself, "cannot be read: Too many levels of symbolic links; let this user"),
-        (below_a_file, "cannot be read: Not a directory; let this user read it or remove it, then"),
-        (text, "is cut off or no Parquet|was not written by taxi_assets"),
+        (
+            a_folder,
+            "cannot be read: a folder, pipe or device is in its place; give this user access",
+        ),
+        (a_pipe, "cannot be read: a folder, pipe or device is in its place; give this user access"),
+        (a_link_to_itself, "cannot be read: Too many levels of symbolic links; give this user"),
+        (below_a_file, "cannot be read: Not a directory; give this user access or remove it, then"),
+        (text, "is truncated or not Parquet|was not written by taxi_assets"),
         (of_another_tool, "was not written by taxi_assets"),
         (of_another_day, f"holds yellow/(raw|cleaned)_trips {DAYS[0]}"),
     ],
@@ -257,7 +260,7 @@ def test_an_object_that_this_user_may_not_read_rejects_its_day_alone(place: Plac
     place.path().chmod(0)
     with unprivileged():
         message = rejected(place)
-    assert "cannot be read: Permission denied; let this user read it or remove it, then" in message
+    assert "cannot be read: Permission denied; give this user access or remove it, then" in message
 
 
 def test_an_object_of_another_service_or_asset_is_not_taken_for_a_day(
@@ -290,14 +293,14 @@ def test_an_object_damaged_after_it_was_opened_is_not_read(
     )
     trips = [stored.read_partition(YELLOW, day) for day in DAYS[:2]]
     flipped(place)
-    assert trips[0].table().num_rows == 5
+    assert trips[0].read_table().num_rows == 5
     with pytest.raises(PartitionRejectedError, match=f"gcs_trips {BAD}: .* is damaged"):
-        trips[1].table(["total_amount"])
+        trips[1].read_table(["total_amount"])
     place.path().unlink()
     with pytest.raises(
-        PartitionRejectedError, match=f"gcs_trips {BAD}: .* was deleted meanwhile; mat"
+        PartitionRejectedError, match=f"gcs_trips {BAD}: .* was deleted after it was opened; mat"
     ):
-        trips[1].table()
+        trips[1].read_table()
 
 
 def test_a_lake_that_does_not_answer_rejects_no_day(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,7 +358,7 @@ def test_a_damaged_object_of_a_month_fails_its_report_and_names_the_fix(
     with pytest.raises(
         PartitionRejectedError, match=r"materialize yellow/raw_trips for 2021-02 again$"
     ):
-        file_rows(lake, YELLOW, FEBRUARY)
+        read_month_counts(lake, YELLOW, FEBRUARY)
     with pytest.raises(PartitionRejectedError, match=re.escape(str(path))):
         compute_month_figures(lake, YELLOW, FEBRUARY)
 
@@ -383,7 +386,7 @@ def test_a_damaged_day_is_left_out_where_stores_are_compared(
     errors = {record.getMessage() for record in caplog.records if record.levelno == ERROR}
     assert found == {DAYS[0]: (5, 5.0), DAYS[2]: (5, 5.0), date(2021, 2, 6): (0, 0.0)}
     (error,) = errors
-    assert error.startswith(f"yellow/gcs_trips {BAD}: {path} is cut off")
+    assert error.startswith(f"yellow/gcs_trips {BAD}: {path} is truncated")
 
 
 def test_a_damaged_object_is_not_copied(tmp_path: Path, resource: LakeResource) -> None:
@@ -413,7 +416,9 @@ def test_a_folder_in_place_of_an_object_is_named_when_it_is_written(
         else:
             Path(resource.lake.root, "a.parquet/b").rmdir()
             Path(resource.lake.root, "a.parquet/b").touch()
-        with pytest.raises(StoreError, match=f"cannot write .*{key}: .*; remove what is in its"):
+        with pytest.raises(
+            StoreError, match=f"cannot write .*{key}: .*; remove the file or folder in its place"
+        ):
             resource.lake.put(key, b"new")
 
 
@@ -421,7 +426,7 @@ def test_a_report_that_is_no_text_is_named(resource: LakeResource) -> None:
     key = dg.AssetKey(["yellow", "monthly_report"])
     context = dg.build_input_context(asset_key=key, partition_key="2021-02-01")
     manager = MonthlyReportIOManager(SERVICES, resource)
-    with pytest.raises(StoreError, match="is not there: materialize yellow/monthly_report"):
+    with pytest.raises(StoreError, match="does not exist: materialize yellow/monthly_report"):
         manager.load_input(context)
     path = Path(resource.lake.root, build_report_key(YELLOW, FEBRUARY, "html"))
     resource.lake.put(build_report_key(YELLOW, FEBRUARY, "html"), "<p>Café".encode())
@@ -523,4 +528,4 @@ def test_rows_that_unpack_to_more_than_fit_in_memory_reject_their_day_alone(
     assert path.stat().st_size < 200_000
     days = LazyPartitions(DAYS, lambda day: raw.read_partition(YELLOW, day))
     assert [day for day, _ in days] == [DAYS[0], DAYS[2]]
-    assert "is no day of trips: 60,000 rows of text unpack to" in str(days.rejected[BAD])
+    assert "is not a day of trips: 60,000 rows of text unpack to" in str(days.rejected[BAD])

@@ -22,7 +22,7 @@ import zstandard
 
 from taxi_assets.defs.io_managers.partition_data import encode_trips
 from taxi_assets.defs.io_managers.sealed_objects import (
-    FACTS,
+    METADATA_KEY,
     SEAL,
     DamagedError,
     SealedParquetWriter,
@@ -191,7 +191,7 @@ def test_objects_from_before_there_were_seals_are_read() -> None:
     out = io.BytesIO()
     with pq.ParquetWriter(out, table.schema) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata({FACTS.decode(): '{"rows": 3, "url": "u"}'})
+        writer.add_key_value_metadata({METADATA_KEY.decode(): '{"rows": 3, "url": "u"}'})
     assert read_parquet(out.getvalue()) == (table, {"rows": 3, "url": "u"})
     assert open_sealed_footer(pa.BufferReader(out.getvalue()))[1] == {"rows": 3, "url": "u"}
     verify_sealed_stream(pa.BufferReader(out.getvalue()))
@@ -206,9 +206,9 @@ def test_objects_from_before_there_were_seals_are_read() -> None:
     ("content", "said"),
     [
         (b"", "is empty"),
-        (b"id,fare\n1,2.5\n", "is cut off or no Parquet"),
-        (b"PAR1 no more PAR1", "is cut off or no Parquet"),
-        (b"PAR1", "is cut off or no Parquet"),
+        (b"id,fare\n1,2.5\n", "is truncated or not Parquet"),
+        (b"PAR1 no more PAR1", "is truncated or not Parquet"),
+        (b"PAR1", "is truncated or not Parquet"),
     ],
 )
 def test_what_is_no_parquet_is_named(content: bytes, said: str) -> None:
@@ -246,7 +246,7 @@ def test_a_file_that_was_not_sealed_is_not_complete() -> None:
     table = pa.table({"a": [1]})
     with SealedParquetWriter(out, table.schema) as writer:
         writer.write_table(table)
-    with pytest.raises(DamagedError, match="is cut off"):
+    with pytest.raises(DamagedError, match="is truncated"):
         open_parquet(pa.py_buffer(out.getvalue()))
 
 

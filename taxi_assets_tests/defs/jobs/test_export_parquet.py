@@ -12,7 +12,8 @@ import pytest
 
 from taxi_assets.defs.io_managers.partition_data import encode_trips
 from taxi_assets.defs.io_managers.sealed_objects import open_parquet
-from taxi_assets.defs.resources.lake import Lake, build_trips_key, open_lake
+from taxi_assets.defs.resources.lake import Lake, open_lake
+from taxi_assets.defs.resources.lake_keys import build_trips_key
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
@@ -78,11 +79,11 @@ def test_a_range_of_days_is_one_object(name: str, lake: Lake) -> None:
 def test_missing_days_are_named(lake: Lake) -> None:
     said = refused("export_parquet", **asked("green", last_day=str(DAYS[3])))
     assert said == (
-        f"{lake.root}/green lacks 1 of 4 days: {MISSING}. Materialize green/gcs_trips for them, "
-        "or set skip_missing_days"
+        f"{lake.root}/green does not have 1 of 4 days: {MISSING}. Materialize green/gcs_trips "
+        "for them, or set skip_missing_days"
     )
     said = refused("export_parquet", **asked("green", last_day="2021-12-31"))
-    assert "lacks 358 of 361 days: 2021-01-07, 2021-01-09" in said
+    assert "does not have 358 of 361 days: 2021-01-07, 2021-01-09" in said
     assert " and 353 more. Materialize" in said
     assert not Path(lake.root, "nyc_taxi_data.parquet").exists()
 
@@ -92,7 +93,7 @@ def test_missing_days_may_be_left_out_but_not_all(lake: Lake) -> None:
     found = shown("export_parquet", **asked("green", **more))
     assert (found["rows"], found["days"], found["missing_days"]) == (7, 3, 1)
     none = {"first_day": str(MISSING), "last_day": str(MISSING), "skip_missing_days": True}
-    assert "lacks 1 of 1 days" in refused("export_parquet", **asked("green", **none))
+    assert "does not have 1 of 1 days" in refused("export_parquet", **asked("green", **none))
 
 
 def test_an_export_that_fails_leaves_what_was_there(lake: Lake) -> None:
@@ -115,7 +116,7 @@ def test_an_export_is_sealed_and_a_damaged_day_is_named(lake: Lake) -> None:
     day = Path(lake.root, build_trips_key(SERVICES["green"], DAYS[1], lake.layout))
     day.write_bytes(day.read_bytes()[:-1])
     said = refused("export_parquet", **asked("green"))
-    assert said.startswith(f"green/gcs_trips {DAYS[1]}: {day} is cut off")
+    assert said.startswith(f"green/gcs_trips {DAYS[1]}: {day} is truncated")
     assert said.endswith(f"materialize green/gcs_trips for {DAYS[1]} again")
     assert lake.get("nyc_taxi_data.parquet") == content
 
@@ -126,8 +127,8 @@ def test_an_export_is_sealed_and_a_damaged_day_is_named(lake: Lake) -> None:
         ("../out.parquet", "is outside the lake's folder"),
         ("/out.parquet", "is outside the lake's folder"),
         ("link/out.parquet", "is outside the lake's folder"),
-        ("gs://elsewhere/out.parquet", "is no key in the lake"),
-        ("out.csv", "is no key in the lake"),
+        ("gs://elsewhere/out.parquet", "is not a key in the lake"),
+        ("out.csv", "is not a key in the lake"),
         ("green/all.parquet", "lies in green/, which belongs to the assets"),
         ("to_green/all.parquet", "lies in green/, which belongs to the assets"),
         ("_cleaned/green/2021/01/05/trips.parquet", "lies in _cleaned/, which belongs to the"),
@@ -150,9 +151,9 @@ def test_an_export_goes_beside_the_assets(key: str, said: str, lake: Lake) -> No
         ),
         (
             {"first_day": "2021-01-07"},
-            "to last_day '2021-01-06' is no range of days",
+            "to last_day '2021-01-06' is not a range of days",
         ),
-        ({"last_day": "9999-12-31"}, "is no range of days"),
+        ({"last_day": "9999-12-31"}, "is not a range of days"),
     ],
 )
 def test_wrong_config_is_named(config: dict[str, object], said: str, lake: Lake) -> None:

@@ -107,8 +107,8 @@ def test_no_path_leaves_the_lake(named: str, lake: Path) -> None:
         ("folder.csv", "{lake}/folder.csv cannot be read"),
         ("titanic.xlsx", "'titanic.xlsx' ends in none of .csv, .csv.gz, .csv.zst, .parquet"),
         ("", "'' ends in none of"),
-        ("gs://Bucket/titanic.csv", "is no gs://<bucket>/<key>"),
-        ("nul\0.csv", "is no path"),
+        ("gs://Bucket/titanic.csv", "is not of the form gs://<bucket>/<key>"),
+        ("nul\0.csv", "is not a path"),
     ],
 )
 def test_what_is_no_object(named: str, said: str, lake: Path) -> None:

@@ -113,7 +113,7 @@ def test_no_row_is_a_table_too(kept: None) -> None:
 
 
 WRITES = {
-    "DELETE FROM kept.zones": "sql_query runs one SELECT: DELETE is refused, it only reads",
+    "DELETE FROM kept.zones": "sql_query runs one SELECT: DELETE is rejected",
     "  delete from kept.zones": "DELETE is refused",
     "UPDATE kept.zones SET id = 0": "UPDATE is refused",
     "DROP TABLE kept.zones": "DROP is refused",
@@ -163,7 +163,7 @@ BIGQUERY_WRITES = {
     "DECLARE x INT64; SELECT 1": "these are 2 statements",
     "SELECT 1; DROP TABLE kept.zones; SELECT (": "cannot be read as one",
     "CALL kept.procedure()": "CALL is refused",
-    "SELECT 1 INTO kept.more": "INTO is refused",
+    "SELECT 1 INTO kept.more": "INTO is rejected",
     "EXECUTE IMMEDIATE 'DROP TABLE kept.zones'": "EXECUTE is refused",
     "SELECT 1 -- x\r; DROP TABLE kept.zones": "these are 2 statements",
     "SELECT 1 # x\r; DROP TABLE kept.zones": "these are 2 statements",
@@ -306,7 +306,7 @@ def test_what_is_sent_is_one_statement_for_the_emulators_parser(tail: str) -> No
 
 def test_a_refusal_is_one_line_in_the_run(kept: None) -> None:
     said = refused("sql_query", query="DELETE FROM kept.zones")
-    assert said == "sql_query runs one SELECT: DELETE is refused, it only reads"
+    assert said == "sql_query runs one SELECT: DELETE is rejected"
 
 
 def test_a_query_ends_no_load(kept: None) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from taxi_assets.defs.metadata.table_metadata import (
+    build_published_schema,
     preview_lines,
     preview_rows,
-    published_schema,
 )
 from taxi_assets.tlc.services import SERVICES
 
@@ -38,7 +38,7 @@ def test_first_rows_of_a_parquet_month_are_texts() -> None:
 
 
 def test_a_column_that_no_month_had_before_has_no_description() -> None:
-    schema = published_schema(("Fare_amount", "moon"), ("string", "string"), GREEN)
+    schema = build_published_schema(("Fare_amount", "moon"), ("string", "string"), GREEN)
     assert [column.description for column in schema.columns] == [
         "Time-and-distance fare (dollars)",
         None,

@@ -176,7 +176,7 @@ def test_an_export_to_gcs_is_whole_and_can_be_inspected(gcp: None) -> None:
     assert list(client.list_blobs(BUCKET, prefix="_tmp/")) == []
     for name in ("none.csv", f"gs://{BUCKET}/none.parquet", "gs://no-such-bucket/none.csv"):
         assert "there is no gs://" in small_jobs.refused("inspect_object", object=name)
-    assert "is no key of" in small_jobs.refused("inspect_object", object="../x/none.csv")
+    assert "is not a key of" in small_jobs.refused("inspect_object", object="../x/none.csv")
 
     damaged = client.bucket(BUCKET).blob("yellow/tpep_pickup_date=2021-01-06/trips.parquet")
     damaged.upload_from_string("PAR1 no more PAR1")

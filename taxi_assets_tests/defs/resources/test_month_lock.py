@@ -85,7 +85,7 @@ def test_a_second_run_waits_for_the_end_of_the_first_and_sees_who_it_is(store: L
     waiting.join(10)
     assert not waiting.is_alive()
     (message,) = said
-    assert message.startswith("another run is at work on green 2021-02 (run first on ")
+    assert message.startswith("another run is working on green 2021-02 (run first on ")
     assert ", since 20" in message
     second.check()
     second.close()
