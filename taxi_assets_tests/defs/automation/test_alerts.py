@@ -130,7 +130,9 @@ def test_what_could_not_be_told_is_in_the_tick_and_in_the_run(
     monkeypatch.setenv("TAXI_ALERT_URLS", f"{rejected} {receiver.apprise}")
     with pytest.raises(AlertNotDeliveredError) as error:
         tick(failed)
-    assert str(error.value).startswith(f"run {failed.run_id} did not reach json (1): A Connection")
+    assert str(error.value).startswith(
+        f"the alert on run {failed.run_id} did not reach json (1): A Connection"
+    )
     assert noted(failed)[-1].startswith(
         "run_failure_alert: alerted json (2) (failed: json (1): A Con"
     )
