@@ -129,9 +129,9 @@ def test_an_export_is_sealed_and_a_damaged_day_is_named(lake: Lake) -> None:
         ("link/out.parquet", "is outside the lake's folder"),
         ("gs://elsewhere/out.parquet", "is not a key in the lake"),
         ("out.csv", "is not a key in the lake"),
-        ("green/all.parquet", "lies in green/, which belongs to the assets"),
-        ("to_green/all.parquet", "lies in green/, which belongs to the assets"),
-        ("_cleaned/green/2021/01/05/trips.parquet", "lies in _cleaned/, which belongs to the"),
+        ("green/all.parquet", "is in green/, which belongs to the assets"),
+        ("to_green/all.parquet", "is in green/, which belongs to the assets"),
+        ("_cleaned/green/2021/01/05/trips.parquet", "is in _cleaned/, which belongs to the"),
     ],
 )
 def test_an_export_goes_beside_the_assets(key: str, said: str, lake: Lake) -> None:
