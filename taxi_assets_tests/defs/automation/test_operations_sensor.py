@@ -182,7 +182,9 @@ def happen_while_no_daemon_runs(instance: dg.DagsterInstance) -> None:
             instance.report_runless_asset_event(event)
     # Seen for the first time a day ago.
     ledger = AlertLedger.load(instance, now)
-    ledger.lasts("stale yellow postgres_trips 2021-01", now - operations_sensor.STALE_SECONDS)
+    ledger.measure_duration(
+        "stale yellow postgres_trips 2021-01", now - operations_sensor.STALE_SECONDS
+    )
     ledger.save(now)
 
 
