@@ -227,7 +227,7 @@ def test_the_heartbeat_dies_with_the_daemon_and_a_restart_sends_nothing_twice(
         late = [
             "backfill of2009 ended as COMPLETED_FAILED",
             "yellow/postgres_trips is not up to date",
-            "yellow_daily runs for 24.0 h",
+            "yellow_daily has been running for 24.0 h",
         ]
         told = [f"{name}_new_month_sensor: a tick failed" for name in ("green", "yellow")]
         with daemon(tmp_path / "log"):
