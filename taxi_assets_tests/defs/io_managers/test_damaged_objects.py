@@ -230,7 +230,7 @@ def of_another_day(place: Place) -> None:
         (below_a_file, "cannot be read: Not a directory; give this user access or remove it, then"),
         (text, "is truncated or not Parquet|was not written by taxi_assets"),
         (of_another_tool, "was not written by taxi_assets"),
-        (of_another_day, f"holds yellow/(raw|cleaned)_trips {DAYS[0]}"),
+        (of_another_day, f"contains yellow/(raw|cleaned)_trips {DAYS[0]}"),
     ],
 )
 def test_a_damaged_object_rejects_its_day_alone(
