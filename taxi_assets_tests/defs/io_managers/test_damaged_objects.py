@@ -279,7 +279,7 @@ def test_an_object_of_another_service_or_asset_is_not_taken_for_a_day(
         (frames.read_partition, GREEN, DAYS[0], f"yellow/cleaned_trips {DAYS[0]}"),
     ):
         with pytest.raises(
-            PartitionRejectedError, match=f"holds {holds}; materialize {service.name}/"
+            PartitionRejectedError, match=f"contains {holds}; materialize {service.name}/"
         ):
             read_partition(service, day)
 
