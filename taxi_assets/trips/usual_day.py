@@ -8,8 +8,9 @@ absolute deviation (MAD), which one odd week does not move. A figure is unusual 
   medians must also differ from the same weekdays scaled to the level of the last seven days;
 - on a federal holiday, volumes and revenue are not compared, and no day is compared with a holiday.
 
-Of the 123 published green days of May and October to December 2020, 66 have four such weekdays, and
-one is unusual by default: 17 December, a snowstorm, with 627 trips where 1,832 are usual.
+Of 123 published days of borough taxis (May and October to December 2020), 66 have four such
+weekdays, and one is unusual by default: 17 December, a snowstorm, with 627 trips where 1,832 are
+usual.
 """
 
 from __future__ import annotations
