@@ -68,18 +68,19 @@ def add_day_column(cursor: Cursor, partition: Partition, log: dg.DagsterLogManag
 
 
 def analyze_parent(connection: Connection, partition: Partition, log: dg.DagsterLogManager) -> None:
-    """Take statistics of the whole table when its rows have doubled since the last time.
+    """Analyze the parent table if its rows have doubled since the last time.
 
-    The planner reads them for queries over several months. Autovacuum takes those of partitions
-    and never those of a parent. The rows are stored whatever happens here.
+    The planner reads its statistics for queries over several months. Autovacuum analyzes partitions
+    but never a parent. The rows are committed, so an error here is a log line: a lost connection,
+    too.
     """
     import psycopg  # noqa: PLC0415 - heavy at import
 
-    version = connection.info.server_version
-    if version < COUNTED_SINCE:
-        return
-    only = "ONLY " if version >= ONLY_SINCE else ""
     try:
+        version = connection.info.server_version
+        if version < COUNTED_SINCE:
+            return
+        only = "ONLY " if version >= ONLY_SINCE else ""
         with connection.transaction(), connection.cursor() as cursor:
             cursor.execute(
                 "SELECT sum(greatest(c.reltuples, 0)) >= %s * greatest(min(p.reltuples), 1)"
