@@ -135,6 +135,7 @@ def test_what_the_page_says_to_remove_is_all_there_is(newcomer: Newcomer) -> Non
     written = {
         "revenue.py",
         "revenue",
+        "__pycache__",
         *(path.name for path in newcomer.clone.glob("*_tripdata_*")),
     }
     assert left <= copied | hidden | written

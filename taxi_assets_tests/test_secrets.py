@@ -94,7 +94,7 @@ def wrong_password(set_to: Set, site: Site, folder: Path) -> str:
     for name, value in stores.postgres_arguments().items():
         set_to(f"POSTGRES_{name.upper()}", str(value))
     set_to("POSTGRES_PASSWORD", SECRET)
-    return "refuses user"
+    return "rejects user"
 
 
 def postgres_away(set_to: Set, site: Site, folder: Path) -> str:

@@ -44,7 +44,7 @@ def test_query(store: str) -> None:
     said = run("query", sql, "--store", store)
     rows = pq.read_table(stores.lake() / f"yellow/tpep_pickup_date={DAY}").num_rows
     assert said.splitlines()[:2] == ["trips", str(rows)]
-    assert "one SELECT: DELETE is refused" in run(
+    assert "one SELECT: DELETE is rejected" in run(
         "query", "DELETE FROM x", "--store", store, code=1
     )
 
