@@ -40,7 +40,8 @@ DAYS = [FIRST + timedelta(n) for n in range(10)]
 BY_DAY = f"SELECT {GREEN.day_column}, count(*) FROM {PARENT} GROUP BY 1 ORDER BY 1"
 GENERATED = (
     "SELECT attrelid::regclass::text, attgenerated FROM pg_attribute"
-    f" WHERE attname = '{GREEN.day_column}' ORDER BY 1"
+    f" WHERE attname = '{GREEN.day_column}' AND attrelid IN ("
+    f"SELECT relid FROM pg_partition_tree('{PARENT}')) ORDER BY 1"
 )
 
 
