@@ -1,1 +1,1 @@
-"""How long a month takes, measured beside its floor: `python -m benchmarks`."""
+"""How long a month takes, measured beside its baseline: `python -m benchmarks`."""

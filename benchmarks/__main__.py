@@ -1,9 +1,9 @@
-"""How long a month takes through all five assets, beside the floor for the same outputs.
+"""How long a month takes through all five assets, beside the baseline for the same outputs.
 
 Measured on a stack of its own; each figure is that of a fresh process, rows are verified after
 each. `first load`: all three stores were emptied before (table dropped in Postgres, table deleted
 in BigQuery, the service's folders removed from the lake). `rewrite`: the same month again.
-`floor`: one straight-line script without Dagster for the same outputs. `noop`: a Dagster job with
+`baseline`: one script without Dagster for the same outputs. `noop`: a Dagster job with
 one empty asset among the same definitions; `bare`: without them. `day`: single days on the running
 stack, one run each. `growth`: more months in one run, and one month rewritten beside the others.
 `table`: one day rewritten in Postgres tables of 1, 12 and 33 months (1,004 days).
@@ -24,7 +24,7 @@ from benchmarks import flame, peers, tables
 from benchmarks.bench import CHECKOUT, FIRST_MONTH, ROWS, Bench, DaySpan, Measured, facts
 from benchmarks.measure import BenchmarkError
 
-NAMES = ("bare", "noop", "floor", "first", "rewrite", "day", "growth", "table")
+NAMES = ("bare", "noop", "baseline", "first", "rewrite", "day", "growth", "table")
 PEERS = {"duckdb": "DuckDB, two stores", "dlt": "dlt with ADBC, two stores"}
 """Measured if they are named; pip installs them at the first time."""
 SINGLE_DAYS = 5
@@ -35,7 +35,7 @@ TABLE_REPEATS = 9
 MONTH = DaySpan.months(1)
 NOTE = (
     "`first load` begins with emptied stores: table dropped in Postgres and deleted in BigQuery, "
-    "lake folders removed. Data work: wall less that of `noop`; the floor's is the sum of its "
+    "lake folders removed. Data work: wall less that of `noop`; the baseline's is the sum of its "
     "stages, without imports. RSS is the process's, not the servers'. Dirty pages are written out "
     "before each run, rows are verified after it."
 )
@@ -87,10 +87,10 @@ def month_runs(bench: Bench, only: set[str], found: Found) -> None:
         found.add("bare", bench.bare())
     if "noop" in only:
         found.add("noop", bench.noop())
-    if "floor" in only:
+    if "baseline" in only:
         bench.empty()
-        found.add("floor", bench.floor())
-        bench.verify(MONTH, "floor")
+        found.add("baseline", bench.baseline())
+        bench.verify(MONTH, "baseline")
     for name, title in PEERS.items():
         if name in only:
             found.add(title, peers.measure(bench, name))
@@ -154,7 +154,9 @@ def report(found: Found, repeats: int, rows: int) -> str:
     if found.runs:
         whole = {name: rows for name in found.runs if whole_month(name)}
         text += ["", tables.costs(found.runs, whole), "", NOTE]
-    apart = [{name: found.runs[name]} for name in ("floor", *PEERS.values()) if name in found.runs]
+    apart = [
+        {name: found.runs[name]} for name in ("baseline", *PEERS.values()) if name in found.runs
+    ]
     staged = {name: runs for name, runs in found.runs.items() if {name: runs} not in apart}
     for part in (*apart, staged):
         text += ["", tables.stages(part)] if part else []

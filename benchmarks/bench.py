@@ -76,7 +76,7 @@ class Bench:
 
     service = SERVICE
     file_name = "{service}_tripdata_{year}-{month}.csv.gz"
-    floor_module = "benchmarks.floor"
+    baseline_module = "benchmarks.baseline"
 
     def __init__(self, work: Path, rows: int) -> None:
         self.work = work.absolute()
@@ -141,17 +141,17 @@ class Bench:
         self._python("-m", "benchmarks.months", self.service, month, str(path), str(self.rows))
 
     def empty(self) -> None:
-        """Remove the service from all stores, the floor's too, and settle."""
-        self._python("-m", "benchmarks.stores", "empty", self.service, env=self._env("floor"))
+        """Remove the service from all stores, the baseline's too, and settle."""
+        self._python("-m", "benchmarks.stores", "empty", self.service, env=self._env("baseline"))
         self._python("-m", "benchmarks.stores", "empty", self.service, env=self._env("ny_taxi"))
 
-    def floor(self) -> Measured:
+    def baseline(self) -> Measured:
         """Run the straight-line script over the first month."""
         self.settle()
         month, path = f"{FIRST_MONTH:%Y-%m}", str(self.month_file(0))
-        command = ["-m", self.floor_module, self.service, month, path]
-        log = self.logs / "floor.log"
-        sample = run([sys.executable, *command], self._env("floor"), log, self.servers)
+        command = ["-m", self.baseline_module, self.service, month, path]
+        log = self.logs / "baseline.log"
+        sample = run([sys.executable, *command], self._env("baseline"), log, self.servers)
         return Measured(sample, json.loads(log.read_text().splitlines()[-1]))
 
     def job(self, days: DaySpan, name: str) -> Measured:

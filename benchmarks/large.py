@@ -29,7 +29,7 @@ class LargeBench(Bench):
 
     service = FHVHV.name
     file_name = "{service}_tripdata_{year}-{month}.parquet"
-    floor_module = "benchmarks.large_floor"
+    baseline_module = "benchmarks.large_baseline"
 
     def make_month(self, month: str, path: Path) -> None:
         """Write a month file."""
@@ -72,8 +72,8 @@ def main() -> int:
         bench.noop()
         if not asked.skip_baseline:
             bench.empty()
-            baseline = bench.floor()
-            lines.append(shown("baseline", bench.count("floor"), baseline))
+            baseline = bench.baseline()
+            lines.append(shown("baseline", bench.count("baseline"), baseline))
             lines += [f"|   {name} | | {s:.0f} | | | | |" for name, s in baseline.stages.items()]
         bench.empty()
         run = bench.job(MONTH, "large")

@@ -2,7 +2,7 @@
 
 `python -m benchmarks.stores settle` and `... empty SERVICE` are run before measured commands.
 The variables are those that `python -m taxi_assets.local env` prints, with POSTGRES_SCHEMA and
-BIGQUERY_DATASET beside them, so that the floor can have tables of its own.
+BIGQUERY_DATASET beside them, so that the baseline can have tables of its own.
 """
 
 from __future__ import annotations

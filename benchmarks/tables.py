@@ -36,24 +36,26 @@ def spread(runs: Sequence[Measured], figure: str) -> Spread:
 def costs(found: Mapping[str, Sequence[Measured]], file_rows: Mapping[str, int]) -> str:
     """Format what each command cost, beside the baseline and less the no-op."""
     header = (
-        "run", "wall s", "x floor", "data work s", "x floor's", "CPU s", "servers' CPU s",
+        "run", "wall s", "x baseline", "data work s", "x baseline's", "CPU s", "servers' CPU s",
         "peak RSS MiB", "rows/s", "others, cores",
     )  # fmt: skip
-    floor = _middle(found, "floor")
+    baseline = _middle(found, "baseline")
     noop = _middle(found, "noop")
-    floor_stages = median([sum(run.stages.values()) for run in found["floor"]]) if floor else 0.0
+    baseline_stages = (
+        median([sum(run.stages.values()) for run in found["baseline"]]) if baseline else 0.0
+    )
     rows: list[list[str]] = []
     for name, runs in found.items():
         wall = spread(runs, "wall")
-        work = floor_stages if name == "floor" else max(0.0, wall.middle - noop)
+        work = baseline_stages if name == "baseline" else max(0.0, wall.middle - noop)
         whole = name in file_rows
         rows.append(
             [
                 name,
                 wall.text(),
-                f"{wall.middle / floor:.2f}" if floor and whole else "-",
-                f"{work:.2f}" if (noop or name == "floor") and name not in EMPTY else "-",
-                f"{work / floor_stages:.2f}" if floor and noop and whole else "-",
+                f"{wall.middle / baseline:.2f}" if baseline and whole else "-",
+                f"{work:.2f}" if (noop or name == "baseline") and name not in EMPTY else "-",
+                f"{work / baseline_stages:.2f}" if baseline and noop and whole else "-",
                 spread(runs, "cpu").text(),
                 spread(runs, "servers").text(),
                 f"{spread(runs, 'rss').middle / MIB:,.0f}",

@@ -1,7 +1,7 @@
-"""The floor: the same outputs by one straight-line script, without Dagster, records or checks.
+"""The baseline: the same outputs by one straight-line script, without Dagster, records or checks.
 
-`python -m benchmarks.floor SERVICE YYYY-MM FILE` prints the seconds of each stage as JSON. Rows go
-from stage to stage in memory, pyarrow uses its own threads, every store is written once and as a
+`python -m benchmarks.baseline SERVICE YYYY-MM FILE` prints the seconds of each stage as JSON. Rows
+go from stage to stage in memory, pyarrow uses its own threads, every store is written once and as a
 first load. A day's Parquet object counts once: the run's second copy of it (cleaned slice and
 lake) is the price of being able to go on on another machine.
 """

@@ -1,8 +1,9 @@
 """The baseline of a large Parquet month: the same outputs by one straight-line script.
 
-`python -m benchmarks.large_floor SERVICE YYYY-MM FILE` prints the seconds of each stage as JSON. A
-row group at a time is in memory; each day is written as published, once more in the service's
-types, copied into Postgres and loaded into BigQuery. No Dagster, records, checks or verification.
+`python -m benchmarks.large_baseline SERVICE YYYY-MM FILE` prints the seconds of each stage as
+JSON. A row group at a time is in memory; each day is written as published, once more in the
+service's types, copied into Postgres and loaded into BigQuery. No Dagster, records, checks or
+verification.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import stores
-from benchmarks.floor import Clock, load_bigquery
+from benchmarks.baseline import Clock, load_bigquery
 from taxi_assets.defs.io_managers.binary_copy import copy_rows_binary
 from taxi_assets.tlc.header import match_header
 from taxi_assets.tlc.schema import Service
