@@ -56,7 +56,7 @@ ANSWERS = {
     f"{BACKFILL} --only stale --dry-run": "0 runs would start",
     ".venv/bin/taxi-assets local status": "postgres  running",
     ".venv/bin/taxi-assets external-table yellow": "is a folder of this machine",
-    ".venv/bin/taxi-assets alert-test": "set TAXI_ALERT_URLS, TAXI_HEARTBEAT_URL",
+    ".venv/bin/taxi-assets alert-test": "set TAXI_ALERT_URLS or TAXI_HEARTBEAT_URL",
     ".venv/bin/taxi-assets export yellow 2021-01-05": "yellow_2021-01-05_2021-01-05.parquet",
 }
 """Words of what a block prints, by its last line."""

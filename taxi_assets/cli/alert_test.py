@@ -20,7 +20,7 @@ def send_test_alert(write: Callable[[str], object]) -> int:
     """
     settings = AlertSettings.from_env()
     if not settings.alert_urls and settings.heartbeat_url is None:
-        raise SettingsError(f"nobody is told of anything: set {ALERT_URLS}, {HEARTBEAT_URL}")
+        raise SettingsError(f"there is no target for alerts: set {ALERT_URLS} or {HEARTBEAT_URL}")
     notice = Notice(
         "test",
         "taxi-assets: a test alert",

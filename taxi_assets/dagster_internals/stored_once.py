@@ -58,9 +58,9 @@ def read_long_values(page: Any, connect_to_index: Connect) -> Any:
     short = [one.event_log_entry for one in page.records if _is_short(one.event_log_entry)]
     if not short:
         return page
-    whole = _read_whole(short, connect_to_index)
+    full = _read_full_events(short, connect_to_index)
     records = [
-        one._replace(event_log_entry=whole.get(_identify(one.event_log_entry), one.event_log_entry))
+        one._replace(event_log_entry=full.get(_identify(one.event_log_entry), one.event_log_entry))
         for one in page.records
     ]
     return page._replace(records=records)
@@ -121,7 +121,7 @@ def _is_short(event: dg.EventLogEntry) -> bool:
     )
 
 
-def _read_whole(
+def _read_full_events(
     short: Sequence[dg.EventLogEntry], connect_to_index: Connect
 ) -> dict[tuple[Any, ...], dg.EventLogEntry]:
     """Return the events that the index has of the same assets and partitions of the run."""

@@ -71,7 +71,7 @@ def test_a_test_alert_names_what_was_not_reached(
     site: Site, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["alert-test"]) == 2
-    assert "set TAXI_ALERT_URLS, TAXI_HEARTBEAT_URL" in capfd.readouterr().err
+    assert "set TAXI_ALERT_URLS or TAXI_HEARTBEAT_URL" in capfd.readouterr().err
     monkeypatch.setattr(targets, "RETRY_SECONDS", 0.01)
     with http_receiver() as receiver:
         away = f"json://127.0.0.1:{free_port()}/planted-secret"
