@@ -57,6 +57,10 @@ SHORTEN_PATHS = """folders => {
     texts.currentNode.data = texts.currentNode.data.replaceAll(folder, "~/taxi_assets");
 }"""
 """Where a picture was taken is nobody's concern."""
+SCROLL_DOWN = """() => {
+  for (const element of document.querySelectorAll("*"))
+    if (element.scrollHeight > element.clientHeight) element.scrollTop = element.scrollHeight;
+}"""
 SMALL = 1200
 """Pixels: width of the pictures in README and docs."""
 
@@ -227,12 +231,16 @@ def test_a_person_loads_a_day_and_a_week_and_looks_at_them(screen: Screen) -> No
 def lines_seen(page: Page, seconds: float) -> list[tuple[str, str]]:
     """Steps and kinds of the log lines that a run's page comes to show, in order, to its end.
 
-    The page draws only the lines that are in sight: it is read over and over.
+    The page draws only the lines that are in sight: it is read over and over. It follows a run as
+    long as its end is in sight, and a burst of lines may push the end out of it: once the run has
+    succeeded the last lines are scrolled to. The page is not loaded anew.
     """
     seen: dict[tuple[str, str], None] = {}
     deadline = time.monotonic() + seconds
     while ("-", "RUN_SUCCESS") not in seen and time.monotonic() < deadline:
         seen |= dict.fromkeys(LINE.findall(page.locator("body").inner_text()))
+        if page.get_by_text("Success", exact=True).count():
+            page.evaluate(SCROLL_DOWN)
         page.wait_for_timeout(100)
     return list(seen)
 

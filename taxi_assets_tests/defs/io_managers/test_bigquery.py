@@ -16,6 +16,8 @@ from google.cloud import bigquery
 
 from taxi_assets.defs.io_managers import bigquery_jobs as module
 from taxi_assets.defs.io_managers.bigquery import BigQueryTripsIOManager
+from taxi_assets.defs.io_managers.bigquery_replace import replace_in_transaction
+from taxi_assets.defs.io_managers.bigquery_staging import Staging, load_staging
 from taxi_assets.defs.io_managers.bigquery_table import build_table_schema
 from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.defs.resources.lake import Lake
@@ -90,6 +92,14 @@ def store(lake: Lake, *days: date, rows: int = 10, log: Log | None = None) -> di
     manager = BigQueryTripsIOManager({"green": GREEN}, BigQueryResource())
     stored = manager.store(GREEN, slices, log or Log())
     return {day: record.metadata for day, record in stored}
+
+
+def stage(client: bigquery.Client, lake: Lake, rows: int) -> Staging:
+    """Load the rows of DAY into a staging table of their own."""
+    staging = Staging(f"{client.project}.{DATASET}", GREEN, (DAY,))
+    own = replace(lake, root=f"{lake.root}/{rows}", bucket=f"{lake.bucket}/{rows}")
+    load_staging(client, staging, [a_day(own, DAY, rows)], timedelta(hours=1))
+    return staging
 
 
 def rows_of(client: bigquery.Client, *days: date) -> list[int]:
@@ -328,19 +338,21 @@ def test_the_second_of_two_transactions_may_be_tried_again(
     store(lake, DAY)
     google.add(r"^POST \S+/jobs.*BEGIN TRANSACTION", "hold")
 
-    def attempt(rows: int) -> str:
+    def attempt(staging: Staging) -> str:
         try:
-            store(lake, DAY, rows=rows)
+            replace_in_transaction(client, staging, f"{client.project}.{TABLE}", lambda: None)
         except UnavailableError as error:
             return str(error)
         return ""
 
+    # Not `store`: it drops the staging tables of writers that have lost the lock of the month.
+    stagings = [stage(client, lake, rows) for rows in (5, 6)]
     with ThreadPoolExecutor() as pool:
-        said = list(pool.map(attempt, (5, 6)))
-    assert sorted(map(bool, said)) == [False, True]
-    assert "a concurrent transaction wrote to" in max(said)
-    assert rows_of(client, DAY) == [5 if not said[0] else 6]
-    assert attempt(9) == ""
+        errors = list(pool.map(attempt, stagings))
+    assert sorted(map(bool, errors)) == [False, True]
+    assert "a concurrent transaction wrote to" in max(errors)
+    assert rows_of(client, DAY) == [5 if not errors[0] else 6]
+    store(lake, DAY, rows=9)
     assert rows_of(client, DAY) == [9]
     google.clear()
     assert [it.table_id for it in client.list_tables(DATASET)] == [GREEN.table]
