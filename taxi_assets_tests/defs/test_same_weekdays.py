@@ -19,7 +19,7 @@ from taxi_assets.report.day_picture import Figures
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import convert_to_table
 from taxi_assets.trips.profile import profile_partition
-from taxi_assets_tests.trips.test_profile import frame
+from taxi_assets_tests.trips.test_profile import make_frame
 
 YELLOW = SERVICES["yellow"]
 DAY = date(2021, 1, 26)
@@ -32,7 +32,7 @@ def lake(tmp_path: Path) -> Lake:
 
 def store(lake: Lake, weeks: int, rows: int) -> str:
     """A cleaned slice of so many weeks before the day."""
-    table = convert_to_table(frame(rows), YELLOW)
+    table = convert_to_table(make_frame(rows), YELLOW)
     facts = {
         "profile": profile_partition(table, YELLOW).to_metadata(),
         "dropped": {"unreadable": rows},
@@ -60,7 +60,9 @@ def test_the_six_weeks_before_as_far_as_the_lake_has_them(lake: Lake) -> None:
 def test_each_is_read_once_and_days_of_the_run_not_at_all(lake: Lake) -> None:
     keys = [store(lake, weeks, 10 + weeks) for weeks in (1, 2)]
     days = same_weekdays(lake)
-    mine = Figures(profile_partition(convert_to_table(frame(7), YELLOW), YELLOW), {"unreadable": 0})
+    mine = Figures(
+        profile_partition(convert_to_table(make_frame(7), YELLOW), YELLOW), {"unreadable": 0}
+    )
     days.add(DAY - timedelta(weeks=1), mine)
     assert found(days) == [(7, 0), (12, 12)]
     for key in keys:
@@ -74,7 +76,7 @@ def test_objects_that_are_broken_or_of_an_older_version_are_passed_over(lake: La
     content = bytearray(broken.read_bytes())
     content[content.index(b'"dropped": {"unreadable": 4')] ^= 1
     broken.write_bytes(content)
-    older = encode_trips(convert_to_table(frame(3), YELLOW), {"total_amount": 1})
+    older = encode_trips(convert_to_table(make_frame(3), YELLOW), {"total_amount": 1})
     lake.put(build_cleaned_key(YELLOW, DAY - timedelta(weeks=2)), older)
     store(lake, 3, 5)
     Path(lake.root, build_cleaned_key(YELLOW, DAY - timedelta(weeks=4))).mkdir(parents=True)
@@ -96,7 +98,9 @@ def test_a_day_waits_for_the_earlier_ones_of_its_run(lake: Lake) -> None:
             time.sleep(0.2)
         if day == rejected:
             raise PartitionRejectedError("no such rows")
-        days.add(day, Figures(profile_partition(convert_to_table(frame(7), YELLOW), YELLOW), {}))
+        days.add(
+            day, Figures(profile_partition(convert_to_table(make_frame(7), YELLOW), YELLOW), {})
+        )
         return [one.profile.rows for one in days.before(day)]
 
     found = dict(LazyPartitions(wanted, days.follow(wanted, compute)).iterate_outcomes())

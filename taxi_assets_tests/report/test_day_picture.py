@@ -1,4 +1,4 @@
-"""The picture of a day: a small PNG that shows what is in it, and the sentence above it."""
+"""The picture of a day, a small PNG, and the sentence above it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from taxi_assets.trips.clean import convert_to_table
 from taxi_assets.trips.profile import profile_partition
 from taxi_assets.trips.rules import RULES
 from taxi_assets.trips.usual_day import Unusual
-from taxi_assets_tests.trips.test_profile import frame
+from taxi_assets_tests.trips.test_profile import make_frame
 
 YELLOW = SERVICES["yellow"]
 DAY = date(2021, 1, 5)
@@ -37,83 +37,88 @@ DROPPED = {"zero_passengers": 30, "null_passengers": 200, "unreadable": 0}
 
 def figures(rows: int = 2000, **dropped: int) -> Figures:
     return Figures(
-        profile_partition(convert_to_table(frame(rows), YELLOW), YELLOW),
+        profile_partition(convert_to_table(make_frame(rows), YELLOW), YELLOW),
         dropped or DROPPED,
         12345.6,
     )
 
 
-def drawn(png: bytes) -> dict[tuple[int, ...], int]:
-    """Pixels by colour, opacity included."""
+def count_pixels_by_colour(png: bytes) -> dict[tuple[int, ...], int]:
+    """Count pixels by colour, opacity included."""
     with Image.open(io.BytesIO(png)) as image:
         assert (image.format, image.mode, image.width) == ("PNG", "P", SIZE[0])
         counted = image.convert("RGBA").getcolors(1 << 20)
-    return {colour: pixels for pixels, colour in counted}
+    return {colour: count_pixels for count_pixels, colour in counted}
 
 
-def pixels(png: bytes, index: int) -> int:
-    return drawn(png).get((*COLOURS[index], 255), 0)
+def count_pixels(png: bytes, index: int) -> int:
+    return count_pixels_by_colour(png).get((*COLOURS[index], 255), 0)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2000])
 @pytest.mark.parametrize("before", [0, 1, 4])
-def test_every_day_has_a_small_picture(rows: int, before: int) -> None:
+def test_picture_stays_small_for_every_number_of_rows(rows: int, before: int) -> None:
     png = draw_day_picture(YELLOW, DAY, figures(rows), [figures(seed) for seed in range(before)])
     assert len(png) < 30_000
-    assert height(png) == SIZE[1]
-    colours = drawn(png)
+    assert measure_height(png) == SIZE[1]
+    colours = count_pixels_by_colour(png)
     assert colours[*GROUND, 255] > SIZE[0] * SIZE[1] / 3
     assert {colour[3] for colour in colours} == {255}
 
 
-def height(png: bytes) -> int:
+def measure_height(png: bytes) -> int:
     with Image.open(io.BytesIO(png)) as image:
         return image.height
 
 
-def columns(png: bytes, index: int, rows: range) -> list[int]:
-    """Where a colour is in some lines of pixels, from left to right."""
+def find_colour(png: bytes, index: int, rows: range) -> list[int]:
+    """Return the columns of pixels that have a colour in some rows, from left to right."""
     with Image.open(io.BytesIO(png)) as image:
         return [x for x in range(image.width) if any(image.getpixel((x, y)) == index for y in rows)]
 
 
 @pytest.mark.parametrize(("value", "is_left"), [(300.0, True), (4000.0, False)])
-def test_what_is_unusual_stands_apart_from_the_weeks_before(value: float, is_left: bool) -> None:
+def test_unusual_figure_stands_apart_from_earlier_weeks(value: float, is_left: bool) -> None:
     before = (2000.0, 1900.0, 2100.0, 2050.0)
     odd = Unusual("trips", value, 2025.0, -8, "volume", before)
     usual = draw_day_picture(YELLOW, DAY, figures(), [])
     png = draw_day_picture(YELLOW, DAY, figures(), [], [odd])
-    assert height(png) == SIZE[1] + GAP + STRIP
-    strip = range(SIZE[1] + GAP, height(png))
-    day, weeks = columns(png, GONE, strip), columns(png, USUAL, strip)
+    assert measure_height(png) == SIZE[1] + GAP + STRIP
+    strip = range(SIZE[1] + GAP, measure_height(png))
+    day, weeks = find_colour(png, GONE, strip), find_colour(png, USUAL, strip)
     assert day[-1] < weeks[0] if is_left else day[0] > weeks[-1]
     # Trips are the figure of the line under the title, which has a red rule now.
     rule = range(60, 66)
-    assert columns(png, GONE, rule)
-    assert columns(usual, GONE, rule) == []
+    assert find_colour(png, GONE, rule)
+    assert find_colour(usual, GONE, rule) == []
     fares = replace(odd, name="median fare_amount")
     below = range(368, 376)
-    marked = columns(draw_day_picture(YELLOW, DAY, figures(), [], [fares]), GONE, below)
+    marked = find_colour(draw_day_picture(YELLOW, DAY, figures(), [], [fares]), GONE, below)
     assert marked
-    assert columns(png, GONE, below) == []
+    assert find_colour(png, GONE, below) == []
 
 
-def test_the_farthest_figures_have_a_strip() -> None:
+def test_farthest_figures_have_a_strip() -> None:
     odd = [Unusual(f"rows without {name}", 1.0, 0.0, 50, "share", (0.0,) * 6) for name in "abcdefg"]
     png = draw_day_picture(YELLOW, DAY, figures(), [], odd)
-    assert height(png) == SIZE[1] + GAP + 5 * STRIP
+    assert measure_height(png) == SIZE[1] + GAP + 5 * STRIP
 
 
-def luminance(colour: Sequence[int]) -> float:
-    """Relative luminance, as the Web Content Accessibility Guidelines define it."""
+def compute_luminance(colour: Sequence[int]) -> float:
+    """Return the relative luminance that the Web Content Accessibility Guidelines define."""
     parts = [part / 255 for part in colour[:3]]
-    linear = [one / 12.92 if one <= 0.04045 else ((one + 0.055) / 1.055) ** 2.4 for one in parts]
-    return sum(weight * one for weight, one in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+    linear = [
+        channel / 12.92 if channel <= 0.04045 else ((channel + 0.055) / 1.055) ** 2.4
+        for channel in parts
+    ]
+    return sum(
+        weight * channel for weight, channel in zip((0.2126, 0.7152, 0.0722), linear, strict=True)
+    )
 
 
 @pytest.mark.parametrize("index", COLOURS)
-def test_text_and_marks_stand_out_from_the_ground(index: int) -> None:
-    light, dark = luminance(GROUND), luminance(COLOURS[index])
+def test_text_and_marks_contrast_with_background(index: int) -> None:
+    light, dark = compute_luminance(GROUND), compute_luminance(COLOURS[index])
     assert (light + 0.05) / (dark + 0.05) >= 4.5
 
 
@@ -134,30 +139,34 @@ def test_text_and_marks_stand_out_from_the_ground(index: int) -> None:
         ([0], {}, "1,453 trips, $26,680; no row dropped"),
     ],
 )
-def test_a_day_in_one_sentence(usual: list[int], dropped: dict[str, int], expected: str) -> None:
+def test_sentence_describes_day(usual: list[int], dropped: dict[str, int], expected: str) -> None:
     assert describe_day(1453, 26680.4, usual, dropped) == expected
 
 
-def test_a_sentence_of_one_trip_of_a_refund_and_of_no_fares() -> None:
+def test_sentence_of_one_trip_a_refund_and_no_fares() -> None:
     assert describe_day(1, -3.5, [], {}) == "1 trip, -$4; no row dropped"
     assert describe_day(0, None, [5], {}) == "0 trips, 100% below usual; no row dropped"
 
 
-def test_bars_marks_and_dropped_rows_have_colours_of_their_own() -> None:
+def test_bars_marks_and_dropped_rows_differ_in_colour() -> None:
     alone = draw_day_picture(YELLOW, DAY, figures(), [])
     beside = draw_day_picture(YELLOW, DAY, figures(), [figures(900)])
-    assert pixels(alone, BAR) > pixels(draw_day_picture(YELLOW, DAY, figures(0), []), BAR) == 0
-    assert pixels(beside, USUAL) > pixels(alone, USUAL) == 0
+    assert (
+        count_pixels(alone, BAR)
+        > count_pixels(draw_day_picture(YELLOW, DAY, figures(0), []), BAR)
+        == 0
+    )
+    assert count_pixels(beside, USUAL) > count_pixels(alone, USUAL) == 0
     clean = draw_day_picture(YELLOW, DAY, figures(zero_passengers=0), [])
-    assert pixels(alone, GONE) > pixels(clean, GONE) == 0
+    assert count_pixels(alone, GONE) > count_pixels(clean, GONE) == 0
 
 
-def test_the_mark_is_the_median_of_the_days_before() -> None:
+def test_mark_is_median_of_earlier_days() -> None:
     day = figures().profile
 
     def times(factor: int) -> Figures:
         hours = [rows * factor for rows in day.hours]
-        bins = {column: [one * factor for one in rows] for column, rows in day.bins.items()}
+        bins = {column: [row * factor for row in rows] for column, rows in day.bins.items()}
         dropped = {reason: rows * factor for reason, rows in DROPPED.items()}
         return Figures(replace(day, rows=day.rows * factor, hours=hours, bins=bins), dropped)
 
@@ -167,19 +176,19 @@ def test_the_mark_is_the_median_of_the_days_before() -> None:
     )
 
 
-def test_the_same_day_is_the_same_picture_and_another_is_another() -> None:
+def test_picture_depends_on_the_day_only() -> None:
     first = draw_day_picture(YELLOW, DAY, figures(), [])
     assert draw_day_picture(YELLOW, DAY, figures(), []) == first
     assert draw_day_picture(YELLOW, date(2021, 1, 6), figures(), []) != first
     assert draw_day_picture(YELLOW, DAY, replace(figures(), synthetic=True), []) != first
 
 
-def test_every_rule_has_room() -> None:
+def test_picture_has_room_for_every_rule() -> None:
     dropped = dict.fromkeys((*RULES, "row_limit", "unreadable"), 10)
-    assert pixels(draw_day_picture(YELLOW, DAY, figures(**dropped), []), GONE) > 100
+    assert count_pixels(draw_day_picture(YELLOW, DAY, figures(**dropped), []), GONE) > 100
 
 
-def test_a_service_without_fares_and_distances_has_its_hours() -> None:
+def test_service_without_fares_and_distances_shows_its_hours() -> None:
     bare = figures()
     bare = replace(bare, profile=replace(bare.profile, bins={}, medians={}), revenue=None)
-    assert pixels(draw_day_picture(YELLOW, DAY, bare, [bare]), BAR) > 0
+    assert count_pixels(draw_day_picture(YELLOW, DAY, bare, [bare]), BAR) > 0

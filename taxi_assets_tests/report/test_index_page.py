@@ -1,4 +1,4 @@
-"""The page of all reports: what became of each day, and where it leads."""
+"""The page of all reports: the state of each day, and its links."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ from taxi_assets.date_ranges import DateRange, Month
 from taxi_assets.report.index_page import ServiceCalendar, find_states, render_index_page
 
 WINDOW = DateRange(date(2020, 11, 20), date(2021, 6, 1))
-EVERYWHERE = {date(2021, 1, day) for day in (5, 6)}
-SOMEWHERE = date(2021, 2, 3)
+LOADED = {date(2021, 1, day) for day in (5, 6)}
+PARTIAL = date(2021, 2, 3)
 REJECTED = date(2021, 1, 7)
 UI = "https://dagster.example.com"
 
 
-def states() -> dict[date, str]:
-    return find_states(WINDOW, [EVERYWHERE, EVERYWHERE | {SOMEWHERE}], {REJECTED})
+def make_day_states() -> dict[date, str]:
+    return find_states(WINDOW, [LOADED, LOADED | {PARTIAL}], {REJECTED})
 
 
-def test_days_are_shown_from_the_first_month_that_has_any_to_the_last() -> None:
-    found = states()
-    assert (min(found), max(found), len(found)) == (date(2021, 1, 1), date(2021, 2, 28), 59)
-    assert {day for day, state in found.items() if state == "loaded"} == EVERYWHERE
-    assert {day: state for day, state in found.items() if state in ("partial", "rejected")} == {
-        SOMEWHERE: "partial",
+def test_calendar_spans_first_to_last_month_with_days() -> None:
+    day_states = make_day_states()
+    assert (min(day_states), max(day_states), len(day_states)) == (
+        date(2021, 1, 1),
+        date(2021, 2, 28),
+        59,
+    )
+    assert {day for day, state in day_states.items() if state == "loaded"} == LOADED
+    assert {
+        day: state for day, state in day_states.items() if state in ("partial", "rejected")
+    } == {
+        PARTIAL: "partial",
         REJECTED: "rejected",
     }
     assert find_states(WINDOW, [set(), set()], ()) == {}
@@ -32,8 +38,8 @@ def test_days_are_shown_from_the_first_month_that_has_any_to_the_last() -> None:
     assert find_states(WINDOW, [{REJECTED}], {REJECTED})[REJECTED] == "rejected"
 
 
-def test_days_lead_to_their_page_and_months_to_their_report() -> None:
-    calendar = ServiceCalendar("green", states(), {Month(2021, 1)})
+def test_days_link_to_partitions_and_months_to_reports() -> None:
+    calendar = ServiceCalendar("green", make_day_states(), {Month(2021, 1)})
     text = render_index_page([calendar, ServiceCalendar("yellow", {}, ())], UI).decode()
     links = re.findall(r'href="([^"]+)"', text)
     days = [link.partition("partition=")[2] for link in links if "partition=" in link]

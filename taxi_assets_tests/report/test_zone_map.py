@@ -23,14 +23,14 @@ def polygons(tmp_path: Path) -> ZonePolygons:
     return read_zone_polygons(write_geojson(tmp_path / "zones.geojson"))
 
 
-def laid_out(polygons: ZonePolygons) -> ZoneMap:
-    found = layout_zone_map(MONTH, polygons)
-    assert found is not None
-    return found
+def layout_map(polygons: ZonePolygons) -> ZoneMap:
+    zone_map = layout_zone_map(MONTH, polygons)
+    assert zone_map is not None
+    return zone_map
 
 
-def test_each_zone_has_its_place_its_colour_and_its_trips(polygons: ZonePolygons) -> None:
-    zones = laid_out(polygons)
+def test_each_zone_has_outline_colour_and_trips(polygons: ZonePolygons) -> None:
+    zones = layout_map(polygons)
     by_hint = {shape.hint: shape for shape in zones.shapes}
     assert list(by_hint) == [
         "Astoria, Queens: 0 trips",
@@ -49,15 +49,15 @@ def test_each_zone_has_its_place_its_colour_and_its_trips(polygons: ZonePolygons
     assert re.fullmatch(r"M[\d.]+ [\d.]+(L[\d.]+ [\d.]+){4}Z", harlem.path)
 
 
-def test_the_page_and_the_picture_have_the_map(polygons: ZonePolygons) -> None:
-    zones = laid_out(polygons)
+def test_page_and_picture_include_the_map(polygons: ZonePolygons) -> None:
+    zones = layout_map(polygons)
     page = render_month_page(MONTH, zones).decode()
     assert page.count("<path d=") == len(ZONES)
     assert 'class="z6"><title>Central Harlem, Manhattan: 1,000 trips</title>' in page
     assert draw_month_picture(MONTH, zones) != draw_month_picture(MONTH)
 
 
-def test_without_polygons_or_zones_there_is_no_map(polygons: ZonePolygons) -> None:
+def test_no_map_without_polygons_or_zones(polygons: ZonePolygons) -> None:
     assert layout_zone_map(MONTH, None) is None
     nowhere = figures(dataclasses.replace(day(5), zones={None: 5}))
     assert layout_zone_map(nowhere, polygons) is None

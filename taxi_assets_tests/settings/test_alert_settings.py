@@ -1,4 +1,4 @@
-"""Settings of the alerts: targets, defaults, one error for all invalid ones, no secret in it."""
+"""Alert settings: targets, defaults, one error for all invalid values, without a secret."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SLACK = "slack://T0/B0/planted-secret"
 MAIL = "mailtos://taxi:planted-secret@example.com?to=ops@example.com,taxi@example.com"
 
 
-def test_without_urls_there_is_no_target() -> None:
+def test_no_target_without_urls() -> None:
     settings = AlertSettings.from_env({})
     assert settings == AlertSettings()
     assert settings.alert_urls == settings.target_names == ()
@@ -29,7 +29,7 @@ def test_urls_are_separated_before_the_next_scheme(separator: str) -> None:
         "TAXI_HEARTBEAT_URL": "https://hc-ping.com/planted-secret",
     }
     settings = AlertSettings.from_env(env)
-    assert [it.get_secret_value() for it in settings.alert_urls] == [
+    assert [url.get_secret_value() for url in settings.alert_urls] == [
         SLACK,
         MAIL,
         "jsons://host/hook",
@@ -43,7 +43,7 @@ def test_urls_are_separated_before_the_next_scheme(separator: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("env", "said"),
+    ("env", "message"),
     [
         ({"TAXI_ALERT_URLS": "planted-secret"}, "TAXI_ALERT_URLS has no URL (scheme://...) in pla"),
         ({"TAXI_ALERT_URLS": f"{SLACK} planted-secret"}, "in place 1 of 1"),
@@ -54,14 +54,14 @@ def test_urls_are_separated_before_the_next_scheme(separator: str) -> None:
         ({"TAXI_HEARTBEAT_URL": "https://a:planted-secret/"}, "TAXI_HEARTBEAT_URL is not an http"),
     ],
 )
-def test_an_invalid_value_is_named_without_showing_it(env: dict[str, str], said: str) -> None:
+def test_invalid_value_is_named_but_not_shown(env: dict[str, str], message: str) -> None:
     with pytest.raises(SettingsError) as error:
         AlertSettings.from_env(env)
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "planted-secret" not in str(error.value)
 
 
-def test_all_problems_are_one_error() -> None:
+def test_all_problems_are_in_one_error() -> None:
     env = dict.fromkeys(("TAXI_ALERT_ON", "TAXI_ALERT_URLS", "TAXI_UI_URL"), "x")
     with pytest.raises(SettingsError, match=r"^alert: ") as error:
         AlertSettings.from_env(env)

@@ -1,4 +1,4 @@
-"""What schedules and sensors go by: defaults that follow the source, one error for all."""
+"""Settings of schedules and sensors: defaults that follow the source, one error for all."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ from taxi_assets.settings.areas import AutomationSettings
         ({"TAXI_SCHEDULE_LAG_DAYS": "7"}, 7),
     ],
 )
-def test_the_lag_follows_the_source(env: dict[str, str], days: int) -> None:
-    found = AutomationSettings.from_env(env)
-    assert found == AutomationSettings(schedule_lag_days=days)
-    assert (found.running, found.months_per_tick, found.sensor_interval_seconds) == (False, 3, 3600)
+def test_lag_follows_the_source(env: dict[str, str], days: int) -> None:
+    automation = AutomationSettings.from_env(env)
+    assert automation == AutomationSettings(schedule_lag_days=days)
+    assert (automation.running, automation.months_per_tick, automation.sensor_interval_seconds) == (
+        False,
+        3,
+        3600,
+    )
 
 
 def test_every_variable_is_a_setting() -> None:
@@ -31,11 +35,11 @@ def test_every_variable_is_a_setting() -> None:
         "TAXI_MONTHS_PER_TICK": "12",
         "TAXI_SENSOR_INTERVAL_SECONDS": "600",
     }
-    found = AutomationSettings.from_env(env)
-    assert found.running
-    assert found.schedule_lag_days == 95
-    assert found.months_per_tick == 12
-    assert found.sensor_interval_seconds == 600
+    automation = AutomationSettings.from_env(env)
+    assert automation.running
+    assert automation.schedule_lag_days == 95
+    assert automation.months_per_tick == 12
+    assert automation.sensor_interval_seconds == 600
 
 
 def test_invalid_settings_are_reported_together() -> None:

@@ -14,7 +14,7 @@ from taxi_assets.settings.environment import parse_env_text
 from taxi_assets_tests.isolation import REPOSITORY, isolation
 
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
-# What a run sees: written by a job of the project's own code, loaded by Dagster's command line.
+# The environment of a run, written by a job of the project that Dagster's command line loads.
 DEFINITIONS = """
 import json, os, pathlib
 import dagster as dg
@@ -40,38 +40,42 @@ print(json.dumps([*seen, settings.bigquery.dataset, settings.bigquery.key_file])
 """
 
 
-def environment_of(**variables: str) -> dict[str, str]:
-    """The tests' environment, with our reader of `.env` on."""
-    inherited = {name: it for name, it in isolation.pristine.items() if name != "TAXI_ENV_FILE"}
+def make_environment(**variables: str) -> dict[str, str]:
+    """Return the tests' environment with our reader of `.env` switched on."""
+    inherited = {
+        name: value for name, value in isolation.pristine.items() if name != "TAXI_ENV_FILE"
+    }
     return inherited | variables
 
 
 def run(
     folder: Path, *command: str, code: int = 0, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    done = subprocess.run(
+    completed = subprocess.run(
         command,
         cwd=folder,
-        env=environment_of(**variables),
+        env=make_environment(**variables),
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
+    assert completed.returncode == code, completed.stdout + completed.stderr
+    return completed
 
 
-def status(folder: Path, **variables: str) -> tuple[str, str]:
-    """The home that `local status` shows, and what it remarks."""
-    done = run(folder, sys.executable, "-m", "taxi_assets.local", "status", "--json", **variables)
-    return json.loads(done.stdout)["home"], done.stderr
+def read_status(folder: Path, **variables: str) -> tuple[str, str]:
+    """Return the home that `local status` shows, and its remark."""
+    completed = run(
+        folder, sys.executable, "-m", "taxi_assets.local", "status", "--json", **variables
+    )
+    return json.loads(completed.stdout)["home"], completed.stderr
 
 
-def seen_by_python(folder: Path, **variables: str) -> list[str]:
+def read_by_python(folder: Path, **variables: str) -> list[str]:
     return json.loads(run(folder, sys.executable, "-c", SEEN, **variables).stdout)
 
 
-def seen_by_dagster(folder: Path, **variables: str) -> list[str]:
+def read_by_dagster(folder: Path, **variables: str) -> list[str]:
     file, jobs = folder / "seen.json", folder / "jobs.py"
     jobs.write_text(DEFINITIONS)
     job = ("job", "execute", "-f", str(jobs), "-j", "show")
@@ -81,7 +85,7 @@ def seen_by_dagster(folder: Path, **variables: str) -> list[str]:
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project with every kind of path in its `.env`."""
+    """Make a project with every kind of path in its `.env`."""
     folder = tmp_path / "project"
     (folder / "below").mkdir(parents=True)
     (folder / "dagster.yaml").write_text("telemetry: {enabled: false}\n")
@@ -93,51 +97,51 @@ def project(tmp_path: Path) -> Path:
 
 
 def test_every_command_reads_the_same_values(project: Path) -> None:
-    wanted = [
+    expected = [
         str(project / "state"),
         str(project / "lake"),
         str(project / "months/{service}_{year}-{month}.csv"),
         "mine",
         str(project / "key.json"),
     ]
-    assert seen_by_dagster(project) == wanted
-    assert seen_by_python(project) == wanted
-    assert seen_by_python(project / "below") == wanted
-    assert status(project)[0] == status(project / "below")[0] == wanted[0]
+    assert read_by_dagster(project) == expected
+    assert read_by_python(project) == expected
+    assert read_by_python(project / "below") == expected
+    assert read_status(project)[0] == read_status(project / "below")[0] == expected[0]
 
 
-def test_the_current_folders_file_overrides_exported_variables_as_in_dagster(
+def test_current_folders_file_overrides_exported_variables_as_in_dagster(
     project: Path, tmp_path: Path
 ) -> None:
     exported = {"TAXI_HOME": str(tmp_path / "other"), "TAXI_PROFILE": "local"}
-    home, remarks = status(project, **exported)
-    assert home == seen_by_dagster(project, **exported)[0] == str(project / "state")
+    home, remarks = read_status(project, **exported)
+    assert home == read_by_dagster(project, **exported)[0] == str(project / "state")
     assert "TAXI_HOME is exported, but" in remarks
     assert "TAXI_PROFILE" not in remarks
-    # Dagster reads nothing in another folder: there the file only completes what is exported.
-    home, remarks = status(project / "below", **exported)
-    assert home == seen_by_python(project / "below", **exported)[0] == exported["TAXI_HOME"]
+    # Dagster reads no file in another folder: there ours only completes the exported variables.
+    home, remarks = read_status(project / "below", **exported)
+    assert home == read_by_python(project / "below", **exported)[0] == exported["TAXI_HOME"]
     assert "is exported" not in remarks
-    assert seen_by_python(project / "below", **exported)[3] == "mine"
+    assert read_by_python(project / "below", **exported)[3] == "mine"
 
 
-def test_from_any_other_folder_the_checkout_is_the_project(tmp_path: Path) -> None:
+def test_checkout_is_the_project_in_any_other_folder(tmp_path: Path) -> None:
     checkout, elsewhere = tmp_path / "checkout", tmp_path / "elsewhere"
     elsewhere.mkdir()
     checkout.mkdir()
     run(tmp_path, "cp", "-r", str(REPOSITORY / "taxi_assets"), str(checkout))
     (checkout / "dagster.yaml").touch()
     imported = {"PYTHONPATH": str(checkout)}
-    home, remarks = status(elsewhere, **imported)
+    home, remarks = read_status(elsewhere, **imported)
     assert home == str(checkout / ".taxi")
     assert f"no stack was ever started under {checkout}/.taxi" in remarks
     (checkout / ".env").write_text("TAXI_HOME=state\n")
-    assert status(elsewhere, **imported)[0] == str(checkout / "state")
-    # A folder's own .env goes first, and the checkout's completes it.
+    assert read_status(elsewhere, **imported)[0] == str(checkout / "state")
+    # A folder's own .env takes precedence, and the checkout's completes it.
     (elsewhere / ".env").write_text("BIGQUERY_DATASET=theirs\n")
-    seen = seen_by_python(elsewhere, **imported)
-    assert (seen[0], seen[3]) == (str(checkout / "state"), "theirs")
-    assert seen_by_dagster(elsewhere, **imported) == seen
+    values = read_by_python(elsewhere, **imported)
+    assert (values[0], values[3]) == (str(checkout / "state"), "theirs")
+    assert read_by_dagster(elsewhere, **imported) == values
 
 
 def test_dagster_home_does_not_change_during_a_run(project: Path, tmp_path: Path) -> None:
@@ -146,18 +150,18 @@ def test_dagster_home_does_not_change_during_a_run(project: Path, tmp_path: Path
     script = "import os; from taxi_assets.settings import Settings; Settings.from_env(); "
     script += "print(os.environ.get('DAGSTER_HOME'))"
     assert run(project, sys.executable, "-c", script).stdout == f"{tmp_path}\n"
-    # There Dagster has read no file, and taken another folder.
+    # There Dagster has read no file and uses another folder.
     assert run(project / "below", sys.executable, "-c", script).stdout == "None\n"
 
 
-def test_an_installed_package_uses_dagster_home_as_project(project: Path, tmp_path: Path) -> None:
+def test_installed_package_uses_dagster_home_as_project(project: Path, tmp_path: Path) -> None:
     site, elsewhere = tmp_path / "site-packages", tmp_path / "elsewhere"
     elsewhere.mkdir()
     site.mkdir()
     run(tmp_path, "cp", "-r", str(REPOSITORY / "taxi_assets"), str(site))
     installed = {"PYTHONPATH": str(site), "DAGSTER_HOME": str(project)}
-    assert status(elsewhere, **installed)[0] == str(project / "state")
-    home, remarks = status(elsewhere, PYTHONPATH=str(site))
+    assert read_status(elsewhere, **installed)[0] == str(project / "state")
+    home, remarks = read_status(elsewhere, PYTHONPATH=str(site))
     assert home == str(elsewhere / ".taxi")
     assert f"no .env (none in {elsewhere})" in remarks
 
@@ -165,44 +169,44 @@ def test_an_installed_package_uses_dagster_home_as_project(project: Path, tmp_pa
 def test_taxi_env_file_names_a_file_or_none(project: Path, tmp_path: Path) -> None:
     chosen = tmp_path / "chosen.env"
     chosen.write_text("TAXI_HOME=here\n")
-    assert status(project, TAXI_ENV_FILE=str(chosen))[0] == str(tmp_path / "here")
-    assert status(project, TAXI_ENV_FILE="none")[0] == str(project / ".taxi")
-    done = run(
+    assert read_status(project, TAXI_ENV_FILE=str(chosen))[0] == str(tmp_path / "here")
+    assert read_status(project, TAXI_ENV_FILE="none")[0] == str(project / ".taxi")
+    completed = run(
         project,
         *(sys.executable, "-m", "taxi_assets.local", "status"),
         code=1,
         TAXI_ENV_FILE=str(tmp_path / "lost.env"),
     )
-    assert "this file does not exist" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert "this file does not exist" in completed.stderr
+    assert completed.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("content", "what"),
+    ("content", "problem"),
     [(b"TAXI_HOME=\xff\n", "it is not UTF-8"), (b"POSTGRES_PASSWORD=s3cret\0\n", "a NUL byte")],
 )
-def test_a_file_that_is_not_text_is_reported_in_one_line(
-    tmp_path: Path, content: bytes, what: str
+def test_binary_env_file_is_reported_in_one_line(
+    tmp_path: Path, content: bytes, problem: str
 ) -> None:
     (tmp_path / ".env").write_bytes(content)
-    with pytest.raises(SettingsError, match=what) as rejected:
+    with pytest.raises(SettingsError, match=problem) as rejected:
         parse_env_text(tmp_path / ".env")
     assert str(tmp_path / ".env") in str(rejected.value)
     assert "\n" not in str(rejected.value)
     assert "s3cret" not in str(rejected.value)
 
 
-def test_relative_paths_start_at_the_folder_of_their_file(tmp_path: Path) -> None:
-    """Those of the settings that name a path; a URL or a secret stays as it is."""
+def test_relative_paths_start_at_their_files_folder(tmp_path: Path) -> None:
+    """Only settings that name a path change; a URL or a secret stays as it is."""
     relative = ["TAXI_HOME", "TAXI_LAKE", "TAXI_SOURCE", "TAXI_ZONES"]
     relative.append("GOOGLE_APPLICATION_CREDENTIALS")
-    kept = {"TAXI_ALERT_URLS": "json://host/a", "POSTGRES_PASSWORD": "a/b"}
+    unchanged = {"TAXI_ALERT_URLS": "json://host/a", "POSTGRES_PASSWORD": "a/b"}
     (tmp_path / ".env").write_text(
         "".join(f"{name}=below/it\n" for name in relative)
-        + "".join(f"{name}={value}\n" for name, value in kept.items())
+        + "".join(f"{name}={value}\n" for name, value in unchanged.items())
     )
-    found = parse_env_text(tmp_path / ".env")
-    assert found == dict.fromkeys(relative, str(tmp_path / "below/it")) | kept
+    values = parse_env_text(tmp_path / ".env")
+    assert values == dict.fromkeys(relative, str(tmp_path / "below/it")) | unchanged
     (tmp_path / ".env").write_text("TAXI_ZONES=https://host/zones.zip\nTAXI_SOURCE=sample\n")
     assert parse_env_text(tmp_path / ".env") == {
         "TAXI_ZONES": "https://host/zones.zip",
@@ -210,7 +214,7 @@ def test_relative_paths_start_at_the_folder_of_their_file(tmp_path: Path) -> Non
     }
 
 
-def test_a_child_process_does_not_mix_in_a_changed_file(project: Path) -> None:
+def test_child_process_ignores_a_changed_file(project: Path) -> None:
     script = f"""
 import os, pathlib, subprocess, sys
 from taxi_assets.settings import Settings
@@ -219,5 +223,5 @@ pathlib.Path({str(project / ".env")!r}).write_text("TAXI_HOME=later\\nBIGQUERY_D
 os.chdir("/")
 sys.exit(subprocess.run([sys.executable, "-c", {SEEN!r}]).returncode)
 """
-    seen = json.loads(run(project, sys.executable, "-c", script).stdout)
-    assert (seen[0], seen[3]) == (str(project / "state"), "mine")
+    values = json.loads(run(project, sys.executable, "-c", script).stdout)
+    assert (values[0], values[3]) == (str(project / "state"), "mine")

@@ -1,4 +1,4 @@
-"""Settings: every profile, every wrong value, one error for all of them, no secret in it."""
+"""Settings: every profile, every invalid value, one error for all of them, without a secret."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_profile_local_needs_no_settings(monkeypatch: pytest.MonkeyPatch, tmp_pa
     )
     assert settings.lake.path == home / "lake" / "taxi"
     assert settings.needs_local_stack
-    # Not what another folder had.
+    # Not the values of another folder.
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
     assert Settings.from_env({}).home == tmp_path / "below" / ".taxi"
@@ -113,15 +113,15 @@ def test_constructing_an_area_reads_no_environment(monkeypatch: pytest.MonkeyPat
     ],
 )
 @pytest.mark.parametrize("profile", ["local", "gcp"])
-def test_a_variable_overrides_its_profile(profile: str, name: str, value: str, path: str) -> None:
-    found: object = Settings.from_env({**GCP, "TAXI_PROFILE": profile, name: value})
-    for part in path.split("."):
-        found = getattr(found, part)
-    assert str(found.get_secret_value() if isinstance(found, SecretStr) else found) == value
+def test_variable_overrides_its_profile(profile: str, name: str, value: str, path: str) -> None:
+    setting: object = Settings.from_env({**GCP, "TAXI_PROFILE": profile, name: value})
+    for name_in_path in path.split("."):
+        setting = getattr(setting, name_in_path)
+    assert str(setting.get_secret_value() if isinstance(setting, SecretStr) else setting) == value
 
 
 @pytest.mark.parametrize("text", ["", "0", "0.0", "1", "1e-3", ".5"])
-def test_the_share_of_invalid_rows(text: str) -> None:
+def test_max_invalid_ratio(text: str) -> None:
     settings = Settings.from_env({"TAXI_MAX_INVALID_RATIO": text})
     assert settings.cleaning.max_invalid_ratio == float(text or 0.01)
 
@@ -141,17 +141,17 @@ def test_retention_of_temporary_files(hours: str, temporary: int) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "2", "0.05", "3600"])
-def test_the_delay_before_a_retry(text: str) -> None:
+def test_retry_delay(text: str) -> None:
     assert DefinitionSettings.from_env({"TAXI_RETRY_DELAY": text}).retry_delay == float(text or 2)
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "3601"])
-def test_an_invalid_delay_before_a_retry(text: str) -> None:
+def test_invalid_retry_delay(text: str) -> None:
     with pytest.raises(SettingsError, match=f"^definition: TAXI_RETRY_DELAY='{text}' should be "):
         DefinitionSettings.from_env({"TAXI_RETRY_DELAY": text})
 
 
-def test_an_empty_variable_is_not_set() -> None:
+def test_empty_variable_is_unset() -> None:
     assert Settings.from_env({**dict.fromkeys(GCP, ""), "TAXI_HOME": "/h"}) == Settings.from_env(
         {"TAXI_HOME": "/h"}
     )
@@ -166,14 +166,18 @@ def test_an_empty_variable_is_not_set() -> None:
     ],
 )
 @pytest.mark.parametrize("env", [{}, GCP, {**GCP, "GCS_BUCKET": ""}], ids=["local", "gcp", "alone"])
-def test_the_lake_is_a_bucket_or_a_folder(
+def test_lake_is_a_bucket_or_a_folder(
     env: dict[str, str], lake: str, bucket: str, path: Path | None
 ) -> None:
-    found = Settings.from_env({**env, "TAXI_LAKE": lake}).lake
-    assert (found.bucket, found.path, found.lake_layout) == (bucket, path, "hive")
+    lake_settings = Settings.from_env({**env, "TAXI_LAKE": lake}).lake
+    assert (lake_settings.bucket, lake_settings.path, lake_settings.lake_layout) == (
+        bucket,
+        path,
+        "hive",
+    )
 
 
-def test_the_local_bucket_is_a_folder_under_home() -> None:
+def test_local_bucket_is_a_folder_under_home() -> None:
     lake = Settings.from_env({"TAXI_HOME": "/srv/taxi", "GCS_BUCKET": "own"}).lake
     assert (lake.bucket, lake.path) == ("own", Path("/srv/taxi/lake/own"))
 
@@ -182,17 +186,17 @@ def test_the_local_bucket_is_a_folder_under_home() -> None:
     ("host", "emulator"),
     [("", None), ("localhost:9", "http://localhost:9"), ("https://gcs:9", "https://gcs:9")],
 )
-def test_the_emulator_of_gcs(host: str, emulator: str | None) -> None:
+def test_gcs_emulator(host: str, emulator: str | None) -> None:
     assert LakeSettings.from_env({"STORAGE_EMULATOR_HOST": host}).emulator == emulator
 
 
 def test_profile_local_can_use_an_external_postgres_or_bigquery() -> None:
     assert Settings.from_env(POSTGRES).needs_local_stack
-    both = {**POSTGRES, "BIGQUERY_ENDPOINT": "http://127.0.0.1:9050"}
-    assert not Settings.from_env(both).needs_local_stack
+    external = {**POSTGRES, "BIGQUERY_ENDPOINT": "http://127.0.0.1:9050"}
+    assert not Settings.from_env(external).needs_local_stack
 
 
-WRONG = [
+INVALID = [
     ("TAXI_PROFILE", "aws", "TAXI_PROFILE='aws' should be 'local' or 'gcp'"),
     ("TAXI_LAKE_LAYOUT", "flat", "TAXI_LAKE_LAYOUT='flat' should be 'hive' or 'date'"),
     ("TAXI_LAKE", "gs://", "TAXI_LAKE is not gs://<bucket>"),
@@ -248,12 +252,12 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("name", "value", "said"), WRONG)
-def test_an_invalid_value_is_named(name: str, value: str, said: str) -> None:
-    with pytest.raises(SettingsError) as refused:
+@pytest.mark.parametrize(("name", "value", "expected"), INVALID)
+def test_invalid_value_is_named(name: str, value: str, expected: str) -> None:
+    with pytest.raises(SettingsError) as raised:
         Settings.from_env({**POSTGRES, name: value})
-    message = str(refused.value)
-    assert said in message
+    message = str(raised.value)
+    assert expected in message
     assert message.count(";") == message.count(value) * value.count(";")  # the only problem
     assert message.endswith("Set them in the environment or in .env (see .env.example).")
 
@@ -267,13 +271,13 @@ def test_profile_gcp_names_missing_settings(name: str) -> None:
 
 def test_one_error_lists_everything() -> None:
     env = {"TAXI_PROFILE": "gcp", "POSTGRES_PORT": "five", "TAXI_MAX_INVALID_RATIO": "2"}
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(SettingsError) as raised:
         Settings.from_env({**env, "TAXI_LAKE_LAYOUT": "flat", "POSTGRES_SCHEMA": "a b"})
     for name in [*set(GCP) - {"TAXI_PROFILE"}, *env, "TAXI_LAKE_LAYOUT", "POSTGRES_SCHEMA"]:
-        assert name in str(refused.value).replace("profile 'gcp'", "TAXI_PROFILE")
+        assert name in str(raised.value).replace("profile 'gcp'", "TAXI_PROFILE")
 
 
-def test_every_missing_postgres_setting_is_named() -> None:
+def test_missing_postgres_settings_are_named() -> None:
     with pytest.raises(
         SettingsError, match=r"POSTGRES_DBNAME is missing; POSTGRES_USER is missing"
     ):
@@ -283,19 +287,19 @@ def test_every_missing_postgres_setting_is_named() -> None:
 SECRET_SOURCE = "https://me:hunter2@host/{service}/{year}-{month}.csv?sig=hunter2"  # noqa: S105 - made up
 
 
-def test_no_password_is_shown() -> None:
+def test_password_is_never_shown() -> None:
     settings = Settings.from_env({**GCP, "TAXI_SOURCE": SECRET_SOURCE})
     assert settings.postgres.password.get_secret_value() == POSTGRES["POSTGRES_PASSWORD"]
     assert "hunter2" in settings.source.template
     for shown in (repr(settings), str(settings), settings.postgres.model_dump_json()):
         assert "hunter2" not in shown
-    with pytest.raises(SettingsError) as refused:
+    with pytest.raises(SettingsError) as raised:
         Settings.from_env({**GCP, "TAXI_SOURCE": SECRET_SOURCE[9:-22], "POSTGRES_PORT": "x"})
-    assert "TAXI_SOURCE is neither" in str(refused.value)
-    assert "hunter2" not in str(refused.value)
+    assert "TAXI_SOURCE is neither" in str(raised.value)
+    assert "hunter2" not in str(raised.value)
 
 
-def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("POSTGRES_SCHEMA", "own")
     monkeypatch.setenv("TAXI_START_DATE", "2020-05-01")
     assert Settings.from_env().postgres.schema_name == "own"
@@ -308,12 +312,12 @@ def test_the_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     "text", ["2021-1-1", "2021-02-30", "01/02/2021", "now", "2021-01", "20210101", "1609459200"]
 )
-def test_a_date_has_one_form(name: str, text: str) -> None:
+def test_date_has_one_form(name: str, text: str) -> None:
     with pytest.raises(SettingsError, match=f"{name}=.* is not a date: write it as 2021-01-01"):
         DefinitionSettings.from_env({name: text})
 
 
-def test_services_and_dates_of_the_definitions() -> None:
+def test_definition_settings_hold_services_and_dates() -> None:
     settings = DefinitionSettings.from_env({})
     assert settings.services == ()
     assert (settings.start_date, settings.end_date) == (date(2021, 1, 1), None)
@@ -350,7 +354,7 @@ def test_owners_are_addresses_or_teams(text: str, names: tuple[str, ...]) -> Non
 
 
 @pytest.mark.parametrize("text", ["somebody", "team:", "a@b", "a@b.nyc, data", ","])
-def test_owners_that_dagster_would_reject_are_rejected_by_name(text: str) -> None:
+def test_invalid_owners_are_named(text: str) -> None:
     with pytest.raises(SettingsError, match="write e-mail addresses or team:<name>") as rejected:
         DefinitionSettings.from_env({"TAXI_OWNERS": text})
     assert f"TAXI_OWNERS ({text.strip(',')})" in str(rejected.value)
@@ -371,7 +375,7 @@ def test_rules_are_chosen_by_name(text: str | None, rules: tuple[str, ...]) -> N
     assert Settings.from_env(env).cleaning.drop == rules
 
 
-def test_an_unknown_rule_is_rejected_and_the_known_ones_named(
+def test_unknown_rule_is_rejected_with_the_known_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     with pytest.raises(
@@ -380,13 +384,13 @@ def test_an_unknown_rule_is_rejected_and_the_known_ones_named(
         Settings.from_env({"TAXI_DROP": "zero_distance,typo"})
     for name in RULES:
         assert name in str(no.value)
-    # The definitions load all the same, so that a run can say so.
+    # The definitions load all the same, so that a run can report it.
     monkeypatch.setenv("TAXI_DROP", "zero_distance,typo")
     assert read_rules_for_definitions() == ("zero_passengers", "null_passengers")
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "expected"),
     [
         ("TAXI_DAYS_PER_RUN", ", the closest is TAXI_MAX_PARTITIONS_PER_RUN"),
         ("TAXI_STARTDATE", ", the closest is TAXI_START_DATE"),
@@ -395,14 +399,16 @@ def test_an_unknown_rule_is_rejected_and_the_known_ones_named(
         ("TAXI_X", ""),
     ],
 )
-def test_an_unknown_taxi_variable_is_an_error(name: str, said: str) -> None:
-    with pytest.raises(SettingsError, match=f"{name} is not a setting{said}[.] Set") as rejected:
+def test_unknown_taxi_variable_is_an_error(name: str, expected: str) -> None:
+    with pytest.raises(
+        SettingsError, match=f"{name} is not a setting{expected}[.] Set"
+    ) as rejected:
         Settings.from_env({name: "hunter2"})
     assert "hunter2" not in str(rejected.value)
     assert Settings.from_env({name.lower(): "x", "TAXI_IMAGE_TAG": "1"}) == Settings.from_env({})
 
 
-def test_the_problems_of_all_areas_are_found_together() -> None:
+def test_problems_of_all_areas_are_in_one_error() -> None:
     env = {
         "TAXI_PROFILE": "aws",
         "TAXI_HOME": "a:b@c",
@@ -424,8 +430,8 @@ def test_the_problems_of_all_areas_are_found_together() -> None:
 
 
 @pytest.mark.parametrize("area", AREAS.values(), ids=AREAS)
-def test_no_message_shows_text_of_pydantic(area: type[SettingsArea]) -> None:
-    """Its `input_value=` would show what was mistyped."""
+def test_messages_show_no_text_of_pydantic(area: type[SettingsArea]) -> None:
+    """Its `input_value=` would show the mistyped value."""
     env = dict.fromkeys(area.list_variables(), "a:hunter2@b\n")
     with pytest.raises(SettingsError) as rejected:
         area.from_env(env)

@@ -1,4 +1,4 @@
-"""What a value is, and the cleaning rule."""
+"""How values are read, and the cleaning rule."""
 
 from __future__ import annotations
 
@@ -25,29 +25,29 @@ from taxi_assets.trips.parse import parse_partition
 from taxi_assets.trips.rules import apply_rules
 from taxi_assets_tests.tlc.files import HEADER, PICKUP, YELLOW, row, slice_of
 
-OF_KIND: dict[Kind, str] = {
+COLUMN_OF_KIND: dict[Kind, str] = {
     "id": "passenger_count",
     "amount": "total_amount",
     "time": "tpep_dropoff_datetime",
     "text": "store_and_fwd_flag",
 }
-# Texts of a column without labels are any texts.
+# A column without labels takes any text.
 UNLABELLED = dataclasses.replace(
-    YELLOW, columns=tuple(dataclasses.replace(one, labels=()) for one in YELLOW.columns)
+    YELLOW, columns=tuple(dataclasses.replace(column, labels=()) for column in YELLOW.columns)
 )
-NO_NEIGHBOUR: tuple[bytes, ...] = ()
-# One whose values can only be read one by one, so that its neighbours' are as well.
-ODD_NEIGHBOUR = (row(VendorID="what"),)
+NO_NEIGHBOURS: tuple[bytes, ...] = ()
+# A row whose values are only readable one by one, and so are those of its block.
+ODD_NEIGHBOURS = (row(VendorID="what"),)
 
 
-def value_of(kind: Kind, text: str, *neighbours: bytes) -> Any:
-    """What `text` is read as in a column of the kind; the text itself in a list if unreadable."""
-    name = OF_KIND[kind]
+def read_value(kind: Kind, text: str, *neighbours: bytes) -> Any:
+    """Return `text` as a column of the kind reads it, or in a list if it is unreadable."""
+    name = COLUMN_OF_KIND[kind]
     parsed = parse_partition(slice_of(row(**{name: text}), *neighbours), UNLABELLED)
-    mine = [bad for bad in parsed.unreadable if bad.row == 2]
-    if mine:
-        assert mine[0].column == name
-        return [mine[0].value]
+    problems = [bad for bad in parsed.unreadable if bad.row == 2]
+    if problems:
+        assert problems[0].column == name
+        return [problems[0].value]
     return parsed.table[name][0].as_py()
 
 
@@ -134,31 +134,31 @@ UNREADABLE: list[tuple[Kind, str]] = [
 ]
 
 
-@pytest.mark.parametrize("neighbours", [NO_NEIGHBOUR, ODD_NEIGHBOUR], ids=["alone", "beside odd"])
+@pytest.mark.parametrize("neighbours", [NO_NEIGHBOURS, ODD_NEIGHBOURS], ids=["alone", "beside odd"])
 @pytest.mark.parametrize(("kind", "text", "value"), READABLE)
-def test_a_value_of_its_type_is_read(
+def test_readable_value_gets_its_type(
     kind: Kind, text: str, value: Any, neighbours: tuple[bytes, ...]
 ) -> None:
-    assert value_of(kind, text, *neighbours) == value
+    assert read_value(kind, text, *neighbours) == value
 
 
-@pytest.mark.parametrize("neighbours", [NO_NEIGHBOUR, ODD_NEIGHBOUR], ids=["alone", "beside odd"])
+@pytest.mark.parametrize("neighbours", [NO_NEIGHBOURS, ODD_NEIGHBOURS], ids=["alone", "beside odd"])
 @pytest.mark.parametrize(("kind", "text"), UNREADABLE)
-def test_a_value_of_another_type_puts_its_line_aside(
+def test_unreadable_value_quarantines_its_line(
     kind: Kind, text: str, neighbours: tuple[bytes, ...]
 ) -> None:
-    assert value_of(kind, text, *neighbours) == [text]
+    assert read_value(kind, text, *neighbours) == [text]
 
 
-@pytest.mark.parametrize("neighbours", [NO_NEIGHBOUR, ODD_NEIGHBOUR], ids=["alone", "beside odd"])
-def test_a_decimal_comma_is_no_number(neighbours: tuple[bytes, ...]) -> None:
+@pytest.mark.parametrize("neighbours", [NO_NEIGHBOURS, ODD_NEIGHBOURS], ids=["alone", "beside odd"])
+def test_decimal_comma_is_unreadable(neighbours: tuple[bytes, ...]) -> None:
     for kind in ("id", "amount"):
-        assert value_of(kind, '"1,5"', *neighbours) == ["1,5"]
+        assert read_value(kind, '"1,5"', *neighbours) == ["1,5"]
 
 
 @settings(max_examples=80, deadline=None)
 @given(
-    kind=st.sampled_from(list(OF_KIND)),
+    kind=st.sampled_from(list(COLUMN_OF_KIND)),
     text=st.text("0159.-+:eExXnaifNT \t", max_size=22)
     | st.from_regex(
         r"[012]\d{3}-[01]\d-[0-3]\d[ T][0-2]\d:[0-6]\d(:[0-6]\d(\.0)?)?", fullmatch=True
@@ -166,8 +166,8 @@ def test_a_decimal_comma_is_no_number(neighbours: tuple[bytes, ...]) -> None:
     | st.from_regex(r"-?0{0,30}[0-9]{1,21}(\.0)?", fullmatch=True),
 )
 @example("time", "2021-02-29 00:00:00")
-def test_a_value_does_not_depend_on_its_neighbours(kind: Kind, text: str) -> None:
-    assert value_of(kind, text) == value_of(kind, text, *ODD_NEIGHBOUR)
+def test_value_does_not_depend_on_its_neighbours(kind: Kind, text: str) -> None:
+    assert read_value(kind, text) == read_value(kind, text, *ODD_NEIGHBOURS)
 
 
 passengers = st.sampled_from(
@@ -177,71 +177,71 @@ passengers = st.sampled_from(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(passengers, st.sampled_from(["1.5", "", "oops"])), max_size=12))
-def test_each_raw_row_is_kept_or_dropped_for_one_reason(values: list[tuple[str, str]]) -> None:
+def test_each_raw_row_is_cleaned_or_dropped_for_one_reason(values: list[tuple[str, str]]) -> None:
     lines = [row(passenger_count=count, tip_amount=tip) for count, tip in values]
-    done = clean_partition(slice_of(*lines), YELLOW)
+    cleaned = clean_partition(slice_of(*lines), YELLOW)
 
     readable = [count for count, tip in values if tip != "oops"]
     expected = {
         "null_passengers": readable.count("") + readable.count("nan"),
         "zero_passengers": sum(readable.count(text) for text in ("0", "0.0", "-1")),
     }
-    kept = sum(readable.count(text) for text in ("1", "6", "1.0"))
-    expected["unreadable"] = len(values) - kept - sum(expected.values())
-    assert done.dropped == expected
-    assert len(done.frame) == kept
-    assert done.raw_rows == len(values) == len(done.frame) + sum(done.dropped.values())
-    assert len(done.unreadable) == expected["unreadable"]
-    assert all(values[bad.row - 2] != ("1", "1.5") for bad in done.unreadable)
-    assert (done.frame["passenger_count"] > 0).all()
+    cleaned_rows = sum(readable.count(text) for text in ("1", "6", "1.0"))
+    expected["unreadable"] = len(values) - cleaned_rows - sum(expected.values())
+    assert cleaned.dropped == expected
+    assert len(cleaned.frame) == cleaned_rows
+    assert cleaned.raw_rows == len(values) == len(cleaned.frame) + sum(cleaned.dropped.values())
+    assert len(cleaned.unreadable) == expected["unreadable"]
+    assert all(values[bad.row - 2] != ("1", "1.5") for bad in cleaned.unreadable)
+    assert (cleaned.frame["passenger_count"] > 0).all()
 
-    again, dropped = apply_rules(convert_to_table(done.frame, YELLOW), YELLOW)
+    cleaned_again, dropped = apply_rules(convert_to_table(cleaned.frame, YELLOW), YELLOW)
     assert dropped == {"zero_passengers": 0, "null_passengers": 0}
-    pd.testing.assert_frame_equal(convert_to_frame(again), done.frame)
+    pd.testing.assert_frame_equal(convert_to_frame(cleaned_again), cleaned.frame)
 
 
-def test_the_first_bad_value_of_a_line_is_named_with_its_line() -> None:
-    done = parse_partition(
+def test_first_bad_value_is_named_with_its_line() -> None:
+    parsed = parse_partition(
         slice_of(row(), row(VendorID="A", extra="B"), row(), row(extra="C" * 99)), YELLOW
     )
-    assert list(map(str, done.unreadable)) == [
+    assert list(map(str, parsed.unreadable)) == [
         "line 3: VendorID='A'",
         f"line 5: extra='{'C' * 40}'",
     ]
-    assert done.table.num_rows == 2
+    assert parsed.table.num_rows == 2
 
 
 @pytest.mark.parametrize("header", [HEADER, HEADER.rstrip(), b"\xef\xbb\xbf" + HEADER])
-def test_a_day_without_rows_is_an_empty_frame_of_the_schema(header: bytes) -> None:
-    done = clean_partition(pa.py_buffer(header), YELLOW)
-    assert (len(done.frame), done.raw_rows, done.unreadable) == (0, 0, [])
-    assert done.frame.dtypes.astype(str).to_dict() == YELLOW.pandas_types
-    assert done.dropped == {"zero_passengers": 0, "null_passengers": 0, "unreadable": 0}
+def test_empty_day_is_an_empty_frame_of_the_schema(header: bytes) -> None:
+    cleaned = clean_partition(pa.py_buffer(header), YELLOW)
+    assert (len(cleaned.frame), cleaned.raw_rows, cleaned.unreadable) == (0, 0, [])
+    assert cleaned.frame.dtypes.astype(str).to_dict() == YELLOW.pandas_types
+    assert cleaned.dropped == {"zero_passengers": 0, "null_passengers": 0, "unreadable": 0}
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
-@pytest.mark.parametrize("neighbours", [NO_NEIGHBOUR, ODD_NEIGHBOUR], ids=["alone", "beside odd"])
-def test_types_names_and_values_of_the_frame(neighbours: tuple[bytes, ...], end: bytes) -> None:
+@pytest.mark.parametrize("neighbours", [NO_NEIGHBOURS, ODD_NEIGHBOURS], ids=["alone", "beside odd"])
+def test_frame_has_schema_types_names_and_values(neighbours: tuple[bytes, ...], end: bytes) -> None:
     lines = [*neighbours, row(VendorID="", store_and_fwd_flag="")]
     frame = clean_partition(pa.py_buffer(HEADER + b"\r\n".join(lines) + end), YELLOW).frame
     assert frame.dtypes.astype(str).to_dict() == YELLOW.pandas_types
-    first = frame.iloc[0]
-    assert first["vendorid"] is pd.NA
-    assert first["store_and_fwd_flag"] is pd.NA
-    assert first["tpep_pickup_datetime"] == pd.Timestamp(PICKUP)
-    assert first["trip_distance"] == 0.5
+    first_row = frame.iloc[0]
+    assert first_row["vendorid"] is pd.NA
+    assert first_row["store_and_fwd_flag"] is pd.NA
+    assert first_row["tpep_pickup_datetime"] == pd.Timestamp(PICKUP)
+    assert first_row["trip_distance"] == 0.5
     table = convert_to_table(frame, YELLOW)
     assert table.schema.remove_metadata() == YELLOW.arrow_schema
     pd.testing.assert_frame_equal(convert_to_frame(table), frame)
 
 
-def test_a_slice_of_several_blocks_is_read_in_order() -> None:
-    lines = [row(VendorID=str(at)) for at in range(20_000)]
-    for found in (
+def test_slice_of_several_blocks_is_read_in_order() -> None:
+    lines = [row(VendorID=str(number)) for number in range(20_000)]
+    for parsed in (
         parse_partition(slice_of(*lines), YELLOW),
-        parse_partition(slice_of(*lines, *ODD_NEIGHBOUR), YELLOW),
+        parse_partition(slice_of(*lines, *ODD_NEIGHBOURS), YELLOW),
     ):
-        assert found.table["vendorid"].to_pylist() == list(range(20_000))
+        assert parsed.table["vendorid"].to_pylist() == list(range(20_000))
 
 
 def test_rows_outside_the_day_are_counted() -> None:
@@ -250,12 +250,12 @@ def test_rows_outside_the_day_are_counted() -> None:
     assert count_rows_outside_day(frame, date(2021, 2, 3), YELLOW) == 2
 
 
-def test_a_service_without_passengers_keeps_every_row() -> None:
+def test_service_without_passengers_keeps_every_row() -> None:
     columns = tuple(dataclasses.replace(column, roles=()) for column in YELLOW.columns)
     service = dataclasses.replace(YELLOW, columns=columns)
-    done = clean_partition(slice_of(row(passenger_count="0"), row(passenger_count="")), service)
-    assert len(done.frame) == 2
-    assert done.dropped == {"unreadable": 0}
+    cleaned = clean_partition(slice_of(row(passenger_count="0"), row(passenger_count="")), service)
+    assert len(cleaned.frame) == 2
+    assert cleaned.dropped == {"unreadable": 0}
 
 
 @pytest.mark.parametrize(
@@ -270,24 +270,28 @@ def test_a_service_without_passengers_keeps_every_row() -> None:
         (0, pa.nulls(0), "WARN"),
     ],
 )
-def test_a_day_that_a_broken_column_would_empty_is_rejected(
+def test_day_emptied_by_a_broken_column_is_rejected(
     rows: int, column: pa.Array | None, severity: str
 ) -> None:
     names = set(YELLOW.header) - {"passenger_count"}
     table = pa.table({name: pa.nulls(rows) for name in names})
     if column is not None:
         table = table.append_column("passenger_count", column)
-    done = clean_partition(table, YELLOW)
-    results = {one.check: one for one in check_cleaned_day(date(2021, 2, 3), done, rows, YELLOW)}
-    found = results["not_empty"]
-    assert (found.severity.value if not found.passed else "passed") == severity
+    cleaned = clean_partition(table, YELLOW)
+    results = {
+        result.check: result
+        for result in check_cleaned_day(date(2021, 2, 3), cleaned, rows, YELLOW)
+    }
+    not_empty = results["not_empty"]
+    assert (not_empty.severity.value if not not_empty.passed else "passed") == severity
     if severity == "ERROR":
         assert (
-            found.metadata["dropped_null_passengers"] or found.metadata["dropped_zero_passengers"]
+            not_empty.metadata["dropped_null_passengers"]
+            or not_empty.metadata["dropped_zero_passengers"]
         )
-        assert "remove the rule from TAXI_DROP" in str(found.metadata["why"])
+        assert "remove the rule from TAXI_DROP" in str(not_empty.metadata["why"])
         lacks = "passenger_count (rule null_passengers) is not in the month file"
-        assert (lacks in str(found.metadata["why"])) is (column is None)
+        assert (lacks in str(not_empty.metadata["why"])) is (column is None)
 
 
 def test_green_is_read_by_its_own_columns() -> None:

@@ -1,6 +1,6 @@
 """TLC's own rows: counts against the published ones and against pandas, slices byte for byte.
 
-The rows are no part of this repository; where they are not, these tests are skipped.
+The rows are not part of this repository; without them these tests are skipped.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ MANIFEST = ROWS / "MANIFEST.csv"
 CSV_MONTH = re.compile(r"tlc/(yellow|green)/\w+_tripdata_(20(?:19|20|21))-(\d\d)[a-z.-]*")
 
 
-def published() -> dict[str, dict[str, str]]:
-    """Counts of the CSV months of 2019 to 2021, by file."""
+def read_manifest() -> dict[str, dict[str, str]]:
+    """Return the manifest's rows for the CSV months of 2019 to 2021, by file."""
     if not MANIFEST.exists():
         return {}
     with MANIFEST.open(newline="") as file:
@@ -44,14 +44,14 @@ def published() -> dict[str, dict[str, str]]:
     }
 
 
-PUBLISHED = published()
+PUBLISHED = read_manifest()
 pytestmark = pytest.mark.skipif(not PUBLISHED, reason=f"no real rows in {ROWS}")
 each_file = pytest.mark.parametrize("name", PUBLISHED)
 
 
 @dataclass
-class Read:
-    """A month file after the pass, every slice cleaned."""
+class CleanedMonth:
+    """A month file after the pass, with every slice cleaned."""
 
     service: Service
     content: bytes
@@ -61,7 +61,7 @@ class Read:
 
 
 @cache
-def read(name: str) -> Read:
+def clean_month(name: str) -> CleanedMonth:
     path = ROWS / name
     match = CSV_MONTH.fullmatch(name)
     assert match
@@ -75,88 +75,101 @@ def read(name: str) -> Read:
         if key != BLANK
     }
     content = gzip.decompress(content) if name.endswith(".gz") else content
-    return Read(service, content, month, slices, cleaned)
+    return CleanedMonth(service, content, month, slices, cleaned)
 
 
 @each_file
-def test_counts_are_the_published_ones(name: str) -> None:
-    done, row = read(name), PUBLISHED[name]
+def test_counts_equal_the_published_ones(name: str) -> None:
+    cleaned_month, row = clean_month(name), PUBLISHED[name]
     counts = {
-        "rows": done.month.file_rows,
-        "out_of_month": done.month.rows[OUTSIDE],
-        "bad_pickup": done.month.rows[UNREADABLE],
-        "blank_lines": done.month.rows[BLANK],
-        "columns": len(done.service.header),
-        "zero_passengers": sum(day.dropped["zero_passengers"] for day in done.cleaned.values()),
-        "null_passengers": sum(day.dropped["null_passengers"] for day in done.cleaned.values()),
-        # the manifest's rule asks for a distance, too
-        "kept": sum(int((day.frame["trip_distance"] > 0).sum()) for day in done.cleaned.values()),
+        "rows": cleaned_month.month.file_rows,
+        "out_of_month": cleaned_month.month.rows[OUTSIDE],
+        "bad_pickup": cleaned_month.month.rows[UNREADABLE],
+        "blank_lines": cleaned_month.month.rows[BLANK],
+        "columns": len(cleaned_month.service.header),
+        "zero_passengers": sum(
+            day.dropped["zero_passengers"] for day in cleaned_month.cleaned.values()
+        ),
+        "null_passengers": sum(
+            day.dropped["null_passengers"] for day in cleaned_month.cleaned.values()
+        ),
+        # the manifest's rule demands a distance, too
+        "kept": sum(
+            int((day.frame["trip_distance"] > 0).sum()) for day in cleaned_month.cleaned.values()
+        ),
     }
     assert counts == {count: int(row[count]) for count in counts}
-    assert sum(day.dropped["unreadable"] for day in done.cleaned.values()) == 0
+    assert sum(day.dropped["unreadable"] for day in cleaned_month.cleaned.values()) == 0
 
 
 @each_file
-def test_days_are_those_that_pandas_counts(name: str) -> None:
-    done = read(name)
-    passengers = done.service.find_role("passengers")
+def test_days_equal_those_that_pandas_counts(name: str) -> None:
+    cleaned_month = clean_month(name)
+    passengers = cleaned_month.service.find_role("passengers")
     frame = pd.read_csv(ROWS / name, dtype=str, keep_default_na=False)
-    frame["day"] = frame[done.service.pickup].str[:10]
+    frame["day"] = frame[cleaned_month.service.pickup].str[:10]
     number = pd.to_numeric(frame[passengers])
     frame["kept"], frame["null"] = number > 0, frame[passengers] == ""
     expected = frame.groupby("day").agg(
         rows=("kept", "size"), kept=("kept", "sum"), null=("null", "sum")
     )
-    month = str(done.month.file.month)
+    month = str(cleaned_month.month.file.month)
     inside = {day: (*counts,) for day, *counts in expected.itertuples() if day[:7] == month}
-    found = {
+    actual = {
         f"{month}-{key:02d}": (day.raw_rows, len(day.frame), day.dropped["null_passengers"])
-        for key, day in done.cleaned.items()
+        for key, day in cleaned_month.cleaned.items()
         if key != OUTSIDE
     }
-    assert found == inside
-    for key, day in done.cleaned.items():
+    assert actual == inside
+    for key, day in cleaned_month.cleaned.items():
         if key != OUTSIDE:
-            at = date(done.month.file.month.year, done.month.file.month.month, key)
-            assert count_rows_outside_day(day.frame, at, done.service) == 0
-            assert done.month.count_day_rows(at) == day.raw_rows
+            at = date(
+                cleaned_month.month.file.month.year, cleaned_month.month.file.month.month, key
+            )
+            assert count_rows_outside_day(day.frame, at, cleaned_month.service) == 0
+            assert cleaned_month.month.count_day_rows(at) == day.raw_rows
 
 
 @each_file
-def test_money_adds_up_to_what_pandas_adds(name: str) -> None:
-    done = read(name)
+def test_total_amounts_equal_those_of_pandas(name: str) -> None:
+    cleaned_month = clean_month(name)
     frame = pd.read_csv(ROWS / name, usecols=["total_amount", "passenger_count"])
     total = frame.loc[frame["passenger_count"] > 0, "total_amount"].sum()
     parts = [
-        pc.sum(pa.array(day.frame["total_amount"])).as_py() or 0 for day in done.cleaned.values()
+        pc.sum(pa.array(day.frame["total_amount"])).as_py() or 0
+        for day in cleaned_month.cleaned.values()
     ]
     assert sum(parts) == pytest.approx(total, abs=0.001)
 
 
 @each_file
-def test_slices_are_the_published_lines_byte_for_byte(name: str) -> None:
-    done = read(name)
-    month = str(done.month.file.month).encode()
-    header, *lines = done.content.splitlines(keepends=True)
+def test_slices_hold_the_published_lines_byte_for_byte(name: str) -> None:
+    cleaned_month = clean_month(name)
+    month = str(cleaned_month.month.file.month).encode()
+    header, *lines = cleaned_month.content.splitlines(keepends=True)
     expected: defaultdict[int, list[bytes]] = defaultdict(list)
     for line in lines:
         pickup = line.split(b",")[1] if line.strip() else b""
         key = int(pickup[8:10]) if pickup[:7] == month else OUTSIDE
         expected[key if pickup else BLANK].append(line)
-    assert done.month.line == header
-    assert done.slices == {key: b"".join(found) for key, found in expected.items()}
+    assert cleaned_month.month.line == header
+    assert cleaned_month.slices == {
+        key: b"".join(lines_of_day) for key, lines_of_day in expected.items()
+    }
 
 
-def test_published_line_ends_are_among_them() -> None:
-    assert any(b"\r\n" in read(name).content for name in PUBLISHED)
-    assert any(b"\r\n" not in read(name).content for name in PUBLISHED)
+def test_real_files_have_several_line_ends() -> None:
+    assert any(b"\r\n" in clean_month(name).content for name in PUBLISHED)
+    assert any(b"\r\n" not in clean_month(name).content for name in PUBLISHED)
 
 
-def test_the_three_months_that_everybody_loads() -> None:
+def test_green_quarter_has_the_published_row_count() -> None:
     """266,855 rows: green 2020-10 to 2020-12, a course's published answer."""
-    months = [read(f"tlc/green/green_tripdata_2020-{month}.csv.gz") for month in (10, 11, 12)]
-    assert [one.month.file_rows for one in months] == [95_120, 88_605, 83_130]
-    rows = [day for one in months for day in one.cleaned.values()]
+    months = [
+        clean_month(f"tlc/green/green_tripdata_2020-{month}.csv.gz") for month in (10, 11, 12)
+    ]
+    assert [cleaned_month.month.file_rows for cleaned_month in months] == [95_120, 88_605, 83_130]
+    rows = [day for cleaned_month in months for day in cleaned_month.cleaned.values()]
     assert sum(int((day.frame["trip_distance"] > 0).sum()) for day in rows) == 139_370
     vendors = {vendor for day in rows for vendor in day.frame["vendorid"].dropna().unique()}
     assert vendors == {1, 2}

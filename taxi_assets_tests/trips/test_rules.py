@@ -1,4 +1,4 @@
-"""Which rows the rules leave out, and under which name they count."""
+"""The rows that each rule drops, and the rule that they count under."""
 
 from __future__ import annotations
 
@@ -22,49 +22,53 @@ DROPPED: dict[str, tuple[str, list[float | None], list[float | None]]] = {
 }
 
 
-def rows(service: Service = YELLOW, **columns: list[float | None]) -> pa.Table:
+def build_rows(service: Service = YELLOW, **columns: list[float | None]) -> pa.Table:
     number = len(next(iter(columns.values())))
     return pa.table(
-        {one.name: columns.get(one.name, [None] * number) for one in service.columns},
+        {column.name: columns.get(column.name, [None] * number) for column in service.columns},
         schema=service.arrow_schema,
     )
 
 
 def test_every_rule_is_described_and_tested() -> None:
-    # Those of the schema are tested with the check that shares them, in defs/test_value_checks.py.
+    # Rules of the schema are tested with the check that shares them, in defs/test_value_checks.py.
     assert set(DROPPED) == set(RULES) - set(DESCRIPTIONS)
     assert all(rule.description for rule in RULES.values())
 
 
 @pytest.mark.parametrize("name", DROPPED)
-def test_what_a_rule_drops(name: str) -> None:
-    column, gone, kept = DROPPED[name]
-    left, dropped = apply_rules(rows(**{column: [*gone, *kept]}), YELLOW, [name])
-    assert dropped == {name: len(gone)}
-    assert left[column].to_pylist() == kept
+def test_rule_drops_its_rows(name: str) -> None:
+    column, dropped_values, kept_values = DROPPED[name]
+    remaining, dropped = apply_rules(
+        build_rows(**{column: [*dropped_values, *kept_values]}), YELLOW, [name]
+    )
+    assert dropped == {name: len(dropped_values)}
+    assert remaining[column].to_pylist() == kept_values
 
 
-def test_a_row_counts_under_the_first_rule_that_drops_it() -> None:
-    table = rows(passenger_count=[0, 1, None, 0], trip_distance=[0.0, 0.0, 0.0, 1.0])
+def test_row_counts_under_the_first_rule_that_drops_it() -> None:
+    table = build_rows(passenger_count=[0, 1, None, 0], trip_distance=[0.0, 0.0, 0.0, 1.0])
     for names, counts in (
         (["zero_passengers", "null_passengers", "zero_distance"], [2, 1, 1]),
         (["zero_distance", "null_passengers", "zero_passengers"], [3, 0, 1]),
         (["zero_distance"], [3]),
     ):
-        left, dropped = apply_rules(table, YELLOW, names)
+        remaining, dropped = apply_rules(table, YELLOW, names)
         assert list(dropped.items()) == list(zip(names, counts, strict=True))
-        assert left.num_rows == 4 - sum(counts)
+        assert remaining.num_rows == 4 - sum(counts)
 
 
-def test_no_rule_leaves_everything_in() -> None:
-    table = rows(passenger_count=[0, None])
+def test_no_rules_drop_no_rows() -> None:
+    table = build_rows(passenger_count=[0, None])
     assert apply_rules(table, YELLOW, []) == (table, {})
 
 
-def test_a_rule_whose_column_the_service_lacks_drops_nothing() -> None:
-    columns = tuple(one for one in GREEN.columns if one.name not in ("passenger_count", "extra"))
+def test_rule_without_its_column_drops_nothing() -> None:
+    columns = tuple(
+        column for column in GREEN.columns if column.name not in ("passenger_count", "extra")
+    )
     service = dataclasses.replace(GREEN, columns=columns, schema_versions=())
-    table = rows(service, total_amount=[-1.0, 1.0])
-    left, dropped = apply_rules(table, service, list(RULES))
-    assert (left.num_rows, dropped["negative_total"], sum(dropped.values())) == (0, 1, 2)
+    table = build_rows(service, total_amount=[-1.0, 1.0])
+    remaining, dropped = apply_rules(table, service, list(RULES))
+    assert (remaining.num_rows, dropped["negative_total"], sum(dropped.values())) == (0, 1, 2)
     assert not {"zero_passengers", "null_passengers"} & set(dropped)

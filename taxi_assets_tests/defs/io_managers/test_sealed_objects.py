@@ -36,7 +36,7 @@ from taxi_assets.tlc.raw_month import CODEC
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import convert_to_table
 from taxi_assets.trips.profile import profile_partition
-from taxi_assets_tests.trips.test_profile import frame
+from taxi_assets_tests.trips.test_profile import make_frame
 
 YELLOW = SERVICES["yellow"]
 FACTS_OF_DAY = {"service": "yellow", "asset": "cleaned_trips", "partition": "2021-01-05", "rows": 3}
@@ -47,7 +47,7 @@ ROUNDS = 3
 
 def cleaned() -> bytes:
     """A cleaned object with dictionaries, nulls, statistics and a profile in its facts."""
-    table = convert_to_table(frame(60), YELLOW)
+    table = convert_to_table(make_frame(60), YELLOW)
     facts = FACTS_OF_DAY | {
         "profile": profile_partition(table, YELLOW).to_metadata(),
         "total_amount": 12.5,
@@ -291,6 +291,6 @@ def test_other_readers_read_a_sealed_parquet_object(make: Make, tmp_path: Path) 
     path.write_bytes(content)
     expected = read_parquet(content)[0]
     assert pq.ParquetFile(path).read() == expected
-    frame = pd.read_parquet(path)
-    pd.testing.assert_frame_equal(frame[expected.column_names], expected.to_pandas())
+    make_frame = pd.read_parquet(path)
+    pd.testing.assert_frame_equal(make_frame[expected.column_names], expected.to_pandas())
     assert duckdb.sql(f"FROM '{path}'").arrow().read_all().num_rows == expected.num_rows
