@@ -137,7 +137,10 @@ def parse_header_line(line: bytes, service: Service, month: Month | None = None)
     if "\r" in text:
         raise HeaderError("its lines end in CR alone, not LF or CRLF")
     # Only a name with a comma needs its quotes; the comparison finds broken ones.
-    names = next(csv.reader([text], skipinitialspace=True)) if '"' in text else text.split(",")
+    try:
+        names = next(csv.reader([text], skipinitialspace=True)) if '"' in text else text.split(",")
+    except csv.Error as error:
+        raise HeaderError(f"its first line cannot be read: {error}") from None
     while len(names) > 1 and not names[-1].strip(' "'):
         names.pop()
     return match_header(tuple(names), service, month=month)

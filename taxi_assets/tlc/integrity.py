@@ -15,9 +15,10 @@ import pyarrow.parquet as pq
 from taxi_assets.date_ranges import Month
 from taxi_assets.errors import SourceError, format_one_line
 from taxi_assets.tlc.column import normalize_name
-from taxi_assets.tlc.header import HeaderError, match_header, parse_header_line
+from taxi_assets.tlc.header import Header, HeaderError, match_header, parse_header_line
 from taxi_assets.tlc.remote_version import SourceLocation
 from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.services import SERVICES
 
 GZIP = b"\x1f\x8b"
 PARQUET = b"PAR1"
@@ -195,7 +196,7 @@ def _unpack_gzip(
 def _check_header(head: bytes, location: SourceLocation, service: Service, month: Month) -> None:
     line = head.partition(b"\n")[0]
     try:
-        parse_header_line(line, service, month)
+        _reject_other_service(parse_header_line(line, service, month), location)
     except HeaderError as error:
         text = line.decode("utf-8-sig", "replace")
         if not text.strip():
@@ -232,9 +233,24 @@ def _check_columns(path: Path, location: SourceLocation, service: Service, month
             f"damaged Parquet ({format_one_line(error)[:200]})", DOWNLOAD_AGAIN
         ) from None
     try:
-        match_header(names, service, by_name=True, month=month)
+        _reject_other_service(match_header(names, service, by_name=True, month=month), location)
     except HeaderError as error:
         raise location.build_error(*_describe_wrong_header(error, service)) from None
+
+
+def _reject_other_service(header: Header, location: SourceLocation) -> None:
+    """Reject a file with columns that its service lacks and another one has, all of them."""
+    for other in SERVICES.values() if header.unknown else ():
+        columns = set(map(other.find_column, header.names))
+        if not Header(other, header.names, header.schema_version).unknown and any(
+            columns.issuperset(map(other.find_column, version.header))
+            for version in other.all_schema_versions
+        ):
+            raise location.build_error(
+                f"has the columns of {other.name} trips ({', '.join(header.unknown[:5])}), not of "
+                f"{header.service.name} trips",
+                "check TAXI_SOURCE: {service} stands for the name of the service",
+            )
 
 
 def _describe_wrong_header(error: HeaderError, service: Service) -> tuple[str, str]:

@@ -14,10 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from taxi_assets.date_ranges import Month
 from taxi_assets.errors import SourceError
 from taxi_assets.tlc.integrity import check_complete, check_file_start
 from taxi_assets.tlc.remote_version import SourceLocation
-from taxi_assets_tests.tlc.files import FEBRUARY, HEADER, YELLOW, row
+from taxi_assets.tlc.schema import SchemaVersion
+from taxi_assets.tlc.services import FHV, FHVHV
+from taxi_assets_tests.tlc.files import FEBRUARY, HEADER, YELLOW, passed_over, raw_month, row
 
 CSV = HEADER + row() + b"\n"
 
@@ -136,3 +139,28 @@ def test_a_csv_in_utf_8_is_one(tmp_path: Path, content: bytes) -> None:
         path.write_bytes(stored)
         check_file_start(path, suffix, origin, YELLOW, FEBRUARY)
         check_complete(path, suffix, origin, YELLOW, FEBRUARY)
+
+
+@pytest.mark.parametrize("version", FHVHV.schema_versions, ids=lambda version: version.months)
+def test_a_file_of_a_service_that_has_all_columns_of_another_is_rejected(
+    tmp_path: Path, version: SchemaVersion
+) -> None:
+    """A month of fhvhv has the pickup time of fhv, whose columns are optional."""
+    csv, table = tmp_path / "m.csv", tmp_path / "m.parquet"
+    csv.write_text(",".join(version.header) + "\n")
+    pq.write_table(pa.table({name: ["1"] for name in version.header}), table)
+    month = Month(*map(int, version.months.removeprefix("since ")[:7].split("-")))
+    for path in (csv, table):
+        location = SourceLocation("fhv", str(path))
+        with pytest.raises(
+            SourceError, match=r"has the columns of fhvhv trips .*hvfhs_license_num"
+        ):
+            check_complete(path, path.suffix, location, FHV, month)
+        check_complete(path, path.suffix, location, FHVHV, month)
+
+
+def test_a_first_line_of_one_huge_name_is_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(HEADER.rstrip() + b',"' + b"x" * 140_000 + b'"\n' + row() + b",1\n")
+    with pytest.raises(SourceError, match=r"wrong header .its first line cannot be read: field la"):
+        passed_over(raw_month(path))
