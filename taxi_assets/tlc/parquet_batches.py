@@ -119,7 +119,7 @@ def open_parquet_month(
         raise build_header_error(error, file) from None
     except (pa.ArrowException, OSError) as error:
         raise build_damage_error(file, error) from error
-    check_column_types(file, header, schema)
+    check_column_types(file, header, schema, footer)
     place = _find_leaf(footer, schema.names[header.pickup_index])
     skip = {
         at
@@ -154,15 +154,21 @@ def build_damage_error(file: MonthFile, error: Exception) -> SourceError:
     )
 
 
-def check_column_types(file: MonthFile, header: Header, schema: pa.Schema) -> None:
-    """Reject a column whose type cannot represent the service's values.
+def check_column_types(
+    file: MonthFile, header: Header, schema: pa.Schema, footer: pq.FileMetaData
+) -> None:
+    """Reject a column whose type cannot represent the service's values, unless all are null.
+
+    pandas writes a column without values as double.
 
     Raises:
         SourceError: naming the column, its type and the expected type.
     """
     for name, at in header.places.items():
         column, field = file.service.by_name[name], schema.field(at)
-        if not accepts_type(column, field.type, labels=name in header.labels):
+        if not accepts_type(column, field.type, labels=name in header.labels) and (
+            at == header.pickup_index or not _is_null(footer, _find_leaf(footer, field.name))
+        ):
             raise SourceError(
                 f"{file.service.name} {file.month}: {file.url} has {field.name} as {field.type}, "
                 f"which cannot be read as {column.arrow}: write the column as {column.arrow}, or "
@@ -243,6 +249,17 @@ def _find_leaf(footer: pq.FileMetaData, name: str) -> int:
     row_group = footer.row_group(0)
     paths = [row_group.column(at).path_in_schema for at in range(footer.num_columns)]
     return paths.index(name) if name in paths else -1
+
+
+def _is_null(footer: pq.FileMetaData, place: int) -> bool:
+    """Return whether the statistics prove that a leaf column has no values."""
+    if place < 0:
+        return False
+    chunks = [footer.row_group(at).column(place) for at in range(footer.num_row_groups)]
+    return all(
+        chunk.statistics is not None and chunk.statistics.null_count == chunk.num_values
+        for chunk in chunks
+    )
 
 
 def _is_other_day(row_group: Any, place: int, month: Month, days: AbstractSet[int]) -> bool:

@@ -30,6 +30,7 @@ from taxi_assets.tlc.integrity import DOWNLOAD_AGAIN
 from taxi_assets.tlc.parquet_batches import (
     Batch,
     RowsOfDay,
+    build_damage_error,
     open_parquet_month,
     split_parquet_batch,
 )
@@ -197,6 +198,9 @@ class RawMonth:
 
         def split_batch(batch: Batch) -> _Part:
             split = split_parquet_batch(batch, parquet.header, self.file.month, requested_keys)
+            if batch.data is None and not requested_keys.isdisjoint(split.rows):
+                problem = f"the statistics of its pickup times are wrong at row {batch.first_row:,}"
+                raise build_damage_error(self.file, ValueError(problem))
             return _Part(split.groups, split.rows, split.unreadable, batch.read_bytes)
 
         with closing(parquet.batches) as batches:
@@ -230,7 +234,7 @@ class RawMonth:
         if part.unterminated and not reason:
             if part.min_fields and min_fields and part.min_fields < min_fields:
                 reason = f"{part.min_fields} fields, where every other row has {min_fields}"
-            else:
+            elif not part.unreadable:
                 reason = self._find_truncated_value(part.unterminated)
         if reason:
             place = f"line {part.truncated.line}" if part.truncated else "its last line"

@@ -167,7 +167,7 @@ def convert_column(
 
 def convert_values(values: pa.Array, column: Column) -> pa.Array:
     """Convert values to a column's type; an invalid value becomes null."""
-    if types.is_null(values.type):
+    if values.null_count == len(values):
         return pa.nulls(len(values), column.arrow)
     if is_text_type(values.type):
         return PARSERS[column.kind](values)
@@ -180,7 +180,10 @@ def _convert_numbers_to_ids(values: pa.Array) -> pa.Array:
     except pa.ArrowInvalid:
         pass
     if not types.is_floating(values.type):
-        return _parse_ids(values.cast(pa.string()))
+        # Arrow writes the decimal 0.0000000 as 0E-7.
+        texts = (None if value is None else f"{value:f}" for value in values.to_pylist())
+        is_decimal = types.is_decimal(values.type)
+        return _parse_ids(pa.array(texts, pa.string()) if is_decimal else values.cast(pa.string()))
     numbers = values.cast(pa.float64())
     is_integer = pc.and_(pc.equal(pc.floor(numbers), numbers), pc.less(pc.abs(numbers), 2.0**63))
     return pc.if_else(is_integer, numbers, None).cast(pa.int64())

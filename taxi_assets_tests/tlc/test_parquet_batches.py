@@ -147,6 +147,38 @@ def test_a_row_group_with_a_row_of_no_day_is_read(tmp_path: Path, odd: datetime 
     assert set(parts_of(month)) == {OUTSIDE if odd else UNREADABLE}
 
 
+def test_rows_that_the_statistics_deny_are_not_passed_over(tmp_path: Path) -> None:
+    """The footer says the 9th; the pages hold the 3rd."""
+    contents = [
+        write(
+            tmp_path / f"{day}.parquet",
+            trips([datetime(2021, 2, day)] * 5),  # noqa: DTZ001
+            compression="none",
+            use_dictionary=False,
+        ).read_bytes()
+        for day in (3, 9)
+    ]
+    footers = [int.from_bytes(content[-8:-4], "little") + 8 for content in contents]
+    path = tmp_path / "m.parquet"
+    path.write_bytes(contents[0][: -footers[0]] + contents[1][-footers[1] :])
+    assert parts_of(raw_month(path))[3].num_rows == 5
+    with pytest.raises(SourceError, match=r"statistics of its pickup times are wrong at row 1"):
+        parts_of(raw_month(path, days=[date(2021, 2, 3)]))
+
+
+def test_a_column_without_values_is_null_whatever_its_type(tmp_path: Path) -> None:
+    """The type of pandas is double."""
+    nulls = {name: pa.nulls(5, pa.float64()) for name in ("tpep_dropoff_datetime", "extra")}
+    path = write(tmp_path / "m.parquet", trips([START] * 5, **nulls), row_group_size=2)
+    found = parse_partition(parts_of(raw_month(path))[1], YELLOW)
+    assert found.table["tpep_dropoff_datetime"].null_count == found.table.num_rows == 5
+    for column in ({"tpep_dropoff_datetime": [1.0, None]}, {"tpep_pickup_datetime": [None] * 2}):
+        values = {name: pa.array(value, pa.float64()) for name, value in column.items()}
+        path = write(tmp_path / "m.parquet", trips([START] * 2, **values))
+        with pytest.raises(SourceError, match="datetime as double, which cannot be read"):
+            parts_of(raw_month(path))
+
+
 def test_the_hash_tells_values_nulls_types_and_order_apart() -> None:
     column = pa.array(["a", None, "", "bc"])
     tables = [

@@ -314,6 +314,17 @@ def test_a_whole_last_line_needs_no_end(tmp_path: Path, last: bytes) -> None:
     assert month.file_rows == 2
 
 
+@pytest.mark.parametrize("value", ["a\rb", "N" * 200_000, '"' + "N" * 200_000 + '"'])
+def test_a_last_line_that_is_unreadable_and_has_no_end_is_quarantined(
+    tmp_path: Path, value: str
+) -> None:
+    path = tmp_path / "m.csv"
+    path.write_bytes(HEADER + (row() + b"\n") * 2 + row(store_and_fwd_flag=value))
+    month = raw_month(path)
+    assert set(passed_over(month)) == {3, UNREADABLE}
+    assert [one.line for one in month.unreadable] == [4]
+
+
 def test_days_without_rows_are_named_once_the_month_is_over(tmp_path: Path) -> None:
     pickups = [f"2021-02-{day:02d} 00:00:00" for day in (1, 2, 5, 6, 28)]
     path = write(tmp_path / "m.csv", *map(row, pickups))
