@@ -9,7 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from taxi_assets.defs.io_managers.postgres_partition import Partition
-from taxi_assets.defs.io_managers.postgres_table import QUOTE, quote_literal
+from taxi_assets.defs.io_managers.postgres_table import (
+    QUOTE,
+    find_relation_kind,
+    qualify_name,
+    quote_literal,
+)
 from taxi_assets.errors import UnavailableError, format_one_line
 
 if TYPE_CHECKING:
@@ -33,38 +38,76 @@ GROWTH = 2
 
 
 def add_day_column(cursor: Cursor, partition: Partition, log: dg.DagsterLogManager) -> None:
-    """Add the DATE column that the other stores have, if the server computes it on reading.
+    """Give readers the DATE column that the other stores have, computed when it is read.
 
-    A stored one would take 17 % more processor time and 5 % more space, and rewrite a table that is
-    there. A column of a person's own that has the name stays as it is.
+    An older server has it in a view beside the table, named `<service>_tripdata`. A stored column
+    would take 17 % more processor time and 5 % more space, and rewrite a table that is there. A
+    column, table or view of a person's own that has the name stays as it is.
     """
     import psycopg  # noqa: PLC0415 - heavy at import
 
-    if cursor.connection.info.server_version < VIRTUAL_SINCE:
-        return
     service, parent = partition.service, partition.parent
-    cursor.execute(
-        "SELECT EXISTS (SELECT FROM pg_attribute WHERE attrelid = %s::regclass AND attname = %s)",
-        [parent, service.day_column],
-    )
-    if cursor.fetchone() == (True,):
+    columns = _list_columns(cursor, parent)
+    if service.day_column in columns:
         return
-    day, pickup = QUOTE(service.day_column), QUOTE(service.pickup_column)
-    comment = quote_literal(f"Day of {service.pickup_column}, computed when it is read")
+    if cursor.connection.info.server_version >= VIRTUAL_SINCE:
+        statements = _build_column(partition)
+    else:
+        statements = _build_view(cursor, partition, columns)
     try:
         with cursor.connection.transaction():
             cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-            cursor.execute(
-                f"ALTER TABLE {parent} ADD COLUMN {day} date"
-                f" GENERATED ALWAYS AS ({pickup}::date) VIRTUAL"
-            )
-            cursor.execute(f"COMMENT ON COLUMN {parent}.{day} IS {comment}")
+            for statement in statements:
+                cursor.execute(statement)
             cursor.execute("SET LOCAL lock_timeout = DEFAULT")
     except psycopg.Error as error:
         log.info(
             f"{partition.table.fullname} has no column {service.day_column} yet, the next run "
             f"tries again: {format_one_line(error)}"
         )
+
+
+def _list_columns(cursor: Cursor, name: str) -> list[str]:
+    """Return the columns of a quoted table or view in order; none if it does not exist."""
+    cursor.execute(
+        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0"
+        " AND NOT attisdropped ORDER BY attnum",
+        [name],
+    )
+    return [column for (column,) in cursor.fetchall()]
+
+
+def _build_column(partition: Partition) -> list[str]:
+    service, parent = partition.service, partition.parent
+    day, pickup = QUOTE(service.day_column), QUOTE(service.pickup_column)
+    comment = quote_literal(f"Day of {service.pickup_column}, computed when it is read")
+    return [
+        f"ALTER TABLE {parent} ADD COLUMN {day} date"
+        f" GENERATED ALWAYS AS ({pickup}::date) VIRTUAL",
+        f"COMMENT ON COLUMN {parent}.{day} IS {comment}",
+    ]
+
+
+def _build_view(cursor: Cursor, partition: Partition, columns: list[str]) -> list[str]:
+    """Build the view if it does not exist, or if the table has new columns since.
+
+    The day comes first, because a view can be replaced only by one with more columns at its end.
+    """
+    service, schema = partition.service, partition.table.schema
+    name = f"{service.name}_tripdata"
+    view = qualify_name(schema, name)
+    kind, actual = find_relation_kind(cursor, schema, name), _list_columns(cursor, view)
+    expected = [service.day_column, *columns]
+    if kind is not None and (kind != "v" or actual != expected[: len(actual)]):
+        return []
+    if actual == expected:
+        return []
+    comment = quote_literal(f"{partition.table.fullname} with the day of {service.pickup_column}")
+    return [
+        f"CREATE OR REPLACE VIEW {view} AS SELECT {QUOTE(service.pickup_column)}::date"
+        f" AS {QUOTE(service.day_column)}, * FROM {partition.parent}",
+        f"COMMENT ON VIEW {view} IS {comment}",
+    ]
 
 
 def analyze_parent(connection: Connection, partition: Partition, log: dg.DagsterLogManager) -> None:

@@ -24,7 +24,7 @@ PARTITION_ROWS, TABLE_ROWS = "dagster/partition_row_count", "dagster/row_count"
 TABLE_NAME, URI = "dagster/table_name", "dagster/uri"
 Types = Literal["arrow", "postgres", "bigquery"]
 DAY_COLUMN: Mapping[Types, str] = {
-    "postgres": "computed when it is read, by PostgreSQL 18 or newer",
+    "postgres": "computed when it is read; before PostgreSQL 18 in the view <service>_tripdata",
     "bigquery": "the table is partitioned by it",
 }
 """What the DATE column is in a table; the lake has it as the names of its folders."""

@@ -145,6 +145,54 @@ def test_a_column_of_a_persons_own_that_has_the_name_stays(
     )
 
 
+VIEW = "store_test.green_tripdata"
+
+
+@pytest.fixture
+def old_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that has no virtual columns."""
+    monkeypatch.setattr(postgres_parent, "VIRTUAL_SINCE", 990000)
+
+
+@pytest.mark.usefixtures("old_server")
+def test_an_older_server_has_the_date_in_a_view_that_grows_with_the_table(
+    schema: str, lake: Lake
+) -> None:
+    store_days(lake, DAYS)
+    assert execute(GENERATED) == []
+    by_day = BY_DAY.replace(PARENT, VIEW)
+    assert execute(by_day) == [(day, 200) for day in DAYS]
+    assert execute(f"SELECT obj_description('{VIEW}'::regclass)") == [
+        (f"{schema}.green_cab_data with the day of {GREEN.pickup_column}",)
+    ]
+    execute(f"ALTER TABLE {PARENT} ADD COLUMN added text DEFAULT 'x'")
+    # A whole month is swapped under the view.
+    store_days(lake, DAYS, 2.0)
+    assert execute(f"SELECT DISTINCT {GREEN.day_column}, added FROM {VIEW} ORDER BY 1") == [
+        (day, "x") for day in DAYS
+    ]
+    assert execute(by_day) == [(day, 200) for day in DAYS]
+
+
+@pytest.mark.usefixtures("old_server")
+@pytest.mark.parametrize(
+    "statement",
+    [
+        f"CREATE TABLE {VIEW} (trips int)",
+        f"CREATE VIEW {VIEW} AS SELECT 1 AS trips",
+        f"CREATE SEQUENCE {VIEW}",
+    ],
+)
+def test_what_a_person_called_as_the_view_stays(statement: str, schema: str, lake: Lake) -> None:
+    store_days(lake, DAYS[:1])
+    execute(f"DROP VIEW {VIEW}", statement)
+    kind = f"SELECT relkind, relnatts FROM pg_class WHERE oid = '{VIEW}'::regclass"
+    before = execute(kind)
+    log = store_days(lake, DAYS[:2])
+    assert (execute(kind), log.warnings) == (before, [])
+    assert totals(DAYS[:2], schema) == {day: (200, 200.0) for day in DAYS[:2]}
+
+
 STATISTICS = (
     "SELECT attname FROM pg_stats WHERE schemaname = 'store_test'"
     " AND tablename = 'green_cab_data' AND inherited"
