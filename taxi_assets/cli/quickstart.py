@@ -177,9 +177,13 @@ def _report_assets(
 
 
 def _describe_asset(event: dg.AssetMaterialization) -> str:
-    place = event.metadata.get("dagster/table_name") or event.metadata["dagster/uri"]
+    places = [
+        str(event.metadata[key].value)
+        for key in ("dagster/table_name", "lake", "object")
+        if key in event.metadata
+    ]
     name = f"  {event.asset_key.to_user_string()}".ljust(26)
-    return f"{name}{event.metadata['rows'].value:>5} rows  {place.value}\n"
+    return f"{name}{event.metadata['rows'].value:>5} rows  {'/'.join(places)}\n"
 
 
 def _describe_source(settings: Settings) -> str:

@@ -82,8 +82,7 @@ def _build_column(partition: Partition) -> list[str]:
     day, pickup = QUOTE(service.day_column), QUOTE(service.pickup_column)
     comment = quote_literal(f"Day of {service.pickup_column}, computed when it is read")
     return [
-        f"ALTER TABLE {parent} ADD COLUMN {day} date"
-        f" GENERATED ALWAYS AS ({pickup}::date) VIRTUAL",
+        f"ALTER TABLE {parent} ADD COLUMN {day} date GENERATED ALWAYS AS ({pickup}::date) VIRTUAL",
         f"COMMENT ON COLUMN {parent}.{day} IS {comment}",
     ]
 
@@ -102,10 +101,11 @@ def _build_view(cursor: Cursor, partition: Partition, columns: list[str]) -> lis
         return []
     if actual == expected:
         return []
+    day, pickup = QUOTE(service.day_column), QUOTE(service.pickup_column)
     comment = quote_literal(f"{partition.table.fullname} with the day of {service.pickup_column}")
+    select = f"SELECT {pickup}::date AS {day}, * FROM {partition.parent}"  # noqa: S608 - quoted names
     return [
-        f"CREATE OR REPLACE VIEW {view} AS SELECT {QUOTE(service.pickup_column)}::date"
-        f" AS {QUOTE(service.day_column)}, * FROM {partition.parent}",
+        f"CREATE OR REPLACE VIEW {view} AS {select}",
         f"COMMENT ON VIEW {view} IS {comment}",
     ]
 

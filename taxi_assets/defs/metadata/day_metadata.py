@@ -16,7 +16,6 @@ from taxi_assets.defs.metadata.table_metadata import (
     LINEAGE,
     PARTITION_ROWS,
     SCHEMA,
-    URI,
     Types,
     build_column_lineage,
     build_column_schema,
@@ -36,6 +35,9 @@ from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.clean import Cleaned
 from taxi_assets.trips.profile import list_bins
 from taxi_assets.trips.usual_day import Unusual
+
+LAKE, OBJECT = "lake", "object"
+"""Metadata keys of a day's object: the lake's folder, and the key in it or a `gs://` URI."""
 
 
 def build_raw_metadata(split: SplitMonth, day: date) -> dict[str, Any]:
@@ -147,13 +149,25 @@ def _build_other_schema(service: Service, types: Types, rules: Sequence[str]) ->
 
 
 def build_object_metadata(lake: Lake, key: str) -> dict[str, Any]:
-    """Return the location of an object: a path to copy, or the page of Google's console.
+    """Return the location of an object: texts to copy, and the page of Google's console.
+
+    The UI breaks no line in a path or URL, so that a long one makes the page of a day scroll
+    sideways. `dagster/uri` is in the asset's definition.
+    """
+    if lake.local:
+        return {LAKE: dg.MetadataValue.path(lake.root), OBJECT: dg.MetadataValue.path(key)}
+    page = dg.MetadataValue.md(f"[Open in Google Cloud's console]({lake.page(key)})")
+    return {OBJECT: lake.uri(key), "console": page}
+
+
+def build_object_link(lake: Lake, key: str) -> dg.PathMetadataValue | dg.UrlMetadataValue:
+    """Return a path to copy, or the URL of the object's page in Google's console.
 
     A browser does not open file:// links from a page that was loaded over HTTP.
     """
     if lake.local:
-        return {URI: dg.MetadataValue.path(lake.path(key))}
-    return {URI: dg.MetadataValue.url(lake.page(key)), "object": lake.uri(key)}
+        return dg.MetadataValue.path(lake.path(key))
+    return dg.MetadataValue.url(lake.page(key))
 
 
 def build_source_metadata(source_file: SourceFile) -> dict[str, Any]:

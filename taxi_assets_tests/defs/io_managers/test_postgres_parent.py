@@ -190,7 +190,7 @@ def test_what_a_person_called_as_the_view_stays(statement: str, schema: str, lak
     before = execute(kind)
     log = store_days(lake, DAYS[:2])
     assert (execute(kind), log.warnings) == (before, [])
-    assert totals(DAYS[:2], schema) == {day: (200, 200.0) for day in DAYS[:2]}
+    assert totals(DAYS[:2], schema) == dict.fromkeys(DAYS[:2], (200, 200.0))
 
 
 STATISTICS = (
