@@ -124,7 +124,7 @@ class Batches(ABC):
 
     @abstractmethod
     def complete_event(self, event: dg.EventLogEntry) -> None:
-        """Do what is left of an event in the transaction that stored it."""
+        """Finish storing an event, in the transaction that stored it."""
 
     @abstractmethod
     def open_transaction(self, run_id: str) -> AbstractContextManager[None]:

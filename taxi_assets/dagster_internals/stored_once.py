@@ -1,11 +1,11 @@
-"""SQLite files that hold pictures and tables once, in small pages.
+"""Store pictures and tables once in Dagster's SQLite files, in small pages.
 
-Dagster's SQLite event log writes what runs log of assets twice: into the run's own file, and into
-the index of all runs, from which the asset's pages read. Here the run's file names the long values
-of a materialization, and what reads a run gets them from the index. Dagster's own class shows the
-short form on a run's page, and all of it on the asset's. Of checks the index has a table of
-results, so its copy of their events, which nothing reads, is an empty one. What is written, and
-when, is `event_log`'s.
+Dagster's SQLite event log stores each asset event twice: in the run's own file, and in the index of
+all runs, which the asset's pages read. Here the run's file refers to the index for long values of a
+materialization, and a reader of the run gets them from the index. With Dagster's own class, a run's
+page shows the reference and the asset's page the value. The index has check results in a table of
+their own, so its copy of their events, which nothing reads, is emptied. `event_log.py` decides when
+events are stored.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dagster import DagsterEventType
 from taxi_assets.dagster_internals.private_names import EVENTS_TABLE
 
 MAX_VALUE = 1000
-"""Characters of a metadata value, as Dagster stores it, that a run's file has."""
+"""Characters of a serialized metadata value above which a run's file refers to the index."""
 ELSEWHERE = "In the record of the asset: Catalog, the asset, its partition."
 PAGE_BYTES = 1024
 """Of new files. A run's file has 25 tables and indexes, most of a page or none: 105 of the 418 kB
@@ -38,14 +38,14 @@ Connect = Callable[[], AbstractContextManager[sa.Connection]]
 
 
 def shorten_stored_event(connection: sa.Connection, event: dg.EventLogEntry) -> None:
-    """Name the long values of a materialization that was just stored in a run's file."""
+    """Replace long values of the materialization just stored in a run's file by a reference."""
     short = _shorten(event)
     if short is not None:
         _replace_last(connection, short)
 
 
 def empty_mirrored_check(connect_to_index: Connect, event: dg.EventLogEntry) -> None:
-    """Empty the index's copy of a check's event that was just stored; its number stays."""
+    """Empty the index's copy of the check event just stored; its id stays."""
     if _kind(event) in CHECKS:
         stored = json.loads(dg.serialize_value(event))
         empty = {**stored, "dagster_event": None, "message": "", "user_message": ""}
@@ -54,7 +54,7 @@ def empty_mirrored_check(connect_to_index: Connect, event: dg.EventLogEntry) -> 
 
 
 def read_long_values(page: Any, connect_to_index: Connect) -> Any:
-    """Return a page of a run's records with the long values that the index has."""
+    """Return a page of a run's records with the long values from the index."""
     short = [one.event_log_entry for one in page.records if _is_short(one.event_log_entry)]
     if not short:
         return page
@@ -67,7 +67,7 @@ def read_long_values(page: Any, connect_to_index: Connect) -> Any:
 
 
 def make_file(path: Path) -> None:
-    """Make an empty file of small pages, if there is none."""
+    """Create an empty file with small pages if it does not exist."""
     if not path.exists():
         with closing(sqlite3.connect(path, timeout=60)) as connection:
             connection.execute(f"PRAGMA page_size = {PAGE_BYTES}")
@@ -75,7 +75,7 @@ def make_file(path: Path) -> None:
 
 
 def remake_empty_file(path: Path) -> None:
-    """Give the index of a new instance small pages, unless another process is at work on it."""
+    """Give the index of a new instance small pages, unless another process uses it."""
     with closing(sqlite3.connect(path, timeout=1)) as connection:
         (size,) = connection.execute("PRAGMA page_size").fetchone()
         if size == PAGE_BYTES or connection.execute("SELECT 1 FROM event_logs LIMIT 1").fetchone():
@@ -88,7 +88,7 @@ def remake_empty_file(path: Path) -> None:
 
 
 def _replace_last(connection: sa.Connection, text: str) -> None:
-    """Replace the event that was stored last, in the transaction that stored it."""
+    """Replace the last stored event, in the same transaction."""
     table = EVENTS_TABLE.find()
     if table is not None:
         last = sa.select(sa.func.max(table.c.id)).scalar_subquery()
@@ -105,7 +105,7 @@ def _shorten(event: dg.EventLogEntry) -> str | None:
             "metadata_entries"
         ]
         long = [one for one in entries if len(json.dumps(one["entry_data"])) > MAX_VALUE]
-    except (KeyError, TypeError):  # another Dagster stores it otherwise
+    except (KeyError, TypeError):  # another version of Dagster stores it differently
         return None
     for one in long:
         one["entry_data"] = {"__class__": "TextMetadataEntryData", "text": ELSEWHERE}
@@ -124,7 +124,7 @@ def _is_short(event: dg.EventLogEntry) -> bool:
 def _read_full_events(
     short: Sequence[dg.EventLogEntry], connect_to_index: Connect
 ) -> dict[tuple[Any, ...], dg.EventLogEntry]:
-    """Return the events that the index has of the same assets and partitions of the run."""
+    """Return the index's events of the same run, assets and partitions."""
     table = EVENTS_TABLE.find()
     if table is None:
         return {}

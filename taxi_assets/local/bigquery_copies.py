@@ -1,8 +1,8 @@
-"""Copy jobs with partition decorators (`table$20211005`), which the stock emulator does not know.
+"""Copy jobs with partition decorators (`table$20211005`), which the stock emulator lacks.
 
-Defined here: how a day's partition is replaced by that of another table. Jobs that wait at the
-same time are one transaction: in DuckDB a commit of a day's rows also rewrites what lies around
-them in the file, and 31 commits took 6.0 CPU seconds where one takes 0.9 (1.24 million rows).
+A copy job replaces a day's partition by that of another table. Jobs that wait at the same time
+share a transaction: in DuckDB a commit of a day's rows also rewrites neighbouring blocks of the
+file, and 31 commits took 6.0 CPU seconds where one takes 0.9 (1.24 million rows).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 GATHER_SECONDS = 0.02
-"""How long a job waits for others that are on their way."""
+"""How long a job waits for others to arrive."""
 Place = tuple[str, str, str]
 """Project, dataset and table."""
 
 
 @dataclass(frozen=True, eq=False)
 class PartitionCopy:
-    """One job, and what has become of it."""
+    """One job and its outcome."""
 
     source: Place
     target: Place
@@ -36,8 +36,8 @@ class PartitionCopy:
     disposition: str
     done: asyncio.Future[None]
 
-    def joins(self, other: PartitionCopy) -> bool:
-        """Return whether both can be one transaction, which leaves what two would leave."""
+    def can_share_transaction(self, other: PartitionCopy) -> bool:
+        """Return whether one transaction for both has the same result as two."""
         if self is other:
             return True
         tables = (self.source, self.target) == (other.source, other.target)
@@ -45,10 +45,10 @@ class PartitionCopy:
 
 
 def copy_partitions(copy_table: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
-    """Take partition decorators in copy jobs, each partition replaced as a whole.
+    """Support partition decorators in copy jobs.
 
-    Stricter than it would have to be: source and target name the same day, and the source's
-    partition exists, that is, has rows.
+    Stricter than BigQuery: source and target must name the same day, and the source's partition
+    must have rows.
     """
     waiting: list[PartitionCopy] = []
 
@@ -71,7 +71,7 @@ def copy_partitions(copy_table: Callable[..., Awaitable[None]]) -> Callable[...,
         await asyncio.sleep(GATHER_SECONDS)
         async with ctx.engine.write_lock():
             if not job.done.done():
-                together = [other for other in waiting if job.joins(other)]
+                together = [other for other in waiting if job.can_share_transaction(other)]
                 waiting[:] = [other for other in waiting if other not in together]
                 _finish(ctx, together)
         await job.done
@@ -80,10 +80,10 @@ def copy_partitions(copy_table: Callable[..., Awaitable[None]]) -> Callable[...,
 
 
 def _finish(ctx: Any, jobs: Sequence[PartitionCopy]) -> None:
-    """Run the jobs in one transaction; if that fails each in its own, which fails or not."""
+    """Run the jobs in one transaction; if that fails, run each in its own."""
     try:
         _replace_partitions(ctx, jobs)
-    except Exception as error:  # noqa: BLE001 - the error of the one job that it belongs to
+    except Exception as error:  # noqa: BLE001 - reported as the error of its job
         if len(jobs) == 1:
             jobs[0].done.set_exception(error)
             return
@@ -95,20 +95,20 @@ def _finish(ctx: Any, jobs: Sequence[PartitionCopy]) -> None:
 
 
 def _replace_partitions(ctx: Any, jobs: Sequence[PartitionCopy]) -> None:
-    """Replace the days of one table by those of another one, or nothing."""
+    """Replace days of one table by those of another, all or none."""
     source, target = jobs[0].source, jobs[0].target
-    ours, theirs = quoted_table_ref(*source), quoted_table_ref(*target)
+    from_table, into_table = quoted_table_ref(*source), quoted_table_ref(*target)
     days = ", ".join(f"DATE '{job.day}'" for job in jobs)
-    from_day, into_day = _partition_column(ctx, source), _partition_column(ctx, target)
-    rows = f"FROM {ours} WHERE {from_day} IN ({days})"
+    from_day, into_day = _find_partition_column(ctx, source), _find_partition_column(ctx, target)
+    rows = f"FROM {from_table} WHERE {from_day} IN ({days})"
     run = ctx.engine.execute
     run("BEGIN TRANSACTION")
     try:
         found = run(f"SELECT DISTINCT {from_day} {rows}")
         _reject_empty_partitions(jobs, {row[0] for row in found.fetchall()})
         if jobs[0].disposition == "WRITE_TRUNCATE":
-            run(f"DELETE FROM {theirs} WHERE {into_day} IN ({days})")  # noqa: S608 - quoted
-        run(f"INSERT INTO {theirs} BY NAME SELECT * {rows}")
+            run(f"DELETE FROM {into_table} WHERE {into_day} IN ({days})")  # noqa: S608 - quoted
+        run(f"INSERT INTO {into_table} BY NAME SELECT * {rows}")
         run("COMMIT")
     except BaseException:
         with contextlib.suppress(Exception):
@@ -117,16 +117,16 @@ def _replace_partitions(ctx: Any, jobs: Sequence[PartitionCopy]) -> None:
     ctx.snapshots.record_change(*target)
 
 
-def _reject_empty_partitions(jobs: Sequence[PartitionCopy], have: set[date]) -> None:
+def _reject_empty_partitions(jobs: Sequence[PartitionCopy], existing: set[date]) -> None:
     for job in jobs:
-        if job.day not in have:
+        if job.day not in existing:
             project, dataset, table = job.source
             part = f"{table}${job.day:%Y%m%d}"
             raise resource_not_found(ResourceRef("table", project, dataset, part))
 
 
-def _partition_column(ctx: Any, place: Place) -> str:
-    """Return the DATE column by whose days a table is partitioned, quoted."""
+def _find_partition_column(ctx: Any, place: Place) -> str:
+    """Return the quoted DATE column that partitions a table."""
     table = ctx.catalog.get_table(*place)
     if table is None:
         raise resource_not_found(ResourceRef("table", *place))

@@ -1,7 +1,7 @@
 """Guard the BigQuery emulator: a request needs its token, one of its host names, and JSON.
 
-The emulator itself authenticates nobody: any user of the machine, and any page in a browser, could
-read and write with its owner's rights. Only `/healthz` and `/readyz`, which show no data, need no
+The emulator has no authentication: any user of the machine, and any page in a browser, could read
+and write with its owner's rights. Only `/healthz` and `/readyz`, which show no data, need no
 token.
 """
 
@@ -30,7 +30,7 @@ MIN_TOKEN = 16
 
 
 class Guard:
-    """Passes a request to the emulator, or rejects it."""
+    """ASGI middleware that rejects requests without the token."""
 
     def __init__(self, app: App, token: str, hosts: Collection[str] = ()) -> None:
         """Guard an ASGI application; `hosts` are additional host names of clients."""

@@ -1,4 +1,4 @@
-"""What the emulator's jobs do otherwise than in the stock one; `bigquery_server.py` says why."""
+"""Replacements for the emulator's job functions; `bigquery_server.py` has the reasons."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 READ_ONLY = ("taxi_assets", "read_only")
-"""Label of jobs that must only read."""
-# Without this a hive path adds a column that the file does not have; BigQuery adds none.
+"""Label of read-only jobs."""
+# Unlike DuckDB by default, BigQuery adds no column for a hive path.
 INSERT_PARQUET = (
     "INSERT INTO {target} BY NAME SELECT * FROM read_parquet(?, hive_partitioning = false)"
 )
@@ -32,9 +32,9 @@ INSERT_PARQUET = (
 def load_in_one_transaction(
     dispose: Callable[[Any, Any], None], load: Callable[[str, Any, Any], None]
 ) -> Callable[[Any, Any], None]:
-    """Make the step that empties the target as the job says also load every file, or nothing.
+    """Apply the job's write disposition and load all its files in one transaction.
 
-    Runs under the emulator's write lock, and it does not give way in between.
+    It runs under the emulator's write lock, without yielding to other requests.
     """
 
     def load_all(job: Any, ctx: Any) -> None:
@@ -57,8 +57,8 @@ def load_in_one_transaction(
     return load_all
 
 
-_accept_job: set[tuple[str, str]] = set()
-"""Jobs that are running."""
+_running_jobs: set[tuple[str, str]] = set()
+"""Project and id of each running job."""
 
 
 async def insert_job_once(
@@ -67,7 +67,7 @@ async def insert_job_once(
     ctx: jobs._Ctx,
     caller: jobs._Caller,
 ) -> dict[str, Any]:
-    """Reject the id of a job that was accepted before: a lost answer must not run it twice."""
+    """Reject a job id that was used before: a client that lost the response repeats its request."""
     body = await request.json()
     name, value = READ_ONLY
     _is_read_only.set(body.get("configuration", {}).get("labels", {}).get(name) == value)
@@ -75,31 +75,31 @@ async def insert_job_once(
     if not job_id:
         return await jobs.insert_job(project_id, request, ctx, caller)
     job = (project_id, job_id)
-    if job in _accept_job or ctx.catalog.get_job(project_id, job_id):
+    if job in _running_jobs or ctx.catalog.get_job(project_id, job_id):
         raise resource_already_exists(ResourceRef("job", project_id, resource_id=job_id))
-    _accept_job.add(job)
+    _running_jobs.add(job)
     try:
         return await jobs.insert_job(project_id, request, ctx, caller)
     finally:
-        _accept_job.remove(job)
+        _running_jobs.remove(job)
 
 
 _is_read_only: ContextVar[bool] = ContextVar("read_only", default=False)
-"""Whether the job of this request must only read."""
+"""Whether the job of this request is read-only."""
 
 
 def read_only_transaction(
     execute: Callable[..., Awaitable[Any]], classify: Callable[[str], str]
 ) -> Callable[..., Awaitable[Any]]:
-    """Hold a job with the label to one SELECT, in a transaction that cannot write."""
+    """Restrict a read-only job to one SELECT in a read-only transaction."""
 
-    async def execute_reading(
+    async def execute_read_only(
         project_id: str, job_id: str, sql: str, parameters: Any, ctx: Any, **more: Any
     ) -> Any:
         if not _is_read_only.get():
             return await execute(project_id, job_id, sql, parameters, ctx, **more)
         statements = parse_script(sql).statements
-        # The emulator has no word for a UNION: an empty one.
+        # The emulator classifies a UNION as "".
         if len(statements) != 1 or not isinstance(statements[0], SqlStmt):
             raise InvalidQueryError("a read-only job is one SELECT, not a script")
         if classify(sql) not in ("SELECT", ""):
@@ -110,21 +110,21 @@ def read_only_transaction(
         finally:
             ctx.engine.execute("ROLLBACK")
 
-    return execute_reading
+    return execute_read_only
 
 
 def resolve_lake_uri(resolve: Callable[[str, Any], str]) -> Callable[[str, Any], str]:
-    """Take no address but `gs://`, and the emulator's own copy of an upload."""
+    """Reject every URI except `gs://` and the emulator's own copy of an upload."""
 
     def resolve_uri(uri: str, ctx: Any) -> str:
         uploads = ctx.settings.upload_staging_dir
         uploaded = uploads and Path(uri.removeprefix("file://")).resolve().parent == uploads
         if not uri.startswith("gs://") and not uploaded:
-            raise InvalidQueryError("jobs read and write gs:// only, which is the lake")
+            raise InvalidQueryError("jobs read and write the lake (gs://) only")
         return resolve(uri, ctx)
 
     return resolve_uri
 
 
-def is_load_repeated(_path: str, _job: Any, _ctx: Any) -> None:
-    """Take the place of the step that loads one file."""
+def skip_load_step(_path: str, _job: Any, _ctx: Any) -> None:
+    """Do nothing: `load_in_one_transaction` has loaded the file."""

@@ -1,4 +1,4 @@
-"""The BigQuery emulator (bqemulator 1.4.0), run in this process with twelve things adapted.
+"""The BigQuery emulator (bqemulator 1.4.0), run in this process with twelve adaptations.
 
 Measured with 31 Parquet files of 1.24 million rows on two cores (seconds):
 
@@ -8,29 +8,29 @@ Measured with 31 Parquet files of 1.24 million rows on two cores (seconds):
 | DELETE and INSERT of a month | 0.6, then 3.5 at the 6th month | 0.5 to 0.6 | real transactions |
 
 1. A load job is one transaction, as it is in BigQuery, and Parquet columns load by name.
-2. BEGIN TRANSACTION … COMMIT TRANSACTION is DuckDB's own. The stock one copies each table that it
-   is about to write, whole, and writes without a transaction: time grows with the table, readers
-   see half of it, and a kill in between leaves the deleted days deleted.
-3. No copy of the whole table after every write for time travel: the folder would grow without
-   bound. `FOR SYSTEM_TIME AS OF` reads the live table; CREATE SNAPSHOT TABLE works.
-4. Requests that the emulator answers in other threads (a table's rows, its size) read through a
-   connection of their own. On the shared one they took away the results of queries under way
-   (4 of 100 counts came back empty beside two writers), and saw uncommitted rows.
-5. The `spatial` extension comes from its wheel: no network, nothing in the user's home.
-6. A job's id can be used once, as in BigQuery: a client that lost the answer asks again, and the
-   stock emulator runs the job again.
-7. A table's `numRows` is counted and its schema has the columns that ALTER TABLE added: the stock
-   ones are what the last load job and the last PATCH left.
-8. Nobody without the token gets in (`bigquery_guard.py`), and there is no second door: the gRPC
-   half, which has no guard and which nothing here uses, is not started.
-9. DuckDB is confined: no file outside the lake, the emulator's own folder and that of uploads, no
-   network, no extension but `spatial`, and no statement changes any of that. SQL reaches DuckDB's
-   own functions through the emulator (`read_text('/etc/shadow')`).
-10. Jobs read and write `gs://` only, which is the lake: the stock emulator also takes `file://`
-    and bare paths, makes their folders, and opens some of them without DuckDB.
-11. A job with the label `taxi_assets=read_only` only reads: one SELECT by the parser that executes
+2. BEGIN TRANSACTION … COMMIT TRANSACTION is a DuckDB transaction. The stock emulator copies each
+   table before it writes to it, without a transaction: time grows with the table, readers see
+   partial writes, and after a kill the deleted days remain deleted.
+3. No table is copied after every write for time travel: the folder would grow without bound.
+   `FOR SYSTEM_TIME AS OF` reads the live table; CREATE SNAPSHOT TABLE works.
+4. Requests that the emulator serves in other threads (a table's rows, its size) use a separate
+   connection. On the shared one they consumed the results of running queries (4 of 100 counts were
+   empty with two writers) and read uncommitted rows.
+5. The `spatial` extension comes from its wheel: no network, no file in the user's home directory.
+6. A job id can be used once, as in BigQuery: a client that lost the response repeats its request,
+   and the stock emulator would run the job again.
+7. A table's `numRows` is counted and its schema has the columns that ALTER TABLE added. The stock
+   values are those of the last load job and the last PATCH.
+8. Every request needs the token (`bigquery_guard.py`). The gRPC server, which has no guard and
+   which nothing here uses, is not started.
+9. DuckDB is confined: no file outside the lake, the emulator's folder and the folder of uploads, no
+   network, no extension except `spatial`, and no statement can change that. Through the emulator,
+   SQL can call any DuckDB function (`read_text('/etc/shadow')`).
+10. Jobs read and write the lake (`gs://`) only: the stock emulator also accepts `file://` and bare
+    paths, creates their folders, and opens some of them without DuckDB.
+11. A job with the label `taxi_assets=read_only` is one SELECT, as the executing parser classifies
     it, in a read-only transaction of DuckDB.
-12. A copy job takes partition decorators (`table$20211005`); those that wait together are one
+12. Copy jobs support partition decorators (`table$20211005`); those that wait together share a
     transaction.
 """
 
@@ -57,10 +57,10 @@ from taxi_assets.local.bigquery_copies import copy_partitions
 from taxi_assets.local.bigquery_guard import MIN_TOKEN, Guard
 from taxi_assets.local.bigquery_jobs import (
     insert_job_once,
-    is_load_repeated,
     load_in_one_transaction,
     read_only_transaction,
     resolve_lake_uri,
+    skip_load_step,
 )
 from taxi_assets.local.state_directory import LOCAL_HOST, StateDirectory
 
@@ -75,25 +75,24 @@ SPATIAL = "extensions/*/spatial.duckdb_extension"
 
 
 class Engine(DuckDBEngine):
-    """DuckDB without downloads, confined, with a connection of its own for each reading thread."""
+    """Confined DuckDB without downloads, with a separate connection for each reading thread."""
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
-        """The one connection of the server's event loop; in any other thread a new one."""
+        """The connection of the server's event loop; in any other thread, a new connection."""
         shared = super().connection
         if threading.current_thread() is threading.main_thread():
             return shared
         return shared.cursor()
 
     async def start(self) -> None:
-        """Open the database, then take away what SQL has no business with."""
+        """Open the database and restrict SQL to the lake and the folder of uploads."""
         await super().start()
         lake, uploads = self._settings.gcs_local_root, self._settings.upload_staging_dir
         folders = ", ".join(f"'{_quote_path(folder)}/'" for folder in (lake, uploads) if folder)
         for statement in (
             "SET GLOBAL TimeZone = 'UTC'",
-            # Parallel over a load's files: 0.6 s against 1.0 s in their order, which a table does
-            # not have. BigQuery promises none either.
+            # Loads files in parallel: 0.6 s instead of 1.0 s. Tables of BigQuery have no row order.
             "SET GLOBAL preserve_insertion_order = false",
             f"SET GLOBAL allowed_directories = [{folders}]",
             "SET GLOBAL enable_external_access = false",
@@ -102,7 +101,7 @@ class Engine(DuckDBEngine):
             self.connection.execute(statement)
 
     def _load_spatial(self) -> None:
-        """Load it from its wheel, where there is one: the image has none."""
+        """Load the extension from its wheel, if installed; the image does not have it."""
         wheel = find_spec("duckdb_extension_spatial")
         places = (wheel and wheel.submodule_search_locations) or ()
         for extension in (it for place in places for it in Path(place).glob(SPATIAL)):
@@ -110,12 +109,12 @@ class Engine(DuckDBEngine):
 
 
 class NoAutomaticSnapshots(SnapshotManager):
-    """Copies a table when somebody asks for a snapshot, not after every write."""
+    """Copies a table for an explicit snapshot, not after every write."""
 
     def capture(
         self, project_id: str, dataset_id: str, table_id: str, *, kind: str = "AUTO"
     ) -> SnapshotMeta | None:
-        """Return None for an automatic snapshot; whoever records a change goes on as usual."""
+        """Return None for an automatic snapshot, which callers handle as a normal result."""
         if kind == "AUTO":
             return None
         return super().capture(project_id, dataset_id, table_id, kind=kind)
@@ -124,9 +123,9 @@ class NoAutomaticSnapshots(SnapshotManager):
 class TransactionInterpreter(ScriptInterpreter):
     """Runs a script's transactions as DuckDB transactions.
 
-    Nothing else runs on the one connection meanwhile: the emulator executes a script without
-    giving way to another request. One thing is stricter than BigQuery: after an error that an
-    EXCEPTION block catches, the transaction can only be rolled back.
+    No other request uses the connection meanwhile: the emulator executes a script without yielding.
+    Stricter than BigQuery: after an error that an EXCEPTION block catches, the transaction can only
+    be rolled back.
     """
 
     async def _handle_txn_statement(self, op: str) -> None:
@@ -139,7 +138,7 @@ class TransactionInterpreter(ScriptInterpreter):
             await self._restore_txn_snapshots()
 
     async def _snapshot_dml_targets(self, sql: str) -> None:
-        """Leave out the copy: the transaction can be rolled back without it."""
+        """Skip the copy: DuckDB can roll back without it."""
 
     async def _drop_txn_snapshots(self) -> None:
         if self._active_txn is not None:
@@ -171,34 +170,34 @@ def get_live_table(
     return found
 
 
-class NoSecondDoor:
-    """Takes the place of the gRPC server."""
+class DisabledGrpcServer:
+    """Replaces the gRPC server."""
 
     async def start(self) -> None:
-        """Listen on nothing."""
+        """Do nothing."""
 
     async def stop(self, grace: float) -> None:
-        """End nothing."""
+        """Do nothing."""
 
 
 def adapt_emulator(token: str, hosts: list[str]) -> None:
-    """Put our versions in the places where the emulator looks its own up.
+    """Replace functions and classes of the emulator by ours.
 
     Raises:
-        AttributeError: the installed bqemulator is laid out differently.
+        AttributeError: the installed bqemulator does not have one of them.
     """
     load = load_in_one_transaction(
         executor.__dict__["_apply_load_write_disposition"],
         executor.__dict__["_load_path_into_target"],
     )
-    ours: list[tuple[Any, str, Any]] = [
+    replacements: list[tuple[Any, str, Any]] = [
         (server, "DuckDBEngine", Engine),
         (server, "SnapshotManager", NoAutomaticSnapshots),
         (server, "create_app", _guard_connection(server.__dict__["create_app"], token, hosts)),
-        (server, "build_grpc_server", lambda _context: (NoSecondDoor(), 0)),
+        (server, "build_grpc_server", lambda _context: (DisabledGrpcServer(), 0)),
         (executor, "ScriptInterpreter", TransactionInterpreter),
         (executor, "_apply_load_write_disposition", load),
-        (executor, "_load_path_into_target", is_load_repeated),
+        (executor, "_load_path_into_target", skip_load_step),
         (
             executor,
             "_copy_table_into_destination",
@@ -211,7 +210,7 @@ def adapt_emulator(token: str, hosts: list[str]) -> None:
             read_only_transaction(executor.execute_query_job, executor.classify_statement_type),
         ),
     ]
-    for module, name, replacement in ours:
+    for module, name, replacement in replacements:
         getattr(module, name)
         setattr(module, name, replacement)
     _replace_route(jobs, jobs.insert_job, insert_job_once, "/projects/{project_id}/jobs", "POST")
@@ -219,10 +218,10 @@ def adapt_emulator(token: str, hosts: list[str]) -> None:
     _replace_route(tables, tables.get_table, get_live_table, table, "GET")
 
 
-def _replace_route(module: Any, stock: object, ours: Any, path: str, method: str) -> None:
+def _replace_route(module: Any, stock: object, replacement: Any, path: str, method: str) -> None:
     routes = module.router.routes
-    routes[:] = [one for one in routes if getattr(one, "endpoint", None) is not stock]
-    module.router.add_api_route(path, ours, methods=[method])
+    routes[:] = [route for route in routes if getattr(route, "endpoint", None) is not stock]
+    module.router.add_api_route(path, replacement, methods=[method])
 
 
 def _guard_connection(create_app: Callable[[Any], Any], token: str, hosts: list[str]) -> Any:
@@ -236,14 +235,14 @@ def _quote_path(path: Path) -> str:
 def main(arguments: list[str]) -> None:
     """Serve `<home>` on `<port>` of `[host]`, by default the loopback interface, until SIGTERM.
 
-    Further arguments are names by which clients call the host. The token is BIGQUERY_TOKEN in the
-    environment: arguments are for everybody to read.
+    Further arguments are host names that clients use. The token is BIGQUERY_TOKEN in the
+    environment, because every user of the machine can read arguments.
     """
     home, port = StateDirectory(Path(arguments[0])), int(arguments[1])
     host = arguments[2] if arguments[2:] else LOCAL_HOST
     token = os.environ.pop("BIGQUERY_TOKEN", "")
     if len(token) < MIN_TOKEN:
-        sys.exit(f"BIGQUERY_TOKEN must have {MIN_TOKEN} characters at least")
+        sys.exit(f"BIGQUERY_TOKEN must have at least {MIN_TOKEN} characters")
     adapt_emulator(token, arguments[3:])
     uploads = home.local / "uploads"
     uploads.mkdir(mode=0o700, exist_ok=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from taxi_assets.report.figures import MonthFigures
-from taxi_assets.report.words import format_long_day, format_short_money
+from taxi_assets.report.month_text import format_long_day, format_short_money
 
 WIDTH, HEIGHT = 640.0, 380.0
 LEFT, BOTTOM, TOP = 52.0, 24.0, 8.0

@@ -19,7 +19,7 @@ from math import ceil
 from statistics import median
 from typing import TYPE_CHECKING
 
-from taxi_assets.report.day_words import summarize_trips
+from taxi_assets.report.day_text import summarize_trips
 from taxi_assets.report.value_names import format_share
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.profile import HOURS, Bins, DayProfile, list_bins
@@ -317,10 +317,9 @@ class _Canvas:
 
 
 def _encode_png(image: Image) -> bytes:
-    """Encode 16 colours at most, each line as it is.
+    """Encode at most 16 colours, with unfiltered lines.
 
-    Pillow filters lines of a palette by what suits photographs: a fifth more bytes, in an event
-    that is kept for ever.
+    Pillow's filters suit photographs: they would add a fifth to an event that is stored forever.
     """
     width, height = image.size
     packed = image.tobytes("raw", "P;4")

@@ -8,7 +8,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taxi_assets.report import words
+from taxi_assets.report import month_text
 from taxi_assets.report.bars import layout_revenue_bars
 from taxi_assets.report.colours import DARK, LIGHT, pick_colour_step
 from taxi_assets.report.figures import WEEKDAYS, MonthFigures
@@ -75,16 +75,16 @@ def _build_view(figures: MonthFigures) -> dict[str, Any]:
     return {
         "figures": figures,
         "themes": {"light": LIGHT, "dark": DARK},
-        "title": words.write_title(figures),
-        "headline": words.write_headline(figures),
-        "loaded": words.describe_loaded_days(figures),
-        "synthetic": words.SYNTHETIC if figures.synthetic else "",
+        "title": month_text.write_title(figures),
+        "headline": month_text.write_headline(figures),
+        "loaded": month_text.describe_loaded_days(figures),
+        "synthetic": month_text.SYNTHETIC if figures.synthetic else "",
         "tiles": build_headline_tiles(figures),
         "weeks": _build_weeks(figures),
         "day_scale": find_day_scale(figures),
         "hours": _build_hour_rows(figures),
         "most_an_hour": find_busiest_hour_mean(figures),
-        "peak": words.find_peak_hour(figures),
+        "peak": month_text.find_peak_hour(figures),
         "zone_lists": [
             (f"Busiest {end} zones", f"Trips that {did} there, and their share.", rows)
             for end, did, rows in (
@@ -94,11 +94,11 @@ def _build_view(figures: MonthFigures) -> dict[str, Any]:
             if rows
         ],
         "payments": rank_payments(figures),
-        "compared": words.compare_with_earlier(figures),
+        "compared": month_text.compare_with_earlier(figures),
         "bars": layout_revenue_bars(figures) if figures.has_money else None,
         "parts": list_quality_parts(figures),
         "verdict": write_verdict(figures),
-        "money": words.format_short_money,
+        "money": month_text.format_short_money,
     }
 
 
@@ -107,11 +107,13 @@ def build_headline_tiles(figures: MonthFigures) -> list[tuple[str, str]]:
     days = len(figures.days)
     tiles = [("Trips", f"{figures.trips:,}"), ("Trips a day", f"{figures.trips / days:,.0f}")]
     if figures.has_money:
-        tiles.append(("Revenue", words.format_short_money(figures.revenue)))
+        tiles.append(("Revenue", month_text.format_short_money(figures.revenue)))
         if figures.trips:
-            tiles.append((words.name_average(figures), f"${figures.revenue / figures.trips:,.2f}"))
+            tiles.append(
+                (month_text.name_average(figures), f"${figures.revenue / figures.trips:,.2f}")
+            )
     if figures.service.find_role("pay") and figures.pay:
-        tiles.append(("Driver pay", words.format_short_money(figures.pay)))
+        tiles.append(("Driver pay", month_text.format_short_money(figures.pay)))
     if figures.shared is not None and figures.trips:
         tiles.append(("Shared rides", f"{figures.shared / figures.trips:.1%}"))
     if figures.tips and figures.revenue:
@@ -188,7 +190,7 @@ def _build_day_cell(figures: MonthFigures, day: date) -> Cell | None:
     if day not in figures.days:
         return None
     trips = figures.days[day].trips
-    hint = f"{words.format_long_day(day)}: {trips:,} trips"
+    hint = f"{month_text.format_long_day(day)}: {trips:,} trips"
     return Cell(f"{trips:,}", pick_colour_step(trips, *find_day_scale(figures)), hint)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from typing import TYPE_CHECKING
 
-from taxi_assets.report import words
+from taxi_assets.report import month_text
 from taxi_assets.report.bars import SATURDAY, scale_revenue
 from taxi_assets.report.colours import LIGHT, pick_colour_step
 from taxi_assets.report.figures import HOURS, WEEKDAYS, MonthFigures
@@ -47,7 +47,7 @@ def draw_month_picture(figures: MonthFigures, zone_map: ZoneMap | None = None) -
         figure = Figure((WIDTH, HEIGHT), DOTS, facecolor=LIGHT.card)
         _draw_heading(figure, figures)
         _draw_calendar(_add_axes(figure, (0.03, 0.40, 0.43, 0.31), "Trips a day"), figures)
-        peak = f"busiest: {words.find_peak_hour(figures)}"
+        peak = f"busiest: {month_text.find_peak_hour(figures)}"
         _draw_hours(_add_axes(figure, (0.53, 0.40, 0.44, 0.31), "Trips by hour", peak), figures)
         if figures.has_money:
             place = (0.07, 0.12, 0.39, 0.19)
@@ -103,15 +103,17 @@ def _draw_heading(figure: Figure, figures: MonthFigures) -> None:
     figure.text(
         0.03,
         0.942,
-        words.write_title(figures),
+        month_text.write_title(figures),
         size=27,
         weight="bold",
         color=LIGHT.ink,
         va="center",
     )
-    figure.text(0.03, 0.89, words.write_headline(figures), size=13, color=LIGHT.soft, va="center")
-    remarks = [words.describe_loaded_days(figures)] if figures.missing else []
-    remarks += [words.SYNTHETIC] if figures.synthetic else []
+    figure.text(
+        0.03, 0.89, month_text.write_headline(figures), size=13, color=LIGHT.soft, va="center"
+    )
+    remarks = [month_text.describe_loaded_days(figures)] if figures.missing else []
+    remarks += [month_text.SYNTHETIC] if figures.synthetic else []
     figure.text(
         0.97,
         0.942,
@@ -171,7 +173,7 @@ def _draw_revenue(axes: Axes, figures: MonthFigures) -> None:
     ticks = scale_revenue(min(0.0, *of_day.values()), max(0.0, *of_day.values()))
     axes.set_axisbelow(True)
     axes.grid(axis="y", color=LIGHT.line)
-    axes.set_yticks(ticks, map(words.format_short_money, ticks))
+    axes.set_yticks(ticks, map(month_text.format_short_money, ticks))
     axes.set_xlim(0.4, len(figures.month.window) + 0.6)
     axes.set_xticks(range(1, len(figures.month.window) + 1, 7))
     for day in figures.month.window:

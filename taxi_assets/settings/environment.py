@@ -127,7 +127,7 @@ def _read_from_folders(current: Path, project: Path) -> EnvFile:
 
 
 def _set_missing_variables(file: Path) -> None:
-    """Set a file's variables that the environment lacks, except `DAGSTER_HOME`.
+    """Set a file's variables that are not in the environment, except `DAGSTER_HOME`.
 
     Dagster has already chosen its folder by now, and a run must not have two.
     """

@@ -166,7 +166,7 @@ def _hash_rows(table: pa.Table) -> npt.NDArray[np.uint64]:
 
 
 def _mask_surplus(hashes: npt.NDArray[np.uint64], counts: Counter[int], sign: int) -> pa.Array:
-    """Return for each row whether the other version lacks it; of equal rows the first ones."""
+    """Return for each row whether it is only in this version; of equal rows the first ones."""
     surplus = {row: sign * rows for row, rows in counts.items() if sign * rows > 0}
     mask = list[bool]()
     for row in hashes.tolist():

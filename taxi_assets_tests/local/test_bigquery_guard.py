@@ -316,4 +316,4 @@ def test_a_short_token_is_rejected(shared_home: Path) -> None:
             timeout=60,
         )
         assert done.returncode == 1
-        assert done.stderr == "BIGQUERY_TOKEN must have 16 characters at least\n"
+        assert done.stderr == "BIGQUERY_TOKEN must have at least 16 characters\n"

@@ -22,7 +22,7 @@ from taxi_assets.report.day_picture import (
     Figures,
     draw_day_picture,
 )
-from taxi_assets.report.day_words import describe_day
+from taxi_assets.report.day_text import describe_day
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import convert_to_table
 from taxi_assets.trips.profile import profile_partition

@@ -19,6 +19,14 @@ from taxi_assets.report.figures import (
     count_day,
     list_counted_columns,
 )
+from taxi_assets.report.month_text import (
+    compare_with_earlier,
+    describe_loaded_days,
+    find_peak_hour,
+    format_day_spans,
+    format_short_money,
+    write_headline,
+)
 from taxi_assets.report.page import (
     build_headline_tiles,
     rank_payments,
@@ -27,14 +35,6 @@ from taxi_assets.report.page import (
 )
 from taxi_assets.report.picture import draw_month_picture
 from taxi_assets.report.quality import list_quality_parts, write_verdict
-from taxi_assets.report.words import (
-    compare_with_earlier,
-    describe_loaded_days,
-    find_peak_hour,
-    format_day_spans,
-    format_short_money,
-    write_headline,
-)
 from taxi_assets.report.zones import find_zone, read_zone_table
 from taxi_assets.tlc.services import SERVICES
 

@@ -103,7 +103,7 @@ def _deliver_alert(
     reached = ", ".join(name for name in settings.target_names if name not in failures)
     failed = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
     suffix = f" (failed: {failed})" if failed else ""
-    _record_delivery(context, f"{done} {reached or 'nobody'}{suffix}")
+    _record_delivery(context, f"{done} {reached or 'no target'}{suffix}")
     if failed:
         # The tick turns red and shows the reason; its cursor moves on nevertheless.
         raise AlertNotDeliveredError(f"the alert on run {alert.run_id} did not reach {failed}")

@@ -1,4 +1,4 @@
-"""Find conditions other than failed runs that an operator must know, one notice for each.
+"""Find the conditions that alerts report besides failed runs, with one notice for each.
 
 These are failed ticks, long runs, ended backfills and stale stores. `operations_sensor` sends each
 notice once.

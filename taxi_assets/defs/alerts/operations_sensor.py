@@ -1,4 +1,4 @@
-"""The sensor that sends alerts on conditions other than failed runs, and the heartbeat.
+"""The sensor that sends the heartbeat, and alerts on conditions besides failed runs.
 
 It runs in the daemon, so its heartbeat stops with the daemon: the dead man's switch at
 TAXI_HEARTBEAT_URL then raises the alarm.

@@ -58,7 +58,7 @@ AGREE = "stores_agree"
 
 
 def list_cleaned_checks(service: Service) -> dict[str, str]:
-    """Return the checks of a service's cleaned days, without those whose column it lacks."""
+    """Return the checks of a service's cleaned days, as far as it has their columns."""
     needs: dict[str, Role] = {"no_zero_passengers": "passengers", "negative_totals": "total"}
     return {
         name: description

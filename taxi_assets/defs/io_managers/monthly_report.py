@@ -18,7 +18,7 @@ from taxi_assets.defs.report_index import collect_calendars
 from taxi_assets.defs.resources.lake import Lake, LakeResource
 from taxi_assets.defs.resources.lake_keys import REPORT_INDEX, build_report_key
 from taxi_assets.errors import StoreError
-from taxi_assets.report import words
+from taxi_assets.report import month_text
 from taxi_assets.report.figures import MonthFigures
 from taxi_assets.report.index_page import render_index_page
 from taxi_assets.report.page import rank_pickup_zones
@@ -88,9 +88,9 @@ def _build_metadata(lake: Lake, report: Report) -> dict[str, Any]:
     key = build_report_key(figures.service, figures.month, PAGE)
     image = base64.b64encode(scale_picture(report.picture, DIALOG_WIDTH)).decode()
     metadata: dict[str, Any] = {
-        "summary": words.write_headline(figures),
+        "summary": month_text.write_headline(figures),
         "report": dg.MetadataValue.md(
-            f"![{words.write_title(figures)}](data:image/png;base64,{image})"
+            f"![{month_text.write_title(figures)}](data:image/png;base64,{image})"
         ),
         "page": _build_link(lake, key),
         "all_months": _build_link(lake, REPORT_INDEX),
@@ -105,7 +105,7 @@ def _build_metadata(lake: Lake, report: Report) -> dict[str, Any]:
         "bytes": len(report.page) + len(report.picture),
     }
     if figures.missing:
-        metadata["partial"] = words.describe_loaded_days(figures)
+        metadata["partial"] = month_text.describe_loaded_days(figures)
     if figures.file_rows is not None:
         metadata["month_file_rows"] = figures.file_rows
     if figures.has_money:

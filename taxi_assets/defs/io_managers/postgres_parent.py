@@ -1,7 +1,7 @@
-"""What a whole table in Postgres has besides its rows: the DATE column, and statistics.
+"""Optional work on a parent table in Postgres: its DATE column and its statistics.
 
-What belongs here: what a load does for readers of the parent table, and could go without. Nothing
-here fails a load. What does not: columns and rows (`postgres_table.py`), partitions.
+It serves readers of the table and never fails a load. Columns and rows are in `postgres_table.py`,
+partitions in `postgres_partition.py`.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ if TYPE_CHECKING:
 VIRTUAL_SINCE = 180000
 """First version of Postgres that computes a generated column when it is read."""
 ONLY_SINCE = 180000
-"""First version whose ANALYZE can leave the partitions out."""
+"""First version whose ANALYZE can skip the partitions (ONLY)."""
 COUNTED_SINCE = 140000
-"""First version whose ANALYZE notes how many rows a partitioned table has."""
+"""First version whose ANALYZE records the number of rows of a partitioned table."""
 LOCK_TIMEOUT = "200ms"
-"""How long readers may be kept waiting for what a load could go without."""
+"""Limit for a lock that makes readers wait for optional work."""
 SAMPLE = 10
 """`default_statistics_target`: 3,000 sampled rows take 0.02 s of processor time, 30,000 take 0.4 s
 and loading a month 1.4 s."""
 GROWTH = 2
-"""Statistics are taken again when the table has so many times the rows of the last time. A load of
-200 months takes them eight times."""
+"""The table is analyzed again when its rows have grown by this factor: eight times in a load of 200
+months."""
 
 
 def add_day_column(cursor: Cursor, partition: Partition, log: dg.DagsterLogManager) -> None:
-    """Give readers the DATE column that the other stores have, computed when it is read.
+    """Add the DATE column of the other stores as a virtual column, if the server supports it.
 
-    An older server has it in a view beside the table, named `<service>_tripdata`. A stored column
-    would take 17 % more processor time and 5 % more space, and rewrite a table that is there. A
-    column, table or view of a person's own that has the name stays as it is.
+    An older server gets a view beside the table, named `<service>_tripdata`. A stored column would
+    take 17 % more processor time and 5 % more space, and rewrite an existing table. An existing
+    column, table or view of that name stays as it is.
     """
     import psycopg  # noqa: PLC0415 - heavy at import
 
@@ -113,9 +113,8 @@ def _build_view(cursor: Cursor, partition: Partition, columns: list[str]) -> lis
 def analyze_parent(connection: Connection, partition: Partition, log: dg.DagsterLogManager) -> None:
     """Analyze the parent table if its rows have doubled since the last time.
 
-    The planner reads its statistics for queries over several months. Autovacuum analyzes partitions
-    but never a parent. The rows are committed, so an error here is a log line: a lost connection,
-    too.
+    The planner uses its statistics for queries over several months, and autovacuum never analyzes a
+    parent. The rows are committed, so every error here, a lost connection included, is only logged.
     """
     import psycopg  # noqa: PLC0415 - heavy at import
 
@@ -133,7 +132,7 @@ def analyze_parent(connection: Connection, partition: Partition, log: dg.Dagster
             )
             if cursor.fetchone() != (True,):
                 return
-            # A run that holds the lock takes statistics itself, or attaches a month.
+            # A run that holds the lock analyzes the table itself or attaches a month.
             cursor.execute(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
             cursor.execute(f"SET LOCAL default_statistics_target = {SAMPLE}")
             cursor.execute(f"ANALYZE {only}{partition.parent}")

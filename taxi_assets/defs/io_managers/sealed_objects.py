@@ -89,7 +89,7 @@ class SealedParquetWriter:
 
 
 class _Sink:
-    """The stream behind a Parquet writer: sums up what passes, and keeps the last of it back."""
+    """The stream behind a Parquet writer: computes a checksum and buffers the footer."""
 
     closed = False
 
@@ -99,7 +99,7 @@ class _Sink:
         self.rest: bytearray | None = None
 
     def write(self, data: Any) -> None:
-        """Pass bytes on, or keep them once the file is being closed."""
+        """Write bytes to the stream, or buffer them while the file is being closed."""
         if self.rest is not None:
             self.rest += data
             return

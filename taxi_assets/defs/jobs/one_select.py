@@ -107,7 +107,7 @@ def _write_out(query: str) -> str:
 
 def _reject_line_breaks(name: str) -> str:
     if any(unicodedata.category(character) in BREAKS for character in name):
-        raise StoreError(f"{ONE_SELECT}, and {name!a} can be no name in it")
+        raise StoreError(f"{ONE_SELECT}, and {name!a} is not a valid name")
     return name
 
 
@@ -115,11 +115,11 @@ def _format_string(token: re.Match[str]) -> str:
     """Write a string out in single quotes, with escapes for everything that may end it."""
     prefix, body = (token["prefix"] or "").lower(), token["body"]
     if len(token["quote"]) == 1 and "\n" in body:
-        raise StoreError(f"{ONE_SELECT}, and the string {body[:20]!a} goes over a line's end")
+        raise StoreError(f"{ONE_SELECT}, and the string {body[:20]!a} spans lines")
     written = ""
     for piece in PIECE.findall(body):
         if piece[0] == "\\" and "r" not in prefix:
-            # An escape already: only what it escapes may have to be written otherwise.
+            # An escape stays; only the character that it escapes may need another form.
             written += "\\" + (
                 piece[1] if piece[1].isascii() else _escape_character(piece[1], prefix)
             )

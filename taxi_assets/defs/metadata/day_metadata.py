@@ -28,7 +28,7 @@ from taxi_assets.defs.metadata.table_metadata import (
 from taxi_assets.defs.month_split import SplitMonth
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.report.day_picture import Figures, draw_day_picture
-from taxi_assets.report.day_words import describe_day
+from taxi_assets.report.day_text import describe_day
 from taxi_assets.settings import read_rules_for_definitions
 from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.schema import Service
@@ -139,7 +139,7 @@ def build_trips_metadata(
 
 
 def _build_other_schema(service: Service, types: Types, rules: Sequence[str]) -> dict[str, Any]:
-    """Return the columns of a day that was cleaned by other than the current rules.
+    """Return the columns of a day that was not cleaned by the current rules.
 
     For all other days the asset's definition has them, because events are stored for ever.
     """

@@ -1,7 +1,7 @@
-"""What Dagster's UI shows of a day as tables and pictures: columns, lineage, first rows, profile.
+"""Build the tables and pictures of a day for Dagster's UI: columns, lineage, first rows, profile.
 
-Pure translation into Dagster's metadata values. The picture is on `cleaned_trips` alone: events
-live in Dagster's database for ever, and the stores hold the same rows.
+Only `cleaned_trips` has the picture: Dagster's database stores events forever, and the stores have
+the same rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ DAY_COLUMN: Mapping[Types, str] = {
     "postgres": "computed when it is read; before PostgreSQL 18 in the view <service>_tripdata",
     "bigquery": "the table is partitioned by it",
 }
-"""What the DATE column is in a table; the lake has it as the names of its folders."""
+"""How each store computes the DATE column; in the lake it is in the folders' names."""
 PROFILE_COLUMNS = {
     "column": "Name from cleaned_trips on",
     "type": "Type, and unit",

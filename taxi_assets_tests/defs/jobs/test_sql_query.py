@@ -181,7 +181,7 @@ BIGQUERY_WRITES = {
     "SELECT r'\\'; DROP TABLE kept.zones; -- '": "ran",
     'SELECT "\'; DROP TABLE kept.zones; --"': "ran",
     "SELECT '''a' ; DROP TABLE kept.zones; --'''": "ran",
-    "SELECT 'a\r; DROP TABLE kept.zones; --'": "goes over a line's end",
+    "SELECT 'a\r; DROP TABLE kept.zones; --'": "spans lines",
     "SELECT 1 AS `a\\`; DROP TABLE kept.zones; --`": "these are 2 statements",
     "SELECT 'open; DROP TABLE kept.zones": "cannot be read as one",
     "SELECT 1 /* open; DROP TABLE kept.zones": "cannot be read as one",
