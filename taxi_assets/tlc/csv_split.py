@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -62,9 +63,11 @@ class Group:
 
 @dataclass(frozen=True)
 class SplitBlock:
-    """A block's lines, grouped by key."""
+    """A block's lines of the requested keys, grouped by key."""
 
     groups: list[Group]
+    rows: dict[int, int]
+    """Number of lines by key."""
     unreadable: list[Unreadable]
     read_bytes: int
     min_fields: int | None
@@ -73,8 +76,10 @@ class SplitBlock:
     """The file's last line, if it has no line end and lacks a part."""
 
 
-def split_csv_block(block: Block, header: Header, month: Month) -> SplitBlock:
-    """Sort a block's lines by pickup day, stably.
+def split_csv_block(
+    block: Block, header: Header, month: Month, requested_keys: AbstractSet[int]
+) -> SplitBlock:
+    """Sort a block's lines by pickup day, stably; lines of other keys are checked and counted.
 
     Lines may have surplus empty fields, as in all lines of some taxi months.
     """
@@ -94,7 +99,8 @@ def split_csv_block(block: Block, header: Header, month: Month) -> SplitBlock:
     ]
     min_fields = all_fields[(keys != UNREADABLE) & (keys != BLANK)].min(initial=NO_MINIMUM)
     return SplitBlock(
-        list(_group_lines(block.data, lines.starts, keys)),
+        list(_group_lines(block.data, lines.starts, keys, requested_keys)),
+        {key: rows for key, rows in enumerate(np.bincount(keys).tolist()) if rows},
         unreadable,
         block.read_bytes,
         None if min_fields == NO_MINIMUM else int(min_fields),
@@ -179,14 +185,17 @@ def _count_month_days(year: Any, month: Any) -> Any:
     return MONTH_LENGTHS[np.minimum(month, NO_MONTH)] + ((month == FEBRUARY) & leap)
 
 
-def _group_lines(data: bytes, starts: Ints, keys: npt.NDArray[np.int8]) -> Iterator[Group]:
-    order = np.argsort(keys, kind="stable")
+def _group_lines(
+    data: bytes, starts: Ints, keys: npt.NDArray[np.int8], requested_keys: AbstractSet[int]
+) -> Iterator[Group]:
+    which = np.flatnonzero(np.isin(keys, list(requested_keys)))
+    order = which[np.argsort(keys[which], kind="stable")]
     offsets = np.append(starts, len(data)).astype(np.int32)
     lines = pa.Array.from_buffers(
         pa.binary(), len(starts), [None, pa.py_buffer(offsets), pa.py_buffer(data)]
     ).take(pa.array(order))
     sorted_keys = keys[order]
-    firsts = np.flatnonzero(np.append(True, sorted_keys[1:] != sorted_keys[:-1]))
+    firsts = np.flatnonzero(np.diff(sorted_keys, prepend=-1))
     bounds = np.append(firsts, len(order))
     _, offset_buffer, values = lines.buffers()
     moved = np.frombuffer(offset_buffer, np.int32)

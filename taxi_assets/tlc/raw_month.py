@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -25,6 +26,7 @@ from taxi_assets.tlc.csv_split import (
     get_day_of_key,
     split_csv_block,
 )
+from taxi_assets.tlc.download import PROGRESS_SECONDS
 from taxi_assets.tlc.header import Header
 from taxi_assets.tlc.integrity import DOWNLOAD_AGAIN
 from taxi_assets.tlc.parquet_batches import (
@@ -130,7 +132,7 @@ class RawMonth:
         self.rows.clear()
         self.unreadable.clear()
         requested_keys = {day.day for day in self.days} | {OUTSIDE, UNREADABLE, BLANK}
-        reported, min_fields = 0, None
+        reported, min_fields = time.monotonic(), None
         sizes = Counter[int]()
         read_parts = self._read_parquet if self.is_parquet else self._read_csv
         with closing(read_parts(requested_keys)) as parts:
@@ -143,13 +145,13 @@ class RawMonth:
                 min_fields = min(filter(None, (min_fields, part.min_fields)), default=None)
                 self._reject_large(part.groups, sizes)
                 yield from part.groups
-                share = part.read_bytes * 10 // max(self.file.size, 1)
-                if share > reported:
-                    reported = share
+                if time.monotonic() - reported >= PROGRESS_SECONDS:
+                    reported = time.monotonic()
                     progress(self._format_progress(part.read_bytes))
         self.file.reject_replaced()
         self._reject_invalid_rows()
         self._reject_without_rows()
+        progress(self._format_progress(self.file.size))
 
     def _reject_large(self, groups: Sequence[PackedLines | RowsOfDay], sizes: Counter[int]) -> None:
         """Reject a file with more rows for one key than fit in memory.
@@ -177,10 +179,10 @@ class RawMonth:
         self.line, self.header = csv.line, csv.header
 
         def split_block(block: Block) -> _Part:
-            split = split_csv_block(block, csv.header, self.file.month)
+            split = split_csv_block(block, csv.header, self.file.month, requested_keys)
             return _Part(
-                [_compress_group(group) for group in split.groups if group.key in requested_keys],
-                {group.key: group.rows for group in split.groups},
+                [_compress_group(group) for group in split.groups],
+                split.rows,
                 split.unreadable,
                 split.read_bytes,
                 split.min_fields,
@@ -207,10 +209,10 @@ class RawMonth:
             yield from map_with_threads(split_batch, batches)
 
     def _format_progress(self, read_bytes: int) -> str:
-        share = read_bytes * 10 // max(self.file.size, 1)
+        share = min(read_bytes * 100 // max(self.file.size, 1), 100)
         return (
             f"{self._label}: {self.file_rows:,} rows, {read_bytes / 2**20:.1f} of "
-            f"{self.file.size / 2**20:.1f} MiB ({min(share * 10, 100)} %)"
+            f"{self.file.size / 2**20:.1f} MiB ({share} %)"
         )
 
     @property

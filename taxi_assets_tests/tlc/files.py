@@ -12,12 +12,13 @@ from taxi_assets.date_ranges import Month
 from taxi_assets.defs.io_managers.sealed_objects import open_parquet, open_sealed_zstd
 from taxi_assets.defs.month_split import Spool, open_spool
 from taxi_assets.tlc.cache import MonthFile
-from taxi_assets.tlc.raw_month import BLANK, RawMonth
+from taxi_assets.tlc.raw_month import BLANK, OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 
 YELLOW = SERVICES["yellow"]
 FEBRUARY = Month(2021, 2)
+EVERY_KEY = {*range(1, 32), OUTSIDE, UNREADABLE, BLANK}
 HEADER = ",".join(YELLOW.header).encode() + b"\n"
 PICKUP = "2021-02-03 04:05:06"
 

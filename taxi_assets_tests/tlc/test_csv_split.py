@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Set as AbstractSet
 
 import pyarrow as pa
 import pyarrow.csv as pa_csv
@@ -26,14 +27,16 @@ from taxi_assets.tlc.csv_split import (
 from taxi_assets.tlc.header import match_header
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets_tests.tlc.files import FEBRUARY, PICKUP, YELLOW, row
+from taxi_assets_tests.tlc.files import EVERY_KEY, FEBRUARY, PICKUP, YELLOW, row
 
 GOOD = row()
 COLUMNS = match_header(YELLOW.header, YELLOW)
 
 
-def split(data: bytes, month: Month = FEBRUARY) -> SplitBlock:
-    return split_csv_block(Block(2, data, len(data)), COLUMNS, month)
+def split(
+    data: bytes, month: Month = FEBRUARY, requested: AbstractSet[int] = EVERY_KEY
+) -> SplitBlock:
+    return split_csv_block(Block(2, data, len(data)), COLUMNS, month, requested)
 
 
 def keys(data: bytes, month: Month = FEBRUARY) -> dict[int, bytes]:
@@ -141,7 +144,9 @@ WHEN = b"2021-02-03 00:00:00"
 def test_what_goes_to_a_day_all_readers_read_alike(sides: list[tuple[bytes, bytes]]) -> None:
     lines = [b"".join((a, b",", WHEN, b",", b)) for a, b in sides]
     data = b"\n".join(lines) + b"\n"
-    done = split_csv_block(Block(1, data, 0), match_header(THREE.header, THREE), FEBRUARY)
+    done = split_csv_block(
+        Block(1, data, 0), match_header(THREE.header, THREE), FEBRUARY, EVERY_KEY
+    )
     kept = b"".join(bytes(group.lines) for group in done.groups if group.key == 3)
     read = list(csv.reader(io.StringIO(kept.decode(), newline=""), strict=True))
     assert all(len(fields) >= 3 and not any(fields[3:]) for fields in read)
@@ -190,6 +195,20 @@ def test_lines_of_a_day_keep_their_order() -> None:
     assert found == {day: b"\n".join(lines[day - 1 :: 3]) + b"\n" * (day != 2) for day in (1, 2, 3)}
 
 
+def test_lines_of_days_that_are_not_requested_are_judged_and_counted_and_not_moved() -> None:
+    lines = [row(f"2021-02-{1 + at % 3:02d} 00:00:00") + b"\n" for at in range(6)]
+    lines += [row("2021-02-30 00:00:00") + b"\n", row("2021-03-01 00:00:00") + b"\n", b"\n"]
+    every, one = split(b"".join(lines)), split(b"".join(lines), requested={2, OUTSIDE})
+    assert [(group.key, bytes(group.lines), group.rows) for group in one.groups] == [
+        (2, lines[1] + lines[4], 2),
+        (OUTSIDE, lines[7], 1),
+    ]
+    assert one.rows == every.rows == {1: 2, 2: 2, 3: 2, OUTSIDE: 1, UNREADABLE: 1, BLANK: 1}
+    assert one.unreadable == every.unreadable
+    assert one.min_fields == every.min_fields
+    assert split(b"".join(lines), requested=set()).groups == []
+
+
 def test_a_leap_day_is_a_day() -> None:
     line = row("2020-02-29 12:00:00")
     assert keys(line, Month(2020, 2)) == {29: line}
@@ -202,4 +221,5 @@ def test_each_service_is_split_by_its_own_pickup() -> None:
     fields[green.pickup_index] = "2021-02-07 00:00:00"
     line = ",".join(fields).encode()
     columns = match_header(green.header, green)
-    assert [g.key for g in split_csv_block(Block(2, line, 0), columns, FEBRUARY).groups] == [7]
+    groups = split_csv_block(Block(2, line, 0), columns, FEBRUARY, EVERY_KEY).groups
+    assert [group.key for group in groups] == [7]

@@ -201,13 +201,20 @@ def test_some_rows_of_another_month_are_put_aside(tmp_path: Path) -> None:
     assert set(passed_over(raw_month(write(tmp_path / "m.csv", *strays, row())))) == {3, OUTSIDE}
 
 
-def test_progress_is_told_in_tenths(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("seconds", "some"), [(0, True), (60, False)])
+def test_progress_is_told_every_two_seconds_and_at_the_end(
+    tmp_path: Path, seconds: float, some: bool
+) -> None:
+    """Each line is an event with a commit of its own; tenths of a second's pass were ten."""
     told: list[str] = []
     month = raw_month(write(tmp_path / "m.csv", *[row()] * 100))
-    with patch.object(lines_module, "BLOCK", 300):
+    with (
+        patch.object(lines_module, "BLOCK", 300),
+        patch.object(month_module, "PROGRESS_SECONDS", seconds),
+    ):
         list(month.read_days(told.append))
-    assert len(told) == 10
-    assert told[-1].startswith("yellow 2021-02: 100 rows, 0.0 of 0.0 MiB (100 %)")
+    assert len(told) > 10 if some else len(told) == 1
+    assert told[-1] == "yellow 2021-02: 100 rows, 0.0 of 0.0 MiB (100 %)"
 
 
 def test_an_abandoned_pass_ends_its_threads(tmp_path: Path) -> None:

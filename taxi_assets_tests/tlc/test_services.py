@@ -13,6 +13,7 @@ from taxi_assets.tlc.header import match_header
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import clean_partition
+from taxi_assets_tests.tlc.files import EVERY_KEY
 
 # published name, name in the stores, Postgres type
 YELLOW = """
@@ -190,7 +191,9 @@ def test_a_third_service_is_one_entry() -> None:
     )
     lines = b"B00013,7,2021-02-03 00:00:00\nB00014,,2021-02-03 10:00:00"
     columns = match_header(fhv.header, fhv)
-    (group,) = split_csv_block(Block(2, lines, len(lines)), columns, Month(2021, 2)).groups
+    (group,) = split_csv_block(
+        Block(2, lines, len(lines)), columns, Month(2021, 2), EVERY_KEY
+    ).groups
     assert (group.key, group.rows) == (3, 2)
     header = b"dispatching_base_num,PUlocation ,Pickup DateTime\n"
     done = clean_partition(pa.py_buffer(header + bytes(group.lines)), fhv)
@@ -203,7 +206,7 @@ def test_a_service_may_begin_with_its_pickup() -> None:
     service = Service("x", "when", (Column("when", "time", "t"), Column("n", "id", "n")))
     lines = b'2021-02-03 00:00:00,1\n"2021-02-04 00:00:00",2\n'
     columns = match_header(service.header, service)
-    groups = split_csv_block(Block(2, lines, 0), columns, Month(2021, 2)).groups
+    groups = split_csv_block(Block(2, lines, 0), columns, Month(2021, 2), EVERY_KEY).groups
     assert [group.key for group in groups] == [3, 4]
 
 
