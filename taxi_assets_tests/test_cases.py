@@ -23,8 +23,8 @@ from taxi_assets.trips.clean import clean_partition
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.stores import Runs
-from taxi_assets_tests.tlc.files import raw_month, row, slices_of
-from taxi_assets_tests.tlc.test_parquet_batches import trips
+from taxi_assets_tests.tlc.files import make_line, open_raw_month, read_slices
+from taxi_assets_tests.tlc.test_parquet_batches import make_trips
 
 DAYS = [date(2020, 12, 1), date(2020, 12, 2), date(2020, 12, 3)]
 A_DAY = 150
@@ -53,7 +53,7 @@ def odd_parquet() -> pa.Table:
     flags: list[bytes | None] = [(b"N", b"Y", None)[at % 3] for at in range(rows)]
     flags[2 * A_DAY + 20] = b"N\0"
     dates = [None if at % 2 else pickup.date() for at, pickup in enumerate(pickups)]
-    return trips(
+    return make_trips(
         list(pickups),
         passenger_count=pa.array([1.0] * rows),
         total_amount=pa.array([10] * rows, pa.int64()).cast(pa.decimal128(38, 2)),
@@ -78,7 +78,7 @@ def odd_csv() -> bytes:
                 values |= dict.fromkeys(names, marks[at])
             if at == A_DAY - 1:
                 values["passenger_count"] = "NULL"
-            lines.append(row(f"{day} 00:00:{at % 60:02d}", **values) + b",m.csv,\n")
+            lines.append(make_line(f"{day} 00:00:{at % 60:02d}", **values) + b",m.csv,\n")
     return header.encode() + b"".join(lines)
 
 
@@ -237,10 +237,10 @@ def test_a_case_of_the_folder_has_its_outcome(name: str, tmp_path: Path) -> None
     template = str(FOLDER / name / f"{{service}}_tripdata_{{year}}-{{month}}{path.suffix}")
 
     def opened() -> tuple[RawMonth, dict[int, pa.Buffer | pa.Table]]:
-        month = raw_month(
+        month = open_raw_month(
             fetch_month_file(template, YELLOW, which, tmp_path, print).path, month=which
         )
-        return month, slices_of(month)
+        return month, read_slices(month)
 
     if case.rejected:
         with pytest.raises(SourceError, match=case.rejected):

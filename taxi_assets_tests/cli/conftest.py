@@ -16,7 +16,7 @@ import pytest
 
 from taxi_assets.date_ranges import Month
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.tlc.files import HEADER, row
+from taxi_assets_tests.tlc.files import HEADER, make_line
 
 COMMAND = [sys.executable, "-m", "taxi_assets"]
 ROWS = 3
@@ -37,7 +37,7 @@ class Months:
         """Three trips a day, of 10 dollars and a few cents each."""
         year, number = map(int, month.split("-"))
         return [
-            row(f"{day} 0{hour}:00:00", total_amount=f"{10 + hour / 100:.2f}")
+            make_line(f"{day} 0{hour}:00:00", total_amount=f"{10 + hour / 100:.2f}")
             for day in Month(year, number).window
             for hour in range(1, ROWS + 1)
         ]

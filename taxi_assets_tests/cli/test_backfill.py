@@ -22,7 +22,7 @@ from taxi_assets_tests.cli.conftest import Months, run, start
 from taxi_assets_tests.conftest import REAL_ROWS, RealRows
 from taxi_assets_tests.stores import Runs, pandas_totals, store_totals
 from taxi_assets_tests.test_server import dagster_dev, until
-from taxi_assets_tests.tlc.files import row
+from taxi_assets_tests.tlc.files import make_line
 
 YELLOW, GREEN = SERVICES["yellow"], SERVICES["green"]
 PUBLISHED = {"2020-05": 57_360, "2020-10": 95_120, "2020-11": 88_605, "2020-12": 83_130}
@@ -159,7 +159,9 @@ def test_of_a_restated_month_only_the_days_that_changed_go_past_their_raw_rows(
     months.write("2021-01")
     assert Runs(instance=instance).run("yellow", "2021-01-01", "2021-01-31").success
     lines = months.lines("2021-01")
-    months.write("2021-01", sorted([row("2021-01-05 09:00:00", total_amount="7"), *lines[:-1]]))
+    months.write(
+        "2021-01", sorted([make_line("2021-01-05 09:00:00", total_amount="7"), *lines[:-1]])
+    )
     before = times_stored(instance, "yellow")
     arguments = ("backfill", "yellow", "2021-01", "--only", "restated")
     assert run(*arguments, "--dry-run", code=1).splitlines()[0] == (

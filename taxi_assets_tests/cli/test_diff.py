@@ -24,7 +24,7 @@ from taxi_assets_tests import stores
 from taxi_assets_tests.cli.conftest import Months
 from taxi_assets_tests.conftest import RealRows
 from taxi_assets_tests.stores import Runs
-from taxi_assets_tests.tlc.files import row, slice_of
+from taxi_assets_tests.tlc.files import make_line, make_slice
 
 YELLOW, GREEN = SERVICES["yellow"], SERVICES["green"]
 SPAN = "2021-01-27..2021-01-31"
@@ -64,9 +64,9 @@ def restated(instance: dg.DagsterInstance, months: Months) -> dg.DagsterInstance
     }
     rest = [line for line in lines if not any(line in day for day in of_day.values())]
     of_day["28"].reverse()
-    of_day["29"].append(row("2021-01-29 09:00:00", total_amount="7"))
+    of_day["29"].append(make_line("2021-01-29 09:00:00", total_amount="7"))
     del of_day["30"][0]
-    of_day["31"][1] = row("2021-01-31 02:00:00", total_amount="10.02", fare_amount="8.5")
+    of_day["31"][1] = make_line("2021-01-31 02:00:00", total_amount="10.02", fare_amount="8.5")
     months.write("2021-01", [*rest, *(line for day in of_day.values() for line in day)])
     return instance
 
@@ -168,7 +168,7 @@ def test_a_csv_and_a_parquet_of_one_real_month_are_compared_by_value(real_rows: 
     content = duckdb.sql(f"SELECT * FROM read_csv('{lines}', all_varchar=true)").arrow().read_all()
     header = ",".join(content.column_names).encode()
     rows = [",".join(value or "" for value in one.values()).encode() for one in content.to_pylist()]
-    found = diff_content(slice_of(*rows, header=header), table, GREEN)
+    found = diff_content(make_slice(*rows, header=header), table, GREEN)
     assert (found.rows_before, found.rows_after) == (83_130, 83_130)
     # Trips that no meter reported have no vendor in the CSV.
     assert (found.added, found.removed, found.changed) == (0, 0, 36_838)

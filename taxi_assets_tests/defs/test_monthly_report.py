@@ -28,7 +28,7 @@ from taxi_assets_tests.conftest import RealRows
 from taxi_assets_tests.defs.jobs.test_daily import write_month
 from taxi_assets_tests.stores import Runs
 from taxi_assets_tests.tlc.test_sample import BOATS
-from taxi_assets_tests.tlc.test_schema_versions import PARQUET, trips
+from taxi_assets_tests.tlc.test_schema_versions import PARQUET, make_trips
 from taxi_assets_tests.tlc.zones import ZONES, write_geojson
 
 GREEN = SERVICES["green"]
@@ -230,7 +230,7 @@ def test_a_partial_month_says_so_and_draws_no_zero_for_what_is_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / PARQUET))
-    table = trips({"2023-04-02": 9.0, "2023-04-05": 7.0, "2023-04-30": 8.0, "2023-05-01": 1.0})
+    table = make_trips({"2023-04-02": 9.0, "2023-04-05": 7.0, "2023-04-30": 8.0, "2023-05-01": 1.0})
     pq.write_table(table, tmp_path / "green_tripdata_2023-04.parquet")
     runs = Runs()
     load(runs, GREEN, "2023-04-02", "2023-04-03")

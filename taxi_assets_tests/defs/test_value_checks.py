@@ -36,7 +36,7 @@ from taxi_assets.trips.rules import apply_rules
 from taxi_assets.trips.usual_day import Figure, find_unusual
 from taxi_assets_tests.conftest import RealRows
 from taxi_assets_tests.stores import Runs
-from taxi_assets_tests.tlc.files import HEADER, raw_month, row, slice_of
+from taxi_assets_tests.tlc.files import HEADER, make_line, make_slice, open_raw_month
 
 YELLOW, GREEN = SERVICES["yellow"], SERVICES["green"]
 DAY = date(2021, 2, 3)
@@ -46,8 +46,8 @@ GOOD = {"tpep_dropoff_datetime": "2021-02-03 08:15:00"}
 def trips(*changes: dict[str, str], good: int = 0) -> pa.Table:
     """Trips of 08:00, the first ones with other values."""
     rows = [*changes, *[{}] * good]
-    lines = [row("2021-02-03 08:00:00", **{**GOOD, **one}) for one in rows]
-    return parse_partition(slice_of(*lines), YELLOW).table
+    lines = [make_line("2021-02-03 08:00:00", **{**GOOD, **one}) for one in rows]
+    return parse_partition(make_slice(*lines), YELLOW).table
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_of_the_green_days_of_2020_the_snowstorm_is_unusual(real_rows: RealRows)
     known: dict[date, Mapping[str, Figure]] = {}
     for number in (5, 10, 11, 12):
         month = Month(2020, number)
-        file = raw_month(real_rows.path("green", str(month)), GREEN, month)
+        file = open_raw_month(real_rows.path("green", str(month)), GREEN, month)
         split = split_month(file, lambda _: None)
         for day in month.window:
             cleaned = clean_partition(
@@ -222,7 +222,7 @@ def test_the_record_of_an_unusual_day_names_and_shows_it(
     for month in ("2020-12", "2021-01", "2021-02"):
         days = [first + timedelta(days=at) for at in range((last - first).days + 1)]
         lines = [
-            row(f"{day} {hour:02d}:00:00", total_amount="12")
+            make_line(f"{day} {hour:02d}:00:00", total_amount="12")
             for day in days
             if str(day).startswith(month)
             for hour in range(2 if day == last else 20)

@@ -11,7 +11,7 @@ import pytest
 from taxi_assets.tlc.services import YELLOW
 from taxi_assets_tests import stores
 from taxi_assets_tests.stores import Runs
-from taxi_assets_tests.tlc.zones import middle, write_zip
+from taxi_assets_tests.tlc.zones import find_centre, write_zip
 
 DAY = "2014-05-05"
 KEYS = [dg.AssetKey(["yellow", name]) for name in ("raw_trips", "cleaned_trips")]
@@ -23,7 +23,11 @@ def write_month(path: Path) -> None:
     """Two trips between zones, and one that begins nowhere."""
     (version,) = (one for one in YELLOW.schema_versions if one.months == "2010-01 to 2014-12")
     values = {"time": f"{DAY} 08:00:00", "id": "1", "amount": "2.5", "text": "N"}
-    trips = [(middle(0, 0), middle(1, 0)), (middle(0, 1), middle(0, 0)), ((0, 0), middle(0, 1))]
+    trips = [
+        (find_centre(0, 0), find_centre(1, 0)),
+        (find_centre(0, 1), find_centre(0, 0)),
+        ((0, 0), find_centre(0, 1)),
+    ]
     lines = [",".join(version.header)]
     for points in trips:
         places = iter([str(one) for point in points for one in point])

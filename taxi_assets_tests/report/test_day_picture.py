@@ -48,7 +48,7 @@ def count_pixels_by_colour(png: bytes) -> dict[tuple[int, ...], int]:
     with Image.open(io.BytesIO(png)) as image:
         assert (image.format, image.mode, image.width) == ("PNG", "P", SIZE[0])
         counted = image.convert("RGBA").getcolors(1 << 20)
-    return {colour: count_pixels for count_pixels, colour in counted}
+    return {colour: pixels for pixels, colour in counted}
 
 
 def count_pixels(png: bytes, index: int) -> int:

@@ -1,4 +1,4 @@
-"""Month files of a few lines, and what a pass over one of them gives."""
+"""Month files of a few lines, and the result of a pass over one of them."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ HEADER = ",".join(YELLOW.header).encode() + b"\n"
 PICKUP = "2021-02-03 04:05:06"
 
 
-def row(pickup: str = PICKUP, **values: str) -> bytes:
-    """A yellow trip as a line without terminator; other columns by their published names."""
+def make_line(pickup: str = PICKUP, **values: str) -> bytes:
+    """Return a yellow trip as a line without terminator; other columns by published name."""
     trip = {
         **dict.fromkeys(YELLOW.header, "1"),
         "tpep_pickup_datetime": pickup,
@@ -36,12 +36,12 @@ def row(pickup: str = PICKUP, **values: str) -> bytes:
     return ",".join(trip.values()).encode()
 
 
-def month_file(path: Path, service: Service = YELLOW, month: Month = FEBRUARY) -> MonthFile:
+def make_month_file(path: Path, service: Service = YELLOW, month: Month = FEBRUARY) -> MonthFile:
     size = path.stat().st_size
     return MonthFile(service, month, path, str(path), size, "", None, None, synthetic=False)
 
 
-def raw_month(
+def open_raw_month(
     path: Path,
     service: Service = YELLOW,
     month: Month = FEBRUARY,
@@ -49,38 +49,38 @@ def raw_month(
     max_invalid_ratio: float = 1.0,
 ) -> RawMonth:
     return RawMonth(
-        month_file(path, service, month),
+        make_month_file(path, service, month),
         list(month.window) if days is None else days,
         max_invalid_ratio,
     )
 
 
-def passed_over(month: RawMonth) -> dict[int, bytes]:
-    """The lines of each place, unpacked from what a pass hands on."""
+def collect_lines(month: RawMonth) -> dict[int, bytes]:
+    """Return the lines of each place, unpacked from the parts of a pass."""
     packed: defaultdict[int, list[bytes]] = defaultdict(list)
     for part in month.read_days(lambda _: None):
         packed[part.key].append(part.packed)
-    return {key: unpacked(b"".join(parts)) for key, parts in packed.items()}
+    return {key: unpack(b"".join(parts)) for key, parts in packed.items()}
 
 
-def unpacked(packed: bytes) -> bytes:
+def unpack(packed: bytes) -> bytes:
     with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as stream:
         return stream.read()
 
 
-def slice_of(*lines: bytes, header: bytes = HEADER) -> pa.Buffer:
-    """A day's slice: header and lines."""
+def make_slice(*lines: bytes, header: bytes = HEADER) -> pa.Buffer:
+    """Return a day's slice: header and lines."""
     return pa.py_buffer(header.rstrip() + b"\n" + b"".join(line + b"\n" for line in lines))
 
 
-def slices_of(month: RawMonth) -> dict[int, pa.Buffer | pa.Table]:
-    """What the lake gets of a month, read back, by day of the month, OUTSIDE and UNREADABLE."""
+def read_slices(month: RawMonth) -> dict[int, pa.Buffer | pa.Table]:
+    """Return the lake's objects of a month, read back, by day, OUTSIDE and UNREADABLE."""
     spools: dict[int, Spool] = {}
     for part in month.read_days(lambda _: None):
         if part.key != BLANK:
             spools.setdefault(part.key, open_spool(month)).add(part)
     stored = {key: pa.py_buffer(spools[key].build_content({})) for key in sorted(spools)}
     if month.is_parquet:
-        return {key: open_parquet(one)[0].read() for key, one in stored.items()}
-    packed = {key: open_sealed_zstd(one)[1] for key, one in stored.items()}
-    return {key: pa.py_buffer(unpacked(one)) for key, one in packed.items()}
+        return {key: open_parquet(content)[0].read() for key, content in stored.items()}
+    packed = {key: open_sealed_zstd(content)[1] for key, content in stored.items()}
+    return {key: pa.py_buffer(unpack(content)) for key, content in packed.items()}

@@ -1,4 +1,4 @@
-"""Whatever type a column has, raw keeps it, and its values reach the stores or are named."""
+"""Raw keeps a column of any type, and its values reach the stores or are named."""
 
 from __future__ import annotations
 
@@ -28,113 +28,120 @@ from taxi_assets.tlc.values import accepts_type
 from taxi_assets.trips.clean import clean_partition
 from taxi_assets.trips.content_hash import ContentHash
 from taxi_assets.trips.parse import parse_partition
-from taxi_assets_tests.tlc.arrow_columns import COLUMNS, columns
-from taxi_assets_tests.tlc.files import raw_month
-from taxi_assets_tests.tlc.test_parquet_batches import START, hash_of, trips
+from taxi_assets_tests.tlc.arrow_columns import COLUMNS, draw_column
+from taxi_assets_tests.tlc.files import open_raw_month
+from taxi_assets_tests.tlc.test_parquet_batches import START, compute_hash, make_trips
 
 ROWS = 6
 PICKUPS: list[datetime | None] = [START + timedelta(days=at % 2) for at in range(ROWS)]
 each_type = pytest.mark.parametrize("name", sorted(COLUMNS))
 
 
-def contents(path: Path) -> tuple[dict[int, Spool], dict[int, pa.Table]]:
-    """The raw objects of a month, by day."""
-    month = raw_month(path)
+def read_contents(path: Path) -> tuple[dict[int, Spool], dict[int, pa.Table]]:
+    """Return the spools and the raw objects of a month, by day."""
+    month = open_raw_month(path)
     spools: dict[int, Spool] = {}
     for part in month.read_days(lambda _: None):
         spools.setdefault(part.key, open_spool(month)).add(part)
     stored = {key: pa.py_buffer(spool.build_content({})) for key, spool in spools.items()}
-    return spools, {key: open_parquet(one)[0].read() for key, one in stored.items()}
+    return spools, {key: open_parquet(content)[0].read() for key, content in stored.items()}
 
 
-def same(one: pa.ChunkedArray, other: pa.ChunkedArray) -> bool:
-    """Equal types and bits; `equals` says that NaN is not NaN."""
-    return one.type == other.type and hash_of(pa.table({"x": one})) == hash_of(
-        pa.table({"x": other})
-    )
+def is_same(column: pa.ChunkedArray, other_column: pa.ChunkedArray) -> bool:
+    """Compare types and bits; `equals` takes NaN as different from NaN."""
+    return column.type == other_column.type and compute_hash(
+        pa.table({"x": column})
+    ) == compute_hash(pa.table({"x": other_column}))
 
 
 @each_type
 @settings(max_examples=6, deadline=None)
 @given(data=st.data(), batch=st.integers(1, 4))
-def test_a_column_of_any_type_is_kept_as_published(
+def test_column_of_any_type_is_stored_as_published(
     tmp_path_factory: pytest.TempPathFactory, name: str, data: st.DataObject, batch: int
 ) -> None:
-    column = data.draw(columns(ROWS, name))
+    column = data.draw(draw_column(ROWS, name))
     path = tmp_path_factory.getbasetemp() / "kept.parquet"
-    pq.write_table(trips(PICKUPS).append_column("x", column), path)
+    pq.write_table(make_trips(PICKUPS).append_column("x", column), path)
     published = pq.ParquetFile(path).read()["x"]
     with patch.object(parquet_module, "ROWS", batch):
-        spools, found = contents(path)
-    assert sorted(found) == [1, 2]
-    for key, rows in found.items():
+        spools, tables = read_contents(path)
+    assert sorted(tables) == [1, 2]
+    for key, rows in tables.items():
         expected = pa.chunked_array(
-            [published.slice(at, 1).chunk(0) for at in range(key - 1, 6, 2)]
+            [published.slice(index, 1).chunk(0) for index in range(key - 1, 6, 2)]
         )
-        assert same(rows["x"], expected)
+        assert is_same(rows["x"], expected)
         assert spools[key].build_preview().records[0].data["VendorID"] == "1"
         assert len(clean_partition(rows, YELLOW, ()).frame) == 3
 
 
 @settings(max_examples=80, deadline=None)
 @given(
-    column=columns(ROWS),
+    column=draw_column(ROWS),
     name=st.sampled_from(
         ["VendorID", "total_amount", "tpep_dropoff_datetime", "store_and_fwd_flag"]
     ),
 )
 @example(pa.array([2**63 - 1] * ROWS).view(pa.timestamp("us")), "tpep_dropoff_datetime")
 @example(pa.array([b"N\0", b"\xff", b"Y", b"N", None, b""]), "store_and_fwd_flag")
-def test_a_typed_column_of_any_type_is_read_or_its_rows_are_named(
+def test_typed_column_of_any_type_is_read_or_quarantined(
     tmp_path_factory: pytest.TempPathFactory, column: pa.Array, name: str
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "typed.parquet"
-    table = trips(PICKUPS)
-    at = table.schema.get_field_index(name)
-    pq.write_table(table.set_column(at, name, column), path)
-    ours = YELLOW.by_name[name.lower()]
-    found = pq.ParquetFile(path).schema_arrow.field(name).type
-    if not accepts_type(ours, found, labels=bool(ours.labels) and ours.kind == "text"):
+    table = make_trips(PICKUPS)
+    index = table.schema.get_field_index(name)
+    pq.write_table(table.set_column(index, name, column), path)
+    column_schema = YELLOW.by_name[name.lower()]
+    stored_type = pq.ParquetFile(path).schema_arrow.field(name).type
+    if not accepts_type(
+        column_schema,
+        stored_type,
+        labels=bool(column_schema.labels) and column_schema.kind == "text",
+    ):
         with pytest.raises(SourceError, match=f"has {name} as .* which cannot be read as"):
-            contents(path)
+            read_contents(path)
         return
-    _, days = contents(path)
+    _, days = read_contents(path)
     for key, rows in days.items():
-        done = parse_partition(rows, YELLOW)
-        assert done.table.num_rows + len(done.unreadable) == 3
-        assert {one.column for one in done.unreadable} <= {name}
-        assert all(one.row in (1, 2, 3) and str(one) for one in done.unreadable)
-        values = done.table[ours.name]
-        assert values.type == ours.arrow
-        if ours.kind == "time":
-            values.to_pylist()  # raises where Python has no such date
-            assert str(clean_partition(rows, YELLOW).frame[ours.name].dtype) == "datetime64[us]"
-        if ours.kind == "amount":
+        parsed = parse_partition(rows, YELLOW)
+        assert parsed.table.num_rows + len(parsed.unreadable) == 3
+        assert {problem.column for problem in parsed.unreadable} <= {name}
+        assert all(problem.row in (1, 2, 3) and str(problem) for problem in parsed.unreadable)
+        values = parsed.table[column_schema.name]
+        assert values.type == column_schema.arrow
+        if column_schema.kind == "time":
+            values.to_pylist()  # raises if Python has no such date
+            assert (
+                str(clean_partition(rows, YELLOW).frame[column_schema.name].dtype)
+                == "datetime64[us]"
+            )
+        if column_schema.kind == "amount":
             assert pc.all(pc.is_finite(values)).as_py() is not False
-        if ours.kind == "text":
+        if column_schema.kind == "text":
             assert set(values.to_pylist()) <= {"Y", "N", None}
         assert key in (1, 2)
 
 
 @each_type
-def test_a_hash_does_not_depend_on_batches_and_tells_values_apart(name: str) -> None:
+def test_hash_ignores_batches_and_distinguishes_values(name: str) -> None:
     values, make = COLUMNS[name]
     del values
     column = make([None] * 3)
     table = pa.table({"x": pa.concat_arrays([column, column])})
-    cut = [batch for at in range(6) for batch in table.slice(at, 1).to_batches()]
-    assert hash_of(pa.Table.from_batches(cut, table.schema)) == hash_of(table)
+    batches = [batch for at in range(6) for batch in table.slice(at, 1).to_batches()]
+    assert compute_hash(pa.Table.from_batches(batches, table.schema)) == compute_hash(table)
 
 
 @settings(max_examples=60, deadline=None)
-@given(column=columns(5), at=st.integers(0, 4))
-def test_a_hash_of_slices_is_the_hash_of_all(column: pa.Array, at: int) -> None:
-    whole, parts = ContentHash(), ContentHash()
+@given(column=draw_column(5), at=st.integers(0, 4))
+def test_hash_of_slices_equals_hash_of_all(column: pa.Array, at: int) -> None:
+    hash_of_all, hash_of_parts = ContentHash(), ContentHash()
     batch = pa.RecordBatch.from_arrays([column], ["x"])
-    whole.update(batch)
+    hash_of_all.update(batch)
     for part in (batch.slice(0, at), batch.slice(at)):
-        parts.update(part)
-    assert whole.hexdigest(batch.schema) == parts.hexdigest(batch.schema)
+        hash_of_parts.update(part)
+    assert hash_of_all.hexdigest(batch.schema) == hash_of_parts.hexdigest(batch.schema)
     for value in column:
         assert "\n" not in format_value(value)
 
@@ -151,18 +158,16 @@ def test_a_hash_of_slices_is_the_hash_of_all(column: pa.Array, at: int) -> None:
         (pa.scalar(None, pa.int64()), "None"),
     ],
 )
-def test_a_value_that_python_does_not_have_is_shown_as_what_it_is(
-    value: pa.Scalar, text: str
-) -> None:
+def test_value_without_python_type_is_described(value: pa.Scalar, text: str) -> None:
     assert text in format_value(value)
 
 
 @pytest.mark.parametrize("bad", [b"a\0b", b"\0", b"\xff", b"\xc3", b"\xed\xa0\x80"])
 @pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), pa.binary()])
-def test_a_text_that_a_store_cannot_hold_is_none(bad: bytes, kind: pa.DataType) -> None:
+def test_text_that_no_store_can_hold_is_unreadable(bad: bytes, kind: pa.DataType) -> None:
     texts = pa.array([b"good", bad, None, "é".encode(), b"x" * (MAX_TEXT_BYTES + 1)])
-    found = find_storable_text(convert_to_plain(texts.cast(kind, safe=False)))
-    assert found.to_pylist() == ["good", None, None, "é", None]
+    storable = find_storable_text(convert_to_plain(texts.cast(kind, safe=False)))
+    assert storable.to_pylist() == ["good", None, None, "é", None]
 
 
 PLAIN_DAY = {
@@ -187,27 +192,29 @@ PLAIN_DAY = {
         ("store_and_fwd_flag", pa.dictionary(pa.int32(), pa.string())),
     ],
 )
-def test_a_column_published_in_another_type_lands_as_the_plain_one(
+def test_column_of_another_type_lands_in_the_plain_type(
     tmp_path: Path, name: str, kind: pa.DataType
 ) -> None:
     plain_column = pa.array(PLAIN_DAY[name], YELLOW.by_name[name.lower()].arrow)
     tables = []
-    for column in (plain_column, _in_type(plain_column, kind)):
-        table = trips([START] * 3)
-        at = table.schema.get_field_index(name)
-        pq.write_table(table.set_column(at, name, column), tmp_path / "m.parquet")
-        _, days = contents(tmp_path / "m.parquet")
-        done = parse_partition(days[1], YELLOW)
-        assert done.unreadable == []
-        tables.append(done.table)
+    for column in (plain_column, _convert_to_type(plain_column, kind)):
+        table = make_trips([START] * 3)
+        index = table.schema.get_field_index(name)
+        pq.write_table(table.set_column(index, name, column), tmp_path / "m.parquet")
+        _, days = read_contents(tmp_path / "m.parquet")
+        parsed = parse_partition(days[1], YELLOW)
+        assert parsed.unreadable == []
+        tables.append(parsed.table)
     assert tables[0].equals(tables[1])
 
 
-def _in_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
+def _convert_to_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
     if pa.types.is_dictionary(kind):
         return column.dictionary_encode()
     if pa.types.is_timestamp(column.type) and not pa.types.is_timestamp(kind):
-        texts = [None if one is None else f"{one:%Y-%m-%d %H:%M:%S}" for one in column.to_pylist()]
+        texts = [
+            None if time is None else f"{time:%Y-%m-%d %H:%M:%S}" for time in column.to_pylist()
+        ]
         return pa.array(texts, kind)
     if pa.types.is_decimal(kind):
         return column.cast(pa.decimal128(30, kind.scale)).cast(kind)
@@ -215,7 +222,7 @@ def _in_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
 
 
 @pytest.mark.parametrize(
-    ("flags", "read", "unknown"),
+    ("flags", "expected", "unknown"),
     [
         (pa.array([True, False, None]), ["Y", "N", None], {}),
         (pa.array([1, 0, None]), ["Y", "N", None], {}),
@@ -229,10 +236,12 @@ def _in_type(column: pa.Array, kind: pa.DataType) -> pa.Array:
         (pa.array([2, 0, 1]), [None, "N", "Y"], {"2": 1}),
     ],
 )
-def test_the_stored_flag_becomes_y_or_n_in_every_year(
-    flags: pa.Array, read: list[str | None], unknown: dict[str, int]
+def test_flag_becomes_y_or_n_in_every_year(
+    flags: pa.Array, expected: list[str | None], unknown: dict[str, int]
 ) -> None:
-    done = parse_partition(trips([START] * 3, store_and_fwd_flag=flags), YELLOW)
-    assert done.table["store_and_fwd_flag"].to_pylist() == read
-    assert done.unknown_labels == {f"store_and_fwd_flag={one}": n for one, n in unknown.items()}
-    assert done.unreadable == []
+    parsed = parse_partition(make_trips([START] * 3, store_and_fwd_flag=flags), YELLOW)
+    assert parsed.table["store_and_fwd_flag"].to_pylist() == expected
+    assert parsed.unknown_labels == {
+        f"store_and_fwd_flag={label}": n for label, n in unknown.items()
+    }
+    assert parsed.unreadable == []

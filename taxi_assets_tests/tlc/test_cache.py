@@ -1,4 +1,4 @@
-"""Downloads that nobody asked for in a long time go, and nothing else does."""
+"""Downloads unused for a long time are evicted, and nothing else is."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from taxi_assets.tlc.cache import evict_unused
 
 KEEP = timedelta(days=90)
-LEFT = ["{}", "{}.json", "{}.json.part", "{}.part", "{}.part.json", "part-{}"]
-HOLD = """
+FILE_PATTERNS = ["{}", "{}.json", "{}.json.part", "{}.part", "{}.part.json", "part-{}"]
+HOLD_LOCK = """
 import sys
 from pathlib import Path
 from taxi_assets.tlc.cache import hold_download_lock
@@ -25,38 +25,43 @@ with hold_download_lock(Path(sys.argv[1]), "a month", print):
 """
 
 
-def month(folder: Path, name: str, days: float) -> Path:
-    """A month's file and all that may lie beside it, asked for that many days ago."""
+def make_download(folder: Path, name: str, days: float) -> Path:
+    """Make a month's file with every file beside it, last used that many days ago."""
     path = folder / "green" / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    for pattern in [*LEFT, "{}.lock"]:
+    for pattern in [*FILE_PATTERNS, "{}.lock"]:
         path.with_name(pattern.format(name)).write_bytes(b"")
-    asked = time.time() - days * 86_400
-    os.utime(path.with_name(f"{name}.lock"), (asked, asked))
+    last_used = time.time() - days * 86_400
+    os.utime(path.with_name(f"{name}.lock"), (last_used, last_used))
     return path
 
 
-def names(folder: Path) -> set[str]:
+def list_names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
 
 
-def test_only_what_was_not_asked_for_goes(tmp_path: Path) -> None:
-    old, young = month(tmp_path, "old.csv.gz", 91), month(tmp_path, "young.csv.gz", 89)
+def test_only_unused_downloads_are_evicted(tmp_path: Path) -> None:
+    old, young = (
+        make_download(tmp_path, "old.csv.gz", 91),
+        make_download(tmp_path, "young.csv.gz", 89),
+    )
     foreign = old.with_name("notes.txt")
     foreign.write_text("of the person")
     os.utime(foreign, (0, 0))
-    before = names(tmp_path)
+    before = list_names(tmp_path)
     evict_unused(tmp_path, None)
-    assert names(tmp_path) == before
+    assert list_names(tmp_path) == before
     evict_unused(tmp_path, KEEP)
-    assert before - names(tmp_path) == {f"green/{one.format(old.name)}" for one in LEFT}
+    assert before - list_names(tmp_path) == {
+        f"green/{pattern.format(old.name)}" for pattern in FILE_PATTERNS
+    }
     assert young.exists()
 
 
-def test_what_another_process_holds_stays(tmp_path: Path) -> None:
-    path = month(tmp_path, "month.csv.gz", 0)
+def test_locked_download_is_not_evicted(tmp_path: Path) -> None:
+    path = make_download(tmp_path, "month.csv.gz", 0)
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(path)],
+        [sys.executable, "-c", HOLD_LOCK, str(path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -72,12 +77,12 @@ def test_what_another_process_holds_stays(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("link", ["downloads", "downloads/green", "downloads/green/old.csv.gz"])
-def test_nothing_that_a_link_leads_to_goes(tmp_path: Path, link: str) -> None:
-    real = month(tmp_path / "downloads", "old.csv.gz", 91)
-    place = tmp_path / link
+def test_eviction_follows_no_link(tmp_path: Path, link: str) -> None:
+    real = make_download(tmp_path / "downloads", "old.csv.gz", 91)
+    link_path = tmp_path / link
     elsewhere = tmp_path / "elsewhere"
-    place.rename(elsewhere)
-    place.symlink_to(elsewhere)
+    link_path.rename(elsewhere)
+    link_path.symlink_to(elsewhere)
     content = elsewhere if elsewhere.is_file() else next(elsewhere.rglob(real.name))
     evict_unused(tmp_path / "downloads", KEEP)
     assert content.exists()

@@ -1,4 +1,4 @@
-"""For-hire months: headers that changed every year, and some that nobody has seen yet."""
+"""For-hire months: headers that changed every year, and unpublished variants."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import clean_partition
 from taxi_assets_tests.conftest import RealRows
-from taxi_assets_tests.tlc.files import raw_month, slices_of
+from taxi_assets_tests.tlc.files import open_raw_month, read_slices
 
 FHV, FHVHV = SERVICES["fhv"], SERVICES["fhvhv"]
 MARCH = Month(2019, 3)
@@ -36,21 +36,21 @@ TRIP = {
 TEXTS = {name: str(value) for name, value in TRIP.items()}
 
 
-def landed(service: Service, path: Path, month: Month = MARCH) -> list[dict[str, Any]]:
-    """A month's rows in its days, as they would be stored, null as None."""
-    read = raw_month(path, service, month)
+def clean_rows(service: Service, path: Path, month: Month = MARCH) -> list[dict[str, Any]]:
+    """Return the rows of a month's days as they would be stored, null as None."""
+    read = open_raw_month(path, service, month)
     rows: list[dict[str, Any]] = []
-    for key, content in slices_of(read).items():
-        done = clean_partition(content, service, ())
-        assert not done.unreadable
-        assert not done.unknown_labels
+    for key, content in read_slices(read).items():
+        cleaned = clean_partition(content, service, ())
+        assert not cleaned.unreadable
+        assert not cleaned.unknown_labels
         if key <= 31:
-            frame = done.frame.astype(object)
+            frame = cleaned.frame.astype(object)
             rows += frame.where(frame.notna(), None).to_dict("records")
     return rows
 
 
-def csv_month(path: Path, header: str, *rows: list[str], quoted: bool = False) -> Path:
+def write_csv_month(path: Path, header: str, *rows: list[str], quoted: bool = False) -> Path:
     text = io.StringIO()
     quoting = csv.QUOTE_ALL if quoted else csv.QUOTE_MINIMAL
     writer = csv.writer(text, quoting=quoting, lineterminator="\r\n")
@@ -60,8 +60,8 @@ def csv_month(path: Path, header: str, *rows: list[str], quoted: bool = False) -
     return path
 
 
-# header, and which of the trip's columns its fields are; "" is an empty field
-HEADS = {
+# header, and the trip's columns in the order of its fields; "" is an empty field
+HEADERS = {
     "2015": (
         "Dispatching_base_num,Pickup_date,locationID",
         "dispatching_base_num pickup_datetime pulocationid",
@@ -132,23 +132,27 @@ HEADS = {
 
 
 @pytest.mark.parametrize("quoted", [False, True])
-@pytest.mark.parametrize("head", HEADS)
-def test_a_csv_month_is_read_by_its_names(head: str, quoted: bool, tmp_path: Path) -> None:
-    header, fields = HEADS[head]
+@pytest.mark.parametrize("head", HEADERS)
+def test_csv_month_is_read_by_column_names(head: str, quoted: bool, tmp_path: Path) -> None:
+    header, fields = HEADERS[head]
     row = [TEXTS.get(name, "") for name in fields.split()]
-    (found,) = landed(FHV, csv_month(tmp_path / "m.csv", header, row, quoted=quoted))
-    assert found == {name: TRIP[name] if name in fields.split() else None for name in TRIP}
+    (cleaned_row,) = clean_rows(
+        FHV, write_csv_month(tmp_path / "m.csv", header, row, quoted=quoted)
+    )
+    assert cleaned_row == {name: TRIP[name] if name in fields.split() else None for name in TRIP}
 
 
 @pytest.mark.parametrize("quoted", [False, True])
-def test_the_first_base_that_a_row_has_is_its_base(quoted: bool, tmp_path: Path) -> None:
+def test_first_non_empty_base_is_the_base(quoted: bool, tmp_path: Path) -> None:
     header = "Pickup_DateTime,Dispatching_base_number,Dispatching_base_num"
     rows = [[PICKUP, "B1", ""], [PICKUP, "", "B2"], [PICKUP, "B3", "B4"], [PICKUP, "", ""]]
-    found = landed(FHV, csv_month(tmp_path / "m.csv", header, *rows, quoted=quoted))
-    assert [row["dispatching_base_num"] for row in found] == ["B1", "B2", "B4", None]
+    cleaned_rows = clean_rows(
+        FHV, write_csv_month(tmp_path / "m.csv", header, *rows, quoted=quoted)
+    )
+    assert [row["dispatching_base_num"] for row in cleaned_rows] == ["B1", "B2", "B4", None]
 
 
-def test_a_name_twice_is_rejected_all_the_same() -> None:
+def test_repeated_column_name_is_rejected() -> None:
     for names in (
         ("Dispatching_base_num", "Pickup_date", "dispatching_base_num"),
         ("Dispatching_base_num", "Pickup_date", "pickup_datetime"),
@@ -169,26 +173,26 @@ def test_a_name_twice_is_rejected_all_the_same() -> None:
         )
     ],
 )
-def test_times_may_have_a_fraction(time: str, expected: datetime, tmp_path: Path) -> None:
+def test_fractional_times_are_read(time: str, expected: datetime, tmp_path: Path) -> None:
     header = "dispatching_base_num,pickup_datetime,dropoff_datetime"
-    (row,) = landed(FHV, csv_month(tmp_path / "m.csv", header, ["B1", time, time]))
+    (row,) = clean_rows(FHV, write_csv_month(tmp_path / "m.csv", header, ["B1", time, time]))
     assert row["pickup_datetime"] == row["dropoff_datetime"] == expected
 
 
 @pytest.mark.parametrize("pickup", ["2019-03-05 08:00:00.", "2019-03-05 08:00:00.1234567"])
-def test_a_time_of_no_microsecond_is_none(pickup: str, tmp_path: Path) -> None:
+def test_malformed_fraction_is_unreadable(pickup: str, tmp_path: Path) -> None:
     header = "dispatching_base_num,pickup_datetime"
-    path = csv_month(tmp_path / "m.csv", header, ["B1", pickup], ["B1", PICKUP])
-    month = raw_month(path, FHV, MARCH)
-    slices_of(month)
-    assert [one.line for one in month.unreadable] == [2]
+    path = write_csv_month(tmp_path / "m.csv", header, ["B1", pickup], ["B1", PICKUP])
+    month = open_raw_month(path, FHV, MARCH)
+    read_slices(month)
+    assert [problem.line for problem in month.unreadable] == [2]
 
 
-def test_an_unknown_column_stays_in_raw_and_a_renamed_one_rejects_the_file() -> None:
+def test_unknown_column_stays_in_raw_and_renamed_column_rejects_the_file() -> None:
     line = b"dispatching_base_num,pickup_datetime,Pool_Size,dropoff_datetime,PULocationID"
-    found = parse_header_line(line + b",DOLocationID,SR_Flag\n", FHV, MARCH)
-    assert found.unknown == ("Pool_Size",)
-    assert found.absent == ("affiliated_base_number",)
+    header = parse_header_line(line + b",DOLocationID,SR_Flag\n", FHV, MARCH)
+    assert header.unknown == ("Pool_Size",)
+    assert header.absent == ("affiliated_base_number",)
     with pytest.raises(HeaderError, match="missing dropoff_datetime; unknown 'finished_at'"):
         parse_header_line(
             b"dispatching_base_num,pickup_datetime,finished_at,PULocationID,DOLocationID,SR_Flag\n",
@@ -199,16 +203,18 @@ def test_an_unknown_column_stays_in_raw_and_a_renamed_one_rejects_the_file() -> 
         parse_header_line(b"dispatching_base_num,locationID\n", FHV, MARCH)
 
 
-def high_volume(**columns: pa.Array) -> pa.Table:
-    """A trip in the types of TLC's Parquet of 2021, with other columns replaced or added."""
-    of_kind = {
+def make_high_volume_trip(**columns: pa.Array) -> pa.Table:
+    """Return a trip in the types of TLC's Parquet of 2021, some columns replaced or added."""
+    value_of_kind = {
         "id": pa.array([7]),
         "amount": pa.array([2.5]),
         "text": pa.array(["N"]),
         "time": pa.array([datetime.fromisoformat(PICKUP)], pa.timestamp("us")),
     }
-    (schema_version,) = (one for one in FHVHV.schema_versions if one.months == "2019-02 to 2024-12")
-    trip = {name: of_kind[FHVHV.by_name[name.lower()].kind] for name in schema_version.header}
+    (schema_version,) = (
+        version for version in FHVHV.schema_versions if version.months == "2019-02 to 2024-12"
+    )
+    trip = {name: value_of_kind[FHVHV.by_name[name.lower()].kind] for name in schema_version.header}
     return pa.table({**trip, **columns})
 
 
@@ -236,9 +242,9 @@ TIMES = pa.array([datetime.fromisoformat(PICKUP)])
         {"access_a_ride_flag": pa.array([" "])},
     ],
 )
-def test_a_parquet_month_of_any_types_is_read(columns: dict[str, pa.Array], tmp_path: Path) -> None:
-    pq.write_table(high_volume(**columns), tmp_path / "m.parquet")
-    (row,) = landed(FHVHV, tmp_path / "m.parquet")
+def test_parquet_month_of_any_types_is_read(columns: dict[str, pa.Array], tmp_path: Path) -> None:
+    pq.write_table(make_high_volume_trip(**columns), tmp_path / "m.parquet")
+    (row,) = clean_rows(FHVHV, tmp_path / "m.parquet")
     expected = {"id": 7, "amount": 2.5, "text": "N", "time": datetime.fromisoformat(PICKUP)}
     empty = {name for name, values in columns.items() if values.null_count}
     empty |= {name for name, values in columns.items() if values.to_pylist() == [" "]}
@@ -246,22 +252,22 @@ def test_a_parquet_month_of_any_types_is_read(columns: dict[str, pa.Array], tmp_
         assert row[column.name] == (None if column.published in empty else expected[column.kind])
 
 
-def test_a_fee_of_later_years_is_stored_and_one_never_seen_is_named(tmp_path: Path) -> None:
+def test_later_fee_is_stored_and_unknown_fee_is_named(tmp_path: Path) -> None:
     fees = {"cbd_congestion_fee": pa.array([1.5]), "robot_fee": pa.array([9.0])}
-    pq.write_table(high_volume(**fees), tmp_path / "m.parquet")
-    (row,) = landed(FHVHV, tmp_path / "m.parquet", MARCH)
+    pq.write_table(make_high_volume_trip(**fees), tmp_path / "m.parquet")
+    (row,) = clean_rows(FHVHV, tmp_path / "m.parquet", MARCH)
     assert row["cbd_congestion_fee"] == 1.5
-    month = raw_month(tmp_path / "m.parquet", FHVHV, MARCH)
-    slices_of(month)
+    month = open_raw_month(tmp_path / "m.parquet", FHVHV, MARCH)
+    read_slices(month)
     assert month.header
     assert month.header.unknown == ("robot_fee",)
 
 
-def test_a_time_with_a_zone_is_rejected_naming_both_types(tmp_path: Path) -> None:
+def test_time_with_a_zone_is_rejected_with_both_types(tmp_path: Path) -> None:
     zoned = TIMES.cast(pa.timestamp("us", "UTC"))
-    pq.write_table(high_volume(pickup_datetime=zoned), tmp_path / "m.parquet")
+    pq.write_table(make_high_volume_trip(pickup_datetime=zoned), tmp_path / "m.parquet")
     with pytest.raises(SourceError, match=r"pickup_datetime as timestamp\[us, tz=UTC\]"):
-        slices_of(raw_month(tmp_path / "m.parquet", FHVHV, MARCH))
+        read_slices(open_raw_month(tmp_path / "m.parquet", FHVHV, MARCH))
 
 
 @pytest.mark.parametrize(
@@ -276,13 +282,13 @@ def test_a_time_with_a_zone_is_rejected_naming_both_types(tmp_path: Path) -> Non
         ("fhvhv/fhvhv_tripdata_2020-04.sample.csv", FHVHV, 1000, 24),
     ],
 )
-def test_real_rows_of_every_year_land_whole(
+def test_real_rows_of_every_year_land_completely(
     name: str, service: Service, rows: int, columns: int, real_rows: RealRows
 ) -> None:
     path = real_rows.folder / name
     year, month = path.name.split("_")[2].split(".")[0].split("-")
-    read = raw_month(path, service, Month(int(year), int(month)), max_invalid_ratio=0)
-    days = [clean_partition(content, service, ()) for content in slices_of(read).values()]
+    read = open_raw_month(path, service, Month(int(year), int(month)), max_invalid_ratio=0)
+    days = [clean_partition(content, service, ()) for content in read_slices(read).values()]
     assert sum(len(day.frame) for day in days) == read.file_rows == rows
     assert read.header
     assert len(read.header.places) == columns

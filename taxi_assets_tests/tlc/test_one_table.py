@@ -1,4 +1,4 @@
-"""Services and their columns are named in one table, and nowhere else in the code."""
+"""Only one table of the code names services and their columns."""
 
 from __future__ import annotations
 
@@ -33,28 +33,28 @@ DISTINCT = {name for name in NAMES if "_" in name or name.lower().endswith("id")
 """Names that are no English words: a whole word of code that is one of them is the column."""
 
 
-def strings(path: Path) -> set[str]:
-    """String constants of a Python file that are no docstrings."""
-    found = set()
+def list_strings(path: Path) -> set[str]:
+    """Return the string constants of a Python file, without docstrings."""
+    constants = set()
     for node in ast.walk(ast.parse(path.read_text())):
         is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
         for child in () if is_text else ast.iter_child_nodes(node):
             if isinstance(child, ast.Constant) and isinstance(child.value, str):
-                found.add(child.value.strip())
-    return found
+                constants.add(child.value.strip())
+    return constants
 
 
 @pytest.mark.parametrize("path", CODE, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_code_names_a_service_or_a_column(path: Path) -> None:
+def test_only_the_table_names_services_and_columns(path: Path) -> None:
     words = set(re.findall(r"[A-Za-z]\w*", path.read_text()))
     assert not words & (DISTINCT | set(SERVICES))
     if path.suffix == ".py":
-        assert not strings(path) & (NAMES - ZONE_TABLES | set(SERVICES))
+        assert not list_strings(path) & (NAMES - ZONE_TABLES | set(SERVICES))
 
 
-def test_the_names_are_found_where_they_are() -> None:
-    """The test above could fail."""
+def test_names_are_found_in_the_table() -> None:
+    """Show that the test above can fail."""
     text = TABLE.read_text()
     assert set(re.findall(r"[A-Za-z]\w*", text)) >= {*SERVICES, "passenger_count", "SR_Flag"}
-    assert strings(TABLE) >= {"yellow", "fhvhv", "extra", "tips", "trip_miles"}
+    assert list_strings(TABLE) >= {"yellow", "fhvhv", "extra", "tips", "trip_miles"}
     assert {"passenger_count", "pulocationid", "base_passenger_fare", "sr_flag"} <= DISTINCT

@@ -1,4 +1,4 @@
-"""Parquet months: rows in one place each, types as published, and only what is needed read."""
+"""Parquet months: each row in one place, types as published, only needed columns read."""
 
 from __future__ import annotations
 
@@ -24,39 +24,41 @@ from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.services import YELLOW
 from taxi_assets.trips.content_hash import ContentHash
 from taxi_assets.trips.parse import parse_partition
-from taxi_assets_tests.tlc.files import raw_month
+from taxi_assets_tests.tlc.files import open_raw_month
 
 START = datetime(2021, 2, 1)  # noqa: DTZ001
 MICROS = pa.timestamp("us")
 
 
-def trips(pickups: list[datetime | None], kind: pa.DataType = MICROS, **columns: Any) -> pa.Table:
-    """Yellow trips, numbered by their passengers, in the types of TLC's Parquet."""
+def make_trips(
+    pickups: list[datetime | None], kind: pa.DataType = MICROS, **columns: Any
+) -> pa.Table:
+    """Return yellow trips, numbered by passenger_count, in the types of TLC's Parquet."""
     rows = len(pickups)
     values: dict[str, Any] = {}
     for column in YELLOW.header_columns:
-        of_kind = {"id": 1, "amount": 2.5, "text": "N", "time": START}[column.kind]
-        values[column.published] = pa.array([of_kind] * rows, column.arrow)
+        value_of_kind = {"id": 1, "amount": 2.5, "text": "N", "time": START}[column.kind]
+        values[column.published] = pa.array([value_of_kind] * rows, column.arrow)
     values["tpep_pickup_datetime"] = pa.array(pickups, MICROS).cast(kind)
     values["passenger_count"] = pa.array(range(rows), pa.float64())
     values["airport_fee"] = pa.nulls(rows)
     return pa.table({**values, **columns})
 
 
-def write(path: Path, table: pa.Table, **options: Any) -> Path:
+def write_parquet(path: Path, table: pa.Table, **options: Any) -> Path:
     pq.write_table(table, path, **options)
     return path
 
 
-def parts_of(month: RawMonth) -> dict[int, pa.Table]:
-    """The rows of each place."""
+def read_tables(month: RawMonth) -> dict[int, pa.Table]:
+    """Return the rows of each place."""
     batches: defaultdict[int, list[pa.RecordBatch]] = defaultdict(list)
     for part in month.read_days(lambda _: None):
         batches[part.key].append(part.batch)
     return {key: pa.Table.from_batches(found) for key, found in batches.items()}
 
 
-def hash_of(table: pa.Table) -> str:
+def compute_hash(table: pa.Table) -> str:
     content = ContentHash()
     for batch in table.to_batches():
         content.update(batch)
@@ -90,69 +92,73 @@ def test_every_row_is_in_one_place_in_file_order(  # noqa: PLR0913, PLR0917 - dr
     day: int | None,
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "conserved.parquet"
-    table = trips(pickups, pa.timestamp(unit))
-    write(path, table, row_group_size=group, write_statistics=statistics)
+    table = make_trips(pickups, pa.timestamp(unit))
+    write_parquet(path, table, row_group_size=group, write_statistics=statistics)
     expected: defaultdict[int, list[int]] = defaultdict(list)
-    for at, pickup in enumerate(pickups):
+    for number, pickup in enumerate(pickups):
         inside = pickup and (pickup.year, pickup.month) == (2021, 2)
         key = pickup.day if pickup and inside else OUTSIDE if pickup else UNREADABLE
-        expected[key].append(at)
+        expected[key].append(number)
 
-    month = raw_month(path, days=None if day is None else [date(2021, 2, day)])
+    month = open_raw_month(path, days=None if day is None else [date(2021, 2, day)])
     with patch.object(parquet_module, "ROWS", batch):
         if set(expected) <= {OUTSIDE, UNREADABLE}:
             with pytest.raises(SourceError, match="has its pickup in 2021-02"):
-                parts_of(month)
+                read_tables(month)
             return
-        parts = parts_of(month)
+        tables = read_tables(month)
 
-    kept = {k: v for k, v in expected.items() if day in (None, k) or k > 31}
-    found = {key: part["passenger_count"].to_pylist() for key, part in parts.items()}
-    assert found == kept
-    assert all(part.schema == month.schema == table.schema for part in parts.values())
+    expected_keys = {k: v for k, v in expected.items() if day in (None, k) or k > 31}
+    numbers = {
+        key: table_of_place["passenger_count"].to_pylist() for key, table_of_place in tables.items()
+    }
+    assert numbers == expected_keys
+    assert all(
+        table_of_place.schema == month.schema == table.schema for table_of_place in tables.values()
+    )
     assert month.file_rows == len(pickups)
     assert month.rows[OUTSIDE] == len(expected[OUTSIDE])
-    assert [one.line - 1 for one in month.unreadable] == expected[UNREADABLE]
+    assert [problem.line - 1 for problem in month.unreadable] == expected[UNREADABLE]
     assert month.rows == {key: len(rows) for key, rows in expected.items() if rows}
-    for key, part in parts.items():
-        whole = table.take(pa.array(expected[key]))
-        assert hash_of(part) == hash_of(whole.combine_chunks())
+    for key, table_of_place in tables.items():
+        expected_table = table.take(pa.array(expected[key]))
+        assert compute_hash(table_of_place) == compute_hash(expected_table.combine_chunks())
 
 
 def test_row_groups_of_other_days_are_not_read(tmp_path: Path) -> None:
-    pickups: list[datetime | None] = [START + timedelta(hours=at) for at in range(24 * 28)]
-    path = write(tmp_path / "m.parquet", trips(pickups), row_group_size=48)
-    month = raw_month(path, days=[date(2021, 2, 6)])
+    pickups: list[datetime | None] = [START + timedelta(hours=number) for number in range(24 * 28)]
+    path = write_parquet(tmp_path / "m.parquet", make_trips(pickups), row_group_size=48)
+    month = open_raw_month(path, days=[date(2021, 2, 6)])
     read: dict[int, list[str] | None] = {}
     iterate = pq.ParquetFile.iter_batches
 
-    def noted(self: pq.ParquetFile, *args: Any, **options: Any) -> Any:
+    def record_read(self: pq.ParquetFile, *args: Any, **options: Any) -> Any:
         read.update(dict.fromkeys(options["row_groups"], options["columns"]))
         return iterate(self, *args, **options)
 
-    with patch.object(pq.ParquetFile, "iter_batches", noted):
-        parts = parts_of(month)
+    with patch.object(pq.ParquetFile, "iter_batches", record_read):
+        tables = read_tables(month)
     assert read.pop(2) is None
-    assert read == {at: ["tpep_pickup_datetime"] for at in range(14) if at != 2}
-    assert {key: part.num_rows for key, part in parts.items()} == {6: 24}
+    assert read == {number: ["tpep_pickup_datetime"] for number in range(14) if number != 2}
+    assert {key: table_of_day.num_rows for key, table_of_day in tables.items()} == {6: 24}
     assert month.rows == dict.fromkeys(range(1, 29), 24)
-    whole = raw_month(path)
-    assert hash_of(parts_of(whole)[6]) == hash_of(parts[6])
+    month_of_all_days = open_raw_month(path)
+    assert compute_hash(read_tables(month_of_all_days)[6]) == compute_hash(tables[6])
 
 
 @pytest.mark.parametrize("odd", [None, datetime(2021, 3, 1), datetime(2021, 1, 31)])  # noqa: DTZ001
-def test_a_row_group_with_a_row_of_no_day_is_read(tmp_path: Path, odd: datetime | None) -> None:
-    path = write(tmp_path / "m.parquet", trips([START, odd]))
-    month = raw_month(path, days=[date(2021, 2, 6)])
-    assert set(parts_of(month)) == {OUTSIDE if odd else UNREADABLE}
+def test_row_group_with_a_row_of_no_day_is_read(tmp_path: Path, odd: datetime | None) -> None:
+    path = write_parquet(tmp_path / "m.parquet", make_trips([START, odd]))
+    month = open_raw_month(path, days=[date(2021, 2, 6)])
+    assert set(read_tables(month)) == {OUTSIDE if odd else UNREADABLE}
 
 
 def test_rows_that_the_statistics_deny_are_not_passed_over(tmp_path: Path) -> None:
     """The footer says the 9th; the pages hold the 3rd."""
     contents = [
-        write(
+        write_parquet(
             tmp_path / f"{day}.parquet",
-            trips([datetime(2021, 2, day)] * 5),  # noqa: DTZ001
+            make_trips([datetime(2021, 2, day)] * 5),  # noqa: DTZ001
             compression="none",
             use_dictionary=False,
         ).read_bytes()
@@ -161,25 +167,25 @@ def test_rows_that_the_statistics_deny_are_not_passed_over(tmp_path: Path) -> No
     footers = [int.from_bytes(content[-8:-4], "little") + 8 for content in contents]
     path = tmp_path / "m.parquet"
     path.write_bytes(contents[0][: -footers[0]] + contents[1][-footers[1] :])
-    assert parts_of(raw_month(path))[3].num_rows == 5
+    assert read_tables(open_raw_month(path))[3].num_rows == 5
     with pytest.raises(SourceError, match=r"statistics of its pickup times are wrong at row 1"):
-        parts_of(raw_month(path, days=[date(2021, 2, 3)]))
+        read_tables(open_raw_month(path, days=[date(2021, 2, 3)]))
 
 
 def test_a_column_without_values_is_null_whatever_its_type(tmp_path: Path) -> None:
     """The type of pandas is double."""
     nulls = {name: pa.nulls(5, pa.float64()) for name in ("tpep_dropoff_datetime", "extra")}
-    path = write(tmp_path / "m.parquet", trips([START] * 5, **nulls), row_group_size=2)
-    found = parse_partition(parts_of(raw_month(path))[1], YELLOW)
-    assert found.table["tpep_dropoff_datetime"].null_count == found.table.num_rows == 5
+    path = write_parquet(tmp_path / "m.parquet", make_trips([START] * 5, **nulls), row_group_size=2)
+    parsed = parse_partition(read_tables(open_raw_month(path))[1], YELLOW)
+    assert parsed.table["tpep_dropoff_datetime"].null_count == parsed.table.num_rows == 5
     for column in ({"tpep_dropoff_datetime": [1.0, None]}, {"tpep_pickup_datetime": [None] * 2}):
         values = {name: pa.array(value, pa.float64()) for name, value in column.items()}
-        path = write(tmp_path / "m.parquet", trips([START] * 2, **values))
+        path = write_parquet(tmp_path / "m.parquet", make_trips([START] * 2, **values))
         with pytest.raises(SourceError, match="datetime as double, which cannot be read"):
-            parts_of(raw_month(path))
+            read_tables(open_raw_month(path))
 
 
-def test_the_hash_tells_values_nulls_types_and_order_apart() -> None:
+def test_hash_distinguishes_values_nulls_types_and_order() -> None:
     column = pa.array(["a", None, "", "bc"])
     tables = [
         pa.table({"x": column}),
@@ -196,10 +202,10 @@ def test_the_hash_tells_values_nulls_types_and_order_apart() -> None:
         pa.table({"x": [[1], None, [], [2]]}),
         pa.table({"x": column.dictionary_encode()}),
     ]
-    assert len(set(map(hash_of, tables))) == len(tables)
+    assert len(set(map(compute_hash, tables))) == len(tables)
     for table in tables:
-        cut = [batch for at in range(4) for batch in table.slice(at, 1).to_batches()]
-        assert hash_of(pa.Table.from_batches(cut, table.schema)) == hash_of(table)
+        batches = [batch for index in range(4) for batch in table.slice(index, 1).to_batches()]
+        assert compute_hash(pa.Table.from_batches(batches, table.schema)) == compute_hash(table)
 
 
 @pytest.mark.parametrize(
@@ -211,7 +217,7 @@ def test_the_hash_tells_values_nulls_types_and_order_apart() -> None:
         ("2009-01-04 02:52:00\0", UNREADABLE),
     ],
 )
-def test_times_of_2009_are_texts(tmp_path: Path, pickup: str, day: int) -> None:
+def test_text_times_of_2009_are_read(tmp_path: Path, pickup: str, day: int) -> None:
     from taxi_assets.date_ranges import Month  # noqa: PLC0415
 
     table = pa.table({name: ["1"] * 2 for name in YELLOW.schema_versions[0].header})
@@ -219,12 +225,12 @@ def test_times_of_2009_are_texts(tmp_path: Path, pickup: str, day: int) -> None:
     for kind in (pa.string(), pa.large_string(), pa.string_view(), pa.binary()):
         pickups = pa.array([pickup, "2009-01-04 00:00:00"]).cast(kind)
         rows = table.append_column("Trip_Pickup_DateTime", pickups)
-        path = write(tmp_path / "m.parquet", rows)
-        assert set(parts_of(raw_month(path, month=Month(2009, 1)))) == {day, 4}
+        path = write_parquet(tmp_path / "m.parquet", rows)
+        assert set(read_tables(open_raw_month(path, month=Month(2009, 1)))) == {day, 4}
 
 
 @pytest.mark.parametrize(
-    ("columns", "said"),
+    ("columns", "expected"),
     [
         ({"VendorID": pa.array([True])}, "has VendorID as bool, which cannot be read as int64"),
         ({"extra": pa.array([[1.0]])}, "has extra as list<"),
@@ -237,101 +243,108 @@ def test_times_of_2009_are_texts(tmp_path: Path, pickup: str, day: int) -> None:
         ({"vendor_id": pa.array([1])}, "twice VendorID"),
     ],
 )
-def test_a_file_of_other_types_or_columns_is_refused(
-    tmp_path: Path, columns: dict[str, pa.Array], said: str
+def test_file_of_other_types_or_columns_is_rejected(
+    tmp_path: Path, columns: dict[str, pa.Array], expected: str
 ) -> None:
-    path = write(tmp_path / "m.parquet", trips([START], **columns))
-    with pytest.raises(SourceError, match=said) as refused:
-        parts_of(raw_month(path))
-    assert str(refused.value).startswith(f"yellow 2021-02: {path} ")
+    path = write_parquet(tmp_path / "m.parquet", make_trips([START], **columns))
+    with pytest.raises(SourceError, match=expected) as raised:
+        read_tables(open_raw_month(path))
+    assert str(raised.value).startswith(f"yellow 2021-02: {path} ")
 
 
 @pytest.mark.parametrize("name", ["total_amount", "tpep_pickup_datetime"])
-def test_a_file_without_a_needed_column_is_refused(tmp_path: Path, name: str) -> None:
-    path = write(tmp_path / "m.parquet", trips([START]).drop_columns([name]))
+def test_file_without_a_required_column_is_rejected(tmp_path: Path, name: str) -> None:
+    path = write_parquet(tmp_path / "m.parquet", make_trips([START]).drop_columns([name]))
     with pytest.raises(SourceError, match=f"wrong header .missing .*{name}"):
-        parts_of(raw_month(path))
+        read_tables(open_raw_month(path))
 
 
-def test_a_damaged_file_is_refused(tmp_path: Path) -> None:
-    path = write(tmp_path / "m.parquet", trips([START] * 5000), use_dictionary=False)
+def test_damaged_file_is_rejected(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "m.parquet", make_trips([START] * 5000), use_dictionary=False)
     content = bytearray(path.read_bytes())
     content[50:2000] = b"\xff" * 1950
     path.write_bytes(content)
     with pytest.raises(SourceError, match=r"is damaged .*: fetch it again"):
-        parts_of(raw_month(path))
+        read_tables(open_raw_month(path))
     path.write_bytes(content[:-9] + b"\xff" * 9)
     with pytest.raises(SourceError, match=r"is damaged .*: fetch it again"):
-        parts_of(raw_month(path))
+        read_tables(open_raw_month(path))
 
 
-def test_too_many_rows_without_a_pickup_refuse_the_month(tmp_path: Path) -> None:
-    path = write(tmp_path / "m.parquet", trips([START, None, None]))
+def test_too_many_rows_without_a_pickup_reject_the_month(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "m.parquet", make_trips([START, None, None]))
     with pytest.raises(SourceError, match=r"2 of 3 rows .* first row 2: tpep_pickup_datetime=None"):
-        parts_of(raw_month(path, max_invalid_ratio=0.5))
+        read_tables(open_raw_month(path, max_invalid_ratio=0.5))
 
 
-def test_categories_and_days_without_rows(tmp_path: Path) -> None:
+def test_dictionary_columns_and_days_without_rows(tmp_path: Path) -> None:
     flags = pa.array([("N", "Y", None)[at % 3] for at in range(500)]).dictionary_encode()
     pickups: list[datetime | None] = [START + timedelta(hours=at % 600) for at in range(500)]
-    table = trips(pickups)
+    table = make_trips(pickups)
     at = table.schema.get_field_index("store_and_fwd_flag")
     table = table.set_column(at, "store_and_fwd_flag", flags)
     for rows in (table, table[:1]):
-        month = raw_month(write(tmp_path / "m.parquet", rows, row_group_size=70))
+        month = open_raw_month(write_parquet(tmp_path / "m.parquet", rows, row_group_size=70))
         spools = {day: open_spool(month) for day in range(1, 29)}
         for part in month.read_days(lambda _: None):
             spools[part.key].add(part)
         assert month.file_rows == len(rows)
-        found = [
-            pq.ParquetFile(pa.BufferReader(one.build_content({}))).read() for one in spools.values()
+        stored_tables = [
+            pq.ParquetFile(pa.BufferReader(spool.build_content({}))).read()
+            for spool in spools.values()
         ]
-        assert {one.schema.remove_metadata() for one in found} == {table.schema}
-        read = pa.concat_tables(parse_partition(one, YELLOW).table for one in found)
-        assert read.sort_by("passenger_count")["store_and_fwd_flag"].to_pylist() == (
+        assert {stored_table.schema.remove_metadata() for stored_table in stored_tables} == {
+            table.schema
+        }
+        parsed_table = pa.concat_tables(
+            parse_partition(stored_table, YELLOW).table for stored_table in stored_tables
+        )
+        assert parsed_table.sort_by("passenger_count")["store_and_fwd_flag"].to_pylist() == (
             rows["store_and_fwd_flag"].to_pylist()
         )
 
 
-# Files that are larger than months are
+# Files larger than any published month
 
 
-def limited(path: Path, max_day_bytes: int) -> RawMonth:
-    month = raw_month(path)
+def open_limited_month(path: Path, max_day_bytes: int) -> RawMonth:
+    month = open_raw_month(path)
     month.max_day_bytes = max_day_bytes
     return month
 
 
-def test_a_bomb_is_rejected_before_it_is_unpacked(tmp_path: Path) -> None:
+def test_bomb_is_rejected_before_it_is_unpacked(tmp_path: Path) -> None:
     """20 KB that stand for 1 GB: one text of 20 KB in each of 50,000 rows."""
     rows = 50_000
     flag = pa.DictionaryArray.from_arrays(
         pa.array([0] * rows, pa.int32()), pa.array(["N" * 20_000])
     )
     table = (
-        trips([START] * rows).drop("store_and_fwd_flag").append_column("store_and_fwd_flag", flag)
+        make_trips([START] * rows)
+        .drop("store_and_fwd_flag")
+        .append_column("store_and_fwd_flag", flag)
     )
-    path = write(tmp_path / "m.parquet", table, compression="zstd", store_schema=False)
+    path = write_parquet(tmp_path / "m.parquet", table, compression="zstd", store_schema=False)
     assert path.stat().st_size < 400_000
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(SourceError, match="rows of store_and_fwd_flag unpack to 1,000,") as error:
-        parts_of(raw_month(path))
+        read_tables(open_raw_month(path))
     assert "TAXI_MAX_DAY_BYTES" in str(error.value)
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak_before < 200 << 10
 
 
-def test_a_day_of_more_rows_than_fit_in_memory_rejects_the_file(tmp_path: Path) -> None:
+def test_day_that_exceeds_memory_rejects_the_file(tmp_path: Path) -> None:
     """Run lengths: 200 KB stand for 40 MB of rows of one day."""
-    path = write(tmp_path / "m.parquet", trips([START] * 200_000), compression="zstd")
+    path = write_parquet(tmp_path / "m.parquet", make_trips([START] * 200_000), compression="zstd")
     with pytest.raises(
         SourceError, match="over 20,000,000 bytes of rows for 2021-02-01, more than a day may have"
     ):
-        parts_of(limited(path, 20_000_000))
-    assert parts_of(limited(path, 60_000_000))[1].num_rows == 200_000
+        read_tables(open_limited_month(path, 20_000_000))
+    assert read_tables(open_limited_month(path, 60_000_000))[1].num_rows == 200_000
 
 
-def test_the_largest_published_day_fits_twice() -> None:
-    """900,000 rows of 24 columns, fhvhv's busiest, as lines and as Parquet."""
+def test_twice_the_largest_published_day_fits() -> None:
+    """Measure 900,000 rows of 24 columns, fhvhv's busiest day, as lines and as Parquet."""
     line = (
         "HV0003,B02764,B02764,2021-02-01 00:28:09,2021-02-01 00:31:42,2021-02-01 00:33:44,"
         "2021-02-01 00:49:07,230,166,15.26,1923,122.28,10.00,10.67,11.98,12.50,12.50,10.00,"
@@ -347,7 +360,7 @@ def test_the_largest_published_day_fits_twice() -> None:
     assert 2 * 900 * pa.table(columns).nbytes < MAX_DAY_BYTES
 
 
-def test_a_row_group_of_many_days_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
+def test_large_row_group_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
     """TLC's row groups have a million rows and more, and other writers put a month into one."""
     rows = 1_000_000
     minutes = np.arange(rows) * (28 * 1440) // rows
@@ -364,9 +377,9 @@ def test_a_row_group_of_many_days_is_never_in_memory_as_a_whole(tmp_path: Path) 
     pq.write_table(pa.table(columns), path, row_group_size=rows)
     assert pq.read_metadata(path).num_row_groups == 1
     del columns, times, minutes, pickups
-    before, peak, read = pa.total_allocated_bytes(), 0, 0
-    for part in raw_month(path).read_days(lambda _: None):
-        read += part.rows
-        peak = max(peak, pa.total_allocated_bytes() - before)
-    assert read == rows
-    assert peak < 80 << 20  # all of it takes 190 MB
+    allocated_before, peak, rows_read = pa.total_allocated_bytes(), 0, 0
+    for part in open_raw_month(path).read_days(lambda _: None):
+        rows_read += part.rows
+        peak = max(peak, pa.total_allocated_bytes() - allocated_before)
+    assert rows_read == rows
+    assert peak < 80 << 20  # the whole row group takes 190 MB

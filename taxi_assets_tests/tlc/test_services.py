@@ -1,4 +1,4 @@
-"""What is derived from the one column schema, against what it must be."""
+"""Everything derived from the one column schema, against expected values."""
 
 from __future__ import annotations
 
@@ -112,10 +112,10 @@ EXPECTED = {
 
 
 @pytest.mark.parametrize("name", EXPECTED)
-def test_columns_names_and_types(name: str) -> None:
+def test_columns_have_their_names_and_types(name: str) -> None:
     service = SERVICES[name]
-    found = [[column.published, column.name, column.postgres] for column in service.columns]
-    assert found == EXPECTED[name]
+    columns = [[column.published, column.name, column.postgres] for column in service.columns]
+    assert columns == EXPECTED[name]
     newest = [published for published, _, _ in EXPECTED[name] if not published.endswith("_fee")]
     if name == "green":
         newest.insert(newest.index("improvement_surcharge"), "ehail_fee")
@@ -126,12 +126,14 @@ def test_columns_names_and_types(name: str) -> None:
     for column in service.columns:
         assert (column.arrow, column.pandas, column.bigquery) == TYPES[column.postgres]
         assert column.description
-    of_name = {column: TYPES[postgres] for _, column, postgres in EXPECTED[name]}
-    assert service.arrow_schema == pa.schema([(k, arrow) for k, (arrow, _, _) in of_name.items()])
-    assert service.pandas_types == {k: pandas for k, (_, pandas, _) in of_name.items()}
+    types_by_name = {column: TYPES[postgres] for _, column, postgres in EXPECTED[name]}
+    assert service.arrow_schema == pa.schema(
+        [(k, arrow) for k, (arrow, _, _) in types_by_name.items()]
+    )
+    assert service.pandas_types == {k: pandas for k, (_, pandas, _) in types_by_name.items()}
 
 
-def test_names_of_what_holds_the_trips() -> None:
+def test_table_names() -> None:
     assert list(SERVICES) == ["yellow", "green", "fhv", "fhvhv"]
     names = {
         name: (s.name, s.table, s.pickup, s.pickup_column, s.day_column, s.pickup_index)
@@ -171,7 +173,7 @@ def test_every_amount_of_money_and_distance_has_a_unit() -> None:
     ]
 
 
-def test_a_third_service_is_one_entry() -> None:
+def test_third_service_is_one_entry() -> None:
     fhv = Service(
         name="fhv",
         pickup="Pickup DateTime",
@@ -196,13 +198,13 @@ def test_a_third_service_is_one_entry() -> None:
     ).groups
     assert (group.key, group.rows) == (3, 2)
     header = b"dispatching_base_num,PUlocation ,Pickup DateTime\n"
-    done = clean_partition(pa.py_buffer(header + bytes(group.lines)), fhv)
-    assert done.frame["dispatching_base_num"].tolist() == ["B00013", "B00014"]
-    assert done.frame["pulocation"].isna().tolist() == [False, True]
-    assert done.dropped == {"unreadable": 0}
+    cleaned = clean_partition(pa.py_buffer(header + bytes(group.lines)), fhv)
+    assert cleaned.frame["dispatching_base_num"].tolist() == ["B00013", "B00014"]
+    assert cleaned.frame["pulocation"].isna().tolist() == [False, True]
+    assert cleaned.dropped == {"unreadable": 0}
 
 
-def test_a_service_may_begin_with_its_pickup() -> None:
+def test_service_may_start_with_its_pickup() -> None:
     service = Service("x", "when", (Column("when", "time", "t"), Column("n", "id", "n")))
     lines = b'2021-02-03 00:00:00,1\n"2021-02-04 00:00:00",2\n'
     columns = match_header(service.header, service)
@@ -210,6 +212,6 @@ def test_a_service_may_begin_with_its_pickup() -> None:
     assert [group.key for group in groups] == [3, 4]
 
 
-def test_the_day_column_is_never_the_pickup_itself() -> None:
+def test_day_column_is_not_the_pickup() -> None:
     service = Service("shuttle", "pickup_at", (Column("pickup_at", "time", "begin"),))
     assert service.day_column == "pickup_at_date"

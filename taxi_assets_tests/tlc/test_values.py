@@ -1,4 +1,4 @@
-"""Values of every type and era end in the one canonical type, or are named."""
+"""Values of every type and schema version get the canonical type, or are named."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from taxi_assets.tlc.services import GREEN, YELLOW
 from taxi_assets.trips.clean import clean_partition
 from taxi_assets.trips.parse import parse_partition
 from taxi_assets.trips.parsed import Parsed
-from taxi_assets_tests.tlc.test_parquet_batches import START, trips
+from taxi_assets_tests.tlc.test_parquet_batches import START, make_trips
 
 NOON = datetime(2021, 2, 3, 12)  # noqa: DTZ001
 
 
-def parsed(name: str, values: pa.Array) -> Parsed:
-    return parse_partition(trips([START] * len(values), **{name: values}), YELLOW)
+def parse_column(name: str, values: pa.Array) -> Parsed:
+    return parse_partition(make_trips([START] * len(values), **{name: values}), YELLOW)
 
 
-def decimals(*values: str) -> pa.Array:
+def make_decimals(*values: str) -> pa.Array:
     return pa.array([Decimal(value) for value in values], pa.decimal128(20, 2))
 
 
 def test_a_decimal_zero_is_read_beside_one_that_is_no_id() -> None:
     """Arrow writes it as 0E-18."""
     values = pa.array([Decimal(0), Decimal("1.5"), None], pa.decimal128(38, 18))
-    found = parsed("VendorID", values)
+    found = parse_column("VendorID", values)
     assert found.table["vendorid"].to_pylist() == [0, None]
-    assert [one.row for one in found.unreadable] == [2]
+    assert [problem.row for problem in found.unreadable] == [2]
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "read"),
+    ("name", "values", "expected"),
     [
         *[
             ("VendorID", pa.array([1, None, 3], kind), [1, None, 3])
             for kind in (pa.int8(), pa.int32(), pa.int64(), pa.uint64(), pa.float32())
         ],
         ("VendorID", pa.array([1.0, None, float("nan"), -0.0, 2.0**53]), [1, None, None, 0, 2**53]),
-        ("VendorID", decimals("1.00", "7"), [1, 7]),
+        ("VendorID", make_decimals("1.00", "7"), [1, 7]),
         ("VendorID", pa.array(["1", "02", "", None, "3.0"]), [1, 2, None, None, 3]),
         ("VendorID", pa.nulls(2), [None, None]),
         ("VendorID", pa.array(["1", "2"]).dictionary_encode(), [1, 2]),
         ("extra", pa.array([0.5, None, float("nan")]), [0.5, None, None]),
         ("extra", pa.array([0.5], pa.float32()), [0.5]),
         ("extra", pa.array([1, 2**53]), [1.0, 2.0**53]),
-        ("extra", decimals("12.35"), [12.35]),
+        ("extra", make_decimals("12.35"), [12.35]),
         ("extra", pa.array([".50", "8"]), [0.5, 8.0]),
         ("extra", pa.nulls(1), [None]),
         *[
@@ -62,22 +62,22 @@ def test_a_decimal_zero_is_read_beside_one_that_is_no_id() -> None:
         ("store_and_fwd_flag", pa.nulls(1), [None]),
     ],
 )
-def test_a_value_ends_in_its_canonical_type(name: str, values: pa.Array, read: list[Any]) -> None:
-    found = parsed(name, values)
-    assert found.unreadable == []
-    assert found.table.schema == YELLOW.arrow_schema
-    assert found.table[name.lower()].to_pylist() == read
+def test_value_gets_its_canonical_type(name: str, values: pa.Array, expected: list[Any]) -> None:
+    parsed_column = parse_column(name, values)
+    assert parsed_column.unreadable == []
+    assert parsed_column.table.schema == YELLOW.arrow_schema
+    assert parsed_column.table[name.lower()].to_pylist() == expected
 
 
 @pytest.mark.parametrize(
-    ("name", "values", "said"),
+    ("name", "values", "expected"),
     [
         ("VendorID", pa.array([1.0, 1.5]), "row 2: VendorID='1.5'"),
         ("VendorID", pa.array([1.0, 1e300]), "row 2: VendorID='1e+300'"),
         ("VendorID", pa.array([1.0, 2.0**63]), "row 2: VendorID='9.223372036854776e+18'"),
         ("VendorID", pa.array([1.0, float("inf")]), "row 2: VendorID='inf'"),
         ("VendorID", pa.array([1, 2**63], pa.uint64()), "row 2: VendorID='9223372036854775808'"),
-        ("VendorID", decimals("1", "1.50"), "row 2: VendorID='1.50'"),
+        ("VendorID", make_decimals("1", "1.50"), "row 2: VendorID='1.50'"),
         ("VendorID", pa.array(["1", "CMT"]), "row 2: VendorID='CMT'"),
         ("extra", pa.array([1.0, float("inf")]), "row 2: extra='inf'"),
         ("extra", pa.array([1.0, -1.7e308]), "row 2: extra='-1.7e+308'"),
@@ -95,12 +95,12 @@ def test_a_value_ends_in_its_canonical_type(name: str, values: pa.Array, read: l
         ),
     ],
 )
-def test_a_value_that_does_not_fit_is_named_and_never_cast(
-    name: str, values: pa.Array, said: str
+def test_value_that_does_not_fit_is_named_and_never_cast(
+    name: str, values: pa.Array, expected: str
 ) -> None:
-    found = parsed(name, values)
-    assert list(map(str, found.unreadable)) == [said]
-    assert found.table.num_rows == 1
+    parsed_column = parse_column(name, values)
+    assert list(map(str, parsed_column.unreadable)) == [expected]
+    assert parsed_column.table.num_rows == 1
 
 
 LABELS = [
@@ -116,7 +116,7 @@ LABELS = [
 ]
 
 
-def table_of(schema_version: int, **columns: list[Any]) -> pa.Table:
+def make_table(schema_version: int, **columns: list[Any]) -> pa.Table:
     names = YELLOW.schema_versions[schema_version].header
     rows = len(next(iter(columns.values())))
     values = dict.fromkeys(names, ["1"] * rows) | columns
@@ -126,7 +126,7 @@ def table_of(schema_version: int, **columns: list[Any]) -> pa.Table:
 
 @pytest.mark.parametrize("spoiled", [False, True], ids=["at once", "by value"])
 @pytest.mark.parametrize(("schema_version", "vendor"), [(0, "vendor_name"), (1, "vendor_id")])
-def test_labels_are_the_values_of_tlcs_dictionary_and_others_are_counted(
+def test_labels_are_decoded_and_unknown_labels_counted(
     schema_version: int, vendor: str, spoiled: bool
 ) -> None:
     payment = next(
@@ -137,7 +137,7 @@ def test_labels_are_the_values_of_tlcs_dictionary_and_others_are_counted(
     stored = next(
         name for name in YELLOW.schema_versions[schema_version].header if name.startswith("store")
     )
-    table = table_of(
+    table = make_table(
         schema_version,
         **{vendor: [label for label, *_ in LABELS], payment: [label for _, _, label, _ in LABELS]},
         **{stored: ["0", "1", "N", "Y", "", "*", "0", "0", "0"]},
@@ -153,13 +153,13 @@ def test_labels_are_the_values_of_tlcs_dictionary_and_others_are_counted(
         pa.array([0.0, 1.0, None, None, None, None, 0.0, 0.0, 0.0]),
     )
     for content in (csv, table, numbers):
-        found = parse_partition(content, YELLOW)
-        read = found.table.to_pydict()
-        assert len(found.unreadable) == (spoiled and content is csv)
+        parsed = parse_partition(content, YELLOW)
+        read = parsed.table.to_pydict()
+        assert len(parsed.unreadable) == (spoiled and content is csv)
         assert read["vendorid"] == [code for _, code, *_ in LABELS]
         assert read["payment_type"] == [code for *_, code in LABELS]
         odd = {} if content is numbers else {"store_and_fwd_flag=*": 1}
-        assert found.unknown_labels == {"vendorid=DDS": 1, "payment_type=Barter": 1} | odd
+        assert parsed.unknown_labels == {"vendorid=DDS": 1, "payment_type=Barter": 1} | odd
         flags = ["N", "Y", "N", "Y", None, None, "N", "N", "N"]
         if content is numbers:
             flags[2:6] = [None] * 4
@@ -169,13 +169,13 @@ def test_labels_are_the_values_of_tlcs_dictionary_and_others_are_counted(
     )
 
 
-def test_a_label_where_codes_are_published_is_no_value() -> None:
+def test_label_in_a_column_of_codes_is_unreadable() -> None:
     names = ",".join(YELLOW.header)
     row = ["1"] * 18
     row[1] = row[2] = "2021-02-03 04:05:06"
     row[9] = "CSH"
-    found = parse_partition(pa.py_buffer(f"{names}\n{','.join(row)}\n".encode()), YELLOW)
-    assert list(map(str, found.unreadable)) == ["line 2: payment_type='CSH'"]
+    parsed = parse_partition(pa.py_buffer(f"{names}\n{','.join(row)}\n".encode()), YELLOW)
+    assert list(map(str, parsed.unreadable)) == ["line 2: payment_type='CSH'"]
 
 
 @pytest.mark.parametrize("end", ["", ",", ",,"])
@@ -188,21 +188,21 @@ def test_rows_longer_than_the_header_by_empty_fields_are_read(end: str) -> None:
     header = ",".join(names)
     lines = [",".join(good) + end, ",".join(quoted) + ",,", ",".join(good) + end]
     for these in (lines, lines[:1], lines[1:], lines[1:2]):
-        for rest in ("\n", "\r\n"):
-            content = pa.py_buffer((header + "\n" + rest.join(these) + rest).encode())
-            found = parse_partition(content, YELLOW)
-            assert found.unreadable == []
-            assert found.table["total_amount"].to_pylist() == [1.0] * len(these)
-            assert found.table["congestion_surcharge"].null_count == len(these)
+        for terminator in ("\n", "\r\n"):
+            content = pa.py_buffer((header + "\n" + terminator.join(these) + terminator).encode())
+            parsed = parse_partition(content, YELLOW)
+            assert parsed.unreadable == []
+            assert parsed.table["total_amount"].to_pylist() == [1.0] * len(these)
+            assert parsed.table["congestion_surcharge"].null_count == len(these)
 
 
-def test_columns_that_the_schema_lacks_are_left_in_raw_and_others_null() -> None:
+def test_unknown_columns_stay_in_raw_and_missing_columns_are_null() -> None:
     names = (*GREEN.schema_versions[0].header, "robot")
     row = ["1"] * len(names)
     row[1] = row[2] = "2014-02-03 04:05:06"
     row[-1] = "free text, x".replace(",", "")
-    found = parse_partition(pa.py_buffer(f"{','.join(names)}\n{','.join(row)}\n".encode()), GREEN)
-    (read,) = found.table.to_pylist()
+    parsed = parse_partition(pa.py_buffer(f"{','.join(names)}\n{','.join(row)}\n".encode()), GREEN)
+    (read,) = parsed.table.to_pylist()
     assert {name for name, value in read.items() if value is None} == {
         "pulocationid",
         "dolocationid",
@@ -212,7 +212,7 @@ def test_columns_that_the_schema_lacks_are_left_in_raw_and_others_null() -> None
     }
 
 
-def test_a_slice_of_other_columns_refuses_its_day() -> None:
+def test_slice_of_other_columns_rejects_its_day() -> None:
     for content in (pa.table({"a": [1]}), pa.py_buffer(b"a,b\n1,2\n")):
         with pytest.raises(PartitionRejectedError, match="materialize yellow/raw_trips again"):
             parse_partition(content, YELLOW)

@@ -21,7 +21,7 @@ def load(address: str, folder: Path) -> ZonePolygons:
     return load_zone_polygons(address, folder / "downloads", LIMITS, lambda _: None)
 
 
-def test_a_file_is_read_once_a_process_and_again_once_it_changes(tmp_path: Path) -> None:
+def test_file_is_read_once_per_process_until_it_changes(tmp_path: Path) -> None:
     path = write_geojson(tmp_path / "zones.geojson")
     first = load(str(path), tmp_path)
     assert load(str(path), tmp_path) is first
@@ -32,7 +32,7 @@ def test_a_file_is_read_once_a_process_and_again_once_it_changes(tmp_path: Path)
         load(str(tmp_path / "none.shp"), tmp_path)
 
 
-def test_a_url_is_downloaded_once_and_what_holds_no_zones_is_not_kept(tmp_path: Path) -> None:
+def test_url_is_downloaded_once_and_invalid_content_is_not_cached(tmp_path: Path) -> None:
     zipped = write_zip(tmp_path / "zones.zip", tmp_path / "unpacked").read_bytes()
     with serving() as site:
         site.body = zipped
@@ -51,7 +51,7 @@ def test_a_url_is_downloaded_once_and_what_holds_no_zones_is_not_kept(tmp_path: 
         assert sorted(load(other, tmp_path).ids.tolist()) == sorted(ZONES)
 
 
-def test_a_url_that_is_not_there_is_named_without_its_secret(tmp_path: Path) -> None:
+def test_missing_url_is_named_without_its_secret(tmp_path: Path) -> None:
     with serving() as site:
         site.acts = [answer(404)]
         with pytest.raises(SourceError) as raised:

@@ -23,7 +23,7 @@ from taxi_assets.trips.clean import (
 )
 from taxi_assets.trips.parse import parse_partition
 from taxi_assets.trips.rules import apply_rules
-from taxi_assets_tests.tlc.files import HEADER, PICKUP, YELLOW, row, slice_of
+from taxi_assets_tests.tlc.files import HEADER, PICKUP, YELLOW, make_line, make_slice
 
 COLUMN_OF_KIND: dict[Kind, str] = {
     "id": "passenger_count",
@@ -37,13 +37,13 @@ UNLABELLED = dataclasses.replace(
 )
 NO_NEIGHBOURS: tuple[bytes, ...] = ()
 # A row whose values are only readable one by one, and so are those of its block.
-ODD_NEIGHBOURS = (row(VendorID="what"),)
+ODD_NEIGHBOURS = (make_line(VendorID="what"),)
 
 
 def read_value(kind: Kind, text: str, *neighbours: bytes) -> Any:
     """Return `text` as a column of the kind reads it, or in a list if it is unreadable."""
     name = COLUMN_OF_KIND[kind]
-    parsed = parse_partition(slice_of(row(**{name: text}), *neighbours), UNLABELLED)
+    parsed = parse_partition(make_slice(make_line(**{name: text}), *neighbours), UNLABELLED)
     problems = [bad for bad in parsed.unreadable if bad.row == 2]
     if problems:
         assert problems[0].column == name
@@ -178,8 +178,8 @@ passengers = st.sampled_from(
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(passengers, st.sampled_from(["1.5", "", "oops"])), max_size=12))
 def test_each_raw_row_is_cleaned_or_dropped_for_one_reason(values: list[tuple[str, str]]) -> None:
-    lines = [row(passenger_count=count, tip_amount=tip) for count, tip in values]
-    cleaned = clean_partition(slice_of(*lines), YELLOW)
+    lines = [make_line(passenger_count=count, tip_amount=tip) for count, tip in values]
+    cleaned = clean_partition(make_slice(*lines), YELLOW)
 
     readable = [count for count, tip in values if tip != "oops"]
     expected = {
@@ -202,7 +202,10 @@ def test_each_raw_row_is_cleaned_or_dropped_for_one_reason(values: list[tuple[st
 
 def test_first_bad_value_is_named_with_its_line() -> None:
     parsed = parse_partition(
-        slice_of(row(), row(VendorID="A", extra="B"), row(), row(extra="C" * 99)), YELLOW
+        make_slice(
+            make_line(), make_line(VendorID="A", extra="B"), make_line(), make_line(extra="C" * 99)
+        ),
+        YELLOW,
     )
     assert list(map(str, parsed.unreadable)) == [
         "line 3: VendorID='A'",
@@ -222,7 +225,7 @@ def test_empty_day_is_an_empty_frame_of_the_schema(header: bytes) -> None:
 @pytest.mark.parametrize("end", [b"\n", b"\r\n", b""])
 @pytest.mark.parametrize("neighbours", [NO_NEIGHBOURS, ODD_NEIGHBOURS], ids=["alone", "beside odd"])
 def test_frame_has_schema_types_names_and_values(neighbours: tuple[bytes, ...], end: bytes) -> None:
-    lines = [*neighbours, row(VendorID="", store_and_fwd_flag="")]
+    lines = [*neighbours, make_line(VendorID="", store_and_fwd_flag="")]
     frame = clean_partition(pa.py_buffer(HEADER + b"\r\n".join(lines) + end), YELLOW).frame
     assert frame.dtypes.astype(str).to_dict() == YELLOW.pandas_types
     first_row = frame.iloc[0]
@@ -236,24 +239,28 @@ def test_frame_has_schema_types_names_and_values(neighbours: tuple[bytes, ...], 
 
 
 def test_slice_of_several_blocks_is_read_in_order() -> None:
-    lines = [row(VendorID=str(number)) for number in range(20_000)]
+    lines = [make_line(VendorID=str(number)) for number in range(20_000)]
     for parsed in (
-        parse_partition(slice_of(*lines), YELLOW),
-        parse_partition(slice_of(*lines, *ODD_NEIGHBOURS), YELLOW),
+        parse_partition(make_slice(*lines), YELLOW),
+        parse_partition(make_slice(*lines, *ODD_NEIGHBOURS), YELLOW),
     ):
         assert parsed.table["vendorid"].to_pylist() == list(range(20_000))
 
 
 def test_rows_outside_the_day_are_counted() -> None:
     pickups = ["2021-02-02 23:59:59", "2021-02-03 00:00:00", "2021-02-03 23:59:59"]
-    frame = clean_partition(slice_of(*map(row, [*pickups, "2021-02-04 00:00:00"])), YELLOW).frame
+    frame = clean_partition(
+        make_slice(*map(make_line, [*pickups, "2021-02-04 00:00:00"])), YELLOW
+    ).frame
     assert count_rows_outside_day(frame, date(2021, 2, 3), YELLOW) == 2
 
 
 def test_service_without_passengers_keeps_every_row() -> None:
     columns = tuple(dataclasses.replace(column, roles=()) for column in YELLOW.columns)
     service = dataclasses.replace(YELLOW, columns=columns)
-    cleaned = clean_partition(slice_of(row(passenger_count="0"), row(passenger_count="")), service)
+    cleaned = clean_partition(
+        make_slice(make_line(passenger_count="0"), make_line(passenger_count="")), service
+    )
     assert len(cleaned.frame) == 2
     assert cleaned.dropped == {"unreadable": 0}
 

@@ -15,8 +15,8 @@ from taxi_assets.tlc.services import SERVICES
 from taxi_assets.tlc.zone_polygons import ZonePolygons, read_zone_polygons
 from taxi_assets.trips.clean import Cleaned, clean_partition
 from taxi_assets_tests.conftest import RealRows
-from taxi_assets_tests.tlc.files import raw_month, slices_of
-from taxi_assets_tests.tlc.zones import ZONES, middle, write_geojson
+from taxi_assets_tests.tlc.files import open_raw_month, read_slices
+from taxi_assets_tests.tlc.zones import ZONES, find_centre, write_geojson
 
 VERSIONS_WITH_POINTS = [
     (service, schema_version)
@@ -51,7 +51,7 @@ def make_trip(
 
 
 def locate_zone_centre(zone: int) -> tuple[str, str]:
-    longitude, latitude = middle(*ZONES[zone])
+    longitude, latitude = find_centre(*ZONES[zone])
     return f"{longitude:.6f}", f"{latitude:.6f}"
 
 
@@ -130,7 +130,9 @@ def test_parquet_month_with_coordinates_as_doubles(zones: ZonePolygons, tmp_path
     times = pa.array([datetime.fromisoformat(PICKUP)] * 3, pa.timestamp("us"))
     table = table.set_column(1, "Trip_Pickup_DateTime", times)
     pq.write_table(table, tmp_path / "month.parquet")
-    (content,) = slices_of(raw_month(tmp_path / "month.parquet", service, Month(2014, 5))).values()
+    (content,) = read_slices(
+        open_raw_month(tmp_path / "month.parquet", service, Month(2014, 5))
+    ).values()
     cleaned = clean_partition(content, service, (), zones=zones)
     assert read_zone_pairs(cleaned) == [(41, 7)] * 3
 
@@ -151,7 +153,7 @@ def test_real_trips_of_2015_lie_in_the_city(real_rows: RealRows) -> None:
     published = read_zone_polygons(real_rows.folder / "misc/taxi_zones/taxi_zones.shp")
     path = real_rows.folder / "yellow/drift/yellow_tripdata_2015-01.head.csv"
     service = SERVICES["yellow"]
-    contents = slices_of(raw_month(path, service, Month(2015, 1))).values()
+    contents = read_slices(open_raw_month(path, service, Month(2015, 1))).values()
     days = [clean_partition(content, service, (), zones=published) for content in contents]
     assert sum(len(day.frame) for day in days) == 1999
     assert sum(day.located["pulocationid"] for day in days) == 1956

@@ -24,7 +24,7 @@ from taxi_assets.tlc.raw_month import BLANK, OUTSIDE, UNREADABLE, RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import Cleaned, clean_partition, count_rows_outside_day
-from taxi_assets_tests.tlc.files import passed_over, raw_month
+from taxi_assets_tests.tlc.files import collect_lines, open_raw_month
 
 ROWS = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 MANIFEST = ROWS / "MANIFEST.csv"
@@ -67,8 +67,8 @@ def clean_month(name: str) -> CleanedMonth:
     assert match
     service = SERVICES[match[1]]
     content = path.read_bytes()
-    month = raw_month(path, service, Month(int(match[2]), int(match[3])), max_invalid_ratio=0)
-    slices = passed_over(month)
+    month = open_raw_month(path, service, Month(int(match[2]), int(match[3])), max_invalid_ratio=0)
+    slices = collect_lines(month)
     cleaned = {
         key: clean_partition(pa.py_buffer(month.line + lines), service)
         for key, lines in slices.items()

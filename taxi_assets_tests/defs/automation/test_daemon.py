@@ -23,7 +23,7 @@ from taxi_assets_tests.defs.automation.test_sensors import month_file, path_of
 from taxi_assets_tests.fake_http_server import Site, serving
 from taxi_assets_tests.stores import store_totals
 from taxi_assets_tests.test_server import DAGSTER, ask, dagster_dev, until
-from taxi_assets_tests.tlc.files import HEADER, row
+from taxi_assets_tests.tlc.files import HEADER, make_line
 
 SELECTOR = {
     "repositoryName": "__repository__",
@@ -60,7 +60,7 @@ def schedules_since_yesterday(folder: Path) -> None:
 
 def yellow_file(month: str) -> bytes:
     """A month's file of one row a day, up to the 28th."""
-    rows = [row(f"{month}-{day:02d} 08:00:00") for day in range(1, 29)]
+    rows = [make_line(f"{month}-{day:02d} 08:00:00") for day in range(1, 29)]
     return gzip.compress(HEADER + b"\n".join([*rows, b""]), mtime=0)
 
 

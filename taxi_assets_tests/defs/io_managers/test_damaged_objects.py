@@ -57,8 +57,8 @@ from taxi_assets_tests import stores
 from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
 from taxi_assets_tests.gcs_server import gcs_server
 from taxi_assets_tests.stores import Runs
-from taxi_assets_tests.tlc.files import FEBRUARY, HEADER, raw_month, row
-from taxi_assets_tests.tlc.test_parquet_batches import trips as published
+from taxi_assets_tests.tlc.files import FEBRUARY, HEADER, make_line, open_raw_month
+from taxi_assets_tests.tlc.test_parquet_batches import make_trips as published
 
 YELLOW, GREEN = SERVICES["yellow"], SERVICES["green"]
 DAYS = [date(2021, 2, day) for day in (3, 4, 5)]
@@ -87,10 +87,10 @@ def load_raw(folder: Path, resource: LakeResource, ending: str) -> RawTripsIOMan
         times = [datetime(2021, 2, day.day, 8, n) for day in DAYS for n in range(5)]  # noqa: DTZ001
         pq.write_table(published([*times]), path)
     else:
-        lines = [row(f"{day} 08:0{n}:00") for day in DAYS for n in range(5)]
-        path.write_bytes(HEADER + b"\n".join([*lines, row("2021-01-31 08:00:00"), b""]))
+        lines = [make_line(f"{day} 08:0{n}:00") for day in DAYS for n in range(5)]
+        path.write_bytes(HEADER + b"\n".join([*lines, make_line("2021-01-31 08:00:00"), b""]))
     manager = RawTripsIOManager(SERVICES, resource)
-    split = split_month(raw_month(path, days=DAYS), LOG.info)
+    split = split_month(open_raw_month(path, days=DAYS), LOG.info)
     list(manager.store(YELLOW, [(split, LazyPartitions(DAYS, lambda _: RawRecord({})))], LOG))
     return manager
 
@@ -201,7 +201,7 @@ def below_a_file(place: Place) -> None:
 
 
 def text(place: Place) -> None:
-    place.path().write_bytes(HEADER + row(f"{BAD} 08:00:00") + b"\n")
+    place.path().write_bytes(HEADER + make_line(f"{BAD} 08:00:00") + b"\n")
 
 
 def of_another_tool(place: Place) -> None:
@@ -500,7 +500,7 @@ def test_lines_that_unpack_to_more_than_fit_in_memory_reject_their_day_alone(
 ) -> None:
     raw = load_raw(tmp_path, resource, "csv")
     path = Path(resource.lake.root, build_raw_key(YELLOW, BAD))
-    lines = pa.Codec("zstd").compress(HEADER + row(f"{BAD} 08:00:00") * 100_000, asbytes=True)
+    lines = pa.Codec("zstd").compress(HEADER + make_line(f"{BAD} 08:00:00") * 100_000, asbytes=True)
     facts, _ = open_sealed_zstd(pa.py_buffer(path.read_bytes()))
     path.write_bytes(write_sealed_zstd(facts, lines))
     assert path.stat().st_size < 20_000

@@ -291,6 +291,6 @@ def test_other_readers_read_a_sealed_parquet_object(make: Make, tmp_path: Path) 
     path.write_bytes(content)
     expected = read_parquet(content)[0]
     assert pq.ParquetFile(path).read() == expected
-    make_frame = pd.read_parquet(path)
-    pd.testing.assert_frame_equal(make_frame[expected.column_names], expected.to_pandas())
+    frame = pd.read_parquet(path)
+    pd.testing.assert_frame_equal(frame[expected.column_names], expected.to_pandas())
     assert duckdb.sql(f"FROM '{path}'").arrow().read_all().num_rows == expected.num_rows
