@@ -27,10 +27,12 @@ from sqlalchemy.pool import QueuePool
 
 from taxi_assets.dagster_internals.private_names import POSTGRES_CONNECT, SQLITE_EVENT_LOG
 from taxi_assets.dagster_internals.stored_once import (
-    empty_mirrored_check,
+    CHECKS,
+    build_mirrored_check,
+    get_event_type,
     make_file,
     read_long_values,
-    shorten_stored_event,
+    shorten_materialization,
 )
 
 INDEX = "index"
@@ -43,10 +45,16 @@ BATCHED = {
     DagsterEventType.ASSET_MATERIALIZATION,
     DagsterEventType.ASSET_MATERIALIZATION_PLANNED,
     DagsterEventType.ASSET_OBSERVATION,
-    DagsterEventType.ASSET_CHECK_EVALUATION,
-    DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED,
+    *CHECKS,
 }
 """Events that may be stored at the end of a block."""
+STORE_METHODS = (
+    "prepare_insert_event",
+    "store_asset_check_event",
+    "store_asset_event",
+    "store_asset_event_tags",
+)
+"""The parts of Dagster's `store_event` in SQLite, which have no underscore and no documentation."""
 
 PendingEvents = list[tuple["Batches", dg.EventLogEntry]]
 Connections = Mapping[str, sa.Connection]
@@ -100,8 +108,7 @@ class Batches(ABC):
     def store_event(self, event: dg.EventLogEntry) -> None:
         """Store an event, at the end of the thread's block if it is one of an asset or a check."""
         pending = _get_pending_events()
-        kind = event.dagster_event.event_type if event.dagster_event else None
-        if pending is not None and kind in BATCHED:
+        if pending is not None and get_event_type(event) in BATCHED:
             pending.append((self, event))
             return
         if pending:
@@ -118,13 +125,20 @@ class Batches(ABC):
     def store_events(self, run_id: str, events: Sequence[dg.EventLogEntry]) -> None:
         """Store events of a run with Dagster's code, over one connection."""
         with self.open_transaction(run_id):
-            for event in events:
-                super().store_event(event)  # type: ignore[misc]
-                self.complete_event(event)
+            for kind, group in groupby(events, key=get_event_type):
+                if kind == DagsterEventType.ASSET_MATERIALIZATION:
+                    self.store_materializations(list(group))
+                else:
+                    for event in group:
+                        self.store_other_event(event)
 
     @abstractmethod
-    def complete_event(self, event: dg.EventLogEntry) -> None:
-        """Finish storing an event, in the transaction that stored it."""
+    def store_materializations(self, events: Sequence[dg.EventLogEntry]) -> None:
+        """Store materializations of one asset; Dagster's row of the asset names the last one."""
+
+    def store_other_event(self, event: dg.EventLogEntry) -> None:
+        """Store an event that is not a materialization."""
+        super().store_event(event)  # type: ignore[misc]
 
     @abstractmethod
     def open_transaction(self, run_id: str) -> AbstractContextManager[None]:
@@ -185,11 +199,32 @@ class SqliteBatches(Batches):
         with suppress(FileNotFoundError):  # The history was wiped meanwhile.
             os.utime(self.path_for_shard(run_id))  # type: ignore[attr-defined]
 
-    def complete_event(self, event: dg.EventLogEntry) -> None:
-        """Leave pictures and tables to the index, and checks to their table."""
-        empty_mirrored_check(self.index_connection, event)
+    def store_materializations(self, events: Sequence[dg.EventLogEntry]) -> None:
+        """Store the long values in the index alone."""
+        stock: Any = self
+        for event in events:
+            insert = stock.prepare_insert_event(event)
+            index_id = self._insert(event, shorten_materialization(insert), insert)
+            stock.store_asset_event_tags([event], [index_id])
+        stock.store_asset_event(events[-1], index_id)
+
+    def store_other_event(self, event: dg.EventLogEntry) -> None:
+        """Store the result of a check in its run and in Dagster's table of checks alone."""
+        if get_event_type(event) not in CHECKS:
+            super().store_other_event(event)
+            return
+        stock: Any = self
+        insert = stock.prepare_insert_event(event)
+        index_id = self._insert(event, insert, build_mirrored_check(insert, event))
+        stock.store_asset_check_event(event, index_id)
+
+    def _insert(self, event: dg.EventLogEntry, for_run: sa.Insert, for_index: sa.Insert) -> int:
+        """Insert an event into its run's file and the index; return its number in the index."""
         with self.run_connection(event.run_id) as connection:
-            shorten_stored_event(connection, event)
+            connection.execute(for_run)
+        with self.index_connection() as connection:
+            stored: Any = connection.execute(for_index).inserted_primary_key
+        return int(stored[0])
 
     def get_records_for_run(self, *arguments: Any, **options: Any) -> Any:
         """Return a run's records, with the pictures and tables that the index has."""
@@ -263,8 +298,9 @@ class PostgresBatches(Batches):
         """Add the connection of the thread's transaction."""
         self._in_transaction = threading.local()
 
-    def complete_event(self, event: dg.EventLogEntry) -> None:
-        """Do nothing: Postgres has one table of events."""
+    def store_materializations(self, events: Sequence[dg.EventLogEntry]) -> None:
+        """Store all events by one statement, and the last one in Dagster's row of the asset."""
+        super(Batches, self).store_event_batch(events)  # type: ignore[misc]
 
     @contextmanager
     def open_transaction(self, run_id: str) -> Iterator[None]:
@@ -301,7 +337,10 @@ BATCHES: Mapping[str, type[Batches]] = {
 }
 """The additions to each of Dagster's classes, by name."""
 IS_SUPPORTED: Mapping[str, Callable[[object], bool]] = {
-    "SqliteEventLogStorage": lambda _: SQLITE_EVENT_LOG.find() is not None,
+    "SqliteEventLogStorage": lambda storage: (
+        SQLITE_EVENT_LOG.find() is not None
+        and all(hasattr(storage, method) for method in STORE_METHODS)
+    ),
     "PostgresEventLogStorage": POSTGRES_CONNECT.is_on,
 }
 """Whether the installed Dagster still has the private names that the batches need."""

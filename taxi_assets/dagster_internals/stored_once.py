@@ -37,20 +37,25 @@ CHECKS = (
 Connect = Callable[[], AbstractContextManager[sa.Connection]]
 
 
-def shorten_stored_event(connection: sa.Connection, event: dg.EventLogEntry) -> None:
-    """Replace long values of the materialization just stored in a run's file by a reference."""
-    short = _shorten(event)
-    if short is not None:
-        _replace_last(connection, short)
+def shorten_materialization(insert: sa.Insert) -> sa.Insert:
+    """Return the statement that inserts a materialization without its long values."""
+    stored = json.loads(insert.compile().params["event"])
+    try:
+        entries = stored["dagster_event"]["event_specific_data"]["materialization"][
+            "metadata_entries"
+        ]
+        long = [one for one in entries if len(json.dumps(one["entry_data"])) > MAX_VALUE]
+    except (KeyError, TypeError):  # another version of Dagster stores it differently
+        return insert
+    for one in long:
+        one["entry_data"] = {"__class__": "TextMetadataEntryData", "text": ELSEWHERE}
+    return insert.values(event=json.dumps(stored)) if long else insert
 
 
-def empty_mirrored_check(connect_to_index: Connect, event: dg.EventLogEntry) -> None:
-    """Empty the index's copy of the check event just stored; its id stays."""
-    if _kind(event) in CHECKS:
-        stored = json.loads(dg.serialize_value(event))
-        empty = {**stored, "dagster_event": None, "message": "", "user_message": ""}
-        with connect_to_index() as connection:
-            _replace_last(connection, json.dumps(empty))
+def build_mirrored_check(insert: sa.Insert, event: dg.EventLogEntry) -> sa.Insert:
+    """Return the statement that inserts an empty copy of a check's event."""
+    empty = event._replace(dagster_event=None, user_message="")
+    return insert.values(event=dg.serialize_value(empty))
 
 
 def read_long_values(page: Any, connect_to_index: Connect) -> Any:
@@ -87,33 +92,13 @@ def remake_empty_file(path: Path) -> None:
         connection.execute("PRAGMA journal_mode = WAL")
 
 
-def _replace_last(connection: sa.Connection, text: str) -> None:
-    """Replace the last stored event, in the same transaction."""
-    table = EVENTS_TABLE.find()
-    if table is not None:
-        last = sa.select(sa.func.max(table.c.id)).scalar_subquery()
-        connection.execute(table.update().where(table.c.id == last).values(event=text))
-
-
-def _shorten(event: dg.EventLogEntry) -> str | None:
-    """Return a materialization without its long values; None if it has none."""
-    if _kind(event) != DagsterEventType.ASSET_MATERIALIZATION:
-        return None
-    stored = json.loads(dg.serialize_value(event))
-    try:
-        entries = stored["dagster_event"]["event_specific_data"]["materialization"][
-            "metadata_entries"
-        ]
-        long = [one for one in entries if len(json.dumps(one["entry_data"])) > MAX_VALUE]
-    except (KeyError, TypeError):  # another version of Dagster stores it differently
-        return None
-    for one in long:
-        one["entry_data"] = {"__class__": "TextMetadataEntryData", "text": ELSEWHERE}
-    return json.dumps(stored) if long else None
+def get_event_type(event: dg.EventLogEntry) -> DagsterEventType | None:
+    """Return the type of an event; None for a log line."""
+    return event.dagster_event.event_type if event.dagster_event else None
 
 
 def _is_short(event: dg.EventLogEntry) -> bool:
-    if _kind(event) != DagsterEventType.ASSET_MATERIALIZATION:
+    if get_event_type(event) != DagsterEventType.ASSET_MATERIALIZATION:
         return False
     materialization = event.asset_materialization
     return materialization is not None and any(
@@ -146,7 +131,3 @@ def _read_full_events(
 def _identify(event: dg.EventLogEntry) -> tuple[Any, ...]:
     kind = event.get_dagster_event() if event.dagster_event else None
     return (kind.asset_key, kind.partition, event.timestamp) if kind else (event.timestamp,)
-
-
-def _kind(event: dg.EventLogEntry) -> DagsterEventType | None:
-    return event.dagster_event.event_type if event.dagster_event else None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
 
@@ -90,23 +91,26 @@ def test_progress_is_stored_at_once_and_after_what_came_before(
     assert [record.partition_key for record in seen] == ["third day", "second day", "first day"]
 
 
+def materialize(instance: dg.DagsterInstance, run_id: str, asset: str, day: str) -> None:
+    """Log a materialization, which may wait."""
+    materialization = dg.AssetMaterialization(asset, partition=day)
+    event = DagsterEvent(
+        DagsterEventType.ASSET_MATERIALIZATION.value,
+        "none",
+        event_specific_data=StepMaterializationData(materialization, []),
+    )
+    instance.report_dagster_event(event, run_id)
+
+
 def test_a_batch_takes_one_transaction_for_each_asset(
     instance: dg.DagsterInstance, run_id: str
 ) -> None:
     """However many events it has: connections and commits are what an event costs."""
     commits: list[object] = []
+    record = partial(materialize, instance, run_id)
 
     def count(connection: sa.Connection) -> None:
         commits.append(connection)
-
-    def record(asset: str, day: str) -> None:
-        materialization = dg.AssetMaterialization(asset, partition=day)
-        event = DagsterEvent(
-            DagsterEventType.ASSET_MATERIALIZATION.value,
-            "none",
-            event_specific_data=StepMaterializationData(materialization, []),
-        )
-        instance.report_dagster_event(event, run_id)
 
     record("first", "whose files are made and whose tables are looked up")
     files = 1 if isinstance(unwrap_event_log(instance.event_log_storage), PostgresBatches) else 2
@@ -123,6 +127,35 @@ def test_a_batch_takes_one_transaction_for_each_asset(
     for asset in ("first", "second"):
         days = instance.get_materialized_partitions(dg.AssetKey(asset))
         assert days >= set(map(str, range(20)))
+
+
+def test_the_row_of_an_asset_is_written_once_in_a_batch_and_names_the_last_day(
+    instance: dg.DagsterInstance, run_id: str
+) -> None:
+    """Dagster's row of an asset has all of its last event, so 31 days would be 31 pictures."""
+    written: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "INTO asset_keys" in statement or "UPDATE asset_keys" in statement:
+            written.append(statement.split(maxsplit=1)[0])
+
+    materialize(instance, run_id, "first", "earlier")
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        with batch_transaction():
+            for day in map(str, range(20)):
+                materialize(instance, run_id, "first", day)
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    assert written in (["INSERT"], ["INSERT", "UPDATE"])
+    latest = instance.get_latest_materialization_event(dg.AssetKey("first"))
+    assert latest is not None
+    assert latest.get_dagster_event().partition == "19"
+    (record,) = instance.get_asset_records([dg.AssetKey("first")])
+    assert record.asset_entry.last_run_id == run_id
+    records = instance.fetch_materializations(dg.AssetKey("first"), limit=30).records
+    assert [one.partition_key for one in records] == [*map(str, reversed(range(20))), "earlier"]
+    assert record.asset_entry.last_materialization_storage_id == records[0].storage_id
 
 
 def test_a_transaction_that_fails_is_tried_again_and_the_one_before_it_is_not(
