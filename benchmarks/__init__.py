@@ -1,1 +1,1 @@
-"""How long a month takes, measured beside its baseline: `python -m benchmarks`."""
+"""Measure how long a month takes, and compare it with a baseline: `python -m benchmarks`."""

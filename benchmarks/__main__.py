@@ -1,12 +1,11 @@
-"""How long a month takes through all five assets, beside the baseline for the same outputs.
+"""Measure how long a month takes through all five assets, compared with a baseline.
 
-Measured on a stack of its own; each figure is that of a fresh process, rows are verified after
-each. `first load`: all three stores were emptied before (table dropped in Postgres, table deleted
-in BigQuery, the service's folders removed from the lake). `rewrite`: the same month again.
-`baseline`: one script without Dagster for the same outputs. `noop`: a Dagster job with
-one empty asset among the same definitions; `bare`: without them. `day`: single days on the running
-stack, one run each. `growth`: more months in one run, and one month rewritten beside the others.
-`table`: one day rewritten in Postgres tables of 1, 12 and 33 months (1,004 days).
+Every run is a new process on a separate stack, and its rows are verified. `first` load: all three
+stores are empty (table dropped in Postgres and deleted in BigQuery, the service's folders removed
+from the lake). `rewrite`: the same month again. `baseline`: a script without Dagster that has the
+same outputs. `noop`: a Dagster job with one empty asset among the package's definitions; `bare`:
+without them. `day`: one run per day. `growth`: several months in one run, and one of them
+rewritten. `table`: a day rewritten in Postgres tables of 1, 12 and 33 months (1,004 days).
 """
 
 from __future__ import annotations
@@ -26,24 +25,24 @@ from benchmarks.measure import BenchmarkError
 
 NAMES = ("bare", "noop", "baseline", "first", "rewrite", "day", "growth", "table")
 PEERS = {"duckdb": "DuckDB, two stores", "dlt": "dlt with ADBC, two stores"}
-"""Measured if they are named; pip installs them at the first time."""
+"""Measured only if `--only` names them; pip installs them the first time."""
 SINGLE_DAYS = 5
 TABLE_MONTHS = (1, 12, 33)
 TABLE_ROWS = 4_000
-"""A day; 33 months of them are 0.6 GiB."""
+"""Per day; 33 months are 0.6 GiB."""
 TABLE_REPEATS = 9
 MONTH = DaySpan.months(1)
 NOTE = (
-    "`first load` begins with emptied stores: table dropped in Postgres and deleted in BigQuery, "
-    "lake folders removed. Data work: wall less that of `noop`; the baseline's is the sum of its "
-    "stages, without imports. RSS is the process's, not the servers'. Dirty pages are written out "
-    "before each run, rows are verified after it."
+    "`first load` starts with empty stores: table dropped in Postgres and deleted in BigQuery, "
+    "lake folders removed. Data work: wall time minus that of `noop`; for the baseline, the sum of "
+    "its stages, without imports. RSS is that of the process, not of the servers. Dirty pages are "
+    "written to disk before each run; rows are verified after it."
 )
 
 
 @dataclass
-class Found:
-    """Everything measured so far, by name, one entry a repeat."""
+class Results:
+    """All measurements so far, by name, with one entry per repeat."""
 
     runs: dict[str, list[Measured]] = field(default_factory=dict[str, list[Measured]])
     growth: dict[int, list[Measured]] = field(default_factory=dict[int, list[Measured]])
@@ -51,18 +50,18 @@ class Found:
     stored_rows: int = 0
 
     def add(self, name: str, measured: Measured) -> None:
-        """Note one repeat."""
+        """Add a repeat."""
         self.runs.setdefault(name, []).append(measured)
-        self.say(name, measured)
+        self.print_progress(name, measured)
 
     def add_growth(self, months: int, measured: Measured) -> None:
-        """Note one repeat of a run of so many months."""
+        """Add a repeat of a run of several months."""
         self.growth.setdefault(months, []).append(measured)
-        self.say(f"{months} months", measured)
+        self.print_progress(f"{months} months", measured)
 
     @staticmethod
-    def say(name: str, measured: Measured) -> None:
-        """Say what was measured while the others are waited for."""
+    def print_progress(name: str, measured: Measured) -> None:
+        """Print a measurement to stderr as soon as it is known."""
         sample = measured.sample
         print(
             f"# {name}: {sample.wall:.2f} s, {sample.rss / tables.MIB:.0f} MiB, "
@@ -72,7 +71,7 @@ class Found:
         )
 
     def as_json(self) -> str:
-        """All samples."""
+        """Return all samples as JSON."""
         every = self.runs | {f"growth {months}": runs for months, runs in self.growth.items()}
         samples = {
             name: [{**run.sample.facts(), "stages": run.stages} for run in runs]
@@ -81,41 +80,41 @@ class Found:
         return json.dumps({"facts": facts(), "samples": samples, "years": self.years}, indent=1)
 
 
-def month_runs(bench: Bench, only: set[str], found: Found) -> None:
-    """One repeat of everything about a single month; taken in turns, so that all see the same."""
+def month_runs(bench: Bench, only: set[str], results: Results) -> None:
+    """Run each benchmark of a single month once; repeats are interleaved."""
     if "bare" in only:
-        found.add("bare", bench.bare())
+        results.add("bare", bench.bare())
     if "noop" in only:
-        found.add("noop", bench.noop())
+        results.add("noop", bench.noop())
     if "baseline" in only:
         bench.empty()
-        found.add("baseline", bench.baseline())
+        results.add("baseline", bench.baseline())
         bench.verify(MONTH, "baseline")
     for name, title in PEERS.items():
         if name in only:
-            found.add(title, peers.measure(bench, name))
+            results.add(title, peers.measure(bench, name))
     if only & {"first", "rewrite"}:
         bench.empty()
         first = bench.job(MONTH, "first")
-        found.stored_rows = bench.verify(MONTH)
+        results.stored_rows = bench.verify(MONTH)
         if "first" in only:
-            found.add("first load", first)
+            results.add("first load", first)
     if "rewrite" in only:
-        found.add("rewrite", bench.job(MONTH, "rewrite"))
+        results.add("rewrite", bench.job(MONTH, "rewrite"))
         bench.verify(MONTH)
 
 
-def day_runs(bench: Bench, found: Found) -> None:
-    """Single days into empty stores, one run each."""
+def day_runs(bench: Bench, results: Results) -> None:
+    """Load single days into empty stores, one run per day."""
     bench.empty()
     for offset in range(SINGLE_DAYS):
         day = FIRST_MONTH + timedelta(days=offset)
-        found.add("one day", bench.job(DaySpan(day, day), "day"))
+        results.add("one day", bench.job(DaySpan(day, day), "day"))
         bench.verify(DaySpan(FIRST_MONTH, day))
 
 
-def growth_runs(bench: Bench, months: list[int], repeats: int, found: Found) -> None:
-    """First loads of more and more months in turns, each time one month rewritten beside them."""
+def growth_runs(bench: Bench, months: list[int], repeats: int, results: Results) -> None:
+    """Load 1, 3, ... months in one run, interleaved, and rewrite one month after each round."""
     for index in range(max(months)):
         bench.month_file(index)
     for _ in range(repeats):
@@ -124,69 +123,71 @@ def growth_runs(bench: Bench, months: list[int], repeats: int, found: Found) -> 
             days = DaySpan.months(count)
             measured = bench.job(days, f"growth-{count}")
             bench.verify(days)
-            found.add_growth(count, measured)
+            results.add_growth(count, measured)
         if max(months) > 1:
             name = f"rewrite of one month of {max(months)}"
-            found.add(name, bench.job(MONTH, "rewrite-among"))
+            results.add(name, bench.job(MONTH, "rewrite-among"))
             bench.verify(DaySpan.months(max(months)))
 
 
-def other_runs(bench: Bench, only: set[str], months: list[int], repeats: int, found: Found) -> None:
+def other_runs(
+    bench: Bench, only: set[str], months: list[int], repeats: int, results: Results
+) -> None:
     """Run the benchmarks that are not about a single month."""
     if "day" in only:
-        day_runs(bench, found)
+        day_runs(bench, results)
     if "table" in only:
-        found.years = bench.table(TABLE_ROWS, TABLE_REPEATS, TABLE_MONTHS)
+        results.years = bench.table(TABLE_ROWS, TABLE_REPEATS, TABLE_MONTHS)
     if "growth" in only:
-        growth_runs(bench, months, repeats, found)
+        growth_runs(bench, months, repeats, results)
 
 
-def report(found: Found, repeats: int, rows: int) -> str:
-    """All tables."""
+def report(results: Results, repeats: int, rows: int) -> str:
+    """Return all tables."""
     at = f"{datetime.now(tz=UTC):%Y-%m-%d}"
     known = ", ".join(f"{name} {value}" for name, value in facts().items())
-    stored = f", {found.stored_rows:,} stored" if found.stored_rows else ""
+    stored = f", {results.stored_rows:,} stored" if results.stored_rows else ""
     title = (
         f"A month of yellow: {rows:,} rows in the file"
         f"{stored}; median (min..max) of {repeats}; {at}; {known}"
     )
     text = [title]
-    if found.runs:
-        whole = {name: rows for name in found.runs if whole_month(name)}
-        text += ["", tables.costs(found.runs, whole), "", NOTE]
+    if results.runs:
+        file_rows = {name: rows for name in results.runs if is_month(name)}
+        text += ["", tables.costs(results.runs, file_rows), "", NOTE]
     apart = [
-        {name: found.runs[name]} for name in ("baseline", *PEERS.values()) if name in found.runs
+        {name: results.runs[name]} for name in ("baseline", *PEERS.values()) if name in results.runs
     ]
-    staged = {name: runs for name, runs in found.runs.items() if {name: runs} not in apart}
+    staged = {name: runs for name, runs in results.runs.items() if {name: runs} not in apart}
     for part in (*apart, staged):
         text += ["", tables.stages(part)] if part else []
-    noop = tables.spread(found.runs["noop"], "wall").middle if "noop" in found.runs else 0.0
-    if "one day" in found.runs:
-        text += ["", day_mode(found, noop)]
-    if found.years:
-        text += ["", tables.years(found.years)]
-    if found.growth:
-        text += ["", tables.growth(found.growth, noop, rows)]
+    noop = tables.spread(results.runs["noop"], "wall").middle if "noop" in results.runs else 0.0
+    if "one day" in results.runs:
+        text += ["", day_mode(results, noop)]
+    if results.years:
+        text += ["", tables.years(results.years)]
+    if results.growth:
+        text += ["", tables.growth(results.growth, noop, rows)]
     return "\n".join(text)
 
 
-def whole_month(name: str) -> bool:
-    """Whether a measured command moves one whole month."""
+def is_month(name: str) -> bool:
+    """Return whether a benchmark loads a month."""
     return name not in {"bare", "noop", "one day"}
 
 
-def day_mode(found: Found, noop: float) -> str:
-    """Day mode against chunk mode."""
-    each = tables.spread(found.runs["one day"], "wall").middle
+def day_mode(results: Results, noop: float) -> str:
+    """Compare runs of one day with a run of a month."""
+    each = tables.spread(results.runs["one day"], "wall").middle
     text = f"One day: {each:.2f} s, of which {each - noop:.2f} s beyond a no-op run. "
     text += f"31 runs of a day would take {31 * each:.0f} s (scaled from {SINGLE_DAYS})"
-    if "first load" in found.runs:
-        chunk = tables.spread(found.runs["first load"], "wall").middle
+    if "first load" in results.runs:
+        chunk = tables.spread(results.runs["first load"], "wall").middle
         text += f", one run of 31 days takes {chunk:.1f} s: {31 * each / chunk:.1f} times as fast"
     return f"{text}."
 
 
-def options() -> argparse.Namespace:
+def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser("python -m benchmarks", description=__doc__)
     parser.add_argument("--repeats", type=int, default=3, metavar="N")
@@ -201,43 +202,47 @@ def options() -> argparse.Namespace:
         "--work",
         type=Path,
         default=CHECKOUT / ".taxi" / "bench",
-        help="folder for month files (kept for the next time), stores and logs",
+        help="folder for month files (reused by the next benchmark), stores and logs",
     )
-    parser.add_argument("--keep", action="store_true", help="keep the stores, servers stopped")
     parser.add_argument(
-        "--profile", choices=("first", "rewrite", "noop"), help="no table: profile this run instead"
+        "--keep", action="store_true", help="leave the stores, with their servers stopped"
+    )
+    parser.add_argument(
+        "--profile",
+        choices=("first", "rewrite", "noop"),
+        help="profile this run instead of measuring",
     )
     return parser.parse_args()
 
 
 def main() -> int:
-    """Measure and print."""
-    asked = options()
-    only, months = set(asked.only), sorted(map(int, asked.months.split(",")))
-    bench, found = Bench(asked.work, asked.rows), Found()
+    """Run the benchmarks and print their tables."""
+    arguments = parse_arguments()
+    only, months = set(arguments.only), sorted(map(int, arguments.months.split(",")))
+    bench, results = Bench(arguments.work, arguments.rows), Results()
     error: BenchmarkError | None = None
-    # As pip does for a package that is installed; an editable one is compiled at every start.
+    # pip compiles an installed package; an editable one would be compiled at every start.
     compileall.compile_dir("taxi_assets", quiet=1)
     try:
         with bench:
             if only != {"table"}:
                 bench.month_file(0)
-            bench.noop()  # Dagster makes its SQLite files at the first run: nobody's cost
-            if asked.profile:
-                print(flame.profile(bench, asked.profile, MONTH))
+            bench.noop()  # Dagster creates its SQLite files in the first run, which is not measured
+            if arguments.profile:
+                print(flame.profile(bench, arguments.profile, MONTH))
                 return 0
-            for _ in range(asked.repeats):
-                month_runs(bench, only, found)
-            other_runs(bench, only, months, asked.repeats, found)
+            for _ in range(arguments.repeats):
+                month_runs(bench, only, results)
+            other_runs(bench, only, months, arguments.repeats, results)
     except BenchmarkError as raised:
         error = raised
     finally:
-        if found.runs or found.years:
-            (bench.work / "results.json").write_text(found.as_json())
-        if not asked.keep:
+        if results.runs or results.years:
+            (bench.work / "results.json").write_text(results.as_json())
+        if not arguments.keep:
             bench.clean()
-    if found.runs or found.years:
-        print(report(found, asked.repeats, asked.rows))
+    if results.runs or results.years:
+        print(report(results, arguments.repeats, arguments.rows))
     if error:
         print(f"stopped early: {error}", file=sys.stderr)
     return 1 if error else 0

@@ -1,9 +1,8 @@
-"""What Postgres and BigQuery do under 1, 2 and 4 runs at once: `python -m benchmarks.at_once`.
+"""Measure 1, 2 and 4 concurrent runs: `python -m benchmarks.at_once`.
 
-Each run loads a month of its own into emptied stores, as `dagster job execute`: past the run queue,
-so that its pools of one run do not keep them apart. BigQuery is the emulator. The stores are
-verified after each set of runs. Everything shares one machine: CPU seconds tell what a run costs
-there, step seconds tell who waits for whom.
+Each run loads a different month into empty stores, by `dagster job execute`, which bypasses the
+run queue and its pools. BigQuery is the emulator. The stores are verified after each set of runs.
+Everything shares one machine: CPU seconds show the cost of a run, step seconds the waiting time.
 """
 
 from __future__ import annotations
@@ -35,14 +34,14 @@ HEADER = "runs at once | wall s | rows/s | CPU s a run | servers' CPU s a run"
 
 @dataclass(frozen=True)
 class Together:
-    """Runs that began at the same time."""
+    """Runs that started at the same time."""
 
     rows: int
-    """Rows that all stores hold afterwards."""
+    """Rows in every store afterwards."""
     wall: float
     """Seconds from the first start to the last end."""
     servers: float
-    """CPU seconds of Postgres and the emulator meanwhile."""
+    """CPU seconds of Postgres and the emulator during the runs."""
     samples: list[Sample]
     seconds: dict[str, list[float]]
     """Seconds of each run's step, with its checks, by store."""
@@ -64,7 +63,7 @@ class Together:
 
 
 def together(bench: Bench, count: int) -> Together:
-    """Load so many months at once into emptied stores."""
+    """Load `count` months at once into empty stores."""
     bench.empty()
     bench.settle()
     months = [DaySpan(month_start(index), _last_day(index)) for index in range(count)]
@@ -95,19 +94,19 @@ def _step(stages: dict[str, float], store: str) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser("python -m benchmarks.at_once", description=__doc__)
     parser.add_argument("--runs", default="1,2,4", metavar="N,N", help="runs at once")
     parser.add_argument("--rows", type=int, default=100_000, help="rows a month")
     parser.add_argument("--work", type=Path, default=CHECKOUT / ".taxi" / "bench-at-once")
-    asked = parser.parse_args()
-    counts = [int(count) for count in asked.runs.split(",")]
-    bench = Bench(asked.work, asked.rows)
+    arguments = parser.parse_args()
+    counts = [int(count) for count in arguments.runs.split(",")]
+    bench = Bench(arguments.work, arguments.rows)
     try:
         with bench:
             for index in range(max(counts)):
                 bench.month_file(index)
-            print(f"{asked.rows:,} rows a month; {facts()}; job of {PACKAGES}")
+            print(f"{arguments.rows:,} rows a month; {facts()}; job of {PACKAGES}")
             print(HEADER, *(f"{store} step s" for store in STORES), sep=" | ", flush=True)
             for count in counts:
                 print(together(bench, count).row(), flush=True)

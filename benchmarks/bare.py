@@ -1,4 +1,4 @@
-"""A job with one empty asset and nothing else: what a run of Dagster costs without the package."""
+"""A job with one empty asset and nothing else, to measure a run without the package."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""The baseline: the same outputs by one straight-line script, without Dagster, records or checks.
+"""The baseline: a straight-line script with the same outputs, without Dagster, records or checks.
 
 `python -m benchmarks.baseline SERVICE YYYY-MM FILE` prints the seconds of each stage as JSON. Rows
-go from stage to stage in memory, pyarrow uses its own threads, every store is written once and as a
-first load. A day's Parquet object counts once: the run's second copy of it (cleaned slice and
-lake) is the price of being able to go on on another machine.
+stay in memory between stages, pyarrow uses its own threads, and each store is written once, as a
+first load. The script writes one Parquet object per day; a run writes two (the cleaned partition
+and the lake), so that another machine can continue from it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from datetime import date, timedelta
+from collections.abc import Callable, Iterable
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from benchmarks import stores
+from taxi_assets.date_ranges import Month
 from taxi_assets.defs.io_managers.binary_copy import copy_rows_binary
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
@@ -34,7 +36,7 @@ CODEC = pa.Codec("zstd", 1)
 
 
 class Clock:
-    """Seconds of each stage, in order."""
+    """Measures the seconds of each stage, in order."""
 
     def __init__(self) -> None:
         self.stages: dict[str, float] = {}
@@ -48,15 +50,15 @@ class Clock:
 
 
 def decompress(path: Path) -> pa.Buffer:
-    """Read the whole CSV."""
+    """Decompress the CSV into memory."""
     with pa.input_stream(str(path), compression="gzip") as stream:
         return stream.read_buffer()
 
 
 def write_raw_days(lines: pa.Buffer, service: Service, month: str) -> None:
-    """Each day's lines byte for byte, zstd-packed; lines of other days are left out.
+    """Write each day's lines, byte for byte, as zstd; skip lines of other months.
 
-    The first field is at most one digit long, which finds the pickup time without a CSV parser.
+    The first field has at most one digit, so the pickup time is found without a CSV parser.
     """
     if service.pickup_index != 1:
         raise ValueError(f"{service.name}: the pickup time is not the second field")
@@ -84,7 +86,7 @@ def write_raw_days(lines: pa.Buffer, service: Service, month: str) -> None:
 
 
 def parse(lines: pa.Buffer, service: Service) -> pa.Table:
-    """Typed rows."""
+    """Parse the lines into the service's types."""
     table = pa_csv.read_csv(
         pa.BufferReader(lines),
         convert_options=pa_csv.ConvertOptions(
@@ -97,7 +99,7 @@ def parse(lines: pa.Buffer, service: Service) -> pa.Table:
     return table
 
 
-def keep(table: pa.Table, service: Service, first: date, end: date) -> pa.Table:
+def filter_rows(table: pa.Table, service: Service, first: date, end: date) -> pa.Table:
     """Return the month's rows with passengers."""
     pickup = table[service.pickup_column]
     inside = pc.and_(
@@ -110,7 +112,7 @@ def keep(table: pa.Table, service: Service, first: date, end: date) -> pa.Table:
 
 
 def write_parquet_days(table: pa.Table, service: Service) -> list[str]:
-    """One object a day in the lake; returns their URIs."""
+    """Write one object per day to the lake, and return their URIs."""
     days = table[service.pickup_column].cast(pa.date32())
     order = pc.sort_indices(days)
     table, runs = table.take(order), pc.run_end_encode(days.take(order).combine_chunks())
@@ -127,8 +129,8 @@ def write_parquet_days(table: pa.Table, service: Service) -> list[str]:
     return uris
 
 
-def copy_to_postgres(table: pa.Table, service: Service) -> None:
-    """Binary COPY into a fresh table, in one transaction."""
+def load_postgres(tables: Iterable[pa.Table], service: Service) -> None:
+    """Load a new table by binary COPY, in one transaction."""
     import psycopg  # noqa: PLC0415 - heavy at import
 
     target = stores.postgres_table(service)
@@ -136,11 +138,11 @@ def copy_to_postgres(table: pa.Table, service: Service) -> None:
     with psycopg.connect(stores.postgres_address()) as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {target.split('.')[0]}")
         cursor.execute(f"CREATE TABLE {target} ({columns})")
-        copy_rows_binary(cursor, target, service.arrow_schema, [table])
+        copy_rows_binary(cursor, target, service.arrow_schema, tables)
 
 
 def load_bigquery(uris: list[str], service: Service, first: date, end: date) -> None:
-    """Load a staging table by a job, then a fresh target in one transaction."""
+    """Load a staging table by a job, then a new table in one transaction."""
     from google.cloud import bigquery as google  # noqa: PLC0415 - heavy at import
 
     client, dataset = stores.bigquery(), stores.bigquery_dataset()
@@ -173,27 +175,38 @@ def _load(client: Client, uris: list[str], staging: str, schema: list[Any]) -> N
     client.load_table_from_uri(uris, staging, job_config=config).result()
 
 
-def main(service: Service, month: str, path: Path) -> dict[str, float]:
-    """Everything once; seconds by stage."""
-    first = date.fromisoformat(f"{month}-01")
-    end = (first + timedelta(days=31)).replace(day=1)
+def load_stores(
+    clock: Clock, tables: Iterable[pa.Table], uris: list[str], service: Service, month: Month
+) -> None:
+    """Load Postgres and BigQuery: the last two stages of every baseline."""
+    load_postgres(tables, service)
+    clock.lap("COPY to Postgres")
+    load_bigquery(uris, service, month.window.start, month.window.end)
+    clock.lap("load BigQuery")
+
+
+def print_stages(baseline: Callable[[Clock, Service, Month, Path], None]) -> None:
+    """Run a baseline for SERVICE YYYY-MM FILE of the command line; print seconds by stage."""
+    name, month, path = sys.argv[1:]
     clock = Clock()
+    baseline(clock, SERVICES[name], Month(int(month[:4]), int(month[5:])), Path(path))
+    print(json.dumps(clock.stages))
+
+
+def run_baseline(clock: Clock, service: Service, month: Month, path: Path) -> None:
+    """Run every stage once."""
     lines = decompress(path)
     clock.lap("decompress")
-    write_raw_days(lines, service, month)
+    write_raw_days(lines, service, str(month))
     clock.lap("split and pack raw days")
     table = parse(lines, service)
     clock.lap("parse")
-    table = keep(table, service, first, end)
+    table = filter_rows(table, service, month.window.start, month.window.end)
     clock.lap("filter")
     uris = write_parquet_days(table, service)
     clock.lap("Parquet a day")
-    copy_to_postgres(table, service)
-    clock.lap("COPY to Postgres")
-    load_bigquery(uris, service, first, end)
-    clock.lap("load BigQuery")
-    return clock.stages
+    load_stores(clock, [table], uris, service, month)
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(SERVICES[sys.argv[1]], sys.argv[2], Path(sys.argv[3]))))
+    print_stages(run_baseline)

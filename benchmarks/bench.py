@@ -1,4 +1,4 @@
-"""The place of a benchmark: month files, a local stack, a DAGSTER_HOME, and commands run in it."""
+"""The environment of a benchmark: month files, embedded stack, DAGSTER_HOME and its commands."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from benchmarks.measure import BenchmarkError, Sample, run
 CHECKOUT = Path(__file__).parents[1]
 SERVICE = "yellow"
 ROWS = 1_369_765
-"""As many as TLC published for yellow in January 2021."""
+"""Rows that TLC published for yellow in January 2021."""
 FIRST_MONTH = date(2021, 1, 1)
-OURS = ("TAXI_", "POSTGRES_", "BIGQUERY_", "GCP_", "GCS_", "GOOGLE_", "DAGSTER_", "STORAGE_")
-"""What names our variables begin with; a user's own must not reach the measured runs."""
+PREFIXES = ("TAXI_", "POSTGRES_", "BIGQUERY_", "GCP_", "GCS_", "GOOGLE_", "DAGSTER_", "STORAGE_")
+"""Prefixes of variables that measured runs must not inherit from the user."""
 PACKAGES = "taxi_assets.definitions"
 OUTSIDE_HOME = Path("/var/lib/taxi_assets")
-"""Where the embedded Postgres of root keeps its data when its user cannot reach the home."""
+"""Data of root's embedded Postgres if its user cannot access the home directory."""
 
 
 @dataclass(frozen=True)
 class DaySpan:
-    """The days of a run, both ends in it."""
+    """The days of a run, both ends inclusive."""
 
     first: date
     last: date
 
     @classmethod
     def months(cls, count: int) -> DaySpan:
-        """Whole months from the first one on."""
+        """Return the days of the first months."""
         return cls(FIRST_MONTH, month_start(count) - timedelta(days=1))
 
     def __len__(self) -> int:
@@ -49,7 +49,7 @@ class DaySpan:
 
     @property
     def tags(self) -> str:
-        """As Dagster's run tags."""
+        """Dagster's run tags."""
         if self.first == self.last:
             return json.dumps({"dagster/partition": str(self.first)})
         start, end = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
@@ -58,7 +58,7 @@ class DaySpan:
 
 @dataclass(frozen=True)
 class Measured:
-    """A run with what its own clock says."""
+    """A run and the duration of its stages."""
 
     sample: Sample
     stages: dict[str, float]
@@ -66,13 +66,13 @@ class Measured:
 
 
 def month_start(index: int) -> date:
-    """First day of the month `index` months after the first one."""
+    """Return the first day of the month `index` months after the first."""
     year, month = divmod(FIRST_MONTH.month - 1 + index, 12)
     return date(FIRST_MONTH.year + year, month + 1, 1)
 
 
 class Bench:
-    """Everything that the measured commands share; a context that starts and stops the stack."""
+    """Shared state of the measured commands; a context manager that starts and stops the stack."""
 
     service = SERVICE
     file_name = "{service}_tripdata_{year}-{month}.csv.gz"
@@ -86,7 +86,7 @@ class Bench:
         self.logs = self.work / "logs"
         self.months = self.work / f"months-{rows}"
         self.dagster = Path(sys.executable).parent / "dagster"
-        inherited = {name: it for name, it in os.environ.items() if not name.startswith(OURS)}
+        inherited = {name: it for name, it in os.environ.items() if not name.startswith(PREFIXES)}
         source = self.months / self.file_name
         self.env = inherited | {
             "PYTHONPATH": str(CHECKOUT),
@@ -117,11 +117,11 @@ class Bench:
         self._python("-m", "taxi_assets.local", "down")
 
     def clean(self) -> None:
-        """Remove what an earlier benchmark left, its servers with it; months and logs stay."""
+        """Stop the servers of an earlier benchmark and remove its data, except months and logs."""
         if self.home.is_dir():
             self._python("-m", "taxi_assets.local", "down")
-            found = json.loads(self._python("-m", "taxi_assets.local", "status", "--json"))
-            database = Path(found["postgres"]["folder"]).parent
+            status = json.loads(self._python("-m", "taxi_assets.local", "status", "--json"))
+            database = Path(status["postgres"]["folder"]).parent
             if OUTSIDE_HOME in database.parents:
                 shutil.rmtree(database)
             shutil.rmtree(self.home)
@@ -141,7 +141,7 @@ class Bench:
         self._python("-m", "benchmarks.months", self.service, month, str(path), str(self.rows))
 
     def empty(self) -> None:
-        """Remove the service from all stores, the baseline's too, and settle."""
+        """Remove the service from all stores, including the baseline's, and settle."""
         self._python("-m", "benchmarks.stores", "empty", self.service, env=self._env("baseline"))
         self._python("-m", "benchmarks.stores", "empty", self.service, env=self._env("ny_taxi"))
 
@@ -161,8 +161,10 @@ class Bench:
 
     def table(self, rows: int, repeats: int, months: Sequence[int]) -> dict[str, dict[str, Any]]:
         """Rewrite a day in Postgres tables of several sizes; return seconds by months."""
-        words = (self.service, str(rows), str(repeats), *map(str, months))
-        return json.loads(self._python("-m", "benchmarks.years", *words, env=self._env("years")))
+        arguments = (self.service, str(rows), str(repeats), *map(str, months))
+        return json.loads(
+            self._python("-m", "benchmarks.years", *arguments, env=self._env("years"))
+        )
 
     def noop(self) -> Measured:
         """Run a job with one empty asset among the same definitions."""
@@ -178,18 +180,25 @@ class Bench:
         return [str(self.dagster), "job", "execute", *job]
 
     def verify(self, days: DaySpan, stores: str = "ny_taxi") -> int:
-        """Rows that all stores hold.
+        """Return the number of rows, which is the same in all stores.
 
         Raises:
-            BenchmarkError: a store holds other rows than the month files say.
+            BenchmarkError: the rows of a store differ from those of the month files.
         """
         months = (days.last.year - FIRST_MONTH.year) * 12 + days.last.month
         files = [str(self.month_file(index)) for index in range(months)]
-        words = ("-m", "benchmarks.verify", self.service, str(days.first), str(days.last), *files)
-        found = json.loads(self._python(*words, env=self._env(stores)))
-        if len(set(found.values())) != 1:
-            raise BenchmarkError(f"{days.first} to {days.last}: the stores differ: {found}")
-        return int(found["files"].split(":")[0])
+        arguments = (
+            "-m",
+            "benchmarks.verify",
+            self.service,
+            str(days.first),
+            str(days.last),
+            *files,
+        )
+        digests = json.loads(self._python(*arguments, env=self._env(stores)))
+        if len(set(digests.values())) != 1:
+            raise BenchmarkError(f"{days.first} to {days.last}: the stores differ: {digests}")
+        return int(digests["files"].split(":")[0])
 
     def _execute(self, job: Sequence[str], name: str) -> Measured:
         self.settle()
@@ -201,7 +210,7 @@ class Bench:
         return Measured(sample, stages)
 
     def settle(self) -> None:
-        """Write out what earlier runs left in memory."""
+        """Write dirty pages of earlier runs to disk."""
         self._python("-m", "benchmarks.stores", "settle", env=self._env("ny_taxi"))
 
     def _env(self, stores: str) -> dict[str, str]:
@@ -213,36 +222,38 @@ class Bench:
         return self.env | self.stores | names
 
     def _servers(self) -> list[int]:
-        """Process ids of Postgres and the emulator: whoever listens at their addresses."""
+        """Return the process ids of Postgres and the emulator, digests by their ports."""
         ports = {
             int(self.stores["POSTGRES_PORT"]),
             int(self.stores["BIGQUERY_ENDPOINT"].rpartition(":")[2]),
         }
         listening = {
-            one.laddr.port: one.pid
-            for one in psutil.net_connections("tcp")
-            if one.status == psutil.CONN_LISTEN and one.laddr.port in ports and one.pid
+            connection.laddr.port: connection.pid
+            for connection in psutil.net_connections("tcp")
+            if connection.status == psutil.CONN_LISTEN
+            and connection.laddr.port in ports
+            and connection.pid
         }
         if set(listening) != ports:
-            raise BenchmarkError(f"found only {listening} listening at {ports}")
+            raise BenchmarkError(f"only {listening} listen at {ports}")
         return list(listening.values())
 
-    def _python(self, *words: str, env: dict[str, str] | None = None) -> str:
-        """Run one of our modules unmeasured; returns its output."""
+    def _python(self, *arguments: str, env: dict[str, str] | None = None) -> str:
+        """Run Python without measuring it, and return its output."""
         done = subprocess.run(
-            [sys.executable, *words],
+            [sys.executable, *arguments],
             env=env or self.env,
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode:
-            raise BenchmarkError(f"{' '.join(words)} failed:\n{done.stderr[-2000:]}")
+            raise BenchmarkError(f"{' '.join(arguments)} failed:\n{done.stderr[-2000:]}")
         return done.stdout
 
 
 def facts() -> dict[str, Any]:
-    """Describe what the numbers depend on."""
+    """Return the hardware and versions on which the numbers depend."""
     from importlib.metadata import version  # noqa: PLC0415 - only here
 
     names = ("dagster", "pandas", "pyarrow", "psycopg", "pgpq", "duckdb", "bqemulator")

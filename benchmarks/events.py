@@ -1,9 +1,9 @@
-"""What a month's events cost: Dagster's event logs beside ours, on SQLite and on Postgres.
+"""Measure the events of a month in Dagster's event logs and in ours, on SQLite and on Postgres.
 
     python -m benchmarks.events [ROUNDS]
 
-The month has a row a day, so that next to nothing but Dagster is measured. The four storages are
-interleaved; each run is `dagster job execute` on an empty history of its own.
+The month has one row per day, so the time is almost entirely Dagster's. The four storages are
+interleaved; each run is `dagster job execute` on an empty history.
 """
 
 from __future__ import annotations
@@ -42,22 +42,22 @@ def main() -> None:
     with running_stack(env, folder):
         samples: dict[str, list[Sample]] = {storage: [] for storage in STORAGES}
         for number in range(rounds):
-            for storage, found in samples.items():
+            for storage, measured in samples.items():
                 home = folder / f"{storage} {number}"
                 write_settings(home, storage, Path(env["TAXI_HOME"]))
-                found.append(load_month(env | {"DAGSTER_HOME": str(home)}, home))
+                measured.append(load_month(env | {"DAGSTER_HOME": str(home)}, home))
     shutil.rmtree(folder)
     print("| event log | wall s | CPU s |\n| --- | --: | --: |")
-    for storage, found in samples.items():
+    for storage, measured in samples.items():
         columns = (
-            Spread.of([getattr(sample, name) for sample in found]).text(1)
+            Spread.of([getattr(sample, name) for sample in measured]).text(1)
             for name in ("wall", "cpu")
         )
         print(f"| {storage} | {' | '.join(columns)} |")
 
 
 def write_month(folder: Path) -> str:
-    """Write a month file of a trip a day; returns its TAXI_SOURCE."""
+    """Write a month file with one trip per day, and return its TAXI_SOURCE."""
     rest = "N,1,74,42,1,1.50,6.5,0.5,0.5,0,0,,0.3,10.0,1,1,0"
     lines = [
         f"2,{MONTH}-{day:02d} 08:00:00,{MONTH}-{day:02d} 08:10:00,{rest}"
@@ -70,7 +70,7 @@ def write_month(folder: Path) -> str:
 
 @contextmanager
 def running_stack(env: dict[str, str], folder: Path) -> Iterator[None]:
-    """Run the embedded stack of a TAXI_HOME of its own."""
+    """Run a separate embedded stack."""
     command = [sys.executable, "-m", "taxi_assets.local"]
     subprocess.run([*command, "up"], env=env, cwd=folder, check=True, capture_output=True)
     try:
@@ -80,7 +80,7 @@ def running_stack(env: dict[str, str], folder: Path) -> Iterator[None]:
 
 
 def write_settings(home: Path, storage: str, taxi_home: Path) -> None:
-    """Write a DAGSTER_HOME with the repository's settings; Postgres gets a new database."""
+    """Write a DAGSTER_HOME with the repository's settings; create a database on Postgres."""
     settings = dict(SETTINGS)
     if storage.startswith("stock"):
         del settings["instance_class"]

@@ -1,7 +1,7 @@
-"""Where a run's time goes: py-spy's flame graph and the busiest functions, or else cProfile's.
+"""Profile a run with py-spy (flame graph and busiest functions), or else with cProfile.
 
-py-spy (`pip install py-spy`) sees all threads and costs next to nothing; cProfile, of the standard
-library, sees the main thread alone and doubles the time of code with many calls.
+py-spy (`pip install py-spy`) samples all threads with almost no overhead; cProfile, from the
+standard library, covers only the main thread and doubles the time of code with many calls.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench, DaySpan
 
 RATE = 200
-"""Samples a second."""
-MOST = 30
+"""Samples per second."""
+MAX_FUNCTIONS = 30
 
 
 def profile(bench: Bench, what: str, days: DaySpan) -> str:
-    """Profile one run; returns what to print."""
+    """Profile a run, and return the text to print."""
     command = bench.job_command(days)
     if what == "noop":
         command = [*command[:3], "-m", "benchmarks.noop", "-j", "nothing_job"]
@@ -33,26 +33,26 @@ def profile(bench: Bench, what: str, days: DaySpan) -> str:
     if what == "rewrite":
         bench.job(days, "first")
     staged = {what: [bench.noop() if what == "noop" else bench.job(days, what)]}
-    shown = [tables.stages(staged)]
+    texts = [tables.stages(staged)]
     py_spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{bench.env['PATH']}")
     if py_spy is None:
         _empty_for(bench, what)
-        shown.append(_with_cprofile(bench, command))
-        return "\n\n".join(shown)
+        texts.append(_with_cprofile(bench, command))
+        return "\n\n".join(texts)
     for form in ("raw", "flamegraph"):
         _empty_for(bench, what)
         target = bench.work / f"profile-{what}.{'txt' if form == 'raw' else 'svg'}"
         recorder = [py_spy, "record", "-f", form, "-r", str(RATE), "-o", str(target), "--"]
         run([*recorder, *command], bench.env, bench.logs / "profile.log")
         if form == "raw":
-            shown += busiest(target)
+            texts += busiest(target)
         else:
-            shown.append(f"flame graph: {target}")
-    return "\n\n".join(shown)
+            texts.append(f"flame graph: {target}")
+    return "\n\n".join(texts)
 
 
 def busiest(path: Path) -> list[str]:
-    """Tables of functions by their own time and by time with what they call, from folded stacks."""
+    """Return tables of functions by own and by cumulative time, from folded stacks."""
     own: Counter[str] = Counter()
     with_callees: Counter[str] = Counter()
     for line in path.read_text().splitlines():
@@ -66,7 +66,7 @@ def busiest(path: Path) -> list[str]:
     return [
         tables.markdown(
             (title, "thread s"),
-            [(name, f"{count / RATE:.2f}") for name, count in counts.most_common(MOST)],
+            [(name, f"{count / RATE:.2f}") for name, count in counts.most_common(MAX_FUNCTIONS)],
         )
         for title, counts in titled.items()
     ]
@@ -85,5 +85,5 @@ def _with_cprofile(bench: Bench, command: list[str]) -> str:
     target, text = bench.work / "profile.pstats", bench.work / "profile.txt"
     run([sys.executable, "-m", "cProfile", "-o", str(target), *command], bench.env, text)
     with text.open("w") as stream:
-        pstats.Stats(str(target), stream=stream).sort_stats("tottime").print_stats(MOST)
+        pstats.Stats(str(target), stream=stream).sort_stats("tottime").print_stats(MAX_FUNCTIONS)
     return f"py-spy is not installed; cProfile of the main thread:\n{text.read_text()}"

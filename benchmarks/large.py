@@ -1,9 +1,9 @@
-"""How long a high-volume month of 20 million rows takes, and how much memory, beside its baseline.
+"""Measure time and memory of a high-volume month of 20 million rows, compared with a baseline.
 
-`python -m benchmarks.large` makes a Parquet month of 24 columns, loads it through all five assets
-with 31 day records in one run, and by a straight-line script for the same outputs. Rows are
-counted in every store after each. The limits are for a machine of two cores on which nothing else
-runs: `others` says how many cores everything else used.
+`python -m benchmarks.large` generates a Parquet month of 24 columns and loads it through all five
+assets in one run of 31 days, and by a straight-line script with the same outputs. Rows are counted
+in every store after each. The limits hold for an otherwise idle machine with two cores; `others` is
+the number of cores that everything else used.
 """
 
 from __future__ import annotations
@@ -36,21 +36,21 @@ class LargeBench(Bench):
         self._python("-m", "benchmarks.large_month", month, str(path), str(self.rows))
 
     def count(self, where: str) -> int:
-        """Rows that every store holds.
+        """Return the number of rows, which is the same in every store.
 
         Raises:
             BenchmarkError: the stores hold different numbers of rows.
         """
-        found = json.loads(
+        rows_by_store = json.loads(
             self._python("-m", "benchmarks.stores", "count", self.service, env=self._env(where))
         )
-        if len(set(found.values())) != 1:
-            raise BenchmarkError(f"{where}: the stores differ: {found}")
-        return int(found["postgres"])
+        if len(set(rows_by_store.values())) != 1:
+            raise BenchmarkError(f"{where}: the stores differ: {rows_by_store}")
+        return int(rows_by_store["postgres"])
 
 
-def shown(name: str, rows: int, measured: Measured) -> str:
-    """One line of the table."""
+def format_row(name: str, rows: int, measured: Measured) -> str:
+    """Format a row of the table."""
     sample = measured.sample
     return (
         f"| {name} | {rows:,} | {sample.wall:.0f} | {sample.cpu:.0f} | {sample.servers:.0f} "
@@ -59,33 +59,33 @@ def shown(name: str, rows: int, measured: Measured) -> str:
 
 
 def main() -> int:
-    """Measure and print."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser("python -m benchmarks.large", description=__doc__)
     parser.add_argument("--rows", type=int, default=ROWS)
     parser.add_argument("--work", type=Path, default=CHECKOUT / ".taxi" / "bench-large")
     parser.add_argument("--skip-baseline", action="store_true")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     lines = list[str]()
-    bench = LargeBench(asked.work, asked.rows)
+    bench = LargeBench(arguments.work, arguments.rows)
     with bench:
         bench.month_file(0)
         bench.noop()
-        if not asked.skip_baseline:
+        if not arguments.skip_baseline:
             bench.empty()
             baseline = bench.baseline()
-            lines.append(shown("baseline", bench.count("baseline"), baseline))
+            lines.append(format_row("baseline", bench.count("baseline"), baseline))
             lines += [f"|   {name} | | {s:.0f} | | | | |" for name, s in baseline.stages.items()]
         bench.empty()
         run = bench.job(MONTH, "large")
-        lines.append(shown("all five assets", bench.count("ny_taxi"), run))
+        lines.append(format_row("all five assets", bench.count("ny_taxi"), run))
         lines += [f"|   {name} | | {seconds:.0f} | | | | |" for name, seconds in run.stages.items()]
     bench.clean()
     print(", ".join(f"{name} {value}" for name, value in facts().items()))
-    print("| what | rows | wall s | CPU s | servers' CPU s | peak RSS MiB | others, cores |")
+    print("| run | rows | wall s | CPU s | servers' CPU s | peak RSS MiB | others, cores |")
     print("| --- | --: | --: | --: | --: | --: | --: |")
     print("\n".join(lines))
     good = run.sample.wall <= MAX_SECONDS and run.sample.rss <= MAX_MIB * MIB
-    print(f"{'within' if good else 'past'} {MAX_SECONDS} s and {MAX_MIB:,} MiB")
+    print(f"{'within' if good else 'above'} {MAX_SECONDS} s and {MAX_MIB:,} MiB")
     return 0 if good else 1
 
 

@@ -1,17 +1,14 @@
-"""The baseline of a large Parquet month: the same outputs by one straight-line script.
+"""The baseline of a large Parquet month: a straight-line script with the same outputs.
 
 `python -m benchmarks.large_baseline SERVICE YYYY-MM FILE` prints the seconds of each stage as
-JSON. A row group at a time is in memory; each day is written as published, once more in the
-service's types, copied into Postgres and loaded into BigQuery. No Dagster, records, checks or
+JSON. One row group at a time is in memory; each day is written as published and in the service's
+types, copied into Postgres and loaded into BigQuery, without Dagster, records, checks or
 verification.
 """
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks import stores
-from benchmarks.baseline import Clock, load_bigquery
-from taxi_assets.defs.io_managers.binary_copy import copy_rows_binary
+from benchmarks.baseline import Clock, load_stores, print_stages
+from taxi_assets.date_ranges import Month
 from taxi_assets.tlc.header import match_header
 from taxi_assets.tlc.schema import Service
-from taxi_assets.tlc.services import SERVICES
 
 
 def split_days(path: Path, service: Service, first: date, end: date) -> list[Path]:
-    """Write each day's rows as published; returns the files, by day."""
+    """Write each day's rows as published, and return the files in order of the days."""
     header = match_header(tuple(pq.read_schema(path).names), service, by_name=True)
     folder = stores.lake() / "_raw" / service.name / str(first)[:7]
     folder.mkdir(parents=True, exist_ok=True)
@@ -48,7 +44,7 @@ def split_days(path: Path, service: Service, first: date, end: date) -> list[Pat
 
 
 def write_lake(files: list[Path], service: Service, first: date) -> tuple[list[Path], list[str]]:
-    """Write each day in the service's types; returns the files and their URIs."""
+    """Write each day in the service's types, and return the files and their URIs."""
     written, uris = list[Path](), list[str]()
     for file in files:
         rows = pq.read_table(file)
@@ -70,37 +66,16 @@ def write_lake(files: list[Path], service: Service, first: date) -> tuple[list[P
     return written, uris
 
 
-def copy_to_postgres(files: list[Path], service: Service) -> None:
-    """Binary COPY of all days into a fresh table, in one transaction."""
-    import psycopg  # noqa: PLC0415 - heavy at import
-
-    def tables() -> Iterator[pa.Table]:
-        for file in files:
-            yield pq.ParquetFile(file).read()
-
-    target = stores.postgres_table(service)
-    columns = ", ".join(f'"{column.name}" {column.postgres}' for column in service.columns)
-    with psycopg.connect(stores.postgres_address()) as connection, connection.cursor() as cursor:
-        cursor.execute(f"CREATE SCHEMA IF NOT EXISTS {target.split('.')[0]}")
-        cursor.execute(f"CREATE TABLE {target} ({columns})")
-        copy_rows_binary(cursor, target, service.arrow_schema, tables())
-
-
-def main(service: Service, month: str, path: Path) -> dict[str, float]:
-    """Everything once; seconds by stage."""
-    first = date.fromisoformat(f"{month}-01")
-    end = (first + timedelta(days=31)).replace(day=1)
-    clock = Clock()
-    raw = split_days(path, service, first, end)
+def run_baseline(clock: Clock, service: Service, month: Month, path: Path) -> None:
+    """Run every stage once."""
+    first = month.window.start
+    raw = split_days(path, service, first, month.window.end)
     clock.lap("split and write raw days")
     files, uris = write_lake(raw, service, first)
     clock.lap("Parquet a day")
-    copy_to_postgres(files, service)
-    clock.lap("COPY to Postgres")
-    load_bigquery(uris, service, first, end)
-    clock.lap("load BigQuery")
-    return clock.stages
+    tables = (pq.ParquetFile(file).read() for file in files)
+    load_stores(clock, tables, uris, service, month)
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(SERVICES[sys.argv[1]], sys.argv[2], Path(sys.argv[3]))))
+    print_stages(run_baseline)

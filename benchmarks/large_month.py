@@ -1,7 +1,7 @@
-"""`python -m benchmarks.large_month YYYY-MM FILE ROWS`: a made-up month of high-volume trips.
+"""`python -m benchmarks.large_month YYYY-MM FILE ROWS`: generate a month of high-volume trips.
 
-Parquet with the columns, types and row groups that TLC publishes; 20 million rows are a usual
-month. Rows come roughly in the order of their pickups, a few of them in other months.
+Parquet with the columns, types and row groups that TLC publishes; 20 million rows are a typical
+month. Rows are roughly in the order of their pickups; a few are in other months.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from taxi_assets.date_ranges import Month
 Ints = npt.NDArray[np.int64]
 
 ROW_GROUP = 1 << 20
-"""Rows, as TLC writes them: more than a day has."""
+"""Rows of a row group in TLC's files: more than a day has."""
 SECOND = 1_000_000
 WANDER = 2_400
-"""Seconds by which neighbours may be out of order."""
+"""Maximum number of seconds by which rows are out of order."""
 STRAY_EVERY = 400_000
 BASES = [f"B{number:05d}" for number in range(2_764, 2_890)]
 LICENSES, LICENSE_SHARES = ["HV0003", "HV0005", "HV0004"], [0.73, 0.26, 0.01]
 
 
 def write_large_month(month: Month, path: Path, rows: int) -> None:
-    """Write the file, one row group at a time."""
+    """Generate the file, one row group at a time."""
     rng = np.random.default_rng([month.year, month.month, rows])
     first = (month.window.start - date(1970, 1, 1)).days * 86_400
     seconds = len(month.window) * 86_400

@@ -1,9 +1,8 @@
-"""What one process costs: wall, CPU, memory, and the CPU of the servers it talks to.
+"""Measure a process: wall time, CPU time, memory, and the CPU time of its servers.
 
-Whoever calls `run` must stay small: the kernel carries the peak memory of the process that starts
-a program over to the program (it counts the address space before the exec), so a starter of
-500 MB would hide a run of 400 MB. That is why everything that imports pandas, DuckDB or Dagster is
-a process of its own here.
+The process that calls `run` must stay small: a child inherits the peak memory of its parent, since
+the kernel counts the address space before the exec, and a parent of 500 MB would hide a run of
+400 MB. Everything that imports pandas, DuckDB or Dagster therefore runs in a separate process.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ LAST_LINES = 25
 
 
 class BenchmarkError(Exception):
-    """A measured command failed, or left wrong rows; the message says where to look."""
+    """A measured command failed or stored wrong rows; the message names the log."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +34,14 @@ class Sample:
     cpu: float
     """User and system seconds of the process and the children it waited for."""
     servers: float
-    """CPU seconds of Postgres and the BigQuery emulator meanwhile."""
+    """CPU seconds of Postgres and the BigQuery emulator during the run."""
     rss: int
-    """Peak resident memory of the process, bytes; the servers' is not in it."""
+    """Peak resident memory of the process in bytes, without the servers."""
     others: float
-    """Cores that everything else on the machine used meanwhile: above 0.1 the wall is not clean."""
+    """Cores used by everything else on the machine; above 0.1 the wall time is not reliable."""
 
     def facts(self) -> dict[str, Any]:
-        """As plain values."""
+        """Return the figures as plain values."""
         return asdict(self)
 
 
@@ -56,11 +55,11 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Spread:
-        """Of one value or more."""
+        """Return the spread of one or more values."""
         return cls(median(values), min(values), max(values))
 
     def text(self, digits: int = 2) -> str:
-        """`4.10 (4.02..4.31)`, or the one value."""
+        """Format as `4.10 (4.02..4.31)`, or as `4.10` if all values are equal."""
         middle = f"{self.middle:,.{digits}f}"
         if self.low == self.high:
             return middle
@@ -70,10 +69,10 @@ class Spread:
 def run(
     command: Sequence[str | Path], env: Mapping[str, str], log: Path, servers: Sequence[int] = ()
 ) -> Sample:
-    """Run a command to its end, its output in `log`; `servers` are process ids.
+    """Run a command with its output in `log`, and measure it; `servers` are process ids.
 
     Raises:
-        BenchmarkError: it ended with another code than 0; the message has its last lines.
+        BenchmarkError: the exit code is not 0; the message has the last lines of the log.
     """
     busy, served = _busy(), cpu_of(servers)
     began = time.perf_counter()
@@ -85,9 +84,9 @@ def run(
     wall = time.perf_counter() - began
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        shown = "\n".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:])
+        tail = "\n".join(log.read_text(errors="replace").splitlines()[-LAST_LINES:])
         raise BenchmarkError(
-            f"{' '.join(map(str, command))} ended with {process.returncode}, see {log}:\n{shown}"
+            f"{' '.join(map(str, command))} exited with {process.returncode}, see {log}:\n{tail}"
         )
     cpu, serving = usage.ru_utime + usage.ru_stime, cpu_of(servers) - served
     others = max(0.0, _busy() - busy - cpu - serving) / wall
@@ -95,16 +94,16 @@ def run(
 
 
 def _busy() -> float:
-    """CPU seconds of the whole machine since it started."""
+    """Return the CPU seconds of the machine since its start."""
     times = psutil.cpu_times()
     idle = times.idle + getattr(times, "iowait", 0.0)
-    # A guest's time is in `user` already.
+    # `user` includes the time of guests.
     guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
     return float(sum(times) - idle - guests)
 
 
 def cpu_of(servers: Sequence[int]) -> float:
-    """CPU seconds of servers: their own, their living descendants', and those of ended children."""
+    """Return the CPU seconds of servers, including descendants and ended children."""
     total = 0.0
     for pid in servers:
         root = psutil.Process(pid)

@@ -1,4 +1,4 @@
-"""`python -m benchmarks.months SERVICE YYYY-MM FILE ROWS`: a month of the package's own sample."""
+"""`python -m benchmarks.months SERVICE YYYY-MM FILE ROWS`: write a month of the sample."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from taxi_assets.tlc.services import SERVICES
 
 
 def main(service: str, month: str, path: Path, rows: int) -> None:
-    """Write the file whole or not at all."""
+    """Write the file atomically."""
     part = path.with_suffix(".part")
     write_sample_month(SERVICES[service], Month(int(month[:4]), int(month[5:])), part, rows)
     part.replace(path)

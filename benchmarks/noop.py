@@ -1,4 +1,4 @@
-"""Jobs with one empty asset among the package's definitions: what Dagster itself costs."""
+"""Jobs with one empty asset among the package's definitions, to measure Dagster itself."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""How many runs the queue launches on Cloud Run: `python -m benchmarks.run_queue`.
+"""Measure how many runs the queue launches on Cloud Run: `python -m benchmarks.run_queue`.
 
-Real are the settings of `deploy/dagster-gcp.yaml`, the daemon, the run queue, Dagster's storage in
-Postgres, the run launcher and Google's client; Cloud Run is a local server of its API whose
-executions do nothing and succeed after `--seconds`. For each `max_concurrent_runs` a full queue is
-worked off. `--quota` refuses more calls of RunJob a minute, as Google does; `--workers` has the
-daemon launch in threads; `--pooled` runs share the pool of a store.
+The settings of `deploy/dagster-gcp.yaml`, the daemon, the run queue, Dagster's storage in Postgres,
+the run launcher and Google's client are real. Cloud Run is a local server of its API whose
+executions do nothing and succeed after `--seconds`. For each `max_concurrent_runs` the benchmark
+drains a full queue. `--quota` limits the calls of RunJob per minute, as Google does; with
+`--workers` the daemon launches in threads; `--pooled` runs share the pool of a store.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ from taxi_assets.local.server import pick_free_port
 from taxi_assets_tests.deploy.googleapis import Identity, proxy
 
 LOCATION = "benchmarks.noop"
-ROUNDS, MOST = 4, 300
-"""Runs in the queue: so many times `max_concurrent_runs`, at most."""
-PATIENCE = 600.0
+ROUNDS, MAX_RUNS = 4, 300
+"""Runs in the queue: ROUNDS times `max_concurrent_runs`, and at most MAX_RUNS."""
+WAIT_SECONDS = 600.0
 HEADER = (
-    "max_concurrent_runs | runs | s | runs/s | at most | in progress | launches/s | "
-    "daemon's CPU s a run | refused"
+    "max_concurrent_runs | runs | s | runs/s | ideal | in progress | launches/s | "
+    "daemon's CPU s a run | rejected"
 )
 
 
 @dataclass(frozen=True)
-class Asked:
-    """The options that do not change between the rows of the table."""
+class Options:
+    """The options that all rows of the table share."""
 
     seconds: float
     quota: int | None
@@ -55,59 +55,59 @@ class Asked:
 
     @property
     def job(self) -> str:
-        """The empty job, or the one that needs the pool of BigQuery."""
+        """The empty job, with or without the pool of BigQuery."""
         return "nothing_pooled_job" if self.pooled else "nothing_job"
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """A full queue worked off."""
+    """The result of draining a full queue."""
 
     limit: int
     runs: int
     seconds: float
-    took: float
-    """Seconds from the first launch to the last end."""
+    duration: float
+    """Seconds from the first launch to the end of the last run."""
     burst: float
-    """Launches a second while every slot was free."""
+    """Launches per second while all slots were free."""
     cpu: float
-    """CPU seconds of the daemon a run."""
-    refused: int
-    """Calls of RunJob past the quota."""
+    """CPU seconds of the daemon per run."""
+    rejected: int
+    """Calls of RunJob above the quota."""
 
     def row(self) -> str:
         """Format a row of the table, with a bar of runs per second."""
-        rate, ideal = self.runs / self.took, self.limit / self.seconds
+        rate, ideal = self.runs / self.duration, self.limit / self.seconds
         cells = [
             f"{self.limit}",
             f"{self.runs}",
-            f"{self.took:.0f}",
+            f"{self.duration:.0f}",
             f"{rate:.2f}",
             f"{ideal:.2f}",
             f"{rate * self.seconds:.1f}",
             f"{self.burst:.1f}" if self.burst else "",
             f"{self.cpu:.2f}",
-            f"{self.refused}",
+            f"{self.rejected}",
             "#" * round(rate * 10),
         ]
         return " | ".join(cells)
 
 
 def settings(limit: int, workers: int | None) -> dict[str, Any]:
-    """Those of Google Cloud, with another limit, and without the bucket of what steps print."""
-    found = yaml.safe_load((CHECKOUT / "deploy" / "dagster-gcp.yaml").read_text())
-    del found["compute_logs"]
-    found["concurrency"]["runs"]["max_concurrent_runs"] = limit
-    jobs = found["run_launcher"]["config"]["job_name_by_code_location"]
+    """Return the settings of Google Cloud, with this limit and without the log bucket."""
+    gcp = yaml.safe_load((CHECKOUT / "deploy" / "dagster-gcp.yaml").read_text())
+    del gcp["compute_logs"]
+    gcp["concurrency"]["runs"]["max_concurrent_runs"] = limit
+    jobs = gcp["run_launcher"]["config"]["job_name_by_code_location"]
     jobs[LOCATION] = jobs.pop("taxi_assets.definitions")
     if workers is not None:
-        found["run_queue"] = {"dequeue_use_threads": True, "dequeue_num_workers": workers}
-    return found
+        gcp["run_queue"] = {"dequeue_use_threads": True, "dequeue_num_workers": workers}
+    return gcp
 
 
 @contextmanager
 def process(command: Sequence[str], log: Path) -> Iterator[int]:
-    """Start a program that ends with the benchmark, and yield its id."""
+    """Run a program until the block ends, and yield its process id."""
     with log.open("ab") as output:
         running = subprocess.Popen(command, stdout=output, stderr=output)
     try:
@@ -122,15 +122,15 @@ def process(command: Sequence[str], log: Path) -> Iterator[int]:
 
 
 def wait_for(ready: Callable[[], bool], what: str) -> None:
-    """Return when something is ready.
+    """Wait until `ready` returns true.
 
     Raises:
-        BenchmarkError: it was not in ten minutes.
+        BenchmarkError: it did not within WAIT_SECONDS.
     """
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + WAIT_SECONDS
     while not ready():
         if time.monotonic() > deadline:
-            raise BenchmarkError(f"waited {PATIENCE:.0f} s for {what}")
+            raise BenchmarkError(f"waited {WAIT_SECONDS:.0f} s for {what}")
         time.sleep(0.2)
 
 
@@ -141,7 +141,7 @@ def _listens(port: int) -> bool:
 
 @contextmanager
 def code_server(bench: Bench) -> Iterator[Path]:
-    """Serve the definitions; the path of the workspace file that leads to them."""
+    """Serve the definitions, and yield the path of the workspace file that names the server."""
     port = pick_free_port(None)
     where = {"host": "127.0.0.1", "port": port, "location_name": LOCATION}
     workspace = bench.dagster_home / "workspace.yaml"
@@ -153,7 +153,7 @@ def code_server(bench: Bench) -> Iterator[Path]:
 
 
 def create_database(stores: dict[str, str], name: str) -> str:
-    """Create an empty database for Dagster's storage, and yield its URL."""
+    """Create an empty database for Dagster's storage, and return its URL."""
     import psycopg2  # noqa: PLC0415 - Dagster's own driver, only here
 
     server = "postgresql://{POSTGRES_USER}:{POSTGRES_PASSWORD}@{POSTGRES_HOST}:{POSTGRES_PORT}"
@@ -206,19 +206,21 @@ def fill_queue(instance: dg.DagsterInstance, workspace_file: Path, name: str, co
             instance.submit_run(run.run_id, workspace)
 
 
-def work_off(bench: Bench, workspace: Path, limit: int, asked: Asked, *, job: str) -> Throughput:
-    """Fill the queue, start the daemon and wait until every run has ended."""
+def drain_queue(
+    bench: Bench, workspace: Path, limit: int, options: Options, *, job: str
+) -> Throughput:
+    """Fill the queue, start the daemon, and wait for the end of every run."""
     home = bench.dagster_home
-    (home / "dagster.yaml").write_text(yaml.safe_dump(settings(limit, asked.workers)))
-    runs = asked.runs or min(ROUNDS * limit, MOST)
+    (home / "dagster.yaml").write_text(yaml.safe_dump(settings(limit, options.workers)))
+    runs = options.runs or min(ROUNDS * limit, MAX_RUNS)
     identity = Identity.new()
     with ExitStack() as stack:
         instance = stack.enter_context(dg.DagsterInstance.from_config(str(home)))
-        cloud_run = TimedCloudRun(job, instance, asked.seconds, asked.quota)
+        cloud_run = TimedCloudRun(job, instance, options.seconds, options.quota)
         server, port = cloud_run.serve(identity.server_credentials())
         stack.callback(lambda: server.stop(None).wait())
         os.environ.update(identity.env(home, stack.enter_context(proxy(port))))
-        fill_queue(instance, workspace, asked.job, runs)
+        fill_queue(instance, workspace, options.job, runs)
         daemon = [str(bench.dagster.with_name("dagster-daemon")), "run", "-w", str(workspace)]
         log = bench.logs / "daemon.log"
         pid = stack.enter_context(process(daemon, log))
@@ -227,14 +229,14 @@ def work_off(bench: Bench, workspace: Path, limit: int, asked: Asked, *, job: st
         wait_for(lambda: len(cloud_run.ended) == runs, f"{runs} runs to end, see {log}")
         cpu = cpu_of([pid]) - before
     launched = sorted(cloud_run.launched)
-    took = max(cloud_run.ended) - launched[0]
+    duration = max(cloud_run.ended) - launched[0]
     first = launched[: min(limit, runs)]
     burst = (len(first) - 1) / (first[-1] - first[0]) if len(first) > 1 else 0.0
-    return Throughput(limit, runs, asked.seconds, took, burst, cpu / runs, cloud_run.refused)
+    return Throughput(limit, runs, options.seconds, duration, burst, cpu / runs, cloud_run.rejected)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Run the benchmark and print its table."""
     parser = argparse.ArgumentParser("python -m benchmarks.run_queue", description=__doc__)
     parser.add_argument("--limits", default="1,10,25,100", metavar="N,N")
     parser.add_argument("--seconds", type=float, default=10, help="how long a run takes")
@@ -245,9 +247,15 @@ def main() -> None:
     )
     parser.add_argument("--pooled", action="store_true", help="runs need the pool of BigQuery")
     parser.add_argument("--work", type=Path, default=CHECKOUT / ".taxi" / "bench-queue")
-    options = parser.parse_args()
-    asked = Asked(options.seconds, options.quota, options.workers, options.runs, options.pooled)
-    bench = Bench(options.work, rows=0)
+    arguments = parser.parse_args()
+    options = Options(
+        arguments.seconds,
+        arguments.quota,
+        arguments.workers,
+        arguments.runs,
+        arguments.pooled,
+    )
+    bench = Bench(arguments.work, rows=0)
     try:
         with bench:
             os.environ.update(bench.env | {"DAGSTER_HOME": str(bench.dagster_home)})
@@ -261,8 +269,8 @@ def main() -> None:
             (bench.dagster_home / "dagster.yaml").write_text(yaml.safe_dump(settings(1, None)))
             with code_server(bench) as workspace:
                 print(HEADER, flush=True)
-                for limit in map(int, options.limits.split(",")):
-                    print(work_off(bench, workspace, limit, asked, job=job).row(), flush=True)
+                for limit in map(int, arguments.limits.split(",")):
+                    print(drain_queue(bench, workspace, limit, options, job=job).row(), flush=True)
     finally:
         bench.clean()
 

@@ -1,7 +1,7 @@
-"""What Dagster's event log says of a run: how long each step took, and what came before and after.
+"""Read from Dagster's event log how long each step of a run took, and the time before and after.
 
-Read straight from the SQLite files of a DAGSTER_HOME: importing Dagster would make the measuring
-process too large (see `measure`).
+It reads the SQLite files of a DAGSTER_HOME directly, because importing Dagster would make the
+measuring process too large (see `measure`).
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ BEFORE, AFTER = "before the first step", "after the last step"
 
 
 def last_runs(dagster_home: Path, count: int) -> list[str]:
-    """Ids of the newest runs."""
+    """Return the ids of the newest runs."""
     newest = "SELECT run_id FROM runs ORDER BY id DESC LIMIT ?"
     with closing(_open(dagster_home / "history" / "runs.db")) as runs:
         return [str(run_id) for (run_id,) in runs.execute(newest, (count,))]
 
 
 def durations(dagster_home: Path, run: str, began: float, ended: float) -> dict[str, float]:
-    """Seconds of each step of a run, by step key, in order.
+    """Return the seconds of each step of a run, by step key, in order.
 
-    `began` and `ended` are when its process ran, in seconds since 1970: what of that lies outside
-    the steps is imports, Dagster's definitions, the plan and the end of the process. A step that
-    stores something is told in two parts, `<step>` up to the stored output and `<step>: checks`.
+    `began` and `ended` are the start and end of its process, in seconds since 1970. The time before
+    and after the steps is imports, Dagster's definitions, the plan and the end of the process. A
+    step that stores an output has two entries: `<step>` up to the stored output, `<step>: checks`.
     """
     path = dagster_home / "history" / "runs" / f"{run}.db"
     with closing(_open(path)) as log:
@@ -44,17 +44,17 @@ def durations(dagster_home: Path, run: str, began: float, ended: float) -> dict[
         if kind == START:
             starts[key] = at
         elif kind == STORED:
-            # Checks have outputs too: the first is the asset's own.
+            # Checks have outputs too; the first one is the asset's.
             stored.setdefault(key, at)
         elif kind in END:
             ends[key] = at
-    found = {BEFORE: min(starts.values()) - began}
+    seconds = {BEFORE: min(starts.values()) - began}
     for key, start in starts.items():
         middle = stored.get(key, ends[key])
-        found[key] = middle - start
-        found[f"{key}: checks"] = ends[key] - middle
-    found[AFTER] = ended - max(ends.values())
-    return found
+        seconds[key] = middle - start
+        seconds[f"{key}: checks"] = ends[key] - middle
+    seconds[AFTER] = ended - max(ends.values())
+    return seconds
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -1,8 +1,8 @@
-"""The three stores, as the environment names them: connect, empty, settle.
+"""Connect to the three stores, empty them, and settle before a measurement.
 
-`python -m benchmarks.stores settle` and `... empty SERVICE` are run before measured commands.
-The variables are those that `python -m taxi_assets.local env` prints, with POSTGRES_SCHEMA and
-BIGQUERY_DATASET beside them, so that the baseline can have tables of its own.
+`python -m benchmarks.stores settle` and `... empty SERVICE` run before measured commands. The
+variables are those of `python -m taxi_assets.local env`, plus POSTGRES_SCHEMA and BIGQUERY_DATASET,
+which give the baseline separate tables.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def postgres_address() -> str:
-    """As libpq takes it."""
+    """Return the connection URL for libpq."""
     env = os.environ
     user, password = quote(env["POSTGRES_USER"], safe=""), quote(env["POSTGRES_PASSWORD"], safe="")
     place = f"{env['POSTGRES_HOST']}:{env['POSTGRES_PORT']}/{env['POSTGRES_DBNAME']}"
@@ -56,7 +56,7 @@ def bigquery() -> Client:
 
 
 def bigquery_dataset() -> str:
-    """`project.dataset`."""
+    """Return `project.dataset`."""
     return f"{os.environ['GCP_PROJECT']}.{os.environ['BIGQUERY_DATASET']}"
 
 
@@ -66,7 +66,7 @@ def lake() -> Path:
 
 
 def empty(service: Service) -> None:
-    """Remove everything of a service from all stores: what a first load finds."""
+    """Remove a service from all stores, for a first load."""
     with postgres() as connection, connection.cursor() as cursor:
         cursor.execute(f"DROP TABLE IF EXISTS {postgres_table(service)} CASCADE")
     client = bigquery()
@@ -77,14 +77,14 @@ def empty(service: Service) -> None:
 
 
 def settle() -> None:
-    """Write out what earlier runs left in memory, so that it is not written during the next one."""
+    """Write dirty pages to disk, so that they are not written during the next run."""
     with postgres() as connection, connection.cursor() as cursor:
         cursor.execute("CHECKPOINT")
     os.sync()
 
 
 def count(service: Service) -> dict[str, int]:
-    """Rows of a service in each store."""
+    """Return the number of rows of a service in each store."""
     import duckdb  # noqa: PLC0415 - not needed to empty and settle
 
     with postgres() as connection, connection.cursor() as cursor:

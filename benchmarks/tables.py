@@ -1,4 +1,4 @@
-"""The printed tables."""
+"""Format the printed tables."""
 
 from __future__ import annotations
 
@@ -15,60 +15,60 @@ EMPTY = ("bare", "noop")
 
 
 def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Format a table with aligned columns, the first to the left."""
+    """Format a table; the first column is left-aligned, the others are right-aligned."""
     lines = [list(header), *map(list, rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(header))]
 
-    def shown(cells: Sequence[str]) -> str:
+    def format_row(cells: Sequence[str]) -> str:
         first, *others = zip(cells, widths, strict=True)
         aligned = [first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]
         return "| " + " | ".join(aligned) + " |"
 
     rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    return "\n".join([shown(lines[0]), shown(rule), *map(shown, lines[1:])])
+    return "\n".join([format_row(line) for line in (lines[0], rule, *lines[1:])])
 
 
 def spread(runs: Sequence[Measured], figure: str) -> Spread:
-    """One figure over the repeats."""
+    """Return the spread of one figure over the repeats."""
     return Spread.of([getattr(run.sample, figure) for run in runs])
 
 
-def costs(found: Mapping[str, Sequence[Measured]], file_rows: Mapping[str, int]) -> str:
-    """Format what each command cost, beside the baseline and less the no-op."""
+def costs(results: Mapping[str, Sequence[Measured]], file_rows: Mapping[str, int]) -> str:
+    """Format the cost of each command, compared with the baseline and minus the no-op."""
     header = (
         "run", "wall s", "x baseline", "data work s", "x baseline's", "CPU s", "servers' CPU s",
         "peak RSS MiB", "rows/s", "others, cores",
     )  # fmt: skip
-    baseline = _middle(found, "baseline")
-    noop = _middle(found, "noop")
+    baseline = _middle(results, "baseline")
+    noop = _middle(results, "noop")
     baseline_stages = (
-        median([sum(run.stages.values()) for run in found["baseline"]]) if baseline else 0.0
+        median([sum(run.stages.values()) for run in results["baseline"]]) if baseline else 0.0
     )
     rows: list[list[str]] = []
-    for name, runs in found.items():
+    for name, runs in results.items():
         wall = spread(runs, "wall")
         work = baseline_stages if name == "baseline" else max(0.0, wall.middle - noop)
-        whole = name in file_rows
+        is_month = name in file_rows
         rows.append(
             [
                 name,
                 wall.text(),
-                f"{wall.middle / baseline:.2f}" if baseline and whole else "-",
+                f"{wall.middle / baseline:.2f}" if baseline and is_month else "-",
                 f"{work:.2f}" if (noop or name == "baseline") and name not in EMPTY else "-",
-                f"{work / baseline_stages:.2f}" if baseline and noop and whole else "-",
+                f"{work / baseline_stages:.2f}" if baseline and noop and is_month else "-",
                 spread(runs, "cpu").text(),
                 spread(runs, "servers").text(),
                 f"{spread(runs, 'rss').middle / MIB:,.0f}",
-                f"{file_rows[name] / wall.middle:,.0f}" if whole else "-",
+                f"{file_rows[name] / wall.middle:,.0f}" if is_month else "-",
                 spread(runs, "others").text(),
             ]
         )
     return markdown(header, rows)
 
 
-def stages(found: Mapping[str, Sequence[Measured]]) -> str:
-    """Seconds of each stage, one column a measured command."""
-    longest_first = sorted(found.values(), key=lambda runs: -len(runs[0].stages))
+def stages(results: Mapping[str, Sequence[Measured]]) -> str:
+    """Format the seconds of each stage, with one column per command."""
+    longest_first = sorted(results.values(), key=lambda runs: -len(runs[0].stages))
     names = list(dict.fromkeys(stage for runs in longest_first for stage in runs[0].stages))
     rows = [
         [
@@ -77,22 +77,23 @@ def stages(found: Mapping[str, Sequence[Measured]]) -> str:
                 Spread.of([run.stages[stage] for run in runs]).text()
                 if stage in runs[0].stages
                 else "-"
-                for runs in found.values()
+                for runs in results.values()
             ),
         ]
         for stage in names
     ]
-    return markdown(("stage, s", *found), rows)
+    return markdown(("stage, s", *results), rows)
 
 
-def growth(found: Mapping[int, Sequence[Measured]], noop: float, rows: int) -> str:
-    """How a run grows with its months."""
+def growth(results: Mapping[int, Sequence[Measured]], noop: float, rows: int) -> str:
+    """Format the cost of a run by its number of months."""
     header = (
         "months in one run", "wall s", "data work s a month", "rows/s", "CPU s",
         "servers' CPU s", "peak RSS MiB", "x the first's", "others, cores",
     )  # fmt: skip
     memory = {
-        months: Spread.of([run.sample.rss / MIB for run in runs]) for months, runs in found.items()
+        months: Spread.of([run.sample.rss / MIB for run in runs])
+        for months, runs in results.items()
     }
     first = next(iter(memory.values())).middle
     lines = [
@@ -107,12 +108,12 @@ def growth(found: Mapping[int, Sequence[Measured]], noop: float, rows: int) -> s
             f"{memory[months].middle / first:.2f}",
             spread(runs, "others").text(),
         ]
-        for months, runs in found.items()
+        for months, runs in results.items()
     ]
     return markdown(header, lines)
 
 
-def years(found: Mapping[str, Mapping[str, Any]]) -> str:
+def years(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Format the rewrite of a day in Postgres tables of growing size."""
     header = (
         "months in the table",
@@ -122,21 +123,21 @@ def years(found: Mapping[str, Mapping[str, Any]]) -> str:
         "rewrite of a day, s",
         "times the first",
     )
-    middles = {months: Spread.of(one["seconds"]) for months, one in found.items()}
+    middles = {months: Spread.of(table["seconds"]) for months, table in results.items()}
     first = next(iter(middles.values())).middle
     lines = [
         [
             months,
-            str(one["days"]),
-            f"{one['rows']:,}",
-            f"{one['bytes'] / MIB:,.0f}",
+            str(table["days"]),
+            f"{table['rows']:,}",
+            f"{table['bytes'] / MIB:,.0f}",
             middles[months].text(3),
             f"{middles[months].middle / first:.2f}",
         ]
-        for months, one in found.items()
+        for months, table in results.items()
     ]
     return markdown(header, lines)
 
 
-def _middle(found: Mapping[str, Sequence[Measured]], name: str) -> float:
-    return spread(found[name], "wall").middle if found.get(name) else 0.0
+def _middle(results: Mapping[str, Sequence[Measured]], name: str) -> float:
+    return spread(results[name], "wall").middle if results.get(name) else 0.0

@@ -1,4 +1,4 @@
-"""A Cloud Run whose executions do no work: each reports its start, and in time its success."""
+"""A Cloud Run whose executions only report their start and, after a time, their success."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from dagster._serdes import deserialize_value
 from taxi_assets_tests.deploy.cloud_run import CloudRun
 
 WINDOW = 60.0
-"""Seconds in which Google counts calls of RunJob."""
+"""Seconds over which Google counts calls of RunJob."""
 REPORTING = 4
-"""Runs that report at the same time: each opens connections to Postgres."""
+"""Maximum number of runs that report at the same time; each opens connections to Postgres."""
 
 
 class TimedRun:
-    """In place of an execution's process."""
+    """Stands in for the process of an execution."""
 
     def __init__(self) -> None:
         self.code: int | None = None
 
     def poll(self) -> int | None:
-        """As `Popen.poll`."""
+        """Return the exit code, as `Popen.poll` does."""
         return self.code
 
 
 class TimedCloudRun(CloudRun):
-    """Executions of so many seconds; more RunJob than the quota in a minute are refused."""
+    """Runs executions of `seconds` and rejects calls of RunJob above the quota per minute."""
 
     def __init__(
         self, job: str, instance: dg.DagsterInstance, seconds: float, quota: int | None
@@ -43,9 +43,9 @@ class TimedCloudRun(CloudRun):
         self.seconds = seconds
         self.quota = quota
         self.launched: list[float] = []
-        """When each execution was started, seconds of the monotonic clock."""
+        """Start of each execution, in seconds of the monotonic clock."""
         self.ended: list[float] = []
-        self.refused = 0
+        self.rejected = 0
         self._recent: deque[float] = deque()
         self._lock = threading.Lock()
         self._reporting = threading.Semaphore(REPORTING)
@@ -57,7 +57,7 @@ class TimedCloudRun(CloudRun):
             while self._recent and self._recent[0] < now - WINDOW:
                 self._recent.popleft()
             if self.quota is not None and len(self._recent) >= self.quota:
-                self.refused += 1
+                self.rejected += 1
                 context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "Quota exceeded for RunJob")
             self._recent.append(now)
             self.launched.append(now)

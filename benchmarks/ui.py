@@ -1,11 +1,11 @@
-"""How quick the UI is with ten years of partitions, two services and a year of history.
+"""Measure the UI with ten years of partitions, two services and a year of history.
 
     python -m benchmarks.ui [--work DIR] [--repeats 3]
 
-Loads a year of the sample, a month a run, starts Dagster's webserver on that instance, opens its
-pages in headless Chromium and prints, for each page, how long it took until its last GraphQL
-answer and the slowest of its queries. Needs the extra `dev` and Debian's package `chromium`. What
-is in the work folder is used again: the history is made once.
+It loads a year of the sample, one month per run, starts Dagster's webserver on that instance, opens
+its pages in headless Chromium and prints for each page the time until its last GraphQL response and
+its slowest query. It needs the extra `dev` and Debian's package `chromium`. A history in the work
+folder is reused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from statistics import median
 import requests
 from playwright.sync_api import Page, Request, sync_playwright
 
-from benchmarks.bench import CHECKOUT, OURS, month_start
+from benchmarks.bench import CHECKOUT, PREFIXES, month_start
 from taxi_assets.tlc.services import SERVICES
 
 YEARS = 10
@@ -37,7 +37,7 @@ MONTHS = 12
 READY = 60
 """Seconds for the webserver to answer."""
 QUIET = 1.0
-"""Seconds without a GraphQL request after which a page is there (it polls every 2 s and more)."""
+"""Seconds without a GraphQL request after which a page is complete (it polls every 2 s or more)."""
 ARGUMENTS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -50,17 +50,17 @@ ARGUMENTS = (
 
 @dataclass
 class Visit:
-    """What one opening of a page asked for."""
+    """The GraphQL requests of one visit to a page."""
 
     seconds: float
     queries: dict[str, list[tuple[float, int]]] = field(
         default_factory=lambda: defaultdict[str, list[tuple[float, int]]](list)
     )
-    """By GraphQL operation: seconds and bytes of each answer."""
+    """By GraphQL operation: seconds and bytes of each response."""
 
 
 def pages() -> dict[str, str]:
-    """Pages by name."""
+    """Return the paths of the pages by name."""
     name = next(iter(SERVICES))
     location = "/locations/taxi_assets.definitions"
     asset = f"/assets/{name}/cleaned_trips"
@@ -76,8 +76,8 @@ def pages() -> dict[str, str]:
 
 
 def environment(work: Path) -> dict[str, str]:
-    """Return the instance's settings: ten years of partitions, directories of its own."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(OURS)}
+    """Return the environment: ten years of partitions, separate directories."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIXES)}
     first = date.today() - timedelta(days=round(365.25 * YEARS))  # noqa: DTZ011
     return inherited | {
         "PYTHONPATH": str(CHECKOUT),
@@ -89,7 +89,7 @@ def environment(work: Path) -> dict[str, str]:
 
 
 def load_history(work: Path, env: dict[str, str]) -> None:
-    """Load a year of the sample for each service, a month per run, unless it is loaded."""
+    """Load a year of the sample for each service, one month per run, unless it is loaded."""
     folder = work / "dagster_home"
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copy(CHECKOUT / "dagster.yaml", folder)
@@ -118,7 +118,7 @@ def load_history(work: Path, env: dict[str, str]) -> None:
 
 @contextmanager
 def webserver(work: Path, env: dict[str, str]) -> Iterator[str]:
-    """Dagster's webserver on the instance; its address."""
+    """Run Dagster's webserver on the instance, and yield its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -152,28 +152,28 @@ def _answers(address: str) -> bool:
 
 
 def visit(page: Page, url: str) -> Visit:
-    """Open a page and wait until it has asked for everything."""
+    """Open a page and wait until it is complete."""
     began = time.monotonic()
-    found = Visit(0)
+    visited = Visit(0)
     last = [began]
 
-    def note(request: Request) -> None:
+    def record_request(request: Request) -> None:
         if not request.url.endswith("/graphql") and "/graphql?" not in request.url:
             return
         answer = request.response()
         size = len(answer.body()) if answer else 0
         sent = json.loads(request.post_data or "{}")
         seconds = request.timing["responseEnd"] / 1000
-        found.queries[str(sent.get("operationName"))].append((seconds, size))
+        visited.queries[str(sent.get("operationName"))].append((seconds, size))
         last[0] = time.monotonic()
 
-    page.on("requestfinished", note)
+    page.on("requestfinished", record_request)
     page.goto(url)
-    while not found.queries or time.monotonic() - last[0] < QUIET:
+    while not visited.queries or time.monotonic() - last[0] < QUIET:
         page.wait_for_timeout(100)
-    page.remove_listener("requestfinished", note)
-    found.seconds = last[0] - began
-    return found
+    page.remove_listener("requestfinished", record_request)
+    visited.seconds = last[0] - began
+    return visited
 
 
 def table(visits: dict[str, list[Visit]]) -> str:
@@ -184,27 +184,28 @@ def table(visits: dict[str, list[Visit]]) -> str:
     ]
     for name, repeats in visits.items():
         queries: defaultdict[str, list[tuple[float, int]]] = defaultdict(list)
-        for one in repeats:
-            for operation, answers in one.queries.items():
+        for repeat in repeats:
+            for operation, answers in repeat.queries.items():
                 queries[operation].append(max(answers))
         slowest = max(queries, key=lambda operation: median(s for s, _ in queries[operation]))
         seconds = median(s for s, _ in queries[slowest])
         size = median(size for _, size in queries[slowest])
-        count = median(sum(map(len, one.queries.values())) for one in repeats)
-        whole = median(one.seconds for one in repeats)
+        count = median(sum(map(len, repeat.queries.values())) for repeat in repeats)
+        complete = median(repeat.seconds for repeat in repeats)
         lines.append(
-            f"| {name} | {whole:.1f} | {count:.0f} | {slowest} | {seconds:.2f} | {size / 1e3:.0f} |"
+            f"| {name} | {complete:.1f} | {count:.0f} | {slowest} | {seconds:.2f} "
+            f"| {size / 1e3:.0f} |"
         )
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Parse arguments, load, measure, print."""
+    """Load the history, measure the pages and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=Path("/tmp/taxi-ui"))  # noqa: S108
     parser.add_argument("--repeats", type=int, default=3)
-    asked = parser.parse_args()
-    work: Path = asked.work.absolute()
+    arguments = parser.parse_args()
+    work: Path = arguments.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
     env = environment(work)
     load_history(work, env)
@@ -213,14 +214,14 @@ def main() -> None:
         browser = playwright.chromium.launch(
             executable_path=shutil.which("chromium"), args=list(ARGUMENTS)
         )
-        for _ in range(asked.repeats + 1):
+        for _ in range(arguments.repeats + 1):
             page = browser.new_context(viewport={"width": 1400, "height": 900}).new_page()
             for name, path in pages().items():
                 visits[name].append(visit(page, address + path))
             page.context.close()
         browser.close()
-    # The first round finds a server that has answered nobody yet.
-    print(table({name: found[1:] for name, found in visits.items()}))
+    # The first round warms up the server and does not count.
+    print(table({name: repeats[1:] for name, repeats in visits.items()}))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Do the stores hold the right rows? Counts and an order-free hash of each, and of the month file.
+"""Verify the rows of the stores by counts and order-independent hashes of stores and month files.
 
-Every store writes each row as the same text (whole numbers, amounts in hundredths, times to the
-second), takes its MD5, and adds up the first two halves of 64 bits: an order-free hash that each
-computes by itself in SQL. DuckDB reads the month files a second way, without the package's code.
+In each store, SQL formats a row as the same text (integers, amounts in cents, times in seconds),
+computes its MD5, and sums the first two 32-bit numbers of it. DuckDB computes the same from the
+month files, without code of the package.
 
-`python -m benchmarks.verify SERVICE FIRST LAST FILE...` prints what it found as JSON.
+`python -m benchmarks.verify SERVICE FIRST LAST FILE...` prints the digests as JSON.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 
 Digest = tuple[int, int, int]
-"""Rows, and the sums of both halves of their hashes."""
+"""Number of rows, and the sums of both numbers of their hashes."""
 
-# How each dialect writes a value as text; {0} is the quoted column.
+# Expressions that format a value as text, by dialect; {0} is the quoted column.
 DUCKDB = {
     "id": "CAST({0} AS VARCHAR)",
     "amount": "CAST(CAST(round({0} * 100) AS BIGINT) AS VARCHAR)",
@@ -45,61 +45,63 @@ BIGQUERY = {
 
 
 def row_text(service: Service, dialect: dict[str, str], name: Callable[[Column], str]) -> str:
-    """Expression of a row as one text, a missing value being empty."""
+    """Return the SQL expression that formats a row as text; null is empty."""
     values = (dialect[column.kind].format(name(column)) for column in service.columns)
     return " || '|' || ".join(f"COALESCE({value}, '')" for value in values)
 
 
-def of_duckdb(service: Service, source: str, name: Callable[[Column], str], kept: str) -> Digest:
-    """Digest of what DuckDB reads from `source`."""
+def of_duckdb(
+    service: Service, source: str, name: Callable[[Column], str], condition: str
+) -> Digest:
+    """Return the digest of the rows that DuckDB reads from `source`."""
     import duckdb  # noqa: PLC0415 - not needed to read this module
 
     halves = ", ".join(f"sum(('0x' || h[{at}:{at + 7}])::BIGINT)" for at in (1, 9))
     query = (
         f"SELECT count(*), {halves} FROM (SELECT md5({row_text(service, DUCKDB, name)}) AS h"
-        f" FROM {source} WHERE {kept})"
+        f" FROM {source} WHERE {condition})"
     )
     return _digest(duckdb.sql(query).fetchone())
 
 
 def of_files(service: Service, first: date, last: date, files: list[str]) -> Digest:
-    """Compute the expected rows: those with passengers and a pickup in the days.
+    """Return the digest of the expected rows: those with passengers and a pickup in the days.
 
-    `files` are those of the days' months, in order; a file's rows of other months count nowhere.
+    `files` are the files of the days' months, in order; rows of other months do not count.
     """
     total = [0, 0, 0]
     begin = first
     for file in files:
         next_month = (begin.replace(day=1) + timedelta(days=31)).replace(day=1)
-        found = of_file(service, begin, min(next_month, last + timedelta(days=1)), file)
-        total = [one + other for one, other in zip(total, found, strict=True)]
+        digest = of_file(service, begin, min(next_month, last + timedelta(days=1)), file)
+        total = [a + b for a, b in zip(total, digest, strict=True)]
         begin = next_month
     return _digest(total)
 
 
 def of_file(service: Service, first: date, end: date, file: str) -> Digest:
-    """Rows with passengers whose pickup lies in [first, end)."""
+    """Return the digest of the rows with passengers and a pickup in [first, end)."""
     types = {"id": "BIGINT", "amount": "DOUBLE", "time": "TIMESTAMP", "text": "VARCHAR"}
     columns = {column.published: types[column.kind] for column in service.header_columns}
     source = f"read_csv({file!r}, header = true, columns = {columns!r})"
-    kept = f"\"{service.pickup}\" >= '{first}' AND \"{service.pickup}\" < '{end}'"
+    condition = f"\"{service.pickup}\" >= '{first}' AND \"{service.pickup}\" < '{end}'"
     if passengers := service.find_role("passengers"):
-        kept += f" AND {passengers} > 0"
+        condition += f" AND {passengers} > 0"
 
     def name(column: Column) -> str:
         return f'"{column.published}"' if column.published in columns else "NULL"
 
-    return of_duckdb(service, source, name, kept)
+    return of_duckdb(service, source, name, condition)
 
 
 def of_lake(service: Service) -> Digest:
-    """Digest of the Parquet objects that people read."""
+    """Return the digest of the lake's Parquet objects."""
     source = f"read_parquet('{stores.lake()}/{service.name}/**/*.parquet', hive_partitioning=false)"
     return of_duckdb(service, source, lambda column: f'"{column.name}"', "true")
 
 
 def of_postgres(service: Service) -> Digest:
-    """Digest of the Postgres table."""
+    """Return the digest of the Postgres table."""
     text = row_text(service, POSTGRES, lambda column: f'"{column.name}"')
     halves = ", ".join(
         f"sum(('x' || substr(h, {at}, 8))::bit(32)::bigint)::bigint" for at in (1, 9)
@@ -114,7 +116,7 @@ def of_postgres(service: Service) -> Digest:
 
 
 def of_bigquery(service: Service) -> Digest:
-    """Digest of the BigQuery table."""
+    """Return the digest of the BigQuery table."""
     text = row_text(service, BIGQUERY, lambda column: f"`{column.name}`")
     halves = ", ".join(f"SUM(CAST(CONCAT('0x', SUBSTR(h, {at}, 8)) AS INT64))" for at in (1, 9))
     query = (
@@ -130,19 +132,19 @@ def of_bigquery(service: Service) -> Digest:
 
 
 def _digest(row: Any) -> Digest:
-    rows, one, other = row
-    return int(rows), int(one or 0), int(other or 0)
+    rows, low, high = row
+    return int(rows), int(low or 0), int(high or 0)
 
 
 def main(service: Service, first: date, last: date, files: list[str]) -> dict[str, str]:
-    """All digests by name, as `rows:hash`."""
-    found = {
+    """Return all digests by name, as `rows:hash`."""
+    digests = {
         "files": of_files(service, first, last, files),
         "postgres": of_postgres(service),
         "lake": of_lake(service),
         "bigquery": of_bigquery(service),
     }
-    return {name: f"{rows}:{one:x}-{other:x}" for name, (rows, one, other) in found.items()}
+    return {name: f"{rows}:{low:x}-{high:x}" for name, (rows, low, high) in digests.items()}
 
 
 if __name__ == "__main__":

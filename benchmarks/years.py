@@ -1,8 +1,8 @@
-"""`python -m benchmarks.years SERVICE ROWS REPEATS MONTHS...`: a day rewritten in a growing table.
+"""`python -m benchmarks.years SERVICE ROWS REPEATS MONTHS...`: rewrite a day in a growing table.
 
-Prints, as JSON, the seconds of each rewrite of one day in a Postgres table of so many months, of
-so many rows a day, and the bytes of the table. The rewrite is the IO manager's own: delete, COPY,
-vacuum. The variables are those of `benchmarks.stores`.
+It prints as JSON the seconds of each rewrite of a day, and the bytes of the table, for Postgres
+tables of MONTHS months with ROWS rows per day. The IO manager does the rewrite: DELETE, COPY,
+VACUUM. The variables are those of `benchmarks.stores`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ RANDOM = np.random.default_rng(2021)
 
 
 def values(column: Column, day: date, rows: int) -> object:
-    """Values of one column; times rise through the day."""
+    """Return the values of a column; times increase through the day."""
     start = np.datetime64(datetime.combine(day, datetime.min.time()), "us")
     match column.kind:
         case "id":
@@ -57,8 +57,8 @@ def values(column: Column, day: date, rows: int) -> object:
             return np.full(rows, "N")
 
 
-def a_day(lake: Lake, service: Service, day: date, rows: int) -> StoredTrips:
-    """Store a day of generated trips."""
+def store_day(lake: Lake, service: Service, day: date, rows: int) -> StoredTrips:
+    """Store a day of generated trips in the lake."""
     columns = {column.name: values(column, day, rows) for column in service.columns}
     table = pa.table(columns, schema=service.arrow_schema)
     facts = {
@@ -67,16 +67,16 @@ def a_day(lake: Lake, service: Service, day: date, rows: int) -> StoredTrips:
         "synthetic": True,
     }
     lake.put(f"{day}.parquet", encode_trips(table, facts))
-    found = open_stored_trips(
+    stored = open_stored_trips(
         lake, f"{day}.parquet", Label(service.name, CLEANED, str(day)), service
     )
-    if found is None:
+    if stored is None:
         raise FileNotFoundError(day)
-    return found
+    return stored
 
 
 @contextmanager
-def made_up_lake() -> Iterator[Lake]:
+def temporary_lake() -> Iterator[Lake]:
     """Create a folder and remove it afterwards."""
     with tempfile.TemporaryDirectory(prefix="taxi-years-") as folder:
         yield Lake(pa_fs.LocalFileSystem(), folder, "years", "hive")
@@ -84,7 +84,7 @@ def made_up_lake() -> Iterator[Lake]:
 
 @contextmanager
 def schema(months: int) -> Iterator[None]:
-    """Return the schema of the table of so many months."""
+    """Set POSTGRES_SCHEMA to the schema of the table of `months` months."""
     before = os.environ["POSTGRES_SCHEMA"]
     os.environ["POSTGRES_SCHEMA"] = f"{before}_{months}"
     try:
@@ -94,7 +94,7 @@ def schema(months: int) -> Iterator[None]:
 
 
 def size(service: Service) -> int:
-    """Bytes of the table with its partitions and indexes."""
+    """Return the bytes of the table with its partitions and indexes."""
     table = stores.postgres_table(service)
     query = f"SELECT sum(pg_total_relation_size(relid))::bigint FROM pg_partition_tree('{table}')"
     with stores.postgres() as connection, connection.cursor() as cursor:
@@ -103,7 +103,7 @@ def size(service: Service) -> int:
 
 
 def main(name: str, rows: int, repeats: int, sizes: list[int]) -> dict[str, dict[str, Any]]:
-    """Fill the tables, then rewrite the middle day of each in turns, so that all see the same."""
+    """Fill the tables, then rewrite the middle day of each; repeats are interleaved."""
     service = SERVICES[name]
     manager = PostgresTripsIOManager({name: service}, PostgresResource())
 
@@ -112,31 +112,31 @@ def main(name: str, rows: int, repeats: int, sizes: list[int]) -> dict[str, dict
 
     days = {months: [FIRST + timedelta(n) for n in range(months * 365 // 12)] for months in sizes}
     seconds: dict[int, list[float]] = {months: [] for months in sizes}
-    with made_up_lake() as lake:
+    with temporary_lake() as lake:
         for months, all_days in days.items():
             for at in range(0, len(all_days), 31):
                 with schema(months):
                     chunk = all_days[at : at + 31]
-                    store({day: a_day(lake, service, day, rows) for day in chunk})
+                    store({day: store_day(lake, service, day, rows) for day in chunk})
         stores.settle()
         for _ in range(repeats):
             for months, all_days in days.items():
                 middle = all_days[len(all_days) // 2]
                 with schema(months):
-                    again = {middle: a_day(lake, service, middle, rows)}
+                    again = {middle: store_day(lake, service, middle, rows)}
                     began = time.perf_counter()
                     store(again)
                     seconds[months].append(time.perf_counter() - began)
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for months, all_days in days.items():
         with schema(months):
-            found[str(months)] = {
+            results[str(months)] = {
                 "days": len(all_days),
                 "rows": rows * len(all_days),
                 "bytes": size(service),
                 "seconds": seconds[months],
             }
-    return found
+    return results
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""Other loaders of the same month into Postgres and Parquet by day, for comparison.
+"""Load the same month with other tools, into Postgres and Parquet by day, for comparison.
 
-Each has a virtual environment of its own, made at first use under the benchmark's folder. They
-write two stores and no record, check or lake of raw days; rows are counted after each run. The
-scripts are run there, by their paths: what they import is not installed here.
+Each tool has a virtual environment, created at first use in the benchmark's folder, in which its
+script runs. They write two stores, and no records, checks or raw days. Rows are counted after each
+run.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Totals = tuple[int, int]
 
 
 def install(bench: Bench, name: str) -> Path:
-    """Return the peer's interpreter; its virtual environment is made if there is none."""
+    """Return the peer's interpreter, and create its virtual environment if it does not exist."""
     folder = bench.work / "peers" / name
     python = folder / "bin" / "python"
     if not (folder / "ready").exists():
@@ -48,7 +48,7 @@ def measure(bench: Bench, name: str) -> Measured:
     """Run a peer over the first month.
 
     Raises:
-        BenchmarkError: it failed, or a store has other rows than the file.
+        BenchmarkError: it failed, or the rows of a store differ from those of the file.
     """
     python, month = install(bench, name), bench.month_file(0)
     lake, schema = bench.work / "peers" / f"{name}-lake", f"peer_{name}"
@@ -58,30 +58,30 @@ def measure(bench: Bench, name: str) -> Measured:
     script = Path(__file__).with_name(f"{name}_month.py")
     sample = run([python, script, month, lake], env, log, bench.servers)
     expected = read_totals(f"read_csv('{month}', nullstr = '') WHERE passenger_count > 0")
-    found = {
+    totals_by_store = {
         "Postgres": postgres_totals(bench, schema),
         "Parquet": read_totals(f"'{lake}/**/*.parquet' WHERE total_amount IS NOT NULL"),
     }
-    if any(totals != expected for totals in found.values()):
-        raise BenchmarkError(f"{name}: {found}, and the file has {expected}")
+    if any(totals != expected for totals in totals_by_store.values()):
+        raise BenchmarkError(f"{name}: {totals_by_store}, but the file has {expected}")
     return Measured(sample, json.loads(log.read_text().splitlines()[-1]))
 
 
 def address(bench: Bench) -> str:
-    """Where the benchmark's Postgres is, as libpq takes it."""
+    """Return the connection URL of the benchmark's Postgres, for libpq."""
     it = bench.stores
     place = f"{it['POSTGRES_HOST']}:{it['POSTGRES_PORT']}/{it['POSTGRES_DBNAME']}"
     return f"postgresql://{it['POSTGRES_USER']}:{it['POSTGRES_PASSWORD']}@{place}"
 
 
 def read_totals(source: str) -> Totals:
-    """Return the expression that DuckDB reads."""
+    """Return the totals of an expression that DuckDB reads."""
     row = duckdb.sql(f"SELECT count(*), round(sum(total_amount)) FROM {source}").fetchone()
     return (int(row[0]), int(row[1])) if row else (0, 0)
 
 
 def postgres_totals(bench: Bench, schema: str) -> Totals:
-    """Summarize the rows in Postgres, and drop the table so that no run sees another's rows."""
+    """Return the totals of the table in Postgres, and drop it."""
     with psycopg.connect(address(bench)) as connection:
         query = f"SELECT count(*), round(sum(total_amount)::numeric) FROM {schema}.trips"
         row = connection.execute(query).fetchone()

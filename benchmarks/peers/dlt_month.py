@@ -1,10 +1,9 @@
-"""A month by dlt: Arrow batches to Postgres by ADBC, and to Parquet by pickup day.
+"""Load a month with dlt: Arrow batches to Postgres by ADBC, and to Parquet by pickup day.
 
-Run by `benchmarks.peers` in a virtual environment of its own: `dlt_month.py MONTH.csv.gz LAKE`,
-with the address of Postgres in PEER_POSTGRES and the schema in PEER_SCHEMA. It prints seconds by
-stage as JSON.
-dlt runs a pipeline for each destination, so the file is read twice, and a table for each day,
-since its filesystem does not partition Parquet by a column.
+`benchmarks.peers` runs it in a separate virtual environment: `dlt_month.py MONTH.csv.gz LAKE`, with
+the address of Postgres in PEER_POSTGRES and the schema in PEER_SCHEMA. It prints seconds by stage
+as JSON. dlt runs a pipeline for each destination, so the file is read twice, and has a table for
+each day, because its filesystem destination does not partition Parquet by a column.
 """
 
 import json
@@ -31,7 +30,7 @@ NAIVE = {name: {"data_type": "timestamp", "timezone": False} for name in TIMES}
 
 
 def read(month: str) -> Iterator[pa.Table]:
-    """Rides with passengers."""
+    """Yield the trips with passengers, in batches."""
     types = {
         **dict.fromkeys(TIMES, pa.timestamp("us")),
         "passenger_count": pa.int64(),
@@ -56,7 +55,7 @@ def by_day(month: str) -> Iterator[Any]:
 
 
 def main(month: str, lake: str) -> dict[str, float]:
-    """One pipeline for each store; seconds by stage."""
+    """Run a pipeline for each store, and return seconds by stage."""
     shutil.rmtree(lake, ignore_errors=True)
     Path(lake).mkdir(parents=True)
     clock = [time.perf_counter()]

@@ -1,8 +1,8 @@
-"""A month by DuckDB alone: CSV.gz to Postgres by its extension, and to Parquet by pickup day.
+"""Load a month with DuckDB: to Postgres by its extension, and to Parquet by pickup day.
 
-Run by `benchmarks.peers` in a virtual environment of its own: `duckdb_month.py MONTH.csv.gz LAKE`,
-with libpq's address in PEER_POSTGRES and the schema in PEER_SCHEMA. It prints seconds by stage as
-JSON.
+`benchmarks.peers` runs it in a separate virtual environment: `duckdb_month.py MONTH.csv.gz LAKE`,
+with the address of Postgres in PEER_POSTGRES and the schema in PEER_SCHEMA. It prints seconds by
+stage as JSON.
 """
 
 import importlib.util
@@ -33,16 +33,16 @@ def column_type(name: str) -> str:
 
 
 def postgres_extension() -> Path:
-    """Return the extension of the wheel under the file name that DuckDB expects."""
+    """Copy the wheel's extension to the file name that DuckDB expects, and return the path."""
     spec = importlib.util.find_spec("duckdb_extension_postgres")
     folders = (spec and spec.submodule_search_locations) or ()
-    (found,) = [it for folder in folders for it in Path(folder).rglob("*.duckdb_extension")]
+    (extension,) = [it for folder in folders for it in Path(folder).rglob("*.duckdb_extension")]
     named = Path(tempfile.mkdtemp()) / "postgres_scanner.duckdb_extension"
-    return Path(shutil.copy(found, named))
+    return Path(shutil.copy(extension, named))
 
 
 def main(month: str, lake: str) -> dict[str, float]:
-    """Read once, write twice; seconds by stage."""
+    """Read the month, write both stores, and return seconds by stage."""
     shutil.rmtree(lake, ignore_errors=True)
     Path(lake).mkdir(parents=True)
     schema = os.environ["PEER_SCHEMA"]
