@@ -1,4 +1,4 @@
-"""An instance of the test's own, made months, and the command in a process of its own."""
+"""An instance for each test, generated months, and the command in a process of its own."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Months:
         return str(self.folder / "{service}_tripdata_{year}-{month}.csv.gz")
 
     def lines(self, month: str) -> list[bytes]:
-        """Three trips a day, of 10 dollars and a few cents each."""
+        """Return three trips a day, of 10 dollars and a few cents each."""
         year, number = map(int, month.split("-"))
         return [
             make_line(f"{day} 0{hour}:00:00", total_amount=f"{10 + hour / 100:.2f}")
@@ -54,9 +54,9 @@ def months(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Months:
     """The source, empty at first."""
     folder = tmp_path / "months"
     folder.mkdir()
-    found = Months(folder)
-    monkeypatch.setenv("TAXI_SOURCE", found.template)
-    return found
+    source_months = Months(folder)
+    monkeypatch.setenv("TAXI_SOURCE", source_months.template)
+    return source_months
 
 
 @pytest.fixture
@@ -68,11 +68,11 @@ def instance(
     folder.mkdir()
     shutil.copy(REPOSITORY / "dagster.yaml", folder)
     monkeypatch.setenv("DAGSTER_HOME", str(folder))
-    with dg.DagsterInstance.get() as found:
-        yield found
+    with dg.DagsterInstance.get() as opened:
+        yield opened
 
 
-def start(*arguments: str, **settings: str) -> subprocess.Popen[str]:
+def start_command(*arguments: str, **settings: str) -> subprocess.Popen[str]:
     """Start the command, both outputs in one pipe."""
     return subprocess.Popen(
         [*COMMAND, *arguments],
@@ -83,9 +83,9 @@ def start(*arguments: str, **settings: str) -> subprocess.Popen[str]:
     )
 
 
-def run(*arguments: str, code: int = 0, **settings: str) -> str:
+def run_command(*arguments: str, code: int = 0, **settings: str) -> str:
     """Run the command to its end; return what it prints."""
-    process = start(*arguments, **settings)
-    said, _ = process.communicate(timeout=300)
-    assert process.returncode == code, said
-    return said
+    process = start_command(*arguments, **settings)
+    output, _ = process.communicate(timeout=300)
+    assert process.returncode == code, output
+    return output

@@ -1,4 +1,4 @@
-"""The command itself: installed, importable, and every error one line."""
+"""The command itself is installed and importable, and every error is one line."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import pytest
 
 from taxi_assets.cli.app import main
 from taxi_assets.defs.alerts import targets
-from taxi_assets_tests.cli.conftest import run
+from taxi_assets_tests.cli.conftest import run_command
 from taxi_assets_tests.defs.automation.receivers import free_port, http_receiver
 from taxi_assets_tests.fake_http_server import Site
 
 
-def test_it_is_installed_and_is_the_module() -> None:
+def test_command_is_installed_and_is_the_module() -> None:
     installed = Path(sys.executable).with_name("taxi-assets")
     help_text = subprocess.run([installed, "--help"], capture_output=True, text=True, check=True)
     for command in ("plan", "backfill", "status", "quickstart", "local"):
         assert f" {command} " in help_text.stdout
-    assert "Usage" in run("--help")
+    assert "Usage" in run_command("--help")
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_it_is_installed_and_is_the_module() -> None:
         (("status",), "DAGSTER_HOME is not set"),
     ],
 )
-def test_an_error_is_one_line(
+def test_error_is_one_line(
     arguments: tuple[str, ...],
     words: str,
     monkeypatch: pytest.MonkeyPatch,
@@ -50,32 +50,32 @@ def test_an_error_is_one_line(
     assert printed.out == ""
 
 
-def test_wrong_settings_are_one_line(
+def test_invalid_settings_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "dagster.yaml").touch()
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     monkeypatch.setenv("TAXI_PROFILE", "cloud")
     assert main(["plan", "yellow", "2021-01"]) == 2
-    said = capfd.readouterr().err
-    assert "TAXI_PROFILE" in said
-    assert said.count("\n") == 1
+    output = capfd.readouterr().err
+    assert "TAXI_PROFILE" in output
+    assert output.count("\n") == 1
 
 
-def test_the_embedded_stack_is_a_sub_command(home: Path) -> None:
-    assert "postgresql://127.0.0.1:" in run("local", "status")
-    assert '"state": "running"' in run("local", "status", "--json")
+def test_embedded_stack_is_a_subcommand(home: Path) -> None:
+    assert "postgresql://127.0.0.1:" in run_command("local", "status")
+    assert '"state": "running"' in run_command("local", "status", "--json")
 
 
-def test_a_test_alert_names_what_was_not_reached(
+def test_alert_test_names_unreached_targets(
     site: Site, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["alert-test"]) == 2
     assert "set TAXI_ALERT_URLS or TAXI_HEARTBEAT_URL" in capfd.readouterr().err
     monkeypatch.setattr(targets, "RETRY_SECONDS", 0.01)
     with http_receiver() as receiver:
-        away = f"json://127.0.0.1:{free_port()}/planted-secret"
-        monkeypatch.setenv("TAXI_ALERT_URLS", f"{receiver.apprise} {away}")
+        unreachable = f"json://127.0.0.1:{free_port()}/planted-secret"
+        monkeypatch.setenv("TAXI_ALERT_URLS", f"{receiver.apprise} {unreachable}")
         assert main(["alert-test"]) == 1
         (body,) = receiver.bodies
     assert body["title"] == "taxi-assets: a test alert"

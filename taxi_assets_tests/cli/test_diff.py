@@ -1,4 +1,4 @@
-"""A restated month: the same differences in `diff`, in the records, on the page, in the plan."""
+"""A restated month has the same differences in `diff`, the records, the page and the plan."""
 
 from __future__ import annotations
 
@@ -32,74 +32,78 @@ DAYS = tuple(SPAN.split(".."))
 RAW = [dg.AssetKey(["yellow", "raw_trips"])]
 
 
-def run(instance: dg.DagsterInstance, **more: object) -> dg.ExecuteInProcessResult:
-    result = Runs(instance=instance).run("yellow", *DAYS, **more)
+def run_days(instance: dg.DagsterInstance, **options: object) -> dg.ExecuteInProcessResult:
+    result = Runs(instance=instance).run("yellow", *DAYS, **options)
     assert result.success
     return result
 
 
-def records(instance: dg.DagsterInstance, run_id: str) -> dict[str, dict[str, Any]]:
-    """Metadata of the raw records by day."""
-    found = Runs(instance=instance).materializations(run_id)
+def read_raw_metadata(instance: dg.DagsterInstance, run_id: str) -> dict[str, dict[str, Any]]:
+    """Return the metadata of the raw materializations by day."""
+    materializations = Runs(instance=instance).materializations(run_id)
     return {
         day: {name: value.value for name, value in event.metadata.items()}
-        for (key, day), event in found.items()
+        for (key, day), event in materializations.items()
         if key == "yellow/raw_trips"
     }
 
 
 @pytest.fixture
 def restated(instance: dg.DagsterInstance, months: Months) -> dg.DagsterInstance:
-    """Five days are loaded; then their file changes.
+    """Load five days, then restate their file.
 
     The 29th has a row more, the 30th one less, the 31st another fare in one row, and the rows of
     the 28th come in another order.
     """
     months.write("2021-01")
-    run(instance)
+    run_days(instance)
     lines = months.lines("2021-01")
-    of_day = {
+    lines_of_day = {
         day: [line for line in lines if f"2021-01-{day} " in line.decode()]
         for day in ("28", "29", "30", "31")
     }
-    rest = [line for line in lines if not any(line in day for day in of_day.values())]
-    of_day["28"].reverse()
-    of_day["29"].append(make_line("2021-01-29 09:00:00", total_amount="7"))
-    del of_day["30"][0]
-    of_day["31"][1] = make_line("2021-01-31 02:00:00", total_amount="10.02", fare_amount="8.5")
-    months.write("2021-01", [*rest, *(line for day in of_day.values() for line in day)])
+    other_lines = [line for line in lines if not any(line in day for day in lines_of_day.values())]
+    lines_of_day["28"].reverse()
+    lines_of_day["29"].append(make_line("2021-01-29 09:00:00", total_amount="7"))
+    del lines_of_day["30"][0]
+    lines_of_day["31"][1] = make_line(
+        "2021-01-31 02:00:00", total_amount="10.02", fare_amount="8.5"
+    )
+    months.write(
+        "2021-01", [*other_lines, *(line for day in lines_of_day.values() for line in day)]
+    )
     return instance
 
 
-def test_a_changed_month_gives_the_same_differences_everywhere(
+def test_restated_month_has_the_same_differences_everywhere(
     restated: dg.DagsterInstance, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # Before anything is loaded: by the command.
+    # By the command, before anything is loaded.
     assert main(["diff", "yellow", SPAN, "--json"]) == 1
-    found = json.loads(capsys.readouterr().out)
+    command_diff = json.loads(capsys.readouterr().out)
     assert [
-        (day["day"], day["added"], day["removed"], day["changed"]) for day in found["days"]
+        (day["day"], day["added"], day["removed"], day["changed"]) for day in command_diff["days"]
     ] == [
         ("2021-01-29", 1, 0, 0),
         ("2021-01-30", 0, 1, 0),
         ("2021-01-31", 0, 0, 1),
     ]
-    assert found["total"]["columns"] == {"fare_amount": 1}
-    assert found["total"]["revenue_change"] == pytest.approx(7 - 10.01)
+    assert command_diff["total"]["columns"] == {"fare_amount": 1}
+    assert command_diff["total"]["revenue_change"] == pytest.approx(7 - 10.01)
     assert main(["diff", "yellow", SPAN, "--against", "store", "--json"]) == 1
-    of_stores = json.loads(capsys.readouterr().out)["days"]
-    assert {day["side"] for day in of_stores} == {"postgres_trips", "gcs_trips", "bigquery_trips"}
-    assert len(of_stores) == 9
+    store_diff = json.loads(capsys.readouterr().out)["days"]
+    assert {day["side"] for day in store_diff} == {"postgres_trips", "gcs_trips", "bigquery_trips"}
+    assert len(store_diff) == 9
 
-    # In the records of the run that loads the raw rows.
-    loaded = records(restated, run(restated, asset_selection=RAW).run_id)
-    assert "restated" not in loaded["2021-01-28"]
-    changed = loaded["2021-01-31"]
+    # In the materializations of the run that loads the raw rows.
+    raw_metadata = read_raw_metadata(restated, run_days(restated, asset_selection=RAW).run_id)
+    assert "restated" not in raw_metadata["2021-01-28"]
+    changed = raw_metadata["2021-01-31"]
     assert changed["restated"] == "0 added, 0 removed, 1 changed (fare_amount in 1); revenue +0.00"
     assert changed["restatement"]["changed"] == [
         {"pickup": "2021-01-31 02:00:00", "changes": {"fare_amount": ["1.0", "8.5"]}}
     ]
-    added = loaded["2021-01-29"]
+    added = raw_metadata["2021-01-29"]
     assert (added["rows_added"], added["revenue_change"]) == (1, 7)
 
     # On the month's page.
@@ -108,50 +112,52 @@ def test_a_changed_month_gives_the_same_differences_everywhere(
     assert "fare_amount: 1.0 → 8.5" in page
     assert "2021-01-28" not in page
 
-    # Downstream only days whose bytes changed are stale.
+    # Downstream, only days whose bytes changed are stale.
     plan = make_plan(restated, YELLOW, parse_span(SPAN))
     assert [day.state for month in plan.months for day in month.days] == [
         State.loaded,
         *[State.stale] * 4,
     ]
-    run(restated)
+    run_days(restated)
     assert main(["diff", "yellow", SPAN]) == 0
     assert "0 of 5 days differ: 0 added, 0 removed, 0 changed" in capsys.readouterr().out
     assert main(["diff", "yellow", SPAN, "--against", "store"]) == 0
 
 
-def test_what_a_file_changed_is_still_known_when_it_is_read_again(
+def test_differences_survive_a_second_read_of_the_file(
     restated: dg.DagsterInstance,
 ) -> None:
     # As after a run that was killed between the object and its record.
-    first = records(restated, run(restated, asset_selection=RAW).run_id)
-    again = records(restated, run(restated, asset_selection=RAW).run_id)
+    first_metadata = read_raw_metadata(restated, run_days(restated, asset_selection=RAW).run_id)
+    second_metadata = read_raw_metadata(restated, run_days(restated, asset_selection=RAW).run_id)
     for day in ("2021-01-29", "2021-01-30", "2021-01-31"):
-        assert again[day]["restatement"] == first[day]["restatement"]
-        assert again[day]["former_rows"] == first[day]["former_rows"]
+        assert second_metadata[day]["restatement"] == first_metadata[day]["restatement"]
+        assert second_metadata[day]["former_rows"] == first_metadata[day]["former_rows"]
 
 
-def test_former_rows_are_kept_where_no_reader_of_the_lake_finds_them(
+def test_former_rows_are_hidden_from_readers_of_the_lake(
     restated: dg.DagsterInstance,
 ) -> None:
-    loaded = records(restated, run(restated, asset_selection=RAW).run_id)
-    former = Path(loaded["2021-01-30"]["former_rows"])
+    raw_metadata = read_raw_metadata(restated, run_days(restated, asset_selection=RAW).run_id)
+    former = Path(raw_metadata["2021-01-30"]["former_rows"])
     assert former.suffix == ""
     lake = LakeResource().lake
-    kept = lake.times("_former/yellow")
-    assert len(kept) == 3
+    former_objects = lake.times("_former/yellow")
+    assert len(former_objects) == 3
     for pattern in ("**/*.parquet", "**/*.csv*", "**/*.zst"):
         assert not [path for path in stores.lake().glob(pattern) if "_former" in path.parts]
     days = duckdb.sql(f"SELECT count(*) FROM '{stores.lake()}/yellow/**/*.parquet'").fetchone()
     assert days == (15,)
     old = time.time() - 31 * 86_400
     os.utime(former, (old, old))
-    # Any later run deletes what was replaced more than TAXI_RAW_RETENTION_DAYS ago.
-    run(restated, asset_selection=RAW)
-    assert set(lake.times("_former/yellow")) == set(kept) - {str(former.relative_to(lake.root))}
+    # Any later run deletes objects replaced more than TAXI_RAW_RETENTION_DAYS ago.
+    run_days(restated, asset_selection=RAW)
+    assert set(lake.times("_former/yellow")) == set(former_objects) - {
+        str(former.relative_to(lake.root))
+    }
 
 
-def test_a_month_that_was_never_loaded_is_absent(
+def test_diff_of_a_month_that_was_never_loaded(
     instance: dg.DagsterInstance, months: Months, capsys: pytest.CaptureFixture[str]
 ) -> None:
     months.write("2021-01")
@@ -162,15 +168,17 @@ def test_a_month_that_was_never_loaded_is_absent(
     assert main(["diff", "yellow", "2021-01-05", "--against", "rows"]) == 2
 
 
-def test_a_csv_and_a_parquet_of_one_real_month_are_compared_by_value(real_rows: RealRows) -> None:
+def test_csv_and_parquet_of_a_real_month_are_compared_by_value(real_rows: RealRows) -> None:
     lines = real_rows.path("green", "2020-12")
     table = pq.read_table(lines.with_name("green_tripdata_2020-12.parquet"))
     content = duckdb.sql(f"SELECT * FROM read_csv('{lines}', all_varchar=true)").arrow().read_all()
     header = ",".join(content.column_names).encode()
-    rows = [",".join(value or "" for value in one.values()).encode() for one in content.to_pylist()]
-    found = diff_content(make_slice(*rows, header=header), table, GREEN)
-    assert (found.rows_before, found.rows_after) == (83_130, 83_130)
-    # Trips that no meter reported have no vendor in the CSV.
-    assert (found.added, found.removed, found.changed) == (0, 0, 36_838)
-    assert found.columns == {"vendorid": 36_838}
-    assert found.revenue_change == pytest.approx(0, abs=0.01)
+    rows = [
+        ",".join(value or "" for value in trip.values()).encode() for trip in content.to_pylist()
+    ]
+    difference = diff_content(make_slice(*rows, header=header), table, GREEN)
+    assert (difference.rows_before, difference.rows_after) == (83_130, 83_130)
+    # Trips without a meter's report have no vendor in the CSV.
+    assert (difference.added, difference.removed, difference.changed) == (0, 0, 36_838)
+    assert difference.columns == {"vendorid": 36_838}
+    assert difference.revenue_change == pytest.approx(0, abs=0.01)

@@ -1,4 +1,4 @@
-"""The questions of docs/operations.md; `test_readme.py` runs the commands as they are printed."""
+"""The questions of docs/operations.md; `test_readme.py` runs its commands as printed."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ COMMANDS = [
 ]
 
 
-def without_values(command: str) -> str:
-    """The command without service and days."""
+def strip_values(command: str) -> str:
+    """Return the command without service and days."""
     return re.sub(r" (yellow|20\d\d-\S+)", "", command)
 
 
-def test_every_question_is_answered_by_one_command_and_every_command_answers_one() -> None:
-    commands = [without_values(line) for lines in QUESTIONS.values() for line in lines]
+def test_questions_and_commands_match() -> None:
+    commands = [strip_values(line) for lines in QUESTIONS.values() for line in lines]
     assert commands == COMMANDS
     assert [len(lines) for lines in QUESTIONS.values()] == [1] * len(COMMANDS)
     names = {command.name or command.callback.__name__ for command in app.registered_commands}

@@ -1,4 +1,4 @@
-"""The small jobs from one line, and from a launchpad that opens with an example."""
+"""The small jobs, from one command line and from a launchpad that opens with an example."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import pytest
 
 from taxi_assets.definitions import build_defs
 from taxi_assets_tests import stores
-from taxi_assets_tests.cli.conftest import run
+from taxi_assets_tests.cli.conftest import run_command
 from taxi_assets_tests.stores import Runs
 
 DAY = "2021-01-05"
 
 
 @pytest.fixture(scope="module")
-def day(home: Path) -> Iterator[Runs]:
-    """The quick start's day in all stores."""
+def loaded_day(home: Path) -> Iterator[Runs]:
+    """Load the quick start's day into all stores."""
     stores.drop_tables()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GCS_BUCKET", "small-jobs")
@@ -28,41 +28,41 @@ def day(home: Path) -> Iterator[Runs]:
 
 
 @pytest.fixture(autouse=True)
-def bucket(day: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def bucket(loaded_day: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GCS_BUCKET", "small-jobs")
 
 
 @pytest.mark.parametrize("job", ["sql_query", "inspect_object", "export_parquet"])
-def test_a_launchpad_opens_with_an_example_that_runs(job: str, day: Runs) -> None:
-    result = build_defs().resolve_job_def(job).execute_in_process(instance=day.instance)
+def test_launchpad_opens_with_an_example_that_runs(job: str, loaded_day: Runs) -> None:
+    result = build_defs().resolve_job_def(job).execute_in_process(instance=loaded_day.instance)
     assert result.success
 
 
 @pytest.mark.parametrize("store", ["postgres", "bigquery"])
-def test_query(store: str) -> None:
+def test_query_prints_rows(store: str) -> None:
     sql = "SELECT count(*) AS trips FROM ny_taxi.yellow_cab_data"
-    said = run("query", sql, "--store", store)
+    output = run_command("query", sql, "--store", store)
     rows = pq.read_table(stores.lake() / f"yellow/tpep_pickup_date={DAY}").num_rows
-    assert said.splitlines()[:2] == ["trips", str(rows)]
-    assert "one SELECT: DELETE is rejected" in run(
+    assert output.splitlines()[:2] == ["trips", str(rows)]
+    assert "one SELECT: DELETE is rejected" in run_command(
         "query", "DELETE FROM x", "--store", store, code=1
     )
 
 
-def test_inspect() -> None:
+def test_inspect_prints_object() -> None:
     key = f"yellow/tpep_pickup_date={DAY}/trips.parquet"
-    said = run("inspect", key, "--rows", "2")
-    assert "columns: vendorid int64, tpep_pickup_datetime timestamp[us], " in said
-    assert said.count(f"\n1         {DAY} ") + said.count(f"\n2         {DAY} ") == 2
-    assert "there is no " in run("inspect", "nothing.parquet", code=1)
+    output = run_command("inspect", key, "--rows", "2")
+    assert "columns: vendorid int64, tpep_pickup_datetime timestamp[us], " in output
+    assert output.count(f"\n1         {DAY} ") + output.count(f"\n2         {DAY} ") == 2
+    assert "there is no " in run_command("inspect", "nothing.parquet", code=1)
 
 
-def test_export() -> None:
-    said = run("export", "yellow", DAY)
+def test_export_writes_object() -> None:
+    output = run_command("export", "yellow", DAY)
     path = stores.lake() / f"exports/yellow_{DAY}_{DAY}.parquet"
-    assert f"rows: {pq.read_table(path).num_rows}\n" in said
-    lacking = run("export", "yellow", "2021-01", code=1)
+    assert f"rows: {pq.read_table(path).num_rows}\n" in output
+    lacking = run_command("export", "yellow", "2021-01", code=1)
     assert "does not have 30 of 31 days" in lacking
     assert lacking.count("\n") == 1
-    run("export", "yellow", "2021-01", "--skip-missing-days", "--object", "month.parquet")
+    run_command("export", "yellow", "2021-01", "--skip-missing-days", "--object", "month.parquet")
     assert pq.read_table(stores.lake() / "month.parquet").num_rows == pq.read_table(path).num_rows

@@ -1,4 +1,4 @@
-"""Days as a person writes them."""
+"""Spans of days as people write them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from taxi_assets.partitions import daily_partitions
         ("2021-01-30..2021-02", "2021-01-30", "2021-02-28"),
     ],
 )
-def test_a_span_is_all_of_its_days(text: str, first: str, last: str) -> None:
+def test_span_includes_all_of_its_days(text: str, first: str, last: str) -> None:
     window = parse_span(text)
     assert (str(window.start), str(max(window))) == (first, last)
 
@@ -29,23 +29,23 @@ def test_a_span_is_all_of_its_days(text: str, first: str, last: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "2021", "2021-13", "2021-02-30", "2021-02..2021-01", "2021-01-05..2021-01-04", "x"]
 )
-def test_any_other_text_is_one_line_of_error(text: str) -> None:
+def test_invalid_span_is_one_line_of_error(text: str) -> None:
     with pytest.raises(UsageError) as error:
         parse_span(text)
     assert "\n" not in str(error.value)
     assert repr(text) in str(error.value)
 
 
-def test_a_span_ends_with_the_partitions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_span_ends_with_the_last_partition(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_START_DATE", "2021-01-01")
-    last = daily_partitions().get_last_partition_key() or ""
-    assert str(max(parse_partition_span(f"2021-01..{last[:7]}"))) == last
+    last_partition = daily_partitions().get_last_partition_key() or ""
+    assert str(max(parse_partition_span(f"2021-01..{last_partition[:7]}"))) == last_partition
     with pytest.raises(UsageError, match="2020-12-01 is before the first partition, 2021-01-01"):
         parse_partition_span("2020-12..2021-02")
     with pytest.raises(UsageError, match="after the last partition"):
         parse_partition_span(f"{date.today().year + 1}-01")  # noqa: DTZ011 - any day of next year
 
 
-def test_a_service_that_does_not_exist_is_named_with_those_that_do() -> None:
+def test_unknown_service_is_named_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="there is no service 'red': choose one of yellow, green"):
         find_service("red")

@@ -65,7 +65,7 @@ def dagster_home(folder: Path, storage: str, *, ours: bool) -> Iterator[Path]:
 
 
 class WrappingEventLogStorage(EventLogStorage, ConfigurableClass):
-    """An event log as lineage exporters are: it sees each event and forwards all to another one."""
+    """An event log that wraps another one and forwards each event, as lineage exporters do."""
 
     def __init__(self, inner: Any, inst_data: ConfigurableClassData | None) -> None:
         self.inner = inner
@@ -113,8 +113,8 @@ def _forward(name: str) -> Any:
     return method
 
 
-OWN = set(vars(WrappingEventLogStorage)) | {"has_instance"}
+OWN_NAMES = set(vars(WrappingEventLogStorage)) | {"has_instance"}
 for _name in vars(EventLogStorage):
-    if not _name.startswith("_") and _name not in OWN:
+    if not _name.startswith("_") and _name not in OWN_NAMES:
         setattr(WrappingEventLogStorage, _name, _forward(_name))
 WrappingEventLogStorage.__abstractmethods__ = frozenset()

@@ -1,4 +1,4 @@
-"""The code server of docker-compose loses no run, whatever dies."""
+"""The code server of docker-compose loses no run when a process dies."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ defs = dg.Definitions(jobs=[long])
 
 
 @contextmanager
-def code_server(
+def run_code_server(
     folder: Path, port: int, is_up: Callable[[], bool] | None = None
 ) -> Iterator[subprocess.Popen]:
-    """A code server in a process group of its own; its runs are killed with it."""
+    """Run a code server in a process group of its own; its runs are killed with it."""
     options = ["--host", "127.0.0.1", "--port", str(port), "-f", str(folder / "jobs.py")]
     process = subprocess.Popen(
         [sys.executable, "-m", "taxi_assets.dagster_internals.code_server", *options],
@@ -55,14 +55,14 @@ def code_server(
         start_new_session=True,
     )
     try:
-        until(is_up or (lambda: answers(port)), 60)
+        until(is_up or (lambda: is_answering(port)), 60)
         yield process
     finally:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
-def answers(port: int) -> bool:
+def is_answering(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -83,20 +83,20 @@ def port() -> int:
         return probe.getsockname()[1]
 
 
-def launch(
+def launch_long_run(
     instance: dg.DagsterInstance, context: WorkspaceProcessContext
 ) -> tuple[dg.DagsterRun, int]:
-    """A run of the long job, and the id of its process."""
-    run, pid_file = create(instance, context)
+    """Launch the long job; return the run and the id of its process."""
+    run, pid_file = create_long_run(instance, context)
     instance.launch_run(run.run_id, context.create_request_context())
     until(lambda: pid_file.exists() and pid_file.read_text(), 60)
     return run, int(pid_file.read_text())
 
 
-def create(
+def create_long_run(
     instance: dg.DagsterInstance, context: WorkspaceProcessContext
 ) -> tuple[dg.DagsterRun, Path]:
-    """A run of the long job that was not launched, and the file that its process will write."""
+    """Create a run of the long job; return it and the file that its process will write."""
     workspace = context.create_request_context()
     location = workspace.get_code_location("jobs")
     job = location.get_repository("__repository__").get_full_job("long")
@@ -112,37 +112,37 @@ def create(
     return run, pid_file
 
 
-def status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunStatus:
-    found = instance.get_run_by_id(run.run_id)
-    assert found is not None
-    return found.status
+def read_status(instance: dg.DagsterInstance, run: dg.DagsterRun) -> dg.DagsterRunStatus:
+    current_run = instance.get_run_by_id(run.run_id)
+    assert current_run is not None
+    return current_run.status
 
 
-def test_a_run_whose_code_server_was_killed_is_reported_when_it_starts_again(
+def test_run_of_a_killed_code_server_is_reported_at_the_next_start(
     instance: dg.DagsterInstance, tmp_path: Path, port: int
 ) -> None:
     target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="jobs")
     by_hand = create_run_for_test(instance, job_name="long", status=dg.DagsterRunStatus.STARTED)
-    with code_server(tmp_path, port), WorkspaceProcessContext(instance, target) as context:
-        run, _ = launch(instance, context)
-        assert status(instance, run) == dg.DagsterRunStatus.STARTED
-    # Dagster itself leaves it so: its run monitoring cannot ask this launcher.
+    with run_code_server(tmp_path, port), WorkspaceProcessContext(instance, target) as context:
+        run, _ = launch_long_run(instance, context)
+        assert read_status(instance, run) == dg.DagsterRunStatus.STARTED
+    # Dagster itself leaves it: its run monitoring does not work with this launcher.
     assert not instance.run_launcher.supports_check_run_worker_health
-    assert status(instance, run) == dg.DagsterRunStatus.STARTED
-    # The daemon starts it again as soon as it is reported, by the server that reports it.
+    assert read_status(instance, run) == dg.DagsterRunStatus.STARTED
+    # The daemon restarts it as soon as it is reported, on the server that reports it.
     (tmp_path / "jobs.py").write_text(f"import time; time.sleep(4)\n{JOBS}")
     while_it_loads = []
 
     def is_up() -> bool:
-        while_it_loads.append(status(instance, run))
-        return answers(port)
+        while_it_loads.append(read_status(instance, run))
+        return is_answering(port)
 
-    with code_server(tmp_path, port, is_up):
-        until(lambda: status(instance, run) == dg.DagsterRunStatus.FAILURE, 30)
+    with run_code_server(tmp_path, port, is_up):
+        until(lambda: read_status(instance, run) == dg.DagsterRunStatus.FAILURE, 30)
     assert set(while_it_loads) == {dg.DagsterRunStatus.STARTED}
     assert len(while_it_loads) > 4
-    # `dagster job execute` is a process of its own, which may well be alive.
-    assert status(instance, by_hand) == dg.DagsterRunStatus.STARTED
+    # `dagster job execute` is a process of its own, which may still be alive.
+    assert read_status(instance, by_hand) == dg.DagsterRunStatus.STARTED
     assert find_lost_runs(instance) == []
 
 
@@ -155,41 +155,41 @@ def test_a_run_whose_code_server_was_killed_is_reported_when_it_starts_again(
         (["--socket", "/run/x.sock", "-m", "m"], "unix:/run/x.sock"),
     ],
 )
-def test_the_address_is_that_of_the_options(options: list[str], address: str) -> None:
+def test_address_comes_from_the_options(options: list[str], address: str) -> None:
     assert find_address(options) == address
 
 
-def test_a_run_that_died_while_the_storage_was_away_is_found_dead(
+def test_run_that_died_during_a_storage_outage_is_reported(
     instance: dg.DagsterInstance, tmp_path: Path, port: int
 ) -> None:
     target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="jobs")
-    storage, away = tmp_path / "history", tmp_path / "away"
-    with code_server(tmp_path, port):
+    storage, moved_storage = tmp_path / "history", tmp_path / "away"
+    with run_code_server(tmp_path, port):
         with WorkspaceProcessContext(instance, target) as context:
-            run, process = launch(instance, context)
-        storage.rename(away)
+            run, process = launch_long_run(instance, context)
+        storage.rename(moved_storage)
         storage.write_text("no folder")
         os.kill(process, signal.SIGKILL)
-        # The server looks once a second, and fails.
+        # The server checks once a second, and fails.
         with pytest.raises(TimeoutError):
             until(lambda: not storage.is_file(), 4)
         storage.unlink()
-        away.rename(storage)
-        until(lambda: status(instance, run) == dg.DagsterRunStatus.FAILURE, 30)
+        moved_storage.rename(storage)
+        until(lambda: read_status(instance, run) == dg.DagsterRunStatus.FAILURE, 30)
 
 
-def test_a_run_for_a_server_that_waits_for_its_last_run_goes_back_into_the_queue(
+def test_run_for_a_stopping_server_returns_to_the_queue(
     instance: dg.DagsterInstance, tmp_path: Path, port: int
 ) -> None:
     target = GrpcServerTarget(host="127.0.0.1", port=port, socket=None, location_name="jobs")
     with (
-        code_server(tmp_path, port) as server,
+        run_code_server(tmp_path, port) as server,
         WorkspaceProcessContext(instance, target) as context,
     ):
-        launch(instance, context)
+        launch_long_run(instance, context)
         workspace = context.create_request_context()
         server.terminate()
-        run, _ = create(instance, context)
+        run, _ = create_long_run(instance, context)
 
         def rejected() -> BaseException | None:
             try:
@@ -198,6 +198,6 @@ def test_a_run_for_a_server_that_waits_for_its_last_run_goes_back_into_the_queue
                 return error
             return None
 
-        # The one type of error by which the daemon puts a run back; any other one ends it.
+        # The daemon requeues a run for this type of error only; any other one ends the run.
         assert isinstance(until(rejected, 30), DagsterUserCodeUnreachableError)
         assert server.poll() is None

@@ -1,4 +1,4 @@
-"""Dagster's event logs with batches: what is stored when, and who hears of it, on every storage."""
+"""Dagster's event logs with batches: when events are stored and watchers notified."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def run_id(instance: dg.DagsterInstance) -> str:
     return create_run_for_test(instance, job_name="none").run_id
 
 
-def observe(instance: dg.DagsterInstance, run_id: str, text: str) -> None:
-    """Log an event of an asset, which may wait."""
+def log_observation(instance: dg.DagsterInstance, run_id: str, text: str) -> None:
+    """Log an event of an asset, which may be batched."""
     event = DagsterEvent(
         DagsterEventType.ASSET_OBSERVATION.value,
         "none",
@@ -54,41 +54,52 @@ def observe(instance: dg.DagsterInstance, run_id: str, text: str) -> None:
     instance.report_dagster_event(event, run_id)
 
 
-def stored(instance: dg.DagsterInstance, run_id: str) -> list[str]:
+def list_stored_texts(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     return [log.get_dagster_event().message or "" for log in instance.all_logs(run_id)]
 
 
-def test_a_batch_of_events_is_its_threads_own_and_outlives_an_error(
+def test_batch_belongs_to_its_thread_and_survives_an_error(
     instance: dg.DagsterInstance, run_id: str
 ) -> None:
     def lost_in_the_middle() -> None:
         with batch_transaction():
-            observe(instance, run_id, "in the batch")
-            other = threading.Thread(target=observe, args=[instance, run_id, "beside it"])
-            other.start()
-            other.join(30)
-            assert stored(instance, run_id) == ["beside it"]
+            log_observation(instance, run_id, "in the batch")
+            other_thread = threading.Thread(
+                target=log_observation, args=[instance, run_id, "beside it"]
+            )
+            other_thread.start()
+            other_thread.join(30)
+            assert list_stored_texts(instance, run_id) == ["beside it"]
             raise ConnectionError
 
     with pytest.raises(ConnectionError):
         lost_in_the_middle()
-    assert stored(instance, run_id) == ["beside it", "in the batch"]
+    assert list_stored_texts(instance, run_id) == ["beside it", "in the batch"]
 
 
-def test_progress_is_stored_at_once_and_after_what_came_before(
+def test_progress_is_stored_immediately_and_in_order(
     instance: dg.DagsterInstance, run_id: str
 ) -> None:
     with batch_transaction():
-        observe(instance, run_id, "first day")
-        observe(instance, run_id, "second day")
-        assert stored(instance, run_id) == []
+        log_observation(instance, run_id, "first day")
+        log_observation(instance, run_id, "second day")
+        assert list_stored_texts(instance, run_id) == []
         instance.report_engine_event("two days", run_id=run_id, job_name="none")
-        assert stored(instance, run_id) == ["first day", "second day", "two days"]
-        observe(instance, run_id, "third day")
-    assert stored(instance, run_id) == ["first day", "second day", "two days", "third day"]
+        assert list_stored_texts(instance, run_id) == ["first day", "second day", "two days"]
+        log_observation(instance, run_id, "third day")
+    assert list_stored_texts(instance, run_id) == [
+        "first day",
+        "second day",
+        "two days",
+        "third day",
+    ]
     key = dg.AssetKey("seen")
-    seen = instance.fetch_observations(dg.AssetRecordsFilter(key), limit=3).records
-    assert [record.partition_key for record in seen] == ["third day", "second day", "first day"]
+    observations = instance.fetch_observations(dg.AssetRecordsFilter(key), limit=3).records
+    assert [record.partition_key for record in observations] == [
+        "third day",
+        "second day",
+        "first day",
+    ]
 
 
 def materialize(instance: dg.DagsterInstance, run_id: str, asset: str, day: str) -> None:
@@ -102,10 +113,8 @@ def materialize(instance: dg.DagsterInstance, run_id: str, asset: str, day: str)
     instance.report_dagster_event(event, run_id)
 
 
-def test_a_batch_takes_one_transaction_for_each_asset(
-    instance: dg.DagsterInstance, run_id: str
-) -> None:
-    """However many events it has: connections and commits are what an event costs."""
+def test_batch_takes_one_transaction_per_asset(instance: dg.DagsterInstance, run_id: str) -> None:
+    """Connections and commits are the cost of an event, however many a batch has."""
     commits: list[object] = []
     record = partial(materialize, instance, run_id)
 
@@ -154,11 +163,14 @@ def test_the_row_of_an_asset_is_written_once_in_a_batch_and_names_the_last_day(
     (record,) = instance.get_asset_records([dg.AssetKey("first")])
     assert record.asset_entry.last_run_id == run_id
     records = instance.fetch_materializations(dg.AssetKey("first"), limit=30).records
-    assert [one.partition_key for one in records] == [*map(str, reversed(range(20))), "earlier"]
+    assert [record.partition_key for record in records] == [
+        *map(str, reversed(range(20))),
+        "earlier",
+    ]
     assert record.asset_entry.last_materialization_storage_id == records[0].storage_id
 
 
-def test_a_transaction_that_fails_is_tried_again_and_the_one_before_it_is_not(
+def test_only_the_failed_transaction_is_retried(
     instance: dg.DagsterInstance, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, away = Batches.store_events, ["second"]
@@ -184,14 +196,14 @@ def test_a_transaction_that_fails_is_tried_again_and_the_one_before_it_is_not(
     monkeypatch.setattr(Batches, "store_events", store_events)
     with pytest.raises(ConnectionError):
         lost_in_the_middle()
-    assert stored(instance, run_id) == ["first", "second"]
+    assert list_stored_texts(instance, run_id) == ["first", "second"]
 
 
-def test_who_watches_a_run_hears_of_each_event_within_three_seconds(
+def test_watcher_of_a_run_gets_each_event_within_three_seconds(
     instance: dg.DagsterInstance, run_id: str
 ) -> None:
     heard: SimpleQueue[str] = SimpleQueue()
-    # Another instance, as the webserver has; the run's one keeps the files open meanwhile.
+    # Another instance, like the webserver's; the run's instance keeps the files open meanwhile.
     with dg.DagsterInstance.from_ref(instance.get_ref()) as other:
         other.watch_event_logs(
             run_id, None, lambda event, _: heard.put(event.get_dagster_event().message or "")
@@ -200,16 +212,16 @@ def test_who_watches_a_run_hears_of_each_event_within_three_seconds(
             instance.report_engine_event(f"{number}", run_id=run_id, job_name="none")
             assert heard.get(timeout=3) == f"{number}"
         with batch_transaction():
-            observe(instance, run_id, "a day")
+            log_observation(instance, run_id, "a day")
             with pytest.raises(Empty):
                 heard.get(timeout=0.5)
         assert heard.get(timeout=3) == "a day"
 
 
-def test_two_runs_that_record_the_same_assets_in_opposite_order_do_not_wait_for_each_other(
+def test_runs_that_record_assets_in_opposite_order_do_not_deadlock(
     instance: dg.DagsterInstance,
 ) -> None:
-    """In one transaction for all assets, one of them would fail by a deadlock on Postgres."""
+    """One transaction for all assets would deadlock on Postgres."""
     errors: list[Exception] = []
 
     def record(assets: list[str]) -> None:
@@ -239,11 +251,9 @@ def test_two_runs_that_record_the_same_assets_in_opposite_order_do_not_wait_for_
     assert errors == []
 
 
-def test_after_a_wipe_the_same_run_can_be_logged_again(
-    instance: dg.DagsterInstance, run_id: str
-) -> None:
-    observe(instance, run_id, "before")
+def test_wiped_run_can_be_logged_again(instance: dg.DagsterInstance, run_id: str) -> None:
+    log_observation(instance, run_id, "before")
     instance.event_log_storage.wipe()
-    assert stored(instance, run_id) == []
-    observe(instance, run_id, "after")
-    assert stored(instance, run_id) == ["after"]
+    assert list_stored_texts(instance, run_id) == []
+    log_observation(instance, run_id, "after")
+    assert list_stored_texts(instance, run_id) == ["after"]

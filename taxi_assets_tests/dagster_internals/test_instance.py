@@ -1,4 +1,4 @@
-"""Dagster's storage lies where Dagster's own would, and is made by one process at a time."""
+"""The storage lies where Dagster's own would, and is created by one process at a time."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ SETTINGS = yaml.safe_load((REPOSITORY / "dagster.yaml").read_text())
 STOCK = {name: value for name, value in SETTINGS.items() if name != "instance_class"}
 
 
-def databases(folder: Path) -> set[str]:
-    """The databases that are in a folder; that of a temporary instance has a random name."""
+def list_databases(folder: Path) -> set[str]:
+    """Return the databases in a folder; a temporary instance's has a random name."""
     names = (str(path.relative_to(folder)) for path in folder.rglob("*.db"))
     return {re.sub(r"\.tmp_dagster_home_\w+", "temporary", name) for name in names}
 
 
-def log_in(
+def log_event(
     folder: Path, settings: dict[str, object], way: str, patch: pytest.MonkeyPatch
 ) -> set[str]:
-    """Log an event on an instance, made in some way; the databases it has."""
+    """Log an event on an instance, created in some way; return its databases."""
     home, here = folder / "x", folder / "here"
     home.mkdir(parents=True)
     here.mkdir()
@@ -57,10 +57,10 @@ def log_in(
         create_run_for_test(instance, job_name="none", run_id=run_id)
         instance.report_engine_event("stored", run_id=run_id, job_name="none")
         assert [log.message for log in instance.all_logs(run_id)] == ["stored"]
-        return databases(folder)
+        return list_databases(folder)
 
 
-ELSEWHERE: dict[str, Callable[[str], dict[str, object]]] = {
+STORAGE_LOCATIONS: dict[str, Callable[[str], dict[str, object]]] = {
     "nowhere else": lambda _: {},
     "storage": lambda folder: {"storage": {"sqlite": {"base_dir": folder}}},
     "local artifacts": lambda folder: {
@@ -74,19 +74,21 @@ ELSEWHERE: dict[str, Callable[[str], dict[str, object]]] = {
 
 
 @pytest.mark.parametrize("way", ["absolute", "tilde", "from_config", "none"])
-@pytest.mark.parametrize("elsewhere", ELSEWHERE)
-def test_the_files_lie_where_dagsters_own_storage_puts_them(
+@pytest.mark.parametrize("elsewhere", STORAGE_LOCATIONS)
+def test_files_lie_where_dagsters_own_storage_puts_them(
     way: str, elsewhere: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = {}
+    databases = {}
     for name, settings in (("ours", SETTINGS), ("stock", STOCK)):
-        more = ELSEWHERE[elsewhere](str(tmp_path / name / "elsewhere"))
-        found[name] = log_in(tmp_path / name, {**settings, **more}, way, monkeypatch)
-    assert found["ours"] == found["stock"]
-    assert {"index.db", "runs.db", "schedules.db"} < {Path(path).name for path in found["ours"]}
+        storage_settings = STORAGE_LOCATIONS[elsewhere](str(tmp_path / name / "elsewhere"))
+        databases[name] = log_event(
+            tmp_path / name, {**settings, **storage_settings}, way, monkeypatch
+        )
+    assert databases["ours"] == databases["stock"]
+    assert {"index.db", "runs.db", "schedules.db"} < {Path(path).name for path in databases["ours"]}
 
 
-# Both come this far before either goes on: imports take their time.
+# Both get here before either continues, because imports take their time.
 MAKE = """
 import sys, time
 import dagster as dg
@@ -100,7 +102,7 @@ with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
 PAIRS = int(os.environ.get("PAIRS", "3"))
 
 
-def test_two_processes_make_the_files_of_an_empty_folder_at_once(tmp_path: Path) -> None:
+def test_two_processes_can_create_the_files_at_once(tmp_path: Path) -> None:
     failed = []
     for number in range(PAIRS):
         folder = tmp_path / f"{number}"
@@ -135,7 +137,7 @@ def no_location() -> None:
     """Run nothing."""
 
 
-def test_runs_that_no_server_starts_name_the_code_location_that_pages_list_them_by(
+def test_runs_without_a_server_name_their_code_location(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "dagster.yaml").write_text(json.dumps(SETTINGS))
@@ -145,7 +147,7 @@ def test_runs_that_no_server_starts_name_the_code_location_that_pages_list_them_
         assert run is not None
         assert run.remote_job_origin is not None
         assert run.remote_job_origin.location_name == "taxi_assets.definitions"
-        # What the list of jobs filters by.
+        # The list of jobs filters by it.
         label = {".dagster/repository": "__repository__@taxi_assets.definitions"}
         (record,) = instance.get_run_records(dg.RunsFilter(tags=label))
         assert record.dagster_run.run_id == result.run_id

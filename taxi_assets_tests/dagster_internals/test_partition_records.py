@@ -1,4 +1,4 @@
-"""A chunk's record is that of single-day runs, field by field; a refused day has its own."""
+"""A chunk records what single-day runs record, field by field, and rejections by day."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from taxi_assets_tests.stores import Runs
 
 GREEN = SERVICES["green"]
 DAYS = [f"2021-02-{day:02d}" for day in range(26, 29)] + ["2021-03-01"]
-# What must differ between any two runs: pointers to events.
+# Differs between any two runs: pointers to events.
 POINTERS = "dagster/input_event_pointer/"
-# What is not of the day: how long it took, and the whole table's rows at that moment.
+# Not of the day: the duration, and the whole table's rows at that moment.
 OF_THE_RUN = {"seconds", "dagster/row_count"}
 
 
@@ -36,8 +36,8 @@ def _own_bucket(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         cursor.execute("DROP SCHEMA IF EXISTS ny_taxi CASCADE")
 
 
-def fields(event: dg.AssetMaterialization) -> dict[str, Any]:
-    """Everything that a materialization says."""
+def read_fields(event: dg.AssetMaterialization) -> dict[str, Any]:
+    """Return every field of a materialization."""
     return {
         "metadata": {
             name: entry.value for name, entry in event.metadata.items() if name not in OF_THE_RUN
@@ -46,8 +46,8 @@ def fields(event: dg.AssetMaterialization) -> dict[str, Any]:
     }
 
 
-def verdict(event: dg.AssetCheckEvaluation) -> dict[str, Any]:
-    """Everything that an evaluation says."""
+def read_verdict(event: dg.AssetCheckEvaluation) -> dict[str, Any]:
+    """Return every field of an evaluation."""
     assert event.target_materialization_data is not None
     return {
         "passed": event.passed,
@@ -61,7 +61,7 @@ def verdict(event: dg.AssetCheckEvaluation) -> dict[str, Any]:
 MONTHS = sorted({day[:7] for day in DAYS})
 
 
-def test_a_chunk_over_a_month_boundary_records_what_single_days_record() -> None:
+def test_chunk_over_a_month_boundary_records_what_single_days_record() -> None:
     runs = Runs()
     singles, single_checks = {}, {}
     for day in DAYS:
@@ -73,18 +73,22 @@ def test_a_chunk_over_a_month_boundary_records_what_single_days_record() -> None
     assert chunk.success
 
     recorded = runs.materializations(chunk.run_id)
-    assert {key: fields(event) for key, event in recorded.items()} == {
-        key: fields(event) for key, event in singles.items()
+    assert {key: read_fields(event) for key, event in recorded.items()} == {
+        key: read_fields(event) for key, event in singles.items()
     }
     assert len(recorded) == 5 * len(DAYS)
     checked = runs.evaluations(chunk.run_id)
-    # What is true of the month files is said once a run, and of no day.
-    of_file = {key: event for key, event in checked.items() if key[0] == "green/raw_trips"}
-    assert {day for _, _, day in of_file} == {None}
+    # Results about month files appear once per run, without a partition.
+    file_checks = {key: event for key, event in checked.items() if key[0] == "green/raw_trips"}
+    assert {day for _, _, day in file_checks} == {None}
     months = [f"{month}: " for month in MONTHS]
-    assert all(month in str(event.description) for event in of_file.values() for month in months)
-    assert {key: verdict(event) for key, event in checked.items() if key not in of_file} == {
-        key: verdict(event) for key, event in single_checks.items() if key not in of_file
+    assert all(
+        month in str(event.description) for event in file_checks.values() for month in months
+    )
+    assert {
+        key: read_verdict(event) for key, event in checked.items() if key not in file_checks
+    } == {
+        key: read_verdict(event) for key, event in single_checks.items() if key not in file_checks
     }
     assert {day for _, _, day in checked} == {*DAYS, None}
     assert len({name for _, name, _ in checked}) == 17
@@ -103,7 +107,7 @@ def test_each_partition_of_a_check_has_its_own_status() -> None:
     assert partitions is not None
 
 
-def test_nothing_is_stale_after_a_chunk_and_all_downstream_is_after_a_changed_day(
+def test_chunk_leaves_nothing_stale_and_a_changed_day_all_downstream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     days = ["2021-04-01", "2021-04-02"]
@@ -125,7 +129,7 @@ def test_nothing_is_stale_after_a_chunk_and_all_downstream_is_after_a_changed_da
         }
 
     assert stale() == set()
-    # The second day is restated; raw_trips of both days is loaded again, as a restated month is.
+    # The second day is restated; raw_trips loads both days again, as for a restated month.
     write_month(tmp_path, GREEN, "2021-04", [trip(days[0]), trip(days[1], 99.0)])
     job = build_defs().resolve_job_def("green_daily")
     tags = dict(zip(("start", "end"), days, strict=True))
@@ -138,7 +142,7 @@ def test_nothing_is_stale_after_a_chunk_and_all_downstream_is_after_a_changed_da
     assert stale() == {("cleaned_trips", days[1])}
 
 
-def test_a_bad_day_in_a_chunk_is_refused_and_named_and_the_others_land(
+def test_bad_day_in_a_chunk_is_rejected_and_the_others_land(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     days = ["2021-05-01", "2021-05-02", "2021-05-03"]
@@ -146,11 +150,11 @@ def test_a_bad_day_in_a_chunk_is_refused_and_named_and_the_others_land(
     monkeypatch.setenv("TAXI_SOURCE", template)
     runs = Runs()
     assert runs.run("green", *days[:3:2]).success
-    before = stores.store_totals(GREEN)
+    totals_before = stores.store_totals(GREEN)
 
     # Between raw_trips and cleaned_trips the second day's slice loses a line.
     job = build_defs().resolve_job_def("green_daily")
-    lose_a_line(stores.lake() / "_raw/green/2021/05/02/trips.csv.zst")
+    remove_last_line(stores.lake() / "_raw/green/2021/05/02/trips.csv.zst")
     tags = {
         "dagster/asset_partition_range_start": days[0],
         "dagster/asset_partition_range_end": days[-1],
@@ -172,28 +176,30 @@ def test_a_bad_day_in_a_chunk_is_refused_and_named_and_the_others_land(
     assert len(recorded) == 2 * len(downstream)
     failed = {key for key, event in runs.evaluations(result.run_id).items() if not event.passed}
     assert failed == {("green/cleaned_trips", "rows_accounted_for", days[1])}
-    assert stores.store_totals(GREEN) == before
+    assert stores.store_totals(GREEN) == totals_before
 
-    # Mended, the day alone is enough.
-    again = runs.run("green", days[1])
-    assert again.success
+    # Once fixed, the day alone is enough.
+    second_result = runs.run("green", days[1])
+    assert second_result.success
     assert date(2021, 5, 2) in stores.store_totals(GREEN)["postgres"]
 
 
-def lose_a_line(path: Path) -> None:
-    """Rewrite a raw slice without its last line, its facts as they were."""
+def remove_last_line(path: Path) -> None:
+    """Rewrite a raw slice without its last line and with its old metadata."""
     import pyarrow as pa  # noqa: PLC0415
 
     from taxi_assets.defs.io_managers.sealed_objects import open_sealed_zstd, write_sealed_zstd  # noqa: PLC0415
 
     packed = pa.py_buffer(path.read_bytes())
     lines = pa.CompressedInputStream(pa.BufferReader(packed), "zstd").read()
-    kept = b"".join(lines.splitlines(keepends=True)[:-1])
-    facts, _ = open_sealed_zstd(packed)
-    path.write_bytes(write_sealed_zstd(facts, pa.Codec("zstd").compress(kept, asbytes=True)))
+    remaining = b"".join(lines.splitlines(keepends=True)[:-1])
+    metadata, _ = open_sealed_zstd(packed)
+    path.write_bytes(
+        write_sealed_zstd(metadata, pa.Codec("zstd").compress(remaining, asbytes=True))
+    )
 
 
-def test_a_single_refused_day_is_recorded_as_failed_and_stores_nothing(
+def test_single_rejected_day_is_recorded_as_failed_and_stores_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     template = write_month(tmp_path, GREEN, "2021-06", [trip("2021-06-01")])
@@ -203,7 +209,7 @@ def test_a_single_refused_day_is_recorded_as_failed_and_stores_nothing(
     raw = dg.AssetKey(["green", "raw_trips"])
     options: dict[str, Any] = {"partition_key": "2021-06-01", "instance": runs.instance}
     assert job.execute_in_process(asset_selection=[raw], **options).success
-    lose_a_line(stores.lake() / "_raw/green/2021/06/01/trips.csv.zst")
+    remove_last_line(stores.lake() / "_raw/green/2021/06/01/trips.csv.zst")
     others = [key for key in job.asset_layer.executable_asset_keys if key != raw]
     result = job.execute_in_process(asset_selection=others, raise_on_error=False, **options)
     assert not result.success
@@ -214,7 +220,7 @@ def test_a_single_refused_day_is_recorded_as_failed_and_stores_nothing(
     assert not any(event.is_step_up_for_retry for event in result.all_events)
 
 
-def test_the_raw_slices_of_a_month_hold_its_lines_each_once(
+def test_raw_slices_of_a_month_hold_each_line_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import pyarrow as pa  # noqa: PLC0415
@@ -224,36 +230,36 @@ def test_the_raw_slices_of_a_month_hold_its_lines_each_once(
     monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-07", lines))
     assert Runs().run("green", "2021-07-01", "2021-07-31").success
     published = gzip.decompress((tmp_path / "green_tripdata_2021-07.csv.gz").read_bytes())
-    header, *rest = published.splitlines(keepends=True)
-    kept = []
+    header, *published_lines = published.splitlines(keepends=True)
+    slice_lines = []
     for path in (stores.lake() / "_raw/green/2021/07").rglob("*.csv.zst"):
         text = pa.CompressedInputStream(pa.OSFile(str(path)), "zstd").read()
-        first, *others = text.splitlines(keepends=True)
-        assert first == header
-        kept += others
-    assert sorted(kept) == sorted(rest)
+        slice_header, *more_lines = text.splitlines(keepends=True)
+        assert slice_header == header
+        slice_lines += more_lines
+    assert sorted(slice_lines) == sorted(published_lines)
     reasons = stores.lake() / "_raw/green/2021/07/unreadable.csv.zst.reasons.csv"
     assert reasons.read_text().splitlines() == ["line,reason", "206,2 fields instead of 20"]
 
 
-def test_a_chunk_opens_its_month_file_as_often_as_a_day_does(
+def test_chunk_opens_its_month_file_as_often_as_a_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     days = [f"2021-09-{day:02d}" for day in range(1, 11)]
     monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-09", [*map(trip, days)]))
-    opened: list[str] = []
+    opened_paths: list[str] = []
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and str(arguments[0]).endswith("green_tripdata_2021-09.csv.gz"):
-            opened.append(str(arguments[0]))
+            opened_paths.append(str(arguments[0]))
 
     sys.addaudithook(audit)
     runs = Runs()
-    # The first run also hashes the file, once for all.
+    # The first run also hashes the file, once and for all.
     assert runs.run("green", days[0]).success
-    opened.clear()
+    opened_paths.clear()
     assert runs.run("green", days[1]).success
-    for_a_day = len(opened)
-    opened.clear()
+    for_a_day = len(opened_paths)
+    opened_paths.clear()
     assert runs.run("green", days[0], days[-1]).success
-    assert len(opened) == for_a_day > 0
+    assert len(opened_paths) == for_a_day > 0

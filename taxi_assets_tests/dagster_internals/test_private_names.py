@@ -1,4 +1,4 @@
-"""Private names of Dagster are few, listed, found in the installed Dagster, and can go away."""
+"""Private names of Dagster are few and listed, exist in the installed one, and may disappear."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ DOCUMENTED = {
 """Keys that Dagster's documentation names."""
 
 
-def sources(folder: Path) -> list[Path]:
+def list_sources(folder: Path) -> list[Path]:
     return sorted(folder.rglob("*.py"))
 
 
@@ -71,23 +71,25 @@ def is_private(module: str) -> bool:
     return first == "dagster_shared" or any(part.startswith("_") for part in rest)
 
 
-def private_imports(tree: ast.AST) -> set[str]:
-    found = set()
+def list_private_imports(tree: ast.AST) -> set[str]:
+    names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found |= {f"{node.module}.{it.name}" for it in node.names if is_private(node.module)}
-            found |= {
-                f"{node.module}.{it.name}"
-                for it in node.names
-                if node.module.startswith("dagster") and it.name.startswith("_")
+            names |= {
+                f"{node.module}.{alias.name}" for alias in node.names if is_private(node.module)
+            }
+            names |= {
+                f"{node.module}.{alias.name}"
+                for alias in node.names
+                if node.module.startswith("dagster") and alias.name.startswith("_")
             }
         elif isinstance(node, ast.Import):
-            found |= {it.name for it in node.names if is_private(it.name)}
-    return found
+            names |= {alias.name for alias in node.names if is_private(alias.name)}
+    return names
 
 
-def private_attributes(tree: ast.AST) -> set[str]:
-    """Attributes with one underscore of anything but `self` and `cls`."""
+def list_private_attributes(tree: ast.AST) -> set[str]:
+    """Return attributes with one underscore of anything but `self` and `cls`."""
     return {
         node.attr
         for node in ast.walk(tree)
@@ -97,34 +99,34 @@ def private_attributes(tree: ast.AST) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("path", sources(PACKAGE), ids=lambda path: str(path.name))
-def test_a_private_name_is_used_in_its_own_folder_alone_and_is_listed(path: Path) -> None:
+@pytest.mark.parametrize("path", list_sources(PACKAGE), ids=lambda path: str(path.name))
+def test_private_name_is_used_in_its_folder_only_and_listed(path: Path) -> None:
     tree = ast.parse(path.read_text())
-    assert private_imports(tree) == set(), "look it up by private_names"
+    assert list_private_imports(tree) == set(), "look it up by private_names"
     listed = (
         {name.attribute.rpartition(".")[2] for name in NAMES}
         if INTERNALS in path.parents
         else set()
     )
-    assert private_attributes(tree) - set(OF_OTHERS) <= listed
+    assert list_private_attributes(tree) - set(OF_OTHERS) <= listed
 
 
-@pytest.mark.parametrize("path", sources(PACKAGE), ids=lambda path: str(path.name))
-def test_tags_of_dagster_are_written_down_once(path: Path) -> None:
+@pytest.mark.parametrize("path", list_sources(PACKAGE), ids=lambda path: str(path.name))
+def test_tags_of_dagster_are_defined_once(path: Path) -> None:
     if path == INTERNALS / "tags.py":
         return
-    found = set(re.findall(r"[\"'](\.?dagster/[a-z_/]+)", path.read_text()))
-    assert found <= DOCUMENTED
+    tag_names = set(re.findall(r"[\"'](\.?dagster/[a-z_/]+)", path.read_text()))
+    assert tag_names <= DOCUMENTED
 
 
-def test_there_are_few_of_them() -> None:
+def test_private_names_are_few() -> None:
     assert len({(name.module, name.attribute) for name in NAMES}) == len(NAMES) <= MAX_NAMES
     listed = [name for name in vars(private_names).values() if isinstance(name, PrivateName)]
     assert sorted(map(str, listed)) == sorted(map(str, NAMES))
 
 
 @pytest.mark.parametrize("name", NAMES, ids=lambda name: name.attribute)
-def test_the_page_lists_each_with_its_canary(name: PrivateName) -> None:
+def test_page_lists_each_name_with_its_canary(name: PrivateName) -> None:
     (row,) = (line for line in PAGE.splitlines() if line.startswith(f"| `{name.attribute}` |"))
     assert name.module in row
     assert re.search(r"`[\w/]+\.py::test_\w+`", row), "no canary test"
@@ -136,16 +138,16 @@ def test_the_page_lists_each_with_its_canary(name: PrivateName) -> None:
     [name for name in NAMES if name is not private_names.ASSET_KEY],
     ids=lambda name: name.attribute,
 )
-def test_the_installed_dagster_has_it(name: PrivateName) -> None:
-    """Fails with the Dagster that dropped it. An output's asset key is an attribute of objects."""
+def test_installed_dagster_has_the_name(name: PrivateName) -> None:
+    """Fail with the Dagster that dropped it. An output's asset key is an attribute of objects."""
     assert name.find() is not None
 
 
-def test_an_output_has_its_asset_key() -> None:
+def test_output_has_its_asset_key() -> None:
     assert private_names.ASSET_KEY.is_on(dg.build_output_context())
 
 
-def test_tags_are_the_installed_dagsters(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tags_equal_the_installed_dagsters(monkeypatch: pytest.MonkeyPatch) -> None:
     key = dg.AssetKey(["green", "raw_trips"])
     assert tags.CODE_VERSION == data_version.CODE_VERSION_TAG
     assert tags.DATA_VERSION == data_version.DATA_VERSION_TAG
@@ -162,8 +164,8 @@ def test_tags_are_the_installed_dagsters(monkeypatch: pytest.MonkeyPatch) -> Non
     assert tags.RETRY_ON_FAILURE == dagster_tags.RETRY_ON_ASSET_OR_OP_FAILURE_TAG
     assert tags.CODE_SERVER_ADDRESS == dagster_tags.GRPC_INFO_TAG
     repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "it")
-    stored = tags.build_job_origin("here", "it", "job")
-    assert dg.deserialize_value(stored) == RemoteJobOrigin(repository, "job")
+    origin_tags = tags.build_job_origin("here", "it", "job")
+    assert dg.deserialize_value(origin_tags) == RemoteJobOrigin(repository, "job")
     monkeypatch.setenv(tags.EVENT_BATCH_SIZE, "7")
     assert EventMethods._get_event_batch_size(None) == 7  # type: ignore[arg-type]
 
@@ -186,21 +188,21 @@ with dg.DagsterInstance.get() as instance:
 """
 
 
-def test_without_any_of_them_a_day_lands_with_warnings(
+def test_day_lands_with_warnings_without_any_private_name(
     home: Path, empty_stores: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-02", [trip(DAY)]))
     with dagster_home(tmp_path, "sqlite", ours=True) as folder:
         monkeypatch.setenv("DAGSTER_HOME", str(folder))
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-c", RUN_WITHOUT, DAY],
             capture_output=True,
             text=True,
             check=False,
             timeout=300,
         )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert completed.returncode == 0, completed.stderr[-3000:]
     for name in ("SqliteEventLogStorage", "DagsterSqliteStorage", "OutputContext._asset_key"):
-        assert re.search(rf"RuntimeWarning: this Dagster has no .*{name}: ", done.stderr), name
+        assert re.search(rf"RuntimeWarning: this Dagster has no .*{name}: ", completed.stderr), name
     totals = stores.store_totals(GREEN)
     assert [*map(len, totals.values())] == [1, 1, 1]

@@ -1,4 +1,4 @@
-"""A rejected day in a run that is killed: Dagster's own daemon and server run it again."""
+"""A rejected day in a killed run, which Dagster's own daemon and server run again."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taxi_assets_tests.dagster_internals.test_rejections import (
     GREEN,
     RANGE,
     Month,
-    totals,
+    make_totals,
 )
 from taxi_assets_tests.stores import Runs
 from taxi_assets_tests.test_server import LAUNCH_DAY, ask, dagster_dev, until
@@ -29,7 +29,7 @@ SELECTOR = {
     "repositoryLocationName": "taxi_assets.definitions",
     "jobName": "green_daily",
 }
-AGAIN = """mutation ($again: ReexecutionParams!) {
+REEXECUTE = """mutation ($again: ReexecutionParams!) {
   launchRunReexecution(reexecutionParams: $again) {
     ... on LaunchRunSuccess { run { runId } } ... on PythonError { message } } }"""
 TAGS = [{"key": key, "value": value} for key, value in RANGE.items()]
@@ -39,7 +39,7 @@ TAGS = [{"key": key, "value": value} for key, value in RANGE.items()]
 def server(
     empty_stores: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[tuple[str, Month]]:
-    """A server whose source has a day that is rejected, and what was stored of it before."""
+    """Start a server whose source has a rejected day that was stored before."""
     months = tmp_path / "months"
     months.mkdir()
     (tmp_path / "dagster").mkdir()
@@ -62,24 +62,24 @@ def kill_after(instance: dg.DagsterInstance, run_id: str, step: str) -> None:
         )
 
     until(ended, 120, every=0.05)
-    said = " ".join(log.message for log in instance.all_logs(run_id, of_type=Kind.ENGINE_EVENT))
-    found = re.search(r"in process \(pid: (\d+)\)", said)
-    assert found
-    os.kill(int(found[1]), signal.SIGKILL)
+    messages = " ".join(log.message for log in instance.all_logs(run_id, of_type=Kind.ENGINE_EVENT))
+    match = re.search(r"in process \(pid: (\d+)\)", messages)
+    assert match
+    os.kill(int(match[1]), signal.SIGKILL)
 
 
-def finished(instance: dg.DagsterInstance, known: set[str]) -> str:
-    """The one new run, when it has ended."""
+def wait_for_new_run(instance: dg.DagsterInstance, known_runs: set[str]) -> str:
+    """Return the id of the one new run once it has ended."""
 
     def ended() -> str | None:
-        new = [run for run in instance.get_runs() if run.run_id not in known]
+        new = [run for run in instance.get_runs() if run.run_id not in known_runs]
         assert len(new) <= 1
         return new[0].run_id if new and new[0].is_finished else None
 
     return str(until(ended, 180))
 
 
-def test_killed_and_run_again_by_the_daemon_the_day_stays_rejected(
+def test_rejected_day_stays_rejected_in_runs_restarted_by_the_daemon(
     server: tuple[str, Month],
 ) -> None:
     address, month = server
@@ -87,24 +87,24 @@ def test_killed_and_run_again_by_the_daemon_the_day_stays_rejected(
     run = {"selector": SELECTOR, "executionMetadata": {"tags": TAGS}}
     killed = ask(address, LAUNCH_DAY, run=run)["launchRun"]["run"]["runId"]
     kill_after(instance, killed, "green__cleaned_trips")
-    retried = finished(instance, set(instance.get_run_ids()))
+    retried = wait_for_new_run(instance, set(instance.get_run_ids()))
     record = instance.get_run_by_id(retried)
     assert record is not None
     assert record.parent_run_id == killed
     month.assert_rejected(retried, DAYS[0], DAYS[2])
-    landed = stores.store_totals(GREEN)
-    assert landed == totals(20, 10, 20), BAD
+    totals = stores.store_totals(GREEN)
+    assert totals == make_totals(20, 10, 20), BAD
 
-    # As a person does it in the UI.
-    known = set(instance.get_run_ids())
+    # As a person re-executes in the UI.
+    known_runs = set(instance.get_run_ids())
     for parent, strategy in ((retried, "FROM_FAILURE"), (killed, "FROM_ASSET_FAILURE")):
-        again = {"parentRunId": parent, "strategy": strategy}
-        launched = ask(address, AGAIN, again=again)["launchRunReexecution"]
+        parameters = {"parentRunId": parent, "strategy": strategy}
+        launched = ask(address, REEXECUTE, again=parameters)["launchRunReexecution"]
         assert "run" in launched, launched
-        month.assert_rejected(finished(instance, known), DAYS[0], DAYS[2])
-        known = set(instance.get_run_ids())
-    assert stores.store_totals(GREEN) == landed
-    # All assets of the retried run have stored something: Dagster sees nothing to do again.
-    again = {"parentRunId": retried, "strategy": "FROM_ASSET_FAILURE"}
-    refused = ask(address, AGAIN, again=again)["launchRunReexecution"]
-    assert "No assets or asset checks needed to be retried" in refused["message"]
+        month.assert_rejected(wait_for_new_run(instance, known_runs), DAYS[0], DAYS[2])
+        known_runs = set(instance.get_run_ids())
+    assert stores.store_totals(GREEN) == totals
+    # All assets of the retried run have stored something, so Dagster has nothing to retry.
+    parameters = {"parentRunId": retried, "strategy": "FROM_ASSET_FAILURE"}
+    reexecution = ask(address, REEXECUTE, again=parameters)["launchRunReexecution"]
+    assert "No assets or asset checks needed to be retried" in reexecution["message"]

@@ -1,4 +1,4 @@
-"""The main jobs on Dagster's own event logs and executors: each part of ours can be left out."""
+"""The main jobs on Dagster's own event logs and executors: each of our parts is optional."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def runs(
             yield Runs(instance=instance)
 
 
-def publish(folder: Path, *totals: object) -> str:
-    """One trip a day with these totals; a word in place of a number cannot be read."""
+def publish_month(folder: Path, *totals: object) -> str:
+    """Write one trip a day with these totals; a word in place of a number is unreadable."""
     lines = [trip(day, total) for day, total in zip(DAYS, totals, strict=True)]  # type: ignore[arg-type]
     return write_month(folder, GREEN, "2022-05", lines)
 
 
-def held(first: float, second: float, third: float) -> dict[str, Any]:
-    """What every store holds: a trip a day."""
+def make_totals(first: float, second: float, third: float) -> dict[str, Any]:
+    """Return the totals of every store with a trip a day."""
     days = zip(DAYS, (first, second, third), strict=True)
     totals = {date.fromisoformat(day): (1, total) for day, total in days}
     return {"postgres": totals, "lake": totals, "bigquery": totals}
@@ -81,27 +81,27 @@ def test_day_month_rejected_day_and_re_execution(
         with dg.execute_job(job, runs.instance, tags=tags, reexecution_options=options) as result:
             return result.run_id, result.success
 
-    monkeypatch.setenv("TAXI_SOURCE", publish(tmp_path, 10, 10, 10))
+    monkeypatch.setenv("TAXI_SOURCE", publish_month(tmp_path, 10, 10, 10))
     month, succeeded = execute(MONTH)
     assert succeeded
-    assert stores.store_totals(GREEN) == held(10, 10, 10)
+    assert stores.store_totals(GREEN) == make_totals(10, 10, 10)
     assert len(runs.materializations(month)) == 5 * len(DAYS)
     assert {day for _, _, day in runs.evaluations(month)} == {*DAYS, None}
 
-    publish(tmp_path, 20, "abc", 20)
+    publish_month(tmp_path, 20, "abc", 20)
     rejected, succeeded = execute(MONTH)
     assert not succeeded
-    assert stores.store_totals(GREEN) == held(20, 10, 20)
-    stored = {day for name, day in runs.materializations(rejected) if "raw_trips" not in name}
-    assert stored == {DAYS[0], DAYS[2]}
+    assert stores.store_totals(GREEN) == make_totals(20, 10, 20)
+    stored_days = {day for name, day in runs.materializations(rejected) if "raw_trips" not in name}
+    assert stored_days == {DAYS[0], DAYS[2]}
 
-    again, succeeded = execute(MONTH, parent=rejected)
+    reexecuted, succeeded = execute(MONTH, parent=rejected)
     assert not succeeded
-    assert BAD not in {day for name, day in runs.materializations(again)}
-    assert stores.store_totals(GREEN) == held(20, 10, 20)
+    assert BAD not in {day for name, day in runs.materializations(reexecuted)}
+    assert stores.store_totals(GREEN) == make_totals(20, 10, 20)
 
-    publish(tmp_path, 30, 30, 30)
+    publish_month(tmp_path, 30, 30, 30)
     day, succeeded = execute(DAY)
     assert succeeded
-    assert stores.store_totals(GREEN) == held(30, 10, 20)
+    assert stores.store_totals(GREEN) == make_totals(30, 10, 20)
     assert len(runs.materializations(day)) == 5

@@ -1,4 +1,4 @@
-"""When a woken daemon has still something to do, and what a wake that fails leaves."""
+"""When a woken daemon still has work, and the effect of a failed wake."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def instance(storage: dg.DagsterInstance) -> dg.DagsterInstance:
 
 
 @pytest.mark.parametrize("status", ["QUEUED", "STARTING", "STARTED", "CANCELING"])
-def test_an_unfinished_run_is_work(instance: dg.DagsterInstance, status: str) -> None:
+def test_unfinished_run_is_work(instance: dg.DagsterInstance, status: str) -> None:
     assert find_work(instance) is None
     create_run_for_test(
         instance,
@@ -69,7 +69,7 @@ def test_an_unfinished_run_is_work(instance: dg.DagsterInstance, status: str) ->
 
 
 @pytest.mark.parametrize("status", ["SUCCESS", "FAILURE", "CANCELED"])
-def test_a_finished_run_is_none(instance: dg.DagsterInstance, status: str) -> None:
+def test_finished_run_is_no_work(instance: dg.DagsterInstance, status: str) -> None:
     create_run_for_test(instance, status=dg.DagsterRunStatus(status))
     assert find_work(instance) is None
 
@@ -84,7 +84,7 @@ def test_a_finished_run_is_none(instance: dg.DagsterInstance, status: str) -> No
         (BulkActionStatus.CANCELED, None),
     ],
 )
-def test_an_open_backfill_is_work(
+def test_open_backfill_is_work(
     instance: dg.DagsterInstance, status: BulkActionStatus, work: str | None
 ) -> None:
     backfill = PartitionBackfill(
@@ -100,7 +100,7 @@ def test_an_open_backfill_is_work(
 
 
 def begin_evaluation(instance: dg.DagsterInstance, name: str, age: float = 0) -> None:
-    """Store a sensor whose evaluation began `age` seconds ago and has not ended."""
+    """Store a sensor whose evaluation started `age` seconds ago and has not ended."""
     origin = REPOSITORY.get_instigator_origin(name)
     state = InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING)
     instance.add_instigator_state(state)
@@ -116,22 +116,22 @@ def begin_evaluation(instance: dg.DagsterInstance, name: str, age: float = 0) ->
     )
 
 
-@pytest.mark.parametrize(("age", "found"), [(10, True), (EVALUATION_SECONDS + 10, False)])
-def test_an_evaluation_is_under_way_until_it_must_have_been_killed(
-    instance: dg.DagsterInstance, age: float, found: bool
+@pytest.mark.parametrize(("age", "is_running"), [(10, True), (EVALUATION_SECONDS + 10, False)])
+def test_evaluation_is_running_until_its_time_limit(
+    instance: dg.DagsterInstance, age: float, is_running: bool
 ) -> None:
     begin_evaluation(instance, f"looks_{age}", age)
-    assert (find_evaluation(instance) == f"looks_{age} is being evaluated") is found
+    assert (find_evaluation(instance) == f"looks_{age} is being evaluated") is is_running
 
 
-QUIET = 1.0
+QUIET_SECONDS = 1.0
 
 
 @contextmanager
-def daemon(
+def run_daemon(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that has given every heartbeat and does nothing."""
+    """Start a process that has sent every heartbeat and does nothing."""
     monkeypatch.setattr(woken_daemon, "POLL_SECONDS", 0.05)
     for kind in instance.get_required_daemon_types():
         instance.add_daemon_heartbeat(DaemonHeartbeat(time.time() + 60, kind, "x", []))
@@ -143,40 +143,40 @@ def daemon(
             process.kill()
 
 
-def test_a_sensor_that_is_always_evaluated_does_not_keep_the_daemon_awake(
+def test_frequently_evaluated_sensor_does_not_keep_the_daemon_awake(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin_evaluation(instance, "operations_alert")
-    with daemon(instance, monkeypatch) as process:
-        began = time.monotonic()
-        # Ends what would wait for ever.
-        threading.Timer(20 * QUIET, process.kill).start()
-        assert wait_until_idle(process, instance, QUIET, lambda: None) == 0
-    # It was given time to end.
-    assert 2 * QUIET <= time.monotonic() - began < 10 * QUIET
+    with run_daemon(instance, monkeypatch) as process:
+        started = time.monotonic()
+        # Ends a wait that would last for ever.
+        threading.Timer(20 * QUIET_SECONDS, process.kill).start()
+        assert wait_until_idle(process, instance, QUIET_SECONDS, lambda: None) == 0
+    # It had time to end.
+    assert 2 * QUIET_SECONDS <= time.monotonic() - started < 10 * QUIET_SECONDS
 
 
-def test_the_daemon_stays_for_the_run_that_an_evaluation_requests(
+def test_daemon_stays_for_the_run_that_an_evaluation_requests(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin_evaluation(instance, "yellow_new_month_sensor")
-    began = time.monotonic()
-    with daemon(instance, monkeypatch) as process:
+    started = time.monotonic()
+    with run_daemon(instance, monkeypatch) as process:
 
         def request() -> None:
             run = create_run_for_test(instance, status=dg.DagsterRunStatus.STARTED)
-            time.sleep(2 * QUIET)
+            time.sleep(2 * QUIET_SECONDS)
             instance.delete_run(run.run_id)
 
-        # After the quiet, while the evaluation is still under way.
-        timer = threading.Timer(1.5 * QUIET, request)
+        # After the quiet time, while the evaluation is still running.
+        timer = threading.Timer(1.5 * QUIET_SECONDS, request)
         timer.start()
-        assert wait_until_idle(process, instance, QUIET, lambda: None) == 0
+        assert wait_until_idle(process, instance, QUIET_SECONDS, lambda: None) == 0
         timer.join()
-    assert time.monotonic() - began >= (1.5 + 2 + 2) * QUIET
+    assert time.monotonic() - started >= (1.5 + 2 + 2) * QUIET_SECONDS
 
 
-def test_a_wake_that_fails_is_a_warning(
+def test_failed_wake_is_a_warning(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(tmp_path / "missing.json"))

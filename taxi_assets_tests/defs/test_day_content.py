@@ -19,7 +19,7 @@ from taxi_assets.report.zones import find_zone
 from taxi_assets.tlc.header import match_header
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
-from taxi_assets_tests.dagster_internals.test_partition_records import fields
+from taxi_assets_tests.dagster_internals.test_partition_records import read_fields
 from taxi_assets_tests.stores import Runs
 
 GREEN = SERVICES["green"]
@@ -220,8 +220,8 @@ def test_the_day_alone_says_the_same_the_earlier_monday_read_from_the_lake(
     alone = runs.run("green", LAST)
     assert alone.success
     recorded = runs.materializations(alone.run_id)
-    assert {key.partition("/")[2]: fields(event) for (key, _), event in recorded.items()} == {
-        name: fields(event) for name, event in chunk.items()
+    assert {key.partition("/")[2]: read_fields(event) for (key, _), event in recorded.items()} == {
+        name: read_fields(event) for name, event in chunk.items()
     }
 
 

@@ -1,4 +1,4 @@
-"""Real servers behind proxies that break what passes, and a day that is stored already."""
+"""Real servers behind proxies that break connections, and a day that is already stored."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ DAY = "2021-01-05"
 
 
 class Log:
-    """Takes the place of Dagster's."""
+    """A silent log in place of Dagster's."""
 
     def info(self, *args: object) -> None:
-        """Say nothing."""
+        """Discard the message."""
 
     warning = info
 
 
 @dataclass
 class Steps:
-    """Runs of single assets of yellow's day."""
+    """Runs single assets of yellow's day."""
 
     runs: Runs = field(default_factory=Runs)
 
@@ -40,32 +40,32 @@ class Steps:
         return self.runs.run("yellow", DAY, **more)
 
     def succeeds(self, *names: str) -> int:
-        """Materialize; it has to succeed. How often a step was tried again."""
+        """Materialize with success; return how often a step was retried."""
         result = self.run(*names)
         assert result.success, stores.failure(result)
-        return tries_of(result)
+        return count_retries(result)
 
     def fails_at_once(self, *names: str) -> str:
-        """Materialize; it has to fail without a retry. The message."""
+        """Materialize with a failure and no retry; return the message."""
         result = self.run(*names)
         assert not result.success
-        assert tries_of(result) == 0
+        assert count_retries(result) == 0
         return stores.failure(result)
 
 
-def tries_of(result: dg.ExecuteInProcessResult) -> int:
-    """How often a step was tried again."""
+def count_retries(result: dg.ExecuteInProcessResult) -> int:
+    """Count how often a step was retried."""
     return sum(event.is_step_up_for_retry for event in result.all_events)
 
 
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+def _shorten_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_RETRY_DELAY", "0.05")
 
 
 @pytest.fixture(scope="module")
 def undisturbed(home: Path) -> Iterator[Mapping[str, pd.DataFrame]]:
-    """All rows of a day that was stored without a fault, by store."""
+    """Return all rows of a day that was stored without a fault, by store."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GCS_BUCKET", "faults")
         stores.drop_tables()
@@ -73,8 +73,8 @@ def undisturbed(home: Path) -> Iterator[Mapping[str, pd.DataFrame]]:
         yield stores.store_rows(YELLOW)
 
 
-def assert_left(expected: Mapping[str, pd.DataFrame]) -> None:
-    """Every store holds exactly these rows, and nothing temporary is left."""
+def assert_stores_hold(expected: Mapping[str, pd.DataFrame]) -> None:
+    """Assert that every store holds exactly these rows and nothing temporary."""
     for name, frame in stores.store_rows(YELLOW).items():
         pd.testing.assert_frame_equal(frame, expected[name])
     tables = {table.table_id for table in stores.bigquery().list_tables("ny_taxi")}

@@ -1,4 +1,4 @@
-"""BigQuery that fails in passing, for good, or after it did what was asked."""
+"""BigQuery with transient errors, terminal errors, and answers lost after the work."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from taxi_assets.errors import UnavailableError
 from taxi_assets.settings import Settings
 from taxi_assets_tests import stores
 from taxi_assets_tests.fault_proxy import HttpProxy
-from taxi_assets_tests.faults.conftest import DAY, YELLOW, Log, Steps, assert_left
+from taxi_assets_tests.faults.conftest import DAY, YELLOW, Log, Steps, assert_stores_hold
 from taxi_assets_tests.strict_bigquery import strict_bigquery
 
 CALLS = {
@@ -49,26 +49,26 @@ Rows = Mapping[str, pd.DataFrame]
 
 @pytest.fixture
 def endpoint(home: object, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The emulator's own address."""
+    """Return the emulator's own address."""
     monkeypatch.setenv("BIGQUERY_TOKEN", stores.stack().bigquery_token)
     return stores.stack().bigquery_endpoint
 
 
 @pytest.fixture
 def proxy(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpProxy]:
-    """What the project takes for BigQuery."""
+    """Put a proxy between the project and BigQuery."""
     monkeypatch.setenv("BIGQUERY_TIMEOUT", "1")
     with strict_bigquery(endpoint) as proxy:
         monkeypatch.setenv("BIGQUERY_ENDPOINT", proxy.address)
         yield proxy
 
 
-def inserted(proxy: HttpProxy) -> list[int]:
-    """What BigQuery answered to each jobs.insert."""
-    return [int(found[1]) for line in proxy.answered if (found := JOBS.match(line))]
+def list_insert_statuses(proxy: HttpProxy) -> list[int]:
+    """Return the status of BigQuery's answer to each jobs.insert."""
+    return [int(match[1]) for line in proxy.answered if (match := JOBS.match(line))]
 
 
-def test_each_kind_of_call_is_asked_again(
+def test_each_kind_of_call_is_retried(
     endpoint: str, undisturbed: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     day = date.fromisoformat(DAY)
@@ -82,11 +82,11 @@ def test_each_kind_of_call_is_asked_again(
         manager = BigQueryTripsIOManager({"yellow": YELLOW}, resource)
         for _ in ("a first load", "a rewrite"):
             list(manager.store(YELLOW, {day: trips}, Log()))
-        found = dict(manager.read_totals(YELLOW, [day], Log()))
+        stored_totals = dict(manager.read_totals(YELLOW, [day], Log()))
         with resource.client() as client:
             tables = [table.table_id for table in client.list_tables(resource.dataset)]
         assert tables == [YELLOW.table]
-        return found
+        return stored_totals
 
     with ExitStack() as stack, ThreadPoolExecutor() as pool:
         proxies, resources = [], []
@@ -100,43 +100,41 @@ def test_each_kind_of_call_is_asked_again(
             assert resource.settings.endpoint == proxy.address
             proxies.append(proxy)
             resources.append(resource)
-        found = list(pool.map(store, resources))
+        stored_totals = list(pool.map(store, resources))
         assert [proxy.left for proxy in proxies] == [[]] * 4
     rows = undisturbed["bigquery"]
-    assert found == [{day: (len(rows), pytest.approx(rows["total_amount"].sum()))}] * 4
+    assert stored_totals == [{day: (len(rows), pytest.approx(rows["total_amount"].sum()))}] * 4
 
 
-def test_jobs_whose_answers_were_lost_run_once(proxy: HttpProxy, undisturbed: Rows) -> None:
+def test_jobs_with_lost_answers_run_once(proxy: HttpProxy, undisturbed: Rows) -> None:
     for kind in ("load", "insert", "copy"):
         proxy.add(CALLS[f"jobs.insert {kind}"], "lose_answer")
-    # Found by its id not at once, and not without trouble.
+    # The job is found by its id only after a delay and an error.
     proxy.answer(JOBS_GET, 404, 503, 429)
     assert Steps().succeeds("bigquery_trips") == 0
     assert proxy.left == []
-    # Load, INSERT and copy were each accepted once; what is read before and back asks for itself.
-    assert inserted(proxy) == [200, 409, 200, 200, 409, 200, 409, 200]
-    assert_left(undisturbed)
+    # Load, INSERT and copy were accepted once each; reads before and after send their own jobs.
+    assert list_insert_statuses(proxy) == [200, 409, 200, 200, 409, 200, 409, 200]
+    assert_stores_hold(undisturbed)
 
 
-def test_a_server_that_does_not_answer_is_not_waited_for(
-    proxy: HttpProxy, undisturbed: Rows
-) -> None:
+def test_silent_server_is_abandoned(proxy: HttpProxy, undisturbed: Rows) -> None:
     hanging = ("tables.get", "jobs.insert load", "jobs.insert copy", "getQueryResults")
     for call in hanging:
         proxy.add(CALLS[call], "hang")
-    began = time.monotonic()
+    started = time.monotonic()
     assert Steps().succeeds("bigquery_trips") == 0
-    assert len(hanging) <= time.monotonic() - began < 60
+    assert len(hanging) <= time.monotonic() - started < 60
     assert proxy.left == []
-    assert inserted(proxy) == [200] * 5
-    assert_left(undisturbed)
+    assert list_insert_statuses(proxy) == [200] * 5
+    assert_stores_hold(undisturbed)
 
 
 @pytest.mark.parametrize(
     ("status", "remedy"),
     [(403, "BigQuery Data Editor and Job User"), (401, "check GOOGLE_APPLICATION_CREDENTIALS")],
 )
-def test_a_refusal_ends_the_run_with_the_remedy(
+def test_terminal_status_fails_the_run_with_the_fix(
     status: int, remedy: str, proxy: HttpProxy, undisturbed: Rows
 ) -> None:
     # More than once: credentials are refreshed after a 401, and the call repeated.
@@ -145,18 +143,18 @@ def test_a_refusal_ends_the_run_with_the_remedy(
     assert f"yellow/bigquery_trips {DAY}: " in message
     assert remedy in message
     proxy.clear()
-    # A job of it may still be at work, so that its staging tables are left to the next write.
+    # A job of it may still be running, so its staging tables are left to the next write.
     assert Steps().succeeds("bigquery_trips") == 0
-    assert_left(undisturbed)
+    assert_stores_hold(undisturbed)
 
 
-def test_an_embedded_server_that_ended_is_left_to_the_next_attempt() -> None:
+def test_stopped_embedded_server_fails_the_attempt_quickly() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
         client = _limit_retries(create_emulator_client("taxi-local", nobody), 5, embedded=True)
-        began = time.monotonic()
+        started = time.monotonic()
         with pytest.raises(UnavailableError, match="ended under this run"):
             client.get_table("ny_taxi.any")
-    # Google's client would ask again for ten minutes.
-    assert time.monotonic() - began < 60
+    # Google's client would retry for ten minutes.
+    assert time.monotonic() - started < 60

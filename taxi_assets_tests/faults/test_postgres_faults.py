@@ -1,4 +1,4 @@
-"""Postgres whose connections break, and that is restarted while it is written."""
+"""Postgres with broken connections, and with restarts during writes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from taxi_assets.local.server import pick_free_port
 from taxi_assets.local.state_directory import DBNAME, LOCAL_HOST, USER, Config, StateDirectory
 from taxi_assets_tests import stores
 from taxi_assets_tests.fault_proxy import Cut, TcpProxy, tcp_proxy
-from taxi_assets_tests.faults.conftest import Steps, assert_left
+from taxi_assets_tests.faults.conftest import Steps, assert_stores_hold
 
 PASSWORD = "secret"  # noqa: S105 - of a server that lives as long as a test
 Rows = Mapping[str, pd.DataFrame]
@@ -30,7 +30,7 @@ Use = Callable[[TcpProxy, dict[str, object]], None]
 
 @pytest.fixture
 def use(monkeypatch: pytest.MonkeyPatch) -> Use:
-    """Makes the project take a proxy for Postgres."""
+    """Return a function that puts a proxy between the project and Postgres."""
 
     def use(proxy: TcpProxy, server: dict[str, object]) -> None:
         for name, value in {**server, "host": LOCAL_HOST, "port": proxy.port}.items():
@@ -39,7 +39,7 @@ def use(monkeypatch: pytest.MonkeyPatch) -> Use:
     return use
 
 
-def test_a_broken_connection_is_made_again(use: Use, undisturbed: Rows) -> None:
+def test_broken_connection_is_reopened(use: Use, undisturbed: Rows) -> None:
     server = stores.postgres_arguments()
     with tcp_proxy(str(server["host"]), int(server["port"])) as proxy:
         use(proxy, server)
@@ -49,12 +49,12 @@ def test_a_broken_connection_is_made_again(use: Use, undisturbed: Rows) -> None:
         ]
         assert Steps().succeeds("postgres_trips") == 2
         assert not proxy.cuts
-    assert_left(undisturbed)
+    assert_stores_hold(undisturbed)
 
 
 @dataclass
 class Server:
-    """A PostgreSQL server that is nobody's but the test's."""
+    """A PostgreSQL server for one test."""
 
     cluster: postgres.Cluster
     port: int = field(default_factory=lambda: pick_free_port(None))
@@ -71,7 +71,7 @@ class Server:
         }
 
     def start(self) -> None:
-        """Start, and wait until it takes connections."""
+        """Start, and wait until the server accepts connections."""
         database, account = self.cluster.database, self.cluster.account
         command = [self.cluster.programs / "postgres", "-D", database, "-p", str(self.port)]
         self.process = subprocess.Popen(
@@ -85,7 +85,7 @@ class Server:
         assert wait_until(self.answers, 60)
 
     def stop(self, how: signal.Signals) -> None:
-        """As `pg_ctl stop`: SIGINT is its mode fast, SIGQUIT immediate."""
+        """Stop like `pg_ctl stop`: SIGINT is its mode fast, SIGQUIT immediate."""
         assert self.process
         self.process.send_signal(how)
         self.process.wait()
@@ -98,13 +98,13 @@ class Server:
         return True
 
     def rows(self) -> tuple[int, float]:
-        """Number of trips and sum of their amounts."""
+        """Return the number of trips and the sum of their amounts."""
         connection = psycopg2.connect(**self.arguments)
         with connection, connection.cursor() as cursor:
             cursor.execute("SELECT count(*), sum(total_amount) FROM ny_taxi.yellow_cab_data")
-            found = cursor.fetchone()
+            row = cursor.fetchone()
         connection.close()
-        return found
+        return row
 
 
 @pytest.fixture
@@ -122,15 +122,15 @@ def server() -> Iterator[Server]:
             server.stop(signal.SIGQUIT)
 
 
-def test_a_server_restarted_in_the_middle_of_a_copy(
+def test_server_restarted_during_a_copy(
     server: Server, use: Use, undisturbed: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TAXI_RETRY_DELAY", "1")  # while it starts up it refuses connections
-    whole = undisturbed["postgres"]
-    expected = (len(whole), pytest.approx(whole["total_amount"].sum()))
+    monkeypatch.setenv("TAXI_RETRY_DELAY", "1")  # it rejects connections while it starts up
+    expected_rows = undisturbed["postgres"]
+    expected = (len(expected_rows), pytest.approx(expected_rows["total_amount"].sum()))
     with tcp_proxy(LOCAL_HOST, server.port) as proxy:
         use(proxy, server.arguments)
-        # Into a table that is made in the transaction, then over a day that is there.
+        # Into a table created in the transaction, then over a stored day.
         for how in (signal.SIGINT, signal.SIGQUIT):
 
             def restart(how: signal.Signals = how) -> None:
@@ -144,10 +144,10 @@ def test_a_server_restarted_in_the_middle_of_a_copy(
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_the_embedded_server_killed_while_it_is_written_is_started_again(
+def test_embedded_server_killed_during_a_write_is_restarted(
     how: signal.Signals, undisturbed: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TAXI_RETRY_DELAY", "1")  # while it shuts down it refuses connections
+    monkeypatch.setenv("TAXI_RETRY_DELAY", "1")  # it rejects connections while it shuts down
     blocker = psycopg2.connect(**stores.postgres_arguments())
     with blocker.cursor() as cursor:
         cursor.execute("SHOW data_directory")
@@ -168,4 +168,4 @@ def test_the_embedded_server_killed_while_it_is_written_is_started_again(
         assert Steps().succeeds("postgres_trips") >= 1
         killer.join()
     blocker.close()
-    assert_left(undisturbed)
+    assert_stores_hold(undisturbed)

@@ -1,4 +1,4 @@
-"""Postgres that answers no more without closing a connection: a halted process, a lost network."""
+"""Postgres that stops answering with its connections open: a halted process, a lost network."""
 
 from __future__ import annotations
 
@@ -29,40 +29,40 @@ from taxi_assets_tests.processes import start_job
 
 __all__ = ["lake", "schema"]
 DAY = date(2021, 1, 5)
-OTHER = date(2021, 1, 6)
+OTHER_DAY = date(2021, 1, 6)
 """A day of so many rows that a rewrite of `DAY` deletes and does not swap the partition."""
-LIMIT = 3
+LIMIT_SECONDS = 3
 """POSTGRES_TIMEOUT in seconds."""
 
 
 @pytest.fixture
 def proxy(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TcpProxy]:
-    """The embedded Postgres behind a proxy that sees each statement, and a short patience."""
+    """Put the embedded Postgres behind a proxy that sees each statement, with short limits."""
     server = stores.settings()
     with tcp_proxy(server["POSTGRES_HOST"], int(server["POSTGRES_PORT"])) as proxy:
         for name, value in (server | {"POSTGRES_PORT": str(proxy.port)}).items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("POSTGRES_TIMEOUT", str(LIMIT))
+        monkeypatch.setenv("POSTGRES_TIMEOUT", str(LIMIT_SECONDS))
         monkeypatch.setenv("POSTGRES_CONNECT_TIMEOUT", "2")
         yield proxy
 
 
 class Halted:
-    """Server processes that were stopped, to be resumed at the test's end."""
+    """Halted server processes, which resume at the end of the test."""
 
     def __init__(self) -> None:
         self.pids: list[int] = []
 
     def halt(self, *_: object) -> None:
-        """Stop the process that serves our connection."""
+        """Halt the process that serves our connection."""
         with closing(psycopg.connect(**stores.postgres_arguments())) as connection:
-            found = connection.execute(
+            pids = connection.execute(
                 "SELECT pid FROM pg_stat_activity"
                 " WHERE application_name = 'taxi_assets' AND pid <> ALL(%s)",
                 [self.pids],
             ).fetchall()
-        assert len(found) == 1
-        self.stop(found[0][0])
+        assert len(pids) == 1
+        self.stop(pids[0][0])
 
     def stop(self, pid: int) -> None:
         os.kill(pid, signal.SIGSTOP)
@@ -76,18 +76,18 @@ class Halted:
 
 @pytest.fixture
 def halted() -> Iterator[Halted]:
-    found = Halted()
-    yield found
-    found.resume()
+    processes = Halted()
+    yield processes
+    processes.resume()
 
 
-def seconds(act: Callable[[], object]) -> float:
-    began = time.monotonic()
+def measure_seconds(act: Callable[[], object]) -> float:
+    started = time.monotonic()
     act()
-    return time.monotonic() - began
+    return time.monotonic() - started
 
 
-def sessions() -> int:
+def count_sessions() -> int:
     with closing(psycopg.connect(**stores.postgres_arguments())) as connection:
         query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'taxi_assets%'"
         row = connection.execute(query).fetchone()
@@ -95,9 +95,9 @@ def sessions() -> int:
         return int(row[0])
 
 
-def disturb(proxy: TcpProxy, after: bytes, act: Callable[[], object], count: int = 0) -> None:
-    """Act once, when the next connection has sent that much; the last one may still be ending."""
-    assert wait_until(lambda: sessions() == 0, 10)
+def act_after(proxy: TcpProxy, after: bytes, act: Callable[[], object], count: int = 0) -> None:
+    """Act once the next connection has sent that much; the last one may still be ending."""
+    assert wait_until(lambda: count_sessions() == 0, 10)
     proxy.cuts = [Cut(after, count, act)]
 
 
@@ -109,49 +109,52 @@ PHASES = {
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_halted_server_process_is_given_up_and_the_day_stays_whole(
+def test_halted_server_process_is_abandoned_and_the_day_stays_complete(
     phase: str, proxy: TcpProxy, schema: str, lake: Lake, halted: Halted
 ) -> None:
     if phase == "DELETE":
-        store(a_day(lake, OTHER, 30_000), names=[OTHER])
+        store(a_day(lake, OTHER_DAY, 30_000), names=[OTHER_DAY])
     store(a_day(lake, DAY, 20_000), names=[DAY])
     after, count = PHASES[phase]
-    disturb(proxy, after, halted.halt, count)
+    act_after(proxy, after, halted.halt, count)
 
     def rewrite() -> None:
         with pytest.raises(UnavailableError, match=r"(makes no progress|does not answer) for 3 s"):
             store(a_day(lake, DAY, 20_000, 2.0), names=[DAY])
 
-    assert LIMIT <= seconds(rewrite) < LIMIT + 20
+    assert LIMIT_SECONDS <= measure_seconds(rewrite) < LIMIT_SECONDS + 20
     assert not proxy.cuts
-    # It was told to end, and does so as soon as it can; what it was committing it may commit.
+    # It was terminated and ends as soon as it can; it may complete a commit.
     halted.resume()
-    assert wait_until(lambda: sessions() == 0, 10)
-    kept = (20_000.0, 40_000.0) if phase == "COMMIT" else (20_000.0,)
-    assert totals([DAY], schema)[DAY] in [(20_000, amount) for amount in kept]
+    assert wait_until(lambda: count_sessions() == 0, 10)
+    possible_totals = (20_000.0, 40_000.0) if phase == "COMMIT" else (20_000.0,)
+    assert totals([DAY], schema)[DAY] in [(20_000, amount) for amount in possible_totals]
     store(a_day(lake, DAY, 20_000, 3.0), names=[DAY])
     assert totals([DAY], schema) == {DAY: (20_000, 60_000.0)}
 
 
-def test_a_server_process_halted_in_the_upkeep_does_not_fail_what_was_committed(
+def test_server_process_halted_in_maintenance_does_not_fail_the_committed_day(
     proxy: TcpProxy, schema: str, lake: Lake, halted: Halted
 ) -> None:
-    store(a_day(lake, OTHER, 200), names=[OTHER])
+    store(a_day(lake, OTHER_DAY, 200), names=[OTHER_DAY])
     store(a_day(lake, DAY, 100), names=[DAY])
-    disturb(proxy, rb"VACUUM", halted.halt)
+    act_after(proxy, rb"VACUUM", halted.halt)
     log = Log()
-    assert seconds(lambda: store(a_day(lake, DAY, 100, 2.0), names=[DAY], log=log)) < LIMIT + 20
+    assert (
+        measure_seconds(lambda: store(a_day(lake, DAY, 100, 2.0), names=[DAY], log=log))
+        < LIMIT_SECONDS + 20
+    )
     assert not proxy.cuts
     assert "has its rows, but VACUUM or its index failed (UnavailableError" in log.warnings[0]
     assert totals([DAY], schema) == {DAY: (100, 200.0)}
 
 
-def test_a_connection_lost_in_the_upkeep_does_not_fail_what_was_committed(
+def test_connection_lost_in_maintenance_does_not_fail_the_committed_day(
     proxy: TcpProxy, schema: str, lake: Lake
 ) -> None:
-    store(a_day(lake, OTHER, 200), names=[OTHER])
+    store(a_day(lake, OTHER_DAY, 200), names=[OTHER_DAY])
     store(a_day(lake, DAY, 100), names=[DAY])
-    assert wait_until(lambda: sessions() == 0, 10)
+    assert wait_until(lambda: count_sessions() == 0, 10)
     proxy.cuts = [Cut(rb"VACUUM", lose_answer=True)]
     log = Log()
     store(a_day(lake, DAY, 100, 2.0), names=[DAY], log=log)
@@ -160,29 +163,29 @@ def test_a_connection_lost_in_the_upkeep_does_not_fail_what_was_committed(
     assert totals([DAY], schema) == {DAY: (100, 200.0)}
 
 
-def test_a_read_of_a_halted_server_process_is_given_up(
+def test_read_from_a_halted_server_process_is_abandoned(
     proxy: TcpProxy, schema: str, lake: Lake, halted: Halted
 ) -> None:
     store(a_day(lake, DAY, 100), names=[DAY])
-    disturb(proxy, rb"GROUP BY", halted.halt)
+    act_after(proxy, rb"GROUP BY", halted.halt)
     with pytest.raises(UnavailableError, match="makes no progress"):
         totals([DAY], schema)
 
 
-def test_a_retry_names_who_holds_the_lock(
+def test_retry_names_the_holder_of_the_lock(
     proxy: TcpProxy, schema: str, lake: Lake, halted: Halted
 ) -> None:
     store(a_day(lake, DAY, 20_000), names=[DAY])
-    disturb(proxy, rb"COPY", halted.halt, 100_000)
-    for said in (
+    act_after(proxy, rb"COPY", halted.halt, 100_000)
+    for pattern in (
         r"makes no progress",
         r"makes process \d+ wait for a lock of pid \d+ \(taxi_assets,",
     ):
-        with pytest.raises(UnavailableError, match=said):
+        with pytest.raises(UnavailableError, match=pattern):
             store(a_day(lake, DAY, 20_000, 2.0), names=[DAY])
 
 
-def test_a_server_that_accepts_and_never_answers(
+def test_server_that_accepts_and_never_answers_is_abandoned(
     proxy: TcpProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -195,10 +198,10 @@ def test_a_server_that_accepts_and_never_answers(
             ):
                 pass
 
-        assert seconds(connect) < 10
+        assert measure_seconds(connect) < 10
 
 
-def test_a_halted_postmaster(proxy: TcpProxy, halted: Halted, home: Path) -> None:
+def test_halted_postmaster_is_abandoned(proxy: TcpProxy, halted: Halted, home: Path) -> None:
     record = StateDirectory(home / "taxi").record()
     assert record
     halted.stop(record.servers["postgres"].pid)
@@ -210,20 +213,18 @@ def test_a_halted_postmaster(proxy: TcpProxy, halted: Halted, home: Path) -> Non
         ):
             pass
 
-    assert seconds(connect) < 10
+    assert measure_seconds(connect) < 10
 
 
-def test_a_network_that_swallows_everything_from_the_middle_of_a_copy(
-    proxy: TcpProxy, schema: str, lake: Lake
-) -> None:
+def test_network_lost_during_a_copy(proxy: TcpProxy, schema: str, lake: Lake) -> None:
     store(a_day(lake, DAY, 100), names=[DAY])
     swallowed = threading.Event()
 
     def swallow() -> None:
-        proxy.upstream = ("127.0.0.1", 1)  # nor does a second connection get through
+        proxy.upstream = ("127.0.0.1", 1)  # a second connection does not get through either
         swallowed.wait()
 
-    disturb(proxy, rb"COPY", swallow, 100_000)
+    act_after(proxy, rb"COPY", swallow, 100_000)
     try:
         with pytest.raises(UnavailableError, match=r"does not answer for 3 s"):
             store(a_day(lake, DAY, 60_000, 2.0), names=[DAY])
@@ -231,29 +232,29 @@ def test_a_network_that_swallows_everything_from_the_middle_of_a_copy(
         swallowed.set()
 
 
-def test_a_slow_statement_that_lives_is_waited_for(proxy: TcpProxy) -> None:
-    """Past the limit without a byte, several times over, with work of two kinds."""
+def test_slow_live_statement_is_awaited(proxy: TcpProxy) -> None:
+    """It sends no byte for several times the limit, with work of two kinds."""
     with PostgresResource().connect() as connection:
         connection.silence_limit = 0.5
         rows = "SELECT n, md5(n::text) AS t FROM generate_series(1, 3000000) n"
         connection.execute(f"CREATE TABLE slow AS {rows}")
-        assert seconds(lambda: connection.execute("CREATE INDEX ON slow (t)")) > 1
+        assert measure_seconds(lambda: connection.execute("CREATE INDEX ON slow (t)")) > 1
         connection.rollback()
 
 
-def test_sql_query_ends_in_its_time(
+def test_sql_query_ends_within_its_limit(
     proxy: TcpProxy, halted: Halted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    disturb(proxy, rb"DECLARE", halted.halt)
-    began = time.monotonic()
+    act_after(proxy, rb"DECLARE", halted.halt)
+    started = time.monotonic()
     with pytest.raises((StoreError, UnavailableError)):
         query_postgres(PostgresResource(), SqlQueryConfig(query="SELECT 1", timeout_seconds=1))
-    assert time.monotonic() - began < 12
+    assert time.monotonic() - started < 12
 
 
 @pytest.mark.usefixtures("empty_stores")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_is_cancelled_while_its_server_process_is_halted(
+def test_run_is_cancelled_while_its_server_process_is_halted(
     how: signal.Signals,
     proxy: TcpProxy,
     halted: Halted,
@@ -267,7 +268,7 @@ def test_a_run_is_cancelled_while_its_server_process_is_halted(
         halted.halt()
         reached.set()
 
-    disturb(proxy, rb"COPY", halt, 10_000)
+    act_after(proxy, rb"COPY", halt, 10_000)
     log = tmp_path / "run.log"
     run = start_job("green", "2021-01-05", "2021-01-05", log)
     try:

@@ -1,4 +1,4 @@
-"""A server of month files that fails in passing, changes its mind, or refuses."""
+"""A server of month files with transient errors, restated months and terminal errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.services import YELLOW
 from taxi_assets_tests.fake_http_server import Handler, Site, serve
 from taxi_assets_tests.fault_proxy import HttpProxy, http_proxy
-from taxi_assets_tests.faults.conftest import DAY, Steps, assert_left
+from taxi_assets_tests.faults.conftest import DAY, Steps, assert_stores_hold
 
 GET = "^GET "
 Rows = Mapping[str, pd.DataFrame]
@@ -23,7 +23,7 @@ Rows = Mapping[str, pd.DataFrame]
 
 @pytest.fixture(scope="module")
 def month(tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The file of the undisturbed day's month."""
+    """Return the month file of the undisturbed day."""
     path = tmp_path_factory.mktemp("month") / "yellow_tripdata_2021-01.csv.gz"
     write_sample_month(YELLOW, Month.of(date.fromisoformat(DAY)), path)
     return path.read_bytes()
@@ -33,7 +33,7 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def proxy(
     site: Site, month: bytes, undisturbed: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[HttpProxy]:
-    """What the project takes for the server; its address is new, so nothing is kept of it."""
+    """Put a proxy before the server; its address is new, so nothing of it is cached."""
     site.body = month
     monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.001)
     monkeypatch.setattr(download, "READ_SECONDS", 0.5)
@@ -42,7 +42,7 @@ def proxy(
         yield proxy
 
 
-def test_a_month_arrives_through_every_passing_trouble(
+def test_month_arrives_through_every_transient_fault(
     site: Site, month: bytes, proxy: HttpProxy, undisturbed: Rows
 ) -> None:
     lines = gzip.decompress(month)
@@ -60,42 +60,42 @@ def test_a_month_arrives_through_every_passing_trouble(
     assert Steps().succeeds() == 0
     assert proxy.left == []
     assert site.acts == []
-    # A part of the first version came, and nothing of it is in the file.
+    # A part of the first version arrived, and the file contains none of it.
     assert site.ranges[0] is None
     assert site.ranges[1] is not None
-    assert_left(undisturbed)
+    assert_stores_hold(undisturbed)
 
 
-def test_what_outlasts_a_download_is_left_to_the_steps_retries(
+def test_fault_that_outlasts_a_download_is_left_to_step_retries(
     proxy: HttpProxy, undisturbed: Rows
 ) -> None:
     proxy.add(GET, "answer", times=download.ATTEMPTS + 1, status=503)
     assert Steps().succeeds("raw_trips") == 1
     assert proxy.left == []
-    assert_left(undisturbed)
+    assert_stores_hold(undisturbed)
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "expected"),
     [
         (404, "the month is not published (TLC"),
         (403, "unpublished months; else check the URL's credentials"),
         (302, "has an invalid URL or redirects to one (TooManyRedirects); check TAXI_SOURCE"),
     ],
 )
-def test_a_refusal_ends_the_run_with_the_remedy(
-    status: int, said: str, proxy: HttpProxy, undisturbed: Rows
+def test_terminal_status_fails_the_run_with_the_fix(
+    status: int, expected: str, proxy: HttpProxy, undisturbed: Rows
 ) -> None:
     proxy.add(GET, "answer", times=99, status=status, Location=f"{proxy.address}/again")
     message = Steps().fails_at_once("raw_trips")
     assert f"yellow/raw_trips {DAY}: yellow 2021-01: " in message
-    assert said in message
-    assert_left(undisturbed)
+    assert expected in message
+    assert_stores_hold(undisturbed)
 
 
-def test_a_month_that_is_no_gzip_is_refused(
+def test_month_that_is_not_gzip_is_rejected(
     site: Site, month: bytes, proxy: HttpProxy, undisturbed: Rows
 ) -> None:
     site.body = gzip.decompress(month)
     assert "though its name says .csv.gz" in Steps().fails_at_once("raw_trips")
-    assert_left(undisturbed)
+    assert_stores_hold(undisturbed)
