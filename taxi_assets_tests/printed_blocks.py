@@ -1,4 +1,4 @@
-"""The fenced blocks of README and docs: what is pasted, and which ones the tests cannot paste.
+"""The fenced blocks of README and docs, and those that the tests cannot paste.
 
 `test_readme.py` pastes every block that is not in `COVERED_ELSEWHERE`, in one copy of the checkout.
 """
@@ -159,7 +159,7 @@ def paste(folder: Path, script: str, code: int = 0, **variables: str) -> str:
     """Return what a person's shell prints when a script is pasted in the checkout."""
     inherited = {name: it for name, it in isolation.pristine.items() if name != "TAXI_ENV_FILE"}
     own = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(folder), "COLUMNS": "120"}
-    done = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=folder,
         env=inherited | own | variables,
@@ -168,5 +168,5 @@ def paste(folder: Path, script: str, code: int = 0, **variables: str) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == code, f"{script}\n{done.stdout}{done.stderr}"
-    return done.stdout if not code else done.stderr
+    assert completed.returncode == code, f"{script}\n{completed.stdout}{completed.stderr}"
+    return completed.stdout if not code else completed.stderr

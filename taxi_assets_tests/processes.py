@@ -1,4 +1,4 @@
-"""Jobs in processes of their own, forked from one that has imported what they need.
+"""Jobs in processes of their own, forked from one that has done their imports.
 
 What runs is `dagster job execute`; only the three seconds of imports are shared.
 """
@@ -24,7 +24,7 @@ IMPORTED = [
 
 
 def execute(arguments: list[str], environment: Mapping[str, str], log: Path) -> None:
-    """Be `dagster job execute`, its output appended to `log`."""
+    """Run `dagster job execute` in this process, its output appended to `log`."""
     from dagster._cli import cli  # noqa: PLC0415 - in the new process only
 
     os.environ.clear()
@@ -32,16 +32,16 @@ def execute(arguments: list[str], environment: Mapping[str, str], log: Path) -> 
     with log.open("ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
-    # A session of its own, so that a signal to it is not one to us.
+    # A session of its own, so that its signals do not reach us.
     os.setsid()
-    # Definitions name the variables of the environment in which they are made.
+    # Definitions name the variables of the environment in which they are built.
     sys.modules.pop("taxi_assets.definitions", None)
     sys.argv = ["dagster", *arguments]
     cli()
 
 
 def start_job(service: str, first: str, last: str, log: Path, **settings: str) -> ForkServerProcess:
-    """Start `<service>_daily` over days, with settings beside those of this process."""
+    """Start `<service>_daily` for days, with settings added to those of this process."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(IMPORTED)
     tags = {

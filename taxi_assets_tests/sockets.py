@@ -1,4 +1,4 @@
-"""Relays: connections led on to a server, and Cloud SQL's sockets by way of one."""
+"""Relays of connections to a server, and Cloud SQL's sockets on top of one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pump(source: socket.socket, target: socket.socket) -> None:
 
 
 def relay(client: socket.socket, address: tuple[str, int]) -> None:
-    """Lead a connection to a server, both ways, until both ends are done."""
+    """Relay a connection to a server in both directions until both ends close."""
     with socket.create_connection(address) as server:
         back = threading.Thread(target=pump, args=(server, client), daemon=True)
         back.start()
@@ -42,13 +42,13 @@ def serving(server: socketserver.BaseServer) -> Iterator[None]:
 
 @contextmanager
 def socket_folder(host: str, port: int) -> Iterator[Path]:
-    """Cloud SQL's socket of a Postgres server, in a folder named as its instance."""
+    """Create Cloud SQL's socket of a Postgres server, in a folder named like its instance."""
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
             relay(self.request, (host, port))
 
-    # Not pytest's: a socket's path has room for a hundred letters.
+    # Not pytest's folder: a socket's path is limited to about a hundred characters.
     root = Path(tempfile.mkdtemp(prefix="sql-"))
     folder = root / "taxi-local:us-central1:taxi-postgres"
     folder.mkdir()

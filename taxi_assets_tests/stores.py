@@ -1,4 +1,4 @@
-"""Runs of the real jobs, and what the stores hold, read with clients that are not ours."""
+"""Runs of the real jobs, and the contents of the stores, read with independent clients."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Runs:
     instance: DagsterInstance = field(default_factory=DagsterInstance.get)
 
     def run(self, service: str, first: str, last: str | None = None, **more: object):
-        """`<service>_daily` for a day or for a range of days; it may fail."""
+        """Run `<service>_daily` for a day or a range of days; it may fail."""
         job = build_defs(self.services).resolve_job_def(f"{service}_daily")
         if last is None:
             return job.execute_in_process(
@@ -46,7 +46,7 @@ class Runs:
         )
 
     def materializations(self, run_id: str) -> dict[tuple[str, str], dg.AssetMaterialization]:
-        """By asset and day."""
+        """Return a run's materializations by asset and day."""
         records = self.instance.get_records_for_run(
             run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION
         ).records
@@ -61,7 +61,7 @@ class Runs:
     def evaluations(
         self, run_id: str
     ) -> dict[tuple[str, str, str | None], dg.AssetCheckEvaluation]:
-        """By asset, check and day; the month file's have no day."""
+        """Return a run's check results by asset, check and day; a month file's have no day."""
         records = self.instance.get_records_for_run(
             run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION
         ).records
@@ -75,24 +75,24 @@ class Runs:
 
 
 def failure(result: dg.ExecuteInProcessResult) -> str:
-    """The message of a run's first failed step."""
+    """Return the message of a run's first failed step."""
     event = next(event for event in result.all_events if event.is_step_failure)
     error = event.step_failure_data.error
     return f"{error.message} {error.cause.message if error.cause else ''}"
 
 
 def stack() -> local.Stack:
-    """Where the servers of TAXI_HOME are."""
+    """Return the addresses of TAXI_HOME's servers."""
     return local.ensure_stack_running(Path(os.environ["TAXI_HOME"]))
 
 
 def postgres():
-    """A connection to the embedded Postgres."""
+    """Connect to the embedded Postgres."""
     return dbapi.connect(postgres_url(), autocommit=True)
 
 
 def postgres_url(database: str | None = None) -> str:
-    """Where the embedded Postgres has a database."""
+    """Return the URL of a database of the embedded Postgres."""
     here = stack()
     return (
         f"postgresql://{here.postgres_user}:{here.postgres_password}@{here.postgres_host}"
@@ -101,7 +101,7 @@ def postgres_url(database: str | None = None) -> str:
 
 
 def postgres_arguments() -> dict[str, str | int]:
-    """Where it is, for libpq's other clients."""
+    """Return the connection arguments for libpq's other clients."""
     here = stack()
     return {
         "host": here.postgres_host,
@@ -113,37 +113,39 @@ def postgres_arguments() -> dict[str, str | int]:
 
 
 def settings() -> dict[str, str]:
-    """The settings that lead to the embedded servers by their addresses."""
-    named = {f"POSTGRES_{name.upper()}": str(it) for name, it in postgres_arguments().items()}
+    """Return the settings with the addresses of the embedded servers."""
+    variables = {
+        f"POSTGRES_{name.upper()}": str(value) for name, value in postgres_arguments().items()
+    }
     here = stack()
     reader = {
         "POSTGRES_READER_USER": here.postgres_reader,
         "POSTGRES_READER_PASSWORD": here.postgres_reader_password,
     }
     emulator = {"BIGQUERY_ENDPOINT": here.bigquery_endpoint, "BIGQUERY_TOKEN": here.bigquery_token}
-    return named | reader | emulator
+    return variables | reader | emulator
 
 
 def bigquery():
-    """A client of the emulator."""
+    """Return a client of the emulator."""
     here = stack()
     return create_emulator_client("taxi-local", here.bigquery_endpoint, here.bigquery_token)
 
 
 def drop_tables() -> None:
-    """Leave no table in Postgres and none in BigQuery."""
+    """Drop all tables in Postgres and BigQuery."""
     with postgres() as connection, connection.cursor() as cursor:
         cursor.execute("DROP SCHEMA IF EXISTS ny_taxi CASCADE")
     bigquery().delete_dataset("ny_taxi", delete_contents=True, not_found_ok=True)
 
 
 def lake() -> Path:
-    """The bucket's folder."""
+    """Return the bucket's folder."""
     return stack().lake_root / os.environ.get("GCS_BUCKET", "taxi")
 
 
 def pandas_totals(path: Path, service: Service) -> Totals:
-    """What must land, counted by pandas on the month's file."""
+    """Return the expected totals, counted by pandas in the month file."""
     frame = pd.read_csv(path, low_memory=False, parse_dates=[service.pickup])
     frame = frame[frame["passenger_count"] > 0]
     month = path.name.split("_")[-1][:7]
@@ -152,7 +154,7 @@ def pandas_totals(path: Path, service: Service) -> Totals:
     return {day: (int(row["size"]), round(row["sum"], 2)) for day, row in days.iterrows()}
 
 
-def _rounded(rows: list[tuple]) -> Totals:
+def _round_totals(rows: list[tuple]) -> Totals:
     return {
         pd.Timestamp(day).date(): (int(count), round(float(total or 0), 2))
         for day, count, total in rows
@@ -160,21 +162,21 @@ def _rounded(rows: list[tuple]) -> Totals:
 
 
 def store_totals(service: Service) -> dict[str, Totals]:
-    """Rows and sum of total_amount of each day, by store: one query, and the table's name."""
+    """Return rows and sum of total_amount of each day, by store."""
     query = f"SELECT {service.day_column}, count(*), sum(total_amount) FROM {{}} GROUP BY 1"
     table = f"ny_taxi.{service.table}"
     with postgres() as connection, connection.cursor() as cursor:
         cursor.execute(query.format(table))
-        in_postgres = _rounded(cursor.fetchall())
+        in_postgres = _round_totals(cursor.fetchall())
     objects = f"'{lake()}/{service.name}/*/*.parquet'"
-    in_lake = _rounded(duckdb.sql(query.format(objects)).fetchall())
+    in_lake = _round_totals(duckdb.sql(query.format(objects)).fetchall())
     rows = bigquery().query(query.format(table))
-    in_bigquery = _rounded([tuple(row) for row in rows.result()])
+    in_bigquery = _round_totals([tuple(row) for row in rows.result()])
     return {"postgres": in_postgres, "lake": in_lake, "bigquery": in_bigquery}
 
 
 def store_rows(service: Service) -> dict[str, pd.DataFrame]:
-    """All rows of a service, in one order, by store."""
+    """Return all rows of a service, in one order, by store."""
     columns = [column.name for column in service.columns]
     listed = ", ".join(columns)
     with postgres() as connection, connection.cursor() as cursor:

@@ -95,7 +95,7 @@ class Google:
 
     def unfiltered(self, statements: list[exp.Expression]) -> str | None:
         """What Google says of the first table that is read whole and must not be."""
-        for table in (it for one in statements for it in one.find_all(exp.Table)):
+        for table in (table for statement in statements for table in statement.find_all(exp.Table)):
             column = self.protected(named(table))
             scope = table.find_ancestor(exp.Select, exp.Delete, exp.Update, exp.Insert)
             if column is None or scope is None or isinstance(scope, exp.Insert):
@@ -130,7 +130,7 @@ def prunes(condition: exp.Expression, column: str) -> bool:
 def statements_of(sql: str) -> list[exp.Expression]:
     """A script's statements; none if it cannot be read."""
     try:
-        return [one for one in sqlglot.parse(sql, dialect="bigquery") if one]
+        return [expression for expression in sqlglot.parse(sql, dialect="bigquery") if expression]
     except sqlglot.errors.SqlglotError:
         return []
 
@@ -181,9 +181,9 @@ class StrictExchange(Exchange):
             (DATASETS, self.on_dataset),
             (JOBS, self.on_job),
         ):
-            found = pattern.match(self.path)
-            if found:
-                return act(found)
+            match = pattern.match(self.path)
+            if match:
+                return act(match)
         return super().forward()
 
     def asked(self) -> dict[str, Any]:
@@ -199,7 +199,7 @@ class StrictExchange(Exchange):
             name = made["datasetReference"]["datasetId"]
             self.google.locations[name] = made.get("location", "US")
         if self.command == "DELETE":
-            for name in [it for it in self.google.tables if it.startswith(f"{path[2]}.")]:
+            for name in [table for table in self.google.tables if table.startswith(f"{path[2]}.")]:
                 del self.google.tables[name]
             self.google.locations.pop(path[2] or "", None)
         if self.command == "GET" and path[2] in self.google.locations and code < 300:
@@ -235,11 +235,11 @@ class StrictExchange(Exchange):
         self.command, self.body = command, sent
         if code >= 300:
             return None
-        found = json.loads(body)
-        etag = self.google.etag(name, found["etag"])
+        payload = json.loads(body)
+        etag = self.google.etag(name, payload["etag"])
         if self.headers.get("If-Match", etag) != etag:
             return error(412, "conditionNotMet", "Precondition check failed.")
-        columns = {column["name"] for column in found.get("schema", {}).get("fields", [])}
+        columns = {column["name"] for column in payload.get("schema", {}).get("fields", [])}
         kept = {column["name"] for column in asked.get("schema", {}).get("fields", [])}
         if "schema" in asked and columns - kept:
             lost = min(columns - kept)
@@ -330,7 +330,9 @@ class StrictExchange(Exchange):
     ) -> Answer | None:
         """404 for a job that runs in another place than its data is."""
         datasets = {
-            named(it).partition(".")[0] for one in statements for it in one.find_all(exp.Table)
+            named(table).partition(".")[0]
+            for statement in statements
+            for table in statement.find_all(exp.Table)
         }
         datasets |= {
             it["datasetId"] for it in [config.get("load", {}).get("destinationTable")] if it
@@ -347,9 +349,13 @@ class StrictExchange(Exchange):
     def run(self, asked: dict[str, Any], statements: list[exp.Expression]) -> Answer:
         """Run a job; a transaction that deletes in a table where another one does is cancelled."""
         google, dry = self.google, asked["configuration"].get("dryRun")
-        begun = any(isinstance(one, exp.Transaction) for one in statements)
+        begun = any(isinstance(statement, exp.Transaction) for statement in statements)
         deletes = (
-            {named(one.find(exp.Table)) for one in statements if isinstance(one, DELETES)}
+            {
+                named(statement.find(exp.Table))
+                for statement in statements
+                if isinstance(statement, DELETES)
+            }
             if begun and not dry
             else set()
         )

@@ -28,7 +28,7 @@ LAYER = {room: at for at, rooms in enumerate(LAYERS) for room in rooms}
 MAX_ROOT_FILES = 8
 
 
-def modules() -> dict[str, Path]:
+def list_modules() -> dict[str, Path]:
     found = {}
     for path in PACKAGE.rglob("*.py"):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
@@ -36,8 +36,8 @@ def modules() -> dict[str, Path]:
     return found
 
 
-def imports(path: Path, known: dict[str, Path]) -> set[str]:
-    """Modules of the package that a file imports, at its top or inside a function."""
+def list_imports(path: Path, known: dict[str, Path]) -> set[str]:
+    """Return the package's modules that a file imports, at its top or inside a function."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -48,37 +48,37 @@ def imports(path: Path, known: dict[str, Path]) -> set[str]:
     return {name for name in found if name.startswith("taxi_assets.")}
 
 
-def dependencies() -> dict[tuple[str, str], list[str]]:
-    """Between rooms, with the lines that make them."""
-    known = modules()
+def list_dependencies() -> dict[tuple[str, str], list[str]]:
+    """Return the dependencies between rooms, with their lines."""
+    known = list_modules()
     found: dict[tuple[str, str], list[str]] = {}
     for name, path in known.items():
         room = name.split(".")[1] if "." in name else ""
-        for other in imports(path, known):
+        for other in list_imports(path, known):
             target = other.split(".")[1]
             if room and target != room:
                 found.setdefault((room, target), []).append(f"{name} -> {other}")
     return found
 
 
-def test_every_room_has_its_layer():
-    rooms = {name.split(".")[1] for name in modules() if "." in name}
+def test_every_room_has_a_layer():
+    rooms = {name.split(".")[1] for name in list_modules() if "." in name}
     assert rooms == set(LAYER)
 
 
 def test_imports_point_one_way():
     upwards = [
         line
-        for (room, target), lines in dependencies().items()
+        for (room, target), lines in list_dependencies().items()
         if LAYER[target] >= LAYER[room]
         for line in lines
     ]
     assert upwards == []
 
 
-def test_modules_of_a_room_import_each_other_without_a_cycle():
-    known = modules()
-    graph = {name: imports(path, known) & set(known) for name, path in known.items()}
+def test_no_import_cycle_within_a_room():
+    known = list_modules()
+    graph = {name: list_imports(path, known) & set(known) for name, path in known.items()}
     done: set[str] = set()
 
     def visit(name: str, way: tuple[str, ...]) -> None:
@@ -109,7 +109,7 @@ COMPUTE = {
 
 
 def test_io_managers_store_and_compute_nothing():
-    known = modules()
+    known = list_modules()
     computed = {
         f"{path.name} imports {name}"
         for path in (PACKAGE / "defs" / "io_managers").glob("*.py")
@@ -119,20 +119,20 @@ def test_io_managers_store_and_compute_nothing():
         if name in COMPUTE
     }
     assert computed == set()
-    for name in COMPUTE - known.keys():  # what is renamed must not be forgotten here
+    for name in COMPUTE - known.keys():  # a renamed module must be renamed here, too
         module, _, function = name.rpartition(".")
         assert hasattr(importlib.import_module(module), function), name
 
 
-def test_the_root_has_few_files():
+def test_root_has_few_files():
     assert len(list(PACKAGE.glob("*.py"))) <= MAX_ROOT_FILES
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE.parent / "benchmarks").glob("[!_]*.py")), ids=str)
-def test_benchmarks_import_what_is_there(path: Path):
+def test_benchmarks_import_existing_modules(path: Path):
     assert importlib.import_module(f"benchmarks.{path.stem}")
 
 
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")), ids=str)
-def test_every_package_says_what_belongs_in_it(path: Path):
+def test_every_package_describes_its_contents(path: Path):
     assert ast.get_docstring(ast.parse(path.read_text())), path

@@ -1,4 +1,4 @@
-"""Runs at the same time, past the run queue, end as if they had run one after the other."""
+"""Concurrent runs outside the run queue end like consecutive runs."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def failed_checks() -> list[str]:
 
 
 @pytest.mark.usefixtures("empty_stores")
-def test_the_same_days_restated_between_two_runs(tmp_path: Path) -> None:
+def test_days_restated_between_two_concurrent_runs(tmp_path: Path) -> None:
     """The first run is halted before its COPY; the second has other rows of the same days."""
     green, log = SERVICES["green"], tmp_path / "runs.log"
     publish(tmp_path, green, OCTOBER)
@@ -122,7 +122,7 @@ def test_the_same_days_restated_between_two_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("empty_stores")
-def test_overlapping_chunks_a_day_in_a_chunk_and_two_services(tmp_path: Path) -> None:
+def test_overlapping_chunks_and_two_services_run_concurrently(tmp_path: Path) -> None:
     log = tmp_path / "runs.log"
     for name in ("green", "yellow"):
         for month in (OCTOBER, NOVEMBER):
@@ -148,7 +148,7 @@ def test_overlapping_chunks_a_day_in_a_chunk_and_two_services(tmp_path: Path) ->
 
 
 @pytest.mark.usefixtures("empty_stores")
-def test_two_machines_that_share_the_lake(tmp_path: Path) -> None:
+def test_two_machines_can_share_the_lake(tmp_path: Path) -> None:
     """Two TAXI_HOMEs, as two Cloud Run executions have, load a month by different rules."""
     green, log = SERVICES["green"], tmp_path / "runs.log"
     publish(tmp_path, green, OCTOBER)
@@ -165,9 +165,9 @@ def test_two_machines_that_share_the_lake(tmp_path: Path) -> None:
         waits = "another run is working on green 2021-10 (run "
         assert wait_until(lambda: waits in log.read_text() or not started[1].is_alive(), 100)
         halt.resume.set()
-    found = stores.store_totals(green)
-    assert found["postgres"] == found["lake"] == found["bigquery"]
+    totals = stores.store_totals(green)
+    assert totals["postgres"] == totals["lake"] == totals["bigquery"]
     dropped = between(*days, expected(tmp_path, "first", green, OCTOBER))
-    assert all(found["lake"][day][0] > dropped[day][0] for day in dropped)
+    assert all(totals["lake"][day][0] > dropped[day][0] for day in dropped)
     assert failed_checks() == []
     assert not list((stores.lake() / "_locks").glob("*.lock"))

@@ -88,7 +88,7 @@ def before(home: Path) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("spoil", CASES, ids=lambda case: case.__name__)
-def test_a_bad_month_file_is_refused(
+def test_bad_month_file_is_rejected(
     spoil: Callable[[Path], None],
     before: dict[str, object],
     tmp_path: Path,
@@ -108,23 +108,23 @@ def test_a_bad_month_file_is_refused(
     assert stores.store_totals(GREEN) == before
 
 
-def test_a_partition_outside_the_range_is_refused(before: dict[str, object]) -> None:
-    done = subprocess.run(
+def test_partition_outside_the_range_is_rejected(before: dict[str, object]) -> None:
+    completed = subprocess.run(
         [DAGSTER, "job", "execute", "-m", "taxi_assets.definitions", "-j", "green_daily"]
         + ["--tags", json.dumps({"dagster/partition": "2019-12-31"})],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode != 0
-    said = done.stdout + done.stderr
+    assert completed.returncode != 0
+    said = completed.stdout + completed.stderr
     assert "2019-12-31 is outside the partitions 2020-10-01" in said
     assert "change TAXI_START_DATE or TAXI_END_DATE" in said
     assert "STEP_UP_FOR_RETRY" not in said
     assert stores.store_totals(GREEN) == before
 
 
-def test_wrong_settings_are_one_error(
+def test_invalid_settings_are_one_error(
     before: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_PROFILE", "gcp")
@@ -143,7 +143,7 @@ def test_wrong_settings_are_one_error(
     assert stores.store_totals(GREEN) == before
 
 
-def test_postgres_down_is_named_and_no_store_is_touched(
+def test_unreachable_postgres_is_named_and_no_store_is_touched(
     before: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_RETRY_DELAY", "0.05")
@@ -168,7 +168,7 @@ def test_postgres_down_is_named_and_no_store_is_touched(
     assert stores.store_totals(GREEN) == before
 
 
-def test_a_wrong_password_is_not_tried_again(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_password_is_not_retried(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from taxi_assets import local  # noqa: PLC0415
 
     stack = local.ensure_stack_running(home / "taxi")

@@ -51,7 +51,7 @@ def revenue(folder: Path) -> dict[str, str]:
     return found
 
 
-def test_the_asset_runs_for_a_day_and_for_a_range(loaded: Path) -> None:
+def test_documented_asset_runs_for_a_day_and_a_range(loaded: Path) -> None:
     lines = ASSET[ASSET.index("@dg.asset") :].strip().splitlines()
     assert len([line for line in lines if line]) <= 10
     every_day = {DAYS[0]: "10.00", DAYS[1]: "22.00", DAYS[2]: "36.00"}
@@ -73,25 +73,25 @@ def test_the_asset_runs_for_a_day_and_for_a_range(loaded: Path) -> None:
         COMMANDS.strip().splitlines(), ({DAYS[0]: "10.00"}, every_day), strict=True
     ):
         words = shlex.split(command.replace(".venv/bin", str(programs)))
-        done = subprocess.run(words, cwd=loaded, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
+        completed = subprocess.run(words, cwd=loaded, capture_output=True, text=True, check=False)
+        assert completed.returncode == 0, completed.stderr[-3000:]
         assert revenue(loaded) == expected
 
 
 @pytest.mark.parametrize("history", [True, False], ids=["DAGSTER_HOME", "no DAGSTER_HOME"])
-def test_the_notebook_shows_rows(
+def test_documented_notebook_shows_rows(
     loaded: Path, monkeypatch: pytest.MonkeyPatch, *, history: bool
 ) -> None:
     if not history:
         monkeypatch.delenv("DAGSTER_HOME")
     command = [sys.executable, "-c", NOTEBOOK]
-    done = subprocess.run(command, cwd=loaded, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "")
-    assert re.search(r"^1 +1 +10\.0$", done.stdout, re.MULTILINE)
-    assert "1 ['VendorID', 'lpep_pickup_datetime', 'lpep_dropoff_datetime']" in done.stdout
+    completed = subprocess.run(command, cwd=loaded, capture_output=True, text=True, check=False)
+    assert (completed.returncode, completed.stderr) == (0, "")
+    assert re.search(r"^1 +1 +10\.0$", completed.stdout, re.MULTILINE)
+    assert "1 ['VendorID', 'lpep_pickup_datetime', 'lpep_dropoff_datetime']" in completed.stdout
 
 
-def test_a_day_that_is_not_there_is_named(loaded: Path) -> None:
+def test_missing_day_is_named(loaded: Path) -> None:
     job = runpy.run_path(str(loaded / "revenue.py"))["defs"].resolve_job_def("daily_revenue_job")
     result = job.execute_in_process(
         tags={"dagster/partition": "2021-01-09"},

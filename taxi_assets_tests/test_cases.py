@@ -88,7 +88,7 @@ def totals(*days: tuple[date, int, float]) -> dict[str, stores.Totals]:
 
 
 @pytest.mark.usefixtures("empty_stores")
-def test_odd_rows_of_a_parquet_month_are_quarantined_and_a_file_of_none_empties_nothing(
+def test_odd_parquet_rows_are_quarantined_and_a_useless_file_empties_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / "{service}_{year}-{month}.parquet"))
@@ -101,25 +101,28 @@ def test_odd_rows_of_a_parquet_month_are_quarantined_and_a_file_of_none_empties_
     rows = (A_DAY, A_DAY - 1, A_DAY - 1)
     landed = totals(*((day, n, 10.0 * n) for day, n in zip(DAYS, rows, strict=True)))
     assert stores.store_totals(YELLOW) == landed
-    found = runs.evaluations(result.run_id)
+    evaluations = runs.evaluations(result.run_id)
     said = {
         str(DAYS[1]): "row 11: tpep_dropoff_datetime='294247-01-10 04:00:54.775807'",
         str(DAYS[2]): r"row 21: store_and_fwd_flag='N\x00'",
     }
     for day in map(str, DAYS):
-        check = found["yellow/cleaned_trips", "values_readable", day]
+        check = evaluations["yellow/cleaned_trips", "values_readable", day]
         assert check.passed == (day not in said)
         assert check.description.endswith(said.get(day, "type")), check.description
         assert check.severity == dg.AssetCheckSeverity.WARN or check.passed
     # What is true of the file is said once, and of no day.
-    assert {day for asset, _, day in found if asset == "yellow/raw_trips"} == {None}
-    new = found["yellow/raw_trips", "known_columns", None]
+    assert {day for asset, _, day in evaluations if asset == "yellow/raw_trips"} == {None}
+    new = evaluations["yellow/raw_trips", "known_columns", None]
     assert new.description.startswith("2020-12: ")
     assert new.metadata["unknown"].value == "pickup_date, ingested, tags"
-    empty = found["yellow/raw_trips", "every_day_has_rows", None]
+    empty = evaluations["yellow/raw_trips", "every_day_has_rows", None]
     assert empty.metadata["without_rows"].value == "2020-12-04 to 2020-12-31"
     recorded = runs.materializations(result.run_id)
-    assert sum(recorded[one].metadata["rows"].value for one in recorded if "raw" in one[0]) == 450
+    assert (
+        sum(recorded[event].metadata["rows"].value for event in recorded if "raw" in event[0])
+        == 450
+    )
     preview = recorded["yellow/raw_trips", str(DAYS[0])].metadata["preview"].records[0].data
     assert preview["ingested"] == "294247-01-10 04:00:54.775807"
     for frame in stores.store_rows(YELLOW).values():
@@ -146,7 +149,7 @@ def test_odd_rows_of_a_parquet_month_are_quarantined_and_a_file_of_none_empties_
 
 
 @pytest.mark.usefixtures("empty_stores")
-def test_odd_texts_of_a_csv_month_are_what_they_mean_and_a_cut_file_empties_nothing(
+def test_odd_csv_texts_are_read_and_a_truncated_file_empties_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / "{service}_{year}-{month}.csv"))
@@ -158,13 +161,13 @@ def test_odd_texts_of_a_csv_month_are_what_they_mean_and_a_cut_file_empties_noth
     assert result.success, stores.failure(result)
     landed = totals(*((day, A_DAY - 1, float(A_DAY - 1)) for day in DAYS[:2]))
     assert stores.store_totals(YELLOW) == landed
-    found = runs.evaluations(result.run_id)
+    evaluations = runs.evaluations(result.run_id)
     for day in map(str, DAYS[:2]):
-        assert found["yellow/cleaned_trips", "values_readable", day].passed
-        labels = found["yellow/cleaned_trips", "known_labels", day]
+        assert evaluations["yellow/cleaned_trips", "values_readable", day].passed
+        labels = evaluations["yellow/cleaned_trips", "known_labels", day]
         assert (labels.passed, labels.severity) == (False, dg.AssetCheckSeverity.WARN)
         assert labels.metadata["labels"].value == {"store_and_fwd_flag=what": A_DAY // 3}
-    new = found["yellow/raw_trips", "known_columns", None]
+    new = evaluations["yellow/raw_trips", "known_columns", None]
     assert new.metadata["unknown"].value == "filename"
     for frame in stores.store_rows(YELLOW).values():
         assert set(frame["store_and_fwd_flag"].dropna()) == {"Y", "N"}
@@ -224,13 +227,13 @@ CASES = {
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no cases in {FOLDER}")
-def test_every_case_of_the_folder_is_known() -> None:
+def test_every_shared_case_is_known() -> None:
     assert {path.name for path in FOLDER.iterdir()} == set(CASES)
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason=f"no cases in {FOLDER}")
 @pytest.mark.parametrize("name", CASES)
-def test_a_case_of_the_folder_has_its_outcome(name: str, tmp_path: Path) -> None:
+def test_shared_case_has_its_outcome(name: str, tmp_path: Path) -> None:
     (path,) = (FOLDER / name).iterdir()
     year, month = re.search(r"_(\d{4})-(\d\d)\.", path.name).groups()
     which, case = Month(int(year), int(month)), CASES[name]
@@ -253,7 +256,7 @@ def test_a_case_of_the_folder_has_its_outcome(name: str, tmp_path: Path) -> None
     for one in done:
         assert set(one.frame["store_and_fwd_flag"].dropna()) <= {"N", "Y"}
         assert not one.unknown_labels
-    results = {one.check: one for one in check_raw_month(read)}
+    results = {result.check: result for result in check_raw_month(read)}
     assert results["known_columns"].metadata["unknown"] == case.unknown
     assert results["no_int96_times"].passed is ("int96" not in name)
     assert not results["every_day_has_rows"].passed

@@ -27,7 +27,7 @@ def services_of(file: str) -> dict[str, Any]:
     return yaml.safe_load(read(file))["services"]
 
 
-def test_every_setting_reaches_the_code_server() -> None:
+def test_every_setting_is_passed_to_the_code_server() -> None:
     named = {name for area in AREAS.values() for name in area.list_variables()}
     files = (*PROFILES, "docker-compose.yml")
     own, *_ = reached = [set(services_of(file)["code"]["environment"]) for file in files]
@@ -39,7 +39,7 @@ def test_every_setting_reaches_the_code_server() -> None:
     assert named - OF_COMPOSE - reached[-1] == {"BIGQUERY_TOKEN"} <= own
 
 
-def test_one_message_names_all_that_a_profile_needs() -> None:
+def test_one_message_names_every_missing_setting() -> None:
     required = {}
     for file in (*PROFILES, "docker-compose.yml"):
         found = re.findall(r"\$\{([A-Z_]+):\?\1 is missing\. ([^}]*)}", read(file))
@@ -56,7 +56,7 @@ def test_one_message_names_all_that_a_profile_needs() -> None:
     assert "BIGQUERY_TOKEN" not in required["docker-compose.yml"] | required["deploy/gcp.yml"]
 
 
-def test_the_code_location_has_one_name_everywhere() -> None:
+def test_code_location_has_one_name_everywhere() -> None:
     (server,) = yaml.safe_load(read("deploy/workspace.yaml"))["load_from"]
     (module,) = yaml.safe_load(read("workspace.yaml"))["load_from"]
     name = module["python_module"]
@@ -67,7 +67,7 @@ def test_the_code_location_has_one_name_everywhere() -> None:
     assert set(re.findall(r'"repositoryLocationName": "(.*?)"', read("docs/api.md"))) == {name}
 
 
-def test_runs_wait_in_the_queue_for_as_long_as_the_code_server_may_take_to_stop() -> None:
+def test_runs_wait_in_the_queue_while_the_code_server_stops() -> None:
     grace = services_of("docker-compose.yml")["code"]["stop_grace_period"]
     queue = yaml.safe_load(read("deploy/dagster.yaml"))["run_queue"]
     waited = queue["max_user_code_failure_retries"] * queue["user_code_failure_retry_delay"]
@@ -75,7 +75,7 @@ def test_runs_wait_in_the_queue_for_as_long_as_the_code_server_may_take_to_stop(
     assert waited >= int(grace.removesuffix("m")) * 60 + 60
 
 
-def test_no_service_has_more_than_it_needs() -> None:
+def test_services_have_only_the_needed_privileges() -> None:
     services = services_of("docker-compose.yml")
     for name, service in services.items():
         assert service["read_only"], name

@@ -20,14 +20,14 @@ some_days = st.lists(days, max_size=40) | st.builds(
 
 
 @given(some_days)
-def test_merged_ranges_contain_exactly_the_days_and_never_touch(requested_days: list[date]) -> None:
+def test_merged_ranges_contain_exactly_the_days(requested_days: list[date]) -> None:
     windows = merge_into_date_ranges(requested_days)
     assert [day for window in windows for day in window] == sorted(set(requested_days))
     assert all(before.end < after.start for before, after in pairwise(windows))
 
 
 @given(some_days)
-def test_grouping_by_month_loses_no_day(requested_days: list[date]) -> None:
+def test_grouping_by_month_preserves_every_day(requested_days: list[date]) -> None:
     months = group_days_by_month(requested_days)
     assert [day for month in months.values() for day in month] == sorted(set(requested_days))
     assert list(months) == sorted(months)
@@ -40,7 +40,7 @@ def test_grouping_by_month_loses_no_day(requested_days: list[date]) -> None:
 
 
 @given(days, st.integers(1, 40))
-def test_a_date_range_is_half_open(start: date, length: int) -> None:
+def test_date_range_is_half_open(start: date, length: int) -> None:
     window = DateRange(start, start + timedelta(length))
     assert len(window) == len(list(window)) == length
     assert start in window
@@ -50,7 +50,7 @@ def test_a_date_range_is_half_open(start: date, length: int) -> None:
 
 
 @given(days)
-def test_a_month_begins_and_ends_on_a_first(day: date) -> None:
+def test_month_starts_and_ends_on_a_first(day: date) -> None:
     window = Month.of(day).window
     assert window.start.day == window.end.day == 1
     assert window.end - timedelta(1) in window
@@ -60,7 +60,7 @@ def test_a_month_begins_and_ends_on_a_first(day: date) -> None:
 @pytest.mark.parametrize(
     ("start", "end"), [("2021-01-02", "2021-01-02"), ("2021-01-02", "2021-01-01")]
 )
-def test_a_date_range_without_days_is_rejected(start: str, end: str) -> None:
+def test_empty_date_range_is_rejected(start: str, end: str) -> None:
     with pytest.raises(ValueError, match="a date range needs at least one day"):
         DateRange(date.fromisoformat(start), date.fromisoformat(end))
 
@@ -76,5 +76,5 @@ def test_date_ranges_and_months_as_text() -> None:
     ("month", "length"),
     [(Month(2020, 2), 29), (Month(2021, 2), 28), (Month(2020, 12), 31), (Month(1900, 2), 28)],
 )
-def test_lengths_of_months(month: Month, length: int) -> None:
+def test_months_have_their_lengths(month: Month, length: int) -> None:
     assert len(month.window) == length

@@ -59,7 +59,7 @@ def run_page(folder: Path, programs: Path, *, again: bool = False) -> str:
     assert "pip install" in install
     assert "local up" in start
     lines = [line for line in lines if not again or "env" in line or "job execute" in line]
-    done = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
         cwd=folder,
         env={**os.environ, "PAGER": "cat"},
@@ -67,8 +67,8 @@ def run_page(folder: Path, programs: Path, *, again: bool = False) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
+    assert completed.returncode == 0, completed.stdout[-3000:] + completed.stderr[-3000:]
+    return completed.stdout
 
 
 def read_models(folder: Path) -> list[dict[str, list[tuple]]]:
@@ -98,7 +98,7 @@ def read_models(folder: Path) -> list[dict[str, list[tuple]]]:
     ]
 
 
-def test_the_models_hold_what_the_stores_hold(
+def test_models_equal_the_stores(
     tmp_path: Path, programs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     green = SERVICES["green"]

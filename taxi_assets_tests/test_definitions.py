@@ -38,7 +38,7 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("service", ["yellow", "green"])
-def test_assets_edges_checks_and_jobs_of_a_service(service: str) -> None:
+def test_service_has_its_assets_edges_checks_and_jobs(service: str) -> None:
     defs = build_defs()
     graph = defs.resolve_asset_graph()
     keys = [key for key in graph.get_all_asset_keys() if key.path[0] == service]
@@ -72,7 +72,7 @@ def test_assets_edges_checks_and_jobs_of_a_service(service: str) -> None:
     ) - {"up_to_date"}
 
 
-def test_the_size_of_a_chunk_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunk_size_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_MAX_PARTITIONS_PER_RUN", "7")
     graph = build_defs().resolve_asset_graph()
     daily = [key for key in graph.executable_asset_keys if key.path[1] != "monthly_report"]
@@ -80,7 +80,7 @@ def test_the_size_of_a_chunk_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> No
     assert {policy.max_partitions_per_run for policy in policies} == {7}
 
 
-def test_loading_opens_nothing_and_imports_no_client(tmp_path: Path) -> None:
+def test_loading_opens_no_connection_and_imports_no_client(tmp_path: Path) -> None:
     script = """
 import sys
 def audit(event, arguments):
@@ -100,7 +100,7 @@ print(sorted(clients & set(sys.modules)))
         "PYTHONPATH": str(REPOSITORY),
         "PYTHONDONTWRITEBYTECODE": "1",
     }
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-c", script],
         env=env,
         cwd=tmp_path,
@@ -108,8 +108,8 @@ print(sorted(clients & set(sys.modules)))
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "[]\n"
+    assert completed.returncode == 0, completed.stderr
+    assert completed.stdout == "[]\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -125,14 +125,14 @@ def test_dagsters_own_checks_pass(command: list[str], home: Path, tmp_path: Path
     for name in ("pyproject.toml", "workspace.yaml"):
         shutil.copy(REPOSITORY / name, tmp_path)
     (tmp_path / "taxi_assets").symlink_to(REPOSITORY / "taxi_assets")
-    done = subprocess.run(
+    completed = subprocess.run(
         [str(BIN / command[0]), *command[1:]],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
 @pytest.mark.parametrize(
@@ -143,15 +143,15 @@ def test_dagsters_own_checks_pass(command: list[str], home: Path, tmp_path: Path
     ],
     ids=lambda command: command[0],
 )
-def test_a_wrong_setting_is_one_line_of_dagsters_commands(
+def test_invalid_setting_is_one_line_of_dagsters_commands(
     command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_START_DATE", "5 January")
-    done = subprocess.run(
+    completed = subprocess.run(
         [str(BIN / command[0]), *command[1:]], capture_output=True, text=True, check=False
     )
-    assert done.returncode == 1
-    lines = (done.stdout + done.stderr).strip().splitlines()
+    assert completed.returncode == 1
+    lines = (completed.stdout + completed.stderr).strip().splitlines()
     assert lines[-1] == (
         "Error: definition: TAXI_START_DATE='5 January' is not a date: write it as 2021-01-01. "
         "Set them in the environment or in .env (see .env.example)."
@@ -162,7 +162,7 @@ def test_a_wrong_setting_is_one_line_of_dagsters_commands(
     ] == []
 
 
-def test_definitions_warn_of_no_feature_in_preview() -> None:
+def test_definitions_show_no_preview_warning() -> None:
     code = "from taxi_assets.definitions import build_defs; build_defs()"
     command = [sys.executable, "-W", "always", "-c", code]
     process = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -19,40 +19,40 @@ from taxi_assets_tests.conftest import REPOSITORY
 
 TESTS = REPOSITORY / "taxi_assets_tests"
 PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
-NAMED = re.compile(r"`([\w/]+\.py)(?:::(\w+))?`")
+CITED = re.compile(r"`([\w/]+\.py)(?:::(\w+))?`")
 LINK = re.compile(r"\]\((?!https?:)([^)#]+)")
 
 
-def test_every_promise_names_a_test_that_is_there() -> None:
+def test_every_promise_names_an_existing_test() -> None:
     promises = (REPOSITORY / "docs" / "guarantees.md").read_text()
-    named = [(file, name) for file, name in NAMED.findall(promises) if "test_" in file]
-    assert len(named) > 20
+    cited_tests = [(file, name) for file, name in CITED.findall(promises) if "test_" in file]
+    assert len(cited_tests) > 20
     missing = [
         f"{file}::{name}"
-        for file, name in named
+        for file, name in cited_tests
         if not (TESTS / file).is_file() or f"def {name}" not in (TESTS / file).read_text()
     ]
     assert missing == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_between_pages_lead_somewhere(page: Path) -> None:
+def test_links_between_pages_have_a_target(page: Path) -> None:
     missing = [link for link in LINK.findall(page.read_text()) if not (page.parent / link).exists()]
     assert missing == []
 
 
 @pytest.mark.parametrize("file", [PAGE, EXAMPLE])
-def test_what_is_said_of_settings_is_derived_from_their_models(file: str) -> None:
+def test_settings_pages_are_generated_from_the_models(file: str) -> None:
     text = (REPOSITORY / file).read_text()
     render = {PAGE: render_page, EXAMPLE: render_example}[file]
     assert replace_generated_text(text, render()) == text, (
         "run: python -m taxi_assets.settings write"
     )
-    named = {name for area in AREAS.values() for name in area.list_variables()}
-    assert {name for name in named if name not in text} == set()
+    variables = {name for area in AREAS.values() for name in area.list_variables()}
+    assert {name for name in variables if name not in text} == set()
 
 
-def test_no_setting_is_named_that_does_not_exist() -> None:
+def test_only_existing_settings_are_named() -> None:
     """In pages, messages, compose files and Terraform."""
     known = {name for area in AREAS.values() for name in area.list_variables()}.union(
         OTHER_VARIABLES

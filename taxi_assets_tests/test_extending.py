@@ -79,7 +79,7 @@ def take_out(checkout: Path, path: Path, diff: str) -> None:
         "from taxi_assets.definitions import defs; print(len(defs.schedules), defs.jobs[0].name)"
     )
     for services, expected in (("yellow", "yellow_daily"), ("fhv", "TAXI_SERVICES names 'fhv'")):
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-P", "-c", command],
             env=os.environ | {"PYTHONPATH": str(checkout), "TAXI_SERVICES": services},
             capture_output=True,
@@ -87,13 +87,13 @@ def take_out(checkout: Path, path: Path, diff: str) -> None:
             check=False,
             cwd=checkout,
         )
-        assert expected in done.stdout + done.stderr
+        assert expected in completed.stdout + completed.stderr
 
 
 def run(checkout: Path, service: str, template: Path, *more: str) -> None:
     tags = json.dumps({"dagster/partition": DAY})
     job = ["-m", "taxi_assets.definitions", "-j", f"{service}_daily", "--tags", tags]
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-P", "-m", "dagster", "job", "execute", *job, *more],
         env=os.environ
         | {"PYTHONPATH": str(checkout), "TAXI_SOURCE": str(template)}
@@ -105,7 +105,7 @@ def run(checkout: Path, service: str, template: Path, *more: str) -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert completed.returncode == 0, completed.stderr[-3000:]
 
 
 def with_fee_and_a_long_trip(sample: Path, month: Path) -> None:

@@ -37,10 +37,10 @@ def metadata(runs: Runs, run_id: str) -> dict[str, dict[str, object]]:
 
 def checks(runs: Runs, run_id: str) -> dict[str, dg.AssetCheckEvaluation]:
     """The checks of a run by `asset check`; none failed with ERROR."""
-    found = runs.evaluations(run_id)
-    for evaluation in found.values():
+    evaluations = runs.evaluations(run_id)
+    for evaluation in evaluations.values():
         assert evaluation.passed or evaluation.severity.value == "WARN", evaluation
-    return {f"{key.split('/')[1]} {name}": one for (key, name, _), one in found.items()}
+    return {f"{key.split('/')[1]} {name}": one for (key, name, _), one in evaluations.items()}
 
 
 def page_of(service: str) -> str:
@@ -55,15 +55,15 @@ def page_of(service: str) -> str:
     return (stores.lake() / "_reports" / service / "2021-01.html").read_text()
 
 
-def test_vehicles_without_money_compare_rows_only() -> None:
+def test_services_without_money_compare_rows_only() -> None:
     runs = Runs(services=SERVICES)
-    done = runs.run("fhv", DAY)
-    assert done.success, stores.failure(done)
-    days = metadata(runs, done.run_id)
+    result = runs.run("fhv", DAY)
+    assert result.success, stores.failure(result)
+    days = metadata(runs, result.run_id)
     rows = days["fhv/cleaned_trips"]["rows"]
     assert rows > 100
     assert rows == days["fhv/raw_trips"]["rows"]
-    assert not any("total" in name or "$" in str(one) for one in days.values() for name in one)
+    assert not any("total" in name or "$" in str(day) for day in days.values() for name in day)
     assert "$" not in str(days["fhv/cleaned_trips"]["summary"])
     assert days["fhv/cleaned_trips"]["median_trip_minutes"] > 1
     for name in STORES:
@@ -72,7 +72,7 @@ def test_vehicles_without_money_compare_rows_only() -> None:
     pd.testing.assert_frame_equal(held["postgres"], held["lake"])
     pd.testing.assert_frame_equal(held["postgres"], held["bigquery"])
     assert len(held["lake"]) == rows
-    found = checks(runs, done.run_id)
+    found = checks(runs, result.run_id)
     assert not {"cleaned_trips negative_totals", "cleaned_trips no_zero_passengers"} & set(found)
     for name in STORES:
         assert set(found[f"{name}_trips matches_cleaned"].metadata) == {"rows", "cleaned_rows"}
@@ -84,11 +84,11 @@ def test_vehicles_without_money_compare_rows_only() -> None:
     assert not any(word in page for word in ("$", "Revenue", "Average", "Driver pay"))
 
 
-def test_high_volume_adds_up_fares_and_shows_waiting_pay_and_shared_rides() -> None:
+def test_high_volume_report_shows_fares_waiting_pay_and_shared_rides() -> None:
     runs = Runs(services=SERVICES)
-    done = runs.run("fhvhv", DAY)
-    assert done.success, stores.failure(done)
-    days = metadata(runs, done.run_id)
+    result = runs.run("fhvhv", DAY)
+    assert result.success, stores.failure(result)
+    days = metadata(runs, result.run_id)
     held = stores.store_rows(FHVHV)
     pd.testing.assert_frame_equal(held["postgres"], held["lake"])
     pd.testing.assert_frame_equal(held["postgres"], held["bigquery"])
@@ -102,7 +102,7 @@ def test_high_volume_adds_up_fares_and_shows_waiting_pay_and_shared_rides() -> N
     shared = int((frame["shared_match_flag"] == "Y").sum())
     assert cleaned["shared_rides"] == shared > 0
     assert "shared" in str(cleaned["picture"]) or cleaned["picture"]
-    found = checks(runs, done.run_id)
+    found = checks(runs, result.run_id)
     assert "cleaned_trips negative_totals" in found
     assert "cleaned_trips no_zero_passengers" not in found
     for name in STORES:
@@ -117,7 +117,7 @@ def test_high_volume_adds_up_fares_and_shows_waiting_pay_and_shared_rides() -> N
     assert f"${pay / 1000:.1f}k" in page
 
 
-def test_a_month_of_before_fares_were_published_shows_no_money(
+def test_month_before_published_fares_shows_no_money(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """High-volume CSV months of 2019 to 2021 have seven columns."""
@@ -129,17 +129,17 @@ def test_a_month_of_before_fares_were_published_shows_no_money(
         pa_csv.write_csv(table, file)
     monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / "{service}_{year}-{month}.csv.gz"))
     runs = Runs(services=SERVICES)
-    done = runs.run("fhvhv", DAY)
-    assert done.success, stores.failure(done)
-    cleaned = metadata(runs, done.run_id)["fhvhv/cleaned_trips"]
+    result = runs.run("fhvhv", DAY)
+    assert result.success, stores.failure(result)
+    cleaned = metadata(runs, result.run_id)["fhvhv/cleaned_trips"]
     assert "base_passenger_fare" not in cleaned
     assert "$" not in str(cleaned["summary"])
-    checks(runs, done.run_id)
+    checks(runs, result.run_id)
     page = page_of("fhvhv")
     assert not any(word in page for word in ("$", "Revenue", "Driver pay", "Waiting"))
 
 
-def test_raw_rows_of_a_parquet_month_keep_their_types_and_small_jobs_know_the_services(
+def test_raw_parquet_rows_keep_types_and_small_jobs_know_services(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_sample_month(FHV, Month(2021, 1), tmp_path / "all.csv.gz")
@@ -152,8 +152,8 @@ def test_raw_rows_of_a_parquet_month_keep_their_types_and_small_jobs_know_the_se
     monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / "{service}_{year}-{month}.parquet"))
     monkeypatch.setenv("TAXI_SERVICES", "fhv,green")
     runs = Runs()
-    done = runs.run("fhv", DAY)
-    assert done.success, stores.failure(done)
+    result = runs.run("fhv", DAY)
+    assert result.success, stores.failure(result)
     raw = pq.read_schema(stores.lake() / "_raw/fhv/2021/01/05/trips.parquet")
     published = pq.read_schema(tmp_path / "fhv_2021-01.parquet")
     assert raw.remove_metadata() == published.remove_metadata()
@@ -171,7 +171,7 @@ def test_raw_rows_of_a_parquet_month_keep_their_types_and_small_jobs_know_the_se
     assert set(frame["pickup_date"].astype(str)) == {DAY}
 
 
-def test_what_is_loaded_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_loaded_services_are_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     def loaded() -> list[str]:
         defs = build_defs()
         names = {key.path[0] for key in defs.resolve_asset_graph().get_all_asset_keys()}
@@ -188,7 +188,7 @@ def test_what_is_loaded_is_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
         build_defs()
 
 
-def test_a_rule_without_its_column_is_rejected_where_a_run_asks_for_it() -> None:
+def test_requested_rule_without_its_column_is_rejected() -> None:
     runs = Runs(services=SERVICES)
     drop = ["zero_passengers", "zero_distance"]
     done = (

@@ -31,7 +31,7 @@ def total(found: Any) -> tuple[int, float]:
     return len(table), float(table["night_fee"].sum())
 
 
-def test_each_line_reads_all_days_with_all_columns(
+def test_documented_readers_read_a_lake_with_added_columns(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)

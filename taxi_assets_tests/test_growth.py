@@ -37,7 +37,7 @@ def of(folder: str, found: dict[str, int]) -> dict[str, int]:
 
 
 @pytest.mark.usefixtures("empty_stores")
-def test_reruns_of_a_day_leave_no_more_than_one_run(home: Path) -> None:
+def test_reruns_of_a_day_leave_the_files_of_one_run(home: Path) -> None:
     client = stores.bigquery()
     client.create_dataset("ny_taxi")
     now = int(time.time())
@@ -65,7 +65,7 @@ def test_reruns_of_a_day_leave_no_more_than_one_run(home: Path) -> None:
         assert cursor.fetchone() == ("512MB",)
 
 
-def test_only_our_own_old_temporary_files_go(
+def test_only_our_old_temporary_files_are_deleted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_LAKE", str(tmp_path / "lake"))

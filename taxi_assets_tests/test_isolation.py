@@ -18,10 +18,10 @@ from taxi_assets_tests.isolation import PROJECT_FILES, REPOSITORY, isolation
 CHECKOUT = (*PROJECT_FILES, "README.md", "taxi_assets", "taxi_assets_tests")
 # One of each kind: a command, a job by the command line, a round of the daemon, a server's runs.
 TESTS = (
-    "local/test_main.py::test_nothing_runs",
+    "local/test_main.py::test_status_of_a_stopped_stack",
     "defs/jobs/test_sql_query.py::test_from_the_command_line",
     "defs/automation/test_crash.py",
-    "test_server.py::test_a_backfill_over_graphql_runs_as_one_chunk_with_a_record_for_each_day",
+    "test_server.py::test_graphql_backfill_runs_as_one_chunk_with_a_record_per_day",
 )
 
 
@@ -98,9 +98,7 @@ def checkout(tmp_path: Path) -> Path:
     return copy
 
 
-def test_with_a_hostile_env_file_and_environment_the_tests_pass_and_stay_at_home(
-    checkout: Path, tmp_path: Path
-) -> None:
+def test_suite_ignores_a_hostile_env_file_and_environment(checkout: Path, tmp_path: Path) -> None:
     folder = tmp_path / "production"
     before = sorted(path.name for path in checkout.iterdir())
     inherited = {
@@ -112,7 +110,7 @@ def test_with_a_hostile_env_file_and_environment_the_tests_pass_and_stay_at_home
         settings = hostile(folder, port)
         lines = "".join(f"{name}={value}\n" for name, value in settings.items())
         (checkout / ".env").write_text(lines)
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
             + [f"taxi_assets_tests/{test}" for test in TESTS],
             cwd=checkout,
@@ -122,14 +120,14 @@ def test_with_a_hostile_env_file_and_environment_the_tests_pass_and_stay_at_home
             text=True,
             check=False,
         )
-    assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-2000:]
-    assert f"{len(TESTS)} passed" in done.stdout
+    assert completed.returncode == 0, completed.stdout[-5000:] + completed.stderr[-2000:]
+    assert f"{len(TESTS)} passed" in completed.stdout
     assert came == []
     assert not folder.exists()
     assert (checkout / ".env").read_text() == lines
     assert sorted(path.name for path in checkout.iterdir()) == sorted([*before, ".env"])
 
 
-def test_no_process_of_a_test_starts_in_the_checkout() -> None:
+def test_no_test_process_starts_in_the_checkout() -> None:
     with pytest.raises(RuntimeError, match="start it in a folder of the test's own"):
         subprocess.run(["true"], cwd=REPOSITORY, check=False)

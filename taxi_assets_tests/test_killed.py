@@ -63,20 +63,22 @@ def seen() -> Totals:
                 "SELECT lpep_pickup_datetime::date, count(*), sum(total_amount)"
                 " FROM ny_taxi.green_cab_data GROUP BY 1"
             )
-            found["postgres"] = stores._rounded(cursor.fetchall())
+            found["postgres"] = stores._round_totals(cursor.fetchall())
     # Opened once each: a DuckDB query opens a file twice and mixes the two when one is replaced.
     for path in (stores.lake() / "green").glob("*/*.parquet"):
         with pq.ParquetFile(path) as day:
             totals = day.read(["total_amount"]).column(0)
         key = date.fromisoformat(path.parent.name.partition("=")[2])
-        found["lake"] |= stores._rounded([(key, len(totals), pc.sum(totals).as_py())])
+        found["lake"] |= stores._round_totals([(key, len(totals), pc.sum(totals).as_py())])
     client = stores.bigquery()
     if "green_cab_data" in {table.table_id for table in client.list_tables("ny_taxi")}:
         query = (
             "SELECT lpep_pickup_date, COUNT(*), SUM(total_amount)"
             " FROM ny_taxi.green_cab_data GROUP BY 1"
         )
-        found["bigquery"] = stores._rounded([tuple(row) for row in client.query(query).result()])
+        found["bigquery"] = stores._round_totals(
+            [tuple(row) for row in client.query(query).result()]
+        )
     return found
 
 
@@ -252,7 +254,7 @@ class Targets:
             left.extend(sorted(set(map(phase_of, signs))))
             self.chance.shuffle(left)
         phase = left.pop()
-        sign = self.chance.choice([one for one in signs if phase_of(one) == phase])
+        sign = self.chance.choice([sign for sign in signs if phase_of(sign) == phase])
         # Runs differ a little; what came last in one may not come in the next.
         number = self.chance.randint(1, max(1, 3 * signs[sign] // 4))
         return Aim(sign, number, after=self.chance.random() < 0.5)

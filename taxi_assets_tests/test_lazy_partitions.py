@@ -25,7 +25,7 @@ def test_results_are_in_order(items: list[int]) -> None:
     assert list(map_with_threads(lambda item: item * 2, items)) == [item * 2 for item in items]
 
 
-def test_only_a_few_results_are_computed_ahead() -> None:
+def test_few_results_are_computed_ahead() -> None:
     taken = 0
 
     def items() -> Iterator[int]:
@@ -41,7 +41,7 @@ def test_only_a_few_results_are_computed_ahead() -> None:
     assert most <= WORKERS + MAX_AHEAD
 
 
-def test_an_error_stops_the_other_items_and_the_threads() -> None:
+def test_error_stops_other_items_and_threads() -> None:
     seen: list[int] = []
 
     def fail_at_two(item: int) -> int:
@@ -59,7 +59,7 @@ def test_an_error_stops_the_other_items_and_the_threads() -> None:
     assert len(seen) <= 3 + WORKERS + MAX_AHEAD
 
 
-def test_nothing_is_computed_before_it_is_pulled() -> None:
+def test_nothing_is_computed_before_the_first_pull() -> None:
     computed: list[date] = []
 
     def compute(day: date) -> int:
@@ -72,7 +72,7 @@ def test_nothing_is_computed_before_it_is_pulled() -> None:
     assert computed == WEEK
 
 
-def test_a_rejected_day_is_rejected_for_every_stage_and_the_others_continue() -> None:
+def test_rejected_day_skips_later_stages_and_the_others_continue() -> None:
     def refuse_third(day: date, number: int) -> int:
         if number == 3:
             raise PartitionRejectedError(f"{day} is wrong")
@@ -100,7 +100,7 @@ def test_a_rejected_day_is_rejected_for_every_stage_and_the_others_continue() ->
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_caused_by_one_days_rows_rejects_that_day_and_keeps_its_cause(
+def test_error_caused_by_one_day_rejects_it_with_its_cause(
     error: Exception,
 ) -> None:
     def broken(day: date) -> int:
@@ -129,7 +129,7 @@ def test_an_error_caused_by_one_days_rows_rejects_that_day_and_keeps_its_cause(
     ],
     ids=lambda error: type(error).__name__,
 )
-def test_an_error_that_concerns_every_day_is_raised(error: Exception) -> None:
+def test_error_that_concerns_every_day_is_raised(error: Exception) -> None:
     def broken(day: date) -> int:
         raise error
 
@@ -139,7 +139,7 @@ def test_an_error_that_concerns_every_day_is_raised(error: Exception) -> None:
     assert days.rejected == {}
 
 
-def test_each_day_yields_its_rows_or_the_reason_of_its_rejection() -> None:
+def test_each_day_yields_its_rows_or_its_rejection() -> None:
     refused = PartitionRejectedError("wrong")
 
     def compute(day: date) -> int:
@@ -154,5 +154,5 @@ def test_each_day_yields_its_rows_or_the_reason_of_its_rejection() -> None:
     ]
 
 
-def test_no_days_yield_nothing() -> None:
+def test_no_days_yield_no_results() -> None:
     assert list(LazyPartitions([], lambda day: day)) == []

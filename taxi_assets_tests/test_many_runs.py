@@ -81,7 +81,7 @@ def machines(home: Path, empty_stores: None, tmp_path: Path) -> Iterator[Machine
 
 
 def published(folder: Path, version: str, loads: Iterable[Load]) -> dict[str, stores.Totals]:
-    """What the month files hold of the loaded days, by service."""
+    """Return the totals of the loaded days in the month files, by service."""
     found: dict[str, stores.Totals] = {}
     for service, month in loads:
         path = folder / version / f"{service}_tripdata_{month}.csv.gz"
@@ -92,7 +92,7 @@ def published(folder: Path, version: str, loads: Iterable[Load]) -> dict[str, st
 
 
 def assert_stored(expected: dict[str, stores.Totals]) -> None:
-    """Every store holds exactly this, and nothing temporary is left."""
+    """Assert that every store holds exactly these totals and nothing temporary."""
     for service, totals in expected.items():
         for store, found in stores.store_totals(SERVICES[service]).items():
             assert found == totals, (store, service)
@@ -102,7 +102,7 @@ def assert_stored(expected: dict[str, stores.Totals]) -> None:
 
 
 def retries_since(began: datetime) -> list[str]:
-    """What the runs since then tried again, and why."""
+    """Return the retries of the runs since then, with their reasons."""
     instance = DagsterInstance.get()
     after = RunsFilter(created_after=began)
     return [
@@ -114,18 +114,18 @@ def retries_since(began: datetime) -> list[str]:
     ]
 
 
-def test_eight_months_at_once_from_four_machines(machines: Machines) -> None:
+def test_eight_concurrent_months_from_four_machines(machines: Machines) -> None:
     loads = [("green", month) for month in MONTHS]
     for _, month in loads:
         publish(machines.folder, SERVICES["green"], month, ROWS)
     for version in ("first", "second"):
-        began = datetime.now(UTC)
+        started = datetime.now(UTC)
         machines.load(version, loads)
-        assert retries_since(began) == []
+        assert retries_since(started) == []
         assert_stored(published(machines.folder, version, loads))
 
 
-def test_eight_months_of_two_services_at_once_half_of_them_killed(machines: Machines) -> None:
+def test_eight_concurrent_months_survive_killing_half_of_the_runs(machines: Machines) -> None:
     loads = [(service, month) for month in MONTHS[:4] for service in ("green", "yellow")]
     for service, month in loads:
         publish(machines.folder, SERVICES[service], month, ROWS)

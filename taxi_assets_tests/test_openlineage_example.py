@@ -1,4 +1,4 @@
-"""docs/examples/openlineage: a catalogue gets what a run read and wrote, and how it ended."""
+"""docs/examples/openlineage sends a catalogue the inputs, outputs and end of a run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("empty_stores")
 
 @pytest.fixture
 def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
-    """What a catalogue on loopback got."""
+    """Return the events received by a catalogue on loopback."""
     events: list[dict[str, Any]] = []
 
     class Catalogue(BaseHTTPRequestHandler):
@@ -34,7 +34,7 @@ def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
             self.end_headers()
 
         def log_message(self, *args: object) -> None:
-            """Say nothing."""
+            """Discard the message."""
 
     with HTTPServer(("127.0.0.1", 0), Catalogue) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -44,7 +44,7 @@ def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
 
 
 def send(sensors: dict[str, dg.SensorDefinition], run: dg.DagsterRun, kind: str) -> None:
-    """Have the sensor of a run's status see its event, as the daemon does."""
+    """Evaluate the sensor of a run's status as the daemon does."""
     instance = dg.DagsterInstance.get()
     (record,) = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType(kind)).records
     sensor = sensors[f"openlineage_{run.status.value.lower()}"]
@@ -57,7 +57,7 @@ def send(sensors: dict[str, dg.SensorDefinition], run: dg.DagsterRun, kind: str)
     sensor(context)
 
 
-def test_a_catalogue_gets_what_a_run_read_and_wrote(
+def test_catalogue_receives_inputs_and_outputs_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, received: list[dict[str, Any]]
 ) -> None:
     days = ["2021-01-05", "2021-01-06"]
@@ -65,7 +65,7 @@ def test_a_catalogue_gets_what_a_run_read_and_wrote(
     monkeypatch.setenv("TAXI_SOURCE", source)
     path = REPOSITORY / "docs" / "examples" / "openlineage" / "lineage.py"
     defs = runpy.run_path(str(path))["defs"]
-    sensors = {one.name: one for one in defs.sensors}
+    sensors = {sensor.name: sensor for sensor in defs.sensors}
     runs = Runs()
     good = runs.run("green", days[0], days[-1])
     assert good.success
@@ -80,12 +80,12 @@ def test_a_catalogue_gets_what_a_run_read_and_wrote(
     assert complete["job"] == {"namespace": "taxi_assets", "name": "green_daily"} | {
         key: value for key, value in complete["job"].items() if key == "facets"
     }
-    assert [one["name"] for one in complete["inputs"]] == ["green/trip_file"]
-    written = {
-        one["name"]: one["outputFacets"]["outputStatistics"]["rowCount"]
-        for one in complete["outputs"]
+    assert [dataset["name"] for dataset in complete["inputs"]] == ["green/trip_file"]
+    output_names = {
+        dataset["name"]: dataset["outputFacets"]["outputStatistics"]["rowCount"]
+        for dataset in complete["outputs"]
     }
-    assert written == dict.fromkeys(
+    assert output_names == dict.fromkeys(
         [
             f"green/{name}"
             for name in (

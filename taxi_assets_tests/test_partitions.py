@@ -1,4 +1,4 @@
-"""The partitions: which days and months there are between TAXI_START_DATE and TAXI_END_DATE."""
+"""The partitions: the days and months between TAXI_START_DATE and TAXI_END_DATE."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _from_new_year(monkeypatch: pytest.MonkeyPatch) -> None:
         ("2030-01-01", "2021-05-09", "2021-05-01"),
     ],
 )
-def test_the_last_partition(
+def test_last_partition(
     end: str, last_day: str, last_month: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_END_DATE", end)
@@ -54,9 +54,9 @@ def test_the_last_partition(
 
 def test_partitions_of_a_month_respect_start_and_end_date(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_END_DATE", "2021-03-10")
-    found = [list(partitions_of_month(Month(2021, month)) or ()) for month in (1, 2, 3, 4)]
-    assert [len(days) for days in found] == [17, 28, 10, 0]
-    assert (found[0][0], found[2][-1]) == (date(2021, 1, 15), date(2021, 3, 10))
+    partitions = [list(partitions_of_month(Month(2021, month)) or ()) for month in (1, 2, 3, 4)]
+    assert [len(days) for days in partitions] == [17, 28, 10, 0]
+    assert (partitions[0][0], partitions[2][-1]) == (date(2021, 1, 15), date(2021, 3, 10))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_ended_months_have_only_past_partitions(
     assert (months[0], months[-1]) == ("2021-01", last)
 
 
-def test_a_run_of_a_day_after_the_last_partition_is_rejected(
+def test_run_of_a_day_after_the_last_partition_is_rejected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TAXI_END_DATE", "2021-03-10")

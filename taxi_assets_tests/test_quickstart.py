@@ -1,4 +1,4 @@
-"""The quick start: what it says, what it leaves, and that docker-compose's first step keeps it."""
+"""The quick start: its output, its files, and its `.env` beside docker-compose's."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ PASSABLE = 0o711
 
 
 @contextmanager
-def copied_checkout() -> Iterator[Path]:
-    """A copy of this one where the embedded database's user can reach it, its stack stopped."""
+def copy_checkout() -> Iterator[Path]:
+    """Copy this checkout where the embedded database's user can reach it; stop its stack after."""
     folder = Path(tempfile.mkdtemp(prefix="taxi-checkout-"))
     folder.chmod(0o755)
     for name in PROJECT_FILES:
@@ -45,20 +45,22 @@ def copied_checkout() -> Iterator[Path]:
 
 @pytest.fixture
 def checkout() -> Iterator[Path]:
-    """A copy of the test's own."""
-    with copied_checkout() as folder:
+    """Copy the checkout for one test."""
+    with copy_checkout() as folder:
         yield folder
 
 
 def run(checkout: Path, *command: str, code: int = 0, **variables: str) -> str:
-    """A command in another folder, by somebody whose umask lets everybody write."""
-    inherited = {name: it for name, it in isolation.pristine.items() if name != "TAXI_ENV_FILE"}
+    """Run a command in another folder, with a world-writable umask."""
+    inherited = {
+        name: value for name, value in isolation.pristine.items() if name != "TAXI_ENV_FILE"
+    }
     own = {
         "PYTHONPATH": str(checkout),
         "PYTHONDONTWRITEBYTECODE": "1",
         "TAXI_LOCAL_IDLE_TIMEOUT": "1",
     }
-    done = subprocess.run(
+    completed = subprocess.run(
         command,
         cwd=variables.pop("cwd", "/"),
         env=inherited | own | variables,
@@ -67,53 +69,53 @@ def run(checkout: Path, *command: str, code: int = 0, **variables: str) -> str:
         text=True,
         check=False,
     )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    assert completed.returncode == code, completed.stdout + completed.stderr
+    return completed.stdout + completed.stderr
 
 
-def modes_of(folder: Path) -> dict[str, int]:
-    """Mode of everything under a folder that the package did not come with."""
-    came = {"taxi_assets", *PROJECT_FILES}
+def read_modes(folder: Path) -> dict[str, int]:
+    """Return the mode of everything under a folder that is not part of the package."""
+    package_files = {"taxi_assets", *PROJECT_FILES}
     return {
         str(path.relative_to(folder)): stat.S_IMODE(path.lstat().st_mode)
         for path in folder.rglob("*")
-        if path.relative_to(folder).parts[0] not in came
+        if path.relative_to(folder).parts[0] not in package_files
     }
 
 
-def test_it_runs_from_any_folder_and_what_it_makes_is_private(checkout: Path) -> None:
-    said = run(checkout, sys.executable, "-m", "taxi_assets.quickstart")
-    lines = said.splitlines()
+def test_quickstart_runs_from_any_folder_and_its_files_are_private(checkout: Path) -> None:
+    output = run(checkout, sys.executable, "-m", "taxi_assets.quickstart")
+    lines = output.splitlines()
     assert lines[0].startswith("Running yellow_daily for 2021-01-05, all five assets, on the embed")
-    rows = dict(re.findall(r"^  yellow/(\w+) +(\d+) rows", said, re.MULTILINE))
+    rows = dict(re.findall(r"^  yellow/(\w+) +(\d+) rows", output, re.MULTILINE))
     assert len(rows) == 5
     assert len(set(rows.values())) == 2
-    assert "Data: synthetic sample" in said
+    assert "Data: synthetic sample" in output
     assert dotenv_values(checkout / ".env") == {
         "DAGSTER_HOME": str(checkout),
         "TAXI_END_DATE": "2021-01-31",
     }
-    # It ends with rows, and with the page of the day.
-    assert len(re.findall(r"^│ 2021-01-05 \d\d:\d\d:\d\d ", said, re.MULTILINE)) == 3
+    # It ends with rows and the link to the day's page.
+    assert len(re.findall(r"^│ 2021-01-05 \d\d:\d\d:\d\d ", output, re.MULTILINE)) == 3
     page = "http://127.0.0.1:3000/assets/yellow/cleaned_trips?view=partitions&partition=2021-01-05"
-    assert said.endswith(f"{page}\n")
-    assert "Warning" not in said
+    assert output.endswith(f"{page}\n")
+    assert "Warning" not in output
     assert (checkout / "history" / "runs").is_dir()
 
-    modes = modes_of(checkout)
+    modes = read_modes(checkout)
     assert [name for name, mode in modes.items() if mode not in (*PRIVATE, PASSABLE)] == []
-    # Folders that others may pass through, and not list.
+    # Folders that others may traverse but not list.
     passable = {name for name, mode in modes.items() if mode == PASSABLE}
     assert passable <= {".taxi", ".taxi/postgres"}
 
     home = run(checkout, sys.executable, "-m", "taxi_assets.local", "status", "--json")
     assert json.loads(home)["home"] == str(checkout / ".taxi")
 
-    # Dagster's own commands, by the same person.
+    # Dagster's own commands, run by the same user.
     tags = json.dumps({"dagster/partition": "2021-01-06"})
     job = ("job", "execute", "-m", "taxi_assets.definitions", "-j", "green_daily", "--tags", tags)
     run(checkout, DAGSTER, *job, cwd=str(checkout))
-    for name, mode in (modes_of(checkout)).items():
+    for name, mode in (read_modes(checkout)).items():
         if name.startswith(".taxi"):
             assert mode in (*PRIVATE, PASSABLE), name
         else:
@@ -121,16 +123,16 @@ def test_it_runs_from_any_folder_and_what_it_makes_is_private(checkout: Path) ->
             assert stat.S_IMODE(top) in PRIVATE, name
 
 
-def test_another_profile_is_refused_before_anything_runs(checkout: Path) -> None:
+def test_other_profile_is_rejected_before_anything_runs(checkout: Path) -> None:
     gcp = {"TAXI_PROFILE": "gcp", "GCP_PROJECT": "p", "GCS_BUCKET": "bucket"}
     gcp |= {f"POSTGRES_{name}": "x" for name in ("HOST", "DBNAME", "USER", "PASSWORD")}
     gcp["TAXI_SOURCE"] = "/{service}/{year}-{month}.csv"
-    said = run(checkout, sys.executable, "-m", "taxi_assets.quickstart", code=2, **gcp)
-    assert said.startswith("TAXI_PROFILE=gcp: the quick start is for profile local")
+    output = run(checkout, sys.executable, "-m", "taxi_assets.quickstart", code=2, **gcp)
+    assert output.startswith("TAXI_PROFILE=gcp: the quick start is for profile local")
     assert not list((checkout / "history").iterdir())
 
 
-def test_a_wrong_file_is_one_line(checkout: Path) -> None:
+def test_invalid_month_file_is_one_line(checkout: Path) -> None:
     (checkout / "yellow_2021-01.csv").write_text("a,b\n1,2\n")
     source = str(checkout / "{service}_{year}-{month}.csv")
     quickstart = (sys.executable, "-m", "taxi_assets.quickstart")
@@ -141,7 +143,7 @@ def test_a_wrong_file_is_one_line(checkout: Path) -> None:
 
 
 class Case(NamedTuple):
-    """What `.env` and the environment have before, and what is named after, with what words."""
+    """`.env` and environment before, and the named folder and message after."""
 
     file: str | None
     exported: str | None
@@ -161,19 +163,19 @@ class Case(NamedTuple):
         Case("DAGSTER_HOME=/a\n", "/b", "/a", "DAGSTER_HOME=/b is exported, but {here}/.env names"),
     ],
 )
-def test_dagster_home_is_named_once_and_nothing_is_lost(
+def test_dagster_home_is_added_once_and_nothing_is_lost(
     case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here = tmp_path / "it's a #1 $checkout"
-    here.mkdir()
+    project = tmp_path / "it's a #1 $checkout"
+    project.mkdir()
     if case.file is not None:
-        (here / ".env").write_text(case.file)
+        (project / ".env").write_text(case.file)
     monkeypatch.setenv("DAGSTER_HOME", case.exported or "")
     for _ in range(2):
-        assert write_dagster_home(here).startswith(case.said.format(here=here))
-        found = dotenv_values(here / ".env") if (here / ".env").exists() else {}
-        assert found.get("DAGSTER_HOME") == (case.named and case.named.format(here=here))
-        assert ("TAXI_SOURCE" in found) == ("TAXI" in (case.file or ""))
+        assert write_dagster_home(project).startswith(case.said.format(here=project))
+        values = dotenv_values(project / ".env") if (project / ".env").exists() else {}
+        assert values.get("DAGSTER_HOME") == (case.named and case.named.format(here=project))
+        assert ("TAXI_SOURCE" in values) == ("TAXI" in (case.file or ""))
 
 
 @pytest.mark.parametrize(
@@ -187,7 +189,7 @@ def test_dagster_home_is_named_once_and_nothing_is_lost(
         ("", {"TAXI_END_DATE": "2021-07-31"}, None),
     ],
 )
-def test_the_days_of_the_ui_end_with_the_samples_month(
+def test_days_in_the_ui_end_with_the_samples_month(
     file: str,
     exported: dict[str, str],
     expected: str | None,
@@ -203,18 +205,22 @@ def test_the_days_of_the_ui_end_with_the_samples_month(
     assert (tmp_path / ".env").read_text().count("TAXI_END_DATE") <= 1
 
 
-def test_what_docker_compose_asks_for_keeps_the_quick_starts_file(
+def test_docker_compose_setup_preserves_the_quickstarts_env_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     text = (REPOSITORY / "docs" / "docker-compose.md").read_text()
-    block = next(it for it in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) if ".env.ex" in it)
+    block = next(
+        candidate
+        for candidate in re.findall(r"```bash\n(.*?)```", text, re.DOTALL)
+        if ".env.ex" in candidate
+    )
     steps = "".join(line for line in block.splitlines(keepends=True) if "docker " not in line)
     shutil.copy(REPOSITORY / ".env.example", tmp_path)
     write_dagster_home(tmp_path)
     (tmp_path / ".env").open("a").write("TAXI_SOURCE=sample\n")
     subprocess.run(["bash", "-euo", "pipefail", "-c", steps], cwd=tmp_path, check=True)
-    found = dotenv_values(tmp_path / ".env")
-    assert (found["DAGSTER_HOME"], found["TAXI_SOURCE"]) == (str(tmp_path), "sample")
-    assert found["COMPOSE_PROFILES"] == "local"
+    values = dotenv_values(tmp_path / ".env")
+    assert (values["DAGSTER_HOME"], values["TAXI_SOURCE"]) == (str(tmp_path), "sample")
+    assert values["COMPOSE_PROFILES"] == "local"
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600

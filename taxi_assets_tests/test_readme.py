@@ -29,7 +29,7 @@ from taxi_assets_tests.printed_blocks import (
     paste,
     read_blocks,
 )
-from taxi_assets_tests.test_quickstart import copied_checkout
+from taxi_assets_tests.test_quickstart import copy_checkout
 
 MIRROR = "https://github.com/DataTalksClub/nyc-tlc-data/releases/download/{service}/"
 TESTS = REPOSITORY / "taxi_assets_tests"
@@ -74,7 +74,7 @@ class Newcomer:
 @pytest.fixture(scope="module")
 def newcomer() -> Iterator[Newcomer]:
     """Quick start, first looks, a month; the mirror's files are the sample's."""
-    with copied_checkout() as clone:
+    with copy_checkout() as clone:
         (clone / ".venv").symlink_to(sys.prefix)
         shutil.copytree(REPOSITORY / "deploy" / "terraform", clone / "deploy" / "terraform")
         for service, month in (("green", 1), ("yellow", 1), ("yellow", 2)):
@@ -125,10 +125,10 @@ def test_the_blocks_of_a_page_run_as_printed(page: str, newcomer: Newcomer) -> N
             (newcomer.clone / name).write_text(block.text)
             continue
         code = FAILS.get(block.last_line, 0)
-        said = paste(newcomer.clone, block.script, code, COLUMNS="200", EDITOR="true")
-        assert ANSWERS.get(block.last_line, "") in said
+        output = paste(newcomer.clone, block.script, code, COLUMNS="200", EDITOR="true")
+        assert ANSWERS.get(block.last_line, "") in output
         if block.printed:
-            assert said == block.printed
+            assert output == block.printed
 
 
 def test_what_the_page_says_to_remove_is_all_there_is(newcomer: Newcomer) -> None:

@@ -1,4 +1,4 @@
-"""Malformed values of every setting that may hold a URL or a secret: none shows what is planted."""
+"""Malformed values of every setting that may hold a URL or a secret never show the secret."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ MALFORMED = {
     "key file's content": json.dumps({"private_key": PLANTED, "x": MONTH}),
     "name and value": f"TAXI_SOURCE=https://me:{PLANTED}@{HOST}",
 }
-# All that are documented, and Google's own. A password may be any text, and is never shown.
+# All documented ones and Google's own. A password may be any text, and is never shown.
 SETTINGS = sorted(
     {"STORAGE_EMULATOR_HOST"}.union(
         name
@@ -89,8 +89,8 @@ POSTGRES = {
 }
 
 
-def shown_by(name: str, value: str) -> str:
-    """Everything that the settings show when one of them is malformed."""
+def collect_messages(name: str, value: str) -> str:
+    """Return every message of the settings when one of them is malformed."""
     text = ""
     for read in READERS:
         try:
@@ -101,13 +101,13 @@ def shown_by(name: str, value: str) -> str:
 
 
 @pytest.mark.parametrize("value", MALFORMED.values(), ids=MALFORMED)
-def test_no_setting_shows_a_malformed_value(value: str) -> None:
+def test_malformed_setting_is_not_shown(value: str) -> None:
     for name in SETTINGS:
-        assert PLANTED not in shown_by(name, value), name
+        assert PLANTED not in collect_messages(name, value), name
 
 
 @pytest.mark.parametrize("value", MALFORMED.values(), ids=MALFORMED)
-def test_no_malformed_source_is_shown_or_requested(value: str, tmp_path: Path) -> None:
+def test_malformed_source_is_neither_shown_nor_requested(value: str, tmp_path: Path) -> None:
     lines: list[str] = []
     for use in (
         lambda: fetch_month_file(value, YELLOW, Month(2021, 1), tmp_path, lines.append),
@@ -118,14 +118,14 @@ def test_no_malformed_source_is_shown_or_requested(value: str, tmp_path: Path) -
             use()
         assert "TAXI_SOURCE" in str(caught.value)
         chain = traceback.TracebackException.from_exception(caught.value, lookup_lines=False)
-        said = [str(caught.value), repr(caught.value), *lines]
-        assert not [line for line in said if PLANTED in line]
+        messages = [str(caught.value), repr(caught.value), *lines]
+        assert not [line for line in messages if PLANTED in line]
         assert chain.__cause__ is None
     assert [path for path in tmp_path.rglob("*") if PLANTED in str(path)] == []
 
 
 @pytest.mark.parametrize("value", MALFORMED.values(), ids=MALFORMED)
-def test_the_local_stack_prints_no_malformed_value(
+def test_local_stack_prints_no_malformed_value(
     value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     from taxi_assets.local.__main__ import main  # noqa: PLC0415 - servers' modules
@@ -135,13 +135,15 @@ def test_the_local_stack_prints_no_malformed_value(
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
             assert main(["status"]) == 1
-        shown = capsys.readouterr()
-        assert name in shown.err
-        assert PLANTED not in shown.out + shown.err
+        output = capsys.readouterr()
+        assert name in output.err
+        assert PLANTED not in output.out + output.err
 
 
 @pytest.mark.parametrize("value", MALFORMED.values(), ids=MALFORMED)
-def test_a_missing_env_file_is_not_shown(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_path_of_a_missing_env_file_is_not_shown(
+    value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(ENV_FILE, value)
     with pytest.raises(SettingsError, match="this file does not exist") as caught:
         read_env_file.__wrapped__()
@@ -155,12 +157,10 @@ FORMS = st.sampled_from(["https://{}@{}", "{}@{}", "//{}@{}", "https:/{}@{}", "f
 
 @given(FORMS, AWKWARD, AWKWARD, st.sampled_from(SETTINGS))
 @settings(max_examples=200, deadline=None)
-def test_a_password_is_hidden_whatever_surrounds_it(
-    form: str, before: str, after: str, name: str
-) -> None:
+def test_password_is_hidden_in_any_context(form: str, before: str, after: str, name: str) -> None:
     value = form.format(f"me:{before}{PLANTED}{after}", HOST)
     assert PLANTED not in redact_value(value)
-    assert PLANTED not in shown_by(name, value)
+    assert PLANTED not in collect_messages(name, value)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_a_password_is_hidden_whatever_surrounds_it(
         ("x" * 201, HIDDEN),
     ],
 )
-def test_text_without_secrets_is_shown(value: str, shown: str) -> None:
+def test_text_without_secrets_is_unchanged(value: str, shown: str) -> None:
     assert redact_value(value) == shown
 
 
@@ -205,8 +205,8 @@ def test_messages_of_libraries_are_redacted(text: str, shown: str | None) -> Non
     assert redact_text(text) == format_one_line(text) == (shown or text)
 
 
-def test_an_error_of_a_library_reaches_the_event_log_without_its_secret(tmp_path: Path) -> None:
-    """The whole chain is stored there, and printed."""
+def test_library_error_reaches_the_event_log_without_its_secret(tmp_path: Path) -> None:
+    """The whole chain of causes is stored there, and printed."""
 
     @dg.op
     def fails() -> None:
@@ -231,7 +231,7 @@ def test_an_error_of_a_library_reaches_the_event_log_without_its_secret(tmp_path
 
 
 @pytest.mark.parametrize("name", ["TAXI_SOURCE", "TAXI_UI_URL", "TAXI_OWNERS", "TAXI_START_DATE"])
-def test_definitions_that_cannot_load_print_no_secret(name: str, tmp_path: Path) -> None:
+def test_definitions_that_fail_to_load_print_no_secret(name: str, tmp_path: Path) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", "import taxi_assets.definitions"],
         env={"PATH": "/usr/bin:/bin", "TAXI_HOME": str(tmp_path), name: MALFORMED["double quotes"]},
@@ -244,7 +244,7 @@ def test_definitions_that_cannot_load_print_no_secret(name: str, tmp_path: Path)
     assert PLANTED not in ended.stdout + ended.stderr
 
 
-def test_an_emulator_with_a_password_is_rejected_before_google_quotes_it(
+def test_emulator_with_a_password_is_rejected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://me:{PLANTED}@127.0.0.1:9")
@@ -254,6 +254,6 @@ def test_an_emulator_with_a_password_is_rejected_before_google_quotes_it(
     assert PLANTED not in str(caught.value)
 
 
-def test_redacted_errors_keep_their_kind() -> None:
+def test_redacted_errors_keep_their_type() -> None:
     for kind in (SourceError, StoreError):
         assert format_one_line(kind("what, where")) == "what, where"

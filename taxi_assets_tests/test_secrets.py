@@ -1,4 +1,4 @@
-"""Secrets planted in every setting that can hold one, looked for wherever a run leaves a word."""
+"""Secrets planted in every setting that can hold one are in no output or file of a run."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ Fail = Callable[[Set, "Site", Path], str]
 
 @dataclass
 class Site:
-    """A server that gives one month file, and other answers under other folders."""
+    """A server of one month file, with other answers under other folders."""
 
     address: str = ""
     body: bytes = b""
@@ -128,7 +128,7 @@ def endpoint_with_password(set_to: Set, site: Site, folder: Path) -> str:
 
 
 def broken_key(set_to: Set, site: Site, folder: Path) -> str:
-    """A key file that is none, for a BigQuery that is not embedded."""
+    """Set an invalid key file, for a BigQuery that is not embedded."""
     del site
     key = folder / "key.json"
     key.write_text(
@@ -166,7 +166,7 @@ SOURCES = {
 
 
 def bad_source(folder: str) -> Fail:
-    """A month file that the site does not give, or gives damaged."""
+    """Point to a month file that the site lacks or serves damaged."""
 
     def fail(set_to: Set, site: Site, _: Path) -> str:
         set_to("TAXI_SOURCE", site.template(folder))
@@ -188,8 +188,8 @@ FAILURES = [
 ]
 
 
-def found_in(folder: Path) -> list[str]:
-    """Files with the planted word in them, or in their name."""
+def find_secret(folder: Path) -> list[str]:
+    """Return files that contain the planted secret, or have it in their name."""
     files = [path for path in folder.rglob("*") if path.is_file()]
     return [
         str(path) for path in files if PLANTED in path.name or PLANTED.encode() in path.read_bytes()
@@ -198,7 +198,7 @@ def found_in(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def dagster_home(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A DAGSTER_HOME of these tests' own, on the session's stack."""
+    """Return a separate DAGSTER_HOME on the session's stack."""
     del home
     folder = tmp_path_factory.mktemp("dagster")
     shutil.copy(REPOSITORY / "dagster.yaml", folder)
@@ -213,26 +213,26 @@ def dagster_home(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def reason(
     request: pytest.FixtureRequest, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    """Settings with which a run fails, and what it must say then."""
+    """Apply settings that fail a run; return the expected reason."""
     monkeypatch.setenv("TAXI_SOURCE", site.template("good"))
     return request.param(monkeypatch.setenv, site, tmp_path)
 
 
-def test_no_secret_is_left_by_a_failed_run(
+def test_failed_run_leaves_no_secret(
     home: Path, dagster_home: Path, reason: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     result = Runs().run("green", DAY)
     assert not result.success
     assert reason in stores.failure(result)
-    said = "".join(capfd.readouterr())
-    assert "RUN_FAILURE" in said
-    assert PLANTED not in said
-    assert found_in(dagster_home) == []
-    assert found_in(home / "taxi" / "downloads") == []
+    output = "".join(capfd.readouterr())
+    assert "RUN_FAILURE" in output
+    assert PLANTED not in output
+    assert find_secret(dagster_home) == []
+    assert find_secret(home / "taxi" / "downloads") == []
     assert not [log for log in home.glob("taxi/local/*.log") if PLANTED in log.read_text()]
 
 
-def test_no_secret_is_left_by_a_good_run(
+def test_successful_run_leaves_no_secret(
     home: Path,
     dagster_home: Path,
     site: Site,
@@ -246,12 +246,12 @@ def test_no_secret_is_left_by_a_good_run(
     main(["status", "--json"])
     main(["status"])
     password = str(stores.postgres_arguments()["password"])
-    said = "".join(capfd.readouterr())
-    assert "green__bigquery_trips" in said
-    assert PLANTED not in said
-    assert password not in said
+    output = "".join(capfd.readouterr())
+    assert "green__bigquery_trips" in output
+    assert PLANTED not in output
+    assert password not in output
     for folder in (dagster_home, home / "taxi" / "downloads", stores.lake()):
-        assert found_in(folder) == []
+        assert find_secret(folder) == []
     files = [path for path in dagster_home.rglob("*") if path.is_file()]
     assert files
     assert not [path for path in files if password.encode() in path.read_bytes()]

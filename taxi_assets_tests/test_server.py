@@ -57,7 +57,7 @@ TICKS = """query ($name: String!) {
 
 
 def until(ready: Callable[[], Any], seconds: float, every: float = 0.5) -> Any:
-    """What `ready` says as soon as it says anything."""
+    """Return the first true value of `ready`, called again and again."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         try:
@@ -71,7 +71,7 @@ def until(ready: Callable[[], Any], seconds: float, every: float = 0.5) -> Any:
 
 @contextmanager
 def dagster_dev(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
-    """`dagster dev` on a free port, with `folder` as its DAGSTER_HOME; its address."""
+    """Run `dagster dev` on a free port, with `folder` as its DAGSTER_HOME; yield its address."""
     shutil.copy(REPOSITORY / "dagster.yaml", folder)
     patch.setenv("DAGSTER_HOME", str(folder))
     with socket.socket() as probe:
@@ -99,7 +99,7 @@ def dagster_dev(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
 
 @pytest.fixture
 def server(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A server of the test's own; its GraphQL address."""
+    """Start a server for one test; yield its GraphQL address."""
     monkeypatch.setenv("GCS_BUCKET", "served")
     with dagster_dev(tmp_path, monkeypatch) as address:
         yield f"{address}/graphql"
@@ -113,7 +113,7 @@ def ask(address: str, query: str, **variables: Any) -> dict[str, Any]:
     return answer["data"]
 
 
-def test_a_backfill_over_graphql_runs_as_one_chunk_with_a_record_for_each_day(server: str) -> None:
+def test_graphql_backfill_runs_as_one_chunk_with_a_record_per_day(server: str) -> None:
     params = {"partitionNames": DAYS, "assetSelection": [{"path": path} for path in ASSETS]}
     launched = ask(server, LAUNCH, params=params)["launchPartitionBackfill"]
     assert launched["__typename"] == "LaunchBackfillSuccess", launched
@@ -135,8 +135,8 @@ def test_a_backfill_over_graphql_runs_as_one_chunk_with_a_record_for_each_day(se
     for path in ASSETS:
         stats = ask(server, partitions, key={"path": path})["assetNodeOrError"]["partitionStats"]
         assert stats == {"numMaterialized": len(DAYS), "numFailed": 0}
-    landed = stores.store_totals(GREEN)["bigquery"]
-    assert {date.fromisoformat(day) for day in DAYS} <= set(landed)
+    totals = stores.store_totals(GREEN)["bigquery"]
+    assert {date.fromisoformat(day) for day in DAYS} <= set(totals)
 
 
 LAUNCH_DAY = """mutation ($run: ExecutionParams!) { launchRun(executionParams: $run) {
@@ -163,7 +163,7 @@ def run_page(address: str, run_id: str) -> Iterator[tuple[str, str | None, float
                     return
 
 
-def test_a_runs_page_follows_it_within_three_seconds(server: str) -> None:
+def test_run_page_follows_the_run_within_three_seconds(server: str) -> None:
     run = {
         "selector": {
             "repositoryName": "__repository__",
@@ -179,26 +179,26 @@ def test_a_runs_page_follows_it_within_three_seconds(server: str) -> None:
     steps = [step for kind, step, _ in events if kind == "ExecutionStepSuccessEvent"]
     assert len(steps) == len(ASSETS) + 1
     assert steps == [step for kind, step, _ in events if kind == "ExecutionStepStartEvent"]
-    # What was logged before the page was open comes at once, whenever that was.
+    # Events logged before the page was open arrive immediately.
     assert max(late for _, step, late in events if step) < 3
 
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Receiver]:
-    """A webhook that the server is to tell, and a source without any month."""
+    """Set a webhook as the alert target, and a source without any month."""
     monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / "{service}_{year}-{month}.csv"))
     with http_receiver() as found:
         monkeypatch.setenv("TAXI_ALERT_URLS", found.apprise)
         yield found
 
 
-def test_the_daemon_tells_of_a_failed_run(receiver: Receiver, server: str) -> None:
+def test_daemon_alerts_about_a_failed_run(receiver: Receiver, server: str) -> None:
     def ticks() -> list[str]:
         state = ask(server, TICKS, name="run_failure_alert")["sensorOrError"]["sensorState"]
         assert state["status"] == "RUNNING"
         return [tick["status"] for tick in state["ticks"] if tick["status"] != "STARTED"]
 
-    # Its first tick sets the cursor: what failed before is not told.
+    # Its first tick sets the cursor: earlier failures are not reported.
     until(ticks, 60)
     failed = subprocess.run(
         [DAGSTER, "job", "execute", "-m", "taxi_assets.definitions", "-j", "green_daily"]

@@ -1,4 +1,4 @@
-"""Servers of the embedded stack killed under a run: nothing is lost, the next one recovers."""
+"""A run survives killed servers of the embedded stack, or the next run recovers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DAYS = ("2021-10-04", "2021-10-06")
 
 @pytest.fixture
 def own_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A TAXI_HOME whose servers may be killed: those of other tests live elsewhere."""
+    """Return a separate TAXI_HOME whose servers may be killed."""
     folder = Path(tempfile.mkdtemp(prefix="taxi-killed-"))
     folder.chmod(0o755)
     monkeypatch.setenv("TAXI_HOME", str(folder / "taxi"))
@@ -62,9 +62,7 @@ class NewRun:
         return False
 
 
-def test_the_next_run_recovers_from_servers_that_were_killed(
-    own_home: Path, tmp_path: Path
-) -> None:
+def test_next_run_recovers_from_killed_servers(own_home: Path, tmp_path: Path) -> None:
     log = tmp_path / "runs.log"
 
     def run(victim: str = "", step: str = "") -> int | None:

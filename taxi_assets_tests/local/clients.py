@@ -1,4 +1,4 @@
-"""Clients of the two servers, as the package's users have them."""
+"""Clients of the two servers, the ones that users of the package have."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def postgres_uri(stack: Stack, password: str | None = None) -> str:
 
 
 def postgres_rows(stack: Stack, *statements: str) -> list[Any]:
-    """Run statements in one transaction each; the rows of the last one."""
+    """Run statements in one transaction each; return the rows of the last one."""
     with postgres.connect(postgres_uri(stack), autocommit=True) as link, link.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)

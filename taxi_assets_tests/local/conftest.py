@@ -1,4 +1,4 @@
-"""Homes that the unprivileged database user can reach, and that leave nothing behind."""
+"""State directories that the unprivileged database user can reach and that leave nothing."""
 
 import os
 import shutil
@@ -17,8 +17,8 @@ from taxi_assets.local.state_directory import StateDirectory
 GRACE = 0.3
 
 
-def servers_of(home: Path) -> list[psutil.Process]:
-    """Every process that names the home, our own commands and zombies left out."""
+def list_servers(home: Path) -> list[psutil.Process]:
+    """Return every process that names the home, without our own commands and zombies."""
     found: list[psutil.Process] = []
     for process in psutil.process_iter():
         try:
@@ -32,7 +32,7 @@ def servers_of(home: Path) -> list[psutil.Process]:
 
 @pytest.fixture(autouse=True, scope="module")
 def grace() -> Iterator[None]:
-    """A module's own environment: what other tests of this process need comes back."""
+    """Give a module its own environment, and restore that of other tests of this process."""
     with pytest.MonkeyPatch.context() as patch:
         for name in [
             name for name in os.environ if name.startswith(("TAXI_", "POSTGRES_", "BIGQ"))
@@ -50,7 +50,7 @@ def _home() -> Iterator[Path]:
     try:
         yield folder / "home"
         stop_stack(StateDirectory(folder / "home"))
-        assert servers_of(folder) == []
+        assert list_servers(folder) == []
     finally:
         shutil.rmtree(folder)
 
@@ -67,7 +67,7 @@ def shared_home() -> Iterator[Path]:
 
 @pytest.fixture(scope="session")
 def stack(shared_home: Path) -> Stack:
-    """One running stack for the tests that only look at servers."""
+    """Return one running stack for the tests that only read from servers."""
     return ensure_stack_running(shared_home)
 
 

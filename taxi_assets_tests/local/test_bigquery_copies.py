@@ -1,4 +1,4 @@
-"""Copy jobs of the emulator that wait together, on a DuckDB of the test's own."""
+"""Copy jobs of the emulator that wait together, on a separate DuckDB."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -16,7 +16,7 @@ FIRST = date(2021, 1, 1)
 
 
 class Context:
-    """What a job of the emulator is given, with each statement noted."""
+    """The context of an emulator's job, with each statement recorded."""
 
     def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
         self.connection = connection
@@ -42,7 +42,7 @@ class Context:
 
 @pytest.fixture
 def context() -> Iterator[Context]:
-    """Eight days staged, of which the table holds the first four already."""
+    """Stage eight days, the first four of which are in the table."""
     with duckdb.connect() as connection:
         connection.execute("""CREATE SCHEMA "p__d" """)
         days = "DATE '2021-01-01' + CAST(i // 10 AS INTEGER) AS day"
@@ -56,7 +56,7 @@ def context() -> Iterator[Context]:
 
 
 def copy_all(context: Context, offsets: list[int], disposition: str) -> list[Any]:
-    """Copy the days at the same time; return what became of each."""
+    """Copy the days at the same time; return the result of each."""
 
     async def stock(**_: Any) -> None:
         raise AssertionError
@@ -88,20 +88,20 @@ def count_rows(context: Context) -> list[tuple[Any, ...]]:
     ).fetchall()
 
 
-def test_copies_that_wait_together_are_one_commit(context: Context) -> None:
+def test_waiting_copies_share_one_commit(context: Context) -> None:
     assert copy_all(context, [0, 1, 2, 5, 5], "WRITE_TRUNCATE") == [None] * 5
     assert context.statements.count("COMMIT") == 1
     assert count_rows(context) == [(1, 10, 1), (2, 40, 4)]
     assert set(context.changed) == {"trips"}
 
 
-def test_one_that_fails_takes_no_other_with_it(context: Context) -> None:
+def test_failing_copy_does_not_fail_the_others(context: Context) -> None:
     failed = copy_all(context, [0, 30, 7], "WRITE_TRUNCATE")
     assert [error is None for error in failed] == [True, False, True]
     assert "staged$20210131" in str(failed[1])
     assert count_rows(context) == [(1, 30, 3), (2, 20, 2)]
 
 
-def test_copies_that_append_stay_apart(context: Context) -> None:
+def test_appending_copies_stay_separate(context: Context) -> None:
     assert copy_all(context, [5, 5], "WRITE_APPEND") == [None, None]
     assert count_rows(context) == [(1, 40, 4), (2, 20, 1)]

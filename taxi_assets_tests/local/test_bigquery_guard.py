@@ -1,4 +1,4 @@
-"""The emulator serves whoever knows its token, and reads no file but its own and the lake's."""
+"""The emulator serves holders of its token, and reads only its own files and the lake's."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from taxi_assets.defs.resources.bigquery import BigQueryResource, create_emulato
 from taxi_assets.local import Stack
 from taxi_assets.local.state_directory import StateDirectory
 from taxi_assets_tests.local.clients import bigquery_client
-from taxi_assets_tests.local.conftest import servers_of
+from taxi_assets_tests.local.conftest import list_servers
 
 DATASET = "taxi-local.guarded"
 QUERIES = "/bigquery/v2/projects/taxi-local/queries"
@@ -41,51 +41,51 @@ def client(stack: Stack) -> Iterator[bigquery.Client]:
         client.delete_dataset(DATASET, delete_contents=True)
 
 
-def ask(
+def send_request(
     stack: Stack, method: str, path: str, headers: dict[str, str], body: object = None
 ) -> tuple[int, str]:
-    """Send a request as it is; status and body of the answer."""
+    """Send a request unchanged; return status and body of the answer."""
     connection = http.client.HTTPConnection(stack.bigquery_endpoint.rpartition("/")[2], timeout=10)
     try:
-        sent = None if body is None else json.dumps(body).encode()
-        connection.request(method, path, sent, headers)
+        payload = None if body is None else json.dumps(body).encode()
+        connection.request(method, path, payload, headers)
         response = connection.getresponse()
         return response.status, response.read().decode()
     finally:
         connection.close()
 
 
-def bearer(token: str) -> dict[str, str]:
+def build_bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-def test_nobody_without_the_token_gets_an_answer(stack: Stack, client: bigquery.Client) -> None:
+def test_request_without_the_token_is_rejected(stack: Stack, client: bigquery.Client) -> None:
     query = {"query": f"SELECT n FROM `{DATASET}.one`", "useLegacySql": False}
-    right = bearer(stack.bigquery_token)
+    right = build_bearer(stack.bigquery_token)
     wrong: list[dict[str, str]] = [
         {},
-        bearer(""),
-        bearer(stack.bigquery_token[:-1]),
-        bearer(f"{stack.bigquery_token}x"),
+        build_bearer(""),
+        build_bearer(stack.bigquery_token[:-1]),
+        build_bearer(f"{stack.bigquery_token}x"),
         {"Authorization": f"Basic {stack.bigquery_token}"},
         {"X-Token": stack.bigquery_token},
     ]
-    assert ask(stack, "POST", QUERIES, right | JSON, query)[0] == 200
+    assert send_request(stack, "POST", QUERIES, right | JSON, query)[0] == 200
     for headers in wrong:
-        code, body = ask(stack, "POST", QUERIES, headers | JSON, query)
+        code, body = send_request(stack, "POST", QUERIES, headers | JSON, query)
         assert (code, "rows" in body) == (401, False), headers
         assert "taxi_assets.local env" in body
     for path in ("/", "/metrics", "/docs", "/openapi.json", "/upload/bigquery/v2/x", "/healthz/x"):
-        assert ask(stack, "GET", path, {})[0] == 401, path
+        assert send_request(stack, "GET", path, {})[0] == 401, path
     for path in ("/healthz", "/readyz"):
-        assert ask(stack, "GET", path, {})[0] == 200, path
-        assert ask(stack, "POST", path, JSON, {})[0] == 401, path
+        assert send_request(stack, "GET", path, {})[0] == 200, path
+        assert send_request(stack, "POST", path, JSON, {})[0] == 401, path
 
 
-def test_a_page_in_a_browser_gets_no_answer(stack: Stack, client: bigquery.Client) -> None:
-    """Not even one that knows the token, which no page does."""
+def test_request_from_a_web_page_is_rejected(stack: Stack, client: bigquery.Client) -> None:
+    """Even with the token, which no page has."""
     query = {"query": "SELECT 1", "useLegacySql": False}
-    headers = bearer(stack.bigquery_token) | JSON
+    headers = build_bearer(stack.bigquery_token) | JSON
     port = stack.bigquery_endpoint.rpartition(":")[2]
     for foreign in (
         "evil.example",
@@ -94,25 +94,33 @@ def test_a_page_in_a_browser_gets_no_answer(stack: Stack, client: bigquery.Clien
         "10.0.0.1",
         "",
     ):
-        assert ask(stack, "POST", QUERIES, headers | {"Host": foreign}, query)[0] == 403, foreign
-        assert ask(stack, "GET", "/readyz", {"Host": foreign})[0] == 403, foreign
+        assert send_request(stack, "POST", QUERIES, headers | {"Host": foreign}, query)[0] == 403, (
+            foreign
+        )
+        assert send_request(stack, "GET", "/readyz", {"Host": foreign})[0] == 403, foreign
     for foreign in ("https://evil.example", "null", "http://127.0.0.1.evil.example", "file://"):
-        assert ask(stack, "POST", QUERIES, headers | {"Origin": foreign}, query)[0] == 403, foreign
+        assert (
+            send_request(stack, "POST", QUERIES, headers | {"Origin": foreign}, query)[0] == 403
+        ), foreign
     for own in (f"127.0.0.1:{port}", "localhost", "[::1]"):
-        assert ask(stack, "POST", QUERIES, headers | {"Host": own}, query)[0] == 200, own
+        assert send_request(stack, "POST", QUERIES, headers | {"Host": own}, query)[0] == 200, own
     for kind in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data; a=b", ""):
-        assert ask(stack, "POST", QUERIES, headers | {"Content-Type": kind}, query)[0] == 415, kind
+        assert (
+            send_request(stack, "POST", QUERIES, headers | {"Content-Type": kind}, query)[0] == 415
+        ), kind
     for kind in ("application/json; charset=UTF-8", "Application/JSON"):
-        assert ask(stack, "POST", QUERIES, headers | {"Content-Type": kind}, query)[0] == 200, kind
+        assert (
+            send_request(stack, "POST", QUERIES, headers | {"Content-Type": kind}, query)[0] == 200
+        ), kind
 
 
-def test_the_token_is_known_to_its_owner_only(stack: Stack, shared_home: Path) -> None:
+def test_token_is_readable_by_its_owner_only(stack: Stack, shared_home: Path) -> None:
     token = stack.bigquery_token
     assert len(token) >= 32
     assert token not in repr(stack)
     assert token not in repr(StateDirectory(shared_home).record())
     assert token not in repr(StateDirectory(shared_home).config())
-    for process in servers_of(shared_home):
+    for process in list_servers(shared_home):
         assert token not in " ".join(process.cmdline())
     for path in shared_home.rglob("*"):
         if (
@@ -124,23 +132,27 @@ def test_the_token_is_known_to_its_owner_only(stack: Stack, shared_home: Path) -
             assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700, path
 
 
-def test_only_one_door_is_open(stack: Stack, shared_home: Path) -> None:
+def test_only_one_port_is_open(stack: Stack, shared_home: Path) -> None:
     """The emulator's gRPC server would answer without a token."""
     (server,) = [
         process
-        for process in servers_of(shared_home)
+        for process in list_servers(shared_home)
         if "taxi_assets.local.bigquery_server" in process.cmdline()
     ]
-    listening = [it for it in server.net_connections() if it.status == psutil.CONN_LISTEN]
-    assert [str(it.laddr.port) for it in listening] == [stack.bigquery_endpoint.rpartition(":")[2]]
+    listening = [
+        socket for socket in server.net_connections() if socket.status == psutil.CONN_LISTEN
+    ]
+    assert [str(socket.laddr.port) for socket in listening] == [
+        stack.bigquery_endpoint.rpartition(":")[2]
+    ]
 
 
 @as_root
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
-def test_another_user_of_the_machine_reads_and_writes_nothing(
+def test_other_user_of_the_machine_reads_and_writes_nothing(
     stack: Stack, client: bigquery.Client, shared_home: Path, tmp_path: Path
 ) -> None:
-    """What an attacker's own Python, without our package, gets from the emulator."""
+    """An attacker's own Python, without our package, gets nothing from the emulator."""
     secret = tmp_path / "secret"
     secret.write_text("planted-secret")
     secret.chmod(0o600)
@@ -172,7 +184,7 @@ except PermissionError:
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     state = shared_home / "local" / "stack.json"
     for readable in (secret, state):
-        done = subprocess.run(
+        completed = subprocess.run(
             [*nobody, "/usr/bin/env", "python3", "-c", code]
             + [stack.bigquery_endpoint, str(readable), str(planted)],
             capture_output=True,
@@ -181,23 +193,23 @@ except PermissionError:
             cwd="/",
             env={"PATH": os.defpath},
         )
-        if "python3" in done.stderr:
-            pytest.skip(done.stderr)
-        assert done.stdout.split() == ["401"] * 4 + ["closed"], done.stderr
+        if "python3" in completed.stderr:
+            pytest.skip(completed.stderr)
+        assert completed.stdout.split() == ["401"] * 4 + ["closed"], completed.stderr
     assert not planted.exists()
 
 
-def test_sql_reads_and_writes_no_file_outside(
+def test_sql_reads_and_writes_no_file_outside_the_lake(
     client: bigquery.Client, shared_home: Path, tmp_path: Path
 ) -> None:
-    """With the token: its holder gets the tables and the lake, and not the owner's files."""
+    """The token opens the tables and the lake, but not the owner's files."""
     secret = tmp_path / "secret.json"
     secret.write_text('{"planted": "secret"}')
     state = shared_home / "local" / "stack.json"
     up = shared_home / "lake" / ".." / "local" / "stack.json"
     link = shared_home / "lake" / "link"
     link.symlink_to(tmp_path)
-    written = tmp_path / "written"
+    target = tmp_path / "written"
     queries = [
         f"SELECT * FROM {function}('{path}')"
         for function in (
@@ -214,12 +226,12 @@ def test_sql_reads_and_writes_no_file_outside(
         "SELECT * FROM glob('/etc/*')",
         "SELECT * FROM sniff_csv('/etc/passwd')",
         "SELECT * FROM read_csv('http://127.0.0.1:1/x')",
-        f"COPY `{DATASET}.one` TO '{written}'",
-        f"COPY (SELECT 1) TO '{written}'",
-        f"EXPORT DATABASE '{written}'",
-        f"ATTACH '{written}'",
-        f"EXPORT DATA OPTIONS(uri='file://{written}-*.csv', format='CSV') AS SELECT 1",
-        f"EXPORT DATA OPTIONS(uri='{written}/a/*.csv', format='CSV') AS SELECT 1",
+        f"COPY `{DATASET}.one` TO '{target}'",
+        f"COPY (SELECT 1) TO '{target}'",
+        f"EXPORT DATABASE '{target}'",
+        f"ATTACH '{target}'",
+        f"EXPORT DATA OPTIONS(uri='file://{target}-*.csv', format='CSV') AS SELECT 1",
+        f"EXPORT DATA OPTIONS(uri='{target}/a/*.csv', format='CSV') AS SELECT 1",
         "EXPORT DATA OPTIONS(uri='gs://../x/*.csv', format='CSV') AS SELECT 1",
         "EXPORT DATA OPTIONS(uri='gs://link/x/*.csv', format='CSV') AS SELECT 1",
         "SET enable_external_access = true",
@@ -228,7 +240,7 @@ def test_sql_reads_and_writes_no_file_outside(
         "PRAGMA enable_external_access = true",
         "INSTALL httpfs",
         "LOAD httpfs",
-        f"LOAD '{written}'",
+        f"LOAD '{target}'",
     ]
     try:
         for query in queries:
@@ -239,7 +251,7 @@ def test_sql_reads_and_writes_no_file_outside(
             assert "planted" not in str(error.value), query
     finally:
         link.unlink()
-    assert sorted(it.name for it in tmp_path.iterdir()) == ["secret.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["secret.json"]
 
 
 def test_jobs_read_and_write_the_lake_only(
@@ -264,9 +276,9 @@ def test_jobs_read_and_write_the_lake_only(
                 client.extract_table(f"{DATASET}.one", uri, retry=None).result(retry=None)
     finally:
         link.unlink()
-    assert sorted(it.name for it in tmp_path.iterdir()) == ["secret.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["secret.csv"]
 
-    # What is meant to work.
+    # Allowed requests work.
     (stack.lake_root / "exports").mkdir()
     client.extract_table(f"{DATASET}.one", "gs://exports/one.csv", retry=None).result(timeout=20)
     assert (stack.lake_root / "exports" / "one.csv").read_text() == "n\n1\n"
@@ -286,7 +298,7 @@ def test_large_results_still_go_to_disk(client: bigquery.Client) -> None:
     assert [tuple(row) for row in client.query(query).result()] == [(300_000,)]
 
 
-def test_our_client_without_the_token_names_the_remedy(stack: Stack) -> None:
+def test_client_without_the_token_names_the_fix(stack: Stack) -> None:
     with (
         create_emulator_client("taxi-local", stack.bigquery_endpoint, "wrong") as client,
         pytest.raises(Unauthorized, match=r"taxi_assets\.local env"),
@@ -294,10 +306,10 @@ def test_our_client_without_the_token_names_the_remedy(stack: Stack) -> None:
         client.get_dataset("any")
 
 
-def test_a_foreign_emulator_wants_none(
+def test_foreign_emulator_needs_no_token(
     stack: Stack, client: bigquery.Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No header is sent where no token is set."""
+    """Without a token no header is sent."""
     monkeypatch.setenv("BIGQUERY_ENDPOINT", stack.bigquery_endpoint)
     with BigQueryResource().client() as own:
         headers: dict[str, Any] = {}
@@ -305,9 +317,9 @@ def test_a_foreign_emulator_wants_none(
         assert headers == {}
 
 
-def test_a_short_token_is_rejected(shared_home: Path) -> None:
+def test_short_token_is_rejected(shared_home: Path) -> None:
     for token in ({}, {"BIGQUERY_TOKEN": ""}, {"BIGQUERY_TOKEN": "short"}):
-        done = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, "-m", "taxi_assets.local.bigquery_server", str(shared_home), "0"],
             env={"PATH": os.defpath} | token,
             capture_output=True,
@@ -315,5 +327,5 @@ def test_a_short_token_is_rejected(shared_home: Path) -> None:
             check=False,
             timeout=60,
         )
-        assert done.returncode == 1
-        assert done.stderr == "BIGQUERY_TOKEN must have at least 16 characters\n"
+        assert completed.returncode == 1
+        assert completed.stderr == "BIGQUERY_TOKEN must have at least 16 characters\n"

