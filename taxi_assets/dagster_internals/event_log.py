@@ -288,7 +288,18 @@ class SqliteBatches(Batches):
                 max_overflow=-1,
                 connect_args={"timeout": BUSY_SECONDS, "check_same_thread": False},
             )
+            if shard != INDEX:
+                sa.event.listen(engines[shard], "connect", _commit_without_flush)
         return engines[shard]
+
+
+def _commit_without_flush(connection: Any, _: object) -> None:
+    """Leave the flush of a run's file to the system: 70 commits of a day's run waited for the disk.
+
+    A power cut can lose the last lines of a run's page. The index, with all records of assets and
+    checks, is flushed at each commit.
+    """
+    connection.execute("PRAGMA synchronous = NORMAL")
 
 
 class PostgresBatches(Batches):

@@ -170,6 +170,22 @@ def test_the_row_of_an_asset_is_written_once_in_a_batch_and_names_the_last_day(
     assert record.asset_entry.last_materialization_storage_id == records[0].storage_id
 
 
+def test_only_the_index_is_flushed_at_each_commit(home: Path, tmp_path: Path) -> None:
+    """A power cut must not take a materialization or a rejection, which the index has."""
+    with ExitStack() as stack:
+        folder = stack.enter_context(dagster_home(tmp_path, "sqlite", ours=True))
+        instance = stack.enter_context(dg.DagsterInstance.from_config(str(folder)))
+        run_id = create_run_for_test(instance, job_name="none").run_id
+        log_observation(instance, run_id, "a day")
+        storage = unwrap_event_log(instance.event_log_storage)
+        levels = []
+        for connect in (storage.index_connection(), storage.run_connection(run_id)):
+            with connect as connection:
+                levels.append(connection.exec_driver_sql("PRAGMA synchronous").scalar())
+    full, normal = 2, 1
+    assert levels == [full, normal]
+
+
 def test_only_the_failed_transaction_is_retried(
     instance: dg.DagsterInstance, run_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
