@@ -37,7 +37,7 @@ COVERED_ELSEWHERE = {
             "status=REQUESTED",
         ),
         "needs webserver and daemon: "
-        "defs/automation/test_daemon.py::test_the_documented_commands_start_a_day_and_a_backfill",
+        "defs/automation/test_daemon.py::test_documented_commands_start_a_day_and_a_backfill",
     ),
     "docs/benchmarks.md": dict.fromkeys(
         (
@@ -76,7 +76,7 @@ COVERED_ELSEWHERE = {
     },
     "docs/operations.md": {
         "sed -e 's/{reader}/taxi_reader/g; s/{loader}/taxi/g; s/{database}/ny_taxi/g' "
-        "taxi_assets/local/reader.sql |": PSQL + "test_a_reader_made_by_hand_reads_what_it_may",
+        "taxi_assets/local/reader.sql |": PSQL + "test_reader_created_by_hand_reads_its_tables",
     },
     "deploy/README.md": {
         "gcloud auth login": GCLOUD,

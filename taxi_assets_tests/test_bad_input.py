@@ -12,7 +12,7 @@ import pytest
 
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
-from taxi_assets_tests.defs.jobs.test_daily import DAGSTER, trip, write_month
+from taxi_assets_tests.defs.jobs.test_daily import DAGSTER, make_trip_line, write_month
 from taxi_assets_tests.stores import Runs
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -21,7 +21,7 @@ DAY = "2020-11-05"
 
 
 def _whole(folder: Path) -> Path:
-    lines = [trip(DAY, total) for total in range(2000)]
+    lines = [make_trip_line(DAY, total) for total in range(2000)]
     write_month(folder, GREEN, "2020-11", lines)
     return folder / "green_tripdata_2020-11.csv.gz"
 

@@ -16,7 +16,7 @@ import pytest
 import taxi_assets
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
+from taxi_assets_tests.defs.jobs.test_daily import make_trip_line, write_month
 from taxi_assets_tests.stores import Runs
 
 pytestmark = pytest.mark.usefixtures("empty_stores")
@@ -30,7 +30,7 @@ DAYS = ["2021-01-05", "2021-01-06", "2021-01-07"]
 @pytest.fixture
 def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with `revenue.py`, and three days of green trips in the stores."""
-    lines = [trip(day, 10.0 + at) for at, day in enumerate(DAYS) for _ in range(at + 1)]
+    lines = [make_trip_line(day, 10.0 + at) for at, day in enumerate(DAYS) for _ in range(at + 1)]
     source = write_month(tmp_path, SERVICES["green"], "2021-01", lines)
     monkeypatch.setenv("TAXI_SOURCE", source)
     assert Runs().run("green", DAYS[0], DAYS[-1]).success

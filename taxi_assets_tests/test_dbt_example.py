@@ -19,7 +19,7 @@ import pytest
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
+from taxi_assets_tests.defs.jobs.test_daily import make_trip_line, write_month
 from taxi_assets_tests.stores import Runs
 
 pytestmark = pytest.mark.usefixtures("empty_stores")
@@ -103,7 +103,7 @@ def test_models_equal_the_stores(
 ) -> None:
     green = SERVICES["green"]
     shutil.copytree(REPOSITORY / EXAMPLE, tmp_path / EXAMPLE)
-    lines = [trip(day, 10.0 + at) for at, day in enumerate(DAYS) for _ in range(at + 1)]
+    lines = [make_trip_line(day, 10.0 + at) for at, day in enumerate(DAYS) for _ in range(at + 1)]
     monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, green, "2021-01", lines))
     assert Runs().run("green", DAYS[0], DAYS[-1]).success
     try:

@@ -19,7 +19,7 @@ CHECKOUT = (*PROJECT_FILES, "README.md", "taxi_assets", "taxi_assets_tests")
 # One of each kind: a command, a job by the command line, a round of the daemon, a server's runs.
 TESTS = (
     "local/test_main.py::test_status_of_a_stopped_stack",
-    "defs/jobs/test_sql_query.py::test_from_the_command_line",
+    "defs/jobs/test_sql_query.py::test_query_runs_from_the_command_line",
     "defs/automation/test_crash.py",
     "test_server.py::test_graphql_backfill_runs_as_one_chunk_with_a_record_per_day",
 )

@@ -15,7 +15,7 @@ import pytest
 
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
+from taxi_assets_tests.defs.jobs.test_daily import make_trip_line, write_month
 from taxi_assets_tests.stores import Runs
 
 pytestmark = pytest.mark.usefixtures("empty_stores")
@@ -61,7 +61,9 @@ def test_catalogue_receives_inputs_and_outputs_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, received: list[dict[str, Any]]
 ) -> None:
     days = ["2021-01-05", "2021-01-06"]
-    source = write_month(tmp_path, SERVICES["green"], "2021-01", [trip(day) for day in days])
+    source = write_month(
+        tmp_path, SERVICES["green"], "2021-01", [make_trip_line(day) for day in days]
+    )
     monkeypatch.setenv("TAXI_SOURCE", source)
     path = REPOSITORY / "docs" / "examples" / "openlineage" / "lineage.py"
     defs = runpy.run_path(str(path))["defs"]

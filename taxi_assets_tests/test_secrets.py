@@ -18,7 +18,7 @@ from taxi_assets.tlc import download
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.defs.jobs.test_daily import trip
+from taxi_assets_tests.defs.jobs.test_daily import make_trip_line
 from taxi_assets_tests.stores import Runs
 
 PLANTED = "pl4nted"
@@ -61,7 +61,7 @@ class Site:
 @pytest.fixture
 def site() -> Iterator[Site]:
     here = Site()
-    lines = [",".join(GREEN.header), *(trip(DAY, total) for total in range(200))]
+    lines = [",".join(GREEN.header), *(make_trip_line(DAY, total) for total in range(200))]
     here.body = gzip.compress("\n".join([*lines, ""]).encode())
 
     class Handler(BaseHTTPRequestHandler):

@@ -11,7 +11,7 @@ import pytest
 from taxi_assets.cli.app import main
 from taxi_assets.defs.alerts import targets
 from taxi_assets_tests.cli.conftest import run_command
-from taxi_assets_tests.defs.automation.receivers import free_port, http_receiver
+from taxi_assets_tests.defs.automation.receivers import find_free_port, http_receiver
 from taxi_assets_tests.fake_http_server import Site
 
 
@@ -74,7 +74,7 @@ def test_alert_test_names_unreached_targets(
     assert "set TAXI_ALERT_URLS or TAXI_HEARTBEAT_URL" in capfd.readouterr().err
     monkeypatch.setattr(targets, "RETRY_SECONDS", 0.01)
     with http_receiver() as receiver:
-        unreachable = f"json://127.0.0.1:{free_port()}/planted-secret"
+        unreachable = f"json://127.0.0.1:{find_free_port()}/planted-secret"
         monkeypatch.setenv("TAXI_ALERT_URLS", f"{receiver.apprise} {unreachable}")
         assert main(["alert-test"]) == 1
         (body,) = receiver.bodies

@@ -28,8 +28,8 @@ from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.dagster_internals.copied_runs import copy_run, measure_folder
 from taxi_assets_tests.dagster_internals.instances import dagster_home
-from taxi_assets_tests.defs.automation.ticks import add_tick, ephemeral_sensor
-from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
+from taxi_assets_tests.defs.automation.ticks import add_sensor, add_tick
+from taxi_assets_tests.defs.jobs.test_daily import make_trip_line, write_month
 from taxi_assets_tests.stores import Runs
 
 pytestmark = pytest.mark.usefixtures("empty_stores")
@@ -80,7 +80,7 @@ def runs(
 
 
 def publish_month(folder: Path, *totals: object) -> str:
-    lines = [trip(day, total) for day, total in zip(DAYS, totals, strict=True)]  # type: ignore[arg-type]
+    lines = [make_trip_line(day, total) for day, total in zip(DAYS, totals, strict=True)]  # type: ignore[arg-type]
     return write_month(folder, GREEN, "2022-06", lines)
 
 
@@ -250,7 +250,7 @@ def test_a_thousand_daily_runs_stay_below_200_megabytes(
 def estimate_ticks_bytes(instance: dg.DagsterInstance) -> float:
     """Estimate the bytes of the alert sensors' stored ticks from some of them."""
     size, count = measure_folder(Path(instance.root_directory)), 500
-    sensor = ephemeral_sensor(instance, "operations_alert")
+    sensor = add_sensor(instance, "operations_alert")
     for number in range(count):
         add_tick(instance, sensor, TickStatus.SKIPPED, number)
     bytes_per_tick = (measure_folder(Path(instance.root_directory)) - size) / count

@@ -17,7 +17,7 @@ from dagster._core.loader import LoadingContextForTest
 from taxi_assets.definitions import build_defs
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
-from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
+from taxi_assets_tests.defs.jobs.test_daily import make_trip_line, write_month
 from taxi_assets_tests.stores import Runs
 
 GREEN = SERVICES["green"]
@@ -111,7 +111,9 @@ def test_chunk_leaves_nothing_stale_and_a_changed_day_all_downstream(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     days = ["2021-04-01", "2021-04-02"]
-    monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-04", [*map(trip, days)]))
+    monkeypatch.setenv(
+        "TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-04", [*map(make_trip_line, days)])
+    )
     runs = Runs()
     assert runs.run("green", *days).success
 
@@ -130,7 +132,9 @@ def test_chunk_leaves_nothing_stale_and_a_changed_day_all_downstream(
 
     assert stale() == set()
     # The second day is restated; raw_trips loads both days again, as for a restated month.
-    write_month(tmp_path, GREEN, "2021-04", [trip(days[0]), trip(days[1], 99.0)])
+    write_month(
+        tmp_path, GREEN, "2021-04", [make_trip_line(days[0]), make_trip_line(days[1], 99.0)]
+    )
     job = build_defs().resolve_job_def("green_daily")
     tags = dict(zip(("start", "end"), days, strict=True))
     raw_only = job.execute_in_process(
@@ -146,7 +150,7 @@ def test_bad_day_in_a_chunk_is_rejected_and_the_others_land(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     days = ["2021-05-01", "2021-05-02", "2021-05-03"]
-    template = write_month(tmp_path, GREEN, "2021-05", [trip(day) for day in days * 2])
+    template = write_month(tmp_path, GREEN, "2021-05", [make_trip_line(day) for day in days * 2])
     monkeypatch.setenv("TAXI_SOURCE", template)
     runs = Runs()
     assert runs.run("green", *days[:3:2]).success
@@ -202,7 +206,7 @@ def remove_last_line(path: Path) -> None:
 def test_single_rejected_day_is_recorded_as_failed_and_stores_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    template = write_month(tmp_path, GREEN, "2021-06", [trip("2021-06-01")])
+    template = write_month(tmp_path, GREEN, "2021-06", [make_trip_line("2021-06-01")])
     monkeypatch.setenv("TAXI_SOURCE", template)
     runs = Runs()
     job = build_defs().resolve_job_def("green_daily")
@@ -225,8 +229,13 @@ def test_raw_slices_of_a_month_hold_each_line_once(
 ) -> None:
     import pyarrow as pa  # noqa: PLC0415
 
-    lines = [trip("2021-07-01"), trip("2021-06-30"), trip("2021-07-02"), trip("2021-07-01", 2)]
-    lines += [trip("2021-07-31", n) for n in range(200)] + ["1,2021-07-05", ""]
+    lines = [
+        make_trip_line("2021-07-01"),
+        make_trip_line("2021-06-30"),
+        make_trip_line("2021-07-02"),
+        make_trip_line("2021-07-01", 2),
+    ]
+    lines += [make_trip_line("2021-07-31", n) for n in range(200)] + ["1,2021-07-05", ""]
     monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-07", lines))
     assert Runs().run("green", "2021-07-01", "2021-07-31").success
     published = gzip.decompress((tmp_path / "green_tripdata_2021-07.csv.gz").read_bytes())
@@ -246,7 +255,9 @@ def test_chunk_opens_its_month_file_as_often_as_a_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     days = [f"2021-09-{day:02d}" for day in range(1, 11)]
-    monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-09", [*map(trip, days)]))
+    monkeypatch.setenv(
+        "TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-09", [*map(make_trip_line, days)])
+    )
     opened_paths: list[str] = []
 
     def audit(event: str, arguments: tuple[Any, ...]) -> None:

@@ -26,7 +26,7 @@ from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.dagster_internals.instances import dagster_home
-from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
+from taxi_assets_tests.defs.jobs.test_daily import make_trip_line, write_month
 
 PACKAGE = Path(taxi_assets.__file__).parent
 INTERNALS = PACKAGE / "dagster_internals"
@@ -191,7 +191,9 @@ with dg.DagsterInstance.get() as instance:
 def test_day_lands_with_warnings_without_any_private_name(
     home: Path, empty_stores: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-02", [trip(DAY)]))
+    monkeypatch.setenv(
+        "TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-02", [make_trip_line(DAY)])
+    )
     with dagster_home(tmp_path, "sqlite", ours=True) as folder:
         monkeypatch.setenv("DAGSTER_HOME", str(folder))
         completed = subprocess.run(

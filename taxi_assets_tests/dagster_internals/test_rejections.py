@@ -28,7 +28,7 @@ from taxi_assets.local.process import wait_until
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
+from taxi_assets_tests.defs.jobs.test_daily import make_trip_line, write_month
 from taxi_assets_tests.stores import Runs
 
 pytestmark = pytest.mark.usefixtures("empty_stores")
@@ -86,7 +86,7 @@ class Month:
 
     def publish(self, *values: object) -> str:
         """Write one trip a day with these totals; a word in place of a number is unreadable."""
-        lines = [trip(day, value) for day, value in zip(DAYS, values, strict=True)]  # type: ignore[arg-type]
+        lines = [make_trip_line(day, value) for day, value in zip(DAYS, values, strict=True)]  # type: ignore[arg-type]
         return write_month(self.folder, GREEN, "2022-03", lines)
 
     def run(self, tags: dict[str, str], *names: str) -> dg.ExecuteInProcessResult:

@@ -15,7 +15,7 @@ from taxi_assets.dagster_internals.event_log import Batches
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.dagster_internals.instances import dagster_home
-from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
+from taxi_assets_tests.defs.jobs.test_daily import make_trip_line, write_month
 from taxi_assets_tests.stores import Runs
 
 pytestmark = pytest.mark.usefixtures("empty_stores")
@@ -60,7 +60,7 @@ def runs(
 
 def publish_month(folder: Path, *totals: object) -> str:
     """Write one trip a day with these totals; a word in place of a number is unreadable."""
-    lines = [trip(day, total) for day, total in zip(DAYS, totals, strict=True)]  # type: ignore[arg-type]
+    lines = [make_trip_line(day, total) for day, total in zip(DAYS, totals, strict=True)]  # type: ignore[arg-type]
     return write_month(folder, GREEN, "2022-05", lines)
 
 

@@ -1,4 +1,4 @@
-"""Checks as functions of what was counted: what they say, and of how many rows."""
+"""Checks as functions of counts: their results and numbers of rows."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from taxi_assets.defs.checks.results import build_count_result, merge_months
 from taxi_assets.defs.checks.specs import WARN
 
 
-def test_two_months_of_a_run_are_one_result_a_check() -> None:
+def test_two_months_of_a_run_merge_into_one_result_per_check() -> None:
     def outside(rows: int) -> CheckResult:
         return build_count_result(
             "rows_outside_month", rows, 1000, "are outside", severity=WARN, allowed=0.005
         )
 
-    both = merge_months({Month(2021, 1): [outside(2)], Month(2021, 2): [outside(9)]})
-    (found,) = both
-    assert (found.passed, found.metadata["rows"], found.metadata["of_rows"]) == (False, 11, 2000)
-    assert found.description.startswith("2021-02: 9 of 1,000 rows (0.9%) are outside")
+    merged = merge_months({Month(2021, 1): [outside(2)], Month(2021, 2): [outside(9)]})
+    (result,) = merged
+    assert (result.passed, result.metadata["rows"], result.metadata["of_rows"]) == (False, 11, 2000)
+    assert result.description.startswith("2021-02: 9 of 1,000 rows (0.9%) are outside")
     (alone,) = merge_months({Month(2021, 1): [outside(2)]})
     assert alone == dataclasses.replace(
         outside(2), description=f"2021-01: {outside(2).description}"

@@ -1,4 +1,4 @@
-"""Freshness by months: what is published beside what each store has."""
+"""Freshness by months: published months beside the months of each store."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dg.DagsterInsta
     return dg.DagsterInstance.ephemeral()
 
 
-def store(instance: dg.DagsterInstance, month: Month, *names: str) -> None:
-    """Record a month's days as stored."""
+def record_month(instance: dg.DagsterInstance, month: Month, *names: str) -> None:
+    """Record the days of a month as stored."""
     for name in names or STORES:
         for day in month.window:
             instance.report_runless_asset_event(
@@ -38,12 +38,12 @@ def store(instance: dg.DagsterInstance, month: Month, *names: str) -> None:
             )
 
 
-def fresh(instance: dg.DagsterInstance, published: Month) -> dict[str, bool]:
+def read_fresh_stores(instance: dg.DagsterInstance, published: Month) -> dict[str, bool]:
     found: list[Freshness] = read_freshness(instance, YELLOW, published)
     return {one.store: one.is_fresh for one in found}
 
 
-def test_the_newest_published_month_is_found_without_a_month_that_is_over_and_absent(
+def test_newest_published_month_skips_ended_but_unpublished_months(
     instance: dg.DagsterInstance, site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_SOURCE", site.template)
@@ -57,18 +57,18 @@ def test_the_newest_published_month_is_found_without_a_month_that_is_over_and_ab
     assert find_newest_published(YELLOW) is None
 
 
-def test_a_backfill_of_an_old_month_turns_nothing_green(instance: dg.DagsterInstance) -> None:
-    store(instance, Month(2021, 1))
-    assert fresh(instance, Month(2021, 1)) == dict.fromkeys(STORES, True)
-    assert fresh(instance, FEBRUARY) == dict.fromkeys(STORES, False)
-    store(instance, Month(2020, 12))
-    assert fresh(instance, FEBRUARY) == dict.fromkeys(STORES, False)
+def test_backfill_of_an_old_month_makes_no_store_fresh(instance: dg.DagsterInstance) -> None:
+    record_month(instance, Month(2021, 1))
+    assert read_fresh_stores(instance, Month(2021, 1)) == dict.fromkeys(STORES, True)
+    assert read_fresh_stores(instance, FEBRUARY) == dict.fromkeys(STORES, False)
+    record_month(instance, Month(2020, 12))
+    assert read_fresh_stores(instance, FEBRUARY) == dict.fromkeys(STORES, False)
 
 
-def test_each_store_is_judged_alone_and_every_day_counts(instance: dg.DagsterInstance) -> None:
-    store(instance, Month(2021, 1))
-    store(instance, FEBRUARY, "postgres_trips", "gcs_trips")
-    assert fresh(instance, FEBRUARY) == {
+def test_each_store_needs_every_day_of_its_own(instance: dg.DagsterInstance) -> None:
+    record_month(instance, Month(2021, 1))
+    record_month(instance, FEBRUARY, "postgres_trips", "gcs_trips")
+    assert read_fresh_stores(instance, FEBRUARY) == {
         "postgres_trips": True,
         "gcs_trips": True,
         "bigquery_trips": False,
@@ -77,17 +77,17 @@ def test_each_store_is_judged_alone_and_every_day_counts(instance: dg.DagsterIns
         if day != date(2021, 2, 14):
             event = dg.AssetMaterialization(["yellow", "bigquery_trips"], partition=str(day))
             instance.report_runless_asset_event(event)
-    late = read_freshness(instance, YELLOW, FEBRUARY)[-1]
-    assert str(late) == (
+    stale = read_freshness(instance, YELLOW, FEBRUARY)[-1]
+    assert str(stale) == (
         "yellow/bigquery_trips: 2021-02 is published, 2021-01 is the newest complete month here; "
         "missing: 2021-02-14"
     )
 
 
-def test_days_before_the_first_partition_are_not_missed(instance: dg.DagsterInstance) -> None:
+def test_days_before_the_first_partition_are_not_required(instance: dg.DagsterInstance) -> None:
     for day in Month(2020, 11).window:
         if day >= date(2020, 11, 15):
             for name in STORES:
                 event = dg.AssetMaterialization(["yellow", name], partition=str(day))
                 instance.report_runless_asset_event(event)
-    assert fresh(instance, Month(2020, 11)) == dict.fromkeys(STORES, True)
+    assert read_fresh_stores(instance, Month(2020, 11)) == dict.fromkeys(STORES, True)

@@ -1,4 +1,4 @@
-"""The monthly report: from the lake's days, through the real job, to a page and a picture."""
+"""The monthly report, from the lake's days through the real job to a page and a picture."""
 
 from __future__ import annotations
 
@@ -40,30 +40,33 @@ VOID = {"br", "col", "hr", "img", "input", "link", "meta"}
 
 @pytest.fixture(autouse=True)
 def bucket(home: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A lake of the test's own."""
+    """Use a new lake."""
     monkeypatch.setenv("GCS_BUCKET", request.node.name.replace("_", "-")[:60].rstrip("-"))
 
 
-def line(pickup: str, passengers: str = "1", zone_id: int = 74, total: float = 10.5) -> str:
-    """A green trip."""
+def make_line(pickup: str, passengers: str = "1", zone_id: int = 74, total: float = 10.5) -> str:
+    """Return a green trip."""
     times = f"{pickup},{pickup}"
     return f"2,{times},N,1,{zone_id},42,{passengers},1.50,6.5,0.5,0.5,0,0,,0.3,{total},1,1,0"
 
 
-def made_month() -> list[str]:
-    """Every day of February with trips, and some of each kind of dirt."""
+def make_month() -> list[str]:
+    """Return trips for every day of February, with each kind of dirty row."""
     lines = [
-        line(f"{day} {hour:02d}:15:00", zone_id=zone_id, total=10 + at / 4)
+        make_line(f"{day} {hour:02d}:15:00", zone_id=zone_id, total=10 + at / 4)
         for at, day in enumerate(DAYS)
         for hour, zone_id in [(8, 74), (8, 75), (17, 74), *[(23, 264)] * (at % 3)]
     ]
-    lines += [line(f"{DAYS[3]} 10:00:00", passengers="0"), line(f"{DAYS[4]} 10:00:00", "")]
-    lines += [line(f"{DAYS[5]} 11:00:00", total=-4.5), line("2009-01-01 00:00:00")]
+    lines += [
+        make_line(f"{DAYS[3]} 10:00:00", passengers="0"),
+        make_line(f"{DAYS[4]} 10:00:00", ""),
+    ]
+    lines += [make_line(f"{DAYS[5]} 11:00:00", total=-4.5), make_line("2009-01-01 00:00:00")]
     return [*lines, "no trip"]
 
 
-def load(runs: Runs, service: Service, *days: str) -> None:
-    """Bring days as far as the lake."""
+def load_days(runs: Runs, service: Service, *days: str) -> None:
+    """Load days as far as the lake."""
     job = build_defs(runs.services).resolve_job_def(f"{service.name}_daily")
     tags = {
         "dagster/asset_partition_range_start": days[0],
@@ -79,29 +82,29 @@ def load(runs: Runs, service: Service, *days: str) -> None:
     assert result.success, stores.failure(result)
 
 
-def report(runs: Runs, service: Service, month: str) -> dg.ExecuteInProcessResult:
-    """`<service>_monthly_report` for a month; it may fail."""
+def run_report(runs: Runs, service: Service, month: str) -> dg.ExecuteInProcessResult:
+    """Run `<service>_monthly_report` for a month; it may fail."""
     job = build_defs(runs.services).resolve_job_def(f"{service.name}_monthly_report")
     return job.execute_in_process(
         partition_key=f"{month}-01", instance=runs.instance, raise_on_error=False
     )
 
 
-def metadata(runs: Runs, result: dg.ExecuteInProcessResult) -> dict[str, Any]:
-    """What the report's one materialization says."""
+def read_report_metadata(runs: Runs, result: dg.ExecuteInProcessResult) -> dict[str, Any]:
+    """Return the metadata of the report's one materialization."""
     assert result.success, stores.failure(result)
     (event,) = runs.materializations(result.run_id).values()
     return {name: entry.value for name, entry in event.metadata.items()}
 
 
-def files(service: Service) -> dict[str, bytes]:
-    """A service's reports in the lake."""
+def list_report_files(service: Service) -> dict[str, bytes]:
+    """Return a service's reports in the lake."""
     folder = stores.lake() / "_reports" / service.name
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 class Tags(HTMLParser):
-    """Whether tags are balanced, what they refer to, and the text between them."""
+    """Checks that tags are balanced; collects their references and the text between them."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -131,71 +134,81 @@ class Tags(HTMLParser):
             self.cells[-1] += text
 
 
-def test_a_months_report_has_the_numbers_that_pandas_finds_in_the_lake(
+def test_report_numbers_equal_pandas_on_the_lake(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = made_month()
+    lines = make_month()
     monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-02", lines))
     monkeypatch.setenv("TAXI_MAX_INVALID_RATIO", "0.5")
     runs = Runs()
-    load(runs, GREEN, DAYS[0], DAYS[-1])
-    said = metadata(runs, report(runs, GREEN, "2021-02"))
+    load_days(runs, GREEN, DAYS[0], DAYS[-1])
+    report_metadata = read_report_metadata(runs, run_report(runs, GREEN, "2021-02"))
 
     lake = pd.read_parquet(stores.lake() / "green")
     pickup = lake["lpep_pickup_datetime"]
-    assert said["trips"] == len(lake) == 28 * 3 + 27 + 1
-    assert said["revenue"] == round(lake["total_amount"].sum(), 2)
-    assert said["negative_totals"] == 1
-    assert (said["days_loaded"], said["days_missing"], "partial" in said) == (28, 0, False)
-    assert said["month_file_rows"] == len(lines)
-    assert said["month_file_rows"] == said["trips"] + sum(
-        said[f"rows_{why}"] for why in ("dropped", "outside_month", "unreadable")
+    assert report_metadata["trips"] == len(lake) == 28 * 3 + 27 + 1
+    assert report_metadata["revenue"] == round(lake["total_amount"].sum(), 2)
+    assert report_metadata["negative_totals"] == 1
+    assert (
+        report_metadata["days_loaded"],
+        report_metadata["days_missing"],
+        "partial" in report_metadata,
+    ) == (28, 0, False)
+    assert report_metadata["month_file_rows"] == len(lines)
+    assert report_metadata["month_file_rows"] == report_metadata["trips"] + sum(
+        report_metadata[f"rows_{why}"] for why in ("dropped", "outside_month", "unreadable")
     )
-    assert [said[f"rows_{why}"] for why in ("dropped", "outside_month", "unreadable")] == [2, 1, 1]
+    assert [
+        report_metadata[f"rows_{why}"] for why in ("dropped", "outside_month", "unreadable")
+    ] == [2, 1, 1]
 
     figures = compute_month_figures(open_lake(Settings.from_env().lake), GREEN, FEBRUARY)
     assert figures.zones == lake["pulocationid"].value_counts().to_dict()
     by_day = lake.groupby(pickup.dt.date)["total_amount"].agg(["size", "sum"])
-    assert {day: one.trips for day, one in figures.days.items()} == by_day["size"].to_dict()
-    assert {day: one.revenue for day, one in figures.days.items()} == by_day["sum"].to_dict()
+    assert {day: day_figures.trips for day, day_figures in figures.days.items()} == by_day[
+        "size"
+    ].to_dict()
+    assert {day: day_figures.revenue for day, day_figures in figures.days.items()} == by_day[
+        "sum"
+    ].to_dict()
     means = lake.groupby([pickup.dt.weekday, pickup.dt.hour]).size() / 4
-    found = {
+    hourly_means = {
         (weekday, hour): mean
         for weekday, row in enumerate(figures.by_hour)
         for hour, mean in enumerate(row)
         if mean
     }
-    assert found == means.to_dict()
+    assert hourly_means == means.to_dict()
     assert figures.unaccounted == 0
 
-    zones = said["busiest_zones"].records
+    zones = report_metadata["busiest_zones"].records
     expected = lake["pulocationid"].value_counts()
     assert {row.data["zone"]: row.data["trips"] for row in zones} == {
         find_zone(location).name: trips for location, trips in expected.items()
     }
-    stored = files(GREEN)["2021-02.html"]
+    stored = list_report_files(GREEN)["2021-02.html"]
     assert stored == render_month_page(figures)
     cells = Tags(stored.decode()).cells
     days = [
         cell
         for cell in cells
-        if cell in {f"{day.day}{one.trips}" for day, one in figures.days.items()}
+        if cell in {f"{day.day}{day_figures.trips}" for day, day_figures in figures.days.items()}
     ]
     assert len(days) == 28
     for text in (f"{len(lake):,}", f"{len(lines):,}", "Left out: passengers are null"):
         assert text in cells
 
 
-def test_page_and_picture_need_nothing_else_and_the_materialization_shows_them(
+def test_page_and_picture_are_self_contained_and_in_the_materialization(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_ZONES", str(write_geojson(tmp_path / "zones.geojson")))
     runs = Runs()
-    load(runs, GREEN, "2021-03-01", "2021-03-02")
-    said = metadata(runs, report(runs, GREEN, "2021-03"))
-    found = files(GREEN)
-    assert set(found) == {"2021-03.html", "2021-03.png"}
-    text, picture = found["2021-03.html"].decode(), found["2021-03.png"]
+    load_days(runs, GREEN, "2021-03-01", "2021-03-02")
+    report_metadata = read_report_metadata(runs, run_report(runs, GREEN, "2021-03"))
+    report_files = list_report_files(GREEN)
+    assert set(report_files) == {"2021-03.html", "2021-03.png"}
+    text, picture = report_files["2021-03.html"].decode(), report_files["2021-03.png"]
 
     tags = Tags(text)
     assert (tags.open, tags.references) == ([], ["../index.html"])
@@ -207,18 +220,24 @@ def test_page_and_picture_need_nothing_else_and_the_materialization_shows_them(
     assert text.count("<path d=") == len(ZONES)
     assert "Mean trip" in text
 
-    shown = base64.b64decode(said["report"].split("base64,")[1].rstrip(")"), validate=True)
-    for image, size in ((picture, (1600, 900)), (shown, (1120, 630))):
+    shown_picture = base64.b64decode(
+        report_metadata["report"].split("base64,")[1].rstrip(")"), validate=True
+    )
+    for image, size in ((picture, (1600, 900)), (shown_picture, (1120, 630))):
         assert image.startswith(b"\x89PNG")
         assert struct.unpack(">II", image[16:24]) == size
         assert len(image) < 100_000
-    assert said["page"] == said["dagster/uri"] == str(stores.lake() / "_reports/green/2021-03.html")
-    assert said["synthetic sample"]
+    assert (
+        report_metadata["page"]
+        == report_metadata["dagster/uri"]
+        == str(stores.lake() / "_reports/green/2021-03.html")
+    )
+    assert report_metadata["synthetic sample"]
     assert "Synthetic sample" in text
-    assert list(said)[:2] == ["summary", "report"]
+    assert list(report_metadata)[:2] == ["summary", "report"]
 
     index = stores.lake() / "_reports/index.html"
-    assert said["all_months"] == str(index)
+    assert report_metadata["all_months"] == str(index)
     linked = Tags(index.read_text())
     assert linked.open == []
     day = "http://127.0.0.1:3000/assets/green/cleaned_trips?view=partitions&partition=2021-03-0"
@@ -226,24 +245,28 @@ def test_page_and_picture_need_nothing_else_and_the_materialization_shows_them(
     assert f"{day}3" not in linked.references
 
 
-def test_a_partial_month_says_so_and_draws_no_zero_for_what_is_missing(
+def test_partial_month_is_marked_and_draws_no_zero_for_missing_days(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / PARQUET))
     table = make_trips({"2023-04-02": 9.0, "2023-04-05": 7.0, "2023-04-30": 8.0, "2023-05-01": 1.0})
     pq.write_table(table, tmp_path / "green_tripdata_2023-04.parquet")
     runs = Runs()
-    load(runs, GREEN, "2023-04-02", "2023-04-03")
-    load(runs, GREEN, "2023-04-05")
-    said = metadata(runs, report(runs, GREEN, "2023-04"))
-    words = "Partial month: 3 of 30 days are loaded; 1, 4 and 6 to 30 April are not"
-    assert said["partial"] == words
-    assert (said["trips"], said["days_loaded"], said["days_missing"]) == (2, 3, 27)
-    assert (said["month_file_rows"], said["rows_outside_month"]) == (4, 1)
-    text = files(GREEN)["2023-04.html"].decode()
-    assert words in text
+    load_days(runs, GREEN, "2023-04-02", "2023-04-03")
+    load_days(runs, GREEN, "2023-04-05")
+    report_metadata = read_report_metadata(runs, run_report(runs, GREEN, "2023-04"))
+    message = "Partial month: 3 of 30 days are loaded; 1, 4 and 6 to 30 April are not"
+    assert report_metadata["partial"] == message
+    assert (
+        report_metadata["trips"],
+        report_metadata["days_loaded"],
+        report_metadata["days_missing"],
+    ) == (2, 3, 27)
+    assert (report_metadata["month_file_rows"], report_metadata["rows_outside_month"]) == (4, 1)
+    text = list_report_files(GREEN)["2023-04.html"].decode()
+    assert message in text
     cells = Tags(text).cells
-    # The third is loaded and has no trips; that is another thing.
+    # The third is loaded and has no trips, which is different.
     assert "30" in cells
     assert cells.count("1not loaded") == cells.count("30not loaded") == 1
     assert sum("not loaded" in cell for cell in cells) >= 27
@@ -251,17 +274,17 @@ def test_a_partial_month_says_so_and_draws_no_zero_for_what_is_missing(
     assert cells[cells.index("In days that are not loaded") + 1] == "1"
 
 
-def test_services_without_totals_or_zones_have_a_report_too() -> None:
+def test_services_without_totals_or_zones_have_a_report() -> None:
     bare = dataclasses.replace(
         BOATS, columns=tuple(c for c in BOATS.columns if c.published != "Riders")
     )
     bare = dataclasses.replace(bare, columns=bare.columns[:-1])
     runs = Runs(services={**SERVICES, bare.name: bare})
-    load(runs, bare, "2021-01-05")
-    said = metadata(runs, report(runs, bare, "2021-01"))
-    assert said["trips"] > 100
-    assert not {"revenue", "negative_totals", "busiest_zones"} & set(said)
-    text = files(bare)["2021-01.html"].decode()
+    load_days(runs, bare, "2021-01-05")
+    report_metadata = read_report_metadata(runs, run_report(runs, bare, "2021-01"))
+    assert report_metadata["trips"] > 100
+    assert not {"revenue", "negative_totals", "busiest_zones"} & set(report_metadata)
+    text = list_report_files(bare)["2021-01.html"].decode()
     assert "Boats trips, January 2021" in text
     assert "Revenue" not in text
     assert "$" not in text
@@ -269,22 +292,20 @@ def test_services_without_totals_or_zones_have_a_report_too() -> None:
     assert Tags(text).open == []
 
 
-def test_a_report_made_again_replaces_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    day, runs, found = "2021-05-04", Runs(), []
+def test_second_report_replaces_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    day, runs, pages = "2021-05-04", Runs(), []
     for rows in (3, 4):
-        lines = [line(f"{day} 08:00:00")] * rows
+        lines = [make_line(f"{day} 08:00:00")] * rows
         monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-05", lines))
-        load(runs, GREEN, day)
-        assert metadata(runs, report(runs, GREEN, "2021-05"))["trips"] == rows
-        found.append(files(GREEN))
-    assert set(found[1]) - set(found[0]) == {"2021-05.restatement.html"}
-    assert all(found[0][name] != found[1][name] for name in found[0])
+        load_days(runs, GREEN, day)
+        assert read_report_metadata(runs, run_report(runs, GREEN, "2021-05"))["trips"] == rows
+        pages.append(list_report_files(GREEN))
+    assert set(pages[1]) - set(pages[0]) == {"2021-05.restatement.html"}
+    assert all(pages[0][name] != pages[1][name] for name in pages[0])
 
 
-def test_a_month_with_no_day_in_the_lake_is_refused_with_the_remedy() -> None:
-    result = report(Runs(), GREEN, "2021-06")
+def test_month_without_days_in_the_lake_is_rejected_with_the_fix() -> None:
+    result = run_report(Runs(), GREEN, "2021-06")
     assert not result.success
     assert "no day of 2021-06 is in" in stores.failure(result)
     assert "materialize green/gcs_trips for its days first" in stores.failure(result)
@@ -302,27 +323,32 @@ def test_a_month_with_no_day_in_the_lake_is_refused_with_the_remedy() -> None:
     ],
     ids=["a day", "two months"],
 )
-def test_a_run_is_asked_for_one_month(tags: dict[str, str]) -> None:
+def test_report_run_takes_one_month(tags: dict[str, str]) -> None:
     job = build_defs().resolve_job_def("green_monthly_report")
     result = job.execute_in_process(tags=tags, instance=Runs().instance, raise_on_error=False)
     assert not result.success
     assert "pass the first day of one month among the partitions" in stores.failure(result)
 
 
-def test_a_real_month_is_accounted_for_to_the_row(
+def test_every_row_of_a_real_month_is_accounted_for(
     real_rows: RealRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_SOURCE", str(real_rows.folder / "{service}" / PARQUET))
     runs = Runs()
-    load(runs, GREEN, "2023-01-01", "2023-01-31")
-    said = metadata(runs, report(runs, GREEN, "2023-01"))
+    load_days(runs, GREEN, "2023-01-01", "2023-01-31")
+    report_metadata = read_report_metadata(runs, run_report(runs, GREEN, "2023-01"))
     names = ("month_file_rows", "rows_outside_month", "rows_dropped", "trips")
-    assert [said[name] for name in names] == [68_211, 4, 336 + 4_324, 68_211 - 4 - 336 - 4_324]
-    assert "no row is lost without a reason" in files(GREEN)["2023-01.html"].decode()
-    assert len(files(GREEN)["2023-01.png"]) < 100_000
+    assert [report_metadata[name] for name in names] == [
+        68_211,
+        4,
+        336 + 4_324,
+        68_211 - 4 - 336 - 4_324,
+    ]
+    assert "no row is lost without a reason" in list_report_files(GREEN)["2023-01.html"].decode()
+    assert len(list_report_files(GREEN)["2023-01.png"]) < 100_000
 
 
-def test_it_is_made_once_a_months_days_have_landed_and_again_when_one_is_replaced() -> None:
+def test_report_is_requested_for_complete_and_changed_months() -> None:
     defs = build_defs({"green": GREEN})
     lake, made = dg.AssetKey(["green", "gcs_trips"]), dg.AssetKey(["green", "monthly_report"])
 
@@ -350,16 +376,18 @@ def test_it_is_made_once_a_months_days_have_landed_and_again_when_one_is_replace
         assert asked() == {"2021-02-01"}
 
 
-def test_the_sensor_that_requests_it_runs_where_automation_does(
+def test_report_sensor_follows_the_automation_setting(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for value in ("stopped", "running"):
         monkeypatch.setenv("TAXI_AUTOMATION", value)
         sensors = build_defs().get_repository_def().sensor_defs
-        (found,) = (
-            one for one in sensors if isinstance(one, dg.AutomationConditionSensorDefinition)
+        (report_sensor,) = (
+            sensor
+            for sensor in sensors
+            if isinstance(sensor, dg.AutomationConditionSensorDefinition)
         )
-        assert (found.name, found.default_status.value.lower()) == (
+        assert (report_sensor.name, report_sensor.default_status.value.lower()) == (
             "monthly_report_sensor",
             value,
         )

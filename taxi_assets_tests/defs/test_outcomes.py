@@ -1,4 +1,4 @@
-"""What became of each day comes back with an asset's output."""
+"""The outcome of each day is returned with an asset's output."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ POOR = CheckResult("negative_totals", passed=False, severity=WARN)
 BAD = CheckResult("values_readable", passed=False, description="3 of 9 rows")
 
 
-def test_a_failed_error_check_rejects_with_all_results() -> None:
+def test_failed_error_check_rejects_with_all_results() -> None:
     reject_failed([GOOD, POOR])
     with pytest.raises(FailedChecksError, match="values_readable failed: 3 of 9 rows") as raised:
         reject_failed([GOOD, BAD, POOR])
     assert raised.value.checks == [GOOD, BAD, POOR]
 
 
-def test_outcomes_come_back_by_day_as_they_pass() -> None:
+def test_outcomes_are_returned_by_day() -> None:
     failed = FailedChecksError([GOOD, BAD], [BAD])
     outcomes: list[Outcome] = [
         (DAYS[2], PartitionRecord({}, checks=[POOR])),
@@ -41,7 +41,7 @@ def test_outcomes_come_back_by_day_as_they_pass() -> None:
     assert list(passed) == outcomes[1:]
     assert sorted(output.records) == [DAYS[0], DAYS[2]]
     assert output.rejected == {DAYS[1]: failed, DAYS[3]: outcomes[3][1]}
-    # In the order of days; a day that was rejected for another reason was not checked.
+    # In the order of days; a day rejected for another reason was not checked.
     assert list(output.checks.items()) == [
         (DAYS[0], [GOOD]),
         (DAYS[1], [GOOD, BAD]),

@@ -1,4 +1,4 @@
-"""Parameters of one run, through every store; a wrong one is refused before anything is stored."""
+"""Parameters of one run reach every store; an invalid one is rejected before any write."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ GREEN = SERVICES["green"]
 DAY = "2021-01-05"
 
 
-def config(**resources: dict[str, Any]) -> dict[str, Any]:
-    """A run config of resources' fields."""
+def build_config(**resources: dict[str, Any]) -> dict[str, Any]:
+    """Return a run config of resource fields."""
     return {"resources": {name: {"config": fields} for name, fields in resources.items()}}
 
 
-def stale(runs: Runs) -> set[str]:
-    """Names of the assets that the UI calls stale on that day."""
+def list_stale_assets(runs: Runs) -> set[str]:
+    """Return the names of assets that the UI shows as stale on that day."""
     graph = build_defs().resolve_asset_graph()
     resolver = CachingStaleStatusResolver(
         runs.instance, graph, LoadingContextForTest(runs.instance)
@@ -42,7 +42,7 @@ def stale(runs: Runs) -> set[str]:
 
 def test_rules_row_limit_and_layout_of_one_run_reach_every_store() -> None:
     runs = Runs()
-    trial = config(
+    trial = build_config(
         cleaning={"drop": ["zero_distance", "zero_passengers"], "row_limit": 7},
         lake={"layout": "date"},
     )
@@ -60,7 +60,7 @@ def test_rules_row_limit_and_layout_of_one_run_reach_every_store() -> None:
     cleaned = recorded["green/cleaned_trips", DAY].metadata
     assert cleaned["rules"].value == "zero_distance, zero_passengers"
     dropped = {name: entry.value for name, entry in cleaned.items() if name.startswith("dropped_")}
-    # A reason that dropped nothing is not shown.
+    # A rule that dropped nothing is not shown.
     assert set(dropped) == {"dropped_zero_passengers", "dropped_row_limit"}
     assert raw == 7 + sum(dropped.values())
     assert dropped["dropped_row_limit"] > 0
@@ -70,25 +70,27 @@ def test_rules_row_limit_and_layout_of_one_run_reach_every_store() -> None:
     with stores.postgres() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM ny_taxi.green_cab_data")
         assert cursor.fetchone() == (7,)
-    # The definitions would clean the day otherwise: it says so until they did.
-    assert stale(runs) == {"cleaned_trips"}
+    # The definitions clean the day differently: it is stale until they have.
+    assert list_stale_assets(runs) == {"cleaned_trips"}
 
-    whole = runs.run("green", DAY)
-    assert whole.success
+    default_run = runs.run("green", DAY)
+    assert default_run.success
     assert hive.exists()
     assert not dated.exists()
-    again = runs.materializations(whole.run_id)["green/cleaned_trips", DAY].metadata
-    assert again["rules"].value == "zero_passengers, null_passengers"
-    assert "dropped_row_limit" not in again
-    assert again["rows"].value > 7
+    default_metadata = runs.materializations(default_run.run_id)[
+        "green/cleaned_trips", DAY
+    ].metadata
+    assert default_metadata["rules"].value == "zero_passengers, null_passengers"
+    assert "dropped_row_limit" not in default_metadata
+    assert default_metadata["rows"].value > 7
     totals = stores.store_totals(GREEN)
     assert totals["postgres"] == totals["lake"] == totals["bigquery"]
-    assert stale(runs) == set()
+    assert list_stale_assets(runs) == set()
 
 
-def test_no_rule_at_all_keeps_every_readable_row() -> None:
+def test_no_rules_keep_every_readable_row() -> None:
     runs = Runs()
-    result = runs.run("green", DAY, run_config=config(cleaning={"drop": []}))
+    result = runs.run("green", DAY, run_config=build_config(cleaning={"drop": []}))
     assert result.success
     recorded = runs.materializations(result.run_id)
     raw, cleaned = (
@@ -100,7 +102,7 @@ def test_no_rule_at_all_keeps_every_readable_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("resources", "said"),
+    ("resources", "expected"),
     [
         ({"cleaning": {"drop": ["typo"]}}, "cleaning:config:drop[0] not in enum type RuleName"),
         ({"lake": {"layout": "flat"}}, "lake:config:layout not in enum type LayoutName got flat"),
@@ -108,16 +110,16 @@ def test_no_rule_at_all_keeps_every_readable_row() -> None:
         ({"cleaning": {"limit": 3}}, 'unexpected config entry "limit"'),
     ],
 )
-def test_a_wrong_value_is_refused_at_launch(resources: dict[str, Any], said: str) -> None:
-    with pytest.raises(dg.DagsterInvalidConfigError) as refused:
-        Runs().run("green", DAY, run_config=config(**resources))
-    assert said in str(refused.value)
+def test_invalid_value_is_rejected_at_launch(resources: dict[str, Any], expected: str) -> None:
+    with pytest.raises(dg.DagsterInvalidConfigError) as raised:
+        Runs().run("green", DAY, run_config=build_config(**resources))
+    assert expected in str(raised.value)
 
 
 @pytest.mark.parametrize("limit", [0, -1])
-def test_a_limit_that_keeps_nothing_stops_the_run_before_its_first_step(limit: int) -> None:
+def test_invalid_row_limit_fails_the_run_before_its_first_step(limit: int) -> None:
     runs = Runs()
-    result = runs.run("green", DAY, run_config=config(cleaning={"row_limit": limit}))
+    result = runs.run("green", DAY, run_config=build_config(cleaning={"row_limit": limit}))
     assert not result.success
     assert not any(event.is_step_event for event in result.all_events if event.step_key)
     events = " ".join(str(event.event_specific_data) for event in result.all_events)
@@ -128,9 +130,9 @@ def test_a_limit_that_keeps_nothing_stops_the_run_before_its_first_step(limit: i
 def test_every_parameter_is_described_in_the_launchpad() -> None:
     job = build_defs().resolve_job_def("green_daily")
     fields = {
-        f"{name}.{field}": found.description
+        f"{name}.{field}": config_field.description
         for name in ("cleaning", "lake", "source", "postgres", "bigquery")
-        for field, found in job.resource_defs[name].config_schema.config_type.fields.items()
+        for field, config_field in job.resource_defs[name].config_schema.config_type.fields.items()
     }
     assert set(fields) == {
         "cleaning.drop",
@@ -146,6 +148,6 @@ def test_every_parameter_is_described_in_the_launchpad() -> None:
     assert all(len(text or "") > 40 for text in fields.values())
 
 
-def test_the_names_to_choose_from_are_those_that_are_known() -> None:
+def test_choices_are_the_known_names() -> None:
     assert {rule.value for rule in RuleName} == set(RULES)
     assert {layout.value for layout in LayoutName} == set(Layout.__args__)

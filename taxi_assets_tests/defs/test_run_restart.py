@@ -1,4 +1,4 @@
-"""A run that lost Dagster's storage in a step is started again, one whose step failed is not."""
+"""A run that lost Dagster's storage in a step is restarted; a run with a failed step is not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from taxi_assets.dagster_internals.event_log import Batches
 from taxi_assets.definitions import build_defs
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
-from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
+from taxi_assets_tests.defs.jobs.test_daily import make_trip_line, write_month
 from taxi_assets_tests.stores import Runs
 
 pytestmark = pytest.mark.usefixtures("empty_stores")
@@ -25,11 +25,13 @@ DAYS = ["2021-02-01", "2021-02-02"]
 
 @pytest.fixture
 def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-02", [*map(trip, DAYS)]))
+    monkeypatch.setenv(
+        "TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-02", [*map(make_trip_line, DAYS)])
+    )
     return Runs()
 
 
-def test_our_jobs_run_in_one_process() -> None:
+def test_jobs_run_in_one_process() -> None:
     assert build_defs().resolve_job_def("yellow_daily").executor_def is dg.in_process_executor
 
 
@@ -47,7 +49,7 @@ def lose_the_storage(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
 
 
 @pytest.mark.parametrize("step", ["green__raw_trips", "green__bigquery_trips"])
-def test_a_run_that_lost_the_storage_in_a_step_is_started_again(
+def test_run_that_lost_the_storage_in_a_step_is_restarted(
     step: str, runs: Runs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lose_the_storage(monkeypatch, step)
@@ -56,11 +58,13 @@ def test_a_run_that_lost_the_storage_in_a_step_is_started_again(
     assert "the storage is away" in stores.failure(result)
     run = runs.instance.get_run_by_id(result.run_id)
     assert run is not None
-    # What the daemon goes by.
+    # The daemon's criterion.
     assert run.tags[WILL_RETRY_TAG] == "true"
 
 
-def test_a_run_whose_step_failed_is_not(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_with_a_failed_step_is_not_restarted(
+    runs: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("TAXI_SOURCE", "/nowhere/{service}_tripdata_{year}-{month}.csv.gz")
     result = runs.run("green", DAYS[0])
     run = runs.instance.get_run_by_id(result.run_id)

@@ -17,7 +17,7 @@ JANUARY = list(Month(2021, 1).window)
 FIRST = JANUARY[0]
 
 
-def evaluation(
+def make_evaluation(
     check: str, asset: str, day: date | None, *, passed: bool = True, **metadata: int
 ) -> dg.AssetCheckEvaluation:
     return dg.AssetCheckEvaluation(
@@ -30,22 +30,27 @@ def evaluation(
     )
 
 
-def month(rejected: date | None = None) -> list[dg.AssetCheckEvaluation]:
-    found = [evaluation("rows_outside_month", "raw_trips", None, rows=5, of_rows=6205)]
+def make_month(rejected: date | None = None) -> list[dg.AssetCheckEvaluation]:
+    evaluations = [make_evaluation("rows_outside_month", "raw_trips", None, rows=5, of_rows=6205)]
     for day in JANUARY:
-        found.append(
-            evaluation(
+        evaluations.append(
+            make_evaluation(
                 "rows_accounted_for", "cleaned_trips", day, raw_rows=200, dropped_zero_passengers=18
             )
         )
         stores = () if day == rejected else ("postgres_trips", "gcs_trips", "bigquery_trips")
-        found += [evaluation("matches_cleaned", store, day, rows=182) for store in stores]
-    return found
+        evaluations += [
+            make_evaluation("matches_cleaned", store, day, rows=182) for store in stores
+        ]
+    return evaluations
 
 
-def test_a_month_in_one_line() -> None:
+def test_month_in_one_line() -> None:
     counts = count_run(
-        [*month(), evaluation("negative_totals", "cleaned_trips", FIRST, passed=False, rows=9)]
+        [
+            *make_month(),
+            make_evaluation("negative_totals", "cleaned_trips", FIRST, passed=False, rows=9),
+        ]
     )
     assert write_summary("yellow", JANUARY, counts, [], 8.21) == (
         "yellow 2021-01: 31 days, 6,205 rows read, 5,642 stored in 3 stores, 558 dropped, "
@@ -54,19 +59,19 @@ def test_a_month_in_one_line() -> None:
     assert counts.rows == 5642
 
 
-def test_a_warning_about_the_file_is_on_no_day() -> None:
-    of_file = evaluation("every_day_has_rows", "raw_trips", None, passed=False)
-    of_day = evaluation("negative_totals", "cleaned_trips", FIRST, passed=False, rows=9)
-    for found, said in (
-        ([of_file], "; warnings about the month's file; 8.0 s"),
-        ([of_file, of_day], "; warnings on 1 day and about the month's file; 8.0 s"),
+def test_warning_about_the_file_belongs_to_no_day() -> None:
+    file_warning = make_evaluation("every_day_has_rows", "raw_trips", None, passed=False)
+    day_warning = make_evaluation("negative_totals", "cleaned_trips", FIRST, passed=False, rows=9)
+    for evaluations, expected in (
+        ([file_warning], "; warnings about the month's file; 8.0 s"),
+        ([file_warning, day_warning], "; warnings on 1 day and about the month's file; 8.0 s"),
     ):
-        line = write_summary("yellow", JANUARY, count_run([*month(), *found]), [], 8)
-        assert line.endswith(said)
+        line = write_summary("yellow", JANUARY, count_run([*make_month(), *evaluations]), [], 8)
+        assert line.endswith(expected)
 
 
-def test_the_rows_of_a_rejected_day_are_counted_as_such() -> None:
-    line = write_summary("yellow", JANUARY, count_run(month(FIRST)), [FIRST], 8)
+def test_rows_of_a_rejected_day_are_counted_as_rejected() -> None:
+    line = write_summary("yellow", JANUARY, count_run(make_month(FIRST)), [FIRST], 8)
     assert line == (
         "yellow 2021-01: 30 of 31 days, 6,205 rows read, 5,460 stored in 3 stores, 540 dropped, "
         "200 rejected, 5 outside the month; rejected: 2021-01-01; 8.0 s"
@@ -74,16 +79,19 @@ def test_the_rows_of_a_rejected_day_are_counted_as_such() -> None:
     assert 5460 + 540 + 200 + 5 == 6205
 
 
-def test_a_day_leaves_out_what_concerns_the_month() -> None:
-    some = [one for one in month() if one.partition in (str(FIRST), None)]
-    assert write_summary("yellow", [FIRST], count_run(some), [], 2) == (
+def test_summary_of_a_day_omits_month_checks() -> None:
+    day_evaluations = [
+        evaluation for evaluation in make_month() if evaluation.partition in (str(FIRST), None)
+    ]
+    assert write_summary("yellow", [FIRST], count_run(day_evaluations), [], 2) == (
         "yellow 2021-01-01: 1 day, 200 rows read, 182 stored in 3 stores, 18 dropped; 2.0 s"
     )
 
 
-def test_stores_that_hold_different_rows_are_named() -> None:
+def test_stores_with_different_rows_are_named() -> None:
     some = [
-        evaluation("matches_cleaned", name, FIRST, rows=rows) for name, rows in (("a", 1), ("b", 2))
+        make_evaluation("matches_cleaned", name, FIRST, rows=rows)
+        for name, rows in (("a", 1), ("b", 2))
     ]
     line = write_summary("yellow", [FIRST], count_run(some), [], 2)
     assert line == "yellow 2021-01-01: 1 day, 1 stored in a, 2 stored in b; 2.0 s"
@@ -99,7 +107,7 @@ def test_stores_that_hold_different_rows_are_named() -> None:
     ],
 )
 def test_days_have_a_short_name(first: date, days: int, expected: str) -> None:
-    assert name_days([first + timedelta(days=at) for at in range(days)]) == expected
+    assert name_days([first + timedelta(days=offset) for offset in range(days)]) == expected
 
 
 @pytest.mark.parametrize(
@@ -110,11 +118,11 @@ def test_days_have_a_short_name(first: date, days: int, expected: str) -> None:
         ({"dagster/from_ui": "true"}, "Dagster's UI"),
     ],
 )
-def test_a_run_names_who_requested_it(tags: Mapping[str, str], expected: str) -> None:
+def test_run_names_its_requester(tags: Mapping[str, str], expected: str) -> None:
     assert name_requester(dg.DagsterRun("yellow_daily", tags=tags)) == expected
 
 
-def test_a_run_ends_with_the_line_and_has_the_tags(home: Path, empty_stores: None) -> None:
+def test_run_ends_with_the_summary_and_has_its_tags(home: Path, empty_stores: None) -> None:
     runs = Runs()
     result = runs.run("green", "2021-11-05")
     assert result.success

@@ -1,4 +1,4 @@
-"""The days that a day's picture is compared with."""
+"""The earlier days that a day's picture is compared with."""
 
 from __future__ import annotations
 
@@ -30,66 +30,69 @@ def lake(tmp_path: Path) -> Lake:
     return Lake(pa_fs.LocalFileSystem(), str(tmp_path), "b", "hive")
 
 
-def store(lake: Lake, weeks: int, rows: int) -> str:
-    """A cleaned slice of so many weeks before the day."""
+def store_day(lake: Lake, weeks: int, rows: int) -> str:
+    """Store a cleaned slice that many weeks before the day."""
     table = convert_to_table(make_frame(rows), YELLOW)
-    facts = {
+    metadata = {
         "profile": profile_partition(table, YELLOW).to_metadata(),
         "dropped": {"unreadable": rows},
     }
     key = build_cleaned_key(YELLOW, DAY - timedelta(weeks=weeks))
-    lake.put(key, encode_trips(table, facts))
+    lake.put(key, encode_trips(table, metadata))
     return key
 
 
-def same_weekdays(lake: Lake, warnings: list[str] | None = None) -> SameWeekdays:
+def make_same_weekdays(lake: Lake, warnings: list[str] | None = None) -> SameWeekdays:
     return SameWeekdays(lake, YELLOW, (warnings if warnings is not None else []).append)
 
 
-def found(days: SameWeekdays) -> list[tuple[int, int]]:
-    return [(one.profile.rows, one.dropped["unreadable"]) for one in days.before(DAY)]
+def list_days(days: SameWeekdays) -> list[tuple[int, int]]:
+    return [
+        (earlier_day.profile.rows, earlier_day.dropped["unreadable"])
+        for earlier_day in days.before(DAY)
+    ]
 
 
-def test_the_six_weeks_before_as_far_as_the_lake_has_them(lake: Lake) -> None:
-    assert same_weekdays(lake).before(DAY) == []
+def test_up_to_six_earlier_weeks_are_read_from_the_lake(lake: Lake) -> None:
+    assert make_same_weekdays(lake).before(DAY) == []
     for weeks in (0, 1, 3, 6, 7):
-        store(lake, weeks, 10 + weeks)
-    assert found(same_weekdays(lake)) == [(11, 11), (13, 13), (16, 16)]
+        store_day(lake, weeks, 10 + weeks)
+    assert list_days(make_same_weekdays(lake)) == [(11, 11), (13, 13), (16, 16)]
 
 
-def test_each_is_read_once_and_days_of_the_run_not_at_all(lake: Lake) -> None:
-    keys = [store(lake, weeks, 10 + weeks) for weeks in (1, 2)]
-    days = same_weekdays(lake)
-    mine = Figures(
+def test_each_day_is_read_once_and_days_of_the_run_never(lake: Lake) -> None:
+    keys = [store_day(lake, weeks, 10 + weeks) for weeks in (1, 2)]
+    days = make_same_weekdays(lake)
+    run_figures = Figures(
         profile_partition(convert_to_table(make_frame(7), YELLOW), YELLOW), {"unreadable": 0}
     )
-    days.add(DAY - timedelta(weeks=1), mine)
-    assert found(days) == [(7, 0), (12, 12)]
+    days.add(DAY - timedelta(weeks=1), run_figures)
+    assert list_days(days) == [(7, 0), (12, 12)]
     for key in keys:
         lake.delete(key)
-    assert found(days) == [(7, 0), (12, 12)]
+    assert list_days(days) == [(7, 0), (12, 12)]
 
 
-def test_objects_that_are_broken_or_of_an_older_version_are_passed_over(lake: Lake) -> None:
-    store(lake, 1, 4)
+def test_damaged_and_outdated_objects_are_skipped(lake: Lake) -> None:
+    store_day(lake, 1, 4)
     broken = Path(lake.root, build_cleaned_key(YELLOW, DAY - timedelta(weeks=1)))
     content = bytearray(broken.read_bytes())
     content[content.index(b'"dropped": {"unreadable": 4')] ^= 1
     broken.write_bytes(content)
-    older = encode_trips(convert_to_table(make_frame(3), YELLOW), {"total_amount": 1})
-    lake.put(build_cleaned_key(YELLOW, DAY - timedelta(weeks=2)), older)
-    store(lake, 3, 5)
+    outdated = encode_trips(convert_to_table(make_frame(3), YELLOW), {"total_amount": 1})
+    lake.put(build_cleaned_key(YELLOW, DAY - timedelta(weeks=2)), outdated)
+    store_day(lake, 3, 5)
     Path(lake.root, build_cleaned_key(YELLOW, DAY - timedelta(weeks=4))).mkdir(parents=True)
     warnings: list[str] = []
-    assert found(same_weekdays(lake, warnings)) == [(5, 5)]
+    assert list_days(make_same_weekdays(lake, warnings)) == [(5, 5)]
     assert [text.split(": ")[1] for text in warnings] == [
         "yellow/cleaned_trips 2021-01-19",
         "yellow/cleaned_trips 2020-12-29",
     ]
 
 
-def test_a_day_waits_for_the_earlier_ones_of_its_run(lake: Lake) -> None:
-    days = same_weekdays(lake)
+def test_day_waits_for_earlier_days_of_its_run(lake: Lake) -> None:
+    days = make_same_weekdays(lake)
     wanted = [DAY - timedelta(weeks=weeks) for weeks in (2, 1, 0)]
     rejected = wanted[1]
 

@@ -1,4 +1,4 @@
-"""`values_expected` and `usual_day`: what they say of a day, in words and numbers."""
+"""`values_expected` and `usual_day` describe a day in words and numbers."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ DAY = date(2021, 2, 3)
 GOOD = {"tpep_dropoff_datetime": "2021-02-03 08:15:00"}
 
 
-def trips(*changes: dict[str, str], good: int = 0) -> pa.Table:
-    """Trips of 08:00, the first ones with other values."""
+def make_changed_trips(*changes: dict[str, str], good: int = 0) -> pa.Table:
+    """Return trips of 08:00, the first ones with other values."""
     rows = [*changes, *[{}] * good]
-    lines = [make_line("2021-02-03 08:00:00", **{**GOOD, **one}) for one in rows]
+    lines = [make_line("2021-02-03 08:00:00", **{**GOOD, **row}) for row in rows]
     return parse_partition(make_slice(*lines), YELLOW).table
 
 
@@ -79,7 +79,7 @@ def trips(*changes: dict[str, str], good: int = 0) -> pa.Table:
 def test_each_expectation_is_counted_named_and_shown(
     change: dict[str, str], name: str, words: str
 ) -> None:
-    result = check_expected_values(trips(change, good=9), YELLOW)
+    result = check_expected_values(make_changed_trips(change, good=9), YELLOW)
     assert not result.passed
     assert result.metadata[name] == 1
     assert result.description is not None
@@ -88,29 +88,34 @@ def test_each_expectation_is_counted_named_and_shown(
     (example,) = result.metadata["examples"].value.records
     assert words in example.data["rows"]
     # The same rows, by the rule's name in TAXI_DROP.
-    rule = next(one for one in find_violations(trips(change), YELLOW)).expectation.rule
-    left, dropped = apply_rules(trips(change, good=9), YELLOW, [rule])
-    assert (left.num_rows, dropped) == (9, {rule: 1})
+    rule = next(
+        violation for violation in find_violations(make_changed_trips(change), YELLOW)
+    ).expectation.rule
+    remaining, dropped = apply_rules(make_changed_trips(change, good=9), YELLOW, [rule])
+    assert (remaining.num_rows, dropped) == (9, {rule: 1})
 
 
-def test_few_rows_are_usual_and_null_is_no_value() -> None:
-    one = trips({"payment_type": "9"}, good=99)
+def test_few_unexpected_rows_are_usual_and_nulls_are_ignored() -> None:
+    one = make_changed_trips({"payment_type": "9"}, good=99)
     assert check_expected_values(one, YELLOW).passed
     assert check_expected_values(one, YELLOW).metadata["unknown_code_payment_type"] == 1
     empty = dict.fromkeys(("payment_type", "VendorID", "PULocationID", "fare_amount"), "")
-    assert find_violations(trips(empty), YELLOW) == []
-    assert check_expected_values(trips(), YELLOW).passed
+    assert find_violations(make_changed_trips(empty), YELLOW) == []
+    assert check_expected_values(make_changed_trips(), YELLOW).passed
 
 
 def test_every_service_has_the_expectations_of_its_columns() -> None:
-    rules = {name: {one.rule for one in list_expectations(it)} for name, it in SERVICES.items()}
+    rules = {
+        name: {expectation.rule for expectation in list_expectations(service)}
+        for name, service in SERVICES.items()
+    }
     assert rules["yellow"] == rules["green"]
     assert {"dropoff_before_pickup", "over_a_day", "outside_limits"} <= rules["fhv"]
     assert {"dropoff_before_pickup", "over_a_day", "outside_limits"} <= rules["fhvhv"]
 
 
 @pytest.mark.parametrize("month", ["2020-12", "2023-12", "2025-11"])
-def test_real_months_are_as_expected(month: str, real_rows: RealRows) -> None:
+def test_real_months_have_expected_values(month: str, real_rows: RealRows) -> None:
     path = real_rows.folder / "green" / f"green_tripdata_{month}.parquet"
     table = parse_partition(pq.read_table(path), GREEN).table
     table, _ = apply_rules(table, GREEN)
@@ -119,42 +124,42 @@ def test_real_months_are_as_expected(month: str, real_rows: RealRows) -> None:
 
 @pytest.fixture
 def days(tmp_path: Path) -> SameWeekdays:
-    """Seven Wednesdays of 40 trips in Manhattan, the last one the day."""
+    """Store seven Wednesdays of 40 trips in Manhattan; the last one is the day."""
     lake = Lake(pa_fs.LocalFileSystem(), str(tmp_path), "b", "hive")
-    found = SameWeekdays(lake, YELLOW, lambda _: None)
+    same_weekdays = SameWeekdays(lake, YELLOW, lambda _: None)
     for weeks in range(7):
-        add(found, DAY - timedelta(weeks=weeks))
-    return found
+        add(same_weekdays, DAY - timedelta(weeks=weeks))
+    return same_weekdays
 
 
 def add(days: SameWeekdays, day: date, rows: int = 40, **values: str) -> None:
     lines = {"PULocationID": "161", "total_amount": "12", "fare_amount": "9", **values}
-    table = trips(*[lines] * rows)
+    table = make_changed_trips(*[lines] * rows)
     days.add(day, Figures(profile_partition(table, YELLOW), Counter(), 12.0 * rows))
 
 
-def usual_day(days: SameWeekdays) -> CheckResult:
+def check_day(days: SameWeekdays) -> CheckResult:
     return check_usual_day(DAY, find_unusual_figures(DAY, days))
 
 
-def description(days: SameWeekdays) -> str:
-    result = usual_day(days)
+def describe_day(days: SameWeekdays) -> str:
+    result = check_day(days)
     assert result.description is not None
     assert str(result.severity) == "AssetCheckSeverity.WARN"
     return result.description
 
 
-def test_a_day_like_the_weeks_before_is_usual(days: SameWeekdays) -> None:
-    assert usual_day(days).passed
-    assert description(days) == "as usual"
+def test_day_like_earlier_weeks_is_usual(days: SameWeekdays) -> None:
+    assert check_day(days).passed
+    assert describe_day(days) == "as usual"
 
 
 def test_fewer_than_four_days_are_not_compared(days: SameWeekdays) -> None:
     for weeks in (1, 2, 3):
         days.known[DAY - timedelta(weeks=weeks)] = None
     add(days, DAY, rows=1)
-    assert usual_day(days).passed
-    assert description(days) == "fewer than 4 Wednesdays before are loaded: not compared"
+    assert check_day(days).passed
+    assert describe_day(days) == "fewer than 4 Wednesdays before are loaded: not compared"
 
 
 @pytest.mark.parametrize(
@@ -166,29 +171,29 @@ def test_fewer_than_four_days_are_not_compared(days: SameWeekdays) -> None:
         ({"PULocationID": "7"}, "pickups in Queens 100.0%"),
     ],
 )
-def test_what_is_unusual_is_named(days: SameWeekdays, change: Any, words: str) -> None:
+def test_unusual_figure_is_named(days: SameWeekdays, change: Any, words: str) -> None:
     if words.startswith("pickups"):
         for weeks in range(1, 7):
             known = days.known[DAY - timedelta(weeks=weeks)]
             assert known is not None
             known.profile.zones["7"] = 0
     add(days, DAY, **change)
-    result = usual_day(days)
+    result = check_day(days)
     assert not result.passed
-    assert words in description(days)
-    assert description(days).endswith("(median of the Wednesdays before)")
+    assert words in describe_day(days)
+    assert describe_day(days).endswith("(median of the Wednesdays before)")
     assert result.metadata["unusual"] == len(result.metadata["figures"].value.records)
 
 
-def test_the_threshold_is_a_setting(days: SameWeekdays, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threshold_is_a_setting(days: SameWeekdays, monkeypatch: pytest.MonkeyPatch) -> None:
     add(days, DAY, rows=28)
     monkeypatch.setenv("TAXI_UNUSUAL_DEVIATIONS", "3")
-    assert not usual_day(days).passed
+    assert not check_day(days).passed
     monkeypatch.setenv("TAXI_UNUSUAL_DEVIATIONS", "100")
-    assert usual_day(days).passed
+    assert check_day(days).passed
 
 
-def test_of_the_green_days_of_2020_the_snowstorm_is_unusual(real_rows: RealRows) -> None:
+def test_snowstorm_is_the_unusual_green_day_of_2020(real_rows: RealRows) -> None:
     known: dict[date, Mapping[str, Figure]] = {}
     for number in (5, 10, 11, 12):
         month = Month(2020, number)
@@ -215,7 +220,7 @@ def test_of_the_green_days_of_2020_the_snowstorm_is_unusual(real_rows: RealRows)
     assert list(flagged(3)) == ["05-30", "05-31", "11-27", "12-17", "12-25"]
 
 
-def test_the_record_of_an_unusual_day_names_and_shows_it(
+def test_materialization_of_an_unusual_day_names_and_shows_it(
     empty_stores: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first, last = date(2021, 2, 1) - timedelta(weeks=5), date(2021, 2, 1)
@@ -235,17 +240,17 @@ def test_the_record_of_an_unusual_day_names_and_shows_it(
     result = runs.run("yellow", str(first), str(last), asset_selection=selected)
     assert result.success
     checks = {
-        day: one
-        for (_, check, day), one in runs.evaluations(result.run_id).items()
+        day: evaluation
+        for (_, check, day), evaluation in runs.evaluations(result.run_id).items()
         if check == "usual_day"
     }
-    assert [day for day, one in checks.items() if not one.passed] == [str(last)]
+    assert [day for day, check in checks.items() if not check.passed] == [str(last)]
     words = "trips 2.00, usually 20.00 (-90%)"
     assert words in (checks[str(last)].description or "")
     records = runs.materializations(result.run_id)
     pictures = {
-        day: str(one.metadata["picture"].value)
-        for (key, day), one in records.items()
+        day: str(record.metadata["picture"].value)
+        for (key, day), record in records.items()
         if key == "yellow/cleaned_trips"
     }
     assert f"unusual: {words}" in pictures[str(last)]

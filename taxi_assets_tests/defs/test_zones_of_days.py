@@ -1,4 +1,4 @@
-"""Zones by coordinates in a run: TAXI_ZONES fills them, and the day's record counts them."""
+"""Zones by coordinates in a run: TAXI_ZONES fills them, and the materialization counts them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ pytestmark = pytest.mark.usefixtures("empty_stores")
 
 
 def write_month(path: Path) -> None:
-    """Two trips between zones, and one that begins nowhere."""
-    (version,) = (one for one in YELLOW.schema_versions if one.months == "2010-01 to 2014-12")
+    """Write two trips between zones, and one that starts outside all zones."""
+    (version,) = (
+        version for version in YELLOW.schema_versions if version.months == "2010-01 to 2014-12"
+    )
     values = {"time": f"{DAY} 08:00:00", "id": "1", "amount": "2.5", "text": "N"}
     trips = [
         (find_centre(0, 0), find_centre(1, 0)),
@@ -32,21 +34,23 @@ def write_month(path: Path) -> None:
     for points in trips:
         places = iter([str(one) for point in points for one in point])
         columns = [YELLOW.find_column(name) for name in version.header]
-        lines.append(",".join(values[one.kind] if one else next(places) for one in columns))
+        lines.append(
+            ",".join(values[column.kind] if column else next(places) for column in columns)
+        )
     path.write_text("\n".join(lines) + "\n")
 
 
 def clean_day(runs: Runs) -> tuple[dict[str, object], pd.DataFrame]:
-    """The record of the cleaned day, and its rows."""
-    done = runs.run("yellow", DAY, asset_selection=KEYS)
-    assert done.success, stores.failure(done)
-    event = runs.materializations(done.run_id)["yellow/cleaned_trips", DAY]
+    """Return the metadata of the cleaned day, and its rows."""
+    result = runs.run("yellow", DAY, asset_selection=KEYS)
+    assert result.success, stores.failure(result)
+    event = runs.materializations(result.run_id)["yellow/cleaned_trips", DAY]
     found = {name: getattr(value, "value", None) for name, value in event.metadata.items()}
     path = stores.lake() / "_cleaned/yellow/2014/05/05/trips.parquet"
     return found, pd.read_parquet(path, columns=["pulocationid", "dolocationid"])
 
 
-def test_a_month_with_coordinates_gets_zones_where_their_polygons_are(
+def test_month_with_coordinates_gets_zones_from_polygons(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_month(tmp_path / "yellow_2014-05.csv")
@@ -58,10 +62,10 @@ def test_a_month_with_coordinates_gets_zones_where_their_polygons_are(
     assert not [name for name in without if "zones" in name or "coordinates" in name]
     zones = write_zip(tmp_path / "taxi_zones.zip", tmp_path / "unpacked")
     monkeypatch.setenv("TAXI_ZONES", str(zones))
-    found, frame = clean_day(runs)
+    cleaned, frame = clean_day(runs)
     assert frame["pulocationid"].fillna(0).tolist() == [41, 7, 0]
     assert frame["dolocationid"].tolist() == [42, 41, 7]
-    counts = {name: value for name, value in found.items() if "LOCATIONID" in name.upper()}
+    counts = {name: value for name, value in cleaned.items() if "LOCATIONID" in name.upper()}
     assert counts == {
         "pulocationid_by_coordinates": 2,
         "pulocationid_outside_zones": 1,
@@ -69,6 +73,6 @@ def test_a_month_with_coordinates_gets_zones_where_their_polygons_are(
         "dolocationid_outside_zones": 0,
     }
     monkeypatch.setenv("TAXI_ZONES", str(tmp_path / "gone.zip"))
-    done = runs.run("yellow", DAY, asset_selection=KEYS)
-    assert not done.success
-    assert "TAXI_ZONES: " in stores.failure(done)
+    result = runs.run("yellow", DAY, asset_selection=KEYS)
+    assert not result.success
+    assert "TAXI_ZONES: " in stores.failure(result)

@@ -25,7 +25,7 @@ from taxi_assets.local import postgres
 from taxi_assets.local.state_directory import LOCAL_HOST, Config, StateDirectory
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
-from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
+from taxi_assets_tests.defs.jobs.test_daily import make_trip_line, write_month
 from taxi_assets_tests.fake_http_server import Site
 from taxi_assets_tests.faults.conftest import count_retries
 from taxi_assets_tests.faults.test_postgres_faults import PASSWORD, Server
@@ -100,7 +100,7 @@ def full(
 def month(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a month's file with one large day and use it as the source."""
     pick = random.Random(1)  # noqa: S311 - amounts that do not compress well
-    lines = [trip(DAY, round(pick.uniform(1, 10_000), 2)) for _ in range(ROWS)]
+    lines = [make_trip_line(DAY, round(pick.uniform(1, 10_000), 2)) for _ in range(ROWS)]
     monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-03", lines))
     return tmp_path / "green_tripdata_2021-03.csv.gz"
 

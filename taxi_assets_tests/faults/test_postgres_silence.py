@@ -23,7 +23,14 @@ from taxi_assets.errors import StoreError, UnavailableError
 from taxi_assets.local.process import wait_until
 from taxi_assets.local.state_directory import StateDirectory
 from taxi_assets_tests import stores
-from taxi_assets_tests.defs.io_managers.test_postgres import Log, a_day, lake, schema, store, totals
+from taxi_assets_tests.defs.io_managers.test_postgres import (
+    Log,
+    lake,
+    make_stored_day,
+    read_totals,
+    schema,
+    store_days_in_postgres,
+)
 from taxi_assets_tests.fault_proxy import Cut, TcpProxy, tcp_proxy
 from taxi_assets_tests.processes import start_job
 
@@ -113,14 +120,14 @@ def test_halted_server_process_is_abandoned_and_the_day_stays_complete(
     phase: str, proxy: TcpProxy, schema: str, lake: Lake, halted: Halted
 ) -> None:
     if phase == "DELETE":
-        store(a_day(lake, OTHER_DAY, 30_000), names=[OTHER_DAY])
-    store(a_day(lake, DAY, 20_000), names=[DAY])
+        store_days_in_postgres(make_stored_day(lake, OTHER_DAY, 30_000), names=[OTHER_DAY])
+    store_days_in_postgres(make_stored_day(lake, DAY, 20_000), names=[DAY])
     after, count = PHASES[phase]
     act_after(proxy, after, halted.halt, count)
 
     def rewrite() -> None:
         with pytest.raises(UnavailableError, match=r"(makes no progress|does not answer) for 3 s"):
-            store(a_day(lake, DAY, 20_000, 2.0), names=[DAY])
+            store_days_in_postgres(make_stored_day(lake, DAY, 20_000, 2.0), names=[DAY])
 
     assert LIMIT_SECONDS <= measure_seconds(rewrite) < LIMIT_SECONDS + 20
     assert not proxy.cuts
@@ -128,61 +135,65 @@ def test_halted_server_process_is_abandoned_and_the_day_stays_complete(
     halted.resume()
     assert wait_until(lambda: count_sessions() == 0, 10)
     possible_totals = (20_000.0, 40_000.0) if phase == "COMMIT" else (20_000.0,)
-    assert totals([DAY], schema)[DAY] in [(20_000, amount) for amount in possible_totals]
-    store(a_day(lake, DAY, 20_000, 3.0), names=[DAY])
-    assert totals([DAY], schema) == {DAY: (20_000, 60_000.0)}
+    assert read_totals([DAY], schema)[DAY] in [(20_000, amount) for amount in possible_totals]
+    store_days_in_postgres(make_stored_day(lake, DAY, 20_000, 3.0), names=[DAY])
+    assert read_totals([DAY], schema) == {DAY: (20_000, 60_000.0)}
 
 
 def test_server_process_halted_in_maintenance_does_not_fail_the_committed_day(
     proxy: TcpProxy, schema: str, lake: Lake, halted: Halted
 ) -> None:
-    store(a_day(lake, OTHER_DAY, 200), names=[OTHER_DAY])
-    store(a_day(lake, DAY, 100), names=[DAY])
+    store_days_in_postgres(make_stored_day(lake, OTHER_DAY, 200), names=[OTHER_DAY])
+    store_days_in_postgres(make_stored_day(lake, DAY, 100), names=[DAY])
     act_after(proxy, rb"VACUUM", halted.halt)
     log = Log()
     assert (
-        measure_seconds(lambda: store(a_day(lake, DAY, 100, 2.0), names=[DAY], log=log))
+        measure_seconds(
+            lambda: store_days_in_postgres(
+                make_stored_day(lake, DAY, 100, 2.0), names=[DAY], log=log
+            )
+        )
         < LIMIT_SECONDS + 20
     )
     assert not proxy.cuts
     assert "has its rows, but VACUUM or its index failed (UnavailableError" in log.warnings[0]
-    assert totals([DAY], schema) == {DAY: (100, 200.0)}
+    assert read_totals([DAY], schema) == {DAY: (100, 200.0)}
 
 
 def test_connection_lost_in_maintenance_does_not_fail_the_committed_day(
     proxy: TcpProxy, schema: str, lake: Lake
 ) -> None:
-    store(a_day(lake, OTHER_DAY, 200), names=[OTHER_DAY])
-    store(a_day(lake, DAY, 100), names=[DAY])
+    store_days_in_postgres(make_stored_day(lake, OTHER_DAY, 200), names=[OTHER_DAY])
+    store_days_in_postgres(make_stored_day(lake, DAY, 100), names=[DAY])
     assert wait_until(lambda: count_sessions() == 0, 10)
     proxy.cuts = [Cut(rb"VACUUM", lose_answer=True)]
     log = Log()
-    store(a_day(lake, DAY, 100, 2.0), names=[DAY], log=log)
+    store_days_in_postgres(make_stored_day(lake, DAY, 100, 2.0), names=[DAY], log=log)
     assert not proxy.cuts
     assert "has its rows, but VACUUM or its index failed" in log.warnings[0]
-    assert totals([DAY], schema) == {DAY: (100, 200.0)}
+    assert read_totals([DAY], schema) == {DAY: (100, 200.0)}
 
 
 def test_read_from_a_halted_server_process_is_abandoned(
     proxy: TcpProxy, schema: str, lake: Lake, halted: Halted
 ) -> None:
-    store(a_day(lake, DAY, 100), names=[DAY])
+    store_days_in_postgres(make_stored_day(lake, DAY, 100), names=[DAY])
     act_after(proxy, rb"GROUP BY", halted.halt)
     with pytest.raises(UnavailableError, match="makes no progress"):
-        totals([DAY], schema)
+        read_totals([DAY], schema)
 
 
 def test_retry_names_the_holder_of_the_lock(
     proxy: TcpProxy, schema: str, lake: Lake, halted: Halted
 ) -> None:
-    store(a_day(lake, DAY, 20_000), names=[DAY])
+    store_days_in_postgres(make_stored_day(lake, DAY, 20_000), names=[DAY])
     act_after(proxy, rb"COPY", halted.halt, 100_000)
     for pattern in (
         r"makes no progress",
         r"makes process \d+ wait for a lock of pid \d+ \(taxi_assets,",
     ):
         with pytest.raises(UnavailableError, match=pattern):
-            store(a_day(lake, DAY, 20_000, 2.0), names=[DAY])
+            store_days_in_postgres(make_stored_day(lake, DAY, 20_000, 2.0), names=[DAY])
 
 
 def test_server_that_accepts_and_never_answers_is_abandoned(
@@ -217,7 +228,7 @@ def test_halted_postmaster_is_abandoned(proxy: TcpProxy, halted: Halted, home: P
 
 
 def test_network_lost_during_a_copy(proxy: TcpProxy, schema: str, lake: Lake) -> None:
-    store(a_day(lake, DAY, 100), names=[DAY])
+    store_days_in_postgres(make_stored_day(lake, DAY, 100), names=[DAY])
     swallowed = threading.Event()
 
     def swallow() -> None:
@@ -227,7 +238,7 @@ def test_network_lost_during_a_copy(proxy: TcpProxy, schema: str, lake: Lake) ->
     act_after(proxy, rb"COPY", swallow, 100_000)
     try:
         with pytest.raises(UnavailableError, match=r"does not answer for 3 s"):
-            store(a_day(lake, DAY, 60_000, 2.0), names=[DAY])
+            store_days_in_postgres(make_stored_day(lake, DAY, 60_000, 2.0), names=[DAY])
     finally:
         swallowed.set()
 

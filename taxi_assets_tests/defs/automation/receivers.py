@@ -1,4 +1,4 @@
-"""What takes alerts: HTTP receivers and SMTP servers on loopback."""
+"""Receivers of alerts: HTTP and SMTP servers on loopback."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from aiosmtpd.smtp import AuthResult, LoginPassword
 USER, PASSWORD = "taxi", "planted-secret"
 
 
-def free_port() -> int:
+def find_free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -38,7 +38,7 @@ class Receiver:
 
     @property
     def apprise(self) -> str:
-        """The URL as TAXI_ALERT_URLS has it."""
+        """Return the URL in the form of TAXI_ALERT_URLS."""
         return self.url.replace("http://", "json://")
 
 
@@ -77,7 +77,7 @@ def http_receiver(*statuses: int | None) -> Iterator[Receiver]:
 
 
 class Inbox(handlers.Message):
-    """Keeps messages; answers `replies` to RCPT in turn, then takes them."""
+    """Collects messages; answers `replies` to RCPT one after the other, then accepts."""
 
     def __init__(self, *replies: str) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Inbox(handlers.Message):
 
 @contextmanager
 def smtp_server(inbox: Inbox, tls: ssl.SSLContext | None = None, **options: Any) -> Iterator[int]:
-    """An SMTP server, with TLS from the start where a context is given; its port."""
+    """Run an SMTP server, with TLS from the start if a context is given; yield its port."""
 
     def authenticate(server, session, envelope, mechanism, data) -> AuthResult:  # noqa: ANN001
         inbox.logins.append(data.login)
@@ -107,7 +107,7 @@ def smtp_server(inbox: Inbox, tls: ssl.SSLContext | None = None, **options: Any)
     controller = Controller(
         inbox,
         hostname="127.0.0.1",
-        port=free_port(),
+        port=find_free_port(),
         ssl_context=tls,
         authenticator=authenticate,
         **options,
@@ -120,8 +120,8 @@ def smtp_server(inbox: Inbox, tls: ssl.SSLContext | None = None, **options: Any)
 
 
 @contextmanager
-def dripping() -> Iterator[int]:
-    """A server whose answer is a byte every 50 ms, for ever; its port."""
+def run_dripping_server() -> Iterator[int]:
+    """Run a server that answers a byte every 50 ms for ever; yield its port."""
     over = Event()
 
     def drip(connection: socket.socket) -> None:

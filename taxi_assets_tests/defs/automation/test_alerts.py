@@ -13,8 +13,8 @@ from taxi_assets.defs.alerts import targets
 from taxi_assets.defs.alerts.alert_sensors import AlertNotDeliveredError, build_alert_sensors
 from taxi_assets.errors import SettingsError
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets_tests.defs.automation.receivers import Receiver, free_port, http_receiver
-from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
+from taxi_assets_tests.defs.automation.receivers import Receiver, find_free_port, http_receiver
+from taxi_assets_tests.defs.jobs.test_daily import make_trip_line, write_month
 from taxi_assets_tests.stores import Runs
 
 pytestmark = pytest.mark.usefixtures("home")
@@ -25,7 +25,7 @@ DAYS = [f"2020-11-{day:02d}" for day in range(1, 9)]
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    """A webhook that is set as the one target."""
+    """Set a webhook as the only target."""
     with http_receiver() as found:
         monkeypatch.setenv("TAXI_ALERT_URLS", found.apprise)
         monkeypatch.setenv("TAXI_UI_URL", "https://dagster.example.com/")
@@ -34,7 +34,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
 
 @pytest.fixture
 def failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dg.ExecuteInProcessResult:
-    """A run over a week whose month file is not there."""
+    """Run a week whose month file does not exist."""
     monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / "{service}_{year}-{month}.csv"))
     return Runs().run("green", DAYS[0], DAYS[-1])
 
@@ -45,8 +45,8 @@ def run_of(result: dg.ExecuteInProcessResult) -> dg.DagsterRun:
     return run
 
 
-def tick(result: dg.ExecuteInProcessResult) -> dg.SkipReason | None:
-    """The sensor of the run's status, called as by the daemon."""
+def evaluate_sensor(result: dg.ExecuteInProcessResult) -> dg.SkipReason | None:
+    """Evaluate the sensor of the run's status, as the daemon does."""
     instance, run = dg.DagsterInstance.get(), run_of(result)
     of_failures, of_checks = build_alert_sensors()
     ended = {
@@ -63,8 +63,8 @@ def tick(result: dg.ExecuteInProcessResult) -> dg.SkipReason | None:
     return sensor(context)
 
 
-def noted(result: dg.ExecuteInProcessResult) -> list[str]:
-    """What the sensors wrote into the run's log."""
+def list_logged_alerts(result: dg.ExecuteInProcessResult) -> list[str]:
+    """Return the sensors' lines in the run's log."""
     records = (
         dg.DagsterInstance.get()
         .get_records_for_run(result.run_id, of_type=DagsterEventType.ENGINE_EVENT)
@@ -74,10 +74,10 @@ def noted(result: dg.ExecuteInProcessResult) -> list[str]:
     return [message for message in messages if message and "_alert: " in message]
 
 
-def test_a_failed_run_is_told_with_its_real_cause(
+def test_failed_run_is_reported_with_its_cause(
     failed: dg.ExecuteInProcessResult, receiver: Receiver, tmp_path: Path
 ) -> None:
-    tick(failed)
+    evaluate_sensor(failed)
     (body,) = receiver.bodies
     assert body["title"] == "green_daily failed: green/raw_trips 2020-11-01 to 2020-11-08"
     cause, _, link = body["message"].partition("\n\n")
@@ -87,13 +87,13 @@ def test_a_failed_run_is_told_with_its_real_cause(
     assert "Steps failed" not in cause
     assert link == f"https://dagster.example.com/runs/{failed.run_id}"
     assert run_of(failed).status == dg.DagsterRunStatus.FAILURE
-    assert noted(failed) == [
+    assert list_logged_alerts(failed) == [
         "run_failure_alert: alerting json (1)",
         "run_failure_alert: alerted json (1)",
     ]
 
 
-def test_a_run_is_told_once_and_after_crashes_twice_at_most(
+def test_run_is_reported_once_and_at_most_twice_after_crashes(
     failed: dg.ExecuteInProcessResult, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send = targets.send_alert
@@ -106,59 +106,59 @@ def test_a_run_is_told_once_and_after_crashes_twice_at_most(
         crashing.setattr("taxi_assets.defs.alerts.alert_sensors.send_alert", crash)
         for _ in range(4):
             try:
-                tick(failed)
+                evaluate_sensor(failed)
             except KeyboardInterrupt:
                 continue
     assert len(receiver.bodies) == 2
-    tick(failed)
+    evaluate_sensor(failed)
     assert len(receiver.bodies) == 2
 
 
-def test_a_second_tick_tells_nothing_again(
+def test_second_tick_reports_nothing_again(
     failed: dg.ExecuteInProcessResult, receiver: Receiver
 ) -> None:
-    tick(failed)
-    tick(failed)
+    evaluate_sensor(failed)
+    evaluate_sensor(failed)
     assert len(receiver.bodies) == 1
 
 
-def test_what_could_not_be_told_is_in_the_tick_and_in_the_run(
+def test_undelivered_alert_is_named_in_the_tick_and_the_run(
     failed: dg.ExecuteInProcessResult, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(targets, "RETRY_SECONDS", 0.01)
-    rejected = f"json://127.0.0.1:{free_port()}/planted-secret"
+    rejected = f"json://127.0.0.1:{find_free_port()}/planted-secret"
     monkeypatch.setenv("TAXI_ALERT_URLS", f"{rejected} {receiver.apprise}")
     with pytest.raises(AlertNotDeliveredError) as error:
-        tick(failed)
+        evaluate_sensor(failed)
     assert str(error.value).startswith(
         f"the alert on run {failed.run_id} did not reach json (1): A Connection"
     )
-    assert noted(failed)[-1].startswith(
+    assert list_logged_alerts(failed)[-1].startswith(
         "run_failure_alert: alerted json (2) (failed: json (1): A Con"
     )
-    assert "planted-secret" not in f"{error.value} {noted(failed)}"
+    assert "planted-secret" not in f"{error.value} {list_logged_alerts(failed)}"
     assert len(receiver.bodies) == 1
     assert run_of(failed).status == dg.DagsterRunStatus.FAILURE
 
 
-def test_a_run_with_wrong_settings_is_told(
+def test_run_with_invalid_settings_is_reported(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as wrong:
         wrong.setenv("TAXI_LAKE_LAYOUT", "flat")
         result = Runs().run("green", "2020-11-05")
         assert not result.success
-        tick(result)
+        evaluate_sensor(result)
     (body,) = receiver.bodies
     assert "TAXI_LAKE_LAYOUT='flat' should be 'hive' or 'date'" in body["message"]
 
 
-def test_wrong_alert_settings_fail_the_tick_and_no_run(
+def test_invalid_alert_settings_fail_the_tick_only(
     failed: dg.ExecuteInProcessResult, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_ALERT_ON", "always")
     with pytest.raises(SettingsError, match="TAXI_ALERT_ON='always' should be"):
-        tick(failed)
+        evaluate_sensor(failed)
     assert receiver.bodies == []
     for sensor in build_alert_sensors():
         assert "No alert can be sent, the settings are invalid: alert: TAXI_ALERT_ON" in (
@@ -167,18 +167,18 @@ def test_wrong_alert_settings_fail_the_tick_and_no_run(
 
 
 @pytest.mark.parametrize("warnings", [True, False])
-def test_failed_checks_of_a_run_that_succeeded(
+def test_failed_checks_of_a_successful_run_are_reported(
     warnings: bool, receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = [trip(day, -5.0) for day in DAYS]
+    lines = [make_trip_line(day, -5.0) for day in DAYS]
     monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2020-11", lines))
     if warnings:
         monkeypatch.setenv("TAXI_ALERT_ON", "failure_and_warnings")
     result = Runs().run("green", DAYS[0], DAYS[-1])
     assert result.success
-    tick(result)
+    evaluate_sensor(result)
     if not warnings:
-        assert receiver.bodies == noted(result) == []
+        assert receiver.bodies == list_logged_alerts(result) == []
         return
     (body,) = receiver.bodies
     assert body["title"] == "green_daily has failed checks: 2020-11-01 to 2020-11-08"
@@ -190,33 +190,33 @@ def test_failed_checks_of_a_run_that_succeeded(
     assert link.startswith("https://")
 
 
-def test_a_failed_error_check_is_always_told(
+def test_failed_error_check_is_always_reported(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    lines = [trip(DAYS[0]), trip(DAYS[1], passengers="many")]
+    lines = [make_trip_line(DAYS[0]), make_trip_line(DAYS[1], passengers="many")]
     monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2020-11", lines))
     result = Runs().run("green", DAYS[0], DAYS[1])
     assert not result.success
-    tick(result)
+    evaluate_sensor(result)
     (body,) = receiver.bodies
     cause, checks, _ = body["message"].split("\n\n")
     assert checks == f"Failed checks: ERROR green/cleaned_trips.values_readable ({DAYS[1]})"
     assert f"1 of 2 days not stored; the other 1 are stored. {DAYS[1]}: " in cause
 
 
-def test_without_a_target_the_sensors_say_so_and_are_stopped(
+def test_sensors_without_a_target_are_stopped_and_give_the_reason(
     failed: dg.ExecuteInProcessResult,
 ) -> None:
     for sensor in build_alert_sensors():
         assert sensor.default_status == dg.DefaultSensorStatus.STOPPED
         assert "No target is set (TAXI_ALERT_URLS)." in (sensor.description or "")
-    skipped = tick(failed)
+    skipped = evaluate_sensor(failed)
     assert isinstance(skipped, dg.SkipReason)
     assert "no target is set" in (skipped.skip_message or "")
-    assert noted(failed) == []
+    assert list_logged_alerts(failed) == []
 
 
-def test_with_a_target_the_sensors_run_and_show_no_secret(receiver: Receiver) -> None:
+def test_sensors_with_a_target_run_and_show_no_secret(receiver: Receiver) -> None:
     for sensor in build_alert_sensors():
         assert sensor.default_status == dg.DefaultSensorStatus.RUNNING
         assert "Targets: json (1)." in (sensor.description or "")

@@ -1,4 +1,4 @@
-"""What is found beside failed runs: ticks, runs that hang, backfills."""
+"""Conditions beside failed runs: failed ticks, hanging runs, ended backfills."""
 
 from __future__ import annotations
 
@@ -17,33 +17,33 @@ from taxi_assets.defs.alerts.conditions import (
     find_failed_ticks,
     find_long_runs,
 )
-from taxi_assets_tests.defs.automation.ticks import add_tick, ephemeral_sensor
+from taxi_assets_tests.defs.automation.ticks import add_sensor, add_tick
 from taxi_assets_tests.processes import start_job
 from taxi_assets_tests.test_server import until
 
 UI = "http://ui"
 
 
-def titles(instance: dg.DagsterInstance, since: float = 0.0) -> list[str]:
+def list_titles(instance: dg.DagsterInstance, since: float = 0.0) -> list[str]:
     return [notice.title for notice in find_failed_ticks(instance, since, "operations_alert", UI)]
 
 
-def test_a_tick_that_fails_is_found_once_until_one_succeeds_again(tmp_path: Path) -> None:
+def test_failing_tick_is_found_once_until_the_next_success(tmp_path: Path) -> None:
     instance = dg.DagsterInstance.local_temp(str(tmp_path))
-    sensor = ephemeral_sensor(instance, "green_new_month_sensor")
-    own = ephemeral_sensor(instance, "operations_alert")
+    sensor = add_sensor(instance, "green_new_month_sensor")
+    own = add_sensor(instance, "operations_alert")
     add_tick(instance, own, TickStatus.FAILURE, 100)
-    for at, status in enumerate(["SKIPPED", "FAILURE", "FAILURE", "SUCCESS", "FAILURE"]):
-        add_tick(instance, sensor, TickStatus(status), 100 + at)
-    assert titles(instance) == ["green_new_month_sensor: a tick failed"] * 2
-    # Looked for from within the first row of failures on.
-    assert titles(instance, 101.5) == ["green_new_month_sensor: a tick failed"]
-    assert titles(instance, 104.5) == []
+    for number, status in enumerate(["SKIPPED", "FAILURE", "FAILURE", "SUCCESS", "FAILURE"]):
+        add_tick(instance, sensor, TickStatus(status), 100 + number)
+    assert list_titles(instance) == ["green_new_month_sensor: a tick failed"] * 2
+    # Searched from within the first series of failures.
+    assert list_titles(instance, 101.5) == ["green_new_month_sensor: a tick failed"]
+    assert list_titles(instance, 104.5) == []
     (notice, _) = find_failed_ticks(instance, 0.0, "operations_alert", UI)
     assert notice.lines == ("SourceError: 403 at 101",)
 
 
-def test_a_backfill_that_ended_is_found_however_it_ended(tmp_path: Path) -> None:
+def test_ended_backfill_is_found_in_every_final_state(tmp_path: Path) -> None:
     instance = dg.DagsterInstance.local_temp(str(tmp_path))
     for name, status, end in (
         ("old", BulkActionStatus.COMPLETED_FAILED, 50.0),
@@ -70,7 +70,7 @@ def test_a_backfill_that_ended_is_found_however_it_ended(tmp_path: Path) -> None
     assert notices["backfill bad"].link == f"{UI}/runs/b/bad"
 
 
-def test_a_run_that_hangs_is_found_after_the_limit(
+def test_hanging_run_is_found_after_the_limit(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GCS_BUCKET", "hanging")
@@ -87,10 +87,14 @@ def test_a_run_that_hangs_is_found_after_the_limit(
         assert process.pid is not None
         os.kill(process.pid, signal.SIGSTOP)
         now = time.time()
-        mine = f"long {run_id}"
-        assert mine not in [one.key for one in find_long_runs(instance, 3600, now, UI)]
+        expected_key = f"long {run_id}"
+        assert expected_key not in [
+            condition.key for condition in find_long_runs(instance, 3600, now, UI)
+        ]
         (found,) = [
-            one for one in find_long_runs(instance, 3600, now + 3700, UI) if one.key == mine
+            condition
+            for condition in find_long_runs(instance, 3600, now + 3700, UI)
+            if condition.key == expected_key
         ]
         assert found.title.startswith(
             "green_daily has been running for 1.0 h: 2021-01-05 to 2021-01-06"
@@ -102,4 +106,6 @@ def test_a_run_that_hangs_is_found_after_the_limit(
     run = instance.get_run_by_id(run_id)
     assert run is not None
     instance.report_run_failed(run)
-    assert mine not in [one.key for one in find_long_runs(instance, 3600, time.time() + 3700, UI)]
+    assert expected_key not in [
+        condition.key for condition in find_long_runs(instance, 3600, time.time() + 3700, UI)
+    ]

@@ -1,4 +1,4 @@
-"""A daemon that is killed in the middle of a tick: the next one requests nothing twice."""
+"""After a daemon is killed in the middle of a tick, the next one requests nothing twice."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import dagster as dg
 import pytest
 
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.defs.automation.test_sensors import month_file, path_of
+from taxi_assets_tests.defs.automation.test_sensors import build_path, make_month_content
 from taxi_assets_tests.fake_http_server import Site
 
-# One round of Dagster's sensor daemon, which kills itself where Dagster's own tests let it.
+# One round of Dagster's sensor daemon, which kills itself at the points of Dagster's own tests.
 ROUND = """
 import logging, signal, sys
 import dagster as dg
@@ -37,7 +37,7 @@ with (
 
 
 def daemon_round(*points: str) -> int:
-    """A round of the daemon; what it left running is ended with it."""
+    """Run a round of the daemon and end its processes; return the exit code."""
     with subprocess.Popen(
         [sys.executable, "-c", ROUND, *points],
         stdout=subprocess.DEVNULL,
@@ -50,10 +50,10 @@ def daemon_round(*points: str) -> int:
         return ended
 
 
-def test_killed_between_its_runs_it_goes_on_and_doubles_none(
+def test_tick_killed_between_its_runs_resumes_without_duplicates(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site.months = {path_of("2021-03"): month_file("2021-03")}
+    site.months = {build_path("2021-03"): make_month_content("2021-03")}
     (tmp_path / "dagster").mkdir()
     shutil.copy(REPOSITORY / "dagster.yaml", tmp_path / "dagster")
     for name, value in {

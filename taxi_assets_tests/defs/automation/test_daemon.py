@@ -19,7 +19,7 @@ from dagster._core.scheduler.instigation import ScheduleInstigatorData
 
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.defs.automation.test_sensors import month_file, path_of
+from taxi_assets_tests.defs.automation.test_sensors import build_path, make_month_content
 from taxi_assets_tests.fake_http_server import Site, serving
 from taxi_assets_tests.stores import store_totals
 from taxi_assets_tests.test_server import DAGSTER, ask, dagster_dev, until
@@ -36,13 +36,13 @@ WEEK = [f"2021-01-{day:02d}" for day in range(1, 8)]
 
 
 def last_morning() -> date:
-    """The last day on which it was 06:00 in New York."""
+    """Return the last day on which it was 06:00 in New York."""
     now = datetime.now(ZoneInfo("America/New_York"))
     return now.date() if now.hour >= 6 else now.date() - timedelta(days=1)
 
 
 def schedules_since_yesterday(folder: Path) -> None:
-    """Start the schedules as if a day ago: the daemon makes up for the tick since."""
+    """Start the schedules as of a day ago, so that the daemon catches up one tick."""
     shutil.copy(REPOSITORY / "dagster.yaml", folder)
     subprocess.run(
         [DAGSTER, "schedule", "start", "--start-all"],
@@ -59,14 +59,14 @@ def schedules_since_yesterday(folder: Path) -> None:
 
 
 def yellow_file(month: str) -> bytes:
-    """A month's file of one row a day, up to the 28th."""
+    """Return a month file of one row a day, up to the 28th."""
     rows = [make_line(f"{month}-{day:02d} 08:00:00") for day in range(1, 29)]
     return gzip.compress(HEADER + b"\n".join([*rows, b""]), mtime=0)
 
 
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
-    """Yellow's January and February, nothing of green."""
+    """Serve yellow's January and February, and nothing of green."""
     with serving() as here:
         here.months = {
             f"/yellow/yellow_tripdata_{month}.csv.gz": yellow_file(month)
@@ -77,7 +77,7 @@ def site() -> Iterator[Site]:
 
 @pytest.fixture(scope="module")
 def server(home: Path, site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The GraphQL address of a server whose source is the site."""
+    """Start a server whose source is the site; yield its GraphQL address."""
     folder = tmp_path_factory.mktemp("daemon")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GCS_BUCKET", "automated")
@@ -107,34 +107,34 @@ OBSERVED = """query ($key: AssetKeyInput!) { assetOrError(assetKey: $key) { ... 
 SENSOR_OF_GREEN = {**SELECTOR, "sensorName": "green_new_month_sensor"}
 
 
-def schedule_tick(server: str, name: str) -> dict[str, Any]:
-    """The one tick of a schedule, when it has ended."""
+def wait_for_schedule_tick(server: str, name: str) -> dict[str, Any]:
+    """Return the one tick of a schedule once it has ended."""
     place, where = SELECTOR.values()
 
     def ended() -> dict[str, Any] | None:
-        found = ask(server, SCHEDULE, name=name, place=place, where=where)["scheduleOrError"]
-        ticks = [one for one in found["scheduleState"]["ticks"] if one["status"] != "STARTED"]
+        response = ask(server, SCHEDULE, name=name, place=place, where=where)["scheduleOrError"]
+        ticks = [tick for tick in response["scheduleState"]["ticks"] if tick["status"] != "STARTED"]
         return ticks[0] if ticks else None
 
     return until(ended, 90)
 
 
-def sensor_ticks(server: str) -> list[dict[str, Any]]:
-    """Ended ticks of green's sensor, the latest first."""
-    found = ask(server, SENSOR, sensor=SENSOR_OF_GREEN)["sensorOrError"]["sensorState"]["ticks"]
-    return [tick for tick in found if tick["status"] != "STARTED"]
+def list_sensor_ticks(server: str) -> list[dict[str, Any]]:
+    """Return the ended ticks of green's sensor, the latest first."""
+    response = ask(server, SENSOR, sensor=SENSOR_OF_GREEN)["sensorOrError"]["sensorState"]["ticks"]
+    return [tick for tick in response if tick["status"] != "STARTED"]
 
 
-def requested(server: str) -> list[dict[str, Any]]:
-    """Runs that green's sensor requested, the first one first."""
-    return [run for tick in reversed(sensor_ticks(server)) for run in tick["runs"]]
+def list_requested_runs(server: str) -> list[dict[str, Any]]:
+    """Return the runs that green's sensor requested, the first one first."""
+    return [run for tick in reversed(list_sensor_ticks(server)) for run in tick["runs"]]
 
 
-def run_of(server: str, number: int) -> dict[str, str]:
-    """Tags of the sensor's run of that number, after its success."""
+def wait_for_run(server: str, number: int) -> dict[str, str]:
+    """Return the tags of the sensor's run of that number after its success."""
 
     def ended() -> dict[str, Any] | None:
-        runs = requested(server)
+        runs = list_requested_runs(server)
         done = len(runs) > number and runs[number]["status"] in ("SUCCESS", "FAILURE")
         return runs[number] if done else None
 
@@ -143,8 +143,8 @@ def run_of(server: str, number: int) -> dict[str, str]:
     return {tag["key"]: tag["value"] for tag in run["tags"]}
 
 
-def test_the_schedule_requests_the_day_that_the_lag_leads_to(server: str) -> None:
-    tick = schedule_tick(server, "yellow_daily_schedule")
+def test_schedule_requests_the_day_of_the_lag(server: str) -> None:
+    tick = wait_for_schedule_tick(server, "yellow_daily_schedule")
     assert tick["status"] == "SUCCESS", tick
     (run,) = tick["runs"]
     tags = {tag["key"]: tag["value"] for tag in run["tags"]}
@@ -152,7 +152,7 @@ def test_the_schedule_requests_the_day_that_the_lag_leads_to(server: str) -> Non
     assert tags["dagster/run_key"] == f"yellow {SCHEDULED}"
 
     def landed() -> bool:
-        (run,) = schedule_tick(server, "yellow_daily_schedule")["runs"]
+        (run,) = wait_for_schedule_tick(server, "yellow_daily_schedule")["runs"]
         assert run["status"] != "FAILURE"
         return run["status"] == "SUCCESS"
 
@@ -160,54 +160,58 @@ def test_the_schedule_requests_the_day_that_the_lag_leads_to(server: str) -> Non
     assert SCHEDULED in store_totals(YELLOW)["postgres"]
 
 
-def test_the_schedule_says_why_it_skips(server: str) -> None:
-    tick = schedule_tick(server, "green_daily_schedule")
+def test_schedule_gives_its_reason_to_skip(server: str) -> None:
+    tick = wait_for_schedule_tick(server, "green_daily_schedule")
     assert tick["status"] == "SKIPPED"
     assert (
         "green 2021-02 is not published yet, so 2021-02-10 is not requested" in (tick["skipReason"])
     )
 
 
-def test_the_sensor_loads_a_month_when_it_is_published_and_again_when_restated(
-    server: str, site: Site
-) -> None:
+def test_sensor_loads_published_and_restated_months(server: str, site: Site) -> None:
     assert site.months is not None
     started = ask(server, START, sensor=SENSOR_OF_GREEN)["startSensor"]
     assert started["__typename"] == "Sensor"
-    first = until(lambda: sensor_ticks(server), 60)[-1]
-    assert first["status"] == "SKIPPED"
-    assert "not published (2021-01 the first)" in first["skipReason"]
+    first_tick = until(lambda: list_sensor_ticks(server), 60)[-1]
+    assert first_tick["status"] == "SKIPPED"
+    assert "not published (2021-01 the first)" in first_tick["skipReason"]
 
-    site.months[path_of("2021-03")] = month_file("2021-03")
-    tags = run_of(server, 0)
+    site.months[build_path("2021-03")] = make_month_content("2021-03")
+    tags = wait_for_run(server, 0)
     assert tags["dagster/asset_partition_range_start"] == "2021-03-01"
     assert tags["dagster/asset_partition_range_end"] == "2021-03-31"
     assert tags["month_file"] == "2021-03 new"
     day = date(2021, 3, 3)
     assert store_totals(GREEN)["bigquery"][day] == (1, 10.0)
 
-    site.months[path_of("2021-03")] = month_file("2021-03", total=99.0)
-    until(lambda: len(requested(server)) == 2, 60)
-    # As after a crash of the daemon: what the last tick saw and requested is not in the cursor.
+    site.months[build_path("2021-03")] = make_month_content("2021-03", total=99.0)
+    until(lambda: len(list_requested_runs(server)) == 2, 60)
+    # As after a crash of the daemon: the cursor lacks the last tick's requests.
     ask(server, CURSOR, sensor=SENSOR_OF_GREEN)
-    seen = len(sensor_ticks(server))
-    assert run_of(server, 1)["month_file"] == "2021-03 restated"
+    tick_count = len(list_sensor_ticks(server))
+    assert wait_for_run(server, 1)["month_file"] == "2021-03 restated"
     assert store_totals(GREEN)["bigquery"][day] == (1, 99.0)
-    until(lambda: len(sensor_ticks(server)) > seen + 1, 60)
-    assert len(requested(server)) == 2
+    until(lambda: len(list_sensor_ticks(server)) > tick_count + 1, 60)
+    assert len(list_requested_runs(server)) == 2
     observed = ask(server, OBSERVED, key={"path": ["green", "trip_file"]})["assetOrError"]
-    assert {one["partition"] for one in observed["assetObservations"]} == {"2021-03-01"}
+    assert {observation["partition"] for observation in observed["assetObservations"]} == {
+        "2021-03-01"
+    }
     # By the sensor, which has no run, and by the run that read the file: each version twice.
-    runs = [one["runId"] for one in observed["assetObservations"] if one["runId"]]
+    runs = [
+        observation["runId"]
+        for observation in observed["assetObservations"]
+        if observation["runId"]
+    ]
     assert len(runs) == 2
 
 
-def test_the_documented_commands_start_a_day_and_a_backfill(server: str) -> None:
+def test_documented_commands_start_a_day_and_a_backfill(server: str) -> None:
     if shutil.which("curl") is None:
         pytest.skip("no curl")
     page = (REPOSITORY / "docs" / "api.md").read_text()
     script = "\n".join(re.findall(r"^```bash\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
-    done = subprocess.run(
+    process = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         env={**os.environ, "GRAPHQL": server},
         capture_output=True,
@@ -215,12 +219,12 @@ def test_the_documented_commands_start_a_day_and_a_backfill(server: str) -> None
         check=False,
         timeout=240,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    run, ended, backfill, completed = done.stdout.splitlines()
+    assert process.returncode == 0, process.stdout + process.stderr
+    run, ended, backfill, completed = process.stdout.splitlines()
     assert ended == f"{run}: SUCCESS"
     assert completed == f"{backfill}: COMPLETED_SUCCESS"
-    found = store_totals(YELLOW)["bigquery"]
-    assert {date.fromisoformat(day) for day in WEEK} <= set(found)
+    totals = store_totals(YELLOW)["bigquery"]
+    assert {date.fromisoformat(day) for day in WEEK} <= set(totals)
 
 
 LAUNCH = """mutation ($run: ExecutionParams!) { launchRun(executionParams: $run) { __typename
@@ -228,15 +232,15 @@ LAUNCH = """mutation ($run: ExecutionParams!) { launchRun(executionParams: $run)
   ... on RunConfigValidationInvalid { errors { message } } ... on PythonError { message } } }"""
 
 
-def test_a_wrong_run_config_starts_no_run(server: str) -> None:
+def test_invalid_run_config_starts_no_run(server: str) -> None:
     run = {
         "selector": {**SELECTOR, "jobName": "yellow_daily"},
         "executionMetadata": {"tags": [{"key": "dagster/partition", "value": WEEK[0]}]},
         "runConfigData": {"resources": {"lake": {"config": {"layout": "flat"}}}},
     }
-    refused = ask(server, LAUNCH, run=run)["launchRun"]
-    assert refused["__typename"] == "RunConfigValidationInvalid"
+    response = ask(server, LAUNCH, run=run)["launchRun"]
+    assert response["__typename"] == "RunConfigValidationInvalid"
     assert (
         "resources:lake:config:layout not in enum type LayoutName"
-        in (refused["errors"][0]["message"])
+        in (response["errors"][0]["message"])
     )

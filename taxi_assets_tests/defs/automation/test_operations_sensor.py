@@ -24,8 +24,8 @@ from taxi_assets.defs.alerts.alert_sensors import AlertNotDeliveredError
 from taxi_assets.defs.alerts.operations_sensor import SECONDS, build_operations_sensor
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.defs.automation.receivers import Receiver, free_port, http_receiver
-from taxi_assets_tests.defs.automation.ticks import add_tick, ephemeral_sensor
+from taxi_assets_tests.defs.automation.receivers import Receiver, find_free_port, http_receiver
+from taxi_assets_tests.defs.automation.ticks import add_sensor, add_tick
 from taxi_assets_tests.fake_http_server import Handler, Site, serving
 from taxi_assets_tests.test_server import until
 
@@ -46,50 +46,50 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
     monkeypatch.setenv("TAXI_HOME", str(tmp_path / "taxi"))
     folder = tmp_path / "dagster"
     folder.mkdir()
-    with dg.DagsterInstance.local_temp(str(folder)) as found:
-        yield found
+    with dg.DagsterInstance.local_temp(str(folder)) as opened:
+        yield opened
 
 
-def tick(instance: dg.DagsterInstance) -> dg.SensorResult:
-    """As the daemon evaluates it."""
+def evaluate_sensor(instance: dg.DagsterInstance) -> dg.SensorResult:
+    """Evaluate the sensor as the daemon does."""
     context = dg.build_sensor_context(instance=instance)
     result = build_operations_sensor({"yellow": YELLOW})(context)
     assert isinstance(result, dg.SensorResult)
     return result
 
 
-def test_a_failed_tick_is_sent_once_over_the_death_of_processes(
+def test_failed_tick_is_reported_once_across_killed_processes(
     instance: dg.DagsterInstance, receiver: Receiver
 ) -> None:
-    sensor = ephemeral_sensor(instance, "green_new_month_sensor")
+    sensor = add_sensor(instance, "green_new_month_sensor")
     add_tick(instance, sensor, TickStatus.FAILURE, time.time() - 60)
-    tick(instance)
+    evaluate_sensor(instance)
     assert receiver.bodies == []
     add_tick(instance, sensor, TickStatus.SUCCESS, time.time())
     add_tick(instance, sensor, TickStatus.FAILURE, time.time() + 0.01)
     for _ in range(3):
-        tick(instance)
+        evaluate_sensor(instance)
     (body,) = receiver.bodies
     assert body["title"] == "green_new_month_sensor: a tick failed"
     assert "SourceError: 403" in body["message"]
     assert body["message"].endswith("https://dagster.example.com/automation")
 
 
-def test_a_target_that_is_down_is_named_in_the_tick_and_not_tried_for_ever(
+def test_unreachable_target_is_named_in_the_tick_and_retries_end(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TAXI_ALERT_URLS", f"json://127.0.0.1:{free_port()}/planted-secret")
-    sensor = ephemeral_sensor(instance, "green_new_month_sensor")
-    tick(instance)
+    monkeypatch.setenv("TAXI_ALERT_URLS", f"json://127.0.0.1:{find_free_port()}/planted-secret")
+    sensor = add_sensor(instance, "green_new_month_sensor")
+    evaluate_sensor(instance)
     add_tick(instance, sensor, TickStatus.FAILURE, time.time())
     with pytest.raises(AlertNotDeliveredError) as error:
-        tick(instance)
+        evaluate_sensor(instance)
     assert str(error.value).startswith("green_new_month_sensor: a tick failed did not reach json")
     assert "planted-secret" not in str(error.value)
-    tick(instance)
+    evaluate_sensor(instance)
 
 
-def test_a_store_without_the_newest_published_month_is_reported_after_a_day(
+def test_stale_store_is_reported_after_a_day(
     instance: dg.DagsterInstance,
     receiver: Receiver,
     site: Site,
@@ -99,17 +99,17 @@ def test_a_store_without_the_newest_published_month_is_reported_after_a_day(
     monkeypatch.setenv("TAXI_START_DATE", "2021-01-01")
     monkeypatch.setenv("TAXI_END_DATE", "2021-02-28")
     site.months = {"/yellow/yellow_tripdata_2021-02.csv.gz": b"x"}
-    evaluations = tick(instance).asset_events
-    assert {one.passed for one in evaluations} == {False}
-    assert {str(one.severity) for one in evaluations} == {"AssetCheckSeverity.WARN"}
-    # The source is asked once in TAXI_SENSOR_INTERVAL_SECONDS.
-    assert tick(instance).asset_events == []
+    evaluations = evaluate_sensor(instance).asset_events
+    assert {evaluation.passed for evaluation in evaluations} == {False}
+    assert {str(evaluation.severity) for evaluation in evaluations} == {"AssetCheckSeverity.WARN"}
+    # The source is probed once in TAXI_SENSOR_INTERVAL_SECONDS.
+    assert evaluate_sensor(instance).asset_events == []
     assert receiver.bodies == []
 
     day_later = time.time() + operations_sensor.STALE_SECONDS + 1
     monkeypatch.setattr(operations_sensor.time, "time", lambda: day_later)
-    tick(instance)
-    tick(instance)
+    evaluate_sensor(instance)
+    evaluate_sensor(instance)
     assert sorted(body["title"] for body in receiver.bodies) == [
         f"yellow/{store}_trips is not up to date" for store in ("gcs", "postgres")
     ]
@@ -119,24 +119,24 @@ def test_a_store_without_the_newest_published_month_is_reported_after_a_day(
     )
 
 
-def test_a_dead_mans_switch_that_does_not_answer_stops_nothing(
+def test_silent_heartbeat_target_stops_nothing(
     instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("TAXI_HEARTBEAT_URL", f"http://127.0.0.1:{free_port()}/planted-secret")
-    result = tick(instance)
+    monkeypatch.setenv("TAXI_HEARTBEAT_URL", f"http://127.0.0.1:{find_free_port()}/planted-secret")
+    result = evaluate_sensor(instance)
     assert "heartbeat: ConnectionError" in str(result.skip_reason)
     assert "planted-secret" not in str(result.skip_reason)
 
 
-def refuse(handler: Handler) -> None:
+def reject_request(handler: Handler) -> None:
     handler.send_response(401)
     handler.send_header("Content-Length", "0")
     handler.end_headers()
 
 
 @contextmanager
-def daemon(log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A daemon without a webserver; killed at the end, if it still runs."""
+def run_daemon(log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a daemon without a webserver; kill it at the end if it still runs."""
     with log.open("ab") as output:
         process = subprocess.Popen(
             [DAEMON, "run", "-m", "taxi_assets.definitions"],
@@ -151,8 +151,8 @@ def daemon(log: Path) -> Iterator[subprocess.Popen[bytes]]:
             process.wait()
 
 
-def happen_while_no_daemon_runs(instance: dg.DagsterInstance) -> None:
-    """A backfill ends, a run that started yesterday goes on, and one store of three is behind."""
+def make_conditions_without_daemon(instance: dg.DagsterInstance) -> None:
+    """End a backfill, leave yesterday's run running, and leave one store of three behind."""
     now = time.time()
     backfill = PartitionBackfill(
         backfill_id="of2009",
@@ -180,7 +180,7 @@ def happen_while_no_daemon_runs(instance: dg.DagsterInstance) -> None:
         for day in ("2021-01-30", "2021-01-31"):
             event = dg.AssetMaterialization(["yellow", name], partition=day)
             instance.report_runless_asset_event(event)
-    # Seen for the first time a day ago.
+    # First observed a day ago.
     ledger = AlertLedger.load(instance, now)
     ledger.measure_duration(
         "stale yellow postgres_trips 2021-01", now - operations_sensor.STALE_SECONDS
@@ -188,7 +188,7 @@ def happen_while_no_daemon_runs(instance: dg.DagsterInstance) -> None:
     ledger.save(now)
 
 
-def test_the_heartbeat_dies_with_the_daemon_and_a_restart_sends_nothing_twice(
+def test_heartbeat_stops_with_the_daemon_and_a_restart_repeats_nothing(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "dagster"
@@ -209,10 +209,10 @@ def test_the_heartbeat_dies_with_the_daemon_and_a_restart_sends_nothing_twice(
             known = len(switch.asked)
             return lambda: len(switch.asked) >= known + more
 
-        with daemon(tmp_path / "log"):
+        with run_daemon(tmp_path / "log"):
             until(beats(1), 120)
-            source.looks = [refuse] * 100_000
-            source.acts = [refuse] * 100_000
+            source.looks = [reject_request] * 100_000
+            source.acts = [reject_request] * 100_000
             # Two sensors fail; both alerts arrive within the time that the docs state.
             until(lambda: len(receiver.bodies) >= 2, 60)
         time.sleep(1)
@@ -222,19 +222,21 @@ def test_the_heartbeat_dies_with_the_daemon_and_a_restart_sends_nothing_twice(
         source.looks, source.acts = [], []
         source.months = {"/yellow/yellow_tripdata_2021-01.csv.gz": b"x"}
         with dg.DagsterInstance.get() as instance:
-            happen_while_no_daemon_runs(instance)
+            make_conditions_without_daemon(instance)
         monkeypatch.setenv("TAXI_AUTOMATION", "stopped")
         late = [
             "backfill of2009 ended as COMPLETED_FAILED",
             "yellow/postgres_trips is not up to date",
             "yellow_daily has been running for 24.0 h",
         ]
-        told = [f"{name}_new_month_sensor: a tick failed" for name in ("green", "yellow")]
-        with daemon(tmp_path / "log"):
+        expected_titles = [
+            f"{name}_new_month_sensor: a tick failed" for name in ("green", "yellow")
+        ]
+        with run_daemon(tmp_path / "log"):
             until(beats(1), 120)
-            until(lambda: len(receiver.bodies) >= len([*told, *late]), 60)
-            # Killed once the last one is noted as sent, which is before the next beat.
+            until(lambda: len(receiver.bodies) >= len([*expected_titles, *late]), 60)
+            # Killed once the last alert is recorded as sent, which is before the next beat.
             until(beats(1), 60)
-        with daemon(tmp_path / "log"):
+        with run_daemon(tmp_path / "log"):
             until(beats(3), 120)
-    assert sorted(body["title"] for body in receiver.bodies) == sorted([*told, *late])
+    assert sorted(body["title"] for body in receiver.bodies) == sorted([*expected_titles, *late])

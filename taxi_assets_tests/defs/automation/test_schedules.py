@@ -32,12 +32,12 @@ def repository() -> dg.RepositoryDefinition:
     return build_defs().get_repository_def()
 
 
-def tick(day: str) -> Any:
-    """What the schedule says at 06:00 in New York on a day."""
-    at = datetime.fromisoformat(f"{day}T06:00").replace(tzinfo=NEW_YORK)
+def evaluate_schedule(day: str) -> Any:
+    """Evaluate the schedule at 06:00 in New York on a day."""
+    execution_time = datetime.fromisoformat(f"{day}T06:00").replace(tzinfo=NEW_YORK)
     context = dg.build_schedule_context(
         instance=dg.DagsterInstance.ephemeral(),
-        scheduled_execution_time=at,
+        scheduled_execution_time=execution_time,
         repository_def=repository(),
     )
     return build_daily_schedule(GREEN, AutomationSettings.from_env()).evaluate_tick(context)
@@ -45,37 +45,37 @@ def tick(day: str) -> Any:
 
 @pytest.fixture
 def source(site: Site, monkeypatch: pytest.MonkeyPatch) -> Site:
-    """A site that has January 2021."""
+    """Serve January 2021."""
     site.months = {"/green/green_tripdata_2021-01.csv.gz": b"rows"}
     monkeypatch.setenv("TAXI_SOURCE", site.template)
     return site
 
 
-def test_every_morning_in_new_york() -> None:
+def test_schedule_runs_every_morning_in_new_york() -> None:
     schedule = build_defs().resolve_schedule_def("green_daily_schedule")
     assert schedule.cron_schedule == "0 6 * * *"
     assert schedule.execution_timezone == "America/New_York"
     assert schedule.job_name == "green_daily"
 
 
-def test_of_the_sample_it_is_yesterday() -> None:
-    (request,) = tick("2021-03-15").run_requests
+def test_schedule_of_the_sample_requests_yesterday() -> None:
+    (request,) = evaluate_schedule("2021-03-15").run_requests
     assert request.partition_key == request.tags["dagster/partition"] == "2021-03-14"
 
 
-def test_the_day_that_the_lag_leads_to_is_requested_once(source: Site) -> None:
-    (request,) = tick("2021-05-01").run_requests
+def test_day_of_the_lag_is_requested_once(source: Site) -> None:
+    (request,) = evaluate_schedule("2021-05-01").run_requests
     assert request.tags["dagster/partition"] == "2021-01-21"
     assert request.run_key == "green 2021-01-21"
-    assert tick("2021-05-01").run_requests[0].run_key == request.run_key
+    assert evaluate_schedule("2021-05-01").run_requests[0].run_key == request.run_key
     assert source.looked == ["/green/green_tripdata_2021-01.csv.gz"] * 2
     assert source.asked == []
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_a_month_that_is_not_published_is_a_reason_to_skip(source: Site, status: int) -> None:
+def test_unpublished_month_is_skipped(source: Site, status: int) -> None:
     source.looks = [answer(status)]
-    data = tick("2021-06-01")
+    data = evaluate_schedule("2021-06-01")
     assert data.run_requests == []
     assert data.skip_message == (
         "green 2021-02 is not published yet, so 2021-02-21 is not requested; "
@@ -83,25 +83,27 @@ def test_a_month_that_is_not_published_is_a_reason_to_skip(source: Site, status:
     )
 
 
-def test_a_presigned_month_whose_head_is_forbidden_is_requested(source: Site) -> None:
+def test_presigned_month_with_forbidden_head_is_requested(source: Site) -> None:
     source.looks = [answer(403)]
-    assert [one.partition_key for one in tick("2021-05-01").run_requests] == ["2021-01-21"]
+    assert [request.partition_key for request in evaluate_schedule("2021-05-01").run_requests] == [
+        "2021-01-21"
+    ]
 
 
-def test_a_day_before_the_first_partition_is_a_reason_to_skip(source: Site) -> None:
-    data = tick("2021-03-01")
+def test_day_before_the_first_partition_is_skipped(source: Site) -> None:
+    data = evaluate_schedule("2021-03-01")
     assert data.run_requests == []
     assert "2020-11-21 (100 days ago) is before the first partition, 2021-01-01" in (
         data.skip_message
     )
 
 
-def test_the_schedule_ends_with_the_partitions(
-    source: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_schedule_ends_with_the_partitions(source: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_END_DATE", "2021-01-21")
-    assert [one.partition_key for one in tick("2021-05-01").run_requests] == ["2021-01-21"]
-    data = tick("2021-05-02")
+    assert [request.partition_key for request in evaluate_schedule("2021-05-01").run_requests] == [
+        "2021-01-21"
+    ]
+    data = evaluate_schedule("2021-05-02")
     assert data.run_requests == []
     assert data.skip_message == (
         "2021-01-22 (100 days ago) is after the last partition, 2021-01-21 (TAXI_END_DATE)"
@@ -110,27 +112,31 @@ def test_the_schedule_ends_with_the_partitions(
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_a_source_that_does_not_answer_costs_no_day(source: Site, status: int) -> None:
+def test_failing_source_costs_no_day(source: Site, status: int) -> None:
     source.looks = [answer(status)]
-    assert [one.partition_key for one in tick("2021-05-01").run_requests] == ["2021-01-21"]
+    assert [request.partition_key for request in evaluate_schedule("2021-05-01").run_requests] == [
+        "2021-01-21"
+    ]
 
 
-def test_nor_does_one_that_nobody_listens_at(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closed_port_costs_no_day(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_SOURCE", "http://127.0.0.1:9/{service}/{year}-{month}.csv")
-    assert [one.partition_key for one in tick("2021-05-01").run_requests] == ["2021-01-21"]
+    assert [request.partition_key for request in evaluate_schedule("2021-05-01").run_requests] == [
+        "2021-01-21"
+    ]
 
 
-def test_a_source_that_refuses_fails_the_tick(source: Site) -> None:
+def test_rejecting_source_fails_the_tick(source: Site) -> None:
     source.looks = source.acts = [answer(401)] * 2
     with pytest.raises(dg.DagsterError) as failed:
-        tick("2021-05-01")
+        evaluate_schedule("2021-05-01")
     cause = failed.value.__cause__
     assert isinstance(cause, SourceError)
     assert "the server answered 401; set the user and password" in str(cause)
 
 
-def test_files_of_this_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_local_files_are_requested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_SOURCE", f"{tmp_path}/{{service}}_{{year}}-{{month}}.csv")
-    assert "not published yet" in tick("2021-05-01").skip_message
+    assert "not published yet" in evaluate_schedule("2021-05-01").skip_message
     (tmp_path / "green_2021-01.csv").write_text("VendorID\n")
-    assert len(tick("2021-05-01").run_requests) == 1
+    assert len(evaluate_schedule("2021-05-01").run_requests) == 1

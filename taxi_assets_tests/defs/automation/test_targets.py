@@ -1,4 +1,4 @@
-"""Alerts on their way: real receivers that take, fail, reject or hang."""
+"""Delivery of alerts to real receivers that accept, fail, reject or hang."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from taxi_assets_tests.defs.automation.receivers import (
     PASSWORD,
     USER,
     Inbox,
-    dripping,
-    free_port,
+    find_free_port,
     http_receiver,
+    run_dripping_server,
     smtp_server,
 )
 
@@ -39,11 +39,11 @@ TITLE = "green_daily failed: green/raw_trips 2021-01-05"
 TEXT = f"R&D <broke> it\n\nFailed checks: {ALERT.checks[0]}\n\n{ALERT.link}"
 
 
-def alerts_to(*urls: str) -> AlertSettings:
+def make_settings(*urls: str) -> AlertSettings:
     return AlertSettings(alert_urls=tuple(map(SecretStr, urls)))
 
 
-def mail(port: int, scheme: str = "mailto", more: str = "") -> str:
+def build_mail_url(port: int, scheme: str = "mailto", more: str = "") -> str:
     login = "nobody" if scheme == "mailto" else f"{USER}:{PASSWORD}"
     people = "from=taxi@example.com&to=ops@example.com"
     return f"{scheme}://{login}@localhost:{port}?{people}&smtp=localhost{more}"
@@ -51,7 +51,7 @@ def mail(port: int, scheme: str = "mailto", more: str = "") -> str:
 
 @pytest.fixture
 def server_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContext:
-    """Of a server whose certificate this process trusts."""
+    """Return the TLS context of a server whose certificate this process trusts."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
@@ -61,37 +61,37 @@ def server_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ssl.SSLContex
 
 
 @pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def shorten_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(targets, "RETRY_SECONDS", 0.01)
 
 
-def test_a_webhook_gets_the_alert_as_json() -> None:
+def test_webhook_receives_the_alert_as_json() -> None:
     with http_receiver(204) as receiver:
-        assert send_alert(ALERT, alerts_to(receiver.apprise)) == {}
+        assert send_alert(ALERT, make_settings(receiver.apprise)) == {}
     (body,) = receiver.bodies
     assert (body["title"], body["message"], body["type"]) == (TITLE, TEXT, "failure")
 
 
-def test_a_receiver_that_fails_twice_is_tried_again() -> None:
+def test_receiver_that_fails_twice_is_retried() -> None:
     with http_receiver(500, 503) as receiver:
-        assert send_alert(ALERT, alerts_to(receiver.apprise)) == {}
+        assert send_alert(ALERT, make_settings(receiver.apprise)) == {}
     assert len(receiver.bodies) == 3
 
 
 @pytest.mark.parametrize("status", [302, 404, 429, 500])
-def test_what_a_receiver_answers_is_reported_and_no_redirect_followed(status: int) -> None:
+def test_receivers_answer_is_reported_and_redirects_are_not_followed(status: int) -> None:
     with http_receiver(*[status] * 4) as receiver:
-        assert send_alert(ALERT, alerts_to(receiver.apprise)) == {"json (1)": f"HTTP {status}"}
+        assert send_alert(ALERT, make_settings(receiver.apprise)) == {"json (1)": f"HTTP {status}"}
     assert len(receiver.bodies) == 1 + targets.RETRIES
 
 
-def test_targets_that_hang_or_reject_keep_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_or_rejecting_targets_delay_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(targets, "MAX_SECONDS", 3.0)
     inbox = Inbox()
-    rejected = f"json://127.0.0.1:{free_port()}/planted-secret"
+    rejected = f"json://127.0.0.1:{find_free_port()}/planted-secret"
     with http_receiver(None, None) as hanging, smtp_server(inbox) as port:
-        urls = hanging.apprise, rejected, "nothing://planted-secret", mail(port)
-        unsent = send_alert(ALERT, alerts_to(*urls))
+        urls = hanging.apprise, rejected, "nothing://planted-secret", build_mail_url(port)
+        unsent = send_alert(ALERT, make_settings(*urls))
     assert list(unsent) == ["json (1)", "json (2)", "nothing (3)"]
     assert unsent["json (1)"] == "no answer within 3 s"
     assert "Connection error" in unsent["json (2)"]
@@ -100,10 +100,10 @@ def test_targets_that_hang_or_reject_keep_nobody_waiting(monkeypatch: pytest.Mon
     assert len(inbox.messages) == 1
 
 
-def test_e_mail_without_tls() -> None:
+def test_e_mail_is_sent_without_tls() -> None:
     inbox = Inbox()
     with smtp_server(inbox) as port:
-        assert send_alert(ALERT, alerts_to(mail(port))) == {}
+        assert send_alert(ALERT, make_settings(build_mail_url(port))) == {}
     (message,) = inbox.messages
     assert message["Subject"] == TITLE
     assert "taxi@example.com" in message["From"]
@@ -114,79 +114,83 @@ def test_e_mail_without_tls() -> None:
 
 
 @pytest.mark.parametrize("mode", ["starttls", "ssl"])
-def test_e_mail_over_tls_with_login(mode: str, server_tls: ssl.SSLContext) -> None:
+def test_e_mail_is_sent_over_tls_with_login(mode: str, server_tls: ssl.SSLContext) -> None:
     inbox = Inbox()
     how = {"tls": server_tls} if mode == "ssl" else {"tls_context": server_tls}
     if mode == "ssl":
         # aiosmtpd counts only STARTTLS as TLS.
         how["auth_require_tls"] = False
     with smtp_server(inbox, auth_required=True, **how) as port:
-        url = mail(port, "mailtos", more=f"&mode={mode}")
-        assert send_alert(ALERT, alerts_to(url)) == {}
-        wrong = send_alert(ALERT, alerts_to(url.replace(PASSWORD, "planted-other")))
+        url = build_mail_url(port, "mailtos", more=f"&mode={mode}")
+        assert send_alert(ALERT, make_settings(url)) == {}
+        wrong = send_alert(ALERT, make_settings(url.replace(PASSWORD, "planted-other")))
     assert list(wrong) == ["mailtos (1)"]
     assert "planted" not in str(wrong)
     assert len(inbox.messages) == 1
 
 
-def test_a_certificate_that_is_not_trusted_is_rejected(
+def test_untrusted_certificate_is_rejected(
     server_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SSL_CERT_FILE")
     inbox = Inbox()
     with smtp_server(inbox, tls_context=server_tls) as port:
-        unsent = send_alert(ALERT, alerts_to(mail(port, "mailtos", more="&mode=starttls")))
+        unsent = send_alert(
+            ALERT, make_settings(build_mail_url(port, "mailtos", more="&mode=starttls"))
+        )
     assert list(unsent) == ["mailtos (1)"]
     assert inbox.messages == []
 
 
-def test_a_server_without_starttls_gets_neither_password_nor_message() -> None:
+def test_server_without_starttls_gets_neither_password_nor_message() -> None:
     inbox = Inbox()
     with smtp_server(inbox, auth_require_tls=False) as port:
-        unsent = send_alert(ALERT, alerts_to(mail(port, "mailtos", more="&mode=starttls")))
+        unsent = send_alert(
+            ALERT, make_settings(build_mail_url(port, "mailtos", more="&mode=starttls"))
+        )
     assert list(unsent) == ["mailtos (1)"]
     assert inbox.logins == inbox.messages == []
 
 
-def test_a_mail_that_is_deferred_is_sent_again_and_once() -> None:
+def test_deferred_mail_is_delivered_once() -> None:
     inbox = Inbox("451 greylisted")
     with smtp_server(inbox) as port:
-        assert send_alert(ALERT, alerts_to(mail(port))) == {}
+        assert send_alert(ALERT, make_settings(build_mail_url(port))) == {}
     assert len(inbox.messages) == 1
 
 
 @pytest.mark.parametrize("target", ["json", "mailto"])
-def test_a_target_that_answers_a_byte_at_a_time_leaves_nothing_behind(
-    target: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each byte resets the time-out of requests and smtplib: its thread would stay forever."""
+def test_slow_target_leaves_no_process_behind(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each byte resets the time-out of requests and smtplib: a thread would stay for ever."""
     monkeypatch.setattr(targets, "MAX_SECONDS", 0.5)
-    with dripping() as port:
-        url = f"json://127.0.0.1:{port}/hook" if target == "json" else mail(port)
-        before = set(psutil.Process().children(recursive=True))
-        began = time.monotonic()
-        assert send_alert(ALERT, alerts_to(url)) == {f"{target} (1)": "no answer within 0.5 s"}
-        assert time.monotonic() - began < targets.START_SECONDS
-        assert set(psutil.Process().children(recursive=True)) == before
+    with run_dripping_server() as port:
+        url = f"json://127.0.0.1:{port}/hook" if target == "json" else build_mail_url(port)
+        children_before = set(psutil.Process().children(recursive=True))
+        started = time.monotonic()
+        assert send_alert(ALERT, make_settings(url)) == {f"{target} (1)": "no answer within 0.5 s"}
+        assert time.monotonic() - started < targets.START_SECONDS
+        assert set(psutil.Process().children(recursive=True)) == children_before
 
 
-def test_a_process_that_does_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_delivery_process_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(targets, "MAX_SECONDS", 0.5)
     monkeypatch.setattr(targets, "START_SECONDS", 0.0)
     with http_receiver(None) as hanging:
         monkeypatch.setenv("PYTHONPROFILEIMPORTTIME", "1")  # slower
-        unsent = send_alert(ALERT, alerts_to(hanging.apprise))
+        unsent = send_alert(ALERT, make_settings(hanging.apprise))
     assert unsent == {"json (1)": "no answer within 0.5 s"}
 
 
-def test_secrets_are_not_on_the_command_line() -> None:
+def test_command_line_shows_no_secret() -> None:
     with http_receiver(None) as hanging, pytest.MonkeyPatch.context() as patch:
         patch.setattr(targets, "MAX_SECONDS", 1.0)
-        seen: list[str] = []
+        command_lines: list[str] = []
         original = targets.subprocess.run
         patch.setattr(
-            targets.subprocess, "run", lambda *a, **k: seen.extend(a[0]) or original(*a, **k)
+            targets.subprocess,
+            "run",
+            lambda *a, **k: command_lines.extend(a[0]) or original(*a, **k),
         )
-        send_alert(ALERT, alerts_to(hanging.apprise))
-    assert seen
-    assert "planted-secret" not in " ".join(seen)
+        send_alert(ALERT, make_settings(hanging.apprise))
+    assert command_lines
+    assert "planted-secret" not in " ".join(command_lines)

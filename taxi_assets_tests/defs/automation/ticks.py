@@ -1,4 +1,4 @@
-"""Sensors with ticks in an instance, as the daemon stores them."""
+"""Sensors with ticks in an instance, in the daemon's form."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster_shared.error import SerializableErrorInfo
 
 
-def ephemeral_sensor(instance: dg.DagsterInstance, name: str) -> InstigatorState:
-    """A sensor that runs."""
+def add_sensor(instance: dg.DagsterInstance, name: str) -> InstigatorState:
+    """Add a running sensor."""
     target = LoadableTargetOrigin(module_name="taxi_assets.definitions")
     location = InProcessCodeLocationOrigin(target, location_name="taxi_assets.definitions")
     origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(location, "__repository__"), name)
@@ -33,7 +33,7 @@ def ephemeral_sensor(instance: dg.DagsterInstance, name: str) -> InstigatorState
 def add_tick(
     instance: dg.DagsterInstance, state: InstigatorState, status: TickStatus, at: float
 ) -> None:
-    """A tick that ended."""
+    """Add an ended tick."""
     error = SerializableErrorInfo(f"SourceError: 403 at {at}\n", [], None)
     instance.create_tick(
         TickData(

@@ -24,7 +24,7 @@ from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.errors import StoreError, UnavailableError, is_transient
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
-from taxi_assets_tests.defs.io_managers.test_postgres import a_day
+from taxi_assets_tests.defs.io_managers.test_postgres import make_stored_day
 from taxi_assets_tests.defs.jobs import jobs as small_jobs
 from taxi_assets_tests.fault_proxy import HttpProxy
 from taxi_assets_tests.strict_bigquery import strict_bigquery
@@ -88,7 +88,7 @@ def lake(home: object) -> Lake:
 def store(lake: Lake, *days: date, rows: int = 10, log: Log | None = None) -> dict[date, Any]:
     """Store days; what is recorded of each."""
     own = replace(lake, root=f"{lake.root}/{rows}", bucket=f"{lake.bucket}/{rows}")
-    slices = {day: a_day(own, day, rows) for day in days}
+    slices = {day: make_stored_day(own, day, rows) for day in days}
     manager = BigQueryTripsIOManager({"green": GREEN}, BigQueryResource())
     stored = manager.store(GREEN, slices, log or Log())
     return {day: record.metadata for day, record in stored}
@@ -98,15 +98,15 @@ def stage(client: bigquery.Client, lake: Lake, rows: int) -> Staging:
     """Load the rows of DAY into a staging table of their own."""
     staging = Staging(f"{client.project}.{DATASET}", GREEN, (DAY,))
     own = replace(lake, root=f"{lake.root}/{rows}", bucket=f"{lake.bucket}/{rows}")
-    load_staging(client, staging, [a_day(own, DAY, rows)], timedelta(hours=1))
+    load_staging(client, staging, [make_stored_day(own, DAY, rows)], timedelta(hours=1))
     return staging
 
 
 def rows_of(client: bigquery.Client, *days: date) -> list[int]:
     assert f"{client.project}.{DATASET}" == BigQueryResource().dataset
     manager = BigQueryTripsIOManager({"green": GREEN}, BigQueryResource())
-    found = manager.read_totals(GREEN, list(days), Log())
-    return [found.get(day, (0, 0.0))[0] for day in days]
+    totals = manager.read_totals(GREEN, list(days), Log())
+    return [totals.get(day, (0, 0.0))[0] for day in days]
 
 
 def make(client: bigquery.Client, **changes: Any) -> bigquery.Table:
@@ -129,7 +129,7 @@ def test_days_are_replaced(google: HttpProxy, client: bigquery.Client, lake: Lak
     assert table.description.startswith("Last written from ")
     assert table.time_partitioning.field == GREEN.day_column
     assert log.warnings == []
-    assert [it.table_id for it in client.list_tables(DATASET)] == [GREEN.table]
+    assert [table.table_id for table in client.list_tables(DATASET)] == [GREEN.table]
 
 
 @pytest.mark.parametrize(
@@ -275,7 +275,7 @@ def test_a_table_that_would_lose_rows_is_rejected(
     assert f"taxi-local.{TABLE}{said}" in str(error.value)
     assert str(error.value).endswith(", then run again")
     assert client.get_table(TABLE).etag == made.etag
-    assert [it.table_id for it in client.list_tables(DATASET)] == [GREEN.table]
+    assert [table.table_id for table in client.list_tables(DATASET)] == [GREEN.table]
 
 
 def test_columns_that_are_never_null_may_be_required(client: bigquery.Client, lake: Lake) -> None:
@@ -355,7 +355,7 @@ def test_the_second_of_two_transactions_may_be_tried_again(
     store(lake, DAY, rows=9)
     assert rows_of(client, DAY) == [9]
     google.clear()
-    assert [it.table_id for it in client.list_tables(DATASET)] == [GREEN.table]
+    assert [table.table_id for table in client.list_tables(DATASET)] == [GREEN.table]
 
 
 def test_answers_that_are_no_json_are_lost_answers(
@@ -382,7 +382,7 @@ def test_months_are_replaced_at_once(
             list(pool.map(lambda days, rows=rows: store(lake, *days, rows=rows), months))
         google.clear()
         assert rows_of(client, *(day for days in months for day in days)) == [rows] * 8
-    assert [it.table_id for it in client.list_tables(DATASET)] == [GREEN.table]
+    assert [table.table_id for table in client.list_tables(DATASET)] == [GREEN.table]
 
 
 def test_the_copies_of_a_run_are_started_at_once(google: HttpProxy, lake: Lake) -> None:
@@ -390,9 +390,9 @@ def test_the_copies_of_a_run_are_started_at_once(google: HttpProxy, lake: Lake) 
     days = [date(2021, 5, day) for day in range(1, 9)]
     store(lake, *days)
     google.add(COPY, "hold", times=len(days))
-    began = time.monotonic()
+    started = time.monotonic()
     assert set(store(lake, *days, rows=7)) == set(days)
-    assert time.monotonic() - began < len(days)
+    assert time.monotonic() - started < len(days)
 
 
 def test_a_copy_job_that_meets_a_rate_limit_is_started_again(
@@ -410,7 +410,9 @@ def test_days_that_landed_before_a_failure_are_recorded(
     store(lake, DAY, NEXT)
     google.add(rf"{COPY}.*\${NEXT:%Y%m%d}", "answer", times=9, status=403)
     manager = BigQueryTripsIOManager({"green": GREEN}, BigQueryResource())
-    stored = manager.store(GREEN, {day: a_day(lake, day, 7) for day in (DAY, NEXT)}, Log())
+    stored = manager.store(
+        GREEN, {day: make_stored_day(lake, day, 7) for day in (DAY, NEXT)}, Log()
+    )
     recorded = [next(iter(stored))[0]]
     with pytest.raises(Forbidden):
         recorded += [day for day, _ in stored]
@@ -421,7 +423,7 @@ def test_days_that_landed_before_a_failure_are_recorded(
 
 def test_days_without_rows_are_emptied(client: bigquery.Client, lake: Lake) -> None:
     store(lake, DAY, NEXT)
-    slices = {DAY: a_day(lake, DAY, 7), NEXT: a_day(lake, NEXT, 0)}
+    slices = {DAY: make_stored_day(lake, DAY, 7), NEXT: make_stored_day(lake, NEXT, 0)}
     manager = BigQueryTripsIOManager({"green": GREEN}, BigQueryResource())
     assert {day for day, _ in manager.store(GREEN, slices, Log())} == {DAY, NEXT}
     assert rows_of(client, DAY, NEXT) == [7, 0]
@@ -453,8 +455,8 @@ def test_a_page_in_place_of_an_answer_is_named(google: HttpProxy, lake: Lake) ->
         store(lake, DAY)
     assert is_transient(error.value)
     google.add(r"^POST \S+/jobs", "answer_in_html")
-    said = small_jobs.refused("sql_query", query="SELECT 1", store="bigquery")
-    assert "did not answer with JSON, as BigQuery does: a proxy may require a sign-in" in said
+    output = small_jobs.refused("sql_query", query="SELECT 1", store="bigquery")
+    assert "did not answer with JSON, as BigQuery does: a proxy may require a sign-in" in output
 
 
 def test_this_bigquery_is_as_strict_as_google(client: bigquery.Client, lake: Lake) -> None:

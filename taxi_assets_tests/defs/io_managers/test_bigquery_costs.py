@@ -82,8 +82,8 @@ def endpoint() -> Iterator[str]:
 
 def test_a_write_costs_what_its_own_jobs_cost(endpoint: str) -> None:
     connected = create_emulator_client("p", endpoint, "")
-    found = sum_job_costs(connected, NAME, 1767225600, Log())
-    assert found == {"bytes_billed": 10_485_760, "slot_ms": 2000}
+    costs = sum_job_costs(connected, NAME, 1767225600, Log())
+    assert costs == {"bytes_billed": 10_485_760, "slot_ms": 2000}
 
 
 def test_costs_that_cannot_be_read_fail_no_write(endpoint: str) -> None:

@@ -1,4 +1,4 @@
-"""Arrow into Postgres: every value arrives as it is, and what breaks is said as it is."""
+"""Arrow into Postgres: every value arrives unchanged, and errors are raised unchanged."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ TIMES = [*map(datetime.fromisoformat, ("2021-01-05T23:59:59.999999", "1900-01-01
 WORDS = ["N", "", "é 東京 🚕", "a\tb\\N\n", None, "x" * 100_000]
 
 
-def rows(count: int) -> pa.Table:
-    """Columns that repeat their values in different rhythms, with a null at the end of each."""
+def make_rows(count: int) -> pa.Table:
+    """Return columns that repeat their values in different cycles, with a null at the end."""
     columns = [NUMBERS, AMOUNTS, [*TIMES, None], WORDS]
     return pa.table(
         [
@@ -56,15 +56,15 @@ def target(home: Path) -> Iterator[str]:
         cursor.execute("DROP TABLE copied")
 
 
-def found(target: str) -> pa.Table:
+def read_target(target: str) -> pa.Table:
     names = ", ".join('"{}"'.format(name.replace('"', '""')) for name in SCHEMA.names)
     with stores.postgres() as connection, connection.cursor() as cursor:
         cursor.execute(f"SELECT {names} FROM {target} ORDER BY ctid")
         return cursor.fetch_arrow_table().cast(SCHEMA)
 
 
-def bits(table: pa.Table) -> list[object]:
-    """Values, floats by their bits: -0.0 is not 0.0 and NaN is itself."""
+def read_bits(table: pa.Table) -> list[object]:
+    """Return values, floats by their bits: -0.0 is not 0.0 and NaN equals itself."""
     return [
         [value if value is None else value.hex() for value in column.to_pylist()]
         if pa.types.is_floating(column.type)
@@ -73,30 +73,30 @@ def bits(table: pa.Table) -> list[object]:
     ]
 
 
-def test_every_value_arrives_in_its_column_and_in_order(
+def test_values_arrive_in_their_columns_and_in_order(
     target: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tables = [rows(7), rows(0), rows(2 * BATCH_ROWS + 1), rows(1)]
+    tables = [make_rows(7), make_rows(0), make_rows(2 * BATCH_ROWS + 1), make_rows(1)]
     with monkeypatch.context() as patch:
-        patch.setenv("PGCLIENTENCODING", "LATIN1")  # as a user's environment may have it
+        patch.setenv("PGCLIENTENCODING", "LATIN1")  # possible in a user's environment
         with PostgresResource().connect() as connection, connection.cursor() as cursor:
             copied = copy_rows_binary(cursor, target, SCHEMA, tables)
             connection.commit()
     expected = pa.concat_tables(tables)
     assert copied == expected.num_rows
-    assert bits(found(target)) == bits(expected)
+    assert read_bits(read_target(target)) == read_bits(expected)
 
 
-def test_nothing_is_a_copy_too(target: str) -> None:
+def test_copy_of_no_rows(target: str) -> None:
     with PostgresResource().connect() as connection, connection.cursor() as cursor:
         assert copy_rows_binary(cursor, target, SCHEMA, []) == 0
         connection.commit()
-    assert found(target).num_rows == 0
+    assert read_target(target).num_rows == 0
 
 
-def test_what_breaks_in_the_source_is_raised_as_it_is_and_leaves_nothing(target: str) -> None:
+def test_source_error_is_raised_unchanged_and_leaves_nothing(target: str) -> None:
     def tables() -> Iterator[pa.Table]:
-        yield rows(BATCH_ROWS)
+        yield make_rows(BATCH_ROWS)
         raise PermissionError("the second day")
 
     with PostgresResource().connect() as connection, connection.cursor() as cursor:
@@ -107,7 +107,7 @@ def test_what_breaks_in_the_source_is_raised_as_it_is_and_leaves_nothing(target:
         assert cursor.fetchone() == (0,)
 
 
-def test_what_the_server_refuses_is_the_servers_error(target: str) -> None:
+def test_rejected_row_raises_the_servers_error(target: str) -> None:
     without = pa.table({"nowhere": [1]})
     with (
         PostgresResource().connect() as connection,
@@ -118,20 +118,20 @@ def test_what_the_server_refuses_is_the_servers_error(target: str) -> None:
 
 
 class Cancelled(BaseException):
-    """As Dagster raises one in the handler of a signal."""
+    """Like the exception of Dagster's signal handler."""
 
 
-def test_a_signal_in_the_middle_ends_the_copy_and_is_what_is_raised(target: str) -> None:
+def test_signal_during_a_copy_ends_it_and_is_raised(target: str) -> None:
     def cancel(*_: object) -> None:
         raise Cancelled
 
-    before = signal.signal(signal.SIGALRM, cancel)
+    previous_handler = signal.signal(signal.SIGALRM, cancel)
     try:
         with PostgresResource().connect() as connection, connection.cursor() as cursor:
             signal.setitimer(signal.ITIMER_REAL, 0.3)
             with pytest.raises(Cancelled):
-                copy_rows_binary(cursor, target, SCHEMA, itertools.repeat(rows(600)))
-            # Either way nothing of it can be committed.
+                copy_rows_binary(cursor, target, SCHEMA, itertools.repeat(make_rows(600)))
+            # In both cases nothing of it can be committed.
             failed = connection.info.transaction_status == TransactionStatus.INERROR
             assert connection.closed or failed
         with PostgresResource().connect() as connection, connection.cursor() as cursor:
@@ -139,4 +139,4 @@ def test_a_signal_in_the_middle_ends_the_copy_and_is_what_is_raised(target: str)
             assert cursor.fetchone() == (0,)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        signal.signal(signal.SIGALRM, previous_handler)

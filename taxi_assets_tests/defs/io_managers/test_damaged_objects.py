@@ -1,4 +1,4 @@
-"""An object that cannot be read rejects its own day, names itself and the fix, and nothing else."""
+"""An unreadable object rejects only its own day, with its name and the fix."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import clean_partition, convert_to_table, sum_total_amount
 from taxi_assets.trips.profile import profile_partition
 from taxi_assets_tests import stores
-from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
+from taxi_assets_tests.defs.jobs.test_daily import make_trip_line, write_month
 from taxi_assets_tests.gcs_server import gcs_server
 from taxi_assets_tests.stores import Runs
 from taxi_assets_tests.tlc.files import FEBRUARY, HEADER, make_line, open_raw_month
@@ -68,8 +68,8 @@ NOBODY = 65534
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where three days lie in a lake of the test's own, and what opens them."""
+class StoredDays:
+    """Three days in a new lake, with the reader that opens them."""
 
     lake: Lake
     asset: str
@@ -81,7 +81,7 @@ class Place:
 
 
 def load_raw(folder: Path, resource: LakeResource, ending: str) -> RawTripsIOManager:
-    """Raw objects of three days, as `raw_trips` stores them."""
+    """Store raw objects of three days like `raw_trips`."""
     path = folder / f"yellow_tripdata_2021-02.{ending}"
     if ending == "parquet":
         times = [datetime(2021, 2, day.day, 8, n) for day in DAYS for n in range(5)]  # noqa: DTZ001
@@ -96,7 +96,7 @@ def load_raw(folder: Path, resource: LakeResource, ending: str) -> RawTripsIOMan
 
 
 def load_lake(raw: RawTripsIOManager, resource: LakeResource) -> LakeTripsIOManager:
-    """The same days cleaned, and copied into the lake's own folder."""
+    """Clean the same days, and copy them into the lake's own folder."""
 
     def cleaned(raw_slice: RawPartition) -> CleanedPartition:
         done = clean_partition(raw_slice.content, YELLOW, ())
@@ -119,19 +119,21 @@ def load_lake(raw: RawTripsIOManager, resource: LakeResource) -> LakeTripsIOMana
 
 @pytest.fixture
 def resource(monkeypatch: pytest.MonkeyPatch) -> Iterator[LakeResource]:
-    """A lake outside pytest's folders, which other users may not enter."""
+    """Return a lake outside pytest's folders, which other users cannot enter."""
     with tempfile.TemporaryDirectory() as folder:
         monkeypatch.setenv("TAXI_LAKE", str(Path(folder, "lake")))
         yield LakeResource()
 
 
 @pytest.fixture(params=["raw lines", "raw rows", "cleaned", "lake"])
-def place(request: pytest.FixtureRequest, tmp_path: Path, resource: LakeResource) -> Place:
+def stored_days(
+    request: pytest.FixtureRequest, tmp_path: Path, resource: LakeResource
+) -> StoredDays:
     ending = "parquet" if request.param == "raw rows" else "csv"
     raw, lake = load_raw(tmp_path, resource, ending), resource.lake
     kind = "parquet" if ending == "parquet" else "csv.zst"
     if request.param.startswith("raw"):
-        return Place(
+        return StoredDays(
             lake,
             "raw_trips",
             lambda day: build_raw_key(YELLOW, day, kind),
@@ -140,13 +142,13 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, resource: LakeResource
     stored = load_lake(raw, resource)
     if request.param == "cleaned":
         frames = CleanedTripsIOManager(SERVICES, resource)
-        return Place(
+        return StoredDays(
             lake,
             CLEANED,
             lambda day: build_cleaned_key(YELLOW, day),
             lambda day: frames.read_partition(YELLOW, day),
         )
-    return Place(
+    return StoredDays(
         lake,
         "gcs_trips",
         lambda day: build_trips_key(YELLOW, day, "hive"),
@@ -154,96 +156,109 @@ def place(request: pytest.FixtureRequest, tmp_path: Path, resource: LakeResource
     )
 
 
-def rejected(place: Place) -> str:
-    """Why the second day is rejected; the others are opened."""
-    days = LazyPartitions(DAYS, place.read_partition)
+def read_rejection(stored_days: StoredDays) -> str:
+    """Return the rejection of the second day, and open the others."""
+    days = LazyPartitions(DAYS, stored_days.read_partition)
     assert [day for day, _ in days] == [DAYS[0], DAYS[2]]
     assert list(days.rejected) == [BAD]
     message = str(days.rejected[BAD])
-    assert message.startswith(f"yellow/{place.asset} {BAD}: {place.path().parent}/trips.")
-    assert message.endswith(f"materialize yellow/{place.asset} for {BAD} again")
+    assert message.startswith(
+        f"yellow/{stored_days.asset} {BAD}: {stored_days.path().parent}/trips."
+    )
+    assert message.endswith(f"materialize yellow/{stored_days.asset} for {BAD} again")
     assert "\n" not in message
     return message
 
 
-def emptied(place: Place) -> None:
-    place.path().write_bytes(b"")
+def empty_object(stored_days: StoredDays) -> None:
+    stored_days.path().write_bytes(b"")
 
 
-def cut(place: Place) -> None:
-    place.path().write_bytes(place.path().read_bytes()[:-20])
+def truncate_object(stored_days: StoredDays) -> None:
+    stored_days.path().write_bytes(stored_days.path().read_bytes()[:-20])
 
 
-def flipped(place: Place) -> None:
-    content = bytearray(place.path().read_bytes())
+def flip_bit(stored_days: StoredDays) -> None:
+    content = bytearray(stored_days.path().read_bytes())
     content[len(content) // 3] ^= 4
-    place.path().write_bytes(content)
+    stored_days.path().write_bytes(content)
 
 
-def a_folder(place: Place) -> None:
-    place.path().unlink()
-    place.path().mkdir()
+def replace_by_folder(stored_days: StoredDays) -> None:
+    stored_days.path().unlink()
+    stored_days.path().mkdir()
 
 
-def a_pipe(place: Place) -> None:
-    place.path().unlink()
-    os.mkfifo(place.path())
+def replace_by_pipe(stored_days: StoredDays) -> None:
+    stored_days.path().unlink()
+    os.mkfifo(stored_days.path())
 
 
-def a_link_to_itself(place: Place) -> None:
-    place.path().unlink()
-    place.path().symlink_to(place.path())
+def replace_by_link_to_itself(stored_days: StoredDays) -> None:
+    stored_days.path().unlink()
+    stored_days.path().symlink_to(stored_days.path())
 
 
-def below_a_file(place: Place) -> None:
-    shutil.rmtree(place.path().parent)
-    place.path().parent.write_bytes(b"")
+def move_below_a_file(stored_days: StoredDays) -> None:
+    shutil.rmtree(stored_days.path().parent)
+    stored_days.path().parent.write_bytes(b"")
 
 
-def text(place: Place) -> None:
-    place.path().write_bytes(HEADER + make_line(f"{BAD} 08:00:00") + b"\n")
+def replace_by_text(stored_days: StoredDays) -> None:
+    stored_days.path().write_bytes(HEADER + make_line(f"{BAD} 08:00:00") + b"\n")
 
 
-def of_another_tool(place: Place) -> None:
-    if place.path().suffix == ".zst":
-        place.path().write_bytes(pa.Codec("zstd").compress(HEADER, asbytes=True))
+def replace_by_other_tools_file(stored_days: StoredDays) -> None:
+    if stored_days.path().suffix == ".zst":
+        stored_days.path().write_bytes(pa.Codec("zstd").compress(HEADER, asbytes=True))
     else:
-        pq.write_table(pq.ParquetFile(place.path()).read().replace_schema_metadata(), place.path())
+        pq.write_table(
+            pq.ParquetFile(stored_days.path()).read().replace_schema_metadata(), stored_days.path()
+        )
 
 
-def of_another_day(place: Place) -> None:
-    shutil.copy(place.path(DAYS[0]), place.path())
+def replace_by_another_day(stored_days: StoredDays) -> None:
+    shutil.copy(stored_days.path(DAYS[0]), stored_days.path())
 
 
 @pytest.mark.parametrize(
-    ("damage", "said"),
+    ("damage", "expected"),
     [
-        (emptied, "is empty: 0 bytes"),
-        (cut, "is truncated|is damaged"),
-        (flipped, "is damaged: the checksum of its (content|metadata) is"),
+        (empty_object, "is empty: 0 bytes"),
+        (truncate_object, "is truncated|is damaged"),
+        (flip_bit, "is damaged: the checksum of its (content|metadata) is"),
         (
-            a_folder,
+            replace_by_folder,
             "cannot be read: a folder, pipe or device is in its place; give this user access",
         ),
-        (a_pipe, "cannot be read: a folder, pipe or device is in its place; give this user access"),
-        (a_link_to_itself, "cannot be read: Too many levels of symbolic links; give this user"),
-        (below_a_file, "cannot be read: Not a directory; give this user access or remove it, then"),
-        (text, "is truncated or not Parquet|was not written by taxi_assets"),
-        (of_another_tool, "was not written by taxi_assets"),
-        (of_another_day, f"contains yellow/(raw|cleaned)_trips {DAYS[0]}"),
+        (
+            replace_by_pipe,
+            "cannot be read: a folder, pipe or device is in its place; give this user access",
+        ),
+        (
+            replace_by_link_to_itself,
+            "cannot be read: Too many levels of symbolic links; give this user",
+        ),
+        (
+            move_below_a_file,
+            "cannot be read: Not a directory; give this user access or remove it, then",
+        ),
+        (replace_by_text, "is truncated or not Parquet|was not written by taxi_assets"),
+        (replace_by_other_tools_file, "was not written by taxi_assets"),
+        (replace_by_another_day, f"contains yellow/(raw|cleaned)_trips {DAYS[0]}"),
     ],
 )
-def test_a_damaged_object_rejects_its_day_alone(
-    damage: Callable[[Place], None], said: str, place: Place
+def test_damaged_object_rejects_its_day_alone(
+    damage: Callable[[StoredDays], None], expected: str, stored_days: StoredDays
 ) -> None:
-    assert [day for day, _ in LazyPartitions(DAYS, place.read_partition)] == DAYS
-    damage(place)
-    assert re.search(said, rejected(place))
+    assert [day for day, _ in LazyPartitions(DAYS, stored_days.read_partition)] == DAYS
+    damage(stored_days)
+    assert re.search(expected, read_rejection(stored_days))
 
 
 @contextmanager
 def unprivileged() -> Iterator[None]:
-    """As a user whom permissions bind."""
+    """Run as a user to whom permissions apply."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(NOBODY)
@@ -253,17 +268,17 @@ def unprivileged() -> Iterator[None]:
         os.seteuid(user)
 
 
-def test_an_object_that_this_user_may_not_read_rejects_its_day_alone(place: Place) -> None:
-    root = Path(place.lake.root)
+def test_object_without_read_permission_rejects_its_day_alone(stored_days: StoredDays) -> None:
+    root = Path(stored_days.lake.root)
     for path in (root.parent, root, *root.rglob("*")):
         path.chmod(0o755)
-    place.path().chmod(0)
+    stored_days.path().chmod(0)
     with unprivileged():
-        message = rejected(place)
+        message = read_rejection(stored_days)
     assert "cannot be read: Permission denied; give this user access or remove it, then" in message
 
 
-def test_an_object_of_another_service_or_asset_is_not_taken_for_a_day(
+def test_object_of_another_service_or_asset_is_rejected(
     tmp_path: Path, resource: LakeResource
 ) -> None:
     raw = load_raw(tmp_path, resource, "parquet")
@@ -284,15 +299,13 @@ def test_an_object_of_another_service_or_asset_is_not_taken_for_a_day(
             read_partition(service, day)
 
 
-def test_an_object_damaged_after_it_was_opened_is_not_read(
-    tmp_path: Path, resource: LakeResource
-) -> None:
+def test_object_damaged_after_opening_is_not_read(tmp_path: Path, resource: LakeResource) -> None:
     stored = load_lake(load_raw(tmp_path, resource, "csv"), resource)
-    place = Place(
+    place = StoredDays(
         resource.lake, "gcs_trips", lambda day: build_trips_key(YELLOW, day, "hive"), lambda _: None
     )
     trips = [stored.read_partition(YELLOW, day) for day in DAYS[:2]]
-    flipped(place)
+    flip_bit(place)
     assert trips[0].read_table().num_rows == 5
     with pytest.raises(PartitionRejectedError, match=f"gcs_trips {BAD}: .* is damaged"):
         trips[1].read_table(["total_amount"])
@@ -303,7 +316,7 @@ def test_an_object_damaged_after_it_was_opened_is_not_read(
         trips[1].read_table()
 
 
-def test_a_lake_that_does_not_answer_rejects_no_day(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unavailable_lake_rejects_no_day(monkeypatch: pytest.MonkeyPatch) -> None:
     filesystem = pa_fs.GcsFileSystem(
         anonymous=True,
         scheme="http",
@@ -318,7 +331,7 @@ def test_a_lake_that_does_not_answer_rejects_no_day(monkeypatch: pytest.MonkeyPa
     assert is_transient(raised.value)
 
 
-def test_on_gcs_a_damaged_object_rejects_its_day_alone(
+def test_damaged_object_on_gcs_rejects_its_day_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "buckets/taxi").mkdir(parents=True)
@@ -346,7 +359,7 @@ def test_on_gcs_a_damaged_object_rejects_its_day_alone(
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 @pytest.mark.parametrize("of_month", [build_outside_key, build_unreadable_key])
-def test_a_damaged_object_of_a_month_fails_its_report_and_names_the_fix(
+def test_damaged_month_object_fails_the_report_with_the_fix(
     of_month: Callable[..., str], ending: str, tmp_path: Path, resource: LakeResource
 ) -> None:
     raw, lake = load_raw(tmp_path, resource, ending), resource.lake
@@ -363,7 +376,7 @@ def test_a_damaged_object_of_a_month_fails_its_report_and_names_the_fix(
         compute_month_figures(lake, YELLOW, FEBRUARY)
 
 
-def test_a_report_names_every_damaged_day_of_its_month(
+def test_report_names_every_damaged_day_of_its_month(
     tmp_path: Path, resource: LakeResource
 ) -> None:
     load_lake(load_raw(tmp_path, resource, "csv"), resource)
@@ -375,21 +388,21 @@ def test_a_report_names_every_damaged_day_of_its_month(
         assert f"materialize yellow/gcs_trips for {day} again" in str(raised.value)
 
 
-def test_a_damaged_day_is_left_out_where_stores_are_compared(
+def test_damaged_day_is_omitted_from_store_comparison(
     tmp_path: Path, resource: LakeResource, caplog: pytest.LogCaptureFixture
 ) -> None:
     manager = load_lake(load_raw(tmp_path, resource, "csv"), resource)
     path = Path(resource.lake.root, build_trips_key(YELLOW, BAD, "hive"))
     path.write_bytes(path.read_bytes()[:-1])
     with caplog.at_level(ERROR):
-        found = manager.read_totals(YELLOW, [*DAYS, date(2021, 2, 6)], LOG)
+        totals = manager.read_totals(YELLOW, [*DAYS, date(2021, 2, 6)], LOG)
     errors = {record.getMessage() for record in caplog.records if record.levelno == ERROR}
-    assert found == {DAYS[0]: (5, 5.0), DAYS[2]: (5, 5.0), date(2021, 2, 6): (0, 0.0)}
+    assert totals == {DAYS[0]: (5, 5.0), DAYS[2]: (5, 5.0), date(2021, 2, 6): (0, 0.0)}
     (error,) = errors
     assert error.startswith(f"yellow/gcs_trips {BAD}: {path} is truncated")
 
 
-def test_a_damaged_object_is_not_copied(tmp_path: Path, resource: LakeResource) -> None:
+def test_damaged_object_is_not_copied(tmp_path: Path, resource: LakeResource) -> None:
     raw = load_raw(tmp_path, resource, "csv")
     stored = load_lake(raw, resource)
     frames = CleanedTripsIOManager(SERVICES, resource)
@@ -407,7 +420,7 @@ def test_a_damaged_object_is_not_copied(tmp_path: Path, resource: LakeResource) 
     assert target.read_bytes() == before
 
 
-def test_a_folder_in_place_of_an_object_is_named_when_it_is_written(
+def test_folder_in_place_of_an_object_is_named_at_writing(
     resource: LakeResource,
 ) -> None:
     for key, found in (("a.parquet/b", "Is a directory"), ("a.parquet/b/c", "Not a directory")):
@@ -422,7 +435,7 @@ def test_a_folder_in_place_of_an_object_is_named_when_it_is_written(
             resource.lake.put(key, b"new")
 
 
-def test_a_report_that_is_no_text_is_named(resource: LakeResource) -> None:
+def test_binary_report_is_named(resource: LakeResource) -> None:
     key = dg.AssetKey(["yellow", "monthly_report"])
     context = dg.build_input_context(asset_key=key, partition_key="2021-02-01")
     manager = MonthlyReportIOManager(SERVICES, resource)
@@ -446,13 +459,14 @@ DOWNSTREAM = {
 
 
 @pytest.mark.usefixtures("empty_stores")
-def test_a_damaged_object_stops_no_other_day_of_a_run(
+def test_damaged_object_stops_no_other_day_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of three days loaded before; the second one's rows stay, and its upstream mends it."""
     days = ["2021-02-03", "2021-02-04", "2021-02-05"]
     monkeypatch.setenv(
-        "TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-02", [trip(day) for day in days * 2])
+        "TAXI_SOURCE",
+        write_month(tmp_path, GREEN, "2021-02", [make_trip_line(day) for day in days * 2]),
     )
     runs = Runs()
     assert runs.run("green", days[0], days[-1]).success
@@ -495,14 +509,14 @@ def test_a_damaged_object_stops_no_other_day_of_a_run(
     assert stores.store_totals(GREEN) == before
 
 
-def test_lines_that_unpack_to_more_than_fit_in_memory_reject_their_day_alone(
+def test_lines_that_exceed_memory_reject_their_day_alone(
     tmp_path: Path, resource: LakeResource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     raw = load_raw(tmp_path, resource, "csv")
     path = Path(resource.lake.root, build_raw_key(YELLOW, BAD))
     lines = pa.Codec("zstd").compress(HEADER + make_line(f"{BAD} 08:00:00") * 100_000, asbytes=True)
-    facts, _ = open_sealed_zstd(pa.py_buffer(path.read_bytes()))
-    path.write_bytes(write_sealed_zstd(facts, lines))
+    metadata, _ = open_sealed_zstd(pa.py_buffer(path.read_bytes()))
+    path.write_bytes(write_sealed_zstd(metadata, lines))
     assert path.stat().st_size < 20_000
     monkeypatch.setenv("TAXI_MAX_DAY_BYTES", "1000000")
     days = LazyPartitions(DAYS, lambda day: raw.read_partition(YELLOW, day))
@@ -510,20 +524,20 @@ def test_lines_that_unpack_to_more_than_fit_in_memory_reject_their_day_alone(
     assert "unpacks to over 1,000,000 bytes (TAXI_MAX_DAY_BYTES)" in str(days.rejected[BAD])
 
 
-def test_rows_that_unpack_to_more_than_fit_in_memory_reject_their_day_alone(
+def test_rows_that_exceed_memory_reject_their_day_alone(
     tmp_path: Path, resource: LakeResource
 ) -> None:
     raw = load_raw(tmp_path, resource, "parquet")
     path = Path(resource.lake.root, build_raw_key(YELLOW, BAD, "parquet"))
     # An object of version 1 had facts and no seal.
-    facts = json.loads(pq.read_metadata(path).metadata[b"taxi_assets"])
-    del facts["seal"], facts["sealed_by"]
+    payload = json.loads(pq.read_metadata(path).metadata[b"taxi_assets"])
+    del payload["seal"], payload["sealed_by"]
     text = pa.DictionaryArray.from_arrays(
         pa.array([0] * 60_000, pa.int32()), pa.array(["x" * 10_000])
     )
     schema = pa.schema([("text", pa.string())])
     with pq.ParquetWriter(path, schema, compression="zstd", store_schema=False) as writer:
-        writer.add_key_value_metadata({"taxi_assets": json.dumps(facts)})
+        writer.add_key_value_metadata({"taxi_assets": json.dumps(payload)})
         writer.write_table(pa.table([text.dictionary_decode()], schema=schema))
     assert path.stat().st_size < 200_000
     days = LazyPartitions(DAYS, lambda day: raw.read_partition(YELLOW, day))

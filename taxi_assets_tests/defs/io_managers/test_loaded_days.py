@@ -18,7 +18,7 @@ from taxi_assets.errors import PartitionNotStoredError, PartitionRejectedError, 
 from taxi_assets.partitions import daily_partitions
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
-from taxi_assets_tests.defs.jobs.test_daily import FIVE, trip, write_month
+from taxi_assets_tests.defs.jobs.test_daily import ASSET_NAMES, make_trip_line, write_month
 from taxi_assets_tests.stores import Runs
 
 GREEN = SERVICES["green"]
@@ -41,7 +41,7 @@ def read(day: date) -> pa.Table:
     ],
 )
 @pytest.mark.parametrize("days", [DAYS[:1], DAYS])
-def test_days_are_mapped_as_annotated(
+def test_annotation_decides_between_frame_and_mapping(
     annotation: Any, kind: type, key: type, value: type, days: list[date]
 ) -> None:
     found = load_as_annotated(annotation, days, read)
@@ -55,7 +55,7 @@ def test_days_are_mapped_as_annotated(
     assert len(found) == len(days)
 
 
-def test_one_day_is_a_frame_or_a_table() -> None:
+def test_single_day_is_a_frame_or_a_table() -> None:
     for annotation, kind in (
         (Any, pd.DataFrame),
         (pd.DataFrame, pd.DataFrame),
@@ -70,7 +70,7 @@ def test_one_day_is_a_frame_or_a_table() -> None:
             load_as_annotated(annotation, DAYS, read)
 
 
-def test_an_iterator_reads_a_day_when_it_is_its_turn() -> None:
+def test_iterator_reads_each_day_on_demand() -> None:
     asked: list[date] = []
 
     def noted(day: date) -> pa.Table:
@@ -150,16 +150,20 @@ def inputs_are_as_annotated(instance: dg.DagsterInstance) -> None:
 
 @pytest.mark.usefixtures("empty_stores")
 def test_every_asset_loads_in_a_notebook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    lines = [trip(str(DAYS[0]), 10.5), trip(str(DAYS[0]), 11), trip(str(DAYS[0]), 7, "0")]
-    source = write_month(tmp_path, GREEN, "2021-01", [*lines, trip(str(DAYS[1]), 1)])
+    lines = [
+        make_trip_line(str(DAYS[0]), 10.5),
+        make_trip_line(str(DAYS[0]), 11),
+        make_trip_line(str(DAYS[0]), 7, "0"),
+    ]
+    source = write_month(tmp_path, GREEN, "2021-01", [*lines, make_trip_line(str(DAYS[1]), 1)])
     monkeypatch.setenv("TAXI_SOURCE", source)
     runs = Runs()
     assert runs.run("green", str(DAYS[0]), "2021-01-07").success
     inputs_are_as_annotated(runs.instance)
     with build_defs().get_asset_value_loader(runs.instance) as loader:
 
-        def load(name: str, day: str = str(DAYS[0]), **more: Any) -> Any:
-            return loader.load_asset_value(["green", name], partition_key=day, **more)
+        def load(name: str, day: str = str(DAYS[0]), **options: Any) -> Any:
+            return loader.load_asset_value(["green", name], partition_key=day, **options)
 
         raw = load("raw_trips")
         assert list(raw.columns) == list(GREEN.header)
@@ -168,22 +172,22 @@ def test_every_asset_loads_in_a_notebook(tmp_path: Path, monkeypatch: pytest.Mon
         cleaned = load("cleaned_trips")
         assert {name: str(kind) for name, kind in cleaned.dtypes.items()} == GREEN.pandas_types
         assert sorted(cleaned["total_amount"]) == [10.5, 11.0]
-        for name in FIVE[2:]:
+        for name in ASSET_NAMES[2:]:
             found = load(name).sort_values(columns).reset_index(drop=True)
             pd.testing.assert_frame_equal(found, cleaned.sort_values(columns, ignore_index=True))
         assert load("gcs_trips", python_type=pa.Table).schema.equals(GREEN.arrow_schema)
         ranged = dg.PartitionKeyRange(str(DAYS[0]), str(DAYS[1]))
-        both = loader.load_asset_value(["green", "bigquery_trips"], partition_key_range=ranged)
-        assert {day: len(frame) for day, frame in both.items()} == {DAYS[0]: 2, DAYS[1]: 1}
-        for name in FIVE:
+        frames = loader.load_asset_value(["green", "bigquery_trips"], partition_key_range=ranged)
+        assert {day: len(frame) for day, frame in frames.items()} == {DAYS[0]: 2, DAYS[1]: 1}
+        for name in ASSET_NAMES:
             assert len(load(name, "2021-01-07")) == 0
             with pytest.raises(
                 PartitionNotStoredError, match=f"materialize green/{name} for that day"
             ):
                 load(name, "2021-01-09")
-        write_month(tmp_path, GREEN, "2021-01", [trip(str(DAYS[0]), "abc")])  # type: ignore[arg-type]
+        write_month(tmp_path, GREEN, "2021-01", [make_trip_line(str(DAYS[0]), "abc")])  # type: ignore[arg-type]
         assert not runs.run("green", str(DAYS[0])).success
-        for name in FIVE[1:]:
+        for name in ASSET_NAMES[1:]:
             with pytest.raises(PartitionRejectedError, match="rejected it in run"):
                 load(name)
         assert len(load("raw_trips")) == 1

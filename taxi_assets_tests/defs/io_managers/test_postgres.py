@@ -1,4 +1,4 @@
-"""Postgres: only the window is touched, rewriting does not grow it, readers see whole days."""
+"""Postgres: writes stay in their window, rewrites do not grow it, readers see whole days."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ GREEN = SERVICES["green"]
 
 
 class Log:
-    """Takes the place of Dagster's."""
+    """Collects warnings in place of Dagster's log."""
 
     def __init__(self) -> None:
         self.warnings: list[str] = []
 
     def info(self, *args: object) -> None:
-        """Say nothing."""
+        """Discard the message."""
 
     def warning(self, message: str) -> None:
-        """Keep it for the test."""
+        """Collect the warning."""
         self.warnings.append(message)
 
 
@@ -67,8 +67,8 @@ def lake(tmp_path: Path) -> Lake:
     return Lake(pa_fs.LocalFileSystem(), str(tmp_path), "test", "hive")
 
 
-def a_day(lake: Lake, day: date, rows: int, amount: float = 1.0) -> StoredTrips:
-    """A stored day with that many trips."""
+def make_stored_day(lake: Lake, day: date, rows: int, amount: float = 1.0) -> StoredTrips:
+    """Store a day with that many trips."""
     start = np.datetime64(datetime.combine(day, datetime.min.time()), "us")
     seconds = np.linspace(0, 86_399, rows).astype("timedelta64[s]")
     columns = {
@@ -85,26 +85,28 @@ def a_day(lake: Lake, day: date, rows: int, amount: float = 1.0) -> StoredTrips:
         f"{day}.parquet",
         encode_trips(table, {"total_amount": sum_total_amount(table, GREEN), "url": "a test"}),
     )
-    found = open_stored_trips(lake, f"{day}.parquet", Label(GREEN.name, CLEANED, str(day)), GREEN)
-    assert found is not None
-    return found
+    stored_trips = open_stored_trips(
+        lake, f"{day}.parquet", Label(GREEN.name, CLEANED, str(day)), GREEN
+    )
+    assert stored_trips is not None
+    return stored_trips
 
 
-def store(
+def store_days_in_postgres(
     *days: StoredTrips, names: list[date], service: Service = GREEN, log: Log | None = None
 ) -> None:
     manager = PostgresTripsIOManager({service.name: service}, PostgresResource())
     list(manager.store(service, dict(zip(names, days, strict=True)), log or Log()))
 
 
-def totals(days: list[date], schema: str) -> dict[date, tuple[int, float]]:
+def read_totals(days: list[date], schema: str) -> dict[date, tuple[int, float]]:
     resource = PostgresResource()
     assert resource.schema_name() == schema
     manager = PostgresTripsIOManager({"green": GREEN}, resource)
     return dict(manager.read_totals(GREEN, days, Log()))
 
 
-def size(schema: str) -> int:
+def measure_table(schema: str) -> int:
     with stores.postgres() as connection, connection.cursor() as cursor:
         cursor.execute(
             "SELECT sum(pg_total_relation_size(inhrelid))::bigint FROM pg_inherits"
@@ -115,32 +117,32 @@ def size(schema: str) -> int:
 
 def test_ten_rewrites_of_a_day_do_not_grow_the_table(schema: str, lake: Lake) -> None:
     day = date(2021, 1, 5)
-    trips = a_day(lake, day, 20_000)
-    store(trips, names=[day])
-    first = size(schema)
+    trips = make_stored_day(lake, day, 20_000)
+    store_days_in_postgres(trips, names=[day])
+    first_size = measure_table(schema)
     for _ in range(10):
-        store(trips, names=[day])
-    assert size(schema) < 1.3 * first
-    assert totals([day], schema) == {day: (20_000, 20_000.0)}
+        store_days_in_postgres(trips, names=[day])
+    assert measure_table(schema) < 1.3 * first_size
+    assert read_totals([day], schema) == {day: (20_000, 20_000.0)}
 
 
 def test_ten_rewrites_of_a_day_in_a_month_do_not_grow_it(schema: str, lake: Lake) -> None:
     days = [date(2021, 1, 1) + timedelta(n) for n in range(10)]
-    store(*(a_day(lake, day, 3_000) for day in days), names=days)
-    first = size(schema)
+    store_days_in_postgres(*(make_stored_day(lake, day, 3_000) for day in days), names=days)
+    first_size = measure_table(schema)
     for _ in range(10):
-        store(a_day(lake, days[4], 3_000), names=[days[4]])
-    assert size(schema) < 1.3 * first
+        store_days_in_postgres(make_stored_day(lake, days[4], 3_000), names=[days[4]])
+    assert measure_table(schema) < 1.3 * first_size
 
 
-def test_the_delete_touches_only_its_window_in_a_table_of_a_year(schema: str, lake: Lake) -> None:
+def test_delete_touches_only_its_window_in_a_table_of_a_year(schema: str, lake: Lake) -> None:
     months = [date(2021, month, 1) for month in range(1, 13)]
     days = [month + timedelta(n) for month in months for n in range(0, 28, 3)]
-    store(*(a_day(lake, day, 2_000) for day in days), names=days)
+    store_days_in_postgres(*(make_stored_day(lake, day, 2_000) for day in days), names=days)
     window = DateRange.of_day(date(2021, 6, 10))
     table = build_trips_table(GREEN, schema)
     with PostgresResource().connect() as connection, connection.cursor() as cursor:
-        # What a table of real size makes the planner choose by itself.
+        # A table of real size makes the planner choose this.
         cursor.execute("SET enable_seqscan = off")
         cursor.execute(
             "EXPLAIN (ANALYZE, COSTS OFF) " + compile_sql(delete_date_range(table, GREEN, window))
@@ -154,82 +156,83 @@ def test_the_delete_touches_only_its_window_in_a_table_of_a_year(schema: str, la
     assert sum(int(line.split(":")[1]) for line in rechecked) < 4_000, plan
 
 
-def test_a_reader_sees_the_old_day_or_the_new_one(schema: str, lake: Lake) -> None:
+def test_reader_sees_the_old_day_or_the_new_day(schema: str, lake: Lake) -> None:
     days = [date(2021, 1, 5), date(2021, 1, 6)]
-    old = [a_day(lake, day, 5_000) for day in days]
-    store(*old, names=days)
-    seen: set[tuple[int, float]] = set()
+    old_days = [make_stored_day(lake, day, 5_000) for day in days]
+    store_days_in_postgres(*old_days, names=days)
+    observed_totals: set[tuple[int, float]] = set()
     stop = threading.Event()
 
     def read() -> None:
         with stores.postgres() as connection, connection.cursor() as cursor:
             while not stop.is_set():
                 cursor.execute(f"SELECT count(*), sum(total_amount) FROM {schema}.green_cab_data")
-                seen.add(tuple(cursor.fetchone()))
+                observed_totals.add(tuple(cursor.fetchone()))
 
     reader = threading.Thread(target=read)
     reader.start()
     try:
         for amount in (2.0, 3.0, 4.0):
-            store(*(a_day(lake, day, 5_000, amount) for day in days), names=days)
+            store_days_in_postgres(
+                *(make_stored_day(lake, day, 5_000, amount) for day in days), names=days
+            )
     finally:
         stop.set()
         reader.join()
-    assert len(seen) > 1
-    assert seen <= {(10_000, 10_000.0 * amount) for amount in (1, 2, 3, 4)}
+    assert len(observed_totals) > 1
+    assert observed_totals <= {(10_000, 10_000.0 * amount) for amount in (1, 2, 3, 4)}
 
 
-def test_the_same_and_overlapping_days_at_once_end_as_if_one_after_the_other(
-    schema: str, lake: Lake
-) -> None:
+def test_concurrent_writes_of_the_same_days_are_serialized(schema: str, lake: Lake) -> None:
     days = [date(2021, 1, 30) + timedelta(n) for n in range(4)]
-    trips = {day: a_day(lake, day, 1_000) for day in days}
+    trips = {day: make_stored_day(lake, day, 1_000) for day in days}
     chunks = [days, days[1:3], days[2:], days[:1], days]
     with ThreadPoolExecutor(len(chunks)) as pool:
         for written in [
-            pool.submit(store, *(trips[day] for day in chunk), names=chunk) for chunk in chunks
+            pool.submit(store_days_in_postgres, *(trips[day] for day in chunk), names=chunk)
+            for chunk in chunks
         ]:
             written.result()
-    assert totals(days, schema) == dict.fromkeys(days, (1_000, 1_000.0))
+    assert read_totals(days, schema) == dict.fromkeys(days, (1_000, 1_000.0))
 
 
-def test_two_services_make_their_schema_at_once(schema: str, lake: Lake) -> None:
+def test_two_services_can_create_their_schema_concurrently(schema: str, lake: Lake) -> None:
     day, yellow = date(2021, 1, 5), SERVICES["yellow"]
-    trips = a_day(lake, day, 100)
+    trips = make_stored_day(lake, day, 100)
     with ThreadPoolExecutor() as pool:
         with PostgresResource().connect() as connection, connection.cursor() as cursor:
             ensure_table_exists(cursor, build_trips_table(yellow, schema), yellow)
-            written = pool.submit(store, trips, names=[day])
-            assert wait_until(waits_for_a_lock, 60)
+            futures = pool.submit(store_days_in_postgres, trips, names=[day])
+            assert wait_until(is_waiting_for_a_lock, 60)
             connection.commit()
-        written.result()
-    assert totals([day], schema) == {day: (100, 100.0)}
+        futures.result()
+    assert read_totals([day], schema) == {day: (100, 100.0)}
 
 
-def test_a_month_is_waited_for_after_another_was_swapped(schema: str, lake: Lake) -> None:
+def test_locked_month_is_awaited_after_another_was_swapped(schema: str, lake: Lake) -> None:
     days = [date(2021, 1, 5), date(2021, 2, 5)]
-    trips = [a_day(lake, day, 20_000) for day in days]
-    store(*trips, names=days)
+    trips = [make_stored_day(lake, day, 20_000) for day in days]
+    store_days_in_postgres(*trips, names=days)
     with ThreadPoolExecutor() as pool:
         with PostgresResource().connect() as connection, connection.cursor() as cursor:
             cursor.execute(
                 f"LOCK TABLE {schema}.green_cab_data_2021_02 IN SHARE UPDATE EXCLUSIVE MODE"
             )
-            written = pool.submit(store, *trips, names=days)
-            assert wait_until(waits_for_a_lock, 60)
+            future = pool.submit(store_days_in_postgres, *trips, names=days)
+            assert wait_until(is_waiting_for_a_lock, 60)
             with pytest.raises(TimeoutError):
-                written.result(timeout=1)
-        written.result()
-    assert totals(days, schema) == dict.fromkeys(days, (20_000, 20_000.0))
+                future.result(timeout=1)
+        future.result()
+    assert read_totals(days, schema) == dict.fromkeys(days, (20_000, 20_000.0))
 
 
-def waits_for_a_lock() -> bool:
+def is_waiting_for_a_lock() -> bool:
     with stores.postgres() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
         return bool(cursor.fetchone()[0])
 
 
-def test_a_user_who_may_fill_the_schema_and_not_make_one(
+def test_user_without_the_right_to_create_schemas(
     schema: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     day = date(2021, 1, 5)
@@ -240,37 +243,37 @@ def test_a_user_who_may_fill_the_schema_and_not_make_one(
         loader = {"POSTGRES_USER": "loader", "POSTGRES_PASSWORD": "loader"}
         for name, value in (stores.settings() | loader).items():
             monkeypatch.setenv(name, value)
-        store(a_day(lake, day, 100), names=[day])
-        assert totals([day], schema) == {day: (100, 100.0)}
+        store_days_in_postgres(make_stored_day(lake, day, 100), names=[day])
+        assert read_totals([day], schema) == {day: (100, 100.0)}
     finally:
         with stores.postgres() as connection, connection.cursor() as cursor:
             cursor.execute("DROP OWNED BY loader CASCADE")
             cursor.execute("DROP ROLE loader")
 
 
-def test_a_failed_copy_leaves_the_old_rows_of_its_day(schema: str, lake: Lake) -> None:
+def test_failed_copy_leaves_the_old_rows_of_its_day(schema: str, lake: Lake) -> None:
     days = [date(2021, 1, 5), date(2021, 1, 6)]
-    store(*(a_day(lake, day, 100) for day in days), names=days)
-    broken = a_day(lake, days[1], 100, 7.0)
+    store_days_in_postgres(*(make_stored_day(lake, day, 100) for day in days), names=days)
+    broken = make_stored_day(lake, days[1], 100, 7.0)
     Path(lake.root, broken.key).unlink()
-    store(a_day(lake, days[0], 100, 7.0), broken, names=days)
-    assert totals(days, schema) == {days[0]: (100, 700.0), days[1]: (100, 100.0)}
+    store_days_in_postgres(make_stored_day(lake, days[0], 100, 7.0), broken, names=days)
+    assert read_totals(days, schema) == {days[0]: (100, 700.0), days[1]: (100, 100.0)}
 
 
-def test_a_table_of_another_type_is_refused(schema: str, lake: Lake) -> None:
+def test_table_with_other_types_is_rejected(schema: str, lake: Lake) -> None:
     with stores.postgres() as connection, connection.cursor() as cursor:
         cursor.execute(f"CREATE SCHEMA {schema}")
-        columns = ", ".join(f"{one.name} text" for one in GREEN.columns)
+        columns = ", ".join(f"{column.name} text" for column in GREEN.columns)
         by = f"PARTITION BY RANGE ({GREEN.pickup_column})"
         cursor.execute(f"CREATE TABLE {schema}.green_cab_data ({columns}) {by}")
     day = date(2021, 1, 5)
     with pytest.raises(StoreError, match=r"vendorid is text and must be bigint: alter or drop"):
-        store(a_day(lake, day, 10), names=[day])
+        store_days_in_postgres(make_stored_day(lake, day, 10), names=[day])
 
 
-def test_a_stored_day_is_loaded_as_the_typed_frame(schema: str, lake: Lake) -> None:
+def test_stored_day_is_loaded_as_the_typed_frame(schema: str, lake: Lake) -> None:
     day = date(2021, 1, 5)
-    store(a_day(lake, day, 10), names=[day])
+    store_days_in_postgres(make_stored_day(lake, day, 10), names=[day])
     manager = PostgresTripsIOManager({"green": GREEN}, PostgresResource())
     table = manager.read_partition(GREEN, day)
     assert table is not None

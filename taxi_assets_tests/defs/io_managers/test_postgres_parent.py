@@ -21,11 +21,11 @@ from taxi_assets_tests import stores
 from taxi_assets_tests.defs.io_managers.test_postgres import (
     GREEN,
     Log,
-    a_day,
     lake,
+    make_stored_day,
+    read_totals,
     schema,
-    store,
-    totals,
+    store_days_in_postgres,
 )
 from taxi_assets_tests.defs.io_managers.test_postgres_partition import (
     PARENT,
@@ -46,19 +46,19 @@ GENERATED = (
 
 
 def store_days(lake: Lake, days: list[date], amount: float = 1.0, rows: int = 200) -> Log:
-    """Store days of so many rows."""
+    """Store days with that many rows; return the log."""
     log = Log()
-    store(*(a_day(lake, day, rows, amount) for day in days), names=days, log=log)
+    store_days_in_postgres(
+        *(make_stored_day(lake, day, rows, amount) for day in days), names=days, log=log
+    )
     return log
 
 
-def oid() -> int:
+def read_oid() -> int:
     return execute(f"SELECT '{PARTITION}'::regclass::oid::int")[0][0]
 
 
-def test_the_date_column_of_a_new_table_is_that_of_the_other_stores(
-    schema: str, lake: Lake
-) -> None:
+def test_date_column_of_a_new_table_equals_the_other_stores(schema: str, lake: Lake) -> None:
     store_days(lake, DAYS)
     assert execute(BY_DAY) == [(day, 200) for day in DAYS]
     assert execute(GENERATED) == [(PARENT, "v"), (PARTITION, "v")]
@@ -67,14 +67,14 @@ def test_the_date_column_of_a_new_table_is_that_of_the_other_stores(
         f" '{PARENT}'::regclass AND attname = '{GREEN.day_column}'"
     )
     assert comment == ("Day of lpep_pickup_datetime, computed when it is read",)
-    before = oid()
+    before = read_oid()
     store_days(lake, DAYS, 2.0)
-    assert oid() != before, "a month is still swapped"
+    assert read_oid() != before, "a month is still swapped"
     assert execute(BY_DAY) == [(day, 200) for day in DAYS]
 
 
 @pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
-def test_every_service_has_it(service: Service, schema: str) -> None:
+def test_every_service_has_a_date_column(service: Service, schema: str) -> None:
     with PostgresResource().connect() as connection, connection.cursor() as cursor:
         table = build_trips_table(service, schema)
         ensure_table_exists(cursor, table, service)
@@ -85,26 +85,24 @@ def test_every_service_has_it(service: Service, schema: str) -> None:
 
 
 def drop_day_column() -> None:
-    """Leave the table as it was created before it had the column."""
+    """Drop the column, as in a table created before it existed."""
     execute(f"ALTER TABLE {PARENT} DROP COLUMN {GREEN.day_column}")
 
 
-def test_a_table_of_before_gets_it_with_the_next_day_and_is_swapped_afterwards(
-    schema: str, lake: Lake
-) -> None:
+def test_older_table_gets_the_date_column_with_the_next_day(schema: str, lake: Lake) -> None:
     store_days(lake, DAYS)
     drop_day_column()
     assert execute(GENERATED) == []
     store_days(lake, [FIRST + timedelta(40)])
-    others = [(FIRST + timedelta(40), 200)]
-    assert execute(BY_DAY) == [(day, 200) for day in DAYS] + others
-    before = oid()
+    other_days = [(FIRST + timedelta(40), 200)]
+    assert execute(BY_DAY) == [(day, 200) for day in DAYS] + other_days
+    before = read_oid()
     store_days(lake, DAYS, 2.0)
-    assert oid() != before
-    assert execute(BY_DAY) == [(day, 200) for day in DAYS] + others
+    assert read_oid() != before
+    assert execute(BY_DAY) == [(day, 200) for day in DAYS] + other_days
 
 
-def test_a_reader_that_stays_puts_the_column_off_and_not_the_load(schema: str, lake: Lake) -> None:
+def test_long_reader_postpones_the_column_but_not_the_load(schema: str, lake: Lake) -> None:
     store_days(lake, DAYS)
     drop_day_column()
     day = FIRST + timedelta(20)
@@ -113,32 +111,32 @@ def test_a_reader_that_stays_puts_the_column_off_and_not_the_load(schema: str, l
         log = pool.submit(store_days, lake, [day]).result(timeout=20)
         assert execute(GENERATED) == []
     assert log.warnings == []
-    assert totals([day], schema) == {day: (200, 200.0)}
+    assert read_totals([day], schema) == {day: (200, 200.0)}
     store_days(lake, [day])
     assert execute(GENERATED) == [(PARENT, "v"), (PARTITION, "v")]
 
 
-def test_a_user_who_owns_nothing_loads_without_it(loader: None, schema: str, lake: Lake) -> None:
+def test_user_without_ownership_loads_without_the_column(
+    loader: None, schema: str, lake: Lake
+) -> None:
     drop_day_column()
     day = date(2021, 1, 5)
-    store(a_day(lake, day, 100, 2.0), names=[day])
-    assert totals([day], schema) == {day: (100, 200.0)}
+    store_days_in_postgres(make_stored_day(lake, day, 100, 2.0), names=[day])
+    assert read_totals([day], schema) == {day: (100, 200.0)}
     assert execute(GENERATED) == []
 
 
 @pytest.mark.parametrize(
     "kind", ["date", "text", f"date GENERATED ALWAYS AS ({GREEN.pickup_column}::date) STORED"]
 )
-def test_a_column_of_a_persons_own_that_has_the_name_stays(
-    kind: str, schema: str, lake: Lake
-) -> None:
+def test_users_own_column_of_that_name_stays(kind: str, schema: str, lake: Lake) -> None:
     store_days(lake, DAYS)
     drop_day_column()
     execute(f"ALTER TABLE {PARENT} ADD COLUMN {GREEN.day_column} {kind}")
-    of_before = execute(GENERATED)
+    original_kind = execute(GENERATED)
     for days in (DAYS[:2], DAYS, [FIRST + timedelta(40)]):
         store_days(lake, days, 2.0)
-    assert execute(GENERATED)[:2] == of_before
+    assert execute(GENERATED)[:2] == original_kind
     by_day = dict(execute(BY_DAY))
     assert by_day == (
         dict.fromkeys([*DAYS, FIRST + timedelta(40)], 200) if "STORED" in kind else {None: 2_200}
@@ -150,14 +148,12 @@ VIEW = "store_test.green_tripdata"
 
 @pytest.fixture
 def old_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A server that has no virtual columns."""
+    """Simulate a server without virtual columns."""
     monkeypatch.setattr(postgres_parent, "VIRTUAL_SINCE", 990000)
 
 
 @pytest.mark.usefixtures("old_server")
-def test_an_older_server_has_the_date_in_a_view_that_grows_with_the_table(
-    schema: str, lake: Lake
-) -> None:
+def test_older_server_has_the_date_in_a_view(schema: str, lake: Lake) -> None:
     store_days(lake, DAYS)
     assert execute(GENERATED) == []
     by_day = BY_DAY.replace(PARENT, VIEW)
@@ -166,7 +162,7 @@ def test_an_older_server_has_the_date_in_a_view_that_grows_with_the_table(
         (f"{schema}.green_cab_data with the day of {GREEN.pickup_column}",)
     ]
     execute(f"ALTER TABLE {PARENT} ADD COLUMN added text DEFAULT 'x'")
-    # A whole month is swapped under the view.
+    # A complete month is swapped under the view.
     store_days(lake, DAYS, 2.0)
     assert execute(f"SELECT DISTINCT {GREEN.day_column}, added FROM {VIEW} ORDER BY 1") == [
         (day, "x") for day in DAYS
@@ -183,14 +179,16 @@ def test_an_older_server_has_the_date_in_a_view_that_grows_with_the_table(
         f"CREATE SEQUENCE {VIEW}",
     ],
 )
-def test_what_a_person_called_as_the_view_stays(statement: str, schema: str, lake: Lake) -> None:
+def test_users_own_object_with_the_views_name_stays(
+    statement: str, schema: str, lake: Lake
+) -> None:
     store_days(lake, DAYS[:1])
     execute(f"DROP VIEW {VIEW}", statement)
     kind = f"SELECT relkind, relnatts FROM pg_class WHERE oid = '{VIEW}'::regclass"
     before = execute(kind)
     log = store_days(lake, DAYS[:2])
     assert (execute(kind), log.warnings) == (before, [])
-    assert totals(DAYS[:2], schema) == dict.fromkeys(DAYS[:2], (200, 200.0))
+    assert read_totals(DAYS[:2], schema) == dict.fromkeys(DAYS[:2], (200, 200.0))
 
 
 STATISTICS = (
@@ -199,32 +197,32 @@ STATISTICS = (
 )
 
 
-def analyzed() -> float:
-    """Rows that the whole table had when statistics were taken; -1 for never."""
+def read_analyzed_rows() -> float:
+    """Return the rows of the whole table at its last ANALYZE; -1 for never."""
     return execute(f"SELECT reltuples FROM pg_class WHERE oid = '{PARENT}'::regclass")[0][0]
 
 
-def test_the_whole_table_is_analyzed_when_its_rows_have_doubled(schema: str, lake: Lake) -> None:
+def test_table_is_analyzed_when_its_rows_have_doubled(schema: str, lake: Lake) -> None:
     day, months = FIRST, [date(2021, month, 5) for month in range(2, 5)]
     store_days(lake, [day])
-    assert analyzed() == 200
+    assert read_analyzed_rows() == 200
     assert {GREEN.pickup_column, "pulocationid"} <= {row[0] for row in execute(STATISTICS)}
     store_days(lake, [day], 2.0)
     store_days(lake, months[:1], rows=100)
-    assert analyzed() == 200
+    assert read_analyzed_rows() == 200
     store_days(lake, months[1:2], rows=100)
-    assert analyzed() == 400
+    assert read_analyzed_rows() == 400
     store_days(lake, months[2:], rows=200)
-    assert analyzed() == 400
+    assert read_analyzed_rows() == 400
 
 
-def test_statistics_wait_for_nobody_and_fail_no_load(
+def test_statistics_never_wait_and_never_fail_a_load(
     schema: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store_days(lake, [FIRST])
-    # Nobody else may analyze the table, while months are attached to it.
+    # A lock keeps others from analyzing the table while months are attached to it.
     monkeypatch.setattr(postgres_parent, "SAMPLE", 'nothing"')
     day = FIRST + timedelta(40)
     assert store_days(lake, [day], rows=1_000).warnings == []
-    assert analyzed() == 200
-    assert totals([day], schema) == {day: (1_000, 1_000.0)}
+    assert read_analyzed_rows() == 200
+    assert read_totals([day], schema) == {day: (1_000, 1_000.0)}

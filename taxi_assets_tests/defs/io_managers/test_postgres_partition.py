@@ -1,4 +1,4 @@
-"""Postgres tables that are not what we create: repaired, or rejected before a row is sent."""
+"""Postgres tables that differ from ours are repaired, or rejected before a row is sent."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from taxi_assets_tests import stores
 from taxi_assets_tests.defs.io_managers.test_postgres import (
     GREEN,
     Log,
-    a_day,
     lake,
+    make_stored_day,
+    read_totals,
     schema,
-    store,
-    totals,
+    store_days_in_postgres,
 )
 
 __all__ = ["lake", "schema"]
@@ -35,7 +35,7 @@ COLUMNS = ", ".join(column.name for column in GREEN.columns)
 
 
 def execute(*statements: str) -> list[tuple]:
-    """Run statements as the person who owns the database; the last one's rows."""
+    """Run statements as the owner of the database; return the rows of the last one."""
     with stores.postgres() as connection, connection.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
@@ -181,61 +181,55 @@ REJECTED = {
 
 
 @pytest.mark.parametrize("case", REJECTED)
-def test_a_table_that_we_did_not_create_is_rejected_and_left_alone(
-    case: str, schema: str, lake: Lake
-) -> None:
-    store(a_day(lake, DAY, 100), names=[DAY])
+def test_foreign_table_is_rejected_and_unchanged(case: str, schema: str, lake: Lake) -> None:
+    store_days_in_postgres(make_stored_day(lake, DAY, 100), names=[DAY])
     statements, message = REJECTED[case]
     execute(*statements)
     sizes = "SELECT sum(pg_relation_size(oid)) FROM pg_class WHERE relnamespace = "
     sizes += f"'{schema}'::regnamespace"
     before = execute(sizes)
     with pytest.raises(StoreError, match=message):
-        store(a_day(lake, DAY, 100, 2.0), names=[DAY])
+        store_days_in_postgres(make_stored_day(lake, DAY, 100, 2.0), names=[DAY])
     assert execute(sizes) == before
 
 
-def test_a_partition_attached_again_as_the_message_says_takes_the_day(
-    schema: str, lake: Lake
-) -> None:
-    store(a_day(lake, DAY, 100), names=[DAY])
+def test_partition_reattached_by_the_suggested_fix_takes_the_day(schema: str, lake: Lake) -> None:
+    store_days_in_postgres(make_stored_day(lake, DAY, 100), names=[DAY])
     execute(f"ALTER TABLE {PARENT} DETACH PARTITION {PARTITION}")
     with pytest.raises(StoreError) as rejected:
-        store(a_day(lake, DAY, 100, 2.0), names=[DAY])
+        store_days_in_postgres(make_stored_day(lake, DAY, 100, 2.0), names=[DAY])
     execute("ALTER TABLE" + str(rejected.value).partition("ALTER TABLE")[2].partition(", or")[0])
-    store(a_day(lake, DAY, 100, 2.0), names=[DAY])
-    assert totals([DAY], schema) == {DAY: (100, 200.0)}
+    store_days_in_postgres(make_stored_day(lake, DAY, 100, 2.0), names=[DAY])
+    assert read_totals([DAY], schema) == {DAY: (100, 200.0)}
 
 
-def test_a_default_partition_without_rows_of_the_month_is_no_obstacle(
-    schema: str, lake: Lake
-) -> None:
-    store(a_day(lake, DAY, 100), names=[DAY])
+def test_default_partition_without_rows_of_the_month_is_accepted(schema: str, lake: Lake) -> None:
+    store_days_in_postgres(make_stored_day(lake, DAY, 100), names=[DAY])
     execute(f"CREATE TABLE store_test.rest PARTITION OF {PARENT} DEFAULT")
-    store(a_day(lake, OTHER, 100), names=[OTHER])
-    assert totals([DAY, OTHER], schema) == dict.fromkeys([DAY, OTHER], (100, 100.0))
+    store_days_in_postgres(make_stored_day(lake, OTHER, 100), names=[OTHER])
+    assert read_totals([DAY, OTHER], schema) == dict.fromkeys([DAY, OTHER], (100, 100.0))
 
 
-def test_a_missing_index_is_created_again(schema: str, lake: Lake) -> None:
-    store(a_day(lake, DAY, 100), names=[DAY])
+def test_missing_index_is_created_again(schema: str, lake: Lake) -> None:
+    store_days_in_postgres(make_stored_day(lake, DAY, 100), names=[DAY])
     execute(
         f"DROP INDEX {PARTITION}_pickup",
         f"CREATE INDEX green_cab_data_2021_01_pickup ON {PARTITION} (vendorid)",
     )
     for _ in range(2):
-        store(a_day(lake, DAY, 100, 2.0), names=[DAY])
-    found = execute(
+        store_days_in_postgres(make_stored_day(lake, DAY, 100, 2.0), names=[DAY])
+    indexes = execute(
         "SELECT indexdef FROM pg_indexes WHERE tablename = 'green_cab_data_2021_01'"
         " AND indexdef LIKE '%USING brin (lpep_pickup_datetime)%'"
     )
-    assert len(found) == 1
-    assert totals([DAY], schema) == {DAY: (100, 200.0)}
+    assert len(indexes) == 1
+    assert read_totals([DAY], schema) == {DAY: (100, 200.0)}
 
 
-def test_what_only_adds_to_a_table_is_kept(schema: str, lake: Lake) -> None:
+def test_additions_to_a_table_stay(schema: str, lake: Lake) -> None:
     """Columns in another order and one more, a trigger that runs afterwards, a default."""
     columns = "vendorid"
-    store(a_day(lake, DAY, 100), names=[DAY])
+    store_days_in_postgres(make_stored_day(lake, DAY, 100), names=[DAY])
     execute(
         f"ALTER TABLE {PARENT} DROP {columns}, ADD loaded timestamptz DEFAULT now(),"
         f" ADD twice double precision GENERATED ALWAYS AS (fare_amount * 2) STORED",
@@ -244,16 +238,16 @@ def test_what_only_adds_to_a_table_is_kept(schema: str, lake: Lake) -> None:
         f"CREATE TRIGGER after AFTER INSERT OR DELETE ON {PARENT} FOR EACH ROW"
         " EXECUTE FUNCTION store_test.after()",
     )
-    store(a_day(lake, DAY, 100, 2.0), names=[DAY])
-    assert totals([DAY], schema) == {DAY: (100, 200.0)}
+    store_days_in_postgres(make_stored_day(lake, DAY, 100, 2.0), names=[DAY])
+    assert read_totals([DAY], schema) == {DAY: (100, 200.0)}
     query = f"SELECT count(*), count(loaded), count(vendorid), sum(twice) FROM {PARENT}"
     assert execute(query) == [(100, 100, 100, 400.0)]
 
 
 @pytest.fixture
 def loader(schema: str, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A user who may fill a table of somebody else, with a hurried administrator."""
-    store(a_day(lake, DAY, 20_000), names=[DAY])
+    """Use a user who may only fill the table of another owner."""
+    store_days_in_postgres(make_stored_day(lake, DAY, 20_000), names=[DAY])
     execute(
         "CREATE ROLE loader LOGIN PASSWORD 'loader'",
         f"GRANT USAGE, CREATE ON SCHEMA {schema} TO loader",
@@ -270,26 +264,26 @@ def loader(schema: str, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator
     execute("DROP OWNED BY loader CASCADE", "DROP ROLE loader")
 
 
-def test_a_user_who_owns_nothing_loads_with_warnings(loader: None, schema: str, lake: Lake) -> None:
+def test_user_without_ownership_loads_with_warnings(loader: None, schema: str, lake: Lake) -> None:
     log = Log()
-    store(a_day(lake, DAY, 20_000, 2.0), names=[DAY], log=log)
-    assert totals([DAY], schema) == {DAY: (20_000, 40_000.0)}
-    assert any("keeps its old comment" in said for said in log.warnings)
-    assert any("permission denied to vacuum" in said for said in log.warnings)
+    store_days_in_postgres(make_stored_day(lake, DAY, 20_000, 2.0), names=[DAY], log=log)
+    assert read_totals([DAY], schema) == {DAY: (20_000, 40_000.0)}
+    assert any("keeps its old comment" in warning for warning in log.warnings)
+    assert any("permission denied to vacuum" in warning for warning in log.warnings)
 
 
-def test_a_policy_that_hides_rows_is_rejected(loader: None, schema: str, lake: Lake) -> None:
+def test_policy_that_hides_rows_is_rejected(loader: None, schema: str, lake: Lake) -> None:
     execute(
         f"ALTER TABLE {PARENT} ENABLE ROW LEVEL SECURITY",
         f"CREATE POLICY mine ON {PARENT} USING (vendorid = 7)",
     )
     with pytest.raises(StoreError, match="has a row-level security policy for this user"):
-        store(a_day(lake, DAY, 20_000, 2.0), names=[DAY])
+        store_days_in_postgres(make_stored_day(lake, DAY, 20_000, 2.0), names=[DAY])
 
 
-def test_a_partition_that_is_half_detached_is_rejected(schema: str, lake: Lake) -> None:
-    """DETACH CONCURRENTLY that was ended while it waited for a reader."""
-    store(a_day(lake, DAY, 100), names=[DAY])
+def test_half_detached_partition_is_rejected(schema: str, lake: Lake) -> None:
+    """DETACH CONCURRENTLY was terminated while it waited for a reader."""
+    store_days_in_postgres(make_stored_day(lake, DAY, 100), names=[DAY])
     arguments = stores.postgres_arguments()
     with (
         psycopg.connect(**arguments) as reader,
@@ -299,16 +293,14 @@ def test_a_partition_that_is_half_detached_is_rejected(schema: str, lake: Lake) 
         owner.execute("SET lock_timeout = '200ms'")
         with pytest.raises(psycopg.errors.LockNotAvailable):
             owner.execute(f"ALTER TABLE {PARENT} DETACH PARTITION {PARTITION} CONCURRENTLY")
-    assert totals([DAY], schema) == {}
+    assert read_totals([DAY], schema) == {}
     with pytest.raises(StoreError, match=r"half detached .* FINALIZE"):
-        store(a_day(lake, DAY, 100, 2.0), names=[DAY])
+        store_days_in_postgres(make_stored_day(lake, DAY, 100, 2.0), names=[DAY])
     assert execute(f"SELECT count(*) FROM {PARTITION}") == [(100,)]
 
 
-def test_the_same_names_in_a_schema_that_is_searched_first_are_not_ours(
-    schema: str, lake: Lake
-) -> None:
-    """A role's search_path leads to tables of our names, and to other functions and types."""
+def test_equal_names_earlier_in_the_search_path_are_ignored(schema: str, lake: Lake) -> None:
+    """A role's search_path leads to other tables, functions and types of the same names."""
     names = ("green_cab_data", "green_cab_data_2021_01", "green_cab_data_2021_01_pickup")
     execute(
         "CREATE SCHEMA decoy",
@@ -317,49 +309,53 @@ def test_the_same_names_in_a_schema_that_is_searched_first_are_not_ours(
     )
     try:
         for amount in (1.0, 2.0):
-            store(a_day(lake, DAY, 100, amount), names=[DAY])
-        assert totals([DAY], schema) == {DAY: (100, 200.0)}
+            store_days_in_postgres(make_stored_day(lake, DAY, 100, amount), names=[DAY])
+        assert read_totals([DAY], schema) == {DAY: (100, 200.0)}
         assert execute(*(f"TABLE decoy.{name}" for name in names)) == []
     finally:
         execute("ALTER ROLE CURRENT_USER RESET search_path", "DROP SCHEMA decoy CASCADE")
 
 
-def test_a_constraint_of_a_persons_own_rejects_the_day_that_breaks_it(
-    schema: str, lake: Lake
-) -> None:
-    store(a_day(lake, DAY, 10), names=[DAY])
+def test_users_own_constraint_rejects_the_day_that_violates_it(schema: str, lake: Lake) -> None:
+    store_days_in_postgres(make_stored_day(lake, DAY, 10), names=[DAY])
     execute(f"ALTER TABLE {PARENT} ADD CONSTRAINT own CHECK (total_amount < 5) NOT VALID")
     manager = PostgresTripsIOManager({GREEN.name: GREEN}, PostgresResource())
-    days = {DAY: a_day(lake, DAY, 10, 7.0), NEXT: a_day(lake, NEXT, 10, 3.0)}
+    days = {DAY: make_stored_day(lake, DAY, 10, 7.0), NEXT: make_stored_day(lake, NEXT, 10, 3.0)}
     outcomes = dict(manager.store(GREEN, days, Log()))
     assert isinstance(outcomes[DAY], PartitionRejectedError)
     assert 'violates check constraint "own"' in str(outcomes[DAY])
     assert not isinstance(outcomes[NEXT], PartitionRejectedError)
-    assert totals([DAY, NEXT], schema) == {DAY: (10, 10.0), NEXT: (10, 30.0)}
+    assert read_totals([DAY, NEXT], schema) == {DAY: (10, 10.0), NEXT: (10, 30.0)}
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
-def test_no_isolation_of_a_role_doubles_a_day(isolation: str, schema: str, lake: Lake) -> None:
-    """Two lakes that feed one database: the second run waits for the first one's partition."""
-    store(a_day(lake, OTHER, 10), names=[OTHER])
+def test_isolation_level_of_a_role_never_duplicates_a_day(
+    isolation: str, schema: str, lake: Lake
+) -> None:
+    """Two lakes feed one database: the second run waits for the first one's partition."""
+    store_days_in_postgres(make_stored_day(lake, OTHER, 10), names=[OTHER])
     partition = f"{PARENT}_2021_03"
     day = OTHER + timedelta(1)
     execute(f"ALTER ROLE CURRENT_USER SET default_transaction_isolation = '{isolation}'")
     try:
-        with psycopg.connect(**stores.postgres_arguments()) as other:
-            other.execute(f"LOCK TABLE {partition} IN SHARE UPDATE EXCLUSIVE MODE")
+        with psycopg.connect(**stores.postgres_arguments()) as other_connection:
+            other_connection.execute(f"LOCK TABLE {partition} IN SHARE UPDATE EXCLUSIVE MODE")
             run = threading.Thread(
-                target=store, args=(a_day(lake, day, 10),), kwargs={"names": [day]}
+                target=store_days_in_postgres,
+                args=(make_stored_day(lake, day, 10),),
+                kwargs={"names": [day]},
             )
             run.start()
             waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
             assert wait_until(lambda: execute(waits) == [(1,)], 10)
             rows = f"SELECT {COLUMNS} FROM {partition}"
-            other.execute(f"INSERT INTO {partition} ({COLUMNS}) {rows}")
+            other_connection.execute(f"INSERT INTO {partition} ({COLUMNS}) {rows}")
             pickup = "lpep_pickup_datetime"
-            other.execute(f"UPDATE {partition} SET {pickup} = {pickup} + interval '1 day'")
-            other.commit()
+            other_connection.execute(
+                f"UPDATE {partition} SET {pickup} = {pickup} + interval '1 day'"
+            )
+            other_connection.commit()
             run.join(30)
     finally:
         execute("ALTER ROLE CURRENT_USER RESET default_transaction_isolation")
-    assert totals([day], schema) == {day: (10, 10.0)}
+    assert read_totals([day], schema) == {day: (10, 10.0)}

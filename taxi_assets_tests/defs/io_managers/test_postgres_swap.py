@@ -1,4 +1,4 @@
-"""A rewrite of most of a month swaps the partition: readers, writers and what a person added."""
+"""A rewrite of most of a month swaps the partition, with readers, writers and additions."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from taxi_assets.defs.resources.lake import Lake
 from taxi_assets_tests import stores
 from taxi_assets_tests.defs.io_managers.test_postgres import (
     Log,
-    a_day,
     lake,
+    make_stored_day,
+    measure_table,
+    read_totals,
     schema,
-    size,
-    store,
-    totals,
+    store_days_in_postgres,
 )
 from taxi_assets_tests.defs.io_managers.test_postgres_partition import PARENT, PARTITION, execute
 
@@ -33,23 +33,27 @@ MOST, REST = DAYS[:7], DAYS[7:]
 
 
 def store_days(lake: Lake, days: list[date], amount: float, rows: int = 200) -> list[str]:
-    """Store days of so many rows; what was logged as a warning."""
+    """Store days with that many rows; return the logged warnings."""
     log = Log()
-    store(*(a_day(lake, day, rows, amount) for day in days), names=days, log=log)
+    store_days_in_postgres(
+        *(make_stored_day(lake, day, rows, amount) for day in days), names=days, log=log
+    )
     return log.warnings
 
 
-def oid(name: str = PARTITION) -> int:
+def read_oid(name: str = PARTITION) -> int:
     return execute(f"SELECT '{name}'::regclass::oid::int")[0][0]
 
 
-def of_each(days: list[date], amount: float, rows: int = 200) -> dict[date, tuple[int, float]]:
+def make_totals(days: list[date], amount: float, rows: int = 200) -> dict[date, tuple[int, float]]:
     return dict.fromkeys(days, (rows, rows * amount))
 
 
 @contextmanager
-def reading(isolation: psycopg.IsolationLevel, seen: set[tuple[int, float]]) -> Iterator[None]:
-    """Count rows again and again meanwhile, each time by a snapshot that is a moment old."""
+def count_meanwhile(
+    isolation: psycopg.IsolationLevel, seen: set[tuple[int, float]]
+) -> Iterator[None]:
+    """Count rows repeatedly during the block, each time in a slightly older snapshot."""
     stop = threading.Event()
 
     def read() -> None:
@@ -71,102 +75,106 @@ def reading(isolation: psycopg.IsolationLevel, seen: set[tuple[int, float]]) -> 
         reader.result()
 
 
-def test_most_of_a_month_is_swapped_and_its_other_days_stay(schema: str, lake: Lake) -> None:
+def test_rewrite_of_most_days_swaps_and_the_other_days_stay(schema: str, lake: Lake) -> None:
     store_days(lake, DAYS, 1.0)
     execute(
         f"ALTER TABLE {PARENT} ADD remark text",
         f"UPDATE {PARENT} SET remark = 'ours' WHERE lpep_pickup_datetime >= '{REST[0]}'",
         f"VACUUM {PARTITION}",
     )
-    before = oid()
+    before = read_oid()
     assert store_days(lake, MOST, 2.0) == []
-    assert oid() != before
-    assert totals(DAYS, schema) == of_each(MOST, 2.0) | of_each(REST, 1.0)
+    assert read_oid() != before
+    assert read_totals(DAYS, schema) == make_totals(MOST, 2.0) | make_totals(REST, 1.0)
     assert execute(f"SELECT count(remark) FROM {PARENT}") == [(200 * len(REST),)]
     tables = "SELECT relname FROM pg_class WHERE relnamespace = 'store_test'::regnamespace"
     names = {row[0] for row in execute(f"{tables} AND relkind IN ('r', 'i', 'p')")}
     name = PARTITION.partition(".")[2]
     assert names == {PARENT.partition(".")[2], name, f"{name}_pickup"}
-    constraints = f"SELECT count(*) FROM pg_constraint WHERE conrelid = {oid()} AND contype = 'c'"
+    constraints = (
+        f"SELECT count(*) FROM pg_constraint WHERE conrelid = {read_oid()} AND contype = 'c'"
+    )
     assert execute(constraints) == [(0,)]
-    assert "Last written from" in execute(f"SELECT obj_description({oid()})")[0][0]
+    assert "Last written from" in execute(f"SELECT obj_description({read_oid()})")[0][0]
 
 
-def test_less_than_most_of_a_month_is_deleted(schema: str, lake: Lake) -> None:
+def test_rewrite_of_few_days_deletes_and_inserts(schema: str, lake: Lake) -> None:
     store_days(lake, DAYS, 1.0)
-    before = oid()
+    before = read_oid()
     store_days(lake, DAYS[:4], 2.0)
     store_days(lake, [FIRST + timedelta(20)], 3.0)
-    assert oid() == before
-    assert totals(DAYS, schema) == of_each(DAYS[:4], 2.0) | of_each(DAYS[4:], 1.0)
+    assert read_oid() == before
+    assert read_totals(DAYS, schema) == make_totals(DAYS[:4], 2.0) | make_totals(DAYS[4:], 1.0)
 
 
 @pytest.mark.parametrize(
     "isolation", [psycopg.IsolationLevel.READ_COMMITTED, psycopg.IsolationLevel.REPEATABLE_READ]
 )
-def test_readers_see_all_of_the_old_or_all_of_the_new_rows(
+def test_readers_see_all_old_or_all_new_rows(
     isolation: psycopg.IsolationLevel, schema: str, lake: Lake
 ) -> None:
     store_days(lake, DAYS, 1.0)
-    others = 200 * len(REST)
-    seen: set[tuple[int, float]] = set()
-    with reading(isolation, seen):
+    other_rows = 200 * len(REST)
+    observed_totals: set[tuple[int, float]] = set()
+    with count_meanwhile(isolation, observed_totals):
         for amount in (2.0, 3.0, 4.0, 5.0, 6.0):
-            before = oid()
+            before = read_oid()
             store_days(lake, MOST, amount)
-            assert oid() != before
-    assert len(seen) > 2
-    most = 200 * len(MOST)
-    assert seen <= {(2_000, others + most * float(amount)) for amount in range(1, 7)}
+            assert read_oid() != before
+    assert len(observed_totals) > 2
+    rewritten_rows = 200 * len(MOST)
+    assert observed_totals <= {
+        (2_000, other_rows + rewritten_rows * float(amount)) for amount in range(1, 7)
+    }
 
 
-def test_a_snapshot_from_before_the_swap_finds_whole_days_after_it(schema: str, lake: Lake) -> None:
+def test_snapshot_from_before_the_swap_sees_complete_days(schema: str, lake: Lake) -> None:
     store_days(lake, DAYS, 1.0)
     with psycopg.connect(**stores.postgres_arguments()) as reader:
         reader.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
         reader.execute("SELECT 1")
-        before = oid()
+        before = read_oid()
         store_days(lake, MOST, 2.0)
-        assert oid() != before
+        assert read_oid() != before
         query = f"SELECT count(*), sum(total_amount) FROM {PARENT}"
         assert reader.execute(query).fetchone() == (2_000, 200 * (2.0 * 7 + 3))
 
 
-def test_a_reader_that_stays_puts_off_the_swap_and_not_the_rewrite(
+def test_long_reader_prevents_the_swap_but_not_the_rewrite(
     schema: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_swap, "SWAP_SECONDS", 1.0)
     store_days(lake, DAYS, 1.0, rows=3_000)
-    first, before = size(schema), oid()
+    first, before = measure_table(schema), read_oid()
     query = f"SELECT count(*) FROM {PARENT}"
-    waited: list[float] = []
+    waits: list[float] = []
     with psycopg.connect(**stores.postgres_arguments()) as reader, ThreadPoolExecutor(1) as pool:
         reader.execute(query)
-        written = pool.submit(store_days, lake, DAYS, 2.0, 3_000)
-        while not written.done():
-            began = time.monotonic()
+        future = pool.submit(store_days, lake, DAYS, 2.0, 3_000)
+        while not future.done():
+            started = time.monotonic()
             assert execute(query) == [(30_000,)]
-            waited.append(time.monotonic() - began)
-        assert written.result() == []
+            waits.append(time.monotonic() - started)
+        assert future.result() == []
         assert reader.execute(query).fetchone() == (30_000,)
-    # Nobody who reads waits for longer than an attempt.
-    assert max(waited) < 1
-    assert oid() == before
-    assert totals(DAYS, schema) == of_each(DAYS, 2.0, 3_000)
-    assert size(schema) > 1.5 * first
+    # No reader waits longer than one attempt.
+    assert max(waits) < 1
+    assert read_oid() == before
+    assert read_totals(DAYS, schema) == make_totals(DAYS, 2.0, 3_000)
+    assert measure_table(schema) > 1.5 * first
     store_days(lake, DAYS, 3.0, rows=3_000)
-    assert size(schema) < 1.1 * first
+    assert measure_table(schema) < 1.1 * first
 
 
-def test_a_row_that_somebody_else_writes_meanwhile_is_not_lost(schema: str, lake: Lake) -> None:
+def test_row_written_concurrently_is_not_lost(schema: str, lake: Lake) -> None:
     store_days(lake, DAYS, 1.0)
-    before = oid()
+    before = read_oid()
     with psycopg.connect(**stores.postgres_arguments()) as writer:
         writer.execute(f"UPDATE {PARENT} SET extra = 7 WHERE lpep_pickup_datetime >= '{REST[0]}'")
         store_days(lake, MOST, 2.0)
         writer.commit()
-    assert oid() == before
-    assert totals(DAYS, schema) == of_each(MOST, 2.0) | of_each(REST, 1.0)
+    assert read_oid() == before
+    assert read_totals(DAYS, schema) == make_totals(MOST, 2.0) | make_totals(REST, 1.0)
     assert execute(f"SELECT sum(extra) FROM {PARENT} WHERE extra = 7") == [(7.0 * 600,)]
 
 
@@ -215,19 +223,19 @@ ADDED = {
 
 
 @pytest.mark.parametrize("case", ADDED)
-def test_what_a_person_added_to_the_partition_stays(case: str, schema: str, lake: Lake) -> None:
+def test_users_additions_to_the_partition_stay(case: str, schema: str, lake: Lake) -> None:
     store_days(lake, DAYS, 1.0)
     statement, query = (text.replace("{}", schema) for text in ADDED[case])
     execute(statement)
     try:
         assert store_days(lake, MOST, 2.0) == []
         assert execute(query)[0][0]
-        assert totals(DAYS, schema) == of_each(MOST, 2.0) | of_each(REST, 1.0)
+        assert read_totals(DAYS, schema) == make_totals(MOST, 2.0) | make_totals(REST, 1.0)
     finally:
         execute("DROP PUBLICATION IF EXISTS own")
 
 
-def test_a_trigger_fires_for_the_rows_of_a_rewrite(schema: str, lake: Lake) -> None:
+def test_trigger_fires_for_rewritten_rows(schema: str, lake: Lake) -> None:
     store_days(lake, DAYS, 1.0)
     execute(
         f"CREATE TABLE {schema}.audit (what text)",
@@ -241,15 +249,15 @@ def test_a_trigger_fires_for_the_rows_of_a_rewrite(schema: str, lake: Lake) -> N
     assert execute(counted) == [("DELETE", 2_000), ("INSERT", 2_000)]
 
 
-def test_months_are_swapped_at_once(schema: str, lake: Lake) -> None:
-    """No swap keeps a lock on the whole table while its rows are on their way."""
+def test_months_can_be_swapped_concurrently(schema: str, lake: Lake) -> None:
+    """No swap locks the whole table while its rows are being sent."""
     months = [[date(2021, month, 1) + timedelta(n) for n in range(5)] for month in (1, 2, 3, 4)]
     for days in months:
         store_days(lake, days, 1.0, rows=2_000)
     names = [f"{PARENT}_2021_{month:02d}" for month in (1, 2, 3, 4)]
-    before = [oid(name) for name in names]
+    before = [read_oid(name) for name in names]
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(lambda days: store_days(lake, days, 2.0, 2_000), months)) == [[]] * 4
-    assert not set(before) & {oid(name) for name in names}
+    assert not set(before) & {read_oid(name) for name in names}
     every = [day for days in months for day in days]
-    assert totals(every, schema) == of_each(every, 2.0, 2_000)
+    assert read_totals(every, schema) == make_totals(every, 2.0, 2_000)

@@ -1,4 +1,4 @@
-"""No bit of a stored object changes unnoticed, and other tools read the objects as they are."""
+"""No bit of a stored object changes unnoticed, and other tools read the objects directly."""
 
 from __future__ import annotations
 
@@ -39,35 +39,35 @@ from taxi_assets.trips.profile import profile_partition
 from taxi_assets_tests.trips.test_profile import make_frame
 
 YELLOW = SERVICES["yellow"]
-FACTS_OF_DAY = {"service": "yellow", "asset": "cleaned_trips", "partition": "2021-01-05", "rows": 3}
+DAY_METADATA = {"service": "yellow", "asset": "cleaned_trips", "partition": "2021-01-05", "rows": 3}
 HEADER = b"tpep_pickup_datetime,passenger_count,total_amount\n"
 ROUNDS = 3
 """Different flips of every byte."""
 
 
-def cleaned() -> bytes:
-    """A cleaned object with dictionaries, nulls, statistics and a profile in its facts."""
+def make_cleaned_object() -> bytes:
+    """Return a cleaned object with dictionaries, nulls, statistics and a profile."""
     table = convert_to_table(make_frame(60), YELLOW)
-    facts = FACTS_OF_DAY | {
+    metadata = DAY_METADATA | {
         "profile": profile_partition(table, YELLOW).to_metadata(),
         "total_amount": 12.5,
     }
-    return encode_trips(table, facts).to_pybytes()
+    return encode_trips(table, metadata).to_pybytes()
 
 
-def raw_rows() -> bytes:
-    """A raw Parquet object of two row groups, without statistics."""
+def make_raw_rows_object() -> bytes:
+    """Return a raw Parquet object of two row groups, without statistics."""
     rows = [{"id": n, "flag": "NY"[n % 2], "at": datetime(2021, 1, 5, n % 24)} for n in range(300)]  # noqa: DTZ001
     table = pa.Table.from_pylist(rows)
     out = io.BytesIO()
     with SealedParquetWriter(out, table.schema, write_statistics=False) as writer:
         writer.write_table(table, 200)
-        writer.seal(FACTS_OF_DAY)
+        writer.seal(DAY_METADATA)
     return out.getvalue()
 
 
-def lines(frames: int = 20, rows: int = 10) -> tuple[bytes, bytes]:
-    """A raw object of lines in several frames, and what it unpacks to."""
+def make_frames(frames: int = 20, rows: int = 10) -> tuple[bytes, bytes]:
+    """Return a raw object of lines in several frames, and its unpacked content."""
     start = datetime(2021, 1, 5)  # noqa: DTZ001
     parts = [HEADER] + [
         b"".join(
@@ -77,11 +77,11 @@ def lines(frames: int = 20, rows: int = 10) -> tuple[bytes, bytes]:
         for one in range(frames)
     ]
     packed = b"".join(CODEC.compress(part, asbytes=True) for part in parts)
-    return write_sealed_zstd(FACTS_OF_DAY, packed), b"".join(parts)
+    return write_sealed_zstd(DAY_METADATA, packed), b"".join(parts)
 
 
-def raw_lines() -> bytes:
-    return lines()[0]
+def make_raw_lines_object() -> bytes:
+    return make_frames()[0]
 
 
 def read_parquet(content: bytes) -> tuple[Any, ...]:
@@ -96,40 +96,40 @@ def read_zstd(content: bytes) -> tuple[Any, ...]:
 
 
 OBJECTS = [
-    pytest.param(cleaned, read_parquet, id="cleaned"),
-    pytest.param(raw_rows, read_parquet, id="raw-parquet"),
-    pytest.param(raw_lines, read_zstd, id="raw-lines"),
+    pytest.param(make_cleaned_object, read_parquet, id="cleaned"),
+    pytest.param(make_raw_rows_object, read_parquet, id="raw-parquet"),
+    pytest.param(make_raw_lines_object, read_zstd, id="raw-lines"),
 ]
 Make = Callable[[], bytes]
 Read = Callable[[bytes], tuple[Any, ...]]
 
 
 @pytest.mark.parametrize(("make", "read"), OBJECTS)
-def test_a_flipped_bit_in_any_byte_is_noticed(make: Make, read: Read) -> None:
+def test_flipped_bit_in_any_byte_is_noticed(make: Make, read: Read) -> None:
     content = make()
-    assert read(content)[-1].items() >= FACTS_OF_DAY.items()
+    assert read(content)[-1].items() >= DAY_METADATA.items()
     chance = random.Random(0)  # noqa: S311 - reproducible
-    for place in range(len(content)):
+    for position in range(len(content)):
         for bit in chance.sample(range(8), ROUNDS):
             damaged = bytearray(content)
-            damaged[place] ^= 1 << bit
+            damaged[position] ^= 1 << bit
             with pytest.raises(DamagedError):
                 read(bytes(damaged))
 
 
 @pytest.mark.parametrize(("make", "read"), OBJECTS)
-def test_an_object_that_is_cut_anywhere_or_goes_on_is_noticed(make: Make, read: Read) -> None:
+def test_truncated_or_extended_object_is_noticed(make: Make, read: Read) -> None:
     content = make()
     for end in range(len(content)):
         with pytest.raises(DamagedError):
             read(content[:end])
-    for more in (b"\0", b"PAR1", content, CODEC.compress(b"1,2,3\n", asbytes=True)):
+    for appended in (b"\0", b"PAR1", content, CODEC.compress(b"1,2,3\n", asbytes=True)):
         with pytest.raises(DamagedError):
-            read(content + more)
+            read(content + appended)
 
 
 @pytest.mark.parametrize(("make", "read"), OBJECTS)
-def test_blocks_that_were_swapped_zeroed_or_lost_are_noticed(make: Make, read: Read) -> None:
+def test_swapped_zeroed_or_lost_blocks_are_noticed(make: Make, read: Read) -> None:
     content = make()
     chance = random.Random(1)  # noqa: S311 - reproducible
     for _ in range(500):
@@ -147,37 +147,37 @@ def test_blocks_that_were_swapped_zeroed_or_lost_are_noticed(make: Make, read: R
                     read(damaged)
 
 
-@pytest.mark.parametrize("make", [cleaned, raw_rows])
-def test_a_footer_is_verified_without_the_rest(make: Make) -> None:
+@pytest.mark.parametrize("make", [make_cleaned_object, make_raw_rows_object])
+def test_footer_is_verified_without_the_pages(make: Make) -> None:
     content = make()
     length = int.from_bytes(content[-8:-4], "little") + 8
-    found, facts = open_sealed_footer(pa.BufferReader(content))
-    assert found.num_rows == pq.read_metadata(io.BytesIO(content)).num_rows
-    assert facts.items() >= FACTS_OF_DAY.items()
-    for place in range(len(content) - length, len(content)):
+    metadata, facts = open_sealed_footer(pa.BufferReader(content))
+    assert metadata.num_rows == pq.read_metadata(io.BytesIO(content)).num_rows
+    assert facts.items() >= DAY_METADATA.items()
+    for position in range(len(content) - length, len(content)):
         damaged = bytearray(content)
-        damaged[place] ^= 1 << place % 8
-        # A footer that claims to be shorter than it is may have lost its seal; it does not parse.
+        damaged[position] ^= 1 << position % 8
+        # A footer with too short a length may lose its seal; it does not parse.
         with pytest.raises((DamagedError, OSError)):
             open_sealed_footer(pa.BufferReader(bytes(damaged)))
 
 
 @pytest.mark.parametrize(("make", "read"), OBJECTS)
-def test_an_object_is_verified_block_by_block(make: Make, read: Read) -> None:
+def test_object_is_verified_block_by_block(make: Make, read: Read) -> None:
     del read
     content = make()
     verify_sealed_stream(pa.BufferReader(content))
     chance = random.Random(2)  # noqa: S311 - reproducible
-    for place in chance.sample(range(4, len(content)), 500):
+    for position in chance.sample(range(4, len(content)), 500):
         damaged = bytearray(content)
-        damaged[place] ^= 1 << chance.randrange(8)
+        damaged[position] ^= 1 << chance.randrange(8)
         with pytest.raises(DamagedError):
             verify_sealed_stream(pa.BufferReader(bytes(damaged)))
 
 
 def test_pages_have_checksums_that_other_readers_verify(tmp_path: Path) -> None:
     path = tmp_path / "trips.parquet"
-    content = bytearray(cleaned())
+    content = bytearray(make_cleaned_object())
     chunk = pq.read_metadata(io.BytesIO(content)).row_group(0).column(0)
     end = chunk.dictionary_page_offset or chunk.data_page_offset
     content[end + chunk.total_compressed_size - 3] ^= 1
@@ -186,7 +186,7 @@ def test_pages_have_checksums_that_other_readers_verify(tmp_path: Path) -> None:
         pq.read_table(path, page_checksum_verification=True)
 
 
-def test_objects_from_before_there_were_seals_are_read() -> None:
+def test_unsealed_objects_of_older_versions_are_read() -> None:
     table = pa.table({"a": [1, 2, 3]})
     out = io.BytesIO()
     with pq.ParquetWriter(out, table.schema) as writer:
@@ -203,7 +203,7 @@ def test_objects_from_before_there_were_seals_are_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         (b"", "is empty"),
         (b"id,fare\n1,2.5\n", "is truncated or not Parquet"),
@@ -211,10 +211,10 @@ def test_objects_from_before_there_were_seals_are_read() -> None:
         (b"PAR1", "is truncated or not Parquet"),
     ],
 )
-def test_what_is_no_parquet_is_named(content: bytes, said: str) -> None:
-    with pytest.raises(DamagedError, match=said):
+def test_content_that_is_not_parquet_is_named(content: bytes, expected: str) -> None:
+    with pytest.raises(DamagedError, match=expected):
         open_parquet(pa.py_buffer(content))
-    with pytest.raises(DamagedError, match=said):
+    with pytest.raises(DamagedError, match=expected):
         open_sealed_footer(pa.BufferReader(content))
 
 
@@ -228,8 +228,8 @@ def test_objects_of_other_tools_are_named() -> None:
             open_sealed_zstd(pa.py_buffer(content))
 
 
-def test_no_text_of_a_file_passes_for_a_seal() -> None:
-    """A column's name, a value and a fact that look like a seal."""
+def test_text_of_a_file_is_not_taken_for_a_seal() -> None:
+    """A column's name, a value and metadata look like a seal."""
     fake = '"seal": "00000000 00000000"'
     assert SEAL.search(fake.encode())
     table = pa.table({fake: [fake], "n": [1]})
@@ -241,7 +241,7 @@ def test_no_text_of_a_file_passes_for_a_seal() -> None:
     assert read_zstd(sealed) == (fake.encode(), {"url": fake, "zone": fake})
 
 
-def test_a_file_that_was_not_sealed_is_not_complete() -> None:
+def test_unsealed_file_is_incomplete() -> None:
     out = io.BytesIO()
     table = pa.table({"a": [1]})
     with SealedParquetWriter(out, table.schema) as writer:
@@ -254,7 +254,7 @@ def test_a_file_that_was_not_sealed_is_not_complete() -> None:
 def test_every_reader_reads_all_frames_of_a_raw_object(
     frames: int, rows: int, tmp_path: Path
 ) -> None:
-    content, unpacked = lines(frames, rows)
+    content, unpacked = make_frames(frames, rows)
     assert content.count(b"\x28\xb5\x2f\xfd") >= frames + 1
     path = tmp_path / "trips.csv.zst"
     path.write_bytes(content)
@@ -273,17 +273,19 @@ def test_every_reader_reads_all_frames_of_a_raw_object(
 
 @pytest.mark.skipif(shutil.which("zstd") is None, reason="Debian's package zstd is not installed")
 @pytest.mark.parametrize("frames", [1, 5000])
-def test_the_zstd_command_unpacks_a_raw_object(frames: int, tmp_path: Path) -> None:
-    content, unpacked = lines(frames, 2)
+def test_zstd_command_unpacks_a_raw_object(frames: int, tmp_path: Path) -> None:
+    content, unpacked = make_frames(frames, 2)
     path = tmp_path / "trips.csv.zst"
     path.write_bytes(content)
     for command in (["-dc", str(path)], ["-dc"]):
-        done = subprocess.run(["zstd", *command], input=content, capture_output=True, check=True)
-        assert done.stdout == unpacked
+        completed = subprocess.run(
+            ["zstd", *command], input=content, capture_output=True, check=True
+        )
+        assert completed.stdout == unpacked
     subprocess.run(["zstd", "-qt", str(path)], check=True)
 
 
-@pytest.mark.parametrize("make", [cleaned, raw_rows])
+@pytest.mark.parametrize("make", [make_cleaned_object, make_raw_rows_object])
 def test_other_readers_read_a_sealed_parquet_object(make: Make, tmp_path: Path) -> None:
     content = make()
     path = tmp_path / f"tpep_pickup_date={date(2021, 1, 5)}" / "trips.parquet"

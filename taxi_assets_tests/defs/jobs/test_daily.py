@@ -22,9 +22,9 @@ pytestmark = pytest.mark.usefixtures("empty_stores")
 
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
 GREEN = SERVICES["green"]
-FIVE = ("raw_trips", "cleaned_trips", "postgres_trips", "gcs_trips", "bigquery_trips")
+ASSET_NAMES = ("raw_trips", "cleaned_trips", "postgres_trips", "gcs_trips", "bigquery_trips")
 
-# Rows of the file, with a pickup in another month, with zero and with no passengers.
+# Rows of the file; with a pickup in another month; with zero passengers; without passengers.
 GREEN_MONTHS = {
     "2020-10": (95_120, 9, 259, 42_510),
     "2020-11": (88_605, 2, 192, 40_114),
@@ -33,40 +33,44 @@ GREEN_MONTHS = {
 
 
 def write_month(folder: Path, service: Service, month: str, lines: list[str]) -> str:
-    """A month's file of given lines; returns the TAXI_SOURCE that leads to it."""
+    """Write a month file of given lines; return its TAXI_SOURCE."""
     text = "\n".join([",".join(service.header), *lines]) + "\n"
     path = folder / f"{service.name}_tripdata_{month}.csv.gz"
     path.write_bytes(gzip.compress(text.encode()))
     return str(folder / "{service}_tripdata_{year}-{month}.csv.gz")
 
 
-def trip(day: str, total: float = 10.0, passengers: str = "1") -> str:
-    """A green line."""
+def make_trip_line(day: str, total: float = 10.0, passengers: str = "1") -> str:
+    """Return a green line."""
     times = f"{day} 08:00:00,{day} 08:10:00"
     return f"2,{times},N,1,74,42,{passengers},1.50,6.5,0.5,0.5,0,0,,0.3,{total},1,1,0"
 
 
-def test_a_real_day_from_the_command_line(
+def test_real_day_from_the_command_line(
     real_rows: RealRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_SOURCE", real_rows.template)
-    done = subprocess.run(
+    completed = subprocess.run(
         [DAGSTER, "job", "execute", "-m", "taxi_assets.definitions", "-j", "green_daily"]
         + ["--tags", json.dumps({"dagster/partition": "2020-10-05"})],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert completed.returncode == 0, completed.stderr[-3000:]
     day = date(2020, 10, 5)
     expected = stores.pandas_totals(real_rows.path("green", "2020-10"), GREEN)[day]
-    landed = {day: expected}
+    expected_totals = {day: expected}
     totals = stores.store_totals(GREEN)
-    assert totals == {"postgres": landed, "lake": landed, "bigquery": landed}
+    assert totals == {
+        "postgres": expected_totals,
+        "lake": expected_totals,
+        "bigquery": expected_totals,
+    }
 
 
 @pytest.mark.parametrize("month", GREEN_MONTHS)
-def test_a_real_month_lands_in_every_store_as_pandas_counts_it(
+def test_real_month_lands_in_every_store_as_counted_by_pandas(
     month: str, real_rows: RealRows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_SOURCE", real_rows.template)
@@ -76,12 +80,12 @@ def test_a_real_month_lands_in_every_store_as_pandas_counts_it(
     assert result.success, stores.failure(result)
 
     expected = stores.pandas_totals(real_rows.path("green", month), GREEN)
-    landed = stores.store_totals(GREEN)
-    assert landed["postgres"] == expected
-    assert landed["bigquery"] == expected
-    assert {day: totals for day, totals in landed["lake"].items() if f"{day:%Y-%m}" == month} == (
-        expected
-    )
+    stored_totals = stores.store_totals(GREEN)
+    assert stored_totals["postgres"] == expected
+    assert stored_totals["bigquery"] == expected
+    assert {
+        day: totals for day, totals in stored_totals["lake"].items() if f"{day:%Y-%m}" == month
+    } == (expected)
 
     recorded = runs.materializations(result.run_id)
     assert len(recorded) == 5 * days
@@ -103,65 +107,65 @@ def test_a_real_month_lands_in_every_store_as_pandas_counts_it(
 
 def test_rows_columns_and_types_are_the_same_in_every_store() -> None:
     assert Runs().run("green", "2021-01-05").success
-    found = stores.store_rows(GREEN)
-    assert len(found["postgres"]) > 50
+    rows_by_store = stores.store_rows(GREEN)
+    assert len(rows_by_store["postgres"]) > 50
     for name in ("lake", "bigquery"):
-        lake = found[name]
+        lake = rows_by_store[name]
         if name == "lake":
             lake = lake[lake["lpep_pickup_datetime"].dt.date == date(2021, 1, 5)]
         pd.testing.assert_frame_equal(
-            found["postgres"], lake.reset_index(drop=True), check_dtype=False
+            rows_by_store["postgres"], lake.reset_index(drop=True), check_dtype=False
         )
     with stores.postgres() as connection, connection.cursor() as cursor:
         cursor.execute(
             "SELECT column_name, upper(data_type) FROM information_schema.columns"
             " WHERE table_name = 'green_cab_data' ORDER BY ordinal_position"
         )
-        columns = [(one.name, one.postgres) for one in GREEN.columns]
+        columns = [(column.name, column.postgres) for column in GREEN.columns]
         assert cursor.fetchall() == [*columns, (GREEN.day_column, "DATE")]
     fields = stores.bigquery().get_table("ny_taxi.green_cab_data").schema
     assert [field.name for field in fields] == [
-        *(one.name for one in GREEN.columns),
+        *(column.name for column in GREEN.columns),
         GREEN.day_column,
     ]
     assert {field.name: field.field_type for field in fields}["lpep_pickup_datetime"] == "DATETIME"
 
 
-def test_a_day_materialized_twice_changes_nothing() -> None:
+def test_second_materialization_changes_nothing() -> None:
     runs = Runs()
     assert runs.run("green", "2021-01-05").success
-    once = stores.store_rows(GREEN)
+    rows_after_first = stores.store_rows(GREEN)
     assert runs.run("green", "2021-01-05").success
-    twice = stores.store_rows(GREEN)
-    for name, frame in once.items():
-        pd.testing.assert_frame_equal(frame, twice[name])
+    rows_after_second = stores.store_rows(GREEN)
+    for name, frame in rows_after_first.items():
+        pd.testing.assert_frame_equal(frame, rows_after_second[name])
 
 
-def test_a_day_that_became_empty_ends_empty(
+def test_day_restated_to_no_rows_becomes_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     days = [f"2021-03-{day:02d}" for day in (1, 2, 3)]
     monkeypatch.setenv(
-        "TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-03", list(map(trip, days)))
+        "TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-03", list(map(make_trip_line, days)))
     )
     runs = Runs()
     assert runs.run("green", days[0], days[-1]).success
-    write_month(tmp_path, GREEN, "2021-03", [trip(days[0]), trip(days[2])])
+    write_month(tmp_path, GREEN, "2021-03", [make_trip_line(days[0]), make_trip_line(days[2])])
     assert runs.run("green", days[1]).success
-    left = {date.fromisoformat(day): (1, 10.0) for day in (days[0], days[2])}
+    expected = {date.fromisoformat(day): (1, 10.0) for day in (days[0], days[2])}
     totals = stores.store_totals(GREEN)
-    assert totals["postgres"] == left
-    assert totals["bigquery"] == left
+    assert totals["postgres"] == expected
+    assert totals["bigquery"] == expected
     frame = pd.read_parquet(stores.lake() / "green")
     assert sorted(frame["lpep_pickup_date"].astype(str)) == [days[0], days[2]]
 
 
-def test_the_sample_says_everywhere_that_it_is_synthetic() -> None:
+def test_sample_is_marked_as_synthetic_everywhere() -> None:
     runs = Runs()
     result = runs.run("yellow", "2021-01-05")
     assert result.success
     recorded = runs.materializations(result.run_id)
-    assert {key for key, _ in recorded} == {f"yellow/{name}" for name in FIVE}
+    assert {key for key, _ in recorded} == {f"yellow/{name}" for name in ASSET_NAMES}
     for event in recorded.values():
         assert "synthetic sample" in event.metadata
         assert "synthetic sample" in event.metadata["source"].value

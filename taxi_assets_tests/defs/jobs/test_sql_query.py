@@ -30,15 +30,19 @@ from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.errors import StoreError
 from taxi_assets_tests import stores
-from taxi_assets_tests.defs.jobs.jobs import records, refused, shown
+from taxi_assets_tests.defs.jobs.jobs import (
+    read_records,
+    run_and_read_failure,
+    run_and_read_metadata,
+)
 from taxi_assets_tests.defs.jobs.test_daily import DAGSTER
 
 pytestmark = pytest.mark.usefixtures("home")
 
 
 @pytest.fixture(scope="module")
-def kept(home: Path) -> Iterator[None]:
-    """A table of three rows and a sequence in Postgres, the same table in BigQuery."""
+def zones_table(home: Path) -> Iterator[None]:
+    """Make a table of three rows and a sequence in Postgres, and the same table in BigQuery."""
     client = stores.bigquery()
     client.delete_dataset("kept", delete_contents=True, not_found_ok=True)
     client.create_dataset("kept")
@@ -56,17 +60,17 @@ def kept(home: Path) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("store", ["postgres", "bigquery"])
-def test_the_first_rows_are_a_table_in_the_run(store: str, kept: None) -> None:
+def test_first_rows_are_a_table_in_the_run(store: str, zones_table: None) -> None:
     query = "SELECT id, name, id * 1.5 AS half FROM kept.zones ORDER BY id;"
-    found = shown("sql_query", query=query, store=store, rows=2)
-    rows = records(found["result"])
+    metadata = run_and_read_metadata("sql_query", query=query, store=store, rows=2)
+    rows = read_records(metadata["result"])
     assert [(row["id"], row["name"]) for row in rows] == [(1, "EWR"), (2, "JFK")]
     assert float(rows[0]["half"]) == 1.5
-    assert [column.name for column in found["result"].schema.columns] == ["id", "name", "half"]
-    assert (found["rows"], found["more_rows"]) == (2, True)
-    found = shown("sql_query", query=query, store=store, rows=3)
-    assert records(found["result"])[2]["name"] == "null"
-    assert (found["rows"], found["more_rows"]) == (3, False)
+    assert [column.name for column in metadata["result"].schema.columns] == ["id", "name", "half"]
+    assert (metadata["rows"], metadata["more_rows"]) == (2, True)
+    metadata = run_and_read_metadata("sql_query", query=query, store=store, rows=3)
+    assert read_records(metadata["result"])[2]["name"] == "null"
+    assert (metadata["rows"], metadata["more_rows"]) == (3, False)
 
 
 @pytest.mark.parametrize(
@@ -78,17 +82,22 @@ def test_the_first_rows_are_a_table_in_the_run(store: str, kept: None) -> None:
     ],
 )
 @pytest.mark.parametrize("store", ["postgres", "bigquery"])
-def test_what_is_one_select(query: str, store: str, kept: None) -> None:
-    assert records(shown("sql_query", query=query, store=store)["result"])[0]["id"] == 1
+def test_single_select_is_accepted(query: str, store: str, zones_table: None) -> None:
+    assert (
+        read_records(run_and_read_metadata("sql_query", query=query, store=store)["result"])[0][
+            "id"
+        ]
+        == 1
+    )
 
 
-def test_values_of_every_kind_are_shown(kept: None) -> None:
+def test_values_of_every_type_are_shown(zones_table: None) -> None:
     query = (
         "SELECT 1::bigint << 60 AS large, true AS yes, 1.25::numeric AS exact, 'x'::bytea AS bytes,"
         " timestamp '2021-01-05 08:00' AS time, ARRAY[1, 2] AS list, '{\"a\": 1}'::jsonb AS json,"
         " repeat('y', 300) AS long, 1 AS same, 2 AS same"
     )
-    (row,) = records(shown("sql_query", query=query)["result"])
+    (row,) = read_records(run_and_read_metadata("sql_query", query=query)["result"])
     assert row == {
         "large": "1152921504606846976",
         "yes": True,
@@ -102,14 +111,16 @@ def test_values_of_every_kind_are_shown(kept: None) -> None:
         "same (2)": 2,
     }
     query = "SELECT row(1, 2) AS row, 'infinity'::timestamp AS time, NULL::int[] AS list"
-    (row,) = records(shown("sql_query", query=query)["result"])
+    (row,) = read_records(run_and_read_metadata("sql_query", query=query)["result"])
     assert row == {"row": "(1,2)", "time": "infinity", "list": "null"}
 
 
-def test_no_row_is_a_table_too(kept: None) -> None:
-    found = shown("sql_query", query="SELECT id, name FROM kept.zones WHERE false")
-    assert records(found["result"]) == []
-    assert found["rows"] == 0
+def test_result_without_rows_is_a_table(zones_table: None) -> None:
+    metadata = run_and_read_metadata(
+        "sql_query", query="SELECT id, name FROM kept.zones WHERE false"
+    )
+    assert read_records(metadata["result"]) == []
+    assert metadata["rows"] == 0
 
 
 WRITES = {
@@ -202,7 +213,7 @@ SERVER_WRITES = (
 )
 
 
-def untouched() -> None:
+def assert_unchanged() -> None:
     with stores.postgres() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT count(*), sum(id)::bigint FROM kept.zones")
         assert cursor.fetchone() == (3, 6)
@@ -216,12 +227,12 @@ def untouched() -> None:
     assert [table.table_id for table in client.list_tables("kept")] == ["zones"]
 
 
-def said_of(store: str, query: str, *, look: bool = True) -> str:
-    """Why a query is refused, with or without the look at the statement that comes first."""
+def run_and_read_rejection(store: str, query: str, *, check_statement: bool = True) -> str:
+    """Return why a query is rejected, with or without the check of its statement."""
     config = SqlQueryConfig(query=query, store=store)
     try:
         if store == "postgres":
-            assert not look or isinstance(is_one_select(query, store), bool)
+            assert not check_statement or isinstance(is_one_select(query, store), bool)
             query_postgres(PostgresResource(), config)
         else:
             query_bigquery(BigQueryResource(), config)
@@ -233,22 +244,28 @@ def said_of(store: str, query: str, *, look: bool = True) -> str:
 @pytest.mark.parametrize(
     ("store", "more"), [("postgres", POSTGRES_WRITES), ("bigquery", BIGQUERY_WRITES)]
 )
-def test_nothing_that_writes_gets_through(store: str, more: dict[str, str], kept: None) -> None:
+def test_writing_statements_are_rejected(
+    store: str, more: dict[str, str], zones_table: None
+) -> None:
     expected = {**WRITES, **more}
-    found = {query: said_of(store, query) for query in expected}
-    assert {query: said for query, said in found.items() if expected[query] not in said} == {}
-    untouched()
+    messages = {query: run_and_read_rejection(store, query) for query in expected}
+    assert {
+        query: message for query, message in messages.items() if expected[query] not in message
+    } == {}
+    assert_unchanged()
 
 
-def test_postgres_refuses_what_writes_by_itself(kept: None) -> None:
+def test_postgres_rejects_writes_without_the_statement_check(zones_table: None) -> None:
     for query in {**WRITES, **POSTGRES_WRITES}:
-        assert said_of("postgres", query, look=False).startswith("Postgres: "), query
-    untouched()
+        assert run_and_read_rejection("postgres", query, check_statement=False).startswith(
+            "Postgres: "
+        ), query
+    assert_unchanged()
 
 
 @pytest.mark.parametrize("dry_run", [False, True])
-def test_the_emulator_lets_a_read_only_job_read(dry_run: bool, kept: None) -> None:
-    """Without the look at the statement, and so for whatever that look may read differently."""
+def test_read_only_job_of_the_emulator_can_only_read(dry_run: bool, zones_table: None) -> None:
+    """It can do so without the check of the statement, which may parse differently."""
     client = stores.bigquery()
 
     def result(query: str) -> list[tuple[object, ...]]:
@@ -256,14 +273,14 @@ def test_the_emulator_lets_a_read_only_job_read(dry_run: bool, kept: None) -> No
         job = client.query(query, job_config=config, retry=None, job_retry=None)
         return [tuple(row) for row in job.result(retry=None, timeout=20)]
 
-    ran = []
+    statements_run = []
     for query in SERVER_WRITES:
         with suppress(GoogleAPICallError):
             result(query)
-            ran.append(query)
+            statements_run.append(query)
     # A dry run may describe them. For the emulator's lexer a \\r does not end the comment.
-    assert dry_run or ran == [SERVER_WRITES[1]]
-    untouched()
+    assert dry_run or statements_run == [SERVER_WRITES[1]]
+    assert_unchanged()
     assert not (stores.stack().lake_root / "exported").exists()
     for query in ("SELECT 3", "SELECT COUNT(*) FROM kept.zones UNION ALL SELECT 3"):
         assert dry_run or set(result(query)) == {(3,)}
@@ -287,38 +304,42 @@ STRINGS = {
 }
 
 
-def test_strings_arrive_as_they_were_written(kept: None) -> None:
+def test_string_literals_arrive_unchanged(zones_table: None) -> None:
     for literal, value in STRINGS.items():
-        found = shown("sql_query", query=f"SELECT {literal} AS text", store="bigquery")
+        metadata = run_and_read_metadata(
+            "sql_query", query=f"SELECT {literal} AS text", store="bigquery"
+        )
         if value is not None:
-            assert records(found["result"]) == [{"text": value}], literal
+            assert read_records(metadata["result"]) == [{"text": value}], literal
 
 
 @given(text(alphabet="ab'\"`\\\n\r;-#/*rR \u2028\x0b\0$", max_size=24))
 @settings(max_examples=400, deadline=None)
-def test_what_is_sent_is_one_statement_for_the_emulators_parser(tail: str) -> None:
+def test_sent_sql_is_one_statement_for_the_emulators_parser(tail: str) -> None:
     with suppress(StoreError):
-        sent = format_for_bigquery(f"SELECT {tail}")
-        (statement,) = parse_script(sent).statements
+        sql = format_for_bigquery(f"SELECT {tail}")
+        (statement,) = parse_script(sql).statements
         assert isinstance(statement, SqlStmt)
-        assert not sent.count("\n")
+        assert not sql.count("\n")
 
 
-def test_a_refusal_is_one_line_in_the_run(kept: None) -> None:
-    said = refused("sql_query", query="DELETE FROM kept.zones")
-    assert said == "sql_query runs one SELECT: DELETE is rejected"
+def test_rejection_is_one_line_in_the_run(zones_table: None) -> None:
+    message = run_and_read_failure("sql_query", query="DELETE FROM kept.zones")
+    assert message == "sql_query runs one SELECT: DELETE is rejected"
 
 
-def test_a_query_ends_no_load(kept: None) -> None:
-    """A load's connection is one of the loader's, which the reader may neither end nor block."""
+def test_query_cannot_end_a_load(zones_table: None) -> None:
+    """A load's connection belongs to the loader, and the reader may neither end nor block it."""
     with PostgresResource().connect() as loading:
         loading.execute("SELECT count(*) FROM kept.zones")
-        said = said_of("postgres", f"SELECT pg_terminate_backend({loading.info.backend_pid})")
-        assert "permission denied to terminate process" in said
+        message = run_and_read_rejection(
+            "postgres", f"SELECT pg_terminate_backend({loading.info.backend_pid})"
+        )
+        assert "permission denied to terminate process" in message
         loading.execute("SELECT count(*) FROM kept.zones")
 
 
-MIGHTY = {
+EXTRA_RIGHTS = {
     "ALTER ROLE reader SUPERUSER": "has a role attribute such as SUPERUSER",
     "GRANT pg_signal_backend TO reader": "is a member of pg_signal_backend",
     "GRANT INSERT ON kept.zones TO reader": "may write to kept.zones",
@@ -327,8 +348,8 @@ MIGHTY = {
 
 
 @pytest.fixture
-def foreign(home: Path, kept: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A server that is not the embedded one, with a reader made by a person."""
+def foreign(home: Path, zones_table: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Use a server that is not the embedded one, with a reader created by hand."""
     with stores.postgres() as connection, connection.cursor() as cursor:
         cursor.execute("CREATE ROLE reader LOGIN PASSWORD 'planted-secret'")
         try:
@@ -347,33 +368,37 @@ def foreign(home: Path, kept: None, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 @pytest.mark.usefixtures("foreign")
-def test_a_reader_made_by_hand_reads_what_it_may() -> None:
+def test_reader_created_by_hand_reads_its_tables() -> None:
     query = "SELECT count(*) AS zones, current_user::text AS me FROM kept.zones"
-    assert records(shown("sql_query", query=query)["result"]) == [{"zones": 3, "me": "reader"}]
-    assert "permission denied" in refused("sql_query", query="SELECT last_value FROM kept.numbers")
-    untouched()
+    assert read_records(run_and_read_metadata("sql_query", query=query)["result"]) == [
+        {"zones": 3, "me": "reader"}
+    ]
+    assert "permission denied" in run_and_read_failure(
+        "sql_query", query="SELECT last_value FROM kept.numbers"
+    )
+    assert_unchanged()
 
 
 @pytest.mark.usefixtures("foreign")
-@pytest.mark.parametrize("statement", MIGHTY)
-def test_a_reader_that_may_do_more_is_rejected(statement: str) -> None:
+@pytest.mark.parametrize("statement", EXTRA_RIGHTS)
+def test_reader_with_more_rights_is_rejected(statement: str) -> None:
     with stores.postgres() as connection, connection.cursor() as cursor:
         cursor.execute(statement)
-    said = refused("sql_query", query="SELECT 1")
-    assert f"POSTGRES_READER_USER 'reader' {MIGHTY[statement]}" in said
+    message = run_and_read_failure("sql_query", query="SELECT 1")
+    assert f"POSTGRES_READER_USER 'reader' {EXTRA_RIGHTS[statement]}" in message
 
 
 @pytest.mark.usefixtures("foreign")
-def test_without_a_reader_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_reader_runs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("POSTGRES_READER_USER", "POSTGRES_READER_PASSWORD"):
         monkeypatch.delenv(name)
-    assert "set POSTGRES_READER_USER and POSTGRES_READER_PASSWORD" in refused(
+    assert "set POSTGRES_READER_USER and POSTGRES_READER_PASSWORD" in run_and_read_failure(
         "sql_query", query="SELECT 1"
     )
 
 
 @pytest.mark.parametrize(
-    ("store", "query", "said"),
+    ("store", "query", "expected"),
     [
         ("postgres", "SELECT nothing FROM kept.zones", 'Postgres: column "nothing" does not exist'),
         ("postgres", "SELECT * FROM kept.none", 'Postgres: relation "kept.none" does not exist'),
@@ -383,13 +408,15 @@ def test_without_a_reader_nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         ("bigquery", "SELEC 1", "sql_query runs one SELECT, and this cannot be read as one: Inv"),
     ],
 )
-def test_wrong_sql_shows_the_servers_words(store: str, query: str, said: str, kept: None) -> None:
-    assert said_of(store, query).startswith(said)
+def test_invalid_sql_shows_the_servers_message(
+    store: str, query: str, expected: str, zones_table: None
+) -> None:
+    assert run_and_read_rejection(store, query).startswith(expected)
 
 
-def test_a_query_is_not_cut_at_a_nul(kept: None) -> None:
-    said = said_of("postgres", "SELECT id FROM kept.zones \0 WHERE id = 1")
-    assert said == "sql_query runs one SELECT: character 27 of it is NUL"
+def test_query_is_not_truncated_at_a_nul(zones_table: None) -> None:
+    message = run_and_read_rejection("postgres", "SELECT id FROM kept.zones \0 WHERE id = 1")
+    assert message == "sql_query runs one SELECT: character 27 of it is NUL"
 
 
 SLOW = {
@@ -400,11 +427,11 @@ SLOW = {
 
 
 @pytest.mark.parametrize("store", SLOW)
-def test_a_slow_query_is_stopped(store: str, kept: None) -> None:
-    began = time.monotonic()
-    said = refused("sql_query", query=SLOW[store], store=store, timeout_seconds=1)
-    assert said == "the query was stopped after 1 s: narrow it, or raise timeout_seconds"
-    assert time.monotonic() - began < 10
+def test_slow_query_is_stopped(store: str, zones_table: None) -> None:
+    started = time.monotonic()
+    message = run_and_read_failure("sql_query", query=SLOW[store], store=store, timeout_seconds=1)
+    assert message == "the query was stopped after 1 s: narrow it, or raise timeout_seconds"
+    assert time.monotonic() - started < 10
     with stores.postgres() as connection, connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(*) FROM pg_stat_activity"
@@ -413,17 +440,17 @@ def test_a_slow_query_is_stopped(store: str, kept: None) -> None:
         assert cursor.fetchone() == (0,)
 
 
-def test_a_huge_result_is_not_loaded(kept: None) -> None:
+def test_huge_result_is_not_loaded(zones_table: None) -> None:
     query = (
         "WITH RECURSIVE endless(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM endless)"
         " SELECT id, repeat('x', 10000) AS filling FROM endless"
     )
     process = psutil.Process()
-    before = process.memory_info().rss
-    found = shown("sql_query", query=query, rows=5, timeout_seconds=30)
-    assert [row["id"] for row in records(found["result"])] == [1, 2, 3, 4, 5]
-    assert found["more_rows"] is True
-    assert process.memory_info().rss - before < 100e6
+    memory_before = process.memory_info().rss
+    metadata = run_and_read_metadata("sql_query", query=query, rows=5, timeout_seconds=30)
+    assert [row["id"] for row in read_records(metadata["result"])] == [1, 2, 3, 4, 5]
+    assert metadata["more_rows"] is True
+    assert process.memory_info().rss - memory_before < 100e6
 
 
 @pytest.mark.parametrize(
@@ -436,20 +463,20 @@ def test_a_huge_result_is_not_loaded(kept: None) -> None:
         {},
     ],
 )
-def test_config_out_of_bounds_is_refused(config: dict[str, object]) -> None:
+def test_config_out_of_bounds_is_rejected(config: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         SqlQueryConfig(**config)
 
 
-def test_from_the_command_line(kept: None, tmp_path: Path) -> None:
+def test_query_runs_from_the_command_line(zones_table: None, tmp_path: Path) -> None:
     config = tmp_path / "query.yaml"
     config.write_text("ops: {query: {config: {query: 'SELECT count(*) AS zones FROM kept.zones'}}}")
-    done = subprocess.run(
+    completed = subprocess.run(
         [DAGSTER, "job", "execute", "-m", "taxi_assets.definitions", "-j", "sql_query"]
         + ["--config", str(config)],
         capture_output=True,
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "1 rows\nzones\n3\n" in done.stdout + done.stderr
+    assert completed.returncode == 0, completed.stderr[-3000:]
+    assert "1 rows\nzones\n3\n" in completed.stdout + completed.stderr

@@ -1,4 +1,4 @@
-"""What the definitions say before any run."""
+"""Metadata of the definitions, before any run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ GCP = {
 }
 
 
-def specs(service: str = "green") -> dict[str, dg.AssetSpec]:
+def list_specs(service: str = "green") -> dict[str, dg.AssetSpec]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         graph = build_defs().resolve_asset_graph()
@@ -38,8 +38,8 @@ def specs(service: str = "green") -> dict[str, dg.AssetSpec]:
 
 
 @pytest.mark.parametrize("service", SERVICES)
-def test_every_asset_says_who_what_and_where_in_the_code(service: str) -> None:
-    for name, spec in specs(service).items():
+def test_every_asset_has_owner_description_and_code_reference(service: str) -> None:
+    for name, spec in list_specs(service).items():
         assert list(spec.owners) == ["team:taxi"]
         assert spec.tags["service"] == service
         assert spec.tags["layer"]
@@ -54,17 +54,20 @@ def test_every_asset_says_who_what_and_where_in_the_code(service: str) -> None:
 
 def test_owners_are_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_OWNERS", "team:rides, somebody@tlc.nyc")
-    assert list(specs()["raw_trips"].owners) == ["team:rides", "somebody@tlc.nyc"]
+    assert list(list_specs()["raw_trips"].owners) == ["team:rides", "somebody@tlc.nyc"]
 
 
 def test_columns_have_each_stores_types_with_descriptions_units_and_constraints() -> None:
-    found = specs()
-    assert "dagster/column_schema" not in found["raw_trips"].metadata
+    asset_specs = list_specs()
+    assert "dagster/column_schema" not in asset_specs["raw_trips"].metadata
     for name in ASSETS[1:]:
-        columns = {one.name: one for one in found[name].metadata["dagster/column_schema"].columns}
+        columns = {
+            column.name: column
+            for column in asset_specs[name].metadata["dagster/column_schema"].columns
+        }
         day = {GREEN.day_column} if name in ("postgres_trips", "bigquery_trips") else set()
         assert set(columns) == {column.name for column in GREEN.columns} | day
-        assert all(one.description for one in columns.values())
+        assert all(column.description for column in columns.values())
         assert columns["fare_amount"].description == "Time-and-distance fare (dollars)"
         assert not columns[GREEN.pickup_column].constraints.nullable
         assert columns["passenger_count"].constraints == dg.TableColumnConstraints(
@@ -74,22 +77,22 @@ def test_columns_have_each_stores_types_with_descriptions_units_and_constraints(
         assert columns["fare_amount"].type == types.get(name, "double")
 
 
-def test_columns_promise_only_what_the_rules_keep(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_column_constraints_follow_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_DROP", "zero_passengers")
-    columns = specs()["postgres_trips"].metadata["dagster/column_schema"].columns
-    (passengers,) = (one for one in columns if one.name == "passenger_count")
+    columns = list_specs()["postgres_trips"].metadata["dagster/column_schema"].columns
+    (passengers,) = (column for column in columns if column.name == "passenger_count")
     assert passengers.constraints == dg.TableColumnConstraints(nullable=True, other=["> 0"])
 
 
-def test_stores_have_their_columns_from_the_asset_before() -> None:
-    found = specs()
+def test_store_columns_have_lineage_to_the_upstream_asset() -> None:
+    asset_specs = list_specs()
     for name, upstream in (
         ("postgres_trips", "cleaned_trips"),
         ("gcs_trips", "cleaned_trips"),
         ("bigquery_trips", "gcs_trips"),
     ):
-        lineage = found[name].metadata["dagster/column_lineage"].deps_by_column
-        schema = found[name].metadata["dagster/column_schema"]
+        lineage = asset_specs[name].metadata["dagster/column_lineage"].deps_by_column
+        schema = asset_specs[name].metadata["dagster/column_schema"]
         assert set(lineage) == {column.name for column in schema.columns}
         for column, (dep,) in lineage.items():
             assert dep.asset_key == dg.AssetKey(["green", upstream])
@@ -98,16 +101,16 @@ def test_stores_have_their_columns_from_the_asset_before() -> None:
             )
 
 
-def test_places_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_locations_follow_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TAXI_HOME", str(tmp_path))
-    local = specs()
+    local = list_specs()
     assert local["gcs_trips"].metadata["dagster/uri"] == str(tmp_path / "lake/taxi/green")
     assert (
         local["postgres_trips"].metadata["dagster/table_name"] == "ny_taxi.ny_taxi.green_cab_data"
     )
     for name, value in GCP.items():
         monkeypatch.setenv(name, value)
-    google = specs()
+    google = list_specs()
     table = google["bigquery_trips"].metadata["dagster/table_name"]
     assert table == "nyc.ny_taxi.green_cab_data"
     console = google["bigquery_trips"].metadata["dagster/uri"].value
@@ -119,14 +122,14 @@ def test_places_are_those_of_the_settings(monkeypatch: pytest.MonkeyPatch, tmp_p
     assert database == "trips.ny_taxi.green_cab_data"
 
 
-def test_definitions_load_with_settings_that_a_run_would_refuse(
+def test_definitions_load_with_settings_that_a_run_rejects(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TAXI_LAKE_LAYOUT", "typo")
-    for spec in specs().values():
+    for spec in list_specs().values():
         assert "dagster/uri" not in spec.metadata
         assert "dagster/table_name" not in spec.metadata
 
 
-def test_a_store_that_somebody_adds_says_nothing_of_another_ones_place() -> None:
+def test_added_store_does_not_show_another_stores_location() -> None:
     assert build_definition_metadata(GREEN, "duckdb_trips") == {}

@@ -1,4 +1,4 @@
-"""First lines as a table, whatever is in them; columns of a file that has others."""
+"""First lines as a table, with any content; columns of a file with other columns."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ HEADER = b"\xef\xbb\xbfVendorID,fare,note\r\n"
         (b"1,2,3,4,5\n" * 9, [["1", "2", "3"]] * 5),
     ],
 )
-def test_first_lines(lines: bytes, rows: list[list[str]]) -> None:
+def test_first_lines_become_a_table(lines: bytes, rows: list[list[str]]) -> None:
     table = preview_lines(HEADER, lines)
     assert [column.name for column in table.schema.columns] == ["VendorID", "fare", "note"]
     assert [list(record.data.values()) for record in table.records] == rows
 
 
-def test_first_rows_of_a_parquet_month_are_texts() -> None:
+def test_first_rows_of_a_parquet_month_become_texts() -> None:
     table = preview_rows(["VendorID", "fare"], [[1, None], [2, 3.5]])
     assert [list(record.data.values()) for record in table.records] == [["1", None], ["2", "3.5"]]
 
 
-def test_a_column_that_no_month_had_before_has_no_description() -> None:
+def test_unknown_column_has_no_description() -> None:
     schema = build_published_schema(("Fare_amount", "moon"), ("string", "string"), GREEN)
     assert [column.description for column in schema.columns] == [
         "Time-and-distance fare (dollars)",

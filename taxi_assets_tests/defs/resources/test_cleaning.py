@@ -1,4 +1,4 @@
-"""Which rules a run's days of a service are cleaned by."""
+"""The rules that clean a service's days in a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from taxi_assets.errors import SettingsError
 from taxi_assets.tlc.services import SERVICES
 
 
-def test_rules_of_taxi_drop_are_every_services_those_of_a_run_are_checked(
+def test_taxi_drop_applies_to_all_services_and_run_rules_are_checked(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TAXI_DROP", "zero_passengers,zero_distance")

@@ -1,4 +1,4 @@
-"""Resources show their configuration on Dagster's page, without secrets, and obey their fields."""
+"""Resources show their configuration on Dagster's page without secrets and follow their fields."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from taxi_assets.defs.resources.source import SourceResource
 from taxi_assets.errors import SettingsError
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
-from taxi_assets_tests.defs.jobs.test_daily import trip, write_month
+from taxi_assets_tests.defs.jobs.test_daily import make_trip_line, write_month
 from taxi_assets_tests.isolation import isolation
 from taxi_assets_tests.stores import Runs
 
@@ -50,14 +50,16 @@ PAGE = """query {
 }"""
 
 
-def page(folder: Path, env: dict[str, str]) -> tuple[dict[str, dict[str, tuple[str, str]]], str]:
-    """What the Resources page shows of each resource, and all that GraphQL answered."""
+def read_resources_page(
+    folder: Path, env: dict[str, str]
+) -> tuple[dict[str, dict[str, tuple[str, str]]], str]:
+    """Return the fields that the Resources page shows, and the whole GraphQL answer."""
     names = ("source", "cleaning", "lake", "postgres", "bigquery")
     query = "query {" + "".join(
         PAGE.partition("{")[2].rpartition("}")[0].replace("topLevel", f"{name}: topLevel", 1) % name
         for name in names
     )
-    done = subprocess.run(
+    completed = subprocess.run(
         [DAGSTER_GRAPHQL, "-m", "taxi_assets.definitions"] + ["-t", query + "}"],
         cwd=folder,
         env=dict(isolation.pristine) | env | {"DAGSTER_HOME": str(folder)},
@@ -65,26 +67,26 @@ def page(folder: Path, env: dict[str, str]) -> tuple[dict[str, dict[str, tuple[s
         text=True,
         check=True,
     )
-    line = next(line for line in done.stdout.splitlines() if line.startswith('{"data"'))
+    line = next(line for line in completed.stdout.splitlines() if line.startswith('{"data"'))
     answers = json.loads(line)["data"]
-    shown = {
+    values_shown = {
         name: {
-            it["key"]: (it["type"], it["value"].strip('"'))
-            for it in answers[name]["configuredValues"]
-            if it["value"] != "null"
+            entry["key"]: (entry["type"], entry["value"].strip('"'))
+            for entry in answers[name]["configuredValues"]
+            if entry["value"] != "null"
         }
         for name in names
     }
-    return shown, done.stdout + done.stderr
+    return values_shown, completed.stdout + completed.stderr
 
 
-def test_the_page_shows_configured_values_and_no_secret(tmp_path: Path) -> None:
-    shown, answered = page(tmp_path, GCP)
+def test_page_shows_configured_values_and_no_secret(tmp_path: Path) -> None:
+    fields, answered = read_resources_page(tmp_path, GCP)
     assert PLANTED not in answered
-    assert shown["source"]["template"] == ("VALUE", GCP["TAXI_SOURCE"])
-    assert "null_passengers" in shown["cleaning"]["drop"][1]
-    assert shown["lake"] == {"bucket": ("VALUE", "my-bucket"), "layout": ("VALUE", "hive")}
-    assert shown["postgres"] == {
+    assert fields["source"]["template"] == ("VALUE", GCP["TAXI_SOURCE"])
+    assert "null_passengers" in fields["cleaning"]["drop"][1]
+    assert fields["lake"] == {"bucket": ("VALUE", "my-bucket"), "layout": ("VALUE", "hive")}
+    assert fields["postgres"] == {
         "host": ("VALUE", "db"),
         "port": ("VALUE", "5432"),
         "dbname": ("VALUE", "trips"),
@@ -95,7 +97,7 @@ def test_the_page_shows_configured_values_and_no_secret(tmp_path: Path) -> None:
         "schema_of_trips": ("VALUE", "ny_taxi"),
         "timeout": ("VALUE", "120"),
     }
-    assert shown["bigquery"] == {
+    assert fields["bigquery"] == {
         "project": ("VALUE", "my-project"),
         "dataset_name": ("VALUE", "ny_taxi"),
         "location": ("VALUE", "US"),
@@ -105,18 +107,18 @@ def test_the_page_shows_configured_values_and_no_secret(tmp_path: Path) -> None:
     }
 
 
-def test_a_source_with_a_password_is_shown_by_its_variable_and_half_settings_load(
+def test_source_with_a_password_is_shown_by_its_variable(
     tmp_path: Path,
 ) -> None:
     source = f"https://me:{PLANTED}@host/{{service}}_{{year}}-{{month}}.csv?sig={PLANTED}"
     half = {"TAXI_PROFILE": "gcp", "TAXI_SOURCE": source, "POSTGRES_PASSWORD": PLANTED}
-    shown, answered = page(tmp_path, half)
+    fields, answered = read_resources_page(tmp_path, half)
     assert PLANTED not in answered
-    assert shown["source"]["template"] == ("ENV_VAR", "TAXI_SOURCE")
-    assert shown["postgres"] == shown["bigquery"] == {}
+    assert fields["source"]["template"] == ("ENV_VAR", "TAXI_SOURCE")
+    assert fields["postgres"] == fields["bigquery"] == {}
 
 
-def test_a_server_given_by_fields_gets_no_password_of_another(
+def test_server_from_fields_gets_no_password_of_another_server(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for name, value in GCP.items():
@@ -129,19 +131,21 @@ def test_a_server_given_by_fields_gets_no_password_of_another(
     assert BigQueryResource().settings.token.get_secret_value() == PLANTED
 
 
-def test_a_field_is_validated_as_its_variable_is() -> None:
+def test_field_is_validated_like_its_variable() -> None:
     with pytest.raises(SettingsError, match="POSTGRES_SCHEMA='my-schema' is not a name of"):
         PostgresResource(schema_of_trips="my-schema").schema_name()
 
 
-def test_stores_and_source_chosen_by_fields_alone(home: Path, tmp_path: Path) -> None:
-    """No variable is set: a second lake, schema and dataset on the session's servers."""
+def test_fields_alone_choose_stores_and_source(home: Path, tmp_path: Path) -> None:
+    """Fields lead to a second lake, schema and dataset on the session's servers."""
     here = local.ensure_stack_running(home / "taxi")
     day = "2020-11-05"
     postgres: dict[str, Any] = stores.postgres_arguments()
     resources: dict[str, Any] = {
         "source": SourceResource(
-            template=write_month(tmp_path, GREEN, "2020-11", [trip(day), trip(day)])
+            template=write_month(
+                tmp_path, GREEN, "2020-11", [make_trip_line(day), make_trip_line(day)]
+            )
         ),
         "lake": LakeResource(address=str(tmp_path / "lake")),
         "postgres": PostgresResource(**postgres, schema_of_trips="by_fields"),

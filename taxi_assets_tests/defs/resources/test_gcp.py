@@ -23,7 +23,7 @@ from taxi_assets.settings import Settings
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.defs.jobs import jobs as small_jobs
-from taxi_assets_tests.defs.test_monthly_report import load, metadata, report
+from taxi_assets_tests.defs.test_monthly_report import load_days, read_report_metadata, run_report
 from taxi_assets_tests.fault_proxy import HttpProxy
 from taxi_assets_tests.gcs_server import gcs_server
 from taxi_assets_tests.sockets import socket_folder
@@ -36,7 +36,7 @@ YELLOW = SERVICES["yellow"]
 
 @pytest.fixture
 def gcs(home: Path) -> Iterator[str]:
-    """A GCS server whose buckets are folders that the BigQuery emulator reads too."""
+    """Run a GCS server whose buckets are folders that the BigQuery emulator also reads."""
     root = local.ensure_stack_running(home / "taxi").lake_root
     (root / BUCKET).mkdir(parents=True, exist_ok=True)
     with gcs_server(root) as address:
@@ -45,14 +45,14 @@ def gcs(home: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def google(home: Path) -> Iterator[HttpProxy]:
-    """The emulator, as strict as Google."""
+    """Run the emulator as strict as Google."""
     with strict_bigquery(local.ensure_stack_running(home / "taxi").bigquery_endpoint) as proxy:
         yield proxy
 
 
 @pytest.fixture
 def gcp(gcs: str, google: HttpProxy, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment of a server: profile gcp, every store named."""
+    """Set the environment of a server: profile gcp, with every store named."""
     stack = local.ensure_stack_running(home / "taxi")
     settings = {
         "TAXI_PROFILE": "gcp",
@@ -75,7 +75,7 @@ def gcp(gcs: str, google: HttpProxy, home: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("layout", ["hive", "date"])
-def test_a_chunk_lands_in_gcs_bigquery_and_postgres(
+def test_chunk_lands_in_gcs_bigquery_and_postgres(
     layout: str, gcp: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TAXI_LAKE_LAYOUT", layout)
@@ -109,40 +109,43 @@ def test_a_chunk_lands_in_gcs_bigquery_and_postgres(
         assert cursor.fetchone() == (sum(expected.values()),)
 
 
-def test_a_rewrite_replaces_the_object(gcp: None) -> None:
+def test_rewrite_replaces_the_object(gcp: None) -> None:
     runs = Runs()
     assert runs.run("yellow", "2021-01-05").success
     client = storage.Client(project="taxi-local")
-    first = {blob.name for blob in client.list_blobs(BUCKET, prefix="yellow/")}
+    first_names = {blob.name for blob in client.list_blobs(BUCKET, prefix="yellow/")}
     assert runs.run("yellow", "2021-01-05").success
-    assert {blob.name for blob in client.list_blobs(BUCKET, prefix="yellow/")} == first
+    assert {blob.name for blob in client.list_blobs(BUCKET, prefix="yellow/")} == first_names
 
 
-def test_a_months_report_opens_in_a_browser(gcp: None) -> None:
+def test_report_has_a_browser_link(gcp: None) -> None:
     runs = Runs()
-    load(runs, YELLOW, "2021-01-05")
-    result = report(runs, YELLOW, "2021-01")
-    said = metadata(runs, result)
+    load_days(runs, YELLOW, "2021-01-05")
+    result = run_report(runs, YELLOW, "2021-01")
+    report_metadata = read_report_metadata(runs, result)
     address = f"https://storage.cloud.google.com/{BUCKET}/_reports/yellow/2021-01"
-    assert (said["page"], said["picture"]) == (f"{address}.html", f"{address}.png")
-    assert said["dagster/uri"] == f"gs://{BUCKET}/_reports/yellow/2021-01.html"
+    assert (report_metadata["page"], report_metadata["picture"]) == (
+        f"{address}.html",
+        f"{address}.png",
+    )
+    assert report_metadata["dagster/uri"] == f"gs://{BUCKET}/_reports/yellow/2021-01.html"
     blobs = storage.Client(project="taxi-local").list_blobs(BUCKET, prefix="_reports/")
-    found = {blob.name: blob.size for blob in blobs}
-    assert set(found) == {f"_reports/yellow/2021-01.{kind}" for kind in ("html", "png")} | {
+    sizes = {blob.name: blob.size for blob in blobs}
+    assert set(sizes) == {f"_reports/yellow/2021-01.{kind}" for kind in ("html", "png")} | {
         "_reports/index.html"
     }
-    index = found.pop("_reports/index.html")
+    index = sizes.pop("_reports/index.html")
     assert index > 0
-    assert sum(found.values()) == said["bytes"]
+    assert sum(sizes.values()) == report_metadata["bytes"]
 
 
-def test_google_is_told_the_type_of_an_object() -> None:
-    """fake-gcs-server puts the last chunk's type in its place, so this looks at the request."""
-    sent: list[bytes] = []
+def test_object_is_uploaded_with_its_content_type() -> None:
+    """fake-gcs-server stores the last chunk's type instead, so this test reads the request."""
+    bodies: list[bytes] = []
 
     class Refuses(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            sent.append(self.rfile.read(int(self.headers["Content-Length"])))
+            bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
             self.send_error(403)
 
         def log_message(self, *_: object) -> None:
@@ -159,10 +162,10 @@ def test_google_is_told_the_type_of_an_object() -> None:
         with pytest.raises(OSError, match="PERMISSION_DENIED"):
             lake.put("page.html", b"<html>", "text/html")
         server.shutdown()
-    assert json.loads(sent[0])["contentType"] == "text/html"
+    assert json.loads(bodies[0])["contentType"] == "text/html"
 
 
-def test_an_export_to_gcs_is_whole_and_can_be_inspected(gcp: None) -> None:
+def test_export_to_gcs_is_complete_and_can_be_inspected(gcp: None) -> None:
     result = Runs().run("yellow", "2021-01-05", "2021-01-06")
     assert result.success, stores.failure(result)
     days = {"service": "yellow", "first_day": "2021-01-05", "last_day": "2021-01-06"}
@@ -186,10 +189,10 @@ def test_an_export_to_gcs_is_whole_and_can_be_inspected(gcp: None) -> None:
     assert list(client.list_blobs(BUCKET, prefix="_tmp/")) == []
 
 
-def test_a_dataset_that_is_there_is_not_made(
+def test_existing_dataset_is_not_created(
     gcp: None, google: HttpProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who may edit the dataset that Terraform made may not make one: BigQuery answers 403."""
+    """An editor of Terraform's dataset may not create one: BigQuery answers 403."""
     monkeypatch.setenv("BIGQUERY_DATASET", "made_by_terraform")
     stores.bigquery().create_dataset("made_by_terraform")
     google.add(r"^POST \S+/datasets(\?|\n)", "answer", times=100, status=403)
@@ -198,10 +201,10 @@ def test_a_dataset_that_is_there_is_not_made(
     assert result.success, stores.failure(result)
 
 
-def test_a_table_that_must_be_filtered_is_loaded_compared_and_read(
+def test_table_that_requires_a_filter_is_loaded_compared_and_read(
     gcp: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With `require_partition_filter`, which somebody switched on after the first load."""
+    """`require_partition_filter` is switched on after the first load."""
     monkeypatch.setenv("BIGQUERY_DATASET", "filtered")
     runs = Runs()
     assert runs.run("yellow", "2021-01-05").success
@@ -218,15 +221,15 @@ def test_a_table_that_must_be_filtered_is_loaded_compared_and_read(
     }
     assert agreed == {"2021-01-05": True, "2021-01-06": True}
     query = f"SELECT COUNT(*) AS trips FROM filtered.{YELLOW.table}"
-    said = small_jobs.refused("sql_query", query=query, store="bigquery")
-    assert "without a filter over column(s) 'tpep_pickup_date'" in said
+    message = small_jobs.refused("sql_query", query=query, store="bigquery")
+    assert "without a filter over column(s) 'tpep_pickup_date'" in message
     query += " WHERE tpep_pickup_date = DATE '2021-01-05'"
-    found = small_jobs.shown("sql_query", query=query, store="bigquery")
-    (row,) = small_jobs.records(found["result"])
+    rows_shown = small_jobs.shown("sql_query", query=query, store="bigquery")
+    (row,) = small_jobs.records(rows_shown["result"])
     assert row["trips"] > 50
 
 
-def test_postgres_by_the_folder_of_its_socket(
+def test_postgres_is_reached_by_its_socket_folder(
     gcp: None, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on Cloud Run: /cloudsql/<project>:<region>:<instance>."""
@@ -239,7 +242,7 @@ def test_postgres_by_the_folder_of_its_socket(
             assert cursor.fetchone() == (stack.postgres_dbname,)
 
 
-def test_without_credentials_the_remedy_is_named(
+def test_missing_credentials_name_the_fix(
     gcp: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("BIGQUERY_ENDPOINT")

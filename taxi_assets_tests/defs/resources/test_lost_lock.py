@@ -1,4 +1,4 @@
-"""A run that lost the lock of its months writes to no store, wherever it is by then."""
+"""A run that lost the lock of its months writes to no store, at any point."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from taxi_assets.errors import StoreError
 from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
-from taxi_assets_tests.defs.io_managers.test_postgres import Log, a_day
+from taxi_assets_tests.defs.io_managers.test_postgres import Log, make_stored_day
 
 GREEN = SERVICES["green"]
 DAYS = [date(2021, 1, 5), date(2021, 1, 6)]
@@ -34,7 +34,7 @@ LOST = r"lost the lock of green-2021-01: .* run again"
 
 @pytest.fixture
 def lake(home: Path) -> Iterator[Lake]:
-    """A folder that the emulator reads, too."""
+    """Return a folder that the emulator also reads."""
     root = stores.stack().lake_root / "lost-lock"
     root.mkdir()
     yield Lake(pa_fs.LocalFileSystem(), str(root), "lost-lock", "hive")
@@ -43,11 +43,11 @@ def lake(home: Path) -> Iterator[Lake]:
 
 @pytest.fixture
 def locks(tmp_path: Path) -> Iterator[MonthLocks]:
-    """The months of one run, until their folder is deleted."""
-    held = MonthLocks("first", lambda: FolderLocks(tmp_path / "_locks"))
-    held.acquire(GREEN, DAYS, pytest.fail)
-    yield held
-    held.close()
+    """Lock the months of one run, until the folder of the locks is deleted."""
+    month_locks = MonthLocks("first", lambda: FolderLocks(tmp_path / "_locks"))
+    month_locks.acquire(GREEN, DAYS, pytest.fail)
+    yield month_locks
+    month_locks.close()
 
 
 MAKE: Mapping[str, Callable[[], StoreIOManager[Any]]] = {
@@ -57,32 +57,30 @@ MAKE: Mapping[str, Callable[[], StoreIOManager[Any]]] = {
 }
 
 
-def in_store(name: str) -> stores.Totals:
-    """What a store holds of the days."""
+def read_store_totals(name: str) -> stores.Totals:
+    """Return a store's totals of the days."""
     return dict(MAKE[name]().read_totals(GREEN, DAYS, Log()))
 
 
 @pytest.mark.usefixtures("empty_stores")
 @pytest.mark.parametrize("name", MAKE)
-def test_a_run_that_lost_its_lock_writes_to_no_store(
+def test_run_without_its_lock_writes_to_no_store(
     name: str, lake: Lake, locks: MonthLocks, tmp_path: Path
 ) -> None:
     manager, log = MAKE[name](), Log()
     manager.month_locks = locks
-    first = {day: a_day(lake, day, 10) for day in DAYS}
+    first = {day: make_stored_day(lake, day, 10) for day in DAYS}
     list(manager.store(GREEN, first, log))
     shutil.rmtree(tmp_path / "_locks")
-    second = {day: a_day(lake, day, 7, 2.0) for day in DAYS}
+    second = {day: make_stored_day(lake, day, 7, 2.0) for day in DAYS}
     with pytest.raises(StoreError, match=LOST):
         list(manager.store(GREEN, second, log))
-    assert in_store(name) == dict.fromkeys(DAYS, (10, 10.0))
+    assert read_store_totals(name) == dict.fromkeys(DAYS, (10, 10.0))
 
 
 @pytest.mark.usefixtures("empty_stores")
 @pytest.mark.parametrize("stage", ["_raw", "_cleaned"])
-def test_a_run_that_lost_its_lock_puts_no_object(
-    stage: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_without_its_lock_writes_no_object(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     root = stores.lake()
 
     def losing(act: Callable[..., Any]) -> Callable[..., Any]:
@@ -102,7 +100,7 @@ def test_a_run_that_lost_its_lock_puts_no_object(
     assert [path for path in (root / stage).rglob("*") if path.is_file()] == []
 
 
-def test_no_write_to_a_lake_goes_past_the_lock(lake: Lake) -> None:
+def test_every_write_to_a_lake_checks_the_lock(lake: Lake) -> None:
     lake.put("there", b"old")
 
     def lost() -> None:

@@ -54,76 +54,78 @@ def store(request: pytest.FixtureRequest) -> LockStore:
     return request.getfixturevalue(request.param)
 
 
-def left(store: LockStore) -> list[str]:
-    """Locks that exist."""
+def list_locks(store: LockStore) -> list[str]:
+    """Return the existing locks."""
     if isinstance(store, FolderLocks):
         return [path.name for path in store.folder.glob("*.lock")]
     return [blob.name for blob in store.bucket.list_blobs(prefix="_locks/")]
 
 
-def silent(_: str) -> None:
+def log_nothing(_: str) -> None:
     """Log nothing."""
 
 
-def locks(run: str, store: LockStore) -> MonthLocks:
+def make_locks(run: str, store: LockStore) -> MonthLocks:
     return MonthLocks(run, lambda: store)
 
 
-def test_a_second_run_waits_for_the_end_of_the_first_and_sees_who_it_is(store: LockStore) -> None:
-    first, second = locks("first", store), locks("second", store)
-    first.acquire(GREEN, DAYS, silent)
-    said: list[str] = []
-    waiting = threading.Thread(target=second.acquire, args=(GREEN, DAYS[1:], said.append))
-    waiting.start()
+def test_second_run_waits_for_the_first_and_names_it(store: LockStore) -> None:
+    first, second = make_locks("first", store), make_locks("second", store)
+    first.acquire(GREEN, DAYS, log_nothing)
+    messages: list[str] = []
+    waiting_thread = threading.Thread(
+        target=second.acquire, args=(GREEN, DAYS[1:], messages.append)
+    )
+    waiting_thread.start()
     try:
-        assert wait_until(lambda: said != [], 10)
-        waiting.join(2 * LEASE)
-        assert waiting.is_alive()
+        assert wait_until(lambda: messages != [], 10)
+        waiting_thread.join(2 * LEASE)
+        assert waiting_thread.is_alive()
         first.check()
     finally:
         first.close()
-    waiting.join(10)
-    assert not waiting.is_alive()
-    (message,) = said
+    waiting_thread.join(10)
+    assert not waiting_thread.is_alive()
+    (message,) = messages
     assert message.startswith("another run is working on green 2021-02 (run first on ")
     assert ", since 20" in message
     second.check()
     second.close()
-    assert left(store) == []
+    assert list_locks(store) == []
 
 
-def test_processes_of_one_run_share_its_lock_until_the_last(store: LockStore) -> None:
-    owner, other = Owner("first"), Owner("other")
-    one, two = store.try_acquire(NAME, owner), store.try_acquire(NAME, owner)
-    assert not isinstance(one, Owner)
-    assert not isinstance(two, Owner)
-    two_token = getattr(two, "token", None)
-    if two_token:  # both are of this process, which has one
-        two.token = f"{two_token}+"
+def test_processes_of_one_run_share_its_lock(store: LockStore) -> None:
+    owner, other_owner = Owner("first"), Owner("other")
+    first_lock, second_lock = store.try_acquire(NAME, owner), store.try_acquire(NAME, owner)
+    assert not isinstance(first_lock, Owner)
+    assert not isinstance(second_lock, Owner)
+    two_token = getattr(second_lock, "token", None)
+    if two_token:  # both belong to this process, which has one token
+        second_lock.token = f"{two_token}+"
         assert isinstance(store, BucketLocks)
-        two.write(two.generation, two.holders)
-    one.close()
-    assert store.try_acquire(NAME, other) == owner
-    assert two.is_held()
-    two.close()
-    assert left(store) == []
+        second_lock.write(second_lock.generation, second_lock.holders)
+    first_lock.close()
+    assert store.try_acquire(NAME, other_owner) == owner
+    assert second_lock.is_held()
+    second_lock.close()
+    assert list_locks(store) == []
 
 
-def test_other_services_and_months_are_not_waited_for(store: LockStore) -> None:
-    held = [locks("a", store), locks("b", store), locks("c", store)]
-    held[0].acquire(GREEN, DAYS[:1], pytest.fail)
-    held[1].acquire(GREEN, DAYS[1:], pytest.fail)
-    held[2].acquire(YELLOW, DAYS, pytest.fail)
-    for one in held:
-        one.close()
+def test_other_services_and_months_are_not_locked(store: LockStore) -> None:
+    month_locks = [make_locks("a", store), make_locks("b", store), make_locks("c", store)]
+    month_locks[0].acquire(GREEN, DAYS[:1], pytest.fail)
+    month_locks[1].acquire(GREEN, DAYS[1:], pytest.fail)
+    month_locks[2].acquire(YELLOW, DAYS, pytest.fail)
+    for month_lock in month_locks:
+        month_lock.close()
 
 
-def test_runs_that_want_each_others_months_do_not_wait_for_each_other(store: LockStore) -> None:
+def test_runs_with_overlapping_months_do_not_deadlock(store: LockStore) -> None:
     turns: list[str] = []
 
     def work(run: str, days: list[date]) -> None:
-        held = locks(run, store)
-        held.acquire(GREEN, days, silent)
+        held = make_locks(run, store)
+        held.acquire(GREEN, days, log_nothing)
         turns.append(run)
         time.sleep(0.05)
         held.close()
@@ -139,18 +141,16 @@ def test_runs_that_want_each_others_months_do_not_wait_for_each_other(store: Loc
     assert sorted(turns) == ["0", "1", "2", "3", "4", "5"]
 
 
-def test_a_run_waits_no_longer_than_it_may(
-    store: LockStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wait_for_a_lock_has_a_limit(store: LockStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_LOCK_TIMEOUT", "1")
-    first = locks("first", store)
-    first.acquire(GREEN, DAYS, silent)
+    first = make_locks("first", store)
+    first.acquire(GREEN, DAYS, log_nothing)
     with pytest.raises(StoreError, match=r"2021-01 is still locked by run first .* after 1 s"):
-        locks("second", store).acquire(GREEN, DAYS, silent)
+        make_locks("second", store).acquire(GREEN, DAYS, log_nothing)
     first.close()
 
 
-HOLD = """
+HOLD_LOCK = """
 import sys, time
 from pathlib import Path
 from taxi_assets.defs.resources.bucket_lock import BucketLocks, open_bucket_locks
@@ -167,9 +167,9 @@ time.sleep(100)
 """
 
 
-def killed_holder(where: str) -> float:
-    """Hold the lock in a process that is killed without a word; when it was."""
-    command = [sys.executable, "-c", HOLD, where, str(LEASE)]
+def kill_holder(where: str) -> float:
+    """Hold the lock in a process and kill it; return the time of the kill."""
+    command = [sys.executable, "-c", HOLD_LOCK, where, str(LEASE)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline() == "held\n"
@@ -177,34 +177,34 @@ def killed_holder(where: str) -> float:
     return time.monotonic()
 
 
-def test_in_a_folder_a_killed_run_frees_its_month_at_once(folder: FolderLocks) -> None:
-    killed_holder(str(folder.folder))
-    held = folder.try_acquire(NAME, Owner("next"))
-    assert not isinstance(held, Owner)
-    held.close()
+def test_killed_run_frees_its_folder_lock_immediately(folder: FolderLocks) -> None:
+    kill_holder(str(folder.folder))
+    lock = folder.try_acquire(NAME, Owner("next"))
+    assert not isinstance(lock, Owner)
+    lock.close()
 
 
-def test_in_a_bucket_a_killed_run_frees_its_month_when_its_lease_ran_out(
+def test_killed_run_frees_its_bucket_lock_after_its_lease(
     bucket: BucketLocks,
 ) -> None:
-    died = killed_holder("lake")
-    found = bucket.try_acquire(NAME, Owner("next"))
-    assert isinstance(found, Owner)
-    assert found.run_id == "killed"
-    held = locks("next", bucket)
-    held.acquire(GREEN, DAYS[:1], silent)
+    died = kill_holder("lake")
+    lock = bucket.try_acquire(NAME, Owner("next"))
+    assert isinstance(lock, Owner)
+    assert lock.run_id == "killed"
+    month_locks = make_locks("next", bucket)
+    month_locks.acquire(GREEN, DAYS[:1], log_nothing)
     # The Date header has whole seconds.
     assert LEASE + MARGIN - LEASE / 6 - 1 < time.monotonic() - died < 30
-    held.check()
-    held.close()
-    assert left(bucket) == []
+    month_locks.check()
+    month_locks.close()
+    assert list_locks(bucket) == []
 
 
-def test_a_run_that_could_not_renew_its_lease_stops_before_anybody_can_take_over(
+def test_run_without_a_renewed_lease_stops_before_a_takeover(
     bucket: BucketLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = locks("first", bucket)
-    first.acquire(GREEN, DAYS[:1], silent)
+    first = make_locks("first", bucket)
+    first.acquire(GREEN, DAYS[:1], log_nothing)
 
     def away(*_: object, **__: object) -> NoReturn:
         raise ServiceUnavailable("503")
@@ -224,32 +224,32 @@ def test_a_run_that_could_not_renew_its_lease_stops_before_anybody_can_take_over
     with pytest.raises(StoreError, match=r"run first lost the lock of green-2021-01: .* run again"):
         first.check()
     assert isinstance(bucket.try_acquire(NAME, Owner("second")), Owner)
-    second = locks("second", bucket)
-    second.acquire(GREEN, DAYS[:1], silent)
+    second = make_locks("second", bucket)
+    second.acquire(GREEN, DAYS[:1], log_nothing)
     first.close()
     second.check()
-    assert left(bucket) == [f"_locks/{NAME}.json"]
+    assert list_locks(bucket) == [f"_locks/{NAME}.json"]
     second.close()
 
 
-def test_of_two_that_take_over_one_wins(bucket: BucketLocks) -> None:
-    killed_holder("lake")
-    assert wait_until(lambda: stale(bucket), 20, 0.1)
-    found: list[object] = []
+def test_one_of_two_takeovers_wins(bucket: BucketLocks) -> None:
+    kill_holder("lake")
+    assert wait_until(lambda: is_stale(bucket), 20, 0.1)
+    results: list[object] = []
     takers = [
-        threading.Thread(target=lambda n=n: found.append(bucket.try_acquire(NAME, Owner(f"{n}"))))
+        threading.Thread(target=lambda n=n: results.append(bucket.try_acquire(NAME, Owner(f"{n}"))))
         for n in range(6)
     ]
     for taker in takers:
         taker.start()
     for taker in takers:
         taker.join(30)
-    held = [one for one in found if not isinstance(one, Owner)]
-    assert (len(found), len(held)) == (6, 1)
-    held[0].close()
+    locks_won = [result for result in results if not isinstance(result, Owner)]
+    assert (len(results), len(locks_won)) == (6, 1)
+    locks_won[0].close()
 
 
-def test_a_lock_whose_answer_was_lost_is_the_runs_own(
+def test_lock_with_a_lost_answer_belongs_to_its_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "lake").mkdir()
@@ -257,46 +257,46 @@ def test_a_lock_whose_answer_was_lost_is_the_runs_own(
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.address)
         proxy.add("POST /upload/", "lose_answer", times=2)
         store = open_bucket_locks("lake")
-        held = locks("first", store)
-        held.acquire(GREEN, DAYS[:1], silent)
+        month_locks = make_locks("first", store)
+        month_locks.acquire(GREEN, DAYS[:1], log_nothing)
         assert proxy.left == []
         assert isinstance(store.try_acquire(NAME, Owner("second")), Owner)
-        held.close()
-        assert left(store) == []
+        month_locks.close()
+        assert list_locks(store) == []
 
 
-def test_a_bucket_that_does_not_answer_holds_no_cancelled_run(
+def test_silent_bucket_does_not_delay_a_cancelled_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "lake").mkdir()
     with gcs_server(tmp_path) as address, http_proxy(address) as proxy:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", proxy.address)
         store = BucketLocks(open_bucket_locks("lake").bucket, 12)
-        held = locks("first", store)
-        held.acquire(GREEN, DAYS, silent)
+        month_locks = make_locks("first", store)
+        month_locks.acquire(GREEN, DAYS, log_nothing)
         proxy.add(".", "hang", times=99)
-        assert wait_until(lambda: proxy.fired != [], 10, 0.1)  # a renewal is under way
-        began = time.monotonic()
-        held.close()
-        assert time.monotonic() - began < 8
+        assert wait_until(lambda: proxy.fired != [], 10, 0.1)  # a renewal is in progress
+        started = time.monotonic()
+        month_locks.close()
+        assert time.monotonic() - started < 8
 
 
-def stale(bucket: BucketLocks) -> bool:
+def is_stale(bucket: BucketLocks) -> bool:
     blob = bucket.bucket.get_blob(f"_locks/{NAME}.json")
-    with pytest.raises(PreconditionFailed) as refused:
+    with pytest.raises(PreconditionFailed) as raised:
         bucket.bucket.blob(blob.name).upload_from_string(b"", if_generation_match=0)
-    return bucket._has_expired(blob, refused.value)
+    return bucket._has_expired(blob, raised.value)
 
 
-def test_a_lake_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_read_only_lake_is_named(tmp_path: Path) -> None:
     (tmp_path / "lake").write_text("no folder")
     with pytest.raises(StoreError, match=r"cannot lock .*lake/_locks/green-2021-01.lock"):
-        locks("a", FolderLocks(tmp_path / "lake" / "_locks")).acquire(GREEN, DAYS, silent)
+        make_locks("a", FolderLocks(tmp_path / "lake" / "_locks")).acquire(GREEN, DAYS, log_nothing)
 
 
-def test_a_deleted_lock_stops_its_run_and_lets_the_next_one_in(folder: FolderLocks) -> None:
-    first, second = locks("first", folder), locks("second", folder)
-    first.acquire(GREEN, DAYS[:1], silent)
+def test_deleted_lock_stops_its_run_and_admits_the_next(folder: FolderLocks) -> None:
+    first, second = make_locks("first", folder), make_locks("second", folder)
+    first.acquire(GREEN, DAYS[:1], log_nothing)
     shutil.rmtree(folder.folder)
     with pytest.raises(StoreError, match=r"lost the lock of green-2021-01: .* was deleted"):
         first.check()
@@ -307,25 +307,25 @@ def test_a_deleted_lock_stops_its_run_and_lets_the_next_one_in(folder: FolderLoc
     second.check()
     assert isinstance(folder.try_acquire(NAME, Owner("third")), Owner)
     second.close()
-    assert left(folder) == []
+    assert list_locks(folder) == []
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"run_id": "x"}', "\0"])
-def test_a_locked_file_of_any_content_is_waited_for(text: str, folder: FolderLocks) -> None:
-    held = folder.try_acquire(NAME, Owner("first"))
+def test_locked_file_with_any_content_is_respected(text: str, folder: FolderLocks) -> None:
+    lock = folder.try_acquire(NAME, Owner("first"))
     (folder.folder / f"{NAME}.lock").write_text(text)
     assert isinstance(folder.try_acquire(NAME, Owner("second")), Owner)
-    assert not isinstance(held, Owner)
-    held.close()
+    assert not isinstance(lock, Owner)
+    lock.close()
     free = folder.try_acquire(NAME, Owner("second"))
     assert not isinstance(free, Owner)
     free.close()
 
 
-def test_a_lock_that_cannot_be_written_is_not_kept(
+def test_unwritable_lock_leaves_no_file(
     folder: FolderLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk: the attempt fails, and leaves nothing that the next one waits for."""
+    """On a full disk the attempt fails, and leaves nothing that blocks the next one."""
 
     def full(*_: object) -> NoReturn:
         raise OSError(28, "No space left on device")
@@ -334,12 +334,12 @@ def test_a_lock_that_cannot_be_written_is_not_kept(
         patch.setattr("taxi_assets.defs.resources.folder_lock.os.pwrite", full)
         with pytest.raises(StoreError, match="No space left"):
             folder.try_acquire(NAME, Owner("first"))
-    held = folder.try_acquire(NAME, Owner("second"))
-    assert not isinstance(held, Owner)
-    held.close()
+    lock = folder.try_acquire(NAME, Owner("second"))
+    assert not isinstance(lock, Owner)
+    lock.close()
 
 
-def test_a_process_that_is_halted_with_the_gate_is_not_waited_for_without_end(
+def test_wait_for_a_halted_process_at_the_gate_has_a_limit(
     folder: FolderLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("taxi_assets.defs.resources.folder_lock.GATE_SECONDS", 0.2)
@@ -350,15 +350,15 @@ def test_a_process_that_is_halted_with_the_gate_is_not_waited_for_without_end(
             folder.try_acquire(NAME, Owner("first"))
 
 
-def test_a_lease_ends_while_the_machine_sleeps(
+def test_lease_ends_while_the_machine_sleeps(
     bucket: BucketLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Linux's monotonic clock stands still then."""
+    """Linux's monotonic clock does not advance during sleep."""
     still = time.monotonic()
     awake = vars(time) | {"monotonic": lambda: still}
     monkeypatch.setattr("taxi_assets.defs.resources.bucket_lock.time", SimpleNamespace(**awake))
-    held = bucket.try_acquire(NAME, Owner("first"))
-    assert isinstance(held, BucketLock)
-    held._ended.set()  # nothing renews it, as in a process that does not run
-    assert held.is_held()
-    assert wait_until(lambda: not held.is_held(), 2 * LEASE)
+    lock = bucket.try_acquire(NAME, Owner("first"))
+    assert isinstance(lock, BucketLock)
+    lock._ended.set()  # nothing renews it, as in a stopped process
+    assert lock.is_held()
+    assert wait_until(lambda: not lock.is_held(), 2 * LEASE)
