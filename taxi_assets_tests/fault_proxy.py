@@ -277,12 +277,42 @@ class Cut:
     """What happens, once, `count` bytes after a connection's client sent `after`."""
 
     after: bytes
-    """Regular expression."""
+    """Regular expressions with `.*` between them, each searched after the previous one."""
     count: int = 0
     act: Callable[[], object] | None = None
     """Called before the rest goes on; None breaks the connection."""
     lose_answer: bool = False
     """Break it not before the server has answered."""
+
+
+LONGEST = 64
+"""Bytes that a regular expression matches at most."""
+
+
+@dataclass
+class Search:
+    """The search in what a connection's client sends; each byte is searched once.
+
+    A search in all that was sent, at each part of 4 KiB, took longer than a server may be silent.
+    """
+
+    steps: list[bytes]
+    """Regular expressions that are left."""
+    tail: bytes = b""
+    since: int = 0
+    """Bytes after the last match."""
+
+    def add(self, part: bytes) -> int:
+        """Return the number of bytes since the last step was found; -1 if it was not."""
+        if not self.steps:
+            self.since += len(part)
+            return self.since
+        window, at = self.tail + part, 0
+        while self.steps and (found := re.compile(self.steps[0]).search(window, at)):
+            self.steps.pop(0)
+            at = found.end()
+        self.tail, self.since = window[at:][-LONGEST:], len(window) - at
+        return -1 if self.steps else self.since
 
 
 @dataclass
@@ -308,11 +338,10 @@ class TcpProxy:
 
     def up(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
         """From the client to the server, counting."""
-        sent = b""
+        searches: dict[int, Search] = {}
         with suppress(OSError):
             while part := client.recv(1 << 12):
-                sent += part
-                cut = self.met(sent)
+                cut = self.met(part, searches)
                 if cut and cut.lose_answer:
                     lost.set()
                 elif cut and cut.act:
@@ -324,14 +353,17 @@ class TcpProxy:
         with suppress(OSError):
             server.shutdown(socket.SHUT_WR)
 
-    def met(self, sent: bytes) -> Cut | None:
+    def met(self, part: bytes, searches: dict[int, Search]) -> Cut | None:
         """The cut whose time has come, used up."""
-        for cut in self.cuts:
-            match = re.search(cut.after, sent, re.DOTALL)
-            if match and len(sent) - match.end() >= cut.count:
-                self.cuts.remove(cut)
-                return cut
-        return None
+        sent = [
+            searches.setdefault(id(cut), Search(cut.after.split(b".*"))).add(part)
+            for cut in self.cuts
+        ]
+        due = [cut for cut, count in zip(self.cuts, sent, strict=True) if count >= cut.count]
+        if not due:
+            return None
+        self.cuts.remove(due[0])
+        return due[0]
 
     def down(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
         """From the server to the client."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -44,13 +45,13 @@ LIMIT_SECONDS = 3
 
 @pytest.fixture
 def proxy(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TcpProxy]:
-    """Put the embedded Postgres behind a proxy that sees each statement, with short limits."""
+    """Put the embedded Postgres behind a proxy that sees each statement."""
     server = stores.settings()
     with tcp_proxy(server["POSTGRES_HOST"], int(server["POSTGRES_PORT"])) as proxy:
         for name, value in (server | {"POSTGRES_PORT": str(proxy.port)}).items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("POSTGRES_TIMEOUT", str(LIMIT_SECONDS))
         monkeypatch.setenv("POSTGRES_CONNECT_TIMEOUT", "2")
+        monkeypatch.setenv("POSTGRES_TIMEOUT", "120")
         yield proxy
 
 
@@ -103,8 +104,12 @@ def count_sessions() -> int:
 
 
 def act_after(proxy: TcpProxy, after: bytes, act: Callable[[], object], count: int = 0) -> None:
-    """Act once the next connection has sent that much; the last one may still be ending."""
+    """Act once the next connection has sent that much; the last one may still be ending.
+
+    The limit is short from now on: before, a busy machine may take as long as a halted process.
+    """
     assert wait_until(lambda: count_sessions() == 0, 10)
+    os.environ["POSTGRES_TIMEOUT"] = str(LIMIT_SECONDS)  # the fixture restores it
     proxy.cuts = [Cut(after, count, act)]
 
 
@@ -133,6 +138,7 @@ def test_halted_server_process_is_abandoned_and_the_day_stays_complete(
     assert not proxy.cuts
     # It was terminated and ends as soon as it can; it may complete a commit.
     halted.resume()
+    os.environ["POSTGRES_TIMEOUT"] = "120"
     assert wait_until(lambda: count_sessions() == 0, 10)
     possible_totals = (20_000.0, 40_000.0) if phase == "COMMIT" else (20_000.0,)
     assert read_totals([DAY], schema)[DAY] in [(20_000, amount) for amount in possible_totals]
@@ -253,6 +259,17 @@ def test_slow_live_statement_is_awaited(proxy: TcpProxy) -> None:
         connection.rollback()
 
 
+def test_time_in_which_the_client_does_not_run_is_no_silence(proxy: TcpProxy) -> None:
+    """A paused container, or a process that gets no processor: the server is not to blame."""
+    resume = f"sleep 0.5; kill -STOP {os.getpid()}; sleep 2.5; kill -CONT {os.getpid()}"
+    with PostgresResource().connect() as connection:
+        connection.silence_limit = 2
+        with subprocess.Popen(["/bin/sh", "-c", resume]):
+            assert 3.5 <= measure_seconds(lambda: connection.execute("SELECT pg_sleep(4)")) < 10
+        with pytest.raises(UnavailableError, match="for 2 s"):
+            connection.execute("SELECT pg_sleep(10)")
+
+
 def test_sql_query_ends_within_its_limit(
     proxy: TcpProxy, halted: Halted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,7 +289,6 @@ def test_run_is_cancelled_while_its_server_process_is_halted(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("POSTGRES_TIMEOUT", "300")
     reached = threading.Event()
 
     def halt() -> None:
@@ -280,6 +296,7 @@ def test_run_is_cancelled_while_its_server_process_is_halted(
         reached.set()
 
     act_after(proxy, rb"COPY", halt, 10_000)
+    monkeypatch.setenv("POSTGRES_TIMEOUT", "300")
     log = tmp_path / "run.log"
     run = start_job("green", "2021-01-05", "2021-01-05", log)
     try:

@@ -114,28 +114,34 @@ class _Silence:
         self.connection = connection
         self.limit = connection.silence_limit
         self.interval = min(1.0, self.limit / 10)
-        self.since = time.monotonic()
+        self.since = self.checked = time.monotonic()
         self.next_sample = self.since + min(5.0, self.limit / 4)
         self.sample: str | None = None
         self.probe: WatchedConnection | None = None
 
     def reset(self) -> None:
         """Restart the measurement: bytes were transferred."""
-        self.since = time.monotonic()
+        self.since = self.checked = time.monotonic()
 
     def check(self) -> None:
-        """Sample the server process if a sample is due; raise if the silence exceeds its limit."""
+        """Sample the server process if a sample is due; raise if the silence exceeds its limit.
+
+        Time in which this process did not run, stopped or on a busy machine, is not silence.
+        """
         now = time.monotonic()
-        if self.connection.watches and now >= self.next_sample:
+        self.since += max(now - self.checked - 2 * INTERVAL, 0)
+        overdue = now - self.since > self.limit
+        if self.connection.watches and (overdue or now >= self.next_sample):
             sample = self._probe_server(SAMPLE)
             if sample:
                 sample += _read_processor_time(self.connection)
-            if sample and self.sample and sample != self.sample:
-                self.since = time.monotonic()
-            self.sample = sample or self.sample
+            if sample and sample != self.sample:
+                # A busy machine may allow few samples: one alone proves no standstill.
+                self.since, self.sample, overdue = time.monotonic(), sample, False
             self.next_sample = time.monotonic() + self.interval
-        if now - self.since > self.limit:
+        if overdue:
             self._raise_silence()
+        self.checked = time.monotonic()
 
     def close(self) -> None:
         """Close the second connection."""
