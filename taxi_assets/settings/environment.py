@@ -16,6 +16,7 @@ another file in place of both, or `none`.
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Mapping
@@ -95,12 +96,21 @@ def parse_env_text(file: Path) -> dict[str, str]:
     """Return a file's variables as Dagster reads them, with relative paths made absolute.
 
     Raises:
-        SettingsError: the file cannot be read.
+        SettingsError: the file cannot be read, or a line of it is not NAME=value. Dagster skips
+            such a line, with the setting in it.
     """
     from dotenv import dotenv_values  # noqa: PLC0415 - only where there is such a file
+    from dotenv.parser import parse_stream  # noqa: PLC0415
 
     try:
-        variables = dotenv_values(file)
+        text = file.read_text(encoding="utf-8-sig")
+        for binding in parse_stream(io.StringIO(text)):
+            if binding.error:
+                raise SettingsError(
+                    f"cannot read {redact_value(str(file))}: line {binding.original.line} is not "
+                    "NAME=value, or a quote is not closed"
+                )
+        variables = dotenv_values(stream=io.StringIO(text))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise SettingsError(f"cannot read {redact_value(str(file))}: {reason}") from None

@@ -183,9 +183,14 @@ def test_taxi_env_file_names_a_file_or_none(project: Path, tmp_path: Path) -> No
 
 @pytest.mark.parametrize(
     ("content", "problem"),
-    [(b"TAXI_HOME=\xff\n", "it is not UTF-8"), (b"POSTGRES_PASSWORD=s3cret\0\n", "a NUL byte")],
+    [
+        (b"TAXI_HOME=\xff\n", "it is not UTF-8"),
+        (b"POSTGRES_PASSWORD=s3cret\0\n", "a NUL byte"),
+        (b"TAXI_DROP=none\nTAXI_SOURCE='/s3cret\n", "line 2 is not NAME=value, or a quote"),
+        (b"TAXI_DROP: none\n", "line 1 is not NAME=value"),
+    ],
 )
-def test_binary_env_file_is_reported_in_one_line(
+def test_wrong_env_file_is_reported_in_one_line(
     tmp_path: Path, content: bytes, problem: str
 ) -> None:
     (tmp_path / ".env").write_bytes(content)
