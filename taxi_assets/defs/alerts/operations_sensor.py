@@ -24,6 +24,7 @@ from taxi_assets.defs.up_to_date import build_evaluation
 from taxi_assets.errors import TerminalError
 from taxi_assets.settings.alerts import AlertSettings, has_alert_target, has_heartbeat
 from taxi_assets.settings.areas import AutomationSettings
+from taxi_assets.tlc.http_session import LimitedSession
 from taxi_assets.tlc.remote_version import SourceUnavailableError
 from taxi_assets.tlc.schema import Service
 
@@ -33,7 +34,7 @@ SECONDS = 10
 MAX_SENT = 2
 """Maximum number of alerts per tick, each of which may take 18 s."""
 HEARTBEAT_SECONDS = 10
-"""Timeout of the heartbeat's request."""
+"""Time limit of the heartbeat, whose server must not delay the alerts of its tick."""
 OVERLAP_SECONDS = 3600.0
 """Time before the last tick that is read again, for events that were stored late."""
 STALE_SECONDS = 24 * 3600.0
@@ -89,9 +90,12 @@ def request_heartbeat(url: str) -> str:
     import requests  # noqa: PLC0415 - heavy at import
 
     try:
-        with requests.get(
-            url, timeout=HEARTBEAT_SECONDS, allow_redirects=False, stream=True
-        ) as response:
+        with (
+            LimitedSession(HEARTBEAT_SECONDS, HEARTBEAT_SECONDS) as session,
+            session.get(
+                url, timeout=HEARTBEAT_SECONDS, allow_redirects=False, stream=True
+            ) as response,
+        ):
             return f"HTTP {response.status_code}"
     except requests.RequestException as error:
         # The error's message would quote the URL, which is a secret.

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.defs.automation.receivers import Receiver, find_free_port, http_receiver
 from taxi_assets_tests.defs.automation.ticks import add_sensor, add_tick
-from taxi_assets_tests.fake_http_server import Handler, Site, serving
+from taxi_assets_tests.fake_http_server import Handler, Site, drip_headers, serving
 from taxi_assets_tests.test_server import until
 
 DAEMON = str(Path(sys.executable).with_name("dagster-daemon"))
@@ -126,6 +127,19 @@ def test_silent_heartbeat_target_stops_nothing(
     result = evaluate_sensor(instance)
     assert "heartbeat: ConnectionError" in str(result.skip_reason)
     assert "planted-secret" not in str(result.skip_reason)
+
+
+def test_heartbeat_target_with_endless_headers_delays_no_alert(
+    instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operations_sensor, "HEARTBEAT_SECONDS", 0.5)
+    with serving() as site:
+        monkeypatch.setenv("TAXI_HEARTBEAT_URL", f"{site.address}/planted-secret")
+        site.acts = [drip_headers]
+        threading.Timer(5, site.go_on.set).start()
+        result = tick(instance)
+        assert not site.go_on.is_set()
+    assert "heartbeat: ReadTimeout" in str(result.skip_reason)
 
 
 def reject_request(handler: Handler) -> None:
