@@ -27,8 +27,6 @@ from taxi_assets.dagster_internals.tags import CODE_SERVER_ADDRESS
 logger = logging.getLogger("dagster.code_server")
 
 LOST = "Its code server ended and has started again"
-START_SECONDS = 600
-"""How long the definitions may take to load."""
 REPORT_ATTEMPTS = 120
 REPORT_SECONDS = 5
 """Between attempts while Dagster's database is away."""
@@ -74,10 +72,12 @@ def find_lost_runs(instance: dg.DagsterInstance) -> list[str]:
 def report_lost_runs(address: str, run_ids: list[str]) -> None:
     """Report runs as failed once the server at `address` answers.
 
-    The daemon restarts a failed run at once, needs the code server for it, and tries only once.
+    The daemon restarts a failed run at once, needs the code server for it, and tries only once. The
+    wait has no limit but the life of the server, whose definitions may take any time to load: runs
+    that nobody reports stay STARTED for ever.
     """
     with grpc.insecure_channel(address) as channel:
-        grpc.channel_ready_future(channel).result(START_SECONDS)
+        grpc.channel_ready_future(channel).result()
     for attempt in range(REPORT_ATTEMPTS):
         try:
             with dg.DagsterInstance.get() as instance:

@@ -7,11 +7,15 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
+import grpc
 import pytest
 from dagster._core.errors import DagsterUserCodeUnreachableError
 from dagster._core.launcher import LaunchRunContext
@@ -19,7 +23,12 @@ from dagster._core.test_utils import create_run_for_test
 from dagster._core.workspace.context import WorkspaceProcessContext
 from dagster._core.workspace.load_target import GrpcServerTarget
 
-from taxi_assets.dagster_internals.code_server import find_address, find_lost_runs
+from taxi_assets.dagster_internals import code_server as code_server_module
+from taxi_assets.dagster_internals.code_server import (
+    find_address,
+    find_lost_runs,
+    report_lost_runs,
+)
 from taxi_assets_tests.test_server import until
 
 SETTINGS = """
@@ -144,6 +153,25 @@ def test_run_of_a_killed_code_server_is_reported_at_the_next_start(
     # `dagster job execute` is a process of its own, which may still be alive.
     assert read_status(instance, by_hand) == dg.DagsterRunStatus.STARTED
     assert find_lost_runs(instance) == []
+
+
+def test_lost_runs_are_reported_however_long_the_definitions_take_to_load(
+    instance: dg.DagsterInstance, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In seconds: no limit of this module ends the wait."""
+    for name in ("START_SECONDS", "REPORT_SECONDS"):
+        monkeypatch.setattr(code_server_module, name, 0.1, raising=False)
+    lost = create_run_for_test(instance, job_name="long", status=dg.DagsterRunStatus.STARTED)
+    arguments = (f"127.0.0.1:{port}", [lost.run_id])
+    thread = threading.Thread(target=report_lost_runs, args=arguments, daemon=True)
+    thread.start()
+    time.sleep(0.5)
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    server.start()
+    thread.join(30)
+    server.stop(None)
+    assert status(instance, lost) == dg.DagsterRunStatus.FAILURE
 
 
 @pytest.mark.parametrize(
