@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import zipfile
+import zlib
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -113,6 +114,7 @@ def read_zone_polygons(path: Path) -> ZonePolygons:
         try:
             shapes, system = _read(file)
             polygons = _to_degrees([polygon for _, polygon in shapes], system)
+            ids = np.array([zone for zone, _ in shapes], np.int64)
         except SourceError:
             raise
         except Exception as error:  # three libraries raise many kinds for an invalid file
@@ -123,7 +125,6 @@ def read_zone_polygons(path: Path) -> ZonePolygons:
     if not (NEW_YORK[0] < west < east < NEW_YORK[2] and NEW_YORK[1] < south < north < NEW_YORK[3]):
         problem = f"has {len(shapes)} shapes from {west:g}, {south:g} to {east:g}, {north:g}"
         raise SourceError(_describe_problem(path, problem))
-    ids = np.array([zone for zone, _ in shapes], np.int64)
     digest = hashlib.sha256(ids.tobytes() + b"".join(shapely.to_wkb(polygons)))
     shapely.prepare(polygons)
     return ZonePolygons(ids, polygons, digest.hexdigest()[:16])
@@ -144,10 +145,13 @@ def _unzip(path: Path, folder: Path) -> Path:
             if size > MAX_UNPACKED_BYTES:
                 raise SourceError(_describe_problem(path, f"unpacks to {size:,} bytes"))
             packed.extractall(folder)
-    except (zipfile.BadZipFile, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, OSError) as error:  # also encrypted ones
         raise SourceError(_describe_problem(path, f"cannot be unpacked ({error})")) from error
     endings = (*SHAPES, *GEOJSON)
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in endings)
+    # macOS adds files with the same endings, whose names begin with a dot.
+    files = sorted(
+        file for file in folder.rglob("[!.]*") if file.is_file() and file.suffix.lower() in endings
+    )
     if not files:
         raise SourceError(_describe_problem(path, "contains none of these"))
     return files[0]

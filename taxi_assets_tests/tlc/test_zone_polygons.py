@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -112,6 +113,28 @@ def test_file_without_polygons_is_rejected(
     (tmp_path / name).write_text(content)
     with pytest.raises(SourceError, match=f"TAXI_ZONES: .*{name} {expected}.*expected TLC's"):
         read_zone_polygons(tmp_path / name)
+
+
+def test_zip_with_a_password_or_a_damaged_member_is_rejected(tmp_path: Path) -> None:
+    path = write_zipped_shp(tmp_path)
+    for flag in (b"\1\0", b"\0\0"):
+        content = bytearray(path.read_bytes())
+        content[6:8] = flag
+        at = content.index(b"PK\1\2") + 8
+        content[at : at + 2] = flag
+        content[60:64] = b"\xff" * 4
+        (tmp_path / "m.zip").write_bytes(content)
+        with pytest.raises(SourceError, match=r"TAXI_ZONES: .*m.zip cannot be unpacked"):
+            read_zone_polygons(tmp_path / "m.zip")
+
+
+def test_id_of_more_than_64_bits_is_rejected(tmp_path: Path) -> None:
+    path = write_newer_geojson(tmp_path)
+    content = json.loads(path.read_text())
+    content["features"][0]["properties"] = {"LocationID": 2**70}
+    path.write_text(json.dumps(content))
+    with pytest.raises(SourceError, match=r"TAXI_ZONES: .* cannot be read: Python int too large"):
+        read_zone_polygons(path)
 
 
 def test_polygons_elsewhere_or_without_ids_are_rejected(tmp_path: Path) -> None:

@@ -61,4 +61,6 @@ def write_zip(path: Path, folder: Path) -> Path:
     with zipfile.ZipFile(path, "w") as packed:
         for part in folder.iterdir():
             packed.write(part, f"taxi_zones/{part.name}")
+            # The Finder of macOS adds such a file to each.
+            packed.writestr(f"__MACOSX/taxi_zones/._{part.name}", b"\0\5\x16\7")
     return path
