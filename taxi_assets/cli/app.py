@@ -46,9 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
     except TerminalError as error:
         sys.stderr.write(f"{format_one_line(error)}\n")
         return 2
-    except typer.Abort:
-        return 130
-    except KeyboardInterrupt:
+    except (typer.Abort, KeyboardInterrupt):
         sys.stderr.write("interrupted\n")
         return 130
     except Exception as error:  # noqa: BLE001 - every error is shown in one line

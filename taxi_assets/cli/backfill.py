@@ -87,7 +87,10 @@ class Backfill:
         )
         for run_id in sorted(set(busy_days.values())):
             ranges = merge_into_date_ranges(day for day, run in busy_days.items() if run == run_id)
-            self._print_line(f"run {run_id[:8]} has not ended: {', '.join(map(str, ranges))}")
+            self._print_line(
+                f"run {run_id[:8]} has not ended: {', '.join(map(str, ranges))} (if its process no "
+                "longer exists, terminate it in the UI; then run this again)"
+            )
 
     def _list_changed_days(self, plan: Plan, launched: Sequence[Chunk]) -> list[Chunk]:
         """Return the further runs of restated days, whose raw rows have been compared by now.
