@@ -171,7 +171,7 @@ def test_lost_runs_are_reported_however_long_the_definitions_take_to_load(
     server.start()
     thread.join(30)
     server.stop(None)
-    assert status(instance, lost) == dg.DagsterRunStatus.FAILURE
+    assert read_status(instance, lost) == dg.DagsterRunStatus.FAILURE
 
 
 @pytest.mark.parametrize(

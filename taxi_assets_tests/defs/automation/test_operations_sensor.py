@@ -137,7 +137,7 @@ def test_heartbeat_target_with_endless_headers_delays_no_alert(
         monkeypatch.setenv("TAXI_HEARTBEAT_URL", f"{site.address}/planted-secret")
         site.acts = [drip_headers]
         threading.Timer(5, site.go_on.set).start()
-        result = tick(instance)
+        result = evaluate_sensor(instance)
         assert not site.go_on.is_set()
     assert "heartbeat: ReadTimeout" in str(result.skip_reason)
 
