@@ -66,7 +66,7 @@ COVERED_ELSEWHERE = {
         + "test_from_nothing_every_container_becomes_healthy",
     },
     "docs/extending.md": {
-        '"""DuckDB: a file with a table for each service, whose days are replaced in one transaction."""': (
+        '"""DuckDB: one table per service in one file; days are replaced in one transaction."""': (
             "is a file of the package: test_extending.py::test_what_the_page_says_works"
         ),
     },
