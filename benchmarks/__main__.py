@@ -26,12 +26,13 @@ from benchmarks.measure import BenchmarkError
 NAMES = ("bare", "noop", "baseline", "first", "rewrite", "day", "growth", "table")
 PEERS = {"duckdb": "DuckDB, two stores", "dlt": "dlt with ADBC, two stores"}
 """Measured only if `--only` names them; pip installs them the first time."""
-SINGLE_DAYS = 5
+SINGLE_DAYS = 7
 TABLE_MONTHS = (1, 12, 33)
 TABLE_ROWS = 4_000
 """Per day; 33 months are 0.6 GiB."""
 TABLE_REPEATS = 9
 MONTH = DaySpan.months(1)
+DAY = DaySpan(FIRST_MONTH, FIRST_MONTH)
 NOTE = (
     "`first load` starts with empty stores: table dropped in Postgres and deleted in BigQuery, "
     "lake folders removed. Data work: wall time minus that of `noop`; for the baseline, the sum of "
@@ -80,12 +81,17 @@ class Results:
         return json.dumps({"facts": facts(), "samples": samples, "years": self.years}, indent=1)
 
 
-def month_runs(bench: Bench, only: set[str], results: Results) -> None:
-    """Run each benchmark of a single month once; repeats are interleaved."""
+def empty_runs(bench: Bench, only: set[str], results: Results) -> None:
+    """Run an empty job once, without the package's definitions and with them."""
     if "bare" in only:
         results.add("bare", bench.bare())
     if "noop" in only:
         results.add("noop", bench.noop())
+
+
+def month_runs(bench: Bench, only: set[str], results: Results) -> None:
+    """Run each benchmark of a single month once; repeats are interleaved."""
+    empty_runs(bench, only, results)
     if "baseline" in only:
         bench.empty()
         results.add("baseline", bench.baseline())
@@ -104,10 +110,11 @@ def month_runs(bench: Bench, only: set[str], results: Results) -> None:
         bench.verify(MONTH)
 
 
-def day_runs(bench: Bench, results: Results) -> None:
-    """Load single days into empty stores, one run per day."""
+def day_runs(bench: Bench, only: set[str], results: Results) -> None:
+    """Load single days into empty stores, one run per day, interleaved with empty runs."""
     bench.empty()
     for offset in range(SINGLE_DAYS):
+        empty_runs(bench, only, results)
         day = FIRST_MONTH + timedelta(days=offset)
         results.add("one day", bench.job(DaySpan(day, day), "day"))
         bench.verify(DaySpan(FIRST_MONTH, day))
@@ -135,7 +142,7 @@ def other_runs(
 ) -> None:
     """Run the benchmarks that are not about a single month."""
     if "day" in only:
-        day_runs(bench, results)
+        day_runs(bench, only, results)
     if "table" in only:
         results.years = bench.table(TABLE_ROWS, TABLE_REPEATS, TABLE_MONTHS)
     if "growth" in only:
@@ -209,7 +216,7 @@ def parse_arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--profile",
-        choices=("first", "rewrite", "noop"),
+        choices=("first", "rewrite", "noop", "day"),
         help="profile this run instead of measuring",
     )
     return parser.parse_args()
@@ -229,7 +236,8 @@ def main() -> int:
                 bench.month_file(0)
             bench.noop()  # Dagster creates its SQLite files in the first run, which is not measured
             if arguments.profile:
-                print(flame.profile(bench, arguments.profile, MONTH))
+                days = DAY if arguments.profile == "day" else MONTH
+                print(flame.profile(bench, arguments.profile, days))
                 return 0
             for _ in range(arguments.repeats):
                 month_runs(bench, only, results)
