@@ -164,9 +164,14 @@ def name_requester(run: dg.DagsterRun) -> str:
 
 def tag_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
     """Tag a run with its days and requester, by which the list of runs can be filtered."""
-    if DAYS_TAG not in run.tags:
-        days = name_days(list_run_days(run.tags))
-        instance.add_run_tags(run.run_id, {DAYS_TAG: days, REQUESTED_BY_TAG: name_requester(run)})
+    if added := _build_tags(run):
+        instance.add_run_tags(run.run_id, added)
+
+
+def _build_tags(run: dg.DagsterRun) -> dict[str, str]:
+    if DAYS_TAG in run.tags:
+        return {}
+    return {DAYS_TAG: name_days(list_run_days(run.tags)), REQUESTED_BY_TAG: name_requester(run)}
 
 
 def summarize_run(
@@ -186,5 +191,4 @@ def summarize_run(
     seconds = time.time() - began if began else 0.0
     line = write_summary(service, list_run_days(run.tags), counts, rejected, seconds)
     context.log.info(line)
-    tag_run(instance, run)
-    instance.add_run_tags(run.run_id, {ROWS_TAG: str(counts.rows)})
+    instance.add_run_tags(run.run_id, {ROWS_TAG: str(counts.rows), **_build_tags(run)})
