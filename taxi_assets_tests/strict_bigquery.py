@@ -31,6 +31,7 @@ TABLES = re.compile(
     r"/bigquery/v2/projects/([^/]+)/datasets/([^/]+)/tables(?:/([^/?]+))?(?:\?.*)?$"
 )
 JOBS = re.compile(r"/bigquery/v2/projects/([^/]+)/(?:jobs|queries)(?:/([^/?]+))?(?:\?.*)?$")
+QUERY = re.compile(r"/bigquery/v2/projects/([^/]+)/queries(?:\?.*)?$")
 JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,1024}")
 WRITES = (exp.Insert, exp.Delete, exp.Update, exp.Merge, exp.Create, exp.Drop, exp.Alter)
 DELETES = (exp.Delete, exp.Update, exp.Merge)
@@ -179,6 +180,7 @@ class StrictExchange(Exchange):
         for pattern, act in (
             (TABLES, self.on_table),
             (DATASETS, self.on_dataset),
+            (QUERY, self.on_query),
             (JOBS, self.on_job),
         ):
             match = pattern.match(self.path)
@@ -286,7 +288,7 @@ class StrictExchange(Exchange):
             return answer(self.google.running[path[2]])
         if self.command == "GET" and not path[2] and "stateFilter=running" in self.path:
             return answer({"jobs": list(self.google.running.values())})
-        if self.command != "POST" or path[2] or "/queries" in self.path:
+        if self.command != "POST" or path[2]:
             return super().forward()
         asked = self.asked()
         reference, config = asked.get("jobReference", {}), asked["configuration"]
@@ -299,6 +301,17 @@ class StrictExchange(Exchange):
             dry = config.get("dryRun")
             refusal = error(400, "invalidQuery", message) if dry else self.fail(asked, message)
         return refusal or self.run(asked, statements)
+
+    def on_query(self, path: re.Match[str]) -> Answer:
+        """A job and its first rows in one answer: jobs.query."""
+        asked = self.asked()
+        statements = statements_of(asked.get("query", ""))
+        reference = {"projectId": path[1], "location": asked.get("location")}
+        refusal = self.elsewhere(reference, {}, statements)
+        message = self.google.unfiltered(statements)
+        if message and not refusal:
+            refusal = error(400, "invalidQuery", message)
+        return refusal or super().forward()
 
     def mismatch(self, reference: dict[str, Any], config: dict[str, Any]) -> str | None:
         """What Google says of a copy job between partitions of tables of another making."""

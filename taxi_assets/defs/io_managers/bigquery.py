@@ -153,7 +153,7 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
         condition = build_days_condition(service, days)
         query = f"SELECT {columns} FROM {table} WHERE {condition} {rest}"  # noqa: S608 - quoted names
         with suppress(NotFound), self.bigquery.client() as client:
-            return client.query(query).result()
+            return client.query_and_wait(query)
         return None
 
     def describe_place(self, service: Service) -> str:

@@ -45,11 +45,10 @@ def find_stored_days(
     client: Client, service: Service, target: str, days: Sequence[date]
 ) -> set[date]:
     """Return the days that have rows in the table."""
-    job = client.query(
+    rows = client.query_and_wait(
         f"SELECT DISTINCT {quote_identifier(service.day_column)} FROM {quote_identifier(target)}"  # noqa: S608
         f" WHERE {build_days_condition(service, days)}"
     )
-    rows: list[Any] = list(job.result())
     return {row[0] for row in rows}
 
 
