@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date
@@ -76,14 +76,14 @@ class Backfill:
         for chunk in runs:
             then = ", then the other assets for the days that changed" if chunk.is_restated else ""
             self._print_line(f"{chunk.window}: {', '.join(chunk.assets)}{then}")
-        self._print_line(f"{len(runs)} runs would start")
+        self._print_line(f"{_count_runs(runs)} would start")
         return 1 if runs else 0
 
     def _announce(self, chunks: list[Chunk], busy_days: dict[date, str]) -> None:
         where = "through the queue" if has_live_queue(self.instance) else "in this process"
         days = sum(len(chunk.window) for chunk in chunks)
         self._print_line(
-            f"{self.service.name} {self.window}: {days} days in {len(chunks)} runs {where}"
+            f"{self.service.name} {self.window}: {days} days in {_count_runs(chunks)} {where}"
         )
         for run_id in sorted(set(busy_days.values())):
             ranges = merge_into_date_ranges(day for day, run in busy_days.items() if run == run_id)
@@ -108,7 +108,7 @@ class Backfill:
         if restated:
             days = sum(len(chunk.window) for chunk in restated)
             changed = sum(len(chunk.window) for chunk in chunks)
-            self._print_line(f"{changed} of {days} restated days changed: {len(chunks)} runs")
+            self._print_line(f"{changed} of {days} restated days changed: {_count_runs(chunks)}")
         return chunks if self.max_runs is None else chunks[: self.max_runs - len(launched)]
 
     def _launch(self, chunks: list[Chunk], others: list[str]) -> None:
@@ -228,3 +228,7 @@ def _describe_due_days(month: MonthPlan) -> list[str]:
             f"{month.month} {state.value}: {windows}: {'; '.join(reasons[:MAX_REASONS])}{more}"
         )
     return lines
+
+
+def _count_runs(runs: Sized) -> str:
+    return f"{len(runs)} run{'' if len(runs) == 1 else 's'}"
