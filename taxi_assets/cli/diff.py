@@ -28,7 +28,7 @@ from taxi_assets.defs.resources.source import SourceResource
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.schema import Service
-from taxi_assets.trips.clean import clean_partition, convert_to_table
+from taxi_assets.trips.clean import clean_partition
 from taxi_assets.trips.row_diff import RowDiff, diff_content, diff_rows, sum_diffs
 
 
@@ -86,7 +86,7 @@ def compare_days(
                     diff = diff_content(loaded.content, content, service)
                 yield DayDiff("raw_trips", day, diff)
                 continue
-            cleaned = convert_to_table(clean_partition(content, service, rules).frame, service)
+            cleaned = clean_partition(content, service, rules).table
             for side, store in STORES.items():
                 rows = _read_rows(store(), service, day)
                 diff = None if rows is None else diff_rows(rows, cleaned, service)

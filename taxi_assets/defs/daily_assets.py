@@ -69,7 +69,7 @@ from taxi_assets.settings.areas import DefinitionSettings
 from taxi_assets.tlc.cache import MonthFile
 from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.schema import Service
-from taxi_assets.trips.clean import clean_partition, convert_to_table, sum_total_amount
+from taxi_assets.trips.clean import clean_partition, sum_total_amount
 from taxi_assets.trips.content_hash import hash_table
 from taxi_assets.trips.profile import profile_partition
 from taxi_assets.trips.rules import describe_rules
@@ -201,7 +201,7 @@ def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
                 cleaned = name_month_rows(cleaned, service, raw, source, context.log)
             results = check_cleaned_day(day, cleaned, raw.rows, service, max_invalid_ratio)
             reject_failed(results)
-            table = convert_to_table(cleaned.frame, service)
+            table = cleaned.table
             results.append(check_expected_values(table, service))
             figures = Figures(
                 profile_partition(table, service),

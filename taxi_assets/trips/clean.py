@@ -1,10 +1,11 @@
-"""Clean a day's raw partition: parse it, apply the rules, and convert it to a frame."""
+"""Clean a day's raw partition: parse it and apply the rules."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from functools import cache, cached_property
 from typing import Any
 
 import pandas as pd
@@ -25,20 +26,26 @@ from taxi_assets.trips.rules import apply_rules
 class Cleaned:
     """A day's cleaned rows, and the number of dropped rows by reason."""
 
-    frame: pd.DataFrame
+    table: pa.Table
+    """In the service's schema and one chunk, with the metadata of pandas."""
     raw_rows: int
     dropped: dict[str, int]
     """Number of dropped rows by rule, and of unreadable rows; every reason is listed, also with
     0."""
     unreadable: list[InvalidValue]
     unknown_labels: Mapping[str, int] = field(default_factory=dict[str, int])
-    """Number of rows by `column=label` that is not in TLC's dictionary; null in the frame."""
+    """Number of rows by `column=label` that is not in TLC's dictionary; null in the table."""
     rules: Sequence[str] = DEFAULT_RULES
     """Names of the rules that were applied."""
     published: Mapping[str, str] = field(default_factory=dict[str, str])
     """The file's name for each of its columns."""
     located: Mapping[str, int] = field(default_factory=dict[str, int])
     """Number of rows with a zone, by zone column that was filled from coordinates."""
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """The rows as the typed frame that readers of the asset get."""
+        return convert_to_frame(self.table)
 
 
 ROW_LIMIT = "row_limit"
@@ -68,8 +75,9 @@ def clean_partition(
         table = table.slice(0, row_limit)
     raw_rows = parsed.table.num_rows + len(parsed.unreadable)
     located = {name: table.num_rows - table[name].null_count for name in parsed.located}
+    schema = _build_stored_schema(service)
     return Cleaned(
-        convert_to_frame(table),
+        table.combine_chunks().replace_schema_metadata(schema.metadata),
         raw_rows,
         dropped,
         parsed.unreadable,
@@ -95,6 +103,13 @@ def convert_to_table(frame: pd.DataFrame, service: Service) -> pa.Table:
     return pa.Table.from_pandas(frame, service.arrow_schema, preserve_index=False, nthreads=1)
 
 
+@cache
+def _build_stored_schema(service: Service) -> pa.Schema:
+    """Return the schema of stored rows: the types of `convert_to_frame` are in its metadata."""
+    frame = convert_to_frame(service.arrow_schema.empty_table())
+    return convert_to_table(frame, service).schema
+
+
 def sum_total_amount(table: pa.Table, service: Service) -> float | None:
     """Return the sum of the service's total in dollars; None if no row has one."""
     if service.total not in table.schema.names:
@@ -103,9 +118,9 @@ def sum_total_amount(table: pa.Table, service: Service) -> float | None:
     return None if total is None else round(float(total), 2)
 
 
-def count_rows_outside_day(frame: pd.DataFrame, day: date, service: Service) -> int:
+def count_rows_outside_day(table: pa.Table, day: date, service: Service) -> int:
     """Return the number of rows with a pickup outside the day."""
-    window = DateRange.of_day(day)
-    pickup = frame[service.pickup_column]
-    inside = (pickup >= pd.Timestamp(window.start)) & (pickup < pd.Timestamp(window.end))
-    return int((~inside).sum())
+    pickup, window = table[service.pickup_column], DateRange.of_day(day)
+    start, end = (pa.scalar(at).cast(pickup.type) for at in (window.start, window.end))
+    inside = pc.and_(pc.greater_equal(pickup, start), pc.less(pickup, end))
+    return table.num_rows - int(pc.sum(inside).as_py() or 0)

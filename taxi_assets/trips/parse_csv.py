@@ -59,7 +59,7 @@ def read_lines_as_text(lines: pa.Buffer) -> pa.Table:
 
 def parse_lines(lines: pa.Buffer, header: Header, zones: ZonePolygons | None) -> Parsed:
     """Parse CSV lines under their header."""
-    _, _, rows = lines.to_pybytes().partition(b"\n")
+    rows = lines[_measure_header(lines) :].to_pybytes()
     if not rows:
         return Parsed(header.service.arrow_schema.empty_table(), [])
     marks = LENIENT[:-1] if header.schema_version.labels else LENIENT
@@ -77,6 +77,12 @@ def parse_lines(lines: pa.Buffer, header: Header, zones: ZonePolygons | None) ->
                 return parsed
             break
     return _parse_by_value(lines, rows, header, zones)
+
+
+def _measure_header(lines: pa.Buffer) -> int:
+    """Return the length of the first line, with its end."""
+    end = lines[:MAX_HEADER_BYTES].to_pybytes().find(b"\n") + 1
+    return end or lines.size
 
 
 def _list_labels(header: Header) -> frozenset[str]:

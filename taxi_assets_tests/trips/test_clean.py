@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from taxi_assets.defs.checks.cleaned import check_cleaned_day
+from taxi_assets.defs.io_managers.partition_data import encode_trips
 from taxi_assets.tlc.column import Kind
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import (
@@ -21,6 +22,7 @@ from taxi_assets.trips.clean import (
     convert_to_table,
     count_rows_outside_day,
 )
+from taxi_assets.trips.content_hash import hash_table
 from taxi_assets.trips.parse import parse_partition
 from taxi_assets.trips.rules import apply_rules
 from taxi_assets_tests.tlc.files import HEADER, PICKUP, YELLOW, make_line, make_slice
@@ -238,6 +240,17 @@ def test_frame_has_schema_types_names_and_values(neighbours: tuple[bytes, ...], 
     pd.testing.assert_frame_equal(convert_to_frame(table), frame)
 
 
+@pytest.mark.parametrize("rows", [0, 1, 20_000], ids=["no row", "one row", "several blocks"])
+def test_table_is_the_one_that_its_frame_makes(rows: int) -> None:
+    """The stored bytes, and so the data version, do not depend on the way through pandas."""
+    lines = [make_line(VendorID="", congestion_surcharge="", store_and_fwd_flag="")]
+    cleaned = clean_partition(make_slice(*(lines * rows)), YELLOW)
+    of_frame = convert_to_table(cleaned.frame, YELLOW)
+    assert cleaned.table.equals(of_frame, check_metadata=True)
+    assert hash_table(cleaned.table) == hash_table(of_frame)
+    assert encode_trips(cleaned.table, {}).equals(encode_trips(of_frame, {}))
+
+
 def test_slice_of_several_blocks_is_read_in_order() -> None:
     lines = [make_line(VendorID=str(number)) for number in range(20_000)]
     for parsed in (
@@ -249,10 +262,10 @@ def test_slice_of_several_blocks_is_read_in_order() -> None:
 
 def test_rows_outside_the_day_are_counted() -> None:
     pickups = ["2021-02-02 23:59:59", "2021-02-03 00:00:00", "2021-02-03 23:59:59"]
-    frame = clean_partition(
+    cleaned = clean_partition(
         make_slice(*map(make_line, [*pickups, "2021-02-04 00:00:00"])), YELLOW
-    ).frame
-    assert count_rows_outside_day(frame, date(2021, 2, 3), YELLOW) == 2
+    )
+    assert count_rows_outside_day(cleaned.table, date(2021, 2, 3), YELLOW) == 2
 
 
 def test_service_without_passengers_keeps_every_row() -> None:

@@ -126,7 +126,7 @@ def test_days_equal_those_that_pandas_counts(name: str) -> None:
             at = date(
                 cleaned_month.month.file.month.year, cleaned_month.month.file.month.month, key
             )
-            assert count_rows_outside_day(day.frame, at, cleaned_month.service) == 0
+            assert count_rows_outside_day(day.table, at, cleaned_month.service) == 0
             assert cleaned_month.month.count_day_rows(at) == day.raw_rows
 
 

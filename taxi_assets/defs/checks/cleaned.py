@@ -7,7 +7,8 @@ from datetime import date
 from functools import cache
 
 import dagster as dg
-import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 from dagster_pandas import PandasColumn, create_dagster_pandas_dataframe_type
 from dagster_pandas.constraints import ColumnDTypeInSetConstraint, StrictColumnsConstraint
 
@@ -19,7 +20,7 @@ from taxi_assets.defs.outcomes import FailedChecksError
 from taxi_assets.settings.areas import MAX_INVALID_RATIO
 from taxi_assets.tlc.raw_month import MIN_HOPELESS_ROWS
 from taxi_assets.tlc.schema import Service
-from taxi_assets.trips.clean import Cleaned, count_rows_outside_day
+from taxi_assets.trips.clean import Cleaned, convert_to_frame, count_rows_outside_day
 from taxi_assets.trips.rules import RULES
 
 
@@ -35,34 +36,34 @@ def check_cleaned_day(
     `published_rows` is the number of rows of the raw partition; `max_invalid_ratio` the share of
     rows with an unreadable value above which the day is rejected.
     """
-    frame = cleaned.frame
-    typed = build_frame_type(service).type_check(None, frame)  # type: ignore[arg-type]  # reads no context
+    table, rows = cleaned.table, cleaned.table.num_rows
+    typed = _check_frame_types(service, table.schema)
     dropped = sum(cleaned.dropped.values())
-    remaining = _count_missed_by_passenger_rules(frame, service, cleaned.rules)
+    remaining = _count_missed_by_passenger_rules(table, service, cleaned.rules)
     results = [
-        build_count_result("no_zero_passengers", remaining, len(frame), "should have been dropped"),
+        build_count_result("no_zero_passengers", remaining, rows, "should have been dropped"),
         CheckResult("schema_matches", typed.success, {}, ERROR, typed.description),
         CheckResult(
             "rows_accounted_for",
-            published_rows == cleaned.raw_rows == len(frame) + dropped,
+            published_rows == cleaned.raw_rows == rows + dropped,
             {
                 "raw_rows": published_rows,
-                "cleaned_rows": len(frame),
+                "cleaned_rows": rows,
                 **build_dropped_metadata(cleaned),
             },
             ERROR,
             f"{published_rows:,} raw rows "
-            f"{'=' if published_rows == len(frame) + dropped else 'are not'} "
-            f"{len(frame):,} cleaned + {dropped:,} dropped",
+            f"{'=' if published_rows == rows + dropped else 'are not'} "
+            f"{rows:,} cleaned + {dropped:,} dropped",
         ),
         build_count_result(
             "no_rows_outside_day",
-            count_rows_outside_day(frame, day, service),
-            len(frame),
+            count_rows_outside_day(table, day, service),
+            rows,
             "have their pickup on another day",
         ),
         _check_not_empty(cleaned, service),
-        _check_negative_totals(frame, service),
+        _check_negative_totals(table, service),
         _check_values(cleaned, max_invalid_ratio),
         build_count_result(
             "known_labels",
@@ -104,24 +105,26 @@ def _check_values(cleaned: Cleaned, max_invalid_ratio: float) -> CheckResult:
     )
 
 
-def _check_negative_totals(frame: pd.DataFrame, service: Service) -> CheckResult:
-    negative = frame[frame[service.total] < 0] if service.total else frame.head(0)
+def _check_negative_totals(table: pa.Table, service: Service) -> CheckResult:
     candidates = (
         service.pickup_column,
         service.find_role("payment"),
         service.find_role("fare"),
         service.total,
     )
-    names = list(dict.fromkeys(name for name in candidates if name and name in frame))
-    rows = negative[names].head(EXAMPLES).itertuples(index=False, name=None)
+    names = list(dict.fromkeys(name for name in candidates if name))
+    negative = table.select(names).slice(0, 0)
+    if service.total:
+        negative = table.select(names).filter(pc.less(table[service.total], 0))
+    rows = [list(row.values()) for row in negative.slice(0, EXAMPLES).to_pylist()]
     return build_count_result(
         "negative_totals",
-        len(negative),
-        len(frame),
+        negative.num_rows,
+        table.num_rows,
         "have a negative total",
         allowed=MAX_NEGATIVE_SHARE,
         severity=WARN,
-        more={"examples": build_example_table(names, rows)} if len(negative) else None,
+        more={"examples": build_example_table(names, rows)} if negative.num_rows else None,
     )
 
 
@@ -130,7 +133,8 @@ def _check_not_empty(cleaned: Cleaned, service: Service) -> CheckResult:
 
     All of a few rows may be trips without passengers, but not all of a thousand.
     """
-    rows, metadata = len(cleaned.frame), {"rows": len(cleaned.frame)}
+    rows = cleaned.table.num_rows
+    metadata = {"rows": rows}
     columns = {name: RULES[name].columns(service) for name in cleaned.rules}
     absent = [
         f"{', '.join(columns[name])} (rule {name}) is not in the month file"
@@ -153,18 +157,18 @@ def _check_not_empty(cleaned: Cleaned, service: Service) -> CheckResult:
 
 
 def _count_missed_by_passenger_rules(
-    frame: pd.DataFrame, service: Service, rules: Sequence[str]
+    table: pa.Table, service: Service, rules: Sequence[str]
 ) -> int:
     """Return the number of rows that a passenger rule should have dropped."""
     name = service.find_role("passengers")
     if name is None:
         return 0
-    passengers = frame[name]
+    passengers = table[name]
     missed = 0
     if "zero_passengers" in rules:
-        missed += int((passengers < 1).fillna(value=False).sum())
+        missed += int(pc.sum(pc.less(passengers, 1)).as_py() or 0)
     if "null_passengers" in rules:
-        missed += int(passengers.isna().sum())
+        missed += passengers.null_count
     return missed
 
 
@@ -177,6 +181,13 @@ def reject_failed(results: Sequence[CheckResult]) -> None:
     failed = [result for result in results if not result.passed and result.severity == ERROR]
     if failed:
         raise FailedChecksError(results, failed)
+
+
+@cache
+def _check_frame_types(service: Service, schema: pa.Schema) -> dg.TypeCheck:
+    """Check the types of the frame of a table; they depend on the table's schema alone."""
+    frame = convert_to_frame(schema.empty_table())
+    return build_frame_type(service).type_check(None, frame)  # type: ignore[arg-type]  # reads no context
 
 
 @cache

@@ -91,7 +91,7 @@ def build_cleaned_metadata(
 
 def _count_located(cleaned: Cleaned) -> dict[str, int]:
     """Return the number of rows with and without a zone at their coordinates."""
-    rows = len(cleaned.frame)
+    rows = cleaned.table.num_rows
     located = {f"{name}_by_coordinates": zones for name, zones in cleaned.located.items()}
     return located | {f"{name}_outside_zones": rows - n for name, n in cleaned.located.items()}
 
