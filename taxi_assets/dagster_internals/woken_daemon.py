@@ -4,8 +4,8 @@ This is the command of the daemon's Cloud Run job. Cloud Scheduler starts it eve
 webserver for every backfill and queued run (`waking_storage.py`). It runs `dagster-daemon` until,
 for some time, no run is queued or in progress and no backfill is open. It does not cut off the
 evaluation of a schedule or sensor, but a sensor that is always being evaluated does not keep it
-running. Two of them never work at once: the second waits until the first has ended, or is certain
-to see its work, and then ends.
+running. Two of them never work at once: the second ends as soon as the first has ended or will
+certainly process the work.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A column of a service: its published names, its type in every store, its unit and meaning.
 
-Here belongs what is known of one column. The columns of a service, and the names of their schema
-versions, belong in `schema.py`.
+The definition of a single column belongs here. The columns of a service, and the names of their
+schema versions, belong in `schema.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Locate the lines and fields of a block of CSV, and the lines that cannot be read.
 
-Here belongs the syntax of CSV: line ends, quotes, separators, encoding. The meaning of a field
-belongs to `csv_split.py` and `values.py`.
+The syntax of CSV belongs here: line ends, quotes, separators, encoding. The meaning of a field
+belongs in `csv_split.py` and `values.py`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Download one file over HTTP(S), and resume it where it broke off.
 
-The meaning of the bytes is not known here: `integrity` checks them.
+This module does not interpret the content; `integrity` checks it.
 """
 
 from __future__ import annotations

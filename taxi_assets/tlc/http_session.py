@@ -1,7 +1,7 @@
 """HTTP sessions in which every wait has a limit.
 
 The timeout of requests limits the silence between two bytes, not the time until a response: a
-server that sends a byte of its headers every few seconds holds a caller for ever, and so does a
+server that sends a byte of its headers every few seconds blocks the caller forever, and so does a
 redirect with an endless body.
 """
 

@@ -1,6 +1,6 @@
 """The address of a month's file: a template with placeholders becomes a path or a URL.
 
-Here belong names and addresses only. Nothing here opens a file or a connection, except to list the
+Only names and addresses belong here. Nothing here opens a file or a connection, except to list the
 folder of a missing file for its error message.
 """
 

@@ -1,7 +1,7 @@
 """A month file on a server: download it into the cache, and confirm a cached one.
 
-Each use asks the server once (HEAD) for the version of the file, and downloads a new one. If the
-server does not answer, the cached file stays in use.
+Each use sends one HEAD request for the version of the file, and downloads a new version. If the
+server does not respond, the cached file is used.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """The location of a file, its version as a server describes it, and the errors of requesting it.
 
-Here belongs what a download and a probe share. Neither the transfer of the bytes nor their meaning
-does.
+Code that downloads and probes share belongs here. Code that transfers or reads the file does not.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Find the taxi zones of coordinates in the polygons of TLC, the Taxi & Limousine Commission.
 
-Here belong the reading of TLC's shapefile or GeoJSON of zones, and the point-in-polygon search. The
+This module reads TLC's shapefile or GeoJSON of zones and searches the polygons of points. The
 table in `services.py` names the columns with coordinates; `trips/parse.py` fills the zones.
 
 The search sorts points by longitude and tests those within a polygon's bounds: 2.4 million points
