@@ -47,27 +47,26 @@ COVERED_ELSEWHERE = {
         "takes an hour, and packages that the benchmarks download",
     ),
     "docs/docker-compose.md": {
-        "(umask 077; cat .env.example >>.env)": COMPOSE
-        + "test_from_nothing_every_container_becomes_healthy",
+        "(umask 077; cat .env.example >>.env)": COMPOSE + "test_every_container_becomes_healthy",
         "docker compose exec postgres psql -U taxi ny_taxi": COMPOSE
-        + "test_a_week_is_in_three_stores_as_in_the_source",
+        + "test_week_in_three_stores_equals_the_source",
         "docker compose run --rm --no-deps code tail -n 200 "
         "/var/lib/dagster/logs/services/daemon.log": COMPOSE + "test_logs_survive_down",
         "COMPOSE_FILE=docker-compose.yml:deploy/postgres-port.yml": COMPOSE
-        + "test_postgres_has_a_port_on_loopback_when_asked_for",
+        + "test_postgres_port_on_loopback_is_optional",
         'psql "host=127.0.0.1 port=5432 dbname=ny_taxi user=taxi_reader"': COMPOSE
-        + "test_postgres_has_a_port_on_loopback_when_asked_for",
-        "git pull": COMPOSE + "test_an_upgrade_and_a_rollback_keep_data_and_runs",
-        "git checkout <commit>": COMPOSE + "test_an_upgrade_and_a_rollback_keep_data_and_runs",
+        + "test_postgres_port_on_loopback_is_optional",
+        "git pull": COMPOSE + "test_upgrade_and_rollback_preserve_data_and_runs",
+        "git checkout <commit>": COMPOSE + "test_upgrade_and_rollback_preserve_data_and_runs",
         "for database in ny_taxi dagster; do": COMPOSE
-        + "test_a_backup_comes_back_on_an_empty_volume",
-        "docker compose stop": COMPOSE + "test_a_backup_comes_back_on_an_empty_volume",
+        + "test_backup_is_restored_on_an_empty_volume",
+        "docker compose stop": COMPOSE + "test_backup_is_restored_on_an_empty_volume",
         ".venv/bin/pytest -m deploy -s taxi_assets_tests/deploy/test_compose.py": COMPOSE
-        + "test_from_nothing_every_container_becomes_healthy",
+        + "test_every_container_becomes_healthy",
     },
     "docs/extending.md": {
         '"""DuckDB: one table per service in one file; days are replaced in one transaction."""': (
-            "is a file of the package: test_extending.py::test_what_the_page_says_works"
+            "is a file of the package: test_extending.py::test_documented_changes_work"
         ),
     },
     "docs/google.md": {
@@ -81,28 +80,28 @@ COVERED_ELSEWHERE = {
     "deploy/README.md": {
         "gcloud auth login": GCLOUD,
         "terraform -chdir=deploy/terraform init": TERRAFORM
-        + "test_first_apply_that_fails_at_each_resource_in_turn",
+        + "test_first_apply_recovers_from_a_failure_at_each_resource",
         "IMAGE=$(terraform -chdir=deploy/terraform output -raw image_repository)/taxi:1": GCLOUD,
         "echo 'enable_cloud_build = true' >>deploy/terraform/terraform.tfvars": GCLOUD,
         "terraform -chdir=deploy/terraform apply": TERRAFORM
-        + "test_a_second_apply_changes_no_password",
+        + "test_second_apply_changes_no_password",
         " printf %s 'slack://TokenA/TokenB/TokenC' | gcloud secrets create taxi-alert-urls "
         "--data-file=-": GCLOUD,
         "READER=ana@example.com": GCLOUD,
         "CONNECTION=$(terraform -chdir=deploy/terraform output -raw postgres)": GCLOUD,
         'gcloud sql backups create --instance taxi-postgres --description "before taxi:2"': GCLOUD
         + "; the migration: deploy/test_launch.py::"
-        "test_the_upgrades_migration_runs_with_these_settings",
+        "test_upgrade_migration_runs_with_these_settings",
         "mv deploy/terraform/terraform.tfvars.before deploy/terraform/terraform.tfvars": GCLOUD,
         "uv pip compile pyproject.toml --extra gcp --extra kubernetes --universal "
         "--python-version 3.11 --generate-hashes --no-annotate \\": (
             "asks an index: deploy/test_lock_file.py::"
-            "test_the_documented_command_is_the_one_that_made_it"
+            "test_lock_file_was_made_by_the_documented_command"
         ),
         "gcloud scheduler jobs pause taxi-wake --location us-central1": GCLOUD,
         "terraform -chdir=deploy/terraform apply -var deletion_protection=false": GCLOUD,
         "deploy/terraform/check.sh": "needs the programs terraform and checkov, and runs: "
-        "deploy/test_terraform.py::test_first_apply_that_fails_at_each_resource_in_turn",
+        "deploy/test_terraform.py::test_first_apply_recovers_from_a_failure_at_each_resource",
     },
 }
 """By page and first line: why a block is not pasted, and the test of what it does."""

@@ -42,7 +42,7 @@ SHUTTLE = Service(
 
 
 def changed(text: str, diff: str) -> str:
-    """A file's text after a diff; what it changes must be there once."""
+    """Return a file's text after a diff, whose context must occur once."""
     for hunk in re.split(r"^@@\n", diff, flags=re.MULTILINE):
         lines = hunk.splitlines(keepends=True)
         before = "".join(line[1:] for line in lines if line[0] != "+")
@@ -54,7 +54,7 @@ def changed(text: str, diff: str) -> str:
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkout in which everything that the page says was done."""
+    """Make a checkout with all changes of the page."""
     checkout = tmp_path_factory.mktemp("extended")
     shutil.copytree(REPOSITORY / "taxi_assets", checkout / "taxi_assets")
     page = PAGE.read_text()
@@ -68,7 +68,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def take_out(checkout: Path, path: Path, diff: str) -> None:
-    """Undo a diff that is in the package already: without it the package has one service less."""
+    """Undo a diff that the package already has, which removes one service."""
     signs = {"+": "-", "-": "+"}
     undo = "".join(
         line if line == "@@\n" else signs.get(line[0], line[0]) + line[1:]
@@ -125,7 +125,7 @@ def with_fee_and_a_long_trip(sample: Path, month: Path) -> None:
         assert long
 
 
-def test_what_the_page_says_works(
+def test_documented_changes_work(
     extended: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GCS_BUCKET", "extended")

@@ -105,7 +105,7 @@ def list_course_settings() -> list[str]:
     return names
 
 
-def test_a_newcomer_gets_what_the_page_says(newcomer: Newcomer) -> None:
+def test_newcomer_gets_the_printed_output(newcomer: Newcomer) -> None:
     started, shown, loaded, stale = newcomer.printed
     (start,) = blocks("Quick start")
     assert started.replace(str(newcomer.clone), "<clone>") == start.printed
@@ -118,7 +118,7 @@ def test_a_newcomer_gets_what_the_page_says(newcomer: Newcomer) -> None:
 
 
 @pytest.mark.parametrize("page", PASTED_HERE)
-def test_the_blocks_of_a_page_run_as_printed(page: str, newcomer: Newcomer) -> None:
+def test_blocks_of_a_page_run_as_printed(page: str, newcomer: Newcomer) -> None:
     for block in list_pasted_blocks(page):
         name = SAVED_AS.get(f"{page}: {block.first_line}")
         if name:
@@ -131,7 +131,7 @@ def test_the_blocks_of_a_page_run_as_printed(page: str, newcomer: Newcomer) -> N
             assert output == block.printed
 
 
-def test_what_the_page_says_to_remove_is_all_there_is(newcomer: Newcomer) -> None:
+def test_documented_removal_leaves_nothing(newcomer: Newcomer) -> None:
     (removes,) = blocks("Stop, start over, uninstall")
     paste(newcomer.clone, removes.text)
     left = {path.name for path in newcomer.clone.iterdir()}
@@ -146,7 +146,7 @@ def test_what_the_page_says_to_remove_is_all_there_is(newcomer: Newcomer) -> Non
     assert left <= copied | hidden | written
 
 
-def test_every_block_is_pasted_or_covered_elsewhere() -> None:
+def test_every_block_is_pasted_or_listed_as_covered() -> None:
     pasted = {page for page in PAGES if list_pasted_blocks(page)}
     assert pasted == {"README.md", *PASTED_HERE}
     sections = {block.section for block in list_pasted_blocks("README.md")}

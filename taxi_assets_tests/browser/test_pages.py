@@ -21,7 +21,7 @@ YEAR = [day for month in range(1, 13) for day in Month(2021, month).window]
 
 
 def calendar() -> bytes:
-    """A year with a partial, a rejected and some missing days."""
+    """Return the index page of a year with a partial, a rejected and some missing days."""
     stored = {day for day in YEAR if day not in (date(2021, 3, 7), date(2021, 3, 8))}
     states = find_states(YEAR, [stored, stored - {date(2021, 5, 6)}], {date(2021, 2, 9)})
     reports = {Month(2021, month) for month in (1, 2, 4)}
@@ -29,13 +29,15 @@ def calendar() -> bytes:
 
 
 def month() -> MonthFigures:
-    """A month whose last days are not loaded."""
-    return figures(*(day(40_000 + 900 * at, 1e6 + 9e3 * at, at % 24) for at in range(20)))
+    """Return a month whose last days are not loaded."""
+    return figures(
+        *(day(40_000 + 900 * number, 1e6 + 9e3 * number, number % 24) for number in range(20))
+    )
 
 
 @pytest.mark.parametrize("width", [1440, 390])
 @pytest.mark.parametrize("name", ["index", "month"])
-def test_a_page_fits_the_screen(name: str, width: int, tmp_path: Path) -> None:
+def test_page_fits_the_screen(name: str, width: int, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_bytes(calendar() if name == "index" else render_month_page(month()))
     with sync_playwright() as playwright:

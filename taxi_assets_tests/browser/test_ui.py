@@ -67,7 +67,7 @@ SMALL = 1200
 
 @dataclass
 class Screen:
-    """A page of the UI, its errors, and pictures of it."""
+    """A page of the UI, its errors, and its screenshots."""
 
     page: Page
     address: str
@@ -75,12 +75,12 @@ class Screen:
     errors: list[str] = field(default_factory=list)
 
     def open(self, path: str) -> Page:
-        """Go to a page; a toast or an error page fails the test."""
+        """Open a page; a toast or an error page fails the test."""
         self.page.goto(self.address + path)
         return self.page
 
     def keep(self, name: str) -> None:
-        """Keep a picture of what is seen; nothing on it may be an error."""
+        """Save a screenshot, which may show no error."""
         expect(
             self.page.locator("[class*=Toast] :text-matches('error|failed', 'i')")
         ).to_have_count(0)
@@ -93,7 +93,7 @@ class Screen:
 
 
 def shrink(source: Path, target: Path) -> None:
-    """A picture for a document: narrower, in few colours."""
+    """Save a narrower picture in few colours for a document."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with Image.open(source) as image:
         height = round(image.height * SMALL / image.width)
@@ -103,7 +103,7 @@ def shrink(source: Path, target: Path) -> None:
 
 @pytest.fixture
 def screen(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Screen]:
-    """A window on a server of these tests' own."""
+    """Open a window on a separate server."""
     del home
     folder = tmp_path_factory.mktemp("browser")
     with pytest.MonkeyPatch.context() as patch:
@@ -140,8 +140,8 @@ def materialize(screen: Screen, days: str, button: str) -> None:
     expect(dialog).to_have_count(0)
 
 
-def look_at_the_day(screen: Screen) -> None:
-    """The sentence, table, picture, plots and checks of a day."""
+def check_day_page(screen: Screen) -> None:
+    """Check sentence, table, picture, plots and checks of a day."""
     asset = f"/assets/{SERVICE.name}/cleaned_trips"
     page = screen.open(f"{asset}?view=partitions&partition={DAY}")
     summary = page.locator("tr", has=page.get_by_text("summary", exact=True)).first
@@ -179,8 +179,8 @@ def look_at_the_day(screen: Screen) -> None:
     expect(page.get_by_text(DAY).first).to_be_visible()
 
 
-def look_at_automation(screen: Screen) -> None:
-    """The schedule, and the sensor's first tick after it was switched on."""
+def check_automation_page(screen: Screen) -> None:
+    """Check the schedule, and the sensor's first tick after it was switched on."""
     page = screen.open("/automation")
     expect(page.get_by_text(f"{SERVICE.name}_daily_schedule")).to_be_visible()
     screen.keep("automation")
@@ -197,7 +197,7 @@ def look_at_automation(screen: Screen) -> None:
     screen.keep("sensor")
 
 
-def test_a_person_loads_a_day_and_a_week_and_looks_at_them(screen: Screen) -> None:
+def test_day_and_week_are_loaded_and_shown(screen: Screen) -> None:
     graph = f"{LOCATION}/asset-groups/{SERVICE.name}/lineage"
     page = screen.open(graph)
     expect(page.get_by_text("bigquery_trips")).to_be_visible()
@@ -214,35 +214,35 @@ def test_a_person_loads_a_day_and_a_week_and_looks_at_them(screen: Screen) -> No
     page = screen.open(graph)
     expect(page.get_by_text("2 / 2 Passed").first).to_be_visible()
     screen.keep("asset-graph")
-    # Nobody is warned of what is usual.
+    # A usual day shows no warning.
     expect(page.locator("[aria-label=warning]")).to_have_count(0)
 
-    look_at_the_day(screen)
-    look_at_automation(screen)
+    check_day_page(screen)
+    check_automation_page(screen)
     assert screen.errors == []
 
-    landed = stores.store_totals(SERVICE)
+    totals = stores.store_totals(SERVICE)
     week = [date.fromisoformat(FIRST) + timedelta(days=at) for at in range(DAYS)]
-    in_lake = [landed["lake"][day] for day in week]
-    assert [landed["postgres"].get(day) for day in week] == in_lake
-    assert [landed["bigquery"].get(day) for day in week] == in_lake
+    in_lake = [totals["lake"][day] for day in week]
+    assert [totals["postgres"].get(day) for day in week] == in_lake
+    assert [totals["bigquery"].get(day) for day in week] == in_lake
 
 
-def lines_seen(page: Page, seconds: float) -> list[tuple[str, str]]:
-    """Steps and kinds of the log lines that a run's page comes to show, in order, to its end.
+def collect_log_lines(page: Page, seconds: float) -> list[tuple[str, str]]:
+    """Return steps and kinds of the log lines that a run's page shows, in order, to its end.
 
-    The page draws only the lines that are in sight: it is read over and over. It follows a run as
-    long as its end is in sight, and a burst of lines may push the end out of it: once the run has
-    succeeded the last lines are scrolled to. The page is not loaded anew.
+    The page draws only the visible lines, so it is read repeatedly. It follows a run as
+    long as its end is visible, and a burst of lines may hide the end: once the run has
+    succeeded the last lines are scrolled to. The page is not reloaded.
     """
-    seen: dict[tuple[str, str], None] = {}
+    lines: dict[tuple[str, str], None] = {}
     deadline = time.monotonic() + seconds
-    while ("-", "RUN_SUCCESS") not in seen and time.monotonic() < deadline:
-        seen |= dict.fromkeys(LINE.findall(page.locator("body").inner_text()))
+    while ("-", "RUN_SUCCESS") not in lines and time.monotonic() < deadline:
+        lines |= dict.fromkeys(LINE.findall(page.locator("body").inner_text()))
         if page.get_by_text("Success", exact=True).count():
             page.evaluate(SCROLL_DOWN)
         page.wait_for_timeout(100)
-    return list(seen)
+    return list(lines)
 
 
 LINE = re.compile(r"^(\S+)\n(STEP_START|STEP_SUCCESS|RUN_SUCCESS)$", re.MULTILINE)
@@ -252,7 +252,7 @@ STEPS = [f"{SERVICE.name}__{name}_trips" for name in ("raw", "cleaned", "postgre
 ]
 
 
-def test_a_runs_page_that_is_open_before_the_run_shows_each_step(screen: Screen) -> None:
+def test_open_run_page_shows_each_step(screen: Screen) -> None:
     run = {
         "selector": {
             "repositoryName": "__repository__",
@@ -263,16 +263,18 @@ def test_a_runs_page_that_is_open_before_the_run_shows_each_step(screen: Screen)
     }
     launched = ask(f"{screen.address}/graphql", LAUNCH_DAY, run=run)["launchRun"]
     page = screen.open(f"/runs/{launched['run']['runId']}")
-    seen = lines_seen(page, SLOW / 1000)
-    assert seen[-1] == ("-", "RUN_SUCCESS")
+    log_lines = collect_log_lines(page, SLOW / 1000)
+    assert log_lines[-1] == ("-", "RUN_SUCCESS")
     for step in STEPS:
-        assert seen.index((step, "STEP_START")) < seen.index((step, "STEP_SUCCESS")), seen
+        assert log_lines.index((step, "STEP_START")) < log_lines.index((step, "STEP_SUCCESS")), (
+            log_lines
+        )
     expect(page.get_by_text("Success", exact=True).first).to_be_visible(timeout=3000)
     screen.keep("run")
 
 
 def reject_a_day(folder: Path, patch: pytest.MonkeyPatch) -> str:
-    """Run three days of a month whose second one is full of unreadable fares; the run's id."""
+    """Run three days of a month whose second day has unreadable fares; return the run's id."""
     path = folder / "green_2021-01.csv.gz"
     write_sample_month(SERVICE, Month(2021, 1), path)
     with gzip.open(path, "rt", newline="") as lines:
@@ -292,7 +294,7 @@ def reject_a_day(folder: Path, patch: pytest.MonkeyPatch) -> str:
         return result.run_id
 
 
-def test_the_cause_of_a_rejected_day_is_two_clicks_from_its_run(
+def test_cause_of_a_rejected_day_is_two_clicks_from_its_run(
     home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     del home

@@ -27,7 +27,7 @@ GRACE = 10
 
 @dataclass
 class Execution:
-    """One execution of the job: one task, never tried again."""
+    """One execution of the job: one task without retries."""
 
     name: str
     args: list[str]
@@ -36,7 +36,7 @@ class Execution:
     cancelled: bool = False
 
     def resource(self) -> run_v2.Execution:
-        """The execution as the API shows it."""
+        """Return the execution in the API's form."""
         code = self.process.poll()
         ended = code is not None
         return run_v2.Execution(
@@ -50,12 +50,12 @@ class Execution:
         )
 
     def kill(self) -> None:
-        """What happens to a container that takes too much memory."""
+        """Kill the process, like a container above its memory limit."""
         os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def cancel(self) -> None:
-        """SIGTERM, and SIGKILL for what is still there after the grace."""
+        """Send SIGTERM, and SIGKILL to remaining processes after the grace period."""
         self.cancelled = True
         self.process.terminate()
         try:
@@ -103,7 +103,7 @@ class CloudRun:
         return server, port
 
     def stop(self) -> None:
-        """End what still runs."""
+        """End all running executions."""
         for execution in [*self.daemons, *self.executions]:
             if execution.process.poll() is None:
                 execution.kill()

@@ -46,7 +46,7 @@ MINUTES = 60.0
 
 
 def compose_command() -> list[str]:
-    """`docker compose` v2 where it is, otherwise docker-compose 1.29."""
+    """Return `docker compose` v2 if it exists, otherwise docker-compose 1.29."""
     for command in (["docker", "compose"], ["docker-compose"]):
         if (
             shutil.which(command[0])
@@ -59,7 +59,7 @@ def compose_command() -> list[str]:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
@@ -93,17 +93,17 @@ class Project:
 
     @property
     def is_v2(self) -> bool:
-        """Whether compose is version 2."""
+        """Return whether compose is version 2."""
         return self.command[0] == "docker"
 
     def password(self) -> str:
-        """One with what shells, URLs, SQL, YAML and `.env` files have a use for."""
+        """Return a password with special characters of shells, URLs, SQL, YAML and `.env` files."""
         odd = '$HOME $$ "two" it\'s #1 \\n %41 @:/?&=;'
         # The one thing that docker-compose 1.29 replaces in single quotes.
         return f"{odd}{'${HOME}' if self.is_v2 else ''} {secrets.token_hex(8)}"
 
     def write(self) -> None:
-        """`.env`: the example with what a person adds."""
+        """Write `.env`: the example with a user's additions."""
         example = (self.folder / ".env.example").read_text()
         quoted = {name: value.replace("'", "\\'") for name, value in self.settings.items()}
         lines = [f"{name}='{value}'" for name, value in quoted.items()]
@@ -111,7 +111,7 @@ class Project:
 
     @contextmanager
     def changed(self, *without: str, **settings: str) -> Iterator[None]:
-        """Other settings for a while."""
+        """Change settings temporarily."""
         before = dict(self.settings)
         self.settings = {n: v for n, v in before.items() if n not in without} | settings
         self.write()
@@ -122,7 +122,7 @@ class Project:
             self.write()
 
     def up(self, *arguments: str) -> None:
-        """What the documentation says, and what it promises of it."""
+        """Start the stack as documented, and check the documented result."""
         if self.is_v2:
             self.run("up", "-d", "--wait", *arguments)
             self.wait_healthy(SERVICES, 1)
@@ -131,7 +131,7 @@ class Project:
             self.wait_healthy(SERVICES)
 
     def remove(self) -> None:
-        """Take everything down, images too; nothing of it is left."""
+        """Remove everything, images too."""
         # One without a name, that a container got from the one before it, is never removed.
         form = "{{range .Mounts}}{{.Name}} {{end}}"
         volumes = {
@@ -150,13 +150,13 @@ class Project:
         assert [self.docker(*kind, "--filter", label) for kind in kinds] == ["", "", ""]
 
     def run(self, *arguments: str, check: bool = True, **more: Any) -> subprocess.CompletedProcess:
-        """A compose command; its output on failure."""
+        """Run a compose command; print its output on failure."""
         environment = {
             name: value
             for name, value in isolation.person.items()
             if name.startswith(("DOCKER_", "PYTHON_IMAGE")) or name in ("PATH", "HOME")
         }
-        done = subprocess.run(
+        completed = subprocess.run(
             [*self.command, *arguments],
             cwd=self.folder,
             env=environment,
@@ -164,11 +164,13 @@ class Project:
             check=False,
             **{"text": True, **more},
         )
-        assert not check or done.returncode == 0, f"{arguments}: {done.stdout} {done.stderr}"
-        return done
+        assert not check or completed.returncode == 0, (
+            f"{arguments}: {completed.stdout} {completed.stderr}"
+        )
+        return completed
 
     def docker(self, *arguments: str) -> str:
-        """A docker command's output."""
+        """Return the output of a docker command."""
         return subprocess.run(
             ["docker", *arguments],
             # Wherever this process is by then: an interrupted rehearsal is taken down, too.
@@ -180,27 +182,31 @@ class Project:
         ).stdout
 
     def container(self, service: str) -> str:
-        """Its id."""
+        """Return the id of a service's container."""
         return self.run("ps", "-q", service).stdout.strip()
 
     def wait_healthy(self, services: tuple[str, ...], seconds: float = 5 * MINUTES) -> None:
-        """Until every one of them is."""
+        """Wait until all services are healthy."""
 
         def healthy() -> bool:
             form = "{{.State.Status}} {{.State.Health.Status}}"
             containers = [self.container(service) for service in services]
-            states = [self.docker("inspect", "-f", form, it).split() for it in containers if it]
+            states = [
+                self.docker("inspect", "-f", form, container).split()
+                for container in containers
+                if container
+            ]
             return states == [["running", "healthy"]] * len(services)
 
         until(healthy, seconds)
 
     @property
     def graphql(self) -> str:
-        """Where the webserver listens."""
+        """Return the webserver's GraphQL address."""
         return f"http://127.0.0.1:{self.port}/graphql"
 
     def backfill(self, service: str, days: list[str]) -> str:
-        """Launch one; its id."""
+        """Launch a backfill; return its id."""
         names = ("raw", "cleaned", "postgres", "gcs", "bigquery")
         assets = [{"path": [service, f"{name}_trips"]} for name in names]
         params = {"partitionNames": days, "assetSelection": assets}
@@ -209,11 +215,11 @@ class Project:
         return launched["backfillId"]
 
     def runs(self, backfill: str) -> list[dict[str, Any]]:
-        """Its runs, retries among them."""
+        """Return the runs of a backfill, retries included."""
         return self.asked(RUNS, backfill)["runsOrError"]["results"]
 
     def failures(self, backfill: str) -> str:
-        """What its failed runs say, retried ones among them."""
+        """Return the messages of failed runs, retried ones included."""
         return "\n".join(
             f"{run['runId'][:8]} {event}"
             for run in self.asked(FAILURES, backfill)["runsOrError"]["results"]
@@ -221,7 +227,7 @@ class Project:
         )
 
     def asked(self, query: str, backfill: str) -> dict[str, Any]:
-        """An answer about a backfill; the first after Postgres was away may be an error."""
+        """Query a backfill; the first answer after an outage of Postgres may be an error."""
 
         def answer() -> dict[str, Any] | None:
             try:
@@ -234,7 +240,7 @@ class Project:
         return until(answer, 2 * MINUTES)
 
     def running(self, backfill: str, but: set[str], seconds: float = 10 * MINUTES) -> str:
-        """The id of a run under way that is not in `but`."""
+        """Return the id of a running run that is not in `but`."""
 
         def started() -> str | None:
             found = [run for run in self.runs(backfill) if run["status"] == "STARTED"]
@@ -243,7 +249,7 @@ class Project:
         return until(started, seconds)
 
     def ended(self, backfill: str, seconds: float = 20 * MINUTES) -> str:
-        """The status in which it ended."""
+        """Return the final status of a backfill."""
 
         def status() -> str | None:
             found = self.asked(STATUS, backfill)["partitionBackfillOrError"]["status"]
@@ -252,23 +258,23 @@ class Project:
         return until(status, seconds)
 
     def compare(self, service: str, days: list[str]) -> dict[str, Any]:
-        """Rows by store and day, after stores and source were found to hold the same rows."""
-        done = self.run(
+        """Assert that stores and source hold the same rows; return the rows by store and day."""
+        result = self.run(
             "exec", "-T", "code", "python", "-", service, *days, input=COMPARE.read_text()
         )
-        found = json.loads(done.stdout)
-        assert len(set(found["hashes"].values())) == 1
-        assert all(rows > 0 for rows in found["rows"]["source"].values())
-        return found["rows"]
+        payload = json.loads(result.stdout)
+        assert len(set(payload["hashes"].values())) == 1
+        assert all(rows > 0 for rows in payload["rows"]["source"].values())
+        return payload["rows"]
 
     def memory(self) -> dict[str, str]:
-        """What each container uses now, of its limit."""
+        """Return the memory use of each container, and its limit."""
         ids = self.run("ps", "-q").stdout.split()
         lines = self.docker("stats", "--no-stream", "--format", "{{.Name}} {{.MemUsage}}", *ids)
         return dict(line.split(maxsplit=1) for line in lines.splitlines())
 
-    def answers(self) -> bool:
-        """Whether the webserver does."""
+    def is_answering(self) -> bool:
+        """Return whether the webserver answers."""
         return requests.get(f"http://127.0.0.1:{self.port}/server_info", timeout=5).ok
 
 

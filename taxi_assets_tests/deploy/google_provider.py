@@ -57,7 +57,7 @@ REPLACED_BY = {
 
 
 class Google:
-    """What the API holds, and what it refuses."""
+    """The resources of the API, and its rejections."""
 
     def __init__(self) -> None:
         self.users: dict[str, str] = {}
@@ -70,7 +70,7 @@ class Google:
         """Asked for each change: whether the API refuses it, or does it and the answer is lost."""
 
     def change(self, kind: str, prior: Values | None, config: Values, planned: Values) -> Values:
-        """Create or update; the new state."""
+        """Create or update a resource; return the new state."""
         state = dict(planned)
         secret = str(config.get("secret") or config.get("secret_id"))
         if kind == "google_secret_manager_secret_version" and prior is None:
@@ -93,19 +93,19 @@ class Google:
             del self.users[prior["name"]]
 
     def open(self, kind: str, config: Values) -> Values:
-        """What an ephemeral resource gives."""
+        """Return the values of an ephemeral resource."""
         if kind == "random_password":
             return config | {"result": secrets.token_hex(16), "special": False}
         return config | {"secret_data": self.secrets[config["secret"]][config["version"]]}
 
 
 def whole_schema() -> Values:
-    """The schema's file, with the parts that every resource has."""
+    """Return the schema's file, with the parts common to all resources."""
     return json.loads(SCHEMA.read_text())
 
 
 def identity(kind: str, values: Values) -> str:
-    """A resource's name: its type and what tells it from others of its type."""
+    """Return a resource's name: its type and identifying values."""
     words = [
         "service",
         "account_id",
@@ -123,7 +123,7 @@ def identity(kind: str, values: Values) -> str:
 
 
 class Provider:
-    """One provider's answers to Terraform's core."""
+    """Answers one provider's calls from Terraform's core."""
 
     def __init__(self, schema: Values, google: Google) -> None:
         self.schema = schema
@@ -131,7 +131,7 @@ class Provider:
         self.encoded = protocol.encode_schemas(schema)
 
     def answer(self, method: str, request: bytes) -> bytes:
-        """The answer to a call, as bytes."""
+        """Return the answer to a call, as bytes."""
         fields = protocol.fields(request)
         handler = getattr(self, method, None)
         return handler(fields) if handler else b""
@@ -196,7 +196,7 @@ class Provider:
 
 
 def unknown(block: Values, values: Values) -> Values:
-    """A planned resource: what only the API can say is unknown, what is write-only is left out."""
+    """Return a planned resource with unknown computed values and without write-only values."""
     planned = {}
     for name, attribute in block.get("attributes", {}).items():
         value = values.get(name)
@@ -216,13 +216,13 @@ def unknown(block: Values, values: Values) -> Values:
 
 
 def without_secrets(block: Values, values: Values) -> Values:
-    """A planned update: what is write-only is left out."""
+    """Return a planned update without write-only values."""
     hidden = {name for name, found in block["attributes"].items() if found.get("write_only")}
     return {name: None if name in hidden else value for name, value in values.items()}
 
 
 def fill(block: Values, values: Values, name: str) -> Values:
-    """An applied resource: what was unknown has a value, the same in every rehearsal."""
+    """Return an applied resource whose unknown values are filled, the same in every rehearsal."""
 
     def made(attribute: str, kind: Any) -> Any:
         project, short = "my-project-123", str(values.get("secret_id") or values.get("account_id"))
@@ -286,7 +286,7 @@ def serving(google: Google) -> Iterator[dict[str, str]]:
 
 
 def main() -> int:
-    """Terraform with this provider."""
+    """Run Terraform with this provider."""
     terraform = shutil.which("terraform") or "terraform"
     with serving(Google()) as env:
         return subprocess.run(

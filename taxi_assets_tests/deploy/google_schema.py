@@ -19,31 +19,31 @@ DOCUMENTATION = ("description", "description_kind")
 
 
 def cut_schema(whole: Values) -> Values:
-    """Of `terraform providers schema -json`, what `deploy/terraform` uses."""
+    """Return the parts of `terraform providers schema -json` that `deploy/terraform` uses."""
     text = "\n".join(path.read_text() for path in sorted(CONFIGURATION.rglob("*.tf")))
     kinds = {"resource": "resource", "data": "data_source", "ephemeral": "ephemeral_resource"}
-    cut = {"provider": _bare(whole["provider"])}
+    cut = {"provider": _strip_schema(whole["provider"])}
     for word, kind in kinds.items():
         used = set(re.findall(rf'^{word} "(google_\w+)"', text, re.MULTILINE))
         schemas = whole.get(f"{kind}_schemas", {})
-        cut[f"{kind}_schemas"] = {name: _bare(schemas[name]) for name in sorted(used)}
+        cut[f"{kind}_schemas"] = {name: _strip_schema(schemas[name]) for name in sorted(used)}
     return cut
 
 
-def _bare(value: Any) -> Any:
-    """A schema without descriptions and without what is false."""
+def _strip_schema(value: Any) -> Any:
+    """Return a schema without descriptions and false values."""
     if isinstance(value, dict):
-        left = {name: _bare(one) for name, one in value.items()}
+        left = {name: _strip_schema(one) for name, one in value.items()}
         return {
             name: one
             for name, one in left.items()
             if one not in (False, None) and not (name in DOCUMENTATION and isinstance(one, str))
         }
-    return [_bare(one) for one in value] if isinstance(value, list) else value
+    return [_strip_schema(one) for one in value] if isinstance(value, list) else value
 
 
-def _lines(schema: Values) -> str:
-    """JSON with a line for each resource, so that a diff says which ones changed."""
+def _format_lines(schema: Values) -> str:
+    """Return JSON with a line for each resource, so that a diff shows which ones changed."""
     parts = []
     for kind, found in sorted(schema.items()):
         if kind == "provider":
@@ -60,7 +60,7 @@ def main() -> int:
     for name, schema in whole.get("provider_schemas", {}).items():
         if name.endswith("/google"):
             whole = schema
-    SCHEMA.write_text(_lines(cut_schema(whole)))
+    SCHEMA.write_text(_format_lines(cut_schema(whole)))
     return 0
 
 

@@ -17,7 +17,7 @@ NESTING = {"single": 1, "list": 2, "set": 3, "map": 4}
 
 
 class Handler(grpc.GenericRpcHandler):
-    """Leads every call to one function of the method's name and the request's bytes."""
+    """Passes every call to one function of the method's name and the request's bytes."""
 
     def __init__(self, answer: Callable[[str, bytes], bytes]) -> None:
         self.answer = answer
@@ -42,7 +42,7 @@ def _varint(number: int) -> bytes:
 
 
 def field(number: int, value: bytes | str | int) -> bytes:
-    """A field of a message; what is zero or false is left out."""
+    """Encode a field of a message; zero and false are omitted."""
     if isinstance(value, int):
         return _varint(number << 3) + _varint(int(value)) if value else b""
     content = value.encode() if isinstance(value, str) else value
@@ -50,7 +50,7 @@ def field(number: int, value: bytes | str | int) -> bytes:
 
 
 def fields(message: bytes) -> dict[int, Any]:
-    """The fields of a message by number, each with its last value."""
+    """Return the fields of a message by number, each with its last value."""
     found: dict[int, Any] = {}
     position = 0
 
@@ -79,27 +79,27 @@ def fields(message: bytes) -> dict[int, Any]:
 
 
 def loads(value: bytes) -> Any:
-    """A DynamicValue's value."""
+    """Decode a DynamicValue."""
     return msgpack.unpackb(fields(value).get(1, b"\xc0"), raw=False, strict_map_key=False)
 
 
 def dumps(value: Any) -> bytes:
-    """A DynamicValue."""
+    """Encode a DynamicValue."""
     return field(1, msgpack.packb(value))
 
 
 def is_unknown(value: Any) -> bool:
-    """Whether it is known after apply."""
+    """Return whether a value is only known after apply."""
     return isinstance(value, msgpack.ExtType)
 
 
 def error(number: int, summary: str) -> bytes:
-    """A diagnostic that fails the call."""
+    """Encode a diagnostic that fails the call."""
     return field(number, field(1, 1) + field(2, summary))
 
 
 def encode_schemas(schema: dict[str, Any]) -> bytes:
-    """The answer to GetProviderSchema."""
+    """Encode the answer to GetProviderSchema."""
     answer = field(1, _schema(schema.get("provider") or {"block": {}}))
     kinds = {2: "resource_schemas", 3: "data_source_schemas", 8: "ephemeral_resource_schemas"}
     for number, kind in kinds.items():

@@ -30,7 +30,7 @@ from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import clean_partition, convert_to_frame
 
 
-def of_source(service: Service, days: list[date]) -> pa.Table:
+def read_source(service: Service, days: list[date]) -> pa.Table:
     frames = []
     for month, month_days in group_days_by_month(days).items():
         with tempfile.TemporaryDirectory() as folder:
@@ -42,7 +42,7 @@ def of_source(service: Service, days: list[date]) -> pa.Table:
     return pa.Table.from_pandas(pd.concat(frames), service.arrow_schema, preserve_index=False)
 
 
-def of_postgres(service: Service, days: list[date]) -> pa.Table:
+def read_postgres(service: Service, days: list[date]) -> pa.Table:
     resource = PostgresResource()
     columns = ", ".join(column.name for column in service.columns)
     table = f"{resource.schema_name()}.{service.table}"
@@ -58,7 +58,7 @@ def of_postgres(service: Service, days: list[date]) -> pa.Table:
     )
 
 
-def of_lake(service: Service, days: list[date]) -> pa.Table:
+def read_lake(service: Service, days: list[date]) -> pa.Table:
     lake = LakeResource().lake
     names = [column.name for column in service.columns]
     keys = [build_trips_key(service, day, lake.layout) for day in days]
@@ -69,7 +69,7 @@ def of_lake(service: Service, days: list[date]) -> pa.Table:
     return pa.concat_tables(tables)
 
 
-def of_bigquery(service: Service, days: list[date]) -> pa.Table:
+def read_bigquery(service: Service, days: list[date]) -> pa.Table:
     resource = BigQueryResource()
     columns = ", ".join(column.name for column in service.columns)
     with resource.client() as client:
@@ -85,7 +85,7 @@ def main() -> int:
     days = [date.fromisoformat(day) for day in sys.argv[2:]]
     names = [column.name for column in service.columns]
     rows, hashes = {}, {}
-    for read in (of_source, of_postgres, of_lake, of_bigquery):
+    for read in (read_source, read_postgres, read_lake, read_bigquery):
         frame = convert_to_frame(read(service, days).cast(service.arrow_schema))
         frame = frame.sort_values(names, na_position="first")
         store = read.__name__.removeprefix("of_")

@@ -64,22 +64,22 @@ def project(tmp_path_factory: pytest.TempPathFactory, clock: Clock) -> Iterator[
         *(("gcp", (name,)) for name in ("GCP_PROJECT", "GCS_BUCKET", "TAXI_SOURCE")),
     ],
 )
-def test_one_message_names_all_that_is_missing(
+def test_one_message_names_every_missing_setting(
     project: Project, profile: str, missing: tuple[str, ...]
 ) -> None:
     settings = GOOGLE if profile == "gcp" else {}
     with project.changed(**settings | dict.fromkeys(missing, "")):
         done = project.run("up", "-d", check=False)
     assert done.returncode
-    said = done.stderr.strip().splitlines()[-1]
-    assert any(f"{name} is missing. .env needs " in said for name in missing)
+    message = done.stderr.strip().splitlines()[-1]
+    assert any(f"{name} is missing. .env needs " in message for name in missing)
     for name in (*PASSWORDS, "COMPOSE_PROFILES", "BIGQUERY_TOKEN", *GOOGLE):
-        assert name in said.rpartition(".env needs ")[2]
-    assert said.endswith("see .env.example")
+        assert name in message.rpartition(".env needs ")[2]
+    assert message.endswith("see .env.example")
     assert project.run("ps", "-q").stdout == ""
 
 
-def test_with_google_cloud_the_emulator_is_no_part_of_it(project: Project) -> None:
+def test_google_cloud_profile_has_no_emulator(project: Project) -> None:
     with project.changed("BIGQUERY_TOKEN", **GOOGLE):
         names = project.run("config", "--services").stdout.split()
         config = project.run("config").stdout
@@ -89,7 +89,7 @@ def test_with_google_cloud_the_emulator_is_no_part_of_it(project: Project) -> No
     assert {"postgres", "code", "webserver", "daemon"} <= set(names)
 
 
-def test_from_nothing_every_container_becomes_healthy(project: Project, clock: Clock) -> None:
+def test_every_container_becomes_healthy(project: Project, clock: Clock) -> None:
     clock("until here")
     with project.changed(TAXI_IMAGE_TAG="1"):
         project.run("build")
@@ -103,7 +103,7 @@ def test_from_nothing_every_container_becomes_healthy(project: Project, clock: C
     project.write()
 
 
-def test_a_week_is_in_three_stores_as_in_the_source(project: Project, clock: Clock) -> None:
+def test_week_in_three_stores_equals_the_source(project: Project, clock: Clock) -> None:
     backfill = project.backfill("green", WEEK)
     assert project.ended(backfill) == "COMPLETED_SUCCESS", project.failures(backfill)
     clock("backfill of a week")
@@ -113,10 +113,10 @@ def test_a_week_is_in_three_stores_as_in_the_source(project: Project, clock: Clo
     print("", project.memory())
 
 
-def test_the_documented_call_starts_a_single_day(project: Project, clock: Clock) -> None:
+def test_documented_call_starts_a_single_day(project: Project, clock: Clock) -> None:
     page = (REPOSITORY / "docs" / "api.md").read_text().partition("## A range of days")[0]
     script = "\n".join(re.findall(r"^```bash\n(.*?)^```", page, re.DOTALL | re.MULTILINE))
-    done = subprocess.run(
+    completed = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         env={"PATH": "/usr/local/bin:/usr/bin:/bin", "GRAPHQL": project.graphql},
         capture_output=True,
@@ -124,13 +124,13 @@ def test_the_documented_call_starts_a_single_day(project: Project, clock: Clock)
         check=False,
         timeout=5 * MINUTES,
     )
-    assert done.returncode == 0, done.stdout + done.stderr
-    run, ended = done.stdout.splitlines()
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    run, ended = completed.stdout.splitlines()
     assert ended == f"{run}: SUCCESS"
     clock("a single day, as in docs/api.md")
 
 
-def test_roles_run_as_nobody_in_particular_on_a_read_only_system(project: Project) -> None:
+def test_roles_run_unprivileged_on_a_read_only_system(project: Project) -> None:
     for service in ("code", "webserver", "daemon", "bigquery"):
         shown = project.run("exec", "-T", service, "id", "-u").stdout.strip()
         assert shown not in ("", "0"), service
@@ -165,7 +165,7 @@ with BigQueryResource().client() as client:
 """
 
 
-def test_the_emulator_wants_its_token_and_reads_the_lake_only(project: Project) -> None:
+def test_emulator_demands_its_token_and_reads_only_the_lake(project: Project) -> None:
     def asked(*arguments: str) -> str:
         command = ("exec", "-T", "code", "python", "-c", ASK_EMULATOR, *arguments)
         return project.run(*command).stdout.strip()
@@ -184,7 +184,7 @@ def test_the_emulator_wants_its_token_and_reads_the_lake_only(project: Project) 
         assert (project.run(*own, check=False).returncode == 0) == healthy
 
 
-def test_postgres_has_a_port_on_loopback_when_asked_for(project: Project, clock: Clock) -> None:
+def test_postgres_port_on_loopback_is_optional(project: Project, clock: Clock) -> None:
     assert project.docker("port", project.container("postgres")) == ""
     port = free_port()
     option = {
@@ -241,15 +241,15 @@ def parse_version(project: Project) -> str:
     return project.run("exec", "-T", "code", "python", "-c", version).stdout.strip()
 
 
-def lock(project: Project, table: str) -> None:
-    """Have loads wait for a table, for `LOCKED` seconds from now."""
+def lock_table(project: Project, table: str) -> None:
+    """Lock a table for `LOCKED` seconds, so that loads wait."""
     # A result on a terminal would wait for its reader.
     psql = ("psql", "-U", "postgres", "-d", "ny_taxi", "-o", "/dev/null", "-c")
     statement = f"BEGIN; LOCK TABLE {table}; SELECT pg_sleep({LOCKED})"
     project.run("exec", "-d", "postgres", *psql, statement)
 
 
-def test_an_upgrade_and_a_rollback_keep_data_and_runs(project: Project, clock: Clock) -> None:
+def test_upgrade_and_rollback_preserve_data_and_runs(project: Project, clock: Clock) -> None:
     before = parse_version(project)
     own = project.folder / "taxi_assets" / "__init__.py"
     own.write_text('__version__ = "upgraded"\n')
@@ -270,13 +270,13 @@ def test_an_upgrade_and_a_rollback_keep_data_and_runs(project: Project, clock: C
 
     # Back, while a run is at work.
     backfill = project.backfill("green", SMALL)
-    lock(project, "ny_taxi.green_cab_data")
+    lock_table(project, "ny_taxi.green_cab_data")
     run = project.running(backfill, set())
     project.settings["TAXI_IMAGE_TAG"] = "1"
     project.write()
-    began = time.monotonic()
+    started = time.monotonic()
     project.up()
-    took = time.monotonic() - began
+    took = time.monotonic() - started
     clock("rolled back")
     assert parse_version(project) == before
     assert project.ended(backfill) == "COMPLETED_SUCCESS", project.failures(backfill)
@@ -291,7 +291,9 @@ def test_an_upgrade_and_a_rollback_keep_data_and_runs(project: Project, clock: C
     clock("compared")
 
 
-def test_a_second_checkout_runs_beside_it(project: Project, clock: Clock, tmp_path: Path) -> None:
+def test_second_checkout_runs_beside_the_first(
+    project: Project, clock: Clock, tmp_path: Path
+) -> None:
     ids = {service: project.container(service) for service in SERVICES}
     second = Project(tmp_path / project.folder.name)
     try:
@@ -311,7 +313,7 @@ def test_a_second_checkout_runs_beside_it(project: Project, clock: Clock, tmp_pa
     clock("the second is gone, the first is as it was")
 
 
-def test_a_backfill_outlasts_the_restart_of_every_container(project: Project, clock: Clock) -> None:
+def test_backfill_survives_the_restart_of_every_container(project: Project, clock: Clock) -> None:
     backfill = project.backfill("yellow", DISTURBED)
     seen: set[str] = set()
 
@@ -350,7 +352,7 @@ def test_a_backfill_outlasts_the_restart_of_every_container(project: Project, cl
     print("", project.memory())
 
 
-def test_a_backup_comes_back_on_an_empty_volume(project: Project, clock: Clock) -> None:
+def test_backup_is_restored_on_an_empty_volume(project: Project, clock: Clock) -> None:
     dumps = {}
     for database in ("ny_taxi", "dagster"):
         dump = ("pg_dump", "-U", "postgres", "-Fc", database)

@@ -19,13 +19,13 @@ OF_A_SHELL = {"EDITOR"}
 BLOCKS = [block for block in read_blocks(PAGE) if block.language == "bash"]
 
 
-def declared(kind: str) -> set[str]:
+def list_declared(kind: str) -> set[str]:
     text = "\n".join(path.read_text() for path in TERRAFORM.glob("*.tf"))
     return set(re.findall(rf'^{kind} "(\w+)"', text, re.MULTILINE))
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.first_line[:60])
-def test_a_block_is_complete_in_itself(block: Block) -> None:
+def test_block_is_self_contained(block: Block) -> None:
     parsed = subprocess.run(
         ["bash", "-n"], input=block.text, capture_output=True, text=True, check=False
     )
@@ -35,11 +35,11 @@ def test_a_block_is_complete_in_itself(block: Block) -> None:
     assert used - assigned <= OF_A_SHELL
     # A block is pasted: `read` would take its next line for the answer.
     assert not re.search(r"(?m)^ *read ", block.text)
-    assert set(re.findall(r"output -raw (\w+)", block.text)) <= declared("output")
-    assert set(re.findall(r"-var (\w+)=", block.text)) <= declared("variable")
+    assert set(re.findall(r"output -raw (\w+)", block.text)) <= list_declared("output")
+    assert set(re.findall(r"-var (\w+)=", block.text)) <= list_declared("variable")
 
 
-def test_blocks_take_names_that_terraform_gives() -> None:
+def test_blocks_use_names_that_terraform_creates() -> None:
     text = (REPOSITORY / PAGE).read_text()
     configuration = "\n".join(path.read_text() for path in TERRAFORM.glob("*.tf"))
     commands = "\n".join(block.text for block in BLOCKS)
@@ -50,16 +50,16 @@ def test_blocks_take_names_that_terraform_gives() -> None:
     assert [name for name in sorted(named) if f"${{local.name}}-{name}" not in made] == []
 
 
-def test_the_page_names_every_variable() -> None:
+def test_page_names_every_variable() -> None:
     text = (REPOSITORY / PAGE).read_text()
-    unnamed = [name for name in declared("variable") if not re.search(rf"\b{name}\b", text)]
+    unnamed = [name for name in list_declared("variable") if not re.search(rf"\b{name}\b", text)]
     assert set(unnamed) <= {"project_id", "image"}
 
 
-def test_every_variable_is_tried() -> None:
-    """In a plan that succeeds; `refusals.tftest.hcl` has those that must not."""
+def test_every_variable_is_tested() -> None:
+    """In a plan that succeeds; `refusals.tftest.hcl` has the invalid values."""
     files = [path for path in (TERRAFORM / "tests").glob("*.hcl") if "refusals" not in path.name]
     files.append(REPOSITORY / "taxi_assets_tests" / "deploy" / "test_terraform.py")
     tried = "\n".join(path.read_text() for path in files)
-    untried = {name for name in declared("variable") if not re.search(rf"\b{name} *=", tried)}
+    untried = {name for name in list_declared("variable") if not re.search(rf"\b{name} *=", tried)}
     assert untried == set()

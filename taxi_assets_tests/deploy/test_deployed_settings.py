@@ -18,8 +18,8 @@ NOT_ON_GOOGLE_CLOUD = {
 }
 
 
-def settings() -> dict[str, bool]:
-    """Whether each setting is secret, by its type."""
+def list_settings() -> dict[str, bool]:
+    """Return whether each setting is secret, by its type."""
     return {
         variable: "SecretStr" in str(area.model_fields[name].annotation)
         for area in AREAS.values()
@@ -27,45 +27,47 @@ def settings() -> dict[str, bool]:
     }
 
 
-def block(file: str, begin: str) -> str:
-    """Text between a line's beginning and the next line that is indented as little."""
+def read_block(file: str, begin: str) -> str:
+    """Return the text from a line's start to the next line with the same indent."""
     text = (TERRAFORM / file).read_text()
-    found = re.search(rf"(?ms)^( *){re.escape(begin)}.*?^\1\S", text)
-    assert found, f"{begin} is not in {file}"
-    return found[0]
+    match = re.search(rf"(?ms)^( *){re.escape(begin)}.*?^\1\S", text)
+    assert match, f"{begin} is not in {file}"
+    return match[0]
 
 
-def names(text: str) -> set[str]:
+def list_names(text: str) -> set[str]:
     return set(re.findall(r"\b(?:TAXI|POSTGRES|BIGQUERY|GCS|GCP)_[A-Z_]+\b", text))
 
 
-def test_terraform_takes_every_setting_that_it_does_not_make() -> None:
-    listed = names(block("settings.tf", "settings = ["))
-    secret = names(block("settings.tf", "secret_settings = {"))
-    made = names(block("run.tf", "env = merge(")) | names(block("run.tf", "taxi_secret "))
+def test_terraform_has_a_variable_for_every_setting_it_does_not_create() -> None:
+    listed = list_names(read_block("settings.tf", "settings = ["))
+    secret = list_names(read_block("settings.tf", "secret_settings = {"))
+    made = list_names(read_block("run.tf", "env = merge(")) | list_names(
+        read_block("run.tf", "taxi_secret ")
+    )
     assert made >= {"TAXI_PROFILE", "POSTGRES_HOST", "GCS_BUCKET", "POSTGRES_PASSWORD"}
     assert not listed & secret
     assert not (listed | secret) & made
-    assert listed | secret | made == set(settings()) - NOT_ON_GOOGLE_CLOUD
+    assert listed | secret | made == set(list_settings()) - NOT_ON_GOOGLE_CLOUD
 
 
 def test_no_secret_setting_is_in_plain_text_on_google_cloud() -> None:
-    listed = names(block("settings.tf", "settings = ["))
-    assert [name for name in sorted(listed) if settings()[name]] == []
+    listed = list_names(read_block("settings.tf", "settings = ["))
+    assert [name for name in sorted(listed) if list_settings()[name]] == []
 
 
-def test_the_values_for_kubernetes_name_settings() -> None:
+def test_kubernetes_values_name_existing_settings() -> None:
     values = yaml.safe_load((REPOSITORY / "deploy/kubernetes/values.yaml").read_text())
     (code,) = values["dagster-user-deployments"]["deployments"]
-    plain = {one["name"] for one in code["env"]} - {"TMPDIR"}
+    plain = {variable["name"] for variable in code["env"]} - {"TMPDIR"}
     readme = (REPOSITORY / "deploy/kubernetes/README.md").read_text()
     secret = set(re.findall(r"--from-literal=([A-Z_]+)=", readme))
     assert secret >= {"POSTGRES_PASSWORD", "POSTGRES_READER_PASSWORD"}
-    assert plain | secret <= set(settings())
-    assert [name for name in plain if settings()[name] and name != "TAXI_SOURCE"] == []
+    assert plain | secret <= set(list_settings())
+    assert [name for name in plain if list_settings()[name] and name != "TAXI_SOURCE"] == []
 
 
-def test_the_chart_is_of_the_locked_dagster() -> None:
+def test_chart_version_is_the_locked_dagsters() -> None:
     lock = (REPOSITORY / "deploy" / "requirements.lock").read_text()
     (locked,) = re.findall(r"^dagster==(\S+)", lock, re.MULTILINE)
     readme = (REPOSITORY / "deploy/kubernetes/README.md").read_text()

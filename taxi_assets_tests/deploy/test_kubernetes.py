@@ -41,7 +41,7 @@ SECRETS = {"POSTGRES_PASSWORD", "POSTGRES_READER_PASSWORD", "DAGSTER_PG_PASSWORD
 
 
 class Api(BaseHTTPRequestHandler):
-    """Kubernetes' API, as far as a job is created."""
+    """Run the part of Kubernetes' API that creates jobs."""
 
     created: list[tuple[str, dict[str, Any]]]
 
@@ -89,7 +89,7 @@ def api(tmp_path: Path) -> Iterator[tuple[Path, list[tuple[str, dict[str, Any]]]
 
 @pytest.fixture
 def job(api: tuple[Path, list[tuple[str, dict[str, Any]]]], tmp_path: Path) -> dict[str, Any]:
-    """The job that a run of green becomes."""
+    """Return the job that a run of green becomes."""
     kubeconfig, created = api
     parts = {PARTS[name]: value for name, value in LAUNCHER["runK8sConfig"].items()}
     config = {SNAKE[name]: value for name, value in LAUNCHER.items()} | {
@@ -106,8 +106,8 @@ def job(api: tuple[Path, list[tuple[str, dict[str, Any]]]], tmp_path: Path) -> d
     (tmp_path / "dagster.yaml").write_text(yaml.safe_dump({"run_launcher": launcher}))
     # Of the code server, which tells it to whoever launches a run.
     context = {
-        "env_vars": [f"{it['name']}={it['value']}" for it in CODE["env"]],
-        "env_secrets": [it["name"] for it in CODE["envSecrets"]],
+        "env_vars": [f"{variable['name']}={variable['value']}" for variable in CODE["env"]],
+        "env_secrets": [envSecret["name"] for envSecret in CODE["envSecrets"]],
         "volumes": CODE["volumes"],
         "volume_mounts": CODE["volumeMounts"],
         "namespace": "dagster",
@@ -132,7 +132,7 @@ def job(api: tuple[Path, list[tuple[str, dict[str, Any]]]], tmp_path: Path) -> d
     return body
 
 
-def test_the_pod_runs_the_image_within_limits_and_without_root(job: dict[str, Any]) -> None:
+def test_pod_runs_the_image_within_limits_and_without_root(job: dict[str, Any]) -> None:
     pod = job["spec"]["template"]["spec"]
     (container,) = pod["containers"]
     assert container["image"] == IMAGE
@@ -150,12 +150,12 @@ def test_the_pod_runs_the_image_within_limits_and_without_root(job: dict[str, An
     assert job["spec"]["backoffLimit"] == 0
 
 
-def test_what_a_run_writes_is_on_ephemeral_storage(job: dict[str, Any]) -> None:
+def test_run_writes_to_ephemeral_storage(job: dict[str, Any]) -> None:
     pod = job["spec"]["template"]["spec"]
     (container,) = pod["containers"]
-    environment = {it["name"]: it.get("value") for it in container["env"]}
-    mounted = {it["mountPath"]: it["name"] for it in container["volumeMounts"]}
-    volumes = {it["name"]: it for it in pod["volumes"]}
+    environment = {variable["name"]: variable.get("value") for variable in container["env"]}
+    mounted = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
     for name in ("TAXI_HOME", "TMPDIR"):
         folder = environment[name]
         assert "emptyDir" in volumes[mounted[folder]], name
@@ -163,20 +163,30 @@ def test_what_a_run_writes_is_on_ephemeral_storage(job: dict[str, Any]) -> None:
     assert size == container["resources"]["limits"]["ephemeral-storage"]
 
 
-def test_no_secret_is_in_the_job_or_in_the_values(job: dict[str, Any]) -> None:
+def test_job_and_values_contain_no_secret(job: dict[str, Any]) -> None:
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    values = {it["name"] for it in container["env"] if it.get("value") is not None}
+    values = {
+        variable["name"] for variable in container["env"] if variable.get("value") is not None
+    }
     assert not values & SECRETS
-    from_secrets = {it["secretRef"]["name"] for it in container["envFrom"] if "secretRef" in it}
+    from_secrets = {
+        source["secretRef"]["name"] for source in container["envFrom"] if "secretRef" in source
+    }
     assert from_secrets == {"taxi-secrets"}
-    (password,) = [it for it in container["env"] if it["name"] == "DAGSTER_PG_PASSWORD"]
+    (password,) = [
+        variable for variable in container["env"] if variable["name"] == "DAGSTER_PG_PASSWORD"
+    ]
     assert password["valueFrom"]["secretKeyRef"]["name"] == "dagster-postgresql"
     assert "postgresqlPassword" not in json.dumps(VALUES)
 
 
-def test_the_runs_settings_are_valid(job: dict[str, Any]) -> None:
+def test_run_settings_are_valid(job: dict[str, Any]) -> None:
     (container,) = job["spec"]["template"]["spec"]["containers"]
-    environment = {it["name"]: it["value"] for it in container["env"] if it.get("value")}
+    environment = {
+        variable["name"]: variable["value"]
+        for variable in container["env"]
+        if variable.get("value")
+    }
     filled = {
         name: "project" if value.startswith("<") else value for name, value in environment.items()
     }

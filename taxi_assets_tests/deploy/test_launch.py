@@ -98,7 +98,7 @@ TERMINATE = """mutation ($id: String!) {
 
 @dataclass
 class Deployment:
-    """What Terraform makes, here."""
+    """The resources of Terraform's configuration, on this machine."""
 
     address: str
     cloud_run: CloudRun
@@ -113,7 +113,7 @@ class Deployment:
         return found
 
     def launch_raw_day(self, day: str) -> str:
-        """Queue a run of green's raw slice, which no pool holds back; its id."""
+        """Queue a run of green's raw slice, which no pool limits; return its id."""
         params = {
             "selector": {
                 "repositoryLocationName": LOCATION,
@@ -129,30 +129,30 @@ class Deployment:
         return answer["run"]["runId"]
 
     def daemon_lines(self) -> list[dict[str, Any]]:
-        """What the daemons have logged, however often they were woken."""
+        """Return the log of all daemons."""
         texts = [daemon.log.read_text() for daemon in self.cloud_run.daemons]
         lines = "".join(texts).splitlines()
         return [json.loads(line) for line in lines if line.startswith("{")]
 
     def wake(self) -> None:
-        """What Cloud Scheduler sends every hour."""
+        """Send the hourly request of Cloud Scheduler."""
         request = run_v2.RunJobRequest(name=self.cloud_run.daemon_job)
         self.cloud_run.run_job(request, None)
 
     def asleep(self) -> bool:
-        """Whether no daemon is at work."""
+        """Return whether no daemon is running."""
         return all(daemon.process.poll() is not None for daemon in self.cloud_run.daemons)
 
     def status(self, run: str) -> str:
         return self.ask(STATUS, id=run)["status"]
 
     def execution(self, run: str) -> Execution | None:
-        """The execution that the launcher started for a run."""
+        """Return the execution that the launcher started for a run."""
         return next((e for e in self.cloud_run.executions if run in e.args[-1]), None)
 
 
 def dagster_database(folder: Path) -> str:
-    """URL of an empty database for Dagster's own storage, as deploy/terraform writes it."""
+    """Return the URL of an empty database for Dagster's storage, as in deploy/terraform."""
     name = f"dagster_{uuid.uuid4().hex[:8]}"
     with stores.postgres() as connection, connection.cursor() as cursor:
         cursor.execute(f'CREATE DATABASE "{name}"')
@@ -162,7 +162,7 @@ def dagster_database(folder: Path) -> str:
 
 @contextmanager
 def process(command: list[str], env: dict[str, str], log: Path) -> Iterator[None]:
-    """A server of Dagster's, ended as Cloud Run ends it."""
+    """Run a server of Dagster, and end it like Cloud Run."""
     with log.open("wb") as output:
         running = subprocess.Popen(command, env=env, stdout=output, stderr=output)
     try:
@@ -177,7 +177,7 @@ def process(command: list[str], env: dict[str, str], log: Path) -> Iterator[None
 
 
 def dagster_home(folder: Path) -> Path:
-    """The image's settings; only run monitoring looks every second and not every minute."""
+    """Return the image's settings, with run monitoring every second instead of every minute."""
     settings = yaml.safe_load(SETTINGS.read_text())
     settings["run_monitoring"]["poll_interval_seconds"] = 1
     home = folder / "dagster"
@@ -187,7 +187,7 @@ def dagster_home(folder: Path) -> Path:
 
 
 def container_env(home: Path, gcs: str, sockets: Path, folder: Path) -> dict[str, str]:
-    """The environment that deploy/terraform gives to every container."""
+    """Return the environment of every container in deploy/terraform."""
     stack = local.ensure_stack_running(home / "taxi")
     return {
         "PATH": f"{BIN}:{os.environ['PATH']}",
@@ -267,17 +267,17 @@ def deployment(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield deployment
 
 
-def test_a_backfill_wakes_the_daemon(deployment: Deployment) -> None:
+def test_backfill_wakes_the_daemon(deployment: Deployment) -> None:
     # Before the answer to the click: afterwards the webserver has no CPU.
     assert len(deployment.cloud_run.daemons) == 1
 
 
-def test_a_killed_execution_is_noticed_and_the_backfill_ends_right(deployment: Deployment) -> None:
+def test_killed_execution_is_noticed_and_the_backfill_completes(deployment: Deployment) -> None:
     backfill = deployment.backfill
 
     def runs(status: str) -> list[str]:
-        found = deployment.ask(RUNS, id=backfill)["results"]
-        return [run["runId"] for run in found if run["status"] == status]
+        response = deployment.ask(RUNS, id=backfill)["results"]
+        return [run["runId"] for run in response if run["status"] == status]
 
     (first,) = until(lambda: runs("STARTED"), 180)
     deployment.execution(first).kill()
@@ -306,7 +306,7 @@ def test_a_killed_execution_is_noticed_and_the_backfill_ends_right(deployment: D
     assert min(in_postgres.values()) > 50
 
 
-def test_a_run_is_the_images_command_without_a_secret(deployment: Deployment) -> None:
+def test_run_is_the_images_command_without_a_secret(deployment: Deployment) -> None:
     execution = deployment.cloud_run.executions[0]
     assert execution.args[:3] == ["dagster", "api", "execute_run"]
     assert deployment.password not in " ".join(execution.args)
@@ -315,7 +315,7 @@ def test_a_run_is_the_images_command_without_a_secret(deployment: Deployment) ->
 
 @pytest.fixture
 def silent_source(deployment: Deployment) -> Iterator[None]:
-    """Has runs wait for a source that never answers, so that they are met in the middle."""
+    """Give runs a source that never answers, so that they are still running."""
     before = deployment.cloud_run.env["TAXI_SOURCE"]
     with socket.create_server(("127.0.0.1", 0)) as listener:
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -338,7 +338,7 @@ def test_cancel_ends_the_execution(deployment: Deployment) -> None:
 
 
 @pytest.mark.usefixtures("silent_source")
-def test_cancel_of_an_execution_that_has_died(deployment: Deployment) -> None:
+def test_cancel_of_a_dead_execution_ends_the_run(deployment: Deployment) -> None:
     run = deployment.launch_raw_day("2021-01-06")
     until(lambda: deployment.status(run) == "STARTED", 180)
     # Run monitoring must not see it first.
@@ -350,7 +350,7 @@ def test_cancel_of_an_execution_that_has_died(deployment: Deployment) -> None:
     assert deployment.status(run) == "CANCELED"
 
 
-def test_what_the_alerts_look_for_is_logged(deployment: Deployment) -> None:
+def test_log_contains_the_texts_of_the_alerts(deployment: Deployment) -> None:
     deployment.cloud_run.env["TAXI_DROP"] = "no_such_rule"
     run = deployment.launch_raw_day("2021-01-07")
     assert until(lambda: deployment.status(run) == "FAILURE", 180)
@@ -368,7 +368,7 @@ def test_what_the_alerts_look_for_is_logged(deployment: Deployment) -> None:
     until(lambda: any(run in str(body) for body in deployment.alerts.bodies), 120)
 
 
-def test_the_daemon_sleeps_when_nothing_is_left(deployment: Deployment) -> None:
+def test_daemon_sleeps_without_work(deployment: Deployment) -> None:
     until(deployment.asleep, 300)
     lines = deployment.daemon_lines()
     assert any("operations_alert" in line["event"] for line in lines)
@@ -379,7 +379,7 @@ def test_the_daemon_sleeps_when_nothing_is_left(deployment: Deployment) -> None:
     assert all("No work left" in log or "Another daemon has done the work" in log for log in logs)
 
 
-def test_a_schedule_that_fell_due_in_the_daemons_sleep_fires_at_the_next_wake(
+def test_schedule_missed_during_sleep_fires_at_the_next_wake(
     deployment: Deployment,
 ) -> None:
     until(deployment.asleep, 300)
@@ -407,8 +407,8 @@ def test_a_schedule_that_fell_due_in_the_daemons_sleep_fires_at_the_next_wake(
     }
 
     def ticks() -> list[dict[str, Any]]:
-        found = deployment.ask(TICKS, selector=instigation)["ticks"]
-        return [tick for tick in found if tick["status"] != "STARTED"]
+        response = deployment.ask(TICKS, selector=instigation)["ticks"]
+        return [tick for tick in response if tick["status"] != "STARTED"]
 
     fired = until(ticks, 180)
     morning = fired[0]["timestamp"]
@@ -417,7 +417,7 @@ def test_a_schedule_that_fell_due_in_the_daemons_sleep_fires_at_the_next_wake(
     until(deployment.asleep, 300)
 
 
-def test_two_wakes_at_once_are_one_daemon(deployment: Deployment) -> None:
+def test_two_concurrent_wakes_start_one_daemon(deployment: Deployment) -> None:
     until(deployment.asleep, 300)
     before = len(deployment.cloud_run.daemons)
     deployment.wake()
@@ -429,7 +429,7 @@ def test_two_wakes_at_once_are_one_daemon(deployment: Deployment) -> None:
     assert sum("Another daemon has done the work" in log for log in logs) == 1
 
 
-def test_the_upgrades_migration_runs_with_these_settings(deployment: Deployment) -> None:
+def test_upgrade_migration_runs_with_these_settings(deployment: Deployment) -> None:
     # `gcloud run jobs execute taxi-run --args dagster,instance,migrate`; a container on Google
     # Cloud has credentials, which runs need not have here.
     migration = subprocess.run(

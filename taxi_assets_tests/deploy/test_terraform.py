@@ -32,7 +32,7 @@ SECRET = f"projects/{PROJECT}/secrets/taxi-{{}}-database"
 
 
 class Terraform:
-    """The configuration in a folder of its own, with a Google of its own."""
+    """A copy of the configuration, with a separate local Google."""
 
     def __init__(self, folder: Path, env: dict[str, str], google: Google) -> None:
         self.google = google
@@ -72,7 +72,7 @@ class Terraform:
         assert second.returncode == 0, second.stderr
 
     def start_again(self) -> None:
-        """Forget everything that was made."""
+        """Forget everything that was created."""
         for path in self.root.glob("terraform.tfstate*"):
             path.unlink()
         self.google.users.clear()
@@ -84,9 +84,9 @@ class Terraform:
         """Fail unless users have the passwords of the newest secrets, and these are well formed."""
         newest = {name: self.google.secrets[SECRET.format(name)] for name in ("dagster", "taxi")}
         url = list(newest["dagster"].values())[-1]
-        found = re.fullmatch(r"postgresql://dagster:(\w{32})@/dagster\?host=/cloudsql/.+", url)
-        assert found, url
-        in_secrets = {"dagster": found[1], "taxi": list(newest["taxi"].values())[-1]}
+        match = re.fullmatch(r"postgresql://dagster:(\w{32})@/dagster\?host=/cloudsql/.+", url)
+        assert match, url
+        in_secrets = {"dagster": match[1], "taxi": list(newest["taxi"].values())[-1]}
         assert self.google.users == in_secrets
         if version:
             assert {len(versions) for versions in newest.values()} == {version}
@@ -99,7 +99,7 @@ def terraform(tmp_path: Path) -> Iterator[Terraform]:
         yield Terraform(tmp_path, env, google)
 
 
-def test_first_apply_that_fails_at_each_resource_in_turn(terraform: Terraform) -> None:
+def test_first_apply_recovers_from_a_failure_at_each_resource(terraform: Terraform) -> None:
     first = terraform.apply()
     assert first.returncode == 0, first.stderr
     terraform.passwords_agree(version=1)
@@ -113,7 +113,7 @@ def test_first_apply_that_fails_at_each_resource_in_turn(terraform: Terraform) -
 
 @pytest.mark.parametrize("failure", ["refused", "broken off"])
 @pytest.mark.parametrize("password_version", [1, 2])
-def test_passwords_agree_after_an_apply_that_ended_in_the_middle(
+def test_passwords_agree_after_an_interrupted_apply(
     terraform: Terraform, password_version: int, failure: Failure
 ) -> None:
     touched = [
@@ -135,7 +135,7 @@ def test_passwords_agree_after_an_apply_that_ended_in_the_middle(
             assert not set(before.values()) & set(terraform.google.users.values())
 
 
-def test_a_second_apply_changes_no_password(terraform: Terraform) -> None:
+def test_second_apply_changes_no_password(terraform: Terraform) -> None:
     assert terraform.apply().returncode == 0
     before = dict(terraform.google.users)
     made = len(terraform.google.applied)
@@ -145,21 +145,21 @@ def test_a_second_apply_changes_no_password(terraform: Terraform) -> None:
     assert len(terraform.google.applied) == made
 
 
-def test_no_password_is_in_the_state(terraform: Terraform) -> None:
+def test_state_contains_no_password(terraform: Terraform) -> None:
     assert terraform.apply().returncode == 0
     state = (terraform.root / "terraform.tfstate").read_text()
     assert "google_sql_user" in state
     assert not [word for word in terraform.google.users.values() if word in state]
 
 
-def test_a_disk_that_has_grown_is_left_as_it_is(terraform: Terraform) -> None:
+def test_grown_disk_is_unchanged(terraform: Terraform) -> None:
     # Google's provider makes a database again whose disk the configuration has smaller.
     assert terraform.apply(database_disk_gb=20).returncode == 0
     second = terraform.apply(database_disk_gb=10)
     assert "0 added, 0 changed, 0 destroyed" in second.stdout, second.stdout
 
 
-def test_two_deployments_in_one_project_share_no_name(terraform: Terraform) -> None:
+def test_two_deployments_in_one_project_have_different_names(terraform: Terraform) -> None:
     """`tests/house` is the module twice, with the provider of its caller and one server."""
     shutil.copytree(CONFIGURATION / "tests" / "house", terraform.root / "tests" / "house")
     terraform.root = terraform.root / "tests" / "house"

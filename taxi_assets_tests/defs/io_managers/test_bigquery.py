@@ -1,4 +1,4 @@
-"""BigQuery's IO manager against a strict BigQuery: tables of its own making, and a person's."""
+"""BigQuery's IO manager against a strict BigQuery, with our tables and a user's."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ GREEN = SERVICES["green"]
 DATASET = "store_test"
 TABLE = f"{DATASET}.{GREEN.table}"
 DAY = date(2021, 1, 5)
-NEXT = date(2021, 1, 6)
+NEXT_DAY = date(2021, 1, 6)
 INSERT, COPY = r"^POST \S+/jobs\b.*INSERT INTO", r'^POST \S+/jobs\b.*"copy"'
 PATCH, GET = r"^PATCH \S+/tables/", rf"^GET \S+/tables/{GREEN.table}"
 
 
 @dataclass
 class Log:
-    """Keeps warnings."""
+    """Collects warnings in place of Dagster's log."""
 
     warnings: list[str] = field(default_factory=list)
 
     def info(self, *args: object) -> None:
-        """Say nothing."""
+        """Discard the message."""
 
     def warning(self, message: str) -> None:
-        """Keep it."""
+        """Collect the warning."""
         self.warnings.append(message)
 
 
@@ -60,7 +60,7 @@ def proxy(home: object) -> Iterator[HttpProxy]:
 
 @pytest.fixture
 def google(proxy: HttpProxy, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpProxy]:
-    """A strict BigQuery without the dataset."""
+    """Return a strict BigQuery without the dataset."""
     monkeypatch.setenv("BIGQUERY_ENDPOINT", proxy.address)
     monkeypatch.setenv("BIGQUERY_TOKEN", stores.stack().bigquery_token)
     monkeypatch.setenv("BIGQUERY_DATASET", DATASET)
@@ -85,8 +85,10 @@ def lake(home: object) -> Lake:
     return Lake(pa_fs.LocalFileSystem(), str(root), "store-test", "hive")
 
 
-def store(lake: Lake, *days: date, rows: int = 10, log: Log | None = None) -> dict[date, Any]:
-    """Store days; what is recorded of each."""
+def store_in_bigquery(
+    lake: Lake, *days: date, rows: int = 10, log: Log | None = None
+) -> dict[date, Any]:
+    """Store days; return the metadata of each."""
     own = replace(lake, root=f"{lake.root}/{rows}", bucket=f"{lake.bucket}/{rows}")
     slices = {day: make_stored_day(own, day, rows) for day in days}
     manager = BigQueryTripsIOManager({"green": GREEN}, BigQueryResource())
@@ -94,23 +96,23 @@ def store(lake: Lake, *days: date, rows: int = 10, log: Log | None = None) -> di
     return {day: record.metadata for day, record in stored}
 
 
-def stage(client: bigquery.Client, lake: Lake, rows: int) -> Staging:
-    """Load the rows of DAY into a staging table of their own."""
+def load_staging_table(client: bigquery.Client, lake: Lake, rows: int) -> Staging:
+    """Load the rows of DAY into a staging table."""
     staging = Staging(f"{client.project}.{DATASET}", GREEN, (DAY,))
     own = replace(lake, root=f"{lake.root}/{rows}", bucket=f"{lake.bucket}/{rows}")
     load_staging(client, staging, [make_stored_day(own, DAY, rows)], timedelta(hours=1))
     return staging
 
 
-def rows_of(client: bigquery.Client, *days: date) -> list[int]:
+def count_rows(client: bigquery.Client, *days: date) -> list[int]:
     assert f"{client.project}.{DATASET}" == BigQueryResource().dataset
     manager = BigQueryTripsIOManager({"green": GREEN}, BigQueryResource())
     totals = manager.read_totals(GREEN, list(days), Log())
     return [totals.get(day, (0, 0.0))[0] for day in days]
 
 
-def make(client: bigquery.Client, **changes: Any) -> bigquery.Table:
-    """A table of a person's own making, as ours would be but for `changes`."""
+def create_table(client: bigquery.Client, **changes: Any) -> bigquery.Table:
+    """Create a user's table that differs from ours by `changes`."""
     client.create_dataset(DATASET, exists_ok=True)
     schema = [*build_table_schema(GREEN), bigquery.SchemaField(GREEN.day_column, "DATE")]
     table = bigquery.Table(f"{client.project}.{TABLE}", schema=changes.pop("schema", schema))
@@ -120,11 +122,11 @@ def make(client: bigquery.Client, **changes: Any) -> bigquery.Table:
     return client.create_table(table)
 
 
-def test_days_are_replaced(google: HttpProxy, client: bigquery.Client, lake: Lake) -> None:
+def test_stored_days_are_replaced(google: HttpProxy, client: bigquery.Client, lake: Lake) -> None:
     log = Log()
-    assert store(lake, DAY, NEXT, log=log)[DAY]["dagster/row_count"] == 20
-    assert store(lake, NEXT, rows=7, log=log)[NEXT]["dagster/row_count"] == 17
-    assert rows_of(client, DAY, NEXT) == [10, 7]
+    assert store_in_bigquery(lake, DAY, NEXT_DAY, log=log)[DAY]["dagster/row_count"] == 20
+    assert store_in_bigquery(lake, NEXT_DAY, rows=7, log=log)[NEXT_DAY]["dagster/row_count"] == 17
+    assert count_rows(client, DAY, NEXT_DAY) == [10, 7]
     table = client.get_table(TABLE)
     assert table.description.startswith("Last written from ")
     assert table.time_partitioning.field == GREEN.day_column
@@ -150,30 +152,30 @@ def test_nothing_after_the_commit_fails_a_run(
     log = Log()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "LABEL_SECONDS", 0.5)
-        recorded = store(lake, DAY, log=log)
+        recorded = store_in_bigquery(lake, DAY, log=log)
     google.clear()
     assert recorded[DAY]["rows"] == 10
     with BigQueryResource().client() as client:
-        assert rows_of(client, DAY) == [10]
+        assert count_rows(client, DAY) == [10]
     assert len(log.warnings) == 1
     assert "the rows are stored" in log.warnings[0]
 
 
-def test_a_count_that_cannot_be_had_is_left_out(
+def test_unavailable_row_count_is_omitted(
     google: HttpProxy, client: bigquery.Client, lake: Lake
 ) -> None:
-    store(lake, DAY)
-    # The first one asks whether the table is there.
+    store_in_bigquery(lake, DAY)
+    # The first request checks that the table exists.
     google.add(GET, "hold")
     google.add(GET, "answer", status=403)
     log = Log()
-    recorded = store(lake, DAY, rows=12, log=log)
+    recorded = store_in_bigquery(lake, DAY, rows=12, log=log)
     assert "dagster/row_count" not in recorded[DAY]
-    assert rows_of(client, DAY) == [12]
+    assert count_rows(client, DAY) == [12]
     assert len(log.warnings) == 1
 
 
-def test_a_persons_own_table_keeps_what_is_theirs(
+def test_users_table_retains_its_additions(
     google: HttpProxy, client: bigquery.Client, lake: Lake
 ) -> None:
     tags = bigquery.PolicyTagList(
@@ -182,9 +184,9 @@ def test_a_persons_own_table_keeps_what_is_theirs(
     *columns, total = [*build_table_schema(GREEN), bigquery.SchemaField(GREEN.day_column, "DATE")]
     upper = bigquery.SchemaField(columns[0].name.upper(), columns[0].field_type, policy_tags=tags)
     remark = bigquery.SchemaField("remark", "STRING", description="ours")
-    # Two columns that our schema got since are not there yet.
+    # It lacks two columns that our schema got later.
     missing, columns = columns[-2:], columns[:-2]
-    made = make(
+    users_table = create_table(
         client,
         schema=[upper, *columns[1:], total, remark],
         description="Trips of the night shift",
@@ -193,37 +195,42 @@ def test_a_persons_own_table_keeps_what_is_theirs(
         require_partition_filter=True,
     )
     log = Log()
-    recorded = store(lake, DAY, log=log)
-    store(lake, DAY, rows=8, log=log)
+    recorded = store_in_bigquery(lake, DAY, log=log)
+    store_in_bigquery(lake, DAY, rows=8, log=log)
     assert log.warnings == []
     assert recorded[DAY]["dagster/row_count"] == 10
-    assert rows_of(client, DAY) == [8]
-    found = client.get_table(TABLE)
-    assert (found.description, found.labels) == (made.description, made.labels)
-    assert found.clustering_fields == ["vendorid"]
-    assert found.require_partition_filter is True
-    kept = {column.name: column for column in found.schema}
-    assert kept[upper.name].policy_tags == tags
-    assert kept["remark"].description == "ours"
-    assert {it.name for it in missing} <= set(kept)
+    assert count_rows(client, DAY) == [8]
+    stored_table = client.get_table(TABLE)
+    assert (stored_table.description, stored_table.labels) == (
+        users_table.description,
+        users_table.labels,
+    )
+    assert stored_table.clustering_fields == ["vendorid"]
+    assert stored_table.require_partition_filter is True
+    stored_columns = {column.name: column for column in stored_table.schema}
+    assert stored_columns[upper.name].policy_tags == tags
+    assert stored_columns["remark"].description == "ours"
+    assert {it.name for it in missing} <= set(stored_columns)
 
 
 ANOTHER_DAY = bigquery.SchemaField("loaded_on", "DATE")
-WHOLE = [*build_table_schema(GREEN), bigquery.SchemaField(GREEN.day_column, "DATE")]
+TABLE_SCHEMA = [*build_table_schema(GREEN), bigquery.SchemaField(GREEN.day_column, "DATE")]
 
 
-def changed(name: str, kind: str | None = None, mode: str = "NULLABLE") -> dict[str, Any]:
-    """The schema with one column of another type or mode."""
+def make_changed_schema(
+    name: str, kind: str | None = None, mode: str = "NULLABLE"
+) -> dict[str, Any]:
+    """Return the schema with one column of another type or mode."""
     return {
         "schema": [
             bigquery.SchemaField(name, kind or it.field_type, mode) if it.name == name else it
-            for it in WHOLE
+            for it in TABLE_SCHEMA
         ]
     }
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "expected"),
     [
         ({"time_partitioning": None}, " is not partitioned and must be partitioned by DAY on lpep"),
         (
@@ -240,7 +247,7 @@ def changed(name: str, kind: str | None = None, mode: str = "NULLABLE") -> dict[
         ),
         (
             {
-                "schema": [*WHOLE, ANOTHER_DAY],
+                "schema": [*TABLE_SCHEMA, ANOTHER_DAY],
                 "time_partitioning": bigquery.TimePartitioning(field="loaded_on"),
             },
             " is partitioned by DAY on loaded_on and must be",
@@ -254,88 +261,96 @@ def changed(name: str, kind: str | None = None, mode: str = "NULLABLE") -> dict[
             },
             " is partitioned by ranges of vendorid and must be",
         ),
-        (changed("vendorid", "STRING"), ".vendorid is STRING and must be INT64: alter or drop"),
-        (changed("vendorid", mode="REPEATED"), ".vendorid is ARRAY<INT64> and must be INT64"),
         (
-            changed("vendorid", mode="REQUIRED"),
+            make_changed_schema("vendorid", "STRING"),
+            ".vendorid is STRING and must be INT64: alter or drop",
+        ),
+        (
+            make_changed_schema("vendorid", mode="REPEATED"),
+            ".vendorid is ARRAY<INT64> and must be INT64",
+        ),
+        (
+            make_changed_schema("vendorid", mode="REQUIRED"),
             ".vendorid is REQUIRED and its value can be missing",
         ),
         (
-            {"schema": [*WHOLE, bigquery.SchemaField("remark", "STRING", "REQUIRED")]},
+            {"schema": [*TABLE_SCHEMA, bigquery.SchemaField("remark", "STRING", "REQUIRED")]},
             ".remark is REQUIRED and no file has it",
         ),
     ],
 )
-def test_a_table_that_would_lose_rows_is_rejected(
-    changes: dict[str, Any], said: str, client: bigquery.Client, lake: Lake
+def test_table_that_would_lose_rows_is_rejected(
+    changes: dict[str, Any], expected: str, client: bigquery.Client, lake: Lake
 ) -> None:
-    made = make(client, **changes)
+    users_table = create_table(client, **changes)
     with pytest.raises(StoreError) as error:
-        store(lake, DAY)
-    assert f"taxi-local.{TABLE}{said}" in str(error.value)
+        store_in_bigquery(lake, DAY)
+    assert f"taxi-local.{TABLE}{expected}" in str(error.value)
     assert str(error.value).endswith(", then run again")
-    assert client.get_table(TABLE).etag == made.etag
+    assert client.get_table(TABLE).etag == users_table.etag
     assert [table.table_id for table in client.list_tables(DATASET)] == [GREEN.table]
 
 
-def test_columns_that_are_never_null_may_be_required(client: bigquery.Client, lake: Lake) -> None:
+def test_columns_without_nulls_may_be_required(client: bigquery.Client, lake: Lake) -> None:
     required = {GREEN.day_column, GREEN.pickup_column}
     schema = [
         bigquery.SchemaField(it.name, it.field_type, "REQUIRED") if it.name in required else it
-        for it in WHOLE
+        for it in TABLE_SCHEMA
     ]
-    make(client, schema=schema)
-    store(lake, DAY)
-    assert rows_of(client, DAY) == [10]
+    create_table(client, schema=schema)
+    store_in_bigquery(lake, DAY)
+    assert count_rows(client, DAY) == [10]
 
 
-def test_what_is_no_table_is_rejected(client: bigquery.Client, lake: Lake) -> None:
+def test_view_in_place_of_the_table_is_rejected(client: bigquery.Client, lake: Lake) -> None:
     client.create_dataset(DATASET)
     name = f"{client.project}.{TABLE}"
     view = bigquery.Table(name)
     view.view_query = "SELECT 1 AS vendorid"
-    external = bigquery.Table(name, schema=WHOLE)
+    external = bigquery.Table(name, schema=TABLE_SCHEMA)
     external.external_data_configuration = bigquery.ExternalConfig("PARQUET")
     external.external_data_configuration.source_uris = ["gs://store-test/*.parquet"]
     for table, kind in ((view, "VIEW"), (external, "EXTERNAL")):
         client.create_table(table)
         with pytest.raises(StoreError, match=f"is a {kind} and must be a TABLE: drop it"):
-            store(lake, DAY)
+            store_in_bigquery(lake, DAY)
         client.delete_table(name)
 
 
-def test_another_location_is_named(client: bigquery.Client, lake: Lake) -> None:
+def test_dataset_in_another_location_is_named(client: bigquery.Client, lake: Lake) -> None:
     dataset = bigquery.Dataset(f"{client.project}.{DATASET}")
     dataset.location = "EU"
     client.create_dataset(dataset)
-    said = "is in EU and BIGQUERY_LOCATION is US: set BIGQUERY_LOCATION=EU, then run again"
-    with pytest.raises(StoreError, match=said):
-        store(lake, DAY)
-    make(client)
-    with pytest.raises(StoreError, match=said):
-        store(lake, DAY)
+    expected = "is in EU and BIGQUERY_LOCATION is US: set BIGQUERY_LOCATION=EU, then run again"
+    with pytest.raises(StoreError, match=expected):
+        store_in_bigquery(lake, DAY)
+    create_table(client)
+    with pytest.raises(StoreError, match=expected):
+        store_in_bigquery(lake, DAY)
 
 
-def test_days_that_would_expire_at_once_are_rejected(client: bigquery.Client, lake: Lake) -> None:
+def test_days_that_would_expire_immediately_are_rejected(
+    client: bigquery.Client, lake: Lake
+) -> None:
     sixty = 60 * 24 * 3600 * 1000
     by = bigquery.TimePartitioning(field=GREEN.day_column, expiration_ms=sixty)
-    make(client, time_partitioning=by)
+    create_table(client, time_partitioning=by)
     with pytest.raises(StoreError, match=r"after 60 days, so 2021-01-05 to 2021-01-06 would be"):
-        store(lake, DAY, NEXT)
+        store_in_bigquery(lake, DAY, NEXT_DAY)
     recent = date.today() - timedelta(days=3)  # noqa: DTZ011 - any day of the last weeks
-    store(lake, recent)
-    assert rows_of(client, recent) == [10]
+    store_in_bigquery(lake, recent)
+    assert count_rows(client, recent) == [10]
 
 
-def test_the_second_of_two_transactions_may_be_tried_again(
+def test_conflicting_transaction_can_be_retried(
     google: HttpProxy, client: bigquery.Client, lake: Lake
 ) -> None:
-    """A table with policy tags, which copy jobs leave alone."""
+    """The table has policy tags, which rule out copy jobs."""
     tags = bigquery.PolicyTagList(["projects/p/locations/us/taxonomies/1/policyTags/2"])
-    first, *others = WHOLE
-    tagged = bigquery.SchemaField(first.name, first.field_type, policy_tags=tags)
-    make(client, schema=[tagged, *others])
-    store(lake, DAY)
+    first_field, *other_fields = TABLE_SCHEMA
+    tagged = bigquery.SchemaField(first_field.name, first_field.field_type, policy_tags=tags)
+    create_table(client, schema=[tagged, *other_fields])
+    store_in_bigquery(lake, DAY)
     google.add(r"^POST \S+/jobs.*BEGIN TRANSACTION", "hold")
 
     def attempt(staging: Staging) -> str:
@@ -346,129 +361,131 @@ def test_the_second_of_two_transactions_may_be_tried_again(
         return ""
 
     # Not `store`: it drops the staging tables of writers that have lost the lock of the month.
-    stagings = [stage(client, lake, rows) for rows in (5, 6)]
+    stagings = [load_staging_table(client, lake, rows) for rows in (5, 6)]
     with ThreadPoolExecutor() as pool:
         errors = list(pool.map(attempt, stagings))
     assert sorted(map(bool, errors)) == [False, True]
     assert "a concurrent transaction wrote to" in max(errors)
-    assert rows_of(client, DAY) == [5 if not errors[0] else 6]
-    store(lake, DAY, rows=9)
-    assert rows_of(client, DAY) == [9]
+    assert count_rows(client, DAY) == [5 if not errors[0] else 6]
+    store_in_bigquery(lake, DAY, rows=9)
+    assert count_rows(client, DAY) == [9]
     google.clear()
     assert [table.table_id for table in client.list_tables(DATASET)] == [GREEN.table]
 
 
-def test_answers_that_are_no_json_are_lost_answers(
+def test_answers_that_are_not_json_count_as_lost(
     google: HttpProxy, client: bigquery.Client, lake: Lake
 ) -> None:
     google.add(r'^POST \S+/jobs\b.*"load"', "answer_in_html")
     google.add(INSERT, "cut_json")
-    store(lake, DAY)
-    assert rows_of(client, DAY) == [10]
+    store_in_bigquery(lake, DAY)
+    assert count_rows(client, DAY) == [10]
     google.add(INSERT, "answer_in_html")
     google.add(COPY, "cut_json")
-    store(lake, DAY, NEXT, rows=7)
-    assert rows_of(client, DAY, NEXT) == [7, 7]
+    store_in_bigquery(lake, DAY, NEXT_DAY, rows=7)
+    assert count_rows(client, DAY, NEXT_DAY) == [7, 7]
 
 
-def test_months_are_replaced_at_once(
+def test_months_are_replaced_concurrently(
     google: HttpProxy, client: bigquery.Client, lake: Lake
 ) -> None:
-    """Transactions that delete would cancel each other."""
+    """Deleting transactions would cancel each other."""
     months = [[date(2021, month, 5), date(2021, month, 6)] for month in (1, 2, 3, 4)]
     for rows in (10, 7):
         google.add(rf"{INSERT}|{COPY[1:]}", "hold", times=4)
         with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda days, rows=rows: store(lake, *days, rows=rows), months))
+            list(
+                pool.map(lambda days, rows=rows: store_in_bigquery(lake, *days, rows=rows), months)
+            )
         google.clear()
-        assert rows_of(client, *(day for days in months for day in days)) == [rows] * 8
+        assert count_rows(client, *(day for days in months for day in days)) == [rows] * 8
     assert [table.table_id for table in client.list_tables(DATASET)] == [GREEN.table]
 
 
-def test_the_copies_of_a_run_are_started_at_once(google: HttpProxy, lake: Lake) -> None:
+def test_copies_of_a_run_are_started_concurrently(google: HttpProxy, lake: Lake) -> None:
     """Each answer takes a second, as Google's do."""
     days = [date(2021, 5, day) for day in range(1, 9)]
-    store(lake, *days)
+    store_in_bigquery(lake, *days)
     google.add(COPY, "hold", times=len(days))
     started = time.monotonic()
-    assert set(store(lake, *days, rows=7)) == set(days)
+    assert set(store_in_bigquery(lake, *days, rows=7)) == set(days)
     assert time.monotonic() - started < len(days)
 
 
-def test_a_copy_job_that_meets_a_rate_limit_is_started_again(
+def test_rate_limited_copy_job_is_retried(
     google: HttpProxy, client: bigquery.Client, lake: Lake
 ) -> None:
-    store(lake, DAY, NEXT)
+    store_in_bigquery(lake, DAY, NEXT_DAY)
     google.add(COPY, "exceed_rate", times=2)
-    assert set(store(lake, DAY, NEXT, rows=7)) == {DAY, NEXT}
-    assert rows_of(client, DAY, NEXT) == [7, 7]
+    assert set(store_in_bigquery(lake, DAY, NEXT_DAY, rows=7)) == {DAY, NEXT_DAY}
+    assert count_rows(client, DAY, NEXT_DAY) == [7, 7]
 
 
 def test_days_that_landed_before_a_failure_are_recorded(
     google: HttpProxy, client: bigquery.Client, lake: Lake
 ) -> None:
-    store(lake, DAY, NEXT)
-    google.add(rf"{COPY}.*\${NEXT:%Y%m%d}", "answer", times=9, status=403)
+    store_in_bigquery(lake, DAY, NEXT_DAY)
+    google.add(rf"{COPY}.*\${NEXT_DAY:%Y%m%d}", "answer", times=9, status=403)
     manager = BigQueryTripsIOManager({"green": GREEN}, BigQueryResource())
     stored = manager.store(
-        GREEN, {day: make_stored_day(lake, day, 7) for day in (DAY, NEXT)}, Log()
+        GREEN, {day: make_stored_day(lake, day, 7) for day in (DAY, NEXT_DAY)}, Log()
     )
     recorded = [next(iter(stored))[0]]
     with pytest.raises(Forbidden):
         recorded += [day for day, _ in stored]
     google.clear()
     assert recorded == [DAY]
-    assert rows_of(client, DAY, NEXT) == [7, 10]
+    assert count_rows(client, DAY, NEXT_DAY) == [7, 10]
 
 
 def test_days_without_rows_are_emptied(client: bigquery.Client, lake: Lake) -> None:
-    store(lake, DAY, NEXT)
-    slices = {DAY: make_stored_day(lake, DAY, 7), NEXT: make_stored_day(lake, NEXT, 0)}
+    store_in_bigquery(lake, DAY, NEXT_DAY)
+    slices = {DAY: make_stored_day(lake, DAY, 7), NEXT_DAY: make_stored_day(lake, NEXT_DAY, 0)}
     manager = BigQueryTripsIOManager({"green": GREEN}, BigQueryResource())
-    assert {day for day, _ in manager.store(GREEN, slices, Log())} == {DAY, NEXT}
-    assert rows_of(client, DAY, NEXT) == [7, 0]
+    assert {day for day, _ in manager.store(GREEN, slices, Log())} == {DAY, NEXT_DAY}
+    assert count_rows(client, DAY, NEXT_DAY) == [7, 0]
 
 
 @pytest.mark.parametrize("act", ["arrive_late", "run_late"])
-def test_what_an_interrupted_run_still_does_doubles_nothing(
+def test_late_jobs_of_an_interrupted_run_duplicate_nothing(
     act: str, google: HttpProxy, client: bigquery.Client, lake: Lake
 ) -> None:
-    """Its INSERT is on its way, or at work, when the next run looks at the table."""
+    """Its INSERT is in transit, or running, when the next run reads the table."""
     google.add(INSERT, act)
-    # With this it dies: it neither sends the job again nor hears of its end.
+    # With this error it ends: it neither repeats the job nor waits for its end.
     google.add(rf"{INSERT}|^GET \S+/queries/", "answer", status=403)
     with pytest.raises(Forbidden):
-        store(lake, DAY)
+        store_in_bigquery(lake, DAY)
     if act == "run_late":
-        # The job has begun to read the staging table, so that dropping it does not help.
+        # The job is already reading the staging table, so dropping it does not help.
         google.add(r"^DELETE \S+/tables/_staging", "answer", status=404)
-    store(lake, DAY, rows=7)
+    store_in_bigquery(lake, DAY, rows=7)
     time.sleep(2.5)
-    assert rows_of(client, DAY) == [7]
+    assert count_rows(client, DAY) == [7]
 
 
-def test_a_page_in_place_of_an_answer_is_named(google: HttpProxy, lake: Lake) -> None:
+def test_html_answer_is_named(google: HttpProxy, lake: Lake) -> None:
     google.add(r"^GET \S+/tables/", "answer_in_html")
     with pytest.raises(
         UnavailableError, match=f"{google.address} did not answer with JSON"
     ) as error:
-        store(lake, DAY)
+        store_in_bigquery(lake, DAY)
     assert is_transient(error.value)
     google.add(r"^POST \S+/jobs", "answer_in_html")
     output = small_jobs.refused("sql_query", query="SELECT 1", store="bigquery")
     assert "did not answer with JSON, as BigQuery does: a proxy may require a sign-in" in output
 
 
-def test_this_bigquery_is_as_strict_as_google(client: bigquery.Client, lake: Lake) -> None:
-    """Without this the tests above could not fail."""
-    make(client, require_partition_filter=True)
-    before = client.get_table(TABLE)
-    store(lake, DAY)
-    before.description = "stale"
+def test_strict_bigquery_is_as_strict_as_google(client: bigquery.Client, lake: Lake) -> None:
+    """Show that the tests above can fail."""
+    create_table(client, require_partition_filter=True)
+    table_before = client.get_table(TABLE)
+    store_in_bigquery(lake, DAY)
+    table_before.description = "stale"
     with pytest.raises(PreconditionFailed, match="Precondition check failed"):
-        client.update_table(before, ["description"])
+        client.update_table(table_before, ["description"])
     fresh = client.get_table(TABLE)
-    assert fresh.etag != before.etag
+    assert fresh.etag != table_before.etag
     assert fresh.num_rows == 10
     tagged = fresh.schema[0].to_api_repr() | {"policyTags": {"names": ["a/b"]}}
     fresh.schema = [bigquery.SchemaField.from_api_repr(tagged), *fresh.schema[1:]]
@@ -478,26 +495,32 @@ def test_this_bigquery_is_as_strict_as_google(client: bigquery.Client, lake: Lak
     with pytest.raises(BadRequest, match="is missing in new schema"):
         client.update_table(fresh, ["schema"])
 
-    whole = f"SELECT COUNT(*) FROM `{TABLE}`"
-    said = "without a filter over column.* 'lpep_pickup_date' that can be used for partition elim"
-    for where in (
+    unfiltered_query = f"SELECT COUNT(*) FROM `{TABLE}`"
+    expected = (
+        "without a filter over column.* 'lpep_pickup_date' that can be used for partition elim"
+    )
+    for condition in (
         "",
         " WHERE vendorid = 1",
         " WHERE lpep_pickup_date = '2021-01-05' OR vendorid = 1",
     ):
-        with pytest.raises(BadRequest, match=said):
-            client.query(whole + where).result()
-        with pytest.raises(BadRequest, match=said):
-            client.query(whole + where, job_config=bigquery.QueryJobConfig(dry_run=True))
-    with pytest.raises(BadRequest, match=said):
+        with pytest.raises(BadRequest, match=expected):
+            client.query(unfiltered_query + condition).result()
+        with pytest.raises(BadRequest, match=expected):
+            client.query(
+                unfiltered_query + condition, job_config=bigquery.QueryJobConfig(dry_run=True)
+            )
+    with pytest.raises(BadRequest, match=expected):
         client.query(f"DELETE FROM `{TABLE}` WHERE TRUE").result()
-    (row,) = client.query(f"{whole} WHERE lpep_pickup_date = '2021-01-05'").result()
+    (row,) = client.query(f"{unfiltered_query} WHERE lpep_pickup_date = '2021-01-05'").result()
     assert row[0] == 10
 
-    client.create_table(bigquery.Table(f"{client.project}.{TABLE}_plain", schema=WHOLE))
+    client.create_table(bigquery.Table(f"{client.project}.{TABLE}_plain", schema=TABLE_SCHEMA))
     with pytest.raises(BadRequest, match="Incompatible tables"):
         client.copy_table(f"{TABLE}_plain$20210105", f"{TABLE}$20210105").result()
     with pytest.raises(BadRequest, match="Invalid job ID"):
         client.query("SELECT 1", job_id="a.b", job_retry=None)
     with pytest.raises(NotFound, match="was not found in location EU"):
-        client.query(f"{whole} WHERE lpep_pickup_date = '2021-01-05'", location="EU").result()
+        client.query(
+            f"{unfiltered_query} WHERE lpep_pickup_date = '2021-01-05'", location="EU"
+        ).result()

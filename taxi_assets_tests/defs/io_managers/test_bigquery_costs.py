@@ -1,4 +1,4 @@
-"""What BigQuery's bill says of a write, the options of new tables, and the table over the lake."""
+"""The cost of a write in BigQuery, the options of new tables, and the table over the lake."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.defs.io_managers.test_bigquery import (
     DAY,
     GREEN,
-    NEXT,
+    NEXT_DAY,
     TABLE,
     Log,
     client,
     google,
     lake,
     proxy,
-    store,
+    store_in_bigquery,
 )
 
 __all__ = ["client", "google", "lake", "proxy"]
@@ -35,8 +35,8 @@ __all__ = ["client", "google", "lake", "proxy"]
 NAME = "_staging_1767225600_green_20211001_20211031_0a1b2c3d"
 
 
-def job(job_id: str, kind: str, **statistics: Any) -> dict[str, Any]:
-    """As jobs.list gives it: https://cloud.google.com/bigquery/docs/reference/rest/v2/jobs/list."""
+def make_job(job_id: str, kind: str, **statistics: Any) -> dict[str, Any]:
+    """Return a job: https://cloud.google.com/bigquery/docs/reference/rest/v2/jobs/list."""
     into = {"projectId": "p", "datasetId": "d", "tableId": "t"}
     return {
         "jobReference": {"projectId": "p", "jobId": job_id, "location": "US"},
@@ -48,15 +48,15 @@ def job(job_id: str, kind: str, **statistics: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def endpoint() -> Iterator[str]:
-    """A BigQuery that has run a write's jobs, and somebody else's."""
+    """Run a BigQuery with the jobs of a write, and foreign jobs."""
     jobs = [
-        job(f"taxi{NAME}_load", "load", totalSlotMs="1200", load={"outputRows": "5"}),
-        job(
+        make_job(f"taxi{NAME}_load", "load", totalSlotMs="1200", load={"outputRows": "5"}),
+        make_job(
             f"taxi{NAME}_by_day", "query", totalSlotMs="800", query={"totalBytesBilled": "10485760"}
         ),
-        job(f"taxi{NAME}_20211001_0", "copy", copy={"copiedRows": "5"}),
-        job("taxi_staging_other_load", "load", totalSlotMs="99999"),
-        job("somebody", "query", totalSlotMs="99999", query={"totalBytesBilled": "99999999"}),
+        make_job(f"taxi{NAME}_20211001_0", "copy", copy={"copiedRows": "5"}),
+        make_job("taxi_staging_other_load", "load", totalSlotMs="99999"),
+        make_job("somebody", "query", totalSlotMs="99999", query={"totalBytesBilled": "99999999"}),
     ]
 
     class Handler(BaseHTTPRequestHandler):
@@ -80,21 +80,21 @@ def endpoint() -> Iterator[str]:
     thread.join()
 
 
-def test_a_write_costs_what_its_own_jobs_cost(endpoint: str) -> None:
+def test_cost_of_a_write_is_the_sum_of_its_jobs(endpoint: str) -> None:
     connected = create_emulator_client("p", endpoint, "")
     costs = sum_job_costs(connected, NAME, 1767225600, Log())
     assert costs == {"bytes_billed": 10_485_760, "slot_ms": 2000}
 
 
-def test_costs_that_cannot_be_read_fail_no_write(endpoint: str) -> None:
+def test_unreadable_costs_fail_no_write(endpoint: str) -> None:
     log = Log()
     connected = create_emulator_client("p", f"{endpoint}/absent".replace("/absent", ":1/x"), "")
     assert sum_job_costs(connected, NAME, 1767225600, log) == {}
     assert "reading the cost of the write failed" in log.warnings[0]
 
 
-def test_each_days_record_has_its_share(google: Any, client: Any, lake: Any) -> None:
-    for metadata in store(lake, DAY, NEXT).values():
+def test_each_day_records_its_share_of_the_cost(google: Any, client: Any, lake: Any) -> None:
+    for metadata in store_in_bigquery(lake, DAY, NEXT_DAY).values():
         assert {"bytes_billed", "slot_ms"} <= set(metadata)
 
 
@@ -105,14 +105,14 @@ def test_options_of_a_new_table_are_settings(
     monkeypatch.setenv("BIGQUERY_CLUSTER_BY", "pulocationid, payment_type")
     monkeypatch.setenv("BIGQUERY_PARTITION_EXPIRATION_DAYS", "36500")
     monkeypatch.setenv("BIGQUERY_LABELS", "team=taxi,cost_center=42")
-    store(lake, DAY, NEXT)
+    store_in_bigquery(lake, DAY, NEXT_DAY)
     table = client.get_table(TABLE)
     assert table.require_partition_filter is True
     assert table.clustering_fields == ["pulocationid", "payment_type"]
     assert table.time_partitioning.expiration_ms == 36_500 * 86_400_000
     assert table.labels == {"team": "taxi", "cost_center": "42"}
     # Days are replaced in it, too.
-    assert store(lake, NEXT, rows=7)[NEXT]["rows"] == 7
+    assert store_in_bigquery(lake, NEXT_DAY, rows=7)[NEXT_DAY]["rows"] == 7
 
 
 @pytest.mark.parametrize(
@@ -125,12 +125,12 @@ def test_options_of_a_new_table_are_settings(
         ("BIGQUERY_PARTITION_EXPIRATION_DAYS", "0"),
     ],
 )
-def test_an_option_that_google_would_reject_is_an_error(name: str, value: str) -> None:
+def test_option_that_google_rejects_is_an_error(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         Settings.from_env({name: value})
 
 
-def test_the_table_over_the_lake_is_what_google_asks_for(
+def test_external_table_over_the_lake_has_googles_form(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     lake = Settings.from_env({"TAXI_LAKE": "gs://trips"}).lake
@@ -154,7 +154,7 @@ def test_the_table_over_the_lake_is_what_google_asks_for(
     assert "TAXI_LAKE_LAYOUT=date has no folders" in capfd.readouterr().err
 
 
-def test_the_command_creates_it(
+def test_command_creates_the_external_table(
     google: Any, client: Any, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     client.create_dataset(TABLE.partition(".")[0], exists_ok=True)
