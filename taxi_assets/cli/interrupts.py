@@ -14,7 +14,7 @@ STOPPING = {signal.SIGINT, signal.SIGTERM}
 def record_interrupts() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether Ctrl-C or SIGTERM was received within the block.
 
-    Dagster handles the signals of a run itself: it ends the run, as failed or as canceled, and
+    Dagster handles the signals of a run itself: it ends the run, as failed or as cancelled, and
     raises nothing. SIGTERM ends a run as Ctrl-C does.
     """
     reading, writing = os.pipe()
