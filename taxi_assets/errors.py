@@ -1,7 +1,7 @@
 """Terminal and transient errors, and their one-line form for logs and alerts.
 
 A terminal error stops a step at once: a retry without a change gives the same result. The retry
-policy handles transient errors of servers (time-outs, 429, 5xx, lost connections). A bug in this
+policy handles transient errors of servers (timeouts, 429, 5xx, lost connections). A bug in this
 code is terminal.
 """
 

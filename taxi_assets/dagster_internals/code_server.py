@@ -74,7 +74,7 @@ def report_lost_runs(address: str, run_ids: list[str]) -> None:
 
     The daemon restarts a failed run at once, needs the code server for it, and tries only once. The
     wait has no limit but the life of the server, whose definitions may take any time to load: runs
-    that nobody reports stay STARTED for ever.
+    that nobody reports stay STARTED forever.
     """
     with grpc.insecure_channel(address) as channel:
         grpc.channel_ready_future(channel).result()

@@ -78,7 +78,7 @@ class Stage:
 
 
 def build_retry_policy() -> dg.RetryPolicy:
-    """Build the policy that retries transient errors: time-outs, 429, 5xx, lost connections.
+    """Build the policy that retries transient errors: timeouts, 429, 5xx, lost connections.
 
     Dagster cannot be interrupted while it waits for the next attempt, so a cancelled run ends after
     that wait: by default 2, 4, 6 or 8 seconds, instead of 2, 6 or 14 with exponential backoff.

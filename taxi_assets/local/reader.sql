@@ -1,5 +1,5 @@
--- The role of sql_query: SELECT on what the loader creates, and nothing else.
--- Run as a superuser in the taxi database, with names for {reader}, {loader} and {database}; as often as you like.
+-- The role of sql_query: only SELECT, on tables that the loader creates.
+-- Run as a superuser in the taxi database, with names for {reader}, {loader} and {database}. It can be run repeatedly.
 -- Then: ALTER ROLE {reader} PASSWORD '...'. Statements end with an empty line, for postgres --single -j.
 
 DO $$ BEGIN
@@ -17,7 +17,7 @@ REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC;
 
 GRANT CONNECT ON DATABASE {database} TO {reader};
 
--- What the loader creates from now on, and what it has created.
+-- Future tables of the loader, and existing ones.
 ALTER DEFAULT PRIVILEGES FOR ROLE {loader} GRANT USAGE ON SCHEMAS TO {reader};
 
 ALTER DEFAULT PRIVILEGES FOR ROLE {loader} GRANT SELECT ON TABLES TO {reader};

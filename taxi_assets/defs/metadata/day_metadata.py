@@ -141,7 +141,7 @@ def build_trips_metadata(
 def _build_other_schema(service: Service, types: Types, rules: Sequence[str]) -> dict[str, Any]:
     """Return the columns of a day that was not cleaned by the current rules.
 
-    For all other days the asset's definition has them, because events are stored for ever.
+    For all other days the asset's definition has them, because events are stored forever.
     """
     if tuple(rules) == tuple(read_rules_for_definitions()):
         return {}

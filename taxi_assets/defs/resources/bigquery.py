@@ -183,7 +183,7 @@ def build_console_url(settings: BigQuerySettings, table: str) -> str:
 def _limit_retries(client: Client, seconds: float, *, embedded: bool = False) -> Client:
     """Limit the wait for each response.
 
-    Google's client waits for ever by default, and its `timeout` arguments limit either no call
+    Google's client waits forever by default, and its `timeout` arguments limit either no call
     inside `result()` or the duration of the job as well. It retries an unreachable server for ten
     minutes; but the embedded one is started by the step's next attempt, not by waiting.
     """

@@ -88,7 +88,7 @@ class Lake:
         return size
 
     def open(self, key: str) -> pa.NativeFile:
-        """Open an object for reading; reject a pipe, on which reading would wait for ever.
+        """Open an object for reading; reject a pipe, on which reading would wait forever.
 
         Raises:
             FileNotFoundError: the object does not exist.
