@@ -1,9 +1,9 @@
-# Who may open the UI. By default the members may invoke the service, which `gcloud run services
-# proxy` does with their own credentials. With IAP they sign in on a page instead, and it is IAP
-# that invokes; that holds for the service's own address and for a load balancer in front of it.
+# Access to the UI. By default the members may invoke the service, which `gcloud run services proxy`
+# does with their credentials. With IAP they sign in on a page and IAP invokes the service, at its own
+# address and behind a load balancer.
 
 locals {
-  # By static keys: on the first apply with IAP the project's number is not known yet.
+  # Static keys, because the project's number is unknown during the first apply with IAP.
   ui_invokers = (
     var.enable_iap
     ? { iap = "serviceAccount:service-${data.google_project.this[0].number}@gcp-sa-iap.iam.gserviceaccount.com" }
@@ -31,7 +31,7 @@ resource "google_iap_web_cloud_run_service_iam_member" "ui" {
   member                 = each.key
 }
 
-# Not an error: callers with an ID token for the domain do get through.
+# Not an error: callers with an ID token for the domain have access.
 check "browsers_get_in" {
   assert {
     condition     = !var.enable_load_balancer || var.enable_iap

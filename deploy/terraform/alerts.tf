@@ -1,5 +1,5 @@
-# Told by mail: a run that failed, a daemon that has gone silent, and a database that is filling up or
-# whose backup failed. The first two are counted in the logs; the words are Dagster's, and the launch test looks for them in what Dagster really prints.
+# E-mail alerts: a failed run, a silent daemon, and a database that is filling up or
+# whose backup failed. The first two are counted in the logs by messages of Dagster, which the launch test verifies.
 
 locals {
   daemon_resource = var.daemon == "always" ? "cloud_run_worker_pool" : "cloud_run_job"
@@ -139,7 +139,7 @@ locals {
   }
 }
 
-# Of a database that was there before, its owner is told.
+# The owner of an existing database gets its alerts.
 resource "google_monitoring_alert_policy" "database" {
   for_each = { for name, found in local.database_metrics : name => found if var.existing_database == null }
 

@@ -1,5 +1,5 @@
-# Cloud Build's account, in place of the project's default one, which may do nearly everything: it
-# reads the sources that `gcloud builds submit` uploads, pushes to the one repository and logs.
+# The account of Cloud Build. Unlike the project's default account, which has broad permissions, it only
+# reads the sources that `gcloud builds submit` uploads, pushes to one repository and writes logs.
 
 locals {
   builder = var.enable_cloud_build ? google_service_account.this["builder"].member : null

@@ -1,5 +1,5 @@
-# The daemon that is woken: by Cloud Scheduler every hour, by the webserver for every backfill and
-# run that is queued. It goes when nothing is left to do (taxi_assets/dagster_internals/woken_daemon.py).
+# The daemon on demand: Cloud Scheduler starts it every hour, and the webserver for every backfill and
+# queued run. It exits when it has no work (taxi_assets/dagster_internals/woken_daemon.py).
 resource "google_cloud_run_v2_job" "daemon" {
   count = local.deploy && var.daemon == "woken" ? 1 : 0
 
@@ -108,7 +108,7 @@ resource "google_cloud_scheduler_job" "wake" {
   depends_on = [google_cloud_run_v2_job_iam_member.daemon]
 }
 
-# The daemon that is always there.
+# The daemon that always runs.
 resource "google_cloud_run_v2_worker_pool" "daemon" {
   count = local.deploy && var.daemon == "always" ? 1 : 0
 
@@ -117,7 +117,7 @@ resource "google_cloud_run_v2_worker_pool" "daemon" {
   location            = var.region
   deletion_protection = false
 
-  # Never two: both would launch the same queue.
+  # Never two, which would both process the queue.
   scaling {
     scaling_mode          = "MANUAL"
     manual_instance_count = 1
@@ -129,7 +129,7 @@ resource "google_cloud_run_v2_worker_pool" "daemon" {
     containers {
       image   = var.image
       command = ["dagster-daemon"]
-      # At info an idle daemon says nothing; at debug a line every 30 seconds, its heartbeat.
+      # At level info an idle daemon logs nothing; at debug it logs a heartbeat every 30 seconds.
       args = ["run", "-m", local.location, "--log-format", "json", "--log-level", "debug"]
 
       resources {

@@ -1,16 +1,16 @@
-# One Postgres server with two databases, each with a user of its own: Dagster's storage and the
-# trips. Containers reach it through Cloud SQL's own connector, by a socket in /cloudsql.
+# A Postgres server with two databases, each with its own user: Dagster's storage and the trips.
+# Containers connect through Cloud SQL's connector, by a socket in /cloudsql.
 
 resource "google_sql_database_instance" "postgres" {
-  # checkov:skip=CKV_GCP_6: ssl_mode replaced require_ssl, which this rule asks for
-  # checkov:skip=CKV_GCP_60: a public address without one authorized network; only Cloud SQL's connector, with IAM, gets in
+  # checkov:skip=CKV_GCP_6: ssl_mode replaced require_ssl, which this rule expects
+  # checkov:skip=CKV_GCP_60: a public address without authorized networks; only Cloud SQL's connector, with IAM, has access
   # checkov:skip=CKV2_GCP_20: the rule is about MySQL
-  # checkov:skip=CKV_GCP_52: Dagster connects for every question it asks; connections would be most of the log
-  # checkov:skip=CKV_GCP_53: nor their ends
+  # checkov:skip=CKV_GCP_52: Dagster connects for every query; connections would be most of the log
+  # checkov:skip=CKV_GCP_53: the same for disconnections
   # checkov:skip=CKV_GCP_79: 18 is newer than the rule
-  # checkov:skip=CKV_GCP_108: all clients have one host name, the connector's
-  # checkov:skip=CKV_GCP_110: public trip records, read by one program: nobody to audit
-  # checkov:skip=CKV2_GCP_13: a line for every statement; what waits for a lock is logged
+  # checkov:skip=CKV_GCP_108: all clients have the host name of the connector
+  # checkov:skip=CKV_GCP_110: public trip records with one program as reader need no audit
+  # checkov:skip=CKV2_GCP_13: a line for every statement; lock waits are logged
   count = var.existing_database == null ? 1 : 0
 
   project             = var.project_id
@@ -22,7 +22,7 @@ resource "google_sql_database_instance" "postgres" {
   final_backup_description = "Made when Terraform destroyed it"
 
   settings {
-    # Edition ENTERPRISE_PLUS has no shared-core machines. The protection is that of console and gcloud.
+    # Edition ENTERPRISE_PLUS has no shared-core machines. The protection covers console and gcloud.
     edition                     = "ENTERPRISE"
     tier                        = var.database_tier
     availability_type           = var.database_availability
@@ -44,7 +44,7 @@ resource "google_sql_database_instance" "postgres" {
       update_track = "stable"
     }
 
-    # What is left of it when it is destroyed, whatever becomes of its daily backups.
+    # The final backup, which remains after the server and its daily backups.
     final_backup_config {
       enabled        = var.final_backup_days > 0
       retention_days = var.final_backup_days > 0 ? var.final_backup_days : null
@@ -62,7 +62,7 @@ resource "google_sql_database_instance" "postgres" {
 
     database_flags {
       name = "max_connections"
-      # A few for each run of the queue, the rest for webserver, daemon and people.
+      # Some for each run of the queue, the others for webserver, daemon and people.
       value = tostring(local.max_connections)
     }
     dynamic "database_flags" {
@@ -90,7 +90,7 @@ resource "google_sql_database_instance" "postgres" {
     }
   }
 
-  # It grows by itself, and Google's provider would make a smaller one again, without the data.
+  # The disk grows automatically; Google's provider would replace it by a smaller, empty one.
   lifecycle {
     ignore_changes = [settings[0].disk_size]
   }
@@ -123,11 +123,10 @@ locals {
   }
 }
 
-# A password goes one way: made at random, written to its secret, read from there into the database.
-# An apply that is broken off anywhere leaves a secret without its user at worst, and the next one
-# takes up what the secret says.
+# A password is generated, written to its secret, and read from there into the database. An apply that
+# is interrupted leaves at worst a secret without its user, and the next apply uses the secret.
 
-# New at every apply, and written only where the version changes.
+# New at every apply, but written only if the version changes.
 ephemeral "random_password" "database" {
   for_each = local.databases
 
@@ -155,7 +154,7 @@ resource "google_secret_manager_secret_version" "database" {
   secret_data_wo         = local.secrets[each.key]
   secret_data_wo_version = var.password_version
 
-  # Containers name a version: the old one must last until they have changed over.
+  # Containers name a version, so the old one must exist until they are replaced.
   lifecycle {
     create_before_destroy = true
   }
@@ -175,7 +174,7 @@ resource "google_sql_database" "this" {
   name     = local.database_names[each.key]
   instance = local.instance
 
-  # Postgres does not drop what is in use: database and users go with their server.
+  # Postgres does not drop a database or user in use; they are deleted with their server.
   deletion_policy = "ABANDON"
 }
 
@@ -189,14 +188,14 @@ resource "google_sql_user" "this" {
   password_wo_version = var.password_version
   deletion_policy     = "ABANDON"
 
-  # Made again, not updated: an update that fails is in the state as if it had been done, and would
-  # never be repeated. Postgres keeps the user, and making one that exists gives it the password.
+  # Replaced, not updated: Terraform records a failed update as done and never repeats it. Postgres
+  # keeps the user, and creating an existing user sets its password.
   lifecycle {
     replace_triggered_by = [google_secret_manager_secret_version.database[each.key]]
   }
 }
 
-# People and BI tools, by their Google account in place of a password. What they may read is granted
+# People and BI tools log in by their Google account instead of a password. Their privileges are granted
 # in Postgres: deploy/README.md, "Read the trips".
 resource "google_sql_user" "reader" {
   for_each = toset(var.database_readers)

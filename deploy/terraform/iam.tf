@@ -1,5 +1,5 @@
-# The accounts and everything they may do. Each role is on one resource, or bound to one by a
-# condition; BigQuery's right to start jobs is the project's, there is no smaller one.
+# The accounts and their roles. Each role is on one resource, or restricted to one by a condition, except
+# the permission to start BigQuery jobs, which only exists for the project.
 
 resource "google_service_account" "this" {
   for_each = merge(
@@ -27,7 +27,7 @@ locals {
   this_instance = "resource.name == 'projects/${var.project_id}/instances/${local.instance}' && resource.type == 'sqladmin.googleapis.com/Instance'"
 
   bucket_roles = {
-    # Dagster asks whether its log bucket exists, BigQuery where the lake is: both read the bucket.
+    # Both read the bucket: Dagster to check that it exists, BigQuery for the location of the lake.
     "webserver logs" = ["legacyBucketReader", "objectViewer"]
     "daemon logs"    = ["legacyBucketReader", "objectUser"]
     "runner logs"    = ["legacyBucketReader", "objectUser"]
@@ -70,7 +70,7 @@ resource "google_secret_manager_secret_iam_member" "database" {
 }
 
 resource "google_secret_manager_secret_iam_member" "setting" {
-  # Once for each account and secret, for however many settings.
+  # Once for each account and secret, even if several settings use it.
   for_each = {
     for pair in toset(flatten([
       for name, secret in var.taxi_secrets : [for reader in local.secret_settings[name] : "${reader} ${secret}"]
@@ -126,7 +126,7 @@ resource "google_cloud_run_v2_job_iam_member" "this" {
   member   = local.members[each.value.account]
 }
 
-# To start the daemon's job, which takes no arguments from them.
+# Permission to start the daemon's job, without arguments.
 resource "google_cloud_run_v2_job_iam_member" "daemon" {
   for_each = local.deploy && var.daemon == "woken" ? toset(["webserver", "waker"]) : toset([])
 
@@ -137,7 +137,7 @@ resource "google_cloud_run_v2_job_iam_member" "daemon" {
   member   = local.members[each.key]
 }
 
-# To connect to the database, and to log in there with a Google account.
+# Permission to connect to the database and to log in with a Google account.
 resource "google_project_iam_member" "reader" {
   for_each = {
     for pair in setproduct(["client", "instanceUser"], var.database_readers) : join(" ", pair) => { role = pair[0], member = pair[1] }

@@ -1,4 +1,4 @@
-# The lake and BigQuery's dataset beside it, and the bucket for what steps print.
+# The lake, BigQuery's dataset in the same location, and the bucket of step output.
 
 locals {
   lake    = var.existing_bucket == null ? one(google_storage_bucket.lake[*].name) : var.existing_bucket
@@ -6,7 +6,7 @@ locals {
 }
 
 resource "google_storage_bucket" "lake" {
-  # checkov:skip=CKV_GCP_62: who reads public trip records needs no log of its own
+  # checkov:skip=CKV_GCP_62: reads of public trip records need no log
   count = var.existing_bucket == null ? 1 : 0
 
   project       = var.project_id
@@ -17,7 +17,7 @@ resource "google_storage_bucket" "lake" {
   uniform_bucket_level_access = true
   public_access_prevention    = "enforced"
 
-  # A day that was written over can be had back for a month. Soft delete would keep it once more.
+  # An overwritten day can be restored for a month. Soft delete would store it a second time.
   versioning {
     enabled = true
   }
@@ -79,7 +79,7 @@ resource "google_storage_bucket" "logs" {
 }
 
 resource "google_bigquery_dataset" "trips" {
-  # checkov:skip=CKV_GCP_81: Google's keys encrypt it; the trip records are public
+  # checkov:skip=CKV_GCP_81: encrypted with Google's keys; the trip records are public
   count = var.existing_dataset == null ? 1 : 0
 
   project                    = var.project_id

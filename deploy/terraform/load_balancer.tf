@@ -1,4 +1,4 @@
-# A global load balancer: address, certificate, TLS from 1.2 on, and Cloud Armor if wanted.
+# A global load balancer: address, certificate, TLS 1.2 or later, and optionally Cloud Armor.
 
 locals {
   load_balancer = local.deploy && var.enable_load_balancer ? 1 : 0
@@ -41,7 +41,7 @@ resource "google_compute_backend_service" "ui" {
 }
 
 resource "google_compute_security_policy" "ui" {
-  # checkov:skip=CKV_GCP_73: the rule asks for a Log4j filter; no Java is behind it, and only known ranges get this far
+  # checkov:skip=CKV_GCP_73: the rule requires a Log4j filter; there is no Java behind it, and only known ranges have access
   count = local.load_balancer == 1 && var.enable_cloud_armor ? 1 : 0
 
   project = var.project_id

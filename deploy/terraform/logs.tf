@@ -1,5 +1,5 @@
-# Log lines are kept for 30 days in the project's own bucket. For longer, those of this deployment go
-# into one of their own as well, and the rest of the project stays as it is.
+# The project's bucket keeps log lines for 30 days. For a longer time, those of this deployment are also
+# stored in a separate bucket; the project's other logs are not changed.
 
 locals {
   own_log_bucket = var.log_retention_days > 30 ? 1 : 0

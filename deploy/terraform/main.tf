@@ -1,10 +1,10 @@
-# What the other files share: names, the parts that Dagster's own settings decide, the APIs.
+# Shared by the other files: names, values of Dagster's settings, the APIs.
 
 locals {
   name   = var.name
   deploy = var.image != null
 
-  # Written once, in the file that is in the image.
+  # Read from the file in the image.
   dagster         = yamldecode(file("${path.module}/../dagster-gcp.yaml"))
   launcher        = local.dagster.run_launcher.config
   job_name        = "${local.name}-run"
@@ -27,7 +27,7 @@ locals {
   ))
 }
 
-# Everything that is made depends on these, most of it by way of an account, a bucket or the database.
+# All resources depend on these, most of them through an account, a bucket or the database.
 resource "google_project_service" "api" {
   for_each = local.apis
 
@@ -36,7 +36,7 @@ resource "google_project_service" "api" {
   disable_on_destroy = false # other things in the project may use them
 }
 
-# The project's number, where a name is not enough.
+# The project's number, for resources that need it instead of its name.
 data "google_project" "this" {
   count = var.enable_iap || var.billing_account != null ? 1 : 0
 

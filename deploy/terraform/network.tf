@@ -1,16 +1,16 @@
-# A private address for the database, for organizations that allow no public ones. Either a network of
-# its own, or one that exists and already has private services access.
+# A private address for the database, for organizations that forbid public ones: in a new network, or in an
+# existing one with private services access.
 
 locals {
   own_network = var.enable_private_ip && var.network == null ? 1 : 0
   network     = var.enable_private_ip ? coalesce(var.network, one(google_compute_network.own[*].id)) : null
   subnetwork  = var.enable_private_ip ? coalesce(var.subnetwork, one(google_compute_subnetwork.own[*].id)) : null
-  # Each container's way in. What is not private, the source of the trips say, goes the direct way.
+  # The containers' connection to the network. Traffic to public addresses, such as the source, is direct.
   vpc_access = var.enable_private_ip ? ["PRIVATE_RANGES_ONLY"] : []
 }
 
 resource "google_compute_network" "own" {
-  # checkov:skip=CKV2_GCP_18: no machine is in it, and a network that is made has no firewall rule that lets anything in
+  # checkov:skip=CKV2_GCP_18: it has no machines, and a new network has no firewall rule that allows ingress
   count = local.own_network
 
   project                 = var.project_id
@@ -21,8 +21,8 @@ resource "google_compute_network" "own" {
 }
 
 resource "google_compute_subnetwork" "own" {
-  # checkov:skip=CKV_GCP_26: flow logs of connections to one database say nothing and cost by the gigabyte
-  # checkov:skip=CKV_GCP_76: there is no IPv6 in it to give private access to
+  # checkov:skip=CKV_GCP_26: flow logs of connections to one database are of no use and are billed by the gigabyte
+  # checkov:skip=CKV_GCP_76: the network has no IPv6
   count = local.own_network
 
   project                  = var.project_id

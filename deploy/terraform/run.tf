@@ -21,7 +21,7 @@ locals {
     var.taxi_settings,
   )
 
-  # By name and version, so that a new password makes new revisions.
+  # By name and version, so that a new password creates new revisions.
   dagster_secret = { DAGSTER_PG_URL = google_secret_manager_secret_version.database["dagster"] }
   taxi_secret    = { POSTGRES_PASSWORD = google_secret_manager_secret_version.database["taxi"] }
   own_secrets = {
@@ -50,10 +50,10 @@ resource "google_cloud_run_v2_job" "run" {
     template {
       service_account = google_service_account.this["runner"].email
       timeout         = "${local.run_timeout}s"
-      # Dagster retries, as a new run. Cloud Run would start an ended run's id once more.
+      # Dagster retries with a new run; Cloud Run would start the same run again.
       max_retries = 0
 
-      # No command and no arguments: a run's own arguments are its whole command.
+      # No command and no arguments, because the arguments of a run contain its command.
       containers {
         image = var.image
 
@@ -107,7 +107,7 @@ resource "google_cloud_run_v2_job" "run" {
     }
   }
 
-  # Its first execution reads and writes at once.
+  # Its first execution starts immediately, and needs these permissions.
   depends_on = [
     google_bigquery_dataset_iam_member.runner,
     google_project_iam_member.bigquery_jobs,
@@ -127,7 +127,7 @@ resource "google_cloud_run_v2_service" "webserver" {
   location            = var.region
   deletion_protection = false
 
-  # With IAP the load balancer is the only way in; without it the proxy of gcloud must stay one.
+  # With IAP, the load balancer is the only access; without it, gcloud's proxy needs access.
   ingress          = var.enable_load_balancer && var.enable_iap ? "INGRESS_TRAFFIC_INTERNAL_LOAD_BALANCER" : "INGRESS_TRAFFIC_ALL"
   iap_enabled      = var.enable_iap
   custom_audiences = var.enable_load_balancer ? ["https://${var.domain}"] : []

@@ -1,5 +1,5 @@
-# The settings of taxi_assets, of docs/settings.md, that `taxi_settings` and `taxi_secrets` take. Not
-# among them: what run.tf sets itself, what leads to an emulator, a key file. A test compares.
+# The settings (docs/settings.md) that `taxi_settings` and `taxi_secrets` accept: all except those that
+# run.tf sets, emulators and the key file. A test compares the lists.
 
 locals {
   settings = [
@@ -15,8 +15,8 @@ locals {
     "TAXI_ALERT_ON", "TAXI_UI_URL", "TAXI_RUN_TIME_LIMIT_HOURS",
   ]
 
-  # Setting to the accounts that read it. The alerts' sensors run in the daemon; the webserver shows
-  # whether they do, which depends on these.
+  # The accounts that read each setting. The sensors of alerts run in the daemon, and the webserver shows
+  # whether they run, which depends on these settings.
   secret_settings = {
     POSTGRES_READER_PASSWORD = ["runner"]
     TAXI_ALERT_URLS          = ["webserver", "daemon"]

@@ -41,7 +41,7 @@ variable "image" {
   }
 }
 
-# What runs load
+# Source and settings of runs
 
 variable "taxi_source" {
   description = "TAXI_SOURCE: template of the month files' address, see the README's \"Load real data\"."
@@ -80,7 +80,7 @@ variable "taxi_secrets" {
   }
 }
 
-# How much of it
+# Size of runs
 
 variable "daemon" {
   description = "Dagster's daemon: schedules, sensors, the run queue and backfills. woken: started every hour and for work from the UI, ended when nothing is left to do. always: one that stays, for schedules to the minute and 53 dollars a month more. off: none."
@@ -154,7 +154,7 @@ variable "deletion_protection" {
   default     = true
 }
 
-# Who gets in
+# Access
 
 variable "database_readers" {
   description = "Who may log in to the database with a Google account, as IAM members (user:, group:, serviceAccount:). What they may read is granted in Postgres: README, \"Read the trips\". The first one restarts the database."
@@ -238,7 +238,7 @@ variable "allowed_ip_ranges" {
   }
 }
 
-# Who is told
+# Alerts
 
 variable "log_retention_days" {
   description = "Days for which step output is kept, and log lines if more than the project's 30."

@@ -1,4 +1,4 @@
-# Size, availability and upkeep of the database
+# Size, availability and maintenance of the database
 
 variable "database_tier" {
   description = "Machine of Cloud SQL, and with it the database's memory: db-g1-small has 1.7 GB, db-f1-micro 0.6, db-custom-2-7680 7.5. Shared-core ones (db-f1-micro, db-g1-small) are the cheap ones and have no SLA."

@@ -1,4 +1,4 @@
-# What is there already
+# Existing resources
 
 variable "existing_database" {
   description = "Name of a Cloud SQL instance for Postgres 14 or later in this project and region that is used in place of a new one. It gets two databases with a user each; its settings, backups and alerts stay its owner's."

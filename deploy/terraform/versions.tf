@@ -1,5 +1,5 @@
 terraform {
-  # Ephemeral resources and write-only arguments, which keep the passwords out of the state.
+  # Ephemeral resources and write-only arguments keep the passwords out of the state.
   required_version = ">= 1.11"
 
   required_providers {

@@ -1,4 +1,4 @@
-# A house that has things already: two deployments in one project, by one provider from outside.
+# Existing resources: two deployments in one project, with the caller's provider.
 
 terraform {
   required_version = ">= 1.11"
