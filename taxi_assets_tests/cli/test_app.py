@@ -50,17 +50,6 @@ def test_error_is_one_line(
     assert printed.out == ""
 
 
-def test_ctrl_c_before_the_first_run_is_reported(
-    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    def interrupt(_: str) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("taxi_assets.cli.spans.parse_span", interrupt)
-    assert main(["plan", "yellow", "2021-01"]) == 130
-    assert capfd.readouterr().err.strip() == "interrupted"
-
-
 def test_invalid_settings_are_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
