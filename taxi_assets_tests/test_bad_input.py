@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from taxi_assets import local
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.defs.jobs.test_daily import DAGSTER, make_trip_line, write_month
@@ -169,8 +170,6 @@ def test_unreachable_postgres_is_named_and_no_store_is_touched(
 
 
 def test_wrong_password_is_not_retried(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from taxi_assets import local  # noqa: PLC0415
-
     stack = local.ensure_stack_running(home / "taxi")
     for name, value in {
         "HOST": stack.postgres_host,

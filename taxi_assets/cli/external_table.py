@@ -36,7 +36,7 @@ def build_external_table(
     Raises:
         UsageError: the lake is no bucket, or has no folders of days.
     """
-    from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
+    from google.cloud import bigquery
 
     if lake.path is not None:
         raise UsageError(

@@ -85,9 +85,9 @@ def run_daemon_job(job: str) -> bool:
 
     The work stays stored: Cloud Scheduler starts the daemon within the hour.
     """
-    from google.api_core import exceptions, retry  # noqa: PLC0415 - half a second in every run
-    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415
-    from google.cloud import run_v2  # noqa: PLC0415
+    from google.api_core import exceptions, retry
+    from google.auth.exceptions import GoogleAuthError
+    from google.cloud import run_v2
 
     transient = retry.if_exception_type(
         exceptions.ServiceUnavailable, exceptions.InternalServerError, exceptions.TooManyRequests

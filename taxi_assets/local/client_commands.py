@@ -67,7 +67,7 @@ def write_views(settings: Settings) -> Path:
     Raises:
         LocalStackError: the lake is a bucket, or has no day.
     """
-    import duckdb  # noqa: PLC0415 - heavy at import
+    import duckdb
 
     if settings.lake.path is None:
         raise LocalStackError(
@@ -92,7 +92,7 @@ def write_views(settings: Settings) -> Path:
 
 def run_duckdb(settings: Settings, arguments: Sequence[str]) -> int:
     """Run queries on the views, from the arguments or standard input; return the exit code."""
-    import duckdb  # noqa: PLC0415 - heavy at import
+    import duckdb
 
     path = write_views(settings)
     if not arguments and sys.stdin.isatty() and (shell := shutil.which("duckdb")):

@@ -281,7 +281,7 @@ class _Canvas:
     """A picture of palette indices, with methods to draw rectangles and text."""
 
     def __init__(self, height: int) -> None:
-        from PIL import Image  # noqa: PLC0415 - heavy at import
+        from PIL import Image
 
         self.image = Image.new("L", (SIZE[0], height))
 
@@ -340,7 +340,7 @@ def _encode_png(image: Image) -> bytes:
 @lru_cache(maxsize=1024)
 def _render_text(text: str, size: int) -> Image:
     """Render a text as pixel coverage, cached because most texts recur every day."""
-    from PIL import Image, ImageDraw  # noqa: PLC0415 - heavy at import
+    from PIL import Image, ImageDraw
 
     font = _load_font(size)
     ascent, descent = font.getmetrics()
@@ -351,7 +351,7 @@ def _render_text(text: str, size: int) -> Image:
 
 @cache
 def _load_font(size: int) -> FreeTypeFont:
-    from PIL import ImageFont  # noqa: PLC0415 - heavy at import
+    from PIL import ImageFont
 
     font = ImageFont.load_default(size)
     if not isinstance(font, ImageFont.FreeTypeFont):

@@ -60,7 +60,7 @@ def render_month_page(figures: MonthFigures, zone_map: ZoneMap | None = None) ->
 
 def open_templates() -> jinja2.Environment:
     """Return the templates of this folder; an undefined name in a page is an error."""
-    import jinja2  # noqa: PLC0415 - heavy at import
+    import jinja2
 
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -39,9 +39,9 @@ ZONES_WIDTH, MAP_WIDTH = 0.32, 0.14
 
 def draw_month_picture(figures: MonthFigures, zone_map: ZoneMap | None = None) -> bytes:
     """Draw the month as a PNG with a palette."""
-    from matplotlib import rc_context  # noqa: PLC0415 - heavy at import
-    from matplotlib.figure import Figure  # noqa: PLC0415 - heavy at import
-    from PIL import Image  # noqa: PLC0415 - heavy at import
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from PIL import Image
 
     with rc_context({"font.family": "DejaVu Sans", "font.size": 11, "hatch.linewidth": 0.8}):
         figure = Figure((WIDTH, HEIGHT), DOTS, facecolor=LIGHT.card)
@@ -67,7 +67,7 @@ def draw_month_picture(figures: MonthFigures, zone_map: ZoneMap | None = None) -
 
 def scale_picture(drawn: bytes, width: int) -> bytes:
     """Scale a picture to a width in pixels."""
-    from PIL import Image  # noqa: PLC0415 - heavy at import
+    from PIL import Image
 
     image = Image.open(io.BytesIO(drawn)).convert("RGB")
     size = (width, image.height * width // image.width)
@@ -75,7 +75,7 @@ def scale_picture(drawn: bytes, width: int) -> bytes:
 
 
 def _compress_png(image: Image.Image) -> bytes:
-    from PIL import Image  # noqa: PLC0415 - heavy at import
+    from PIL import Image
 
     small = io.BytesIO()
     image.quantize(COLOURS, dither=Image.Dither.NONE).save(small, "png", optimize=True)
@@ -234,7 +234,7 @@ def _draw_grid(axes: Axes, columns: int, rows: int) -> None:
 
 def _draw_cell(axes: Axes, column: int, row: int, at: int | None, gap: float) -> str:
     """Draw a cell of a heat map, hatched if it has no data, and return the colour of its text."""
-    from matplotlib.patches import Rectangle  # noqa: PLC0415 - heavy at import
+    from matplotlib.patches import Rectangle
 
     place, width = (column + gap, row + gap), 1 - 2 * gap
     if at is None:

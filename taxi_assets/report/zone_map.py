@@ -64,7 +64,7 @@ def layout_zone_map(figures: MonthFigures, polygons: ZonePolygons | None) -> Zon
     counts = {zone: trips for zone, trips in figures.zones.items() if zone is not None}
     if polygons is None or not counts:
         return None
-    import shapely  # noqa: PLC0415 - heavy at import
+    import shapely
 
     west, south, east, north = shapely.total_bounds(polygons.polygons).tolist()
     scale = WIDTH / ((east - west) * NARROWER)
@@ -97,8 +97,8 @@ def _build_shape(zone: int, outlines: list[Points], counts: Mapping[int, int], m
 
 def draw_zone_map(axes: Axes, zone_map: ZoneMap) -> None:
     """Draw the map into the axes of a picture."""
-    from matplotlib.patches import PathPatch  # noqa: PLC0415 - heavy at import
-    from matplotlib.path import Path  # noqa: PLC0415 - heavy at import
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
 
     for shape in zone_map.shapes:
         rings = [Path(outline, closed=True) for outline in shape.outlines]

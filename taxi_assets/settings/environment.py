@@ -24,6 +24,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from dotenv import dotenv_values
+from dotenv.parser import parse_stream
+
 from taxi_assets.errors import SettingsError
 from taxi_assets.redaction import quote_redacted, redact_value
 
@@ -99,9 +102,6 @@ def parse_env_text(file: Path) -> dict[str, str]:
         SettingsError: the file cannot be read, or a line of it is not NAME=value. Dagster skips
             such a line, with the setting in it.
     """
-    from dotenv import dotenv_values  # noqa: PLC0415 - only where there is such a file
-    from dotenv.parser import parse_stream  # noqa: PLC0415
-
     try:
         text = file.read_text(encoding="utf-8-sig")
         for binding in parse_stream(io.StringIO(text)):

@@ -75,7 +75,7 @@ class ZonePolygons:
 
     def _search(self, x: Doubles, y: Doubles) -> Ids:
         """Test the points within each polygon's bounds, which are neighbours once sorted."""
-        import shapely  # noqa: PLC0415 - heavy at import
+        import shapely
 
         order = np.argsort(x)
         x, y = x[order], y[order]
@@ -93,7 +93,7 @@ class ZonePolygons:
 
     @cached_property
     def _bounds(self) -> Doubles:
-        import shapely  # noqa: PLC0415 - heavy at import
+        import shapely
 
         return np.asarray(shapely.bounds(self.polygons), np.float64)
 
@@ -104,7 +104,7 @@ def read_zone_polygons(path: Path) -> ZonePolygons:
     Raises:
         SourceError: the file cannot be read, or does not contain TLC's zones.
     """
-    import shapely  # noqa: PLC0415 - heavy at import
+    import shapely
 
     with ExitStack() as stack:
         file = path
@@ -159,14 +159,14 @@ def _unzip(path: Path, folder: Path) -> Path:
 
 def _read(path: Path) -> tuple[list[tuple[int, Any]], str | None]:
     """Return the id and polygon of each zone, and the coordinate system's name or definition."""
-    from shapely.geometry import shape  # noqa: PLC0415 - heavy at import
+    from shapely.geometry import shape
 
     if path.suffix.lower() in GEOJSON:
         content = json.loads(path.read_bytes())
         system = content.get("crs", {}).get("properties", {}).get("name")
         features: Iterable[Any] = content["features"]
     else:
-        import shapefile  # noqa: PLC0415 - heavy at import
+        import shapefile
 
         with shapefile.Reader(str(path)) as reader:
             features = [record.__geo_interface__ for record in reader.iterShapeRecords()]
@@ -191,8 +191,8 @@ def _get_zone_id(path: Path, attributes: dict[str, Any]) -> int:
 
 def _to_degrees(polygons: list[Any], system: str | None) -> Any:
     """Return an array of polygons in longitude and latitude."""
-    import pyproj  # noqa: PLC0415 - heavy at import
-    import shapely  # noqa: PLC0415 - heavy at import
+    import pyproj
+    import shapely
 
     if system is None:
         west = float(shapely.total_bounds(polygons)[0])

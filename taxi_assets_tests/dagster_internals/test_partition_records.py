@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
 from taxi_assets.definitions import build_defs
+from taxi_assets.defs.io_managers.sealed_objects import open_sealed_zstd, write_sealed_zstd
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.defs.jobs.test_daily import make_trip_line, write_month
@@ -190,10 +192,6 @@ def test_bad_day_in_a_chunk_is_rejected_and_the_others_land(
 
 def remove_last_line(path: Path) -> None:
     """Rewrite a raw slice without its last line and with its old metadata."""
-    import pyarrow as pa  # noqa: PLC0415
-
-    from taxi_assets.defs.io_managers.sealed_objects import open_sealed_zstd, write_sealed_zstd  # noqa: PLC0415
-
     packed = pa.py_buffer(path.read_bytes())
     lines = pa.CompressedInputStream(pa.BufferReader(packed), "zstd").read()
     remaining = b"".join(lines.splitlines(keepends=True)[:-1])
@@ -227,8 +225,6 @@ def test_single_rejected_day_is_recorded_as_failed_and_stores_nothing(
 def test_raw_slices_of_a_month_hold_each_line_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import pyarrow as pa  # noqa: PLC0415
-
     lines = [
         make_trip_line("2021-07-01"),
         make_trip_line("2021-06-30"),

@@ -12,6 +12,7 @@ from typing import Any
 import dagster as dg
 import pandas as pd
 import pytest
+from dagster import serialize_value
 from PIL import Image
 
 from taxi_assets.definitions import build_defs
@@ -238,7 +239,5 @@ def test_single_day_shows_the_same_as_in_a_chunk(
 
 
 def test_events_stay_small(chunk: dict[str, Any]) -> None:
-    from dagster import serialize_value  # noqa: PLC0415
-
     sizes = {name: len(serialize_value(event)) for name, event in chunk.items()}
     assert max(sizes.values()) < 26_000, json.dumps(sizes)

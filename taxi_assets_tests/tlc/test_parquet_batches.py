@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from taxi_assets.date_ranges import Month
 from taxi_assets.defs.month_split import open_spool
 from taxi_assets.errors import SourceError
 from taxi_assets.settings.areas import MAX_DAY_BYTES
@@ -218,8 +219,6 @@ def test_hash_distinguishes_values_nulls_types_and_order() -> None:
     ],
 )
 def test_text_times_of_2009_are_read(tmp_path: Path, pickup: str, day: int) -> None:
-    from taxi_assets.date_ranges import Month  # noqa: PLC0415
-
     table = pa.table({name: ["1"] * 2 for name in YELLOW.schema_versions[0].header})
     table = table.drop_columns(["Trip_Pickup_DateTime"])
     for kind in (pa.string(), pa.large_string(), pa.string_view(), pa.binary()):

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 
 import dagster as dg
+import requests
 
 from taxi_assets.dagster_internals.alert_ledger import AlertLedger
 from taxi_assets.defs.alerts.alert_sensors import AlertNotDeliveredError
@@ -87,8 +88,6 @@ def build_operations_sensor(services: Mapping[str, Service]) -> dg.SensorDefinit
 
 def request_heartbeat(url: str) -> str:
     """Request the dead man's switch; return the response's status, or the error without the URL."""
-    import requests  # noqa: PLC0415 - heavy at import
-
     try:
         with (
             LimitedSession(HEARTBEAT_SECONDS, HEARTBEAT_SECONDS) as session,

@@ -147,7 +147,7 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
         self, service: Service, columns: str, days: Sequence[date], rest: str = ""
     ) -> RowIterator | None:
         """Query the days; None if the table does not exist."""
-        from google.api_core.exceptions import NotFound  # noqa: PLC0415 - heavy at import
+        from google.api_core.exceptions import NotFound
 
         table = quote_identifier(f"{self.bigquery.dataset}.{service.table}")
         condition = build_days_condition(service, days)
@@ -170,7 +170,7 @@ def _describe_table(
     transaction may have changed. Its metadata has the row count, at no cost and also if
     `require_partition_filter` prevents a count. A description that a person wrote stays.
     """
-    from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
+    from google.cloud import bigquery
 
     counted: dict[str, int] = {}
     with warn_only(log, f"the description of {target}"):

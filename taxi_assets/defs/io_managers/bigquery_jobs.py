@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
+from requests import JSONDecodeError
 
 from taxi_assets.errors import format_one_line
 
@@ -30,9 +31,8 @@ def start_once(client: Client, job_id: str, start: Callable[[str], Any]) -> Any:
 
     A response that is not JSON counts as lost: the page of a proxy, or a truncated response.
     """
-    from google.api_core.exceptions import Conflict, NotFound  # noqa: PLC0415 - heavy at import
-    from google.cloud.bigquery import DEFAULT_RETRY  # noqa: PLC0415
-    from requests import JSONDecodeError  # noqa: PLC0415
+    from google.api_core.exceptions import Conflict, NotFound
+    from google.cloud.bigquery import DEFAULT_RETRY
 
     job_id = f"{PREFIX}{job_id}"
     try:
@@ -48,7 +48,7 @@ def start_query(client: Client, job_id: str, sql: str, check_lock: Callable[[], 
 
     The job commits by itself, and the client repeats its request for longer than a lease lasts.
     """
-    from google.cloud.bigquery import DEFAULT_RETRY  # noqa: PLC0415 - heavy at import
+    from google.cloud.bigquery import DEFAULT_RETRY
 
     at_once: dict[str, Any] = {"retry": None, "job_retry": None}
 
@@ -82,7 +82,7 @@ def sum_job_costs(
 
 def retry_briefly() -> Retry:
     """Return a retry of `LABEL_SECONDS`; the default of Google's client is ten minutes."""
-    from google.cloud.bigquery import DEFAULT_RETRY  # noqa: PLC0415 - heavy at import
+    from google.cloud.bigquery import DEFAULT_RETRY
 
     return DEFAULT_RETRY.with_timeout(LABEL_SECONDS)
 

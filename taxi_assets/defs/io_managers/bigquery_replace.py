@@ -66,7 +66,7 @@ def copy_days(
     Raises:
         StoreError: the row count of the staging table differs from that of the days.
     """
-    from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY  # noqa: PLC0415 - heavy at import
+    from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY
 
     insert = start_query(
         client, staging.job_id("by_day"), build_insert(staging, staging.by_day), check_lock
@@ -121,7 +121,7 @@ def _start_all(
 def _start_copy(
     client: Client, job_id: str, source: str, target: str, check_lock: CheckLock
 ) -> Any:
-    from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
+    from google.cloud import bigquery
 
     config = bigquery.CopyJobConfig(
         write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
@@ -159,7 +159,7 @@ def replace_in_transaction(
     Raises:
         UnavailableError: a concurrent transaction on the table committed first.
     """
-    from google.api_core.exceptions import BadRequest  # noqa: PLC0415 - heavy at import
+    from google.api_core.exceptions import BadRequest
 
     condition = build_days_condition(staging.service, staging.days)
     script = (

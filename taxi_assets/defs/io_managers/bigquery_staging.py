@@ -82,7 +82,7 @@ def load_staging(
     Raises:
         StoreError: the number of loaded rows differs from that of the objects.
     """
-    from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
+    from google.cloud import bigquery
 
     lake = slices[0].lake
     schema = build_table_schema(staging.service)
@@ -121,7 +121,7 @@ def create_like(client: Client, staging: Staging, target: Table, retention: time
 
     A copy job accepts a partition only from a table with the same definition.
     """
-    from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
+    from google.cloud import bigquery
 
     table = bigquery.Table(staging.by_day, schema=target.schema)
     table.time_partitioning = bigquery.TimePartitioning(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 def build_table_schema(service: Service) -> list[SchemaField]:
     """Return the service's columns as BigQuery fields, without the DATE column."""
-    from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
+    from google.cloud import bigquery
 
     return [
         bigquery.SchemaField(column.name, column.bigquery, description=column.meaning)
@@ -48,7 +48,7 @@ def ensure_table_exists(
     Raises:
         StoreError: the table exists, and its days cannot be replaced.
     """
-    from google.api_core.exceptions import NotFound  # noqa: PLC0415 - heavy at import
+    from google.api_core.exceptions import NotFound
 
     try:
         table = client.get_table(target)
@@ -97,8 +97,8 @@ def _ensure_dataset(client: Client, name: str, location: str) -> None:
 
     It is fetched first: an account that can edit it may lack the permission to create one.
     """
-    from google.api_core.exceptions import NotFound  # noqa: PLC0415 - heavy at import
-    from google.cloud import bigquery  # noqa: PLC0415
+    from google.api_core.exceptions import NotFound
+    from google.cloud import bigquery
 
     try:
         dataset = client.get_dataset(name)
@@ -115,7 +115,7 @@ def _ensure_dataset(client: Client, name: str, location: str) -> None:
 def _create_table(
     client: Client, service: Service, target: str, settings: BigQuerySettings
 ) -> Table:
-    from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
+    from google.cloud import bigquery
 
     schema = [*build_table_schema(service), bigquery.SchemaField(service.day_column, "DATE")]
     table = bigquery.Table(target, schema=schema)
@@ -164,7 +164,7 @@ def _find_wrong_location(actual: str | None, location: str) -> str:
 
 def _find_wrong_columns(table: Table, service: Service) -> Iterator[str]:
     """Describe each column that is wrong."""
-    from google.cloud import bigquery  # noqa: PLC0415 - heavy at import
+    from google.cloud import bigquery
 
     columns = {field.name.casefold(): field for field in table.schema}
     # These columns are never null; the others can be.

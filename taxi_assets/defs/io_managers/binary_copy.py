@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
+from pgpq import ArrowToPostgresBinaryEncoder
 
 if TYPE_CHECKING:
     from psycopg import Cursor
@@ -35,8 +36,7 @@ def copy_rows_binary(
         psycopg.Error: the server rejected the rows.
         BaseException: an error of `tables`.
     """
-    from pgpq import ArrowToPostgresBinaryEncoder  # noqa: PLC0415 - heavy at import
-    from psycopg import sql  # noqa: PLC0415
+    from psycopg import sql
 
     encoder = ArrowToPostgresBinaryEncoder(schema)
     columns = sql.SQL(", ").join(map(sql.Identifier, schema.names))

@@ -114,7 +114,7 @@ class PostgresTripsIOManager(StoreIOManager[pa.Table]):
 
     def read_partition(self, service: Service, day: date) -> pa.Table | None:
         """Read the rows of one day."""
-        from psycopg.errors import UndefinedTable  # noqa: PLC0415 - heavy at import
+        from psycopg.errors import UndefinedTable
 
         table = build_trips_table(service, self.postgres.schema_name())
         query = sa.select(table).where(is_in_date_range(table, service, DateRange.of_day(day)))
@@ -130,7 +130,7 @@ class PostgresTripsIOManager(StoreIOManager[pa.Table]):
         self, service: Service, days: Sequence[date], log: dg.DagsterLogManager
     ) -> Totals:
         """Read rows and sums of the days from the table; empty if it does not exist."""
-        from psycopg.errors import UndefinedTable  # noqa: PLC0415 - heavy at import
+        from psycopg.errors import UndefinedTable
 
         del log
         table = build_trips_table(service, self.postgres.schema_name())

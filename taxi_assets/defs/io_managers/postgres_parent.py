@@ -44,7 +44,7 @@ def add_day_column(cursor: Cursor, partition: Partition, log: dg.DagsterLogManag
     take 17 % more processor time and 5 % more space, and rewrite an existing table. An existing
     column, table or view of that name stays as it is.
     """
-    import psycopg  # noqa: PLC0415 - heavy at import
+    import psycopg
 
     service, parent = partition.service, partition.parent
     columns = _list_columns(cursor, parent)
@@ -116,7 +116,7 @@ def analyze_parent(connection: Connection, partition: Partition, log: dg.Dagster
     The planner uses its statistics for queries over several months, and autovacuum never analyzes a
     parent. The rows are committed, so every error here, a lost connection included, is only logged.
     """
-    import psycopg  # noqa: PLC0415 - heavy at import
+    import psycopg
 
     try:
         version = connection.info.server_version

@@ -229,7 +229,7 @@ def create_pickup_index(cursor: Cursor, name: str, table: str, service: Service)
 
 def set_comment(cursor: Cursor, partition: str, text: str, log: dg.DagsterLogManager) -> None:
     """Set the comment of a partition (quoted for SQL); a warning if the user is not its owner."""
-    from psycopg import errors  # noqa: PLC0415 - heavy at import
+    from psycopg import errors
 
     try:
         with cursor.connection.transaction():
@@ -245,7 +245,7 @@ def compact_partition(
 
     The rows are committed, so an error here is a warning.
     """
-    import psycopg  # noqa: PLC0415 - heavy at import
+    import psycopg
 
     # Postgres skips the VACUUM of a table with another owner and sends a notice.
     connection.add_notice_handler(

@@ -127,7 +127,7 @@ def create_replacement(
         None if the run covers too little of the month, the new table would lose a property of the
         partition, or another session writes to it.
     """
-    import psycopg  # noqa: PLC0415 - heavy at import
+    import psycopg
 
     new = Replacement(partition, f"{partition.name}_{uuid4().hex[:8]}", tuple(days))
     if not _covers_most(cursor, new):
@@ -192,7 +192,7 @@ def swap(connection: Connection, new: Replacement) -> bool:
     Readers wait for milliseconds, until the commit: a constraint verifies before the lock that all
     rows are in the month.
     """
-    from psycopg import errors  # noqa: PLC0415 - heavy at import
+    from psycopg import errors
 
     deadline = time.monotonic() + SWAP_SECONDS
     partition, pickup = new.partition, QUOTE(new.partition.service.pickup_column)

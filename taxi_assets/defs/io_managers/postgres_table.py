@@ -196,7 +196,7 @@ def create_if_missing(cursor: Cursor, is_missing: Callable[[], bool], statement:
     denied to a user who can fill a schema but not create one. Advisory locks are none either:
     anybody who can connect can hold one.
     """
-    from psycopg import errors  # noqa: PLC0415 - heavy at import
+    from psycopg import errors
 
     while is_missing():
         try:

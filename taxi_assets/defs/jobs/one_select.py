@@ -43,8 +43,8 @@ def parse_one_select(query: str, dialect: str) -> exp.Query | exp.Values:
         StoreError: it is another statement, or more than one.
         SqlglotError: it cannot be parsed; the server may accept it.
     """
-    import sqlglot  # noqa: PLC0415 - heavy at import
-    from sqlglot import exp  # noqa: PLC0415
+    import sqlglot
+    from sqlglot import exp
 
     statements = [
         statement
@@ -67,8 +67,8 @@ def format_for_bigquery(query: str) -> str:
     Raises:
         StoreError: it is not a SELECT, has several statements, or is ambiguous.
     """
-    from sqlglot import exp  # noqa: PLC0415 - heavy at import
-    from sqlglot.errors import SqlglotError  # noqa: PLC0415
+    from sqlglot import exp
+    from sqlglot.errors import SqlglotError
 
     with suppress(SqlglotError):
         parse_one_select(query, "bigquery")  # Gives the best error for other statements.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
 from pydantic import Field
+from requests import Timeout
 
 from taxi_assets.defs.jobs.one_select import (
     ONE_SELECT,
@@ -133,7 +134,7 @@ def is_one_select(query: str, dialect: str) -> bool:
     Raises:
         StoreError: the query is another statement, or more than one.
     """
-    from sqlglot.errors import SqlglotError  # noqa: PLC0415 - heavy at import
+    from sqlglot.errors import SqlglotError
 
     try:
         parse_one_select(query, dialect)
@@ -149,8 +150,8 @@ def query_postgres(postgres: PostgresResource, config: SqlQueryConfig) -> Rows:
         StoreError: the server rejected the query, the query exceeded its time limit, or there is no
             read-only role.
     """
-    import psycopg  # noqa: PLC0415 - heavy at import
-    from psycopg.types.string import TextLoader  # noqa: PLC0415
+    import psycopg
+    from psycopg.types.string import TextLoader
 
     if "\0" in config.query:
         # libpq sends only the text before it, which is another query.
@@ -223,9 +224,8 @@ def query_bigquery(bigquery: BigQueryResource, config: SqlQueryConfig) -> Rows:
     Raises:
         StoreError: BigQuery rejected the query, or the query exceeded its time limit.
     """
-    from google.api_core.exceptions import ClientError  # noqa: PLC0415 - heavy at import
-    from google.cloud.bigquery import QueryJobConfig  # noqa: PLC0415
-    from requests import Timeout  # noqa: PLC0415
+    from google.api_core.exceptions import ClientError
+    from google.cloud.bigquery import QueryJobConfig
 
     query = format_for_bigquery(config.query)
     with bigquery.client() as client:

@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
+from requests import ConnectionError as NobodyListensError
+from requests import JSONDecodeError
+from requests.adapters import HTTPAdapter
 
 from taxi_assets import local
 from taxi_assets.defs.metadata.table_metadata import URI
@@ -117,8 +120,6 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
             StoreError: there are no credentials for Google Cloud.
             UnavailableError: a proxy answered in place of BigQuery.
         """
-        from requests import JSONDecodeError  # noqa: PLC0415 - heavy at import
-
         endpoint, token = self._connect_emulator()
         try:
             with (
@@ -144,8 +145,8 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
 
     @contextmanager
     def _create_google_client(self) -> Iterator[Client]:
-        from dagster_gcp import BigQueryResource as GoogleBigQuery  # noqa: PLC0415 - heavy
-        from google.auth.exceptions import DefaultCredentialsError  # noqa: PLC0415
+        from dagster_gcp import BigQueryResource as GoogleBigQuery
+        from google.auth.exceptions import DefaultCredentialsError
 
         google = GoogleBigQuery(project=self.settings.project, location=self.settings.location)
         try:
@@ -187,8 +188,6 @@ def _limit_retries(client: Client, seconds: float, *, embedded: bool = False) ->
     inside `result()` or the duration of the job as well. It retries an unreachable server for ten
     minutes; but the embedded one is started by the step's next attempt, not by waiting.
     """
-    from requests import ConnectionError as NobodyListensError  # noqa: PLC0415
-    from requests.adapters import HTTPAdapter  # noqa: PLC0415 - heavy at import
 
     class TimeoutAdapter(HTTPAdapter):
         def send(self, *arguments: Any, **options: Any) -> Response:
@@ -207,9 +206,9 @@ def _limit_retries(client: Client, seconds: float, *, embedded: bool = False) ->
 
 def create_emulator_client(project: str, endpoint: str, token: str = "") -> Client:
     """Return a client of an emulator that sends the token with every request."""
-    from google.api_core.client_options import ClientOptions  # noqa: PLC0415 - heavy
-    from google.auth.credentials import AnonymousCredentials  # noqa: PLC0415
-    from google.cloud import bigquery  # noqa: PLC0415
+    from google.api_core.client_options import ClientOptions
+    from google.auth.credentials import AnonymousCredentials
+    from google.cloud import bigquery
 
     class TokenCredentials(AnonymousCredentials):
         def before_request(self, *arguments: Any) -> None:

@@ -166,7 +166,7 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
 
 
 def _open_connection(settings: PostgresSettings, names: str) -> WatchedConnection:
-    import psycopg  # noqa: PLC0415 - heavy at import
+    import psycopg
 
     from taxi_assets.defs.resources.postgres_connection import WatchedConnection  # noqa: PLC0415
 
