@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
-from pgpq import ArrowToPostgresBinaryEncoder
 
 if TYPE_CHECKING:
     from psycopg import Cursor
@@ -36,6 +35,7 @@ def copy_rows_binary(
         psycopg.Error: the server rejected the rows.
         BaseException: an error of `tables`.
     """
+    from pgpq import ArrowToPostgresBinaryEncoder
     from psycopg import sql
 
     encoder = ArrowToPostgresBinaryEncoder(schema)
