@@ -25,7 +25,7 @@ from taxi_assets.settings.private_folders import restrict_umask
 
 app = typer.Typer(
     name="taxi-assets",
-    help="New York taxi trips: plan and run backfills, compare versions, see what is where.",
+    help="New York taxi trips: plan and run backfills, compare versions, show what is loaded.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -106,14 +106,14 @@ def backfill(
     span: Span,
     *,
     only: Annotated[
-        str, typer.Option(help="Days in these states, with commas between.")
+        str, typer.Option(help="Only days in these states, separated by commas.")
     ] = "missing,rejected,restated,stale",
     max_runs: Annotated[
-        int | None, typer.Option(min=1, help="Launch at most so many runs.")
+        int | None, typer.Option(min=1, help="Maximum number of runs to launch.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the runs; start none.")] = False,
 ) -> int:
-    """Load the days that are not loaded, by month; run it again to go on after a stop.
+    """Load the days that are not loaded, by month; run it again after an interruption.
 
     Through the instance's queue where a daemon works on it, else in this process. Exit code 0: all
     days are loaded; 1: days are left, which the last lines name; 130: stopped by Ctrl-C.
@@ -232,7 +232,7 @@ def export(
     span: Span,
     *,
     key: Annotated[
-        str | None, typer.Option("--object", help="Key in the lake; what is there is replaced.")
+        str | None, typer.Option("--object", help="Key in the lake; replaces an object there.")
     ] = None,
     skip_missing_days: Annotated[
         bool, typer.Option("--skip-missing-days", help="Leave out days that are not loaded.")
