@@ -111,11 +111,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def begin(self) -> bytes:
         """Send the headers of the body or the requested range, and return that part."""
-        size, asked = len(self.body), self.asked_range()
-        if asked is None:
+        size, requested = len(self.body), self.asked_range()
+        if requested is None:
             self.start(200, size)
             return self.body
-        first, end = asked
+        first, end = requested
         if first >= end:
             self.start(416, 0, Content_Range=f"bytes */{size}")
             return b""

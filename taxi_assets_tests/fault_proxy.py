@@ -373,17 +373,17 @@ class TcpProxy:
                     _reset(client, server)
                     return
                 client.sendall(part)
-        for one in (client, server):
-            one.close()
+        for end in (client, server):
+            end.close()
 
 
 def _reset(*ends: socket.socket) -> None:
     """Break connections with a TCP reset, and wake the threads that read from them."""
-    for one in ends:
+    for end in ends:
         with suppress(OSError):
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            one.shutdown(socket.SHUT_RD)
-            one.close()
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            end.shutdown(socket.SHUT_RD)
+            end.close()
 
 
 @contextmanager

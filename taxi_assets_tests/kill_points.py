@@ -151,17 +151,17 @@ class Relay:
                     threading.Thread(target=self.pass_on, args=ends, daemon=True).start()
 
     def pass_on(
-        self, one: socket.socket, other: socket.socket, name: Callable[[bytes], str]
+        self, source: socket.socket, target: socket.socket, name: Callable[[bytes], str]
     ) -> None:
         with suppress(OSError):  # one of them is dead
-            while part := one.recv(PART):
+            while part := source.recv(PART):
                 sign = name(part)
                 number = self.signs.comes(sign)
                 if not number:
                     break
-                other.sendall(part)
+                target.sendall(part)
                 self.signs.passed(sign, number)
-        for end in (one, other):
+        for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
@@ -193,10 +193,10 @@ def watched(signs: Signs, temporary: Path, event_log: Path) -> Iterator[None]:
         while not stop.wait(WATCH_SECONDS):
             files, before = _names(temporary), files
             written, earlier = _modified(event_log), written
-            shown = ["lake object written"] * len(files - before)
-            shown += ["lake object put"] * len(before - files)
-            shown += ["event log"] * (written != earlier)
-            for sign in shown:
+            new_signs = ["lake object written"] * len(files - before)
+            new_signs += ["lake object put"] * len(before - files)
+            new_signs += ["event log"] * (written != earlier)
+            for sign in new_signs:
                 signs.passed(sign, signs.comes(sign))
 
     with _thread(look, stop.set):

@@ -136,16 +136,16 @@ class Block(NamedTuple):
 
 def read_blocks(page: str) -> list[Block]:
     """Return the blocks of a page that a person pastes, each with the output that follows it."""
-    found: list[Block] = []
+    blocks: list[Block] = []
     for part in re.split(r"^## ", (REPOSITORY / page).read_text(), flags=re.MULTILINE):
         section = part.partition("\n")[0]
         for _, language, text in FENCE.findall(part):
             content = textwrap.dedent(text)
-            if language == "text" and found and found[-1].section == section:
-                found[-1] = found[-1]._replace(printed=content)
+            if language == "text" and blocks and blocks[-1].section == section:
+                blocks[-1] = blocks[-1]._replace(printed=content)
             elif language in PASTED:
-                found.append(Block(page, section, language, content, None))
-    return found
+                blocks.append(Block(page, section, language, content, None))
+    return blocks
 
 
 def list_pasted_blocks(page: str) -> list[Block]:
@@ -156,7 +156,9 @@ def list_pasted_blocks(page: str) -> list[Block]:
 
 def paste(folder: Path, script: str, code: int = 0, **variables: str) -> str:
     """Return what a person's shell prints when a script is pasted in the checkout."""
-    inherited = {name: it for name, it in isolation.pristine.items() if name != "TAXI_ENV_FILE"}
+    inherited = {
+        name: value for name, value in isolation.pristine.items() if name != "TAXI_ENV_FILE"
+    }
     own = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(folder), "COLUMNS": "120"}
     completed = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],

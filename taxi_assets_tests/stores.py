@@ -50,13 +50,13 @@ class Runs:
         records = self.instance.get_records_for_run(
             run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION
         ).records
-        found = {}
+        events = {}
         for record in records:
             event = record.event_log_entry.asset_materialization
             key = (event.asset_key.to_user_string(), event.partition)
-            assert key not in found, f"{key} was recorded twice"
-            found[key] = event
-        return found
+            assert key not in events, f"{key} was recorded twice"
+            events[key] = event
+        return events
 
     def evaluations(
         self, run_id: str
@@ -65,13 +65,13 @@ class Runs:
         records = self.instance.get_records_for_run(
             run_id, of_type=DagsterEventType.ASSET_CHECK_EVALUATION
         ).records
-        found = {}
+        results = {}
         for record in records:
             event = record.event_log_entry.asset_check_evaluation
             key = (event.asset_key.to_user_string(), event.check_name, event.partition)
-            assert key not in found, f"{key} was evaluated twice"
-            found[key] = event
-        return found
+            assert key not in results, f"{key} was evaluated twice"
+            results[key] = event
+        return results
 
 
 def failure(result: dg.ExecuteInProcessResult) -> str:

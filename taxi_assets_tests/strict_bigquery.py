@@ -68,23 +68,23 @@ class Google:
         text = f"{name} {stock} {self.versions[name]}"
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
-    def complete(self, name: str, found: dict[str, Any]) -> dict[str, Any]:
+    def complete(self, name: str, resource: dict[str, Any]) -> dict[str, Any]:
         """A table as Google shows it."""
         known = self.tables.get(name, {})
-        found |= {key: known[key] for key in FORGOTTEN if known.get(key) is not None}
+        resource |= {key: known[key] for key in FORGOTTEN if known.get(key) is not None}
         if "externalDataConfiguration" in known:
-            found["type"] = "EXTERNAL"
+            resource["type"] = "EXTERNAL"
         with suppress(KeyError):
-            found["location"] = self.locations[name.partition(".")[0]]
+            resource["location"] = self.locations[name.partition(".")[0]]
         columns = {column["name"]: column for column in known.get("schema", {}).get("fields", [])}
-        for column in found.get("schema", {}).get("fields", []):
+        for column in resource.get("schema", {}).get("fields", []):
             column |= {
                 key: value
                 for key, value in columns.get(column["name"], {}).items()
                 if key in ("policyTags", "defaultValueExpression")
             }
-        found["etag"] = self.etag(name, found["etag"])
-        return found
+        resource["etag"] = self.etag(name, resource["etag"])
+        return resource
 
     def protected(self, name: str) -> str | None:
         """The column that queries must filter by."""
@@ -158,8 +158,8 @@ def schema_of(table: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 def error(code: int, reason: str, message: str) -> Answer:
     """An error as Google's API answers it."""
-    said = {"message": message, "domain": "global", "reason": reason}
-    body = {"error": {"code": code, "message": message, "errors": [said]}}
+    details = {"message": message, "domain": "global", "reason": reason}
+    body = {"error": {"code": code, "message": message, "errors": [details]}}
     return code, {"Content-Type": "application/json"}, json.dumps(body).encode()
 
 
@@ -227,7 +227,7 @@ class StrictExchange(Exchange):
                 self.google.versions[name] += 1
             return answer(self.google.complete(name, json.loads(body)))
 
-    def refuse_patch(self, name: str, asked: dict[str, Any]) -> Answer | None:
+    def refuse_patch(self, name: str, patch: dict[str, Any]) -> Answer | None:
         """412 for an etag that is not the table's, 400 for a schema that loses a column.
 
         And 403 for one with policy tags, as for an account that is no more than a data editor.
@@ -242,12 +242,12 @@ class StrictExchange(Exchange):
         if self.headers.get("If-Match", etag) != etag:
             return error(412, "conditionNotMet", "Precondition check failed.")
         columns = {column["name"] for column in payload.get("schema", {}).get("fields", [])}
-        kept = {column["name"] for column in asked.get("schema", {}).get("fields", [])}
-        if "schema" in asked and columns - kept:
-            lost = min(columns - kept)
+        patched_columns = {column["name"] for column in patch.get("schema", {}).get("fields", [])}
+        if "schema" in patch and columns - patched_columns:
+            lost = min(columns - patched_columns)
             message = f"Provided Schema does not match Table {name}."
             return error(400, "invalid", f"{message} Field {lost} is missing in new schema")
-        if any("policyTags" in column for column in asked.get("schema", {}).get("fields", [])):
+        if any("policyTags" in column for column in patch.get("schema", {}).get("fields", [])):
             message = f"Access Denied: {name}: User does not have permission to get taxonomy"
             return error(403, "accessDenied", message)
         return None
@@ -290,8 +290,8 @@ class StrictExchange(Exchange):
             return answer({"jobs": list(self.google.running.values())})
         if self.command != "POST" or path[2]:
             return super().forward()
-        asked = self.asked()
-        reference, config = asked.get("jobReference", {}), asked["configuration"]
+        job = self.asked()
+        reference, config = job.get("jobReference", {}), job["configuration"]
         if not JOB_ID.fullmatch(reference.get("jobId", "x")):
             return error(400, "invalid", f'Invalid job ID "{reference["jobId"]}"')
         statements = statements_of(config.get("query", {}).get("query", ""))
@@ -299,14 +299,14 @@ class StrictExchange(Exchange):
         refusal = self.elsewhere(reference, config, statements)
         if message and not refusal:
             dry = config.get("dryRun")
-            refusal = error(400, "invalidQuery", message) if dry else self.fail(asked, message)
-        return refusal or self.run(asked, statements)
+            refusal = error(400, "invalidQuery", message) if dry else self.fail(job, message)
+        return refusal or self.run(job, statements)
 
     def on_query(self, path: re.Match[str]) -> Answer:
         """A job and its first rows in one answer: jobs.query."""
-        asked = self.asked()
-        statements = statements_of(asked.get("query", ""))
-        reference = {"projectId": path[1], "location": asked.get("location")}
+        query = self.asked()
+        statements = statements_of(query.get("query", ""))
+        reference = {"projectId": path[1], "location": query.get("location")}
         refusal = self.elsewhere(reference, {}, statements)
         message = self.google.unfiltered(statements)
         if message and not refusal:
@@ -319,8 +319,8 @@ class StrictExchange(Exchange):
             return None
         sources = config["copy"].get("sourceTables") or [config["copy"]["sourceTable"]]
         source, target = (
-            self.table(reference["projectId"], it)
-            for it in (sources[0], config["copy"]["destinationTable"])
+            self.table(reference["projectId"], table_reference)
+            for table_reference in (sources[0], config["copy"]["destinationTable"])
         )
         for what in (specification, schema_of):
             if what(source) != what(target):
@@ -359,9 +359,9 @@ class StrictExchange(Exchange):
                 return error(404, "notFound", message)
         return None
 
-    def run(self, asked: dict[str, Any], statements: list[exp.Expression]) -> Answer:
+    def run(self, job: dict[str, Any], statements: list[exp.Expression]) -> Answer:
         """Run a job; a transaction that deletes in a table where another one does is cancelled."""
-        google, dry = self.google, asked["configuration"].get("dryRun")
+        google, dry = self.google, job["configuration"].get("dryRun")
         begun = any(isinstance(statement, exp.Transaction) for statement in statements)
         deletes = (
             {
@@ -378,9 +378,9 @@ class StrictExchange(Exchange):
                 google.writing |= deletes
         if conflict:
             return self.fail(
-                asked,
+                job,
                 "Query error: Transaction is aborted due to concurrent update against table "
-                f"{asked['jobReference']['projectId']}:{conflict}. Transaction ID: 1 at [2:1]",
+                f"{job['jobReference']['projectId']}:{conflict}. Transaction ID: 1 at [2:1]",
             )
         try:
             return super().forward()
@@ -391,26 +391,26 @@ class StrictExchange(Exchange):
                     if not dry and isinstance(one, WRITES) and one.find(exp.Table):
                         google.versions[named(one.find(exp.Table))] += 1
                 for kind in ("load", "copy"):
-                    into = asked["configuration"].get(kind, {}).get("destinationTable")
+                    into = job["configuration"].get(kind, {}).get("destinationTable")
                     if into:
                         table = into["tableId"].partition("$")[0]
                         google.versions[f"{into['datasetId']}.{table}"] += 1
 
-    def job_of(self, asked: dict[str, Any], state: str) -> dict[str, Any]:
+    def job_of(self, job: dict[str, Any], state: str) -> dict[str, Any]:
         """A job's resource."""
         return {
             "kind": "bigquery#job",
-            "jobReference": asked["jobReference"],
-            "configuration": asked["configuration"],
+            "jobReference": job["jobReference"],
+            "configuration": job["configuration"],
             "status": {"state": state},
             "statistics": {"query": {}},
         }
 
     def fail(self, asked: dict[str, Any], message: str, reason: str = "invalidQuery") -> Answer:
         """Accept a job, and have it fail."""
-        said = {"reason": reason, "location": "query", "message": message}
+        details = {"reason": reason, "location": "query", "message": message}
         job = self.job_of(asked, "DONE")
-        job["status"] |= {"errorResult": said, "errors": [said]}
+        job["status"] |= {"errorResult": details, "errors": [details]}
         self.google.failed[asked["jobReference"]["jobId"]] = job
         return answer(job)
 

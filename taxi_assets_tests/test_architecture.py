@@ -38,27 +38,27 @@ def list_modules() -> dict[str, Path]:
 
 def list_imports(path: Path, known: dict[str, Path]) -> set[str]:
     """Return the package's modules that a file imports, at its top or inside a function."""
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.module:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
-            found.update(name if name in known else node.module for name in names)
+            imported.update(name if name in known else node.module for name in names)
         elif isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-    return {name for name in found if name.startswith("taxi_assets.")}
+            imported.update(alias.name for alias in node.names)
+    return {name for name in imported if name.startswith("taxi_assets.")}
 
 
 def list_dependencies() -> dict[tuple[str, str], list[str]]:
     """Return the dependencies between rooms, with their lines."""
     known = list_modules()
-    found: dict[tuple[str, str], list[str]] = {}
+    lines_by_rooms: dict[tuple[str, str], list[str]] = {}
     for name, path in known.items():
         room = name.split(".")[1] if "." in name else ""
         for other in list_imports(path, known):
             target = other.split(".")[1]
             if room and target != room:
-                found.setdefault((room, target), []).append(f"{name} -> {other}")
-    return found
+                lines_by_rooms.setdefault((room, target), []).append(f"{name} -> {other}")
+    return lines_by_rooms
 
 
 def test_every_room_has_a_layer():
@@ -79,14 +79,14 @@ def test_imports_point_one_way():
 def test_no_import_cycle_within_a_room():
     known = list_modules()
     graph = {name: list_imports(path, known) & set(known) for name, path in known.items()}
-    done: set[str] = set()
+    visited: set[str] = set()
 
     def visit(name: str, way: tuple[str, ...]) -> None:
         assert name not in way, " -> ".join((*way[way.index(name) :], name))
-        if name not in done:
+        if name not in visited:
             for other in sorted(graph[name]):
                 visit(other, (*way, name))
-            done.add(name)
+            visited.add(name)
 
     for name in graph:
         visit(name, ())

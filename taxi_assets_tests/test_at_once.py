@@ -116,8 +116,8 @@ def test_days_restated_between_two_concurrent_runs(tmp_path: Path) -> None:
         assert wait_until(lambda: waits in log.read_text() or not started[1].is_alive(), 100)
         halt.resume.set()
     second = between(*days, expected(tmp_path, "second", green, OCTOBER))
-    for store, found in stores.store_totals(green).items():
-        assert found == second, store
+    for store, store_totals in stores.store_totals(green).items():
+        assert store_totals == second, store
     assert failed_checks() == []
 
 
@@ -141,9 +141,9 @@ def test_overlapping_chunks_and_two_services_run_concurrently(tmp_path: Path) ->
         ("yellow", "2021-10-31", "2021-11-01"),
     ):
         totals = expected(tmp_path, "first", SERVICES[name], OCTOBER, NOVEMBER)
-        asked = between(first, last, totals)
-        for store, found in stores.store_totals(SERVICES[name]).items():
-            assert found == asked, store
+        expected_totals = between(first, last, totals)
+        for store, store_totals in stores.store_totals(SERVICES[name]).items():
+            assert store_totals == expected_totals, store
     assert failed_checks() == []
 
 

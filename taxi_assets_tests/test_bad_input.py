@@ -118,10 +118,10 @@ def test_partition_outside_the_range_is_rejected(before: dict[str, object]) -> N
         check=False,
     )
     assert completed.returncode != 0
-    said = completed.stdout + completed.stderr
-    assert "2019-12-31 is outside the partitions 2020-10-01" in said
-    assert "change TAXI_START_DATE or TAXI_END_DATE" in said
-    assert "STEP_UP_FOR_RETRY" not in said
+    output = completed.stdout + completed.stderr
+    assert "2019-12-31 is outside the partitions 2020-10-01" in output
+    assert "change TAXI_START_DATE or TAXI_END_DATE" in output
+    assert "STEP_UP_FOR_RETRY" not in output
     assert stores.store_totals(GREEN) == before
 
 

@@ -99,5 +99,5 @@ def test_missing_day_is_named(loaded: Path) -> None:
         raise_on_error=False,
     )
     (event,) = [event for event in result.all_events if event.is_step_failure]
-    said = json.dumps(event.step_failure_data.error.to_string())
-    assert "materialize green/cleaned_trips for that day first" in said
+    message = json.dumps(event.step_failure_data.error.to_string())
+    assert "materialize green/cleaned_trips for that day first" in message

@@ -44,7 +44,7 @@ def since_1970(time: datetime) -> int:
 
 def odd_parquet() -> pa.Table:
     """Three days; on the second and third, rows with values that no store can hold."""
-    midnights = [datetime(one.year, one.month, one.day) for one in DAYS]  # noqa: DTZ001
+    midnights = [datetime(day.year, day.month, day.day) for day in DAYS]  # noqa: DTZ001
     pickups = [start + timedelta(minutes=at) for start in midnights for at in range(A_DAY)]
     rows = len(pickups)
     dropoffs = pa.array(pickups, pa.timestamp("us")).cast(pa.int64()).to_pylist()
@@ -99,17 +99,17 @@ def test_odd_parquet_rows_are_quarantined_and_a_useless_file_empties_nothing(
     result = runs.run("yellow", str(DAYS[0]), str(DAYS[-1]))
     assert result.success, stores.failure(result)
     rows = (A_DAY, A_DAY - 1, A_DAY - 1)
-    landed = totals(*((day, n, 10.0 * n) for day, n in zip(DAYS, rows, strict=True)))
-    assert stores.store_totals(YELLOW) == landed
+    expected_totals = totals(*((day, n, 10.0 * n) for day, n in zip(DAYS, rows, strict=True)))
+    assert stores.store_totals(YELLOW) == expected_totals
     evaluations = runs.evaluations(result.run_id)
-    said = {
+    messages = {
         str(DAYS[1]): "row 11: tpep_dropoff_datetime='294247-01-10 04:00:54.775807'",
         str(DAYS[2]): r"row 21: store_and_fwd_flag='N\x00'",
     }
     for day in map(str, DAYS):
         check = evaluations["yellow/cleaned_trips", "values_readable", day]
-        assert check.passed == (day not in said)
-        assert check.description.endswith(said.get(day, "type")), check.description
+        assert check.passed == (day not in messages)
+        assert check.description.endswith(messages.get(day, "type")), check.description
         assert check.severity == dg.AssetCheckSeverity.WARN or check.passed
     # What is true of the file is said once, and of no day.
     assert {day for asset, _, day in evaluations if asset == "yellow/raw_trips"} == {None}
@@ -137,7 +137,7 @@ def test_odd_parquet_rows_are_quarantined_and_a_useless_file_empties_nothing(
         assert not result.success
         assert f"none of the 0 rows of {path} has its pickup in 2020-12" in stores.failure(result)
         assert runs.materializations(result.run_id) == {}
-    assert stores.store_totals(YELLOW) == landed
+    assert stores.store_totals(YELLOW) == expected_totals
 
     pq.write_table(table.select([name for name in YELLOW.header if "passenger" not in name]), path)
     result = runs.run("yellow", str(DAYS[0]), str(DAYS[-1]))
@@ -145,7 +145,7 @@ def test_odd_parquet_rows_are_quarantined_and_a_useless_file_empties_nothing(
     assert "passenger_count (rule null_passengers) is not in the month file" in stores.failure(
         result
     )
-    assert stores.store_totals(YELLOW) == landed
+    assert stores.store_totals(YELLOW) == expected_totals
 
 
 @pytest.mark.usefixtures("empty_stores")
@@ -159,8 +159,8 @@ def test_odd_csv_texts_are_read_and_a_truncated_file_empties_nothing(
     runs = Runs()
     result = runs.run("yellow", str(DAYS[0]), str(DAYS[1]))
     assert result.success, stores.failure(result)
-    landed = totals(*((day, A_DAY - 1, float(A_DAY - 1)) for day in DAYS[:2]))
-    assert stores.store_totals(YELLOW) == landed
+    expected_totals = totals(*((day, A_DAY - 1, float(A_DAY - 1)) for day in DAYS[:2]))
+    assert stores.store_totals(YELLOW) == expected_totals
     evaluations = runs.evaluations(result.run_id)
     for day in map(str, DAYS[:2]):
         assert evaluations["yellow/cleaned_trips", "values_readable", day].passed
@@ -186,7 +186,7 @@ def test_odd_csv_texts_are_read_and_a_truncated_file_empties_nothing(
         assert not result.success
         assert why in stores.failure(result)
         assert runs.materializations(result.run_id) == {}
-    assert stores.store_totals(YELLOW) == landed
+    assert stores.store_totals(YELLOW) == expected_totals
 
 
 FOLDER = REPOSITORY.parent / "shared" / "cases" / "files"
@@ -250,12 +250,14 @@ def test_shared_case_has_its_outcome(name: str, tmp_path: Path) -> None:
             opened()
         return
     read, days = opened()
-    done = [clean_partition(days[at + 1], YELLOW) for at in range(len(case.rows))]
-    assert [len(one.frame) for one in done] == list(case.rows)
-    assert [str(bad) for one in done for bad in one.unreadable] == list(case.unreadable)
-    for one in done:
-        assert set(one.frame["store_and_fwd_flag"].dropna()) <= {"N", "Y"}
-        assert not one.unknown_labels
+    cleaned_days = [clean_partition(days[at + 1], YELLOW) for at in range(len(case.rows))]
+    assert [len(cleaned_day.frame) for cleaned_day in cleaned_days] == list(case.rows)
+    assert [str(bad) for cleaned_day in cleaned_days for bad in cleaned_day.unreadable] == list(
+        case.unreadable
+    )
+    for cleaned_day in cleaned_days:
+        assert set(cleaned_day.frame["store_and_fwd_flag"].dropna()) <= {"N", "Y"}
+        assert not cleaned_day.unknown_labels
     results = {result.check: result for result in check_raw_month(read)}
     assert results["known_columns"].metadata["unknown"] == case.unknown
     assert results["no_int96_times"].passed is ("int96" not in name)

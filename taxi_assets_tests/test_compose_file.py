@@ -42,10 +42,14 @@ def test_every_setting_is_passed_to_the_code_server() -> None:
 def test_one_message_names_every_missing_setting() -> None:
     required = {}
     for file in (*PROFILES, "docker-compose.yml"):
-        found = re.findall(r"\$\{([A-Z_]+):\?\1 is missing\. ([^}]*)}", read(file))
-        assert len(found) == read(file).count(":?"), file
-        required[file] = dict(found)
-    messages = {message for found in required.values() for message in found.values()}
+        messages_by_setting = re.findall(r"\$\{([A-Z_]+):\?\1 is missing\. ([^}]*)}", read(file))
+        assert len(messages_by_setting) == read(file).count(":?"), file
+        required[file] = dict(messages_by_setting)
+    messages = {
+        message
+        for messages_by_setting in required.values()
+        for message in messages_by_setting.values()
+    }
     (message,) = messages
     assert message.endswith(", see .env.example")
     assert set(re.findall(r"[A-Z]+_[A-Z_]+", message)) == set().union(*required.values())

@@ -90,11 +90,12 @@ def read_models(folder: Path) -> list[dict[str, list[tuple]]]:
     return [
         {
             name: [
-                tuple(float(it) if not isinstance(it, date) else it for it in row) for row in rows
+                tuple(float(value) if not isinstance(value, date) else value for value in row)
+                for row in rows
             ]
-            for name, rows in found.items()
+            for name, rows in values_by_store.items()
         }
-        for found in (in_postgres, in_lake)
+        for values_by_store in (in_postgres, in_lake)
     ]
 
 
@@ -146,6 +147,8 @@ def list_checks() -> set[tuple[str, str]]:
     records = instance.get_records_for_run(
         run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
     ).records
-    found = [record.event_log_entry.asset_check_evaluation for record in records]
-    assert all(one.passed for one in found)
-    return {(one.asset_key.to_user_string(), one.check_name) for one in found}
+    evaluations = [record.event_log_entry.asset_check_evaluation for record in records]
+    assert all(evaluation.passed for evaluation in evaluations)
+    return {
+        (evaluation.asset_key.to_user_string(), evaluation.check_name) for evaluation in evaluations
+    }

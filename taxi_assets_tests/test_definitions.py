@@ -45,16 +45,16 @@ def test_service_has_its_assets_edges_checks_and_jobs(service: str) -> None:
     assert {key.path[1] for key in keys} == ASSETS
     edges = {(up.path[1], key.path[1]) for key in keys for up in graph.get(key).parent_keys}
     assert edges == EDGES
-    found: dict[str, set[str]] = {}
+    assets_by_job: dict[str, set[str]] = {}
     for check in graph.asset_check_keys:
         if check.asset_key.path[0] == service:
-            found.setdefault(check.asset_key.path[1], set()).add(check.name)
+            assets_by_job.setdefault(check.asset_key.path[1], set()).add(check.name)
             daily = graph.get(check).partitions_def is not None
             assert daily == (check.name not in {"up_to_date", *CHECKS["raw_trips"]})
-    assert found == CHECKS
+    assert assets_by_job == CHECKS
     job = defs.resolve_job_def(f"{service}_daily")
-    made = {key.path[1] for key in job.asset_layer.executable_asset_keys}
-    assert made == ASSETS - {"trip_file", "monthly_report"}
+    job_assets = {key.path[1] for key in job.asset_layer.executable_asset_keys}
+    assert job_assets == ASSETS - {"trip_file", "monthly_report"}
     report = defs.resolve_job_def(f"{service}_monthly_report")
     assert [key.path[1] for key in report.asset_layer.executable_asset_keys] == ["monthly_report"]
     for key in keys:

@@ -153,8 +153,8 @@ def test_documented_changes_work(
         assert (dropped.value if dropped else None) == (1 if service == "yellow" else None)
         with duckdb.connect(home / "taxi" / "trips.duckdb", read_only=True) as connection:
             table = f"{service}_{'trip' if service == 'fhv' else 'cab'}_data"
-            found = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
-            assert found == (rows,)
+            row = connection.execute(f"SELECT count(*) FROM {table}").fetchone()
+            assert row == (rows,)
         for evaluation in runs.evaluations(run_id).values():
             assert evaluation.passed or evaluation.severity.value == "WARN"
     lake = home / "taxi" / "lake" / "extended" / "yellow"

@@ -46,12 +46,12 @@ def checks(runs: Runs, run_id: str) -> dict[str, dg.AssetCheckEvaluation]:
 def page_of(service: str) -> str:
     """A service's report of the month."""
     runs = Runs(services=SERVICES)
-    done = (
+    result = (
         build_defs(runs.services)
         .resolve_job_def(f"{service}_monthly_report")
         .execute_in_process(partition_key="2021-01-01", instance=runs.instance)
     )
-    assert done.success, stores.failure(done)
+    assert result.success, stores.failure(result)
     return (stores.lake() / "_reports" / service / "2021-01.html").read_text()
 
 
@@ -68,15 +68,20 @@ def test_services_without_money_compare_rows_only() -> None:
     assert days["fhv/cleaned_trips"]["median_trip_minutes"] > 1
     for name in STORES:
         assert days[f"fhv/{name}_trips"]["rows"] == rows
-    held = stores.store_rows(FHV)
-    pd.testing.assert_frame_equal(held["postgres"], held["lake"])
-    pd.testing.assert_frame_equal(held["postgres"], held["bigquery"])
-    assert len(held["lake"]) == rows
-    found = checks(runs, result.run_id)
-    assert not {"cleaned_trips negative_totals", "cleaned_trips no_zero_passengers"} & set(found)
+    rows_by_store = stores.store_rows(FHV)
+    pd.testing.assert_frame_equal(rows_by_store["postgres"], rows_by_store["lake"])
+    pd.testing.assert_frame_equal(rows_by_store["postgres"], rows_by_store["bigquery"])
+    assert len(rows_by_store["lake"]) == rows
+    check_results = checks(runs, result.run_id)
+    assert not {"cleaned_trips negative_totals", "cleaned_trips no_zero_passengers"} & set(
+        check_results
+    )
     for name in STORES:
-        assert set(found[f"{name}_trips matches_cleaned"].metadata) == {"rows", "cleaned_rows"}
-    agree = found["bigquery_trips stores_agree"].metadata
+        assert set(check_results[f"{name}_trips matches_cleaned"].metadata) == {
+            "rows",
+            "cleaned_rows",
+        }
+    agree = check_results["bigquery_trips stores_agree"].metadata
     assert set(agree) == {f"{name}_trips_rows" for name in STORES}
     page = page_of("fhv")
     assert "For-hire vehicle trips, January 2021" in page
@@ -89,10 +94,10 @@ def test_high_volume_report_shows_fares_waiting_pay_and_shared_rides() -> None:
     result = runs.run("fhvhv", DAY)
     assert result.success, stores.failure(result)
     days = metadata(runs, result.run_id)
-    held = stores.store_rows(FHVHV)
-    pd.testing.assert_frame_equal(held["postgres"], held["lake"])
-    pd.testing.assert_frame_equal(held["postgres"], held["bigquery"])
-    frame = held["lake"]
+    rows_by_store = stores.store_rows(FHVHV)
+    pd.testing.assert_frame_equal(rows_by_store["postgres"], rows_by_store["lake"])
+    pd.testing.assert_frame_equal(rows_by_store["postgres"], rows_by_store["bigquery"])
+    frame = rows_by_store["lake"]
     cleaned = days["fhvhv/cleaned_trips"]
     total = round(float(frame["base_passenger_fare"].sum()), 2)
     assert (cleaned["rows"], cleaned["base_passenger_fare"]) == (len(frame), pytest.approx(total))
@@ -102,12 +107,12 @@ def test_high_volume_report_shows_fares_waiting_pay_and_shared_rides() -> None:
     shared = int((frame["shared_match_flag"] == "Y").sum())
     assert cleaned["shared_rides"] == shared > 0
     assert "shared" in str(cleaned["picture"]) or cleaned["picture"]
-    found = checks(runs, result.run_id)
-    assert "cleaned_trips negative_totals" in found
-    assert "cleaned_trips no_zero_passengers" not in found
+    check_results = checks(runs, result.run_id)
+    assert "cleaned_trips negative_totals" in check_results
+    assert "cleaned_trips no_zero_passengers" not in check_results
     for name in STORES:
-        seen = found[f"{name}_trips matches_cleaned"].metadata
-        assert seen["base_passenger_fare"].value == pytest.approx(total)
+        check_metadata = check_results[f"{name}_trips matches_cleaned"].metadata
+        assert check_metadata["base_passenger_fare"].value == pytest.approx(total)
     page = page_of("fhvhv")
     pay = frame["driver_pay"].sum()
     for text in ("Driver pay", "Shared rides", "Mean waiting for the car", "base passenger fare"):
@@ -123,8 +128,8 @@ def test_month_before_published_fares_shows_no_money(
     """High-volume CSV months of 2019 to 2021 have seven columns."""
     write_sample_month(FHVHV, Month(2021, 1), tmp_path / "all.csv.gz")
     table = pa_csv.read_csv(tmp_path / "all.csv.gz")
-    kept = [name for name in FHVHV.header if name in table.schema.names]
-    table = table.select(kept).append_column("SR_Flag", pa.nulls(table.num_rows, pa.int64()))
+    columns = [name for name in FHVHV.header if name in table.schema.names]
+    table = table.select(columns).append_column("SR_Flag", pa.nulls(table.num_rows, pa.int64()))
     with gzip.open(tmp_path / "fhvhv_2021-01.csv.gz", "wb") as file:
         pa_csv.write_csv(table, file)
     monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / "{service}_{year}-{month}.csv.gz"))
@@ -191,7 +196,7 @@ def test_loaded_services_are_a_setting(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_requested_rule_without_its_column_is_rejected() -> None:
     runs = Runs(services=SERVICES)
     drop = ["zero_passengers", "zero_distance"]
-    done = (
+    result = (
         build_defs(runs.services)
         .resolve_job_def("fhvhv_daily")
         .execute_in_process(
@@ -204,7 +209,7 @@ def test_requested_rule_without_its_column_is_rejected() -> None:
             ],
         )
     )
-    assert not done.success
-    message = stores.failure(done)
+    assert not result.success
+    message = stores.failure(result)
     assert "cleaning.drop names zero_passengers (uses passengers): fhvhv publishes no" in message
     assert "rules that apply to fhvhv: zero_distance, negative_total, outside_fare" in message

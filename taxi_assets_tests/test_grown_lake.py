@@ -21,9 +21,9 @@ SETUP, READS = (
 LINES = f"pandas.read_parquet{READS}".splitlines()
 
 
-def total(found: Any) -> tuple[int, float]:
+def total(values: Any) -> tuple[int, float]:
     """Rows, and the sum of the column that the older day does not have."""
-    table = found.arrow() if hasattr(found, "arrow") else found
+    table = values.arrow() if hasattr(values, "arrow") else values
     if isinstance(table, pa.RecordBatchReader):
         table = table.read_all()
     if isinstance(table, pa.Table):

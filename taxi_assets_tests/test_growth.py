@@ -22,18 +22,18 @@ MOST_A_RERUN = 1 << 18
 
 def files(home: Path) -> dict[str, int]:
     """Bytes by path; PostgreSQL's own log of changes is bounded by its settings."""
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for path in home.rglob("*"):
         try:
             if path.is_file() and "pg_wal" not in path.parts:
-                found[str(path.relative_to(home))] = path.stat().st_size
+                sizes[str(path.relative_to(home))] = path.stat().st_size
         except FileNotFoundError:  # servers at work
             continue
-    return found
+    return sizes
 
 
-def of(folder: str, found: dict[str, int]) -> dict[str, int]:
-    return {path: size for path, size in found.items() if path.startswith(folder)}
+def of(folder: str, sizes: dict[str, int]) -> dict[str, int]:
+    return {path: size for path, size in sizes.items() if path.startswith(folder)}
 
 
 @pytest.mark.usefixtures("empty_stores")
@@ -77,7 +77,7 @@ def test_only_our_old_temporary_files_are_deleted(
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
-        os.utime(path, (made := time.time() - hours * 3600, made))
+        os.utime(path, (modified_at := time.time() - hours * 3600, modified_at))
         return path
 
     old, young = file(uuid.uuid4().hex, 25), file(uuid.uuid4().hex, 23)

@@ -143,9 +143,9 @@ def reader(*wholes: Totals, absent: bool) -> Iterator[list[str]]:
                 missing = set() if absent else set(whole[0]) - set(days)
                 complaints.extend(f"{store} {day}: gone" for day in missing)
                 complaints.extend(
-                    f"{store} {day}: {total}, not one of {[one.get(day) for one in whole]}"
+                    f"{store} {day}: {total}, not one of {[rows.get(day) for rows in whole]}"
                     for day, total in days.items()
-                    if total not in [one.get(day) for one in whole]
+                    if total not in [rows.get(day) for rows in whole]
                 )
             stop.wait(0.1)
 
@@ -172,8 +172,8 @@ def published(*versions: bytes) -> Iterator[str]:
         def do_GET(self) -> None:
             number = self.path.split("/")[1]
             body = versions[int(number)]
-            asked = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
-            first = int(asked[1]) if asked else 0
+            requested = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            first = int(requested[1]) if requested else 0
             self.send_response(206 if first else 200)
             self.send_header("ETag", f'"{number}"')
             self.send_header("Content-Length", str(len(body) - first))
@@ -293,7 +293,7 @@ def test_killed_anywhere_nothing_is_lost_or_doubled(runs: Runs) -> None:
         if first:
             empty()
         runs.forget()
-        totals = [one.totals for one in left]
+        totals = [reader_result.totals for reader_result in left]
         with reader(*totals, absent=first) as complaints:
             for _ in range(KILLS_A_CYCLE):
                 aim = targets.next(first=first)
@@ -305,8 +305,8 @@ def test_killed_anywhere_nothing_is_lost_or_doubled(runs: Runs) -> None:
         assert complaints == []
         left[version].assert_same(Left.now())
         assert_recorded(left[version])
-    shown = [f"{times:4} {point}" for point, times in sorted(killed.items())]
-    print(*shown, f"{killed.total():4} kills in {cycle} cycles", sep="\n")  # noqa: T201 - for -s
+    report = [f"{times:4} {point}" for point, times in sorted(killed.items())]
+    print(*report, f"{killed.total():4} kills in {cycle} cycles", sep="\n")  # noqa: T201 - for -s
     assert_no_leftovers()
 
 

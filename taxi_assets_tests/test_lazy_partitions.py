@@ -42,10 +42,10 @@ def test_few_results_are_computed_ahead() -> None:
 
 
 def test_error_stops_other_items_and_threads() -> None:
-    seen: list[int] = []
+    computed: list[int] = []
 
     def fail_at_two(item: int) -> int:
-        seen.append(item)
+        computed.append(item)
         if item == 2:
             raise RuntimeError("two")
         return item
@@ -56,7 +56,7 @@ def test_error_stops_other_items_and_threads() -> None:
     with pytest.raises(RuntimeError, match="two"):
         next(results)
     assert threading.active_count() == before
-    assert len(seen) <= 3 + WORKERS + MAX_AHEAD
+    assert len(computed) <= 3 + WORKERS + MAX_AHEAD
 
 
 def test_nothing_is_computed_before_the_first_pull() -> None:
@@ -140,16 +140,16 @@ def test_error_that_concerns_every_day_is_raised(error: Exception) -> None:
 
 
 def test_each_day_yields_its_rows_or_its_rejection() -> None:
-    refused = PartitionRejectedError("wrong")
+    rejection = PartitionRejectedError("wrong")
 
     def compute(day: date) -> int:
         if day == WEEK[1]:
-            raise refused
+            raise rejection
         return day.day
 
     assert list(LazyPartitions(WEEK[:3], compute).iterate_outcomes()) == [
         (WEEK[0], 1),
-        (WEEK[1], refused),
+        (WEEK[1], rejection),
         (WEEK[2], 3),
     ]
 

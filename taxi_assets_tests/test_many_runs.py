@@ -82,20 +82,20 @@ def machines(home: Path, empty_stores: None, tmp_path: Path) -> Iterator[Machine
 
 def published(folder: Path, version: str, loads: Iterable[Load]) -> dict[str, stores.Totals]:
     """Return the totals of the loaded days in the month files, by service."""
-    found: dict[str, stores.Totals] = {}
+    totals_by_service: dict[str, stores.Totals] = {}
     for service, month in loads:
         path = folder / version / f"{service}_tripdata_{month}.csv.gz"
         totals = stores.pandas_totals(path, SERVICES[service])
         days = {day: totals[day] for day in days_of(month) if day in totals}
-        found.setdefault(service, {}).update(days)
-    return found
+        totals_by_service.setdefault(service, {}).update(days)
+    return totals_by_service
 
 
 def assert_stored(expected: dict[str, stores.Totals]) -> None:
     """Assert that every store holds exactly these totals and nothing temporary."""
     for service, totals in expected.items():
-        for store, found in stores.store_totals(SERVICES[service]).items():
-            assert found == totals, (store, service)
+        for store, store_totals in stores.store_totals(SERVICES[service]).items():
+            assert store_totals == totals, (store, service)
     assert not list((stores.lake() / "_locks").glob("*.lock"))
     tables = {table.table_id for table in stores.bigquery().list_tables("ny_taxi")}
     assert tables == {SERVICES[service].table for service in expected}

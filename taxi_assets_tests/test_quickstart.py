@@ -136,10 +136,10 @@ def test_invalid_month_file_is_one_line(checkout: Path) -> None:
     (checkout / "yellow_2021-01.csv").write_text("a,b\n1,2\n")
     source = str(checkout / "{service}_{year}-{month}.csv")
     quickstart = (sys.executable, "-m", "taxi_assets.quickstart")
-    said = run(checkout, *quickstart, code=1, TAXI_SOURCE=source).splitlines()
-    assert len(said) == 2, said
-    assert said[1].startswith("yellow/raw_trips 2021-01-05: yellow 2021-01: ")
-    assert "first line names no column of yellow trips" in said[1]
+    lines = run(checkout, *quickstart, code=1, TAXI_SOURCE=source).splitlines()
+    assert len(lines) == 2, lines
+    assert lines[1].startswith("yellow/raw_trips 2021-01-05: yellow 2021-01: ")
+    assert "first line names no column of yellow trips" in lines[1]
 
 
 class Case(NamedTuple):

@@ -164,7 +164,7 @@ def test_password_is_hidden_in_any_context(form: str, before: str, after: str, n
 
 
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "expected"),
     [
         (
             "https://me:s3cret@host:8443/a/b.csv.gz?X-Goog-Signature=S1gn#t",
@@ -182,12 +182,12 @@ def test_password_is_hidden_in_any_context(form: str, before: str, after: str, n
         ("x" * 201, HIDDEN),
     ],
 )
-def test_text_without_secrets_is_unchanged(value: str, shown: str) -> None:
-    assert redact_value(value) == shown
+def test_text_without_secrets_is_unchanged(value: str, expected: str) -> None:
+    assert redact_value(value) == expected
 
 
 @pytest.mark.parametrize(
-    ("text", "shown"),
+    ("text", "expected"),
     [
         ("no answer from https://me:p@host/a?b=c, again", "no answer from https://host/a, again"),
         (
@@ -201,8 +201,8 @@ def test_text_without_secrets_is_unchanged(value: str, shown: str) -> None:
         ("column 'total_amount' = 3 @ row 7", None),
     ],
 )
-def test_messages_of_libraries_are_redacted(text: str, shown: str | None) -> None:
-    assert redact_text(text) == format_one_line(text) == (shown or text)
+def test_messages_of_libraries_are_redacted(text: str, expected: str | None) -> None:
+    assert redact_text(text) == format_one_line(text) == (expected or text)
 
 
 def test_library_error_reaches_the_event_log_without_its_secret(tmp_path: Path) -> None:

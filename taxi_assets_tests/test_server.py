@@ -187,9 +187,9 @@ def test_run_page_follows_the_run_within_three_seconds(server: str) -> None:
 def receiver(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Receiver]:
     """Set a webhook as the alert target, and a source without any month."""
     monkeypatch.setenv("TAXI_SOURCE", str(tmp_path / "{service}_{year}-{month}.csv"))
-    with http_receiver() as found:
-        monkeypatch.setenv("TAXI_ALERT_URLS", found.apprise)
-        yield found
+    with http_receiver() as webhook:
+        monkeypatch.setenv("TAXI_ALERT_URLS", webhook.apprise)
+        yield webhook
 
 
 def test_daemon_alerts_about_a_failed_run(receiver: Receiver, server: str) -> None:

@@ -113,15 +113,15 @@ def screen(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scr
         with dagster_dev(folder, patch) as address, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
             page = browser.new_context(viewport=WIDE).new_page()
-            found = Screen(page, address, folder)
+            window = Screen(page, address, folder)
 
             def note(message: ConsoleMessage) -> None:
                 if message.type == "error":
-                    found.errors.append(message.text)
+                    window.errors.append(message.text)
 
             page.on("console", note)
-            page.on("pageerror", lambda error: found.errors.append(str(error)))
-            yield found
+            page.on("pageerror", lambda error: window.errors.append(str(error)))
+            yield window
             browser.close()
 
 
@@ -307,9 +307,9 @@ def test_cause_of_a_rejected_day_is_two_clicks_from_its_run(
     with dagster_dev(tmp_path, monkeypatch) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = browser.new_context(viewport=LAPTOP).new_page()
-        seen = Screen(page, address, tmp_path)
+        screen = Screen(page, address, tmp_path)
         # None: the run's page shows it, in the failure of the last step.
-        seen.open(f"/runs/{run_id}")
+        screen.open(f"/runs/{run_id}")
         failure = page.get_by_text(
             re.compile(f"{SERVICE.name}/cleaned_trips: 1 of 3 days not stored")
         )
@@ -318,11 +318,11 @@ def test_cause_of_a_rejected_day_is_two_clicks_from_its_run(
         expect(
             page.get_by_text(f"{SERVICE.name}__bigquery_trips", exact=True).first
         ).to_be_visible()
-        seen.keep("rejected-run")
+        screen.keep("rejected-run")
         # The day's page, and its events.
-        seen.open(f"/assets/{SERVICE.name}/cleaned_trips?view=partitions&partition={DAY}")
+        screen.open(f"/assets/{SERVICE.name}/cleaned_trips?view=partitions&partition={DAY}")
         page.get_by_text(re.compile("View all historical events")).click()
         page.get_by_role("dialog").get_by_text(DAY, exact=True).first.click()
         expect(page.get_by_text(cause).first).to_be_visible()
-        seen.keep("rejected-day")
+        screen.keep("rejected-day")
         browser.close()

@@ -64,14 +64,14 @@ def test_dagster_stores_an_interrupt_under_the_private_name() -> None:
     assert interrupts.check_captured_interrupt() is False
 
 
-@pytest.mark.parametrize("found", ["gone", "renamed", {}])
+@pytest.mark.parametrize("replacement", ["gone", "renamed", {}])
 def test_missing_private_name_leaves_dagsters_behaviour_with_a_warning(
-    found: object, monkeypatch: pytest.MonkeyPatch
+    replacement: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if found == "gone":
+    if replacement == "gone":
         monkeypatch.delattr(interrupts, RECEIVED_INTERRUPT.attribute)
     else:
-        monkeypatch.setattr(interrupts, RECEIVED_INTERRUPT.attribute, found)
+        monkeypatch.setattr(interrupts, RECEIVED_INTERRUPT.attribute, replacement)
     advice = r"interrupts\._received_interrupt: .* terminate the run again"
     with pytest.warns(RuntimeWarning, match=advice):
         raise_interrupt()

@@ -147,9 +147,9 @@ def month(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Month:
     (tmp_path / "dagster").mkdir()
     shutil.copy(REPOSITORY / "dagster.yaml", tmp_path / "dagster")
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
-    found = Month(tmp_path, Runs())
-    monkeypatch.setenv("TAXI_SOURCE", found.publish(10, 10, 10))
-    return found
+    month_file = Month(tmp_path, Runs())
+    monkeypatch.setenv("TAXI_SOURCE", month_file.publish(10, 10, 10))
+    return month_file
 
 
 STEPS = {

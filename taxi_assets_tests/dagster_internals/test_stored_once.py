@@ -25,8 +25,8 @@ PICTURE = "![a day](data:image/png;base64," + "A" * 10 * MAX_VALUE + ")"
 
 @pytest.fixture
 def folder(home: Path, tmp_path: Path) -> Iterator[Path]:
-    with dagster_home(tmp_path, "sqlite", ours=True) as found:
-        yield found
+    with dagster_home(tmp_path, "sqlite", ours=True) as dagster_folder:
+        yield dagster_folder
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def run_suites(tests: Path, name: str, expression: str, *, substituted: bool) ->
     pytest += ["--timeout", "300", f"--junit-xml={result}", "-k", expression]
     files = [f"dagster_tests/{suite}" for suite in PARTS[name].suites]
     shutil.copy(Path(__file__).with_name("on_postgres.py"), tests)
-    done = subprocess.run(
+    completed = subprocess.run(
         [*pytest, *files],
         cwd=tests.parent,
         env=environment,
@@ -82,7 +82,7 @@ def run_suites(tests: Path, name: str, expression: str, *, substituted: bool) ->
     )
     if not result.exists():
         raise RuntimeError(
-            f"pytest ended without a result:\n{done.stdout[-3000:]}{done.stderr[-2000:]}"
+            f"pytest ended without a result:\n{completed.stdout[-3000:]}{completed.stderr[-2000:]}"
         )
     return read_outcomes(result)
 

@@ -39,8 +39,8 @@ def record_month(instance: dg.DagsterInstance, month: Month, *names: str) -> Non
 
 
 def read_fresh_stores(instance: dg.DagsterInstance, published: Month) -> dict[str, bool]:
-    found: list[Freshness] = read_freshness(instance, YELLOW, published)
-    return {one.store: one.is_fresh for one in found}
+    stores: list[Freshness] = read_freshness(instance, YELLOW, published)
+    return {freshness.store: freshness.is_fresh for freshness in stores}
 
 
 def test_newest_published_month_skips_ended_but_unpublished_months(

@@ -350,7 +350,10 @@ def test_every_row_of_a_real_month_is_accounted_for(
 
 def test_report_is_requested_for_complete_and_changed_months() -> None:
     defs = build_defs({"green": GREEN})
-    lake, made = dg.AssetKey(["green", "gcs_trips"]), dg.AssetKey(["green", "monthly_report"])
+    lake, monthly_report = (
+        dg.AssetKey(["green", "gcs_trips"]),
+        dg.AssetKey(["green", "monthly_report"]),
+    )
 
     def landed(instance: dg.DagsterInstance, key: dg.AssetKey, *partitions: str) -> None:
         for partition in partitions:
@@ -363,14 +366,14 @@ def test_report_is_requested_for_complete_and_changed_months() -> None:
             nonlocal cursor
             result = dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
             cursor = result.cursor
-            return set(result.get_requested_partitions(made))
+            return set(result.get_requested_partitions(monthly_report))
 
         assert asked() == set()
         landed(instance, lake, *DAYS[:-1])
         assert asked() == set()
         landed(instance, lake, DAYS[-1])
         assert asked() == {"2021-02-01"}
-        landed(instance, made, "2021-02-01")
+        landed(instance, monthly_report, "2021-02-01")
         assert asked() == set()
         landed(instance, lake, DAYS[9])
         assert asked() == {"2021-02-01"}

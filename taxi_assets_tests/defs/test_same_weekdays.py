@@ -104,8 +104,8 @@ def test_day_waits_for_earlier_days_of_its_run(lake: Lake) -> None:
         days.add(
             day, Figures(profile_partition(convert_to_table(make_frame(7), YELLOW), YELLOW), {})
         )
-        return [one.profile.rows for one in days.before(day)]
+        return [earlier_day.profile.rows for earlier_day in days.before(day)]
 
-    found = dict(LazyPartitions(wanted, days.follow(wanted, compute)).iterate_outcomes())
-    assert found[DAY] == [7]
-    assert isinstance(found[rejected], PartitionRejectedError)
+    outcomes = dict(LazyPartitions(wanted, days.follow(wanted, compute)).iterate_outcomes())
+    assert outcomes[DAY] == [7]
+    assert isinstance(outcomes[rejected], PartitionRejectedError)

@@ -96,9 +96,9 @@ def test_each_expectation_is_counted_named_and_shown(
 
 
 def test_few_unexpected_rows_are_usual_and_nulls_are_ignored() -> None:
-    one = make_changed_trips({"payment_type": "9"}, good=99)
-    assert check_expected_values(one, YELLOW).passed
-    assert check_expected_values(one, YELLOW).metadata["unknown_code_payment_type"] == 1
+    changed_trips = make_changed_trips({"payment_type": "9"}, good=99)
+    assert check_expected_values(changed_trips, YELLOW).passed
+    assert check_expected_values(changed_trips, YELLOW).metadata["unknown_code_payment_type"] == 1
     empty = dict.fromkeys(("payment_type", "VendorID", "PULocationID", "fare_amount"), "")
     assert find_violations(make_changed_trips(empty), YELLOW) == []
     assert check_expected_values(make_changed_trips(), YELLOW).passed
@@ -209,9 +209,11 @@ def test_snowstorm_is_the_unusual_green_day_of_2020(real_rows: RealRows) -> None
 
     def flagged(threshold: float) -> dict[str, str]:
         compared = {day: find_unusual(day, known.get, threshold) for day in known}
-        assert sum(found is not None for found in compared.values()) == 66
+        assert sum(findings is not None for findings in compared.values()) == 66
         return {
-            f"{day:%m-%d}": "; ".join(map(str, found)) for day, found in compared.items() if found
+            f"{day:%m-%d}": "; ".join(map(str, findings))
+            for day, findings in compared.items()
+            if findings
         }
 
     assert flagged(4) == {

@@ -32,7 +32,7 @@ def write_month(path: Path) -> None:
     ]
     lines = [",".join(version.header)]
     for points in trips:
-        places = iter([str(one) for point in points for one in point])
+        places = iter([str(item) for point in points for item in point])
         columns = [YELLOW.find_column(name) for name in version.header]
         lines.append(
             ",".join(values[column.kind] if column else next(places) for column in columns)
@@ -45,9 +45,9 @@ def clean_day(runs: Runs) -> tuple[dict[str, object], pd.DataFrame]:
     result = runs.run("yellow", DAY, asset_selection=KEYS)
     assert result.success, stores.failure(result)
     event = runs.materializations(result.run_id)["yellow/cleaned_trips", DAY]
-    found = {name: getattr(value, "value", None) for name, value in event.metadata.items()}
+    metadata = {name: getattr(value, "value", None) for name, value in event.metadata.items()}
     path = stores.lake() / "_cleaned/yellow/2014/05/05/trips.parquet"
-    return found, pd.read_parquet(path, columns=["pulocationid", "dolocationid"])
+    return metadata, pd.read_parquet(path, columns=["pulocationid", "dolocationid"])
 
 
 def test_month_with_coordinates_gets_zones_from_polygons(

@@ -243,8 +243,8 @@ class Project:
         """Return the id of a running run that is not in `but`."""
 
         def started() -> str | None:
-            found = [run for run in self.runs(backfill) if run["status"] == "STARTED"]
-            return next((run["runId"] for run in found if run["runId"] not in but), None)
+            started_runs = [run for run in self.runs(backfill) if run["status"] == "STARTED"]
+            return next((run["runId"] for run in started_runs if run["runId"] not in but), None)
 
         return until(started, seconds)
 
@@ -252,8 +252,8 @@ class Project:
         """Return the final status of a backfill."""
 
         def status() -> str | None:
-            found = self.asked(STATUS, backfill)["partitionBackfillOrError"]["status"]
-            return None if found in BUSY else found
+            backfill_status = self.asked(STATUS, backfill)["partitionBackfillOrError"]["status"]
+            return None if backfill_status in BUSY else backfill_status
 
         return until(status, seconds)
 

@@ -208,7 +208,7 @@ def unknown(block: Values, values: Values) -> Values:
     for name, nested in block.get("block_types", {}).items():
         value = values.get(name)
         if isinstance(value, list):
-            value = [unknown(nested["block"], one) for one in value]
+            value = [unknown(nested["block"], item) for item in value]
         elif isinstance(value, dict):
             value = unknown(nested["block"], value)
         planned[name] = value
@@ -217,7 +217,9 @@ def unknown(block: Values, values: Values) -> Values:
 
 def without_secrets(block: Values, values: Values) -> Values:
     """Return a planned update without write-only values."""
-    hidden = {name for name, found in block["attributes"].items() if found.get("write_only")}
+    hidden = {
+        name for name, attribute in block["attributes"].items() if attribute.get("write_only")
+    }
     return {name: None if name in hidden else value for name, value in values.items()}
 
 
@@ -246,7 +248,7 @@ def fill(block: Values, values: Values, name: str) -> Values:
     for attribute, nested in block.get("block_types", {}).items():
         value = values.get(attribute)
         if isinstance(value, list):
-            value = [fill(nested["block"], one, name) for one in value]
+            value = [fill(nested["block"], item, name) for item in value]
         elif isinstance(value, dict):
             value = fill(nested["block"], value, name)
         filled[attribute] = value

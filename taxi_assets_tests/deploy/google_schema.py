@@ -33,23 +33,25 @@ def cut_schema(whole: Values) -> Values:
 def _strip_schema(value: Any) -> Any:
     """Return a schema without descriptions and false values."""
     if isinstance(value, dict):
-        left = {name: _strip_schema(one) for name, one in value.items()}
+        stripped = {name: _strip_schema(item) for name, item in value.items()}
         return {
-            name: one
-            for name, one in left.items()
-            if one not in (False, None) and not (name in DOCUMENTATION and isinstance(one, str))
+            name: item
+            for name, item in stripped.items()
+            if item not in (False, None) and not (name in DOCUMENTATION and isinstance(item, str))
         }
-    return [_strip_schema(one) for one in value] if isinstance(value, list) else value
+    return [_strip_schema(item) for item in value] if isinstance(value, list) else value
 
 
 def _format_lines(schema: Values) -> str:
     """Return JSON with a line for each resource, so that a diff shows which ones changed."""
     parts = []
-    for kind, found in sorted(schema.items()):
+    for kind, definition in sorted(schema.items()):
         if kind == "provider":
-            parts.append(f'"{kind}": {json.dumps(found, sort_keys=True)}')
+            parts.append(f'"{kind}": {json.dumps(definition, sort_keys=True)}')
             continue
-        resources = [f'"{name}": {json.dumps(found[name], sort_keys=True)}' for name in found]
+        resources = [
+            f'"{name}": {json.dumps(definition[name], sort_keys=True)}' for name in definition
+        ]
         parts.append(f'"{kind}": {{\n' + ",\n".join(resources) + "\n}")
     return "{\n" + ",\n".join(parts) + "\n}\n"
 

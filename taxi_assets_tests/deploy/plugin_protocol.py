@@ -51,7 +51,7 @@ def field(number: int, value: bytes | str | int) -> bytes:
 
 def fields(message: bytes) -> dict[int, Any]:
     """Return the fields of a message by number, each with its last value."""
-    found: dict[int, Any] = {}
+    values: dict[int, Any] = {}
     position = 0
 
     def varint() -> int:
@@ -68,14 +68,14 @@ def fields(message: bytes) -> dict[int, Any]:
     while position < len(message):
         key = varint()
         if key & 7 == 0:
-            found[key >> 3] = varint()
+            values[key >> 3] = varint()
         elif key & 7 == 2:
             length = varint()
-            found[key >> 3] = message[position : position + length]
+            values[key >> 3] = message[position : position + length]
             position += length
         else:
             raise ValueError(f"Wire type {key & 7} in a message of Terraform's")
-    return found
+    return values
 
 
 def loads(value: bytes) -> Any:
@@ -103,8 +103,8 @@ def encode_schemas(schema: dict[str, Any]) -> bytes:
     answer = field(1, _schema(schema.get("provider") or {"block": {}}))
     kinds = {2: "resource_schemas", 3: "data_source_schemas", 8: "ephemeral_resource_schemas"}
     for number, kind in kinds.items():
-        for name, found in schema.get(kind, {}).items():
-            answer += field(number, field(1, name) + field(2, _schema(found)))
+        for name, definition in schema.get(kind, {}).items():
+            answer += field(number, field(1, name) + field(2, _schema(definition)))
     return answer
 
 

@@ -54,7 +54,8 @@ def read_postgres(service: Service, days: list[date]) -> pa.Table:
         columns_of_rows = zip(*cursor.fetchall(), strict=True)
     schema = service.arrow_schema
     return pa.table(
-        [pa.array(it, f.type) for it, f in zip(columns_of_rows, schema, strict=True)], schema=schema
+        [pa.array(values, f.type) for values, f in zip(columns_of_rows, schema, strict=True)],
+        schema=schema,
     )
 
 

@@ -69,9 +69,9 @@ def test_one_message_names_every_missing_setting(
 ) -> None:
     settings = GOOGLE if profile == "gcp" else {}
     with project.changed(**settings | dict.fromkeys(missing, "")):
-        done = project.run("up", "-d", check=False)
-    assert done.returncode
-    message = done.stderr.strip().splitlines()[-1]
+        completed = project.run("up", "-d", check=False)
+    assert completed.returncode
+    message = completed.stderr.strip().splitlines()[-1]
     assert any(f"{name} is missing. .env needs " in message for name in missing)
     for name in (*PASSWORDS, "COMPOSE_PROFILES", "BIGQUERY_TOKEN", *GOOGLE):
         assert name in message.rpartition(".env needs ")[2]
@@ -132,8 +132,8 @@ def test_documented_call_starts_a_single_day(project: Project, clock: Clock) -> 
 
 def test_roles_run_unprivileged_on_a_read_only_system(project: Project) -> None:
     for service in ("code", "webserver", "daemon", "bigquery"):
-        shown = project.run("exec", "-T", service, "id", "-u").stdout.strip()
-        assert shown not in ("", "0"), service
+        user_id = project.run("exec", "-T", service, "id", "-u").stdout.strip()
+        assert user_id not in ("", "0"), service
         touched = project.run("exec", "-T", service, "touch", "/opt/taxi/x", check=False)
         assert "Read-only file system" in touched.stderr, service
     who = project.run("exec", "-T", "postgres", "stat", "-c", "%U", "/proc/1").stdout.strip()
@@ -228,8 +228,8 @@ def test_postgres_port_on_loopback_is_optional(project: Project, clock: Clock) -
         "exec dagster job execute -m taxi_assets.definitions -j sql_query --config /tmp/query.yaml"
     )
     script = f"cat >/tmp/query.yaml; {job}"
-    done = project.run("exec", "-T", "code", "sh", "-c", script, input=config)
-    assert re.search(r"^taxi_reader +[1-9]", done.stdout + done.stderr, re.MULTILINE)
+    completed = project.run("exec", "-T", "code", "sh", "-c", script, input=config)
+    assert re.search(r"^taxi_reader +[1-9]", completed.stdout + completed.stderr, re.MULTILINE)
     # Every password is the one in `.env`, character by character.
     connect("taxi", "POSTGRES_PASSWORD").close()
     connect("dagster", "DAGSTER_POSTGRES_PASSWORD", "dagster").close()
@@ -280,12 +280,18 @@ def test_upgrade_and_rollback_preserve_data_and_runs(project: Project, clock: Cl
     clock("rolled back")
     assert parse_version(project) == before
     assert project.ended(backfill) == "COMPLETED_SUCCESS", project.failures(backfill)
-    found = project.runs(backfill)
-    print("", [(one["runId"][:8], one["status"]) for one in found], f"up took {took:.0f} s")
+    backfill_runs = project.runs(backfill)
+    print(
+        "",
+        [(backfill_run["runId"][:8], backfill_run["status"]) for backfill_run in backfill_runs],
+        f"up took {took:.0f} s",
+    )
     # None was killed and started again, nor failed for want of a code server.
-    assert len(found) == len(SMALL)
-    assert all(one["parentRunId"] is None for one in found), project.failures(backfill)
-    assert run in {one["runId"] for one in found}
+    assert len(backfill_runs) == len(SMALL)
+    assert all(backfill_run["parentRunId"] is None for backfill_run in backfill_runs), (
+        project.failures(backfill)
+    )
+    assert run in {backfill_run["runId"] for backfill_run in backfill_runs}
     project.compare("green", WEEK)
     project.compare("green", SMALL)
     clock("compared")
@@ -303,7 +309,8 @@ def test_second_checkout_runs_beside_the_first(
         assert ask(project.graphql, ALL)["runsOrError"]["results"] != []
         image = "{{.Config.Image}}"
         images = {
-            it.docker("inspect", "-f", image, it.container("code")) for it in (project, second)
+            checkout.docker("inspect", "-f", image, checkout.container("code"))
+            for checkout in (project, second)
         }
         assert len(images) == 2
     finally:
@@ -315,10 +322,10 @@ def test_second_checkout_runs_beside_the_first(
 
 def test_backfill_survives_the_restart_of_every_container(project: Project, clock: Clock) -> None:
     backfill = project.backfill("yellow", DISTURBED)
-    seen: set[str] = set()
+    disturbed_runs: set[str] = set()
 
     def in_the_middle() -> None:
-        seen.add(project.running(backfill, seen))
+        disturbed_runs.add(project.running(backfill, disturbed_runs))
 
     for service in ("webserver", "daemon", "bigquery"):
         in_the_middle()
@@ -390,6 +397,6 @@ def test_logs_survive_down(project: Project, clock: Clock) -> None:
     ):
         assert words in project.run(*tail, f"{folder}/{service}.log").stdout, service
     log = ("run", "--rm", "--no-deps", "-T", "--entrypoint", "sh", "postgres", "-c")
-    said = project.run(*log, "cat /var/lib/postgresql/data/log/*.log").stdout
-    assert "database system is ready to accept connections" in said
+    log_text = project.run(*log, "cat /var/lib/postgresql/data/log/*.log").stdout
+    assert "database system is ready to accept connections" in log_text
     clock("down, and the logs are there")

@@ -46,8 +46,8 @@ def test_blocks_use_names_that_terraform_creates() -> None:
     named = set(re.findall(r"--(?:instance|job|secret) taxi-([\w-]+)", commands + text))
     named |= set(re.findall(r"jobs (?:pause|resume|execute|describe) taxi-([\w-]+)", text))
     assert {"postgres", "wake", "run", "daemon", "taxi-database"} <= named
-    made = configuration.replace("${each.key}-database", "taxi-database")
-    assert [name for name in sorted(named) if f"${{local.name}}-{name}" not in made] == []
+    created_names = configuration.replace("${each.key}-database", "taxi-database")
+    assert [name for name in sorted(named) if f"${{local.name}}-{name}" not in created_names] == []
 
 
 def test_page_names_every_variable() -> None:

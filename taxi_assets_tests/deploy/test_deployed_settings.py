@@ -42,13 +42,13 @@ def list_names(text: str) -> set[str]:
 def test_terraform_has_a_variable_for_every_setting_it_does_not_create() -> None:
     listed = list_names(read_block("settings.tf", "settings = ["))
     secret = list_names(read_block("settings.tf", "secret_settings = {"))
-    made = list_names(read_block("run.tf", "env = merge(")) | list_names(
+    created = list_names(read_block("run.tf", "env = merge(")) | list_names(
         read_block("run.tf", "taxi_secret ")
     )
-    assert made >= {"TAXI_PROFILE", "POSTGRES_HOST", "GCS_BUCKET", "POSTGRES_PASSWORD"}
+    assert created >= {"TAXI_PROFILE", "POSTGRES_HOST", "GCS_BUCKET", "POSTGRES_PASSWORD"}
     assert not listed & secret
-    assert not (listed | secret) & made
-    assert listed | secret | made == set(list_settings()) - NOT_ON_GOOGLE_CLOUD
+    assert not (listed | secret) & created
+    assert listed | secret | created == set(list_settings()) - NOT_ON_GOOGLE_CLOUD
 
 
 def test_no_secret_setting_is_in_plain_text_on_google_cloud() -> None:

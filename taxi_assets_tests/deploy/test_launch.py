@@ -109,8 +109,8 @@ class Deployment:
 
     def ask(self, query: str, **variables: Any) -> Any:
         """The one answer to a GraphQL query."""
-        (found,) = ask(f"{self.address}/graphql", query, **variables).values()
-        return found
+        (answer,) = ask(f"{self.address}/graphql", query, **variables).values()
+        return answer
 
     def launch_raw_day(self, day: str) -> str:
         """Queue a run of green's raw slice, which no pool limits; return its id."""

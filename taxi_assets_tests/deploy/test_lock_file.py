@@ -31,12 +31,12 @@ def command() -> list[str]:
 def locked() -> dict[str, str]:
     """Return the version of each package that is installed on this platform."""
     lines = re.findall(r"^([a-z0-9].*?) *\\$", LOCK.read_text(), re.MULTILINE)
-    found = [Requirement(line) for line in lines]
-    assert len(found) > 100
+    requirements = [Requirement(line) for line in lines]
+    assert len(requirements) > 100
     return {
-        one.name: str(one.specifier).removeprefix("==")
-        for one in found
-        if one.marker is None or one.marker.evaluate()
+        requirement.name: str(requirement.specifier).removeprefix("==")
+        for requirement in requirements
+        if requirement.marker is None or requirement.marker.evaluate()
     }
 
 
@@ -47,41 +47,41 @@ def values(command: list[str], option: str) -> set[str]:
 def find_required(extras: set[str], locked: dict[str, str]) -> Iterator[tuple[str, Requirement]]:
     """Return the requirements of the project, and of each package in its locked version."""
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    asked = project["dependencies"]
-    asked += [text for extra in extras for text in project["optional-dependencies"][extra]]
-    waiting = [("pyproject.toml", Requirement(text)) for text in asked]
-    seen: set[tuple[str, str]] = set()
+    dependencies = project["dependencies"]
+    dependencies += [text for extra in extras for text in project["optional-dependencies"][extra]]
+    waiting = [("pyproject.toml", Requirement(text)) for text in dependencies]
+    visited: set[tuple[str, str]] = set()
     while waiting:
         who, wanted = waiting.pop()
         yield who, wanted
         name = canonicalize_name(wanted.name)
-        new = {(name, extra) for extra in ("", *wanted.extras)} - seen
-        seen |= new
+        new = {(name, extra) for extra in ("", *wanted.extras)} - visited
+        visited |= new
         if not new or name in LEFT_OUT:
             continue
         try:
-            found = distribution(name)
+            installed = distribution(name)
         except PackageNotFoundError:
             continue
-        if found.version != locked.get(name):
+        if installed.version != locked.get(name):
             continue
-        for text in found.requires or ():
+        for text in installed.requires or ():
             needed = Requirement(text)
             if needed.marker is None or any(needed.marker.evaluate({"extra": e}) for _, e in new):
-                waiting.append((f"{name}=={found.version}", needed))
+                waiting.append((f"{name}=={installed.version}", needed))
 
 
 def test_every_requirement_is_locked(command: list[str], locked: dict[str, str]) -> None:
     complaints = []
-    asked = list(find_required(values(command, "--extra"), locked))
-    assert len({who for who, _ in asked}) > len(locked) / 2
-    for who, wanted in asked:
+    required = list(find_required(values(command, "--extra"), locked))
+    assert len({who for who, _ in required}) > len(locked) / 2
+    for who, wanted in required:
         name = canonicalize_name(wanted.name)
-        found = locked.get(name)
+        version = locked.get(name)
         if name in LEFT_OUT:
-            assert found is None, f"{name} is locked, and no part of the image"
-        elif found is None or not wanted.specifier.contains(found, prereleases=True):
-            complaints.append(f"{who} asks for {wanted}, locked is {found}")
+            assert version is None, f"{name} is locked, and no part of the image"
+        elif version is None or not wanted.specifier.contains(version, prereleases=True):
+            complaints.append(f"{who} asks for {wanted}, locked is {version}")
     assert not complaints, "\n".join([*complaints, f"run: {shlex.join(command)}"])
 
 

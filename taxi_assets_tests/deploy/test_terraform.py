@@ -56,15 +56,15 @@ class Terraform:
         )
 
     def apply(self, **variables: str | int) -> subprocess.CompletedProcess[str]:
-        found = {"project_id": PROJECT, **variables}
-        arguments = [f"-var={name}={value}" for name, value in found.items()]
+        values = {"project_id": PROJECT, **variables}
+        arguments = [f"-var={name}={value}" for name, value in values.items()]
         # Nothing changes behind its back here: a refresh would only be slow.
         return self.run("apply", "-auto-approve", "-refresh=false", *arguments)
 
     def apply_twice(self, name: str, failure: Failure, **variables: str | int) -> None:
         """Apply with a failure at one resource, once, and again without."""
         left = [failure]
-        self.google.fail = lambda found: left.pop() if left and found == name else None
+        self.google.fail = lambda resource: left.pop() if left and resource == name else None
         first = self.apply(**variables)
         assert first.returncode == 1, f"{name}: {first.stdout}"
         assert f"{name}: {failure}" in first.stderr, first.stderr
@@ -138,11 +138,11 @@ def test_passwords_agree_after_an_interrupted_apply(
 def test_second_apply_changes_no_password(terraform: Terraform) -> None:
     assert terraform.apply().returncode == 0
     before = dict(terraform.google.users)
-    made = len(terraform.google.applied)
+    applied_count = len(terraform.google.applied)
     second = terraform.apply()
     assert "0 added, 0 changed, 0 destroyed" in second.stdout, second.stdout
     assert terraform.google.users == before
-    assert len(terraform.google.applied) == made
+    assert len(terraform.google.applied) == applied_count
 
 
 def test_state_contains_no_password(terraform: Terraform) -> None:
@@ -166,9 +166,11 @@ def test_two_deployments_in_one_project_have_different_names(terraform: Terrafor
     assert terraform.run("init").returncode == 0
     both = terraform.run("apply", "-auto-approve")
     assert both.returncode == 0, both.stderr
-    made = [name for name in terraform.google.applied if "google_project_service" not in name]
-    assert len(made) == len(set(made)), [name for name in made if made.count(name) > 1]
+    resources = [name for name in terraform.google.applied if "google_project_service" not in name]
+    assert len(resources) == len(set(resources)), [
+        name for name in resources if resources.count(name) > 1
+    ]
     assert set(terraform.google.users) == {
         f"taxi_{house}_{database}" for house in ("dev", "prod") for database in ("dagster", "taxi")
     }
-    assert {name.split()[0] for name in made if "-dev-postgres" in name} == set()
+    assert {name.split()[0] for name in resources if "-dev-postgres" in name} == set()

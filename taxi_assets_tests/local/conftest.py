@@ -19,15 +19,15 @@ GRACE = 0.3
 
 def list_servers(home: Path) -> list[psutil.Process]:
     """Return every process that names the home, without our own commands and zombies."""
-    found: list[psutil.Process] = []
+    servers: list[psutil.Process] = []
     for process in psutil.process_iter():
         try:
             words = process.cmdline()
         except psutil.Error:
             continue
         if any(word.startswith(str(home)) for word in words[1:]):
-            found.append(process)
-    return found
+            servers.append(process)
+    return servers
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -291,8 +291,8 @@ def test_password_is_never_shown() -> None:
     settings = Settings.from_env({**GCP, "TAXI_SOURCE": SECRET_SOURCE})
     assert settings.postgres.password.get_secret_value() == POSTGRES["POSTGRES_PASSWORD"]
     assert "hunter2" in settings.source.template
-    for shown in (repr(settings), str(settings), settings.postgres.model_dump_json()):
-        assert "hunter2" not in shown
+    for text in (repr(settings), str(settings), settings.postgres.model_dump_json()):
+        assert "hunter2" not in text
     with pytest.raises(SettingsError) as raised:
         Settings.from_env({**GCP, "TAXI_SOURCE": SECRET_SOURCE[9:-22], "POSTGRES_PORT": "x"})
     assert "TAXI_SOURCE is neither" in str(raised.value)

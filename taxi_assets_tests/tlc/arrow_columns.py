@@ -25,9 +25,9 @@ def _draw_integers(kind: pa.DataType, storage: pa.DataType) -> tuple[st.SearchSt
 def _draw_decimals(kind: pa.DataType) -> tuple[st.SearchStrategy[Any], Make]:
     max_unscaled = 10**kind.precision - 1
     unscaled = st.integers(-max_unscaled, max_unscaled) | st.integers(-9, 9).map(
-        lambda one: one * 10**kind.scale
+        lambda number: number * 10**kind.scale
     )
-    values = unscaled.map(lambda one: Decimal(one).scaleb(-kind.scale, EXACT))
+    values = unscaled.map(lambda number: Decimal(number).scaleb(-kind.scale, EXACT))
     return values, lambda drawn: pa.array(drawn, kind)
 
 

@@ -56,7 +56,7 @@ def read_tables(month: RawMonth) -> dict[int, pa.Table]:
     batches: defaultdict[int, list[pa.RecordBatch]] = defaultdict(list)
     for part in month.read_days(lambda _: None):
         batches[part.key].append(part.batch)
-    return {key: pa.Table.from_batches(found) for key, found in batches.items()}
+    return {key: pa.Table.from_batches(batches_of_key) for key, batches_of_key in batches.items()}
 
 
 def compute_hash(table: pa.Table) -> str:

@@ -222,19 +222,19 @@ def test_rows_of_another_month_are_quarantined(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "some"), [(0, True), (60, False)])
-def test_progress_is_told_every_two_seconds_and_at_the_end(
+def test_progress_is_reported_every_two_seconds_and_at_the_end(
     tmp_path: Path, seconds: float, some: bool
 ) -> None:
     """Each line is an event with a commit of its own; tenths of a second's pass were ten."""
-    told: list[str] = []
+    messages: list[str] = []
     month = open_raw_month(write(tmp_path / "m.csv", *[make_line()] * 100))
     with (
         patch.object(lines_module, "BLOCK", 300),
         patch.object(month_module, "PROGRESS_SECONDS", seconds),
     ):
-        list(month.read_days(told.append))
-    assert len(told) > 10 if some else len(told) == 1
-    assert told[-1] == "yellow 2021-02: 100 rows, 0.0 of 0.0 MiB (100 %)"
+        list(month.read_days(messages.append))
+    assert len(messages) > 10 if some else len(messages) == 1
+    assert messages[-1] == "yellow 2021-02: 100 rows, 0.0 of 0.0 MiB (100 %)"
 
 
 def test_abandoned_pass_ends_its_threads(tmp_path: Path) -> None:

@@ -27,12 +27,12 @@ def make_decimals(*values: str) -> pa.Array:
     return pa.array([Decimal(value) for value in values], pa.decimal128(20, 2))
 
 
-def test_a_decimal_zero_is_read_beside_one_that_is_no_id() -> None:
+def test_decimal_zero_is_read_beside_an_invalid_id() -> None:
     """Arrow writes it as 0E-18."""
     values = pa.array([Decimal(0), Decimal("1.5"), None], pa.decimal128(38, 18))
-    found = parse_column("VendorID", values)
-    assert found.table["vendorid"].to_pylist() == [0, None]
-    assert [problem.row for problem in found.unreadable] == [2]
+    parsed_column = parse_column("VendorID", values)
+    assert parsed_column.table["vendorid"].to_pylist() == [0, None]
+    assert [problem.row for problem in parsed_column.unreadable] == [2]
 
 
 @pytest.mark.parametrize(

@@ -48,9 +48,11 @@ def find_points(
     zones: ZonePolygons, *points: tuple[float | None, float | None]
 ) -> list[int | None]:
     longitudes, latitudes = zip(*points, strict=True)
-    found = zones.find_zones(pa.array(longitudes, pa.float64()), pa.array(latitudes, pa.float64()))
-    assert found.type == pa.int64()
-    return found.to_pylist()
+    zone_ids = zones.find_zones(
+        pa.array(longitudes, pa.float64()), pa.array(latitudes, pa.float64())
+    )
+    assert zone_ids.type == pa.int64()
+    return zone_ids.to_pylist()
 
 
 @pytest.mark.parametrize(

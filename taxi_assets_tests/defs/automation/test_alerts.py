@@ -26,10 +26,10 @@ DAYS = [f"2020-11-{day:02d}" for day in range(1, 9)]
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
     """Set a webhook as the only target."""
-    with http_receiver() as found:
-        monkeypatch.setenv("TAXI_ALERT_URLS", found.apprise)
+    with http_receiver() as webhook:
+        monkeypatch.setenv("TAXI_ALERT_URLS", webhook.apprise)
         monkeypatch.setenv("TAXI_UI_URL", "https://dagster.example.com/")
-        yield found
+        yield webhook
 
 
 @pytest.fixture

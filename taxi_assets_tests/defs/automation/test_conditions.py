@@ -91,15 +91,15 @@ def test_hanging_run_is_found_after_the_limit(
         assert expected_key not in [
             condition.key for condition in find_long_runs(instance, 3600, now, UI)
         ]
-        (found,) = [
+        (hanging,) = [
             condition
             for condition in find_long_runs(instance, 3600, now + 3700, UI)
             if condition.key == expected_key
         ]
-        assert found.title.startswith(
+        assert hanging.title.startswith(
             "green_daily has been running for 1.0 h: 2021-01-05 to 2021-01-06"
         )
-        assert found.link == f"{UI}/runs/{run_id}"
+        assert hanging.link == f"{UI}/runs/{run_id}"
     finally:
         process.kill()
         process.join(10)

@@ -135,8 +135,8 @@ def wait_for_run(server: str, number: int) -> dict[str, str]:
 
     def ended() -> dict[str, Any] | None:
         runs = list_requested_runs(server)
-        done = len(runs) > number and runs[number]["status"] in ("SUCCESS", "FAILURE")
-        return runs[number] if done else None
+        has_ended = len(runs) > number and runs[number]["status"] in ("SUCCESS", "FAILURE")
+        return runs[number] if has_ended else None
 
     run = until(ended, 120)
     assert run["status"] == "SUCCESS"

@@ -36,10 +36,10 @@ YELLOW = SERVICES["yellow"]
 
 @pytest.fixture
 def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
-    with http_receiver() as found:
-        monkeypatch.setenv("TAXI_ALERT_URLS", found.apprise)
+    with http_receiver() as webhook:
+        monkeypatch.setenv("TAXI_ALERT_URLS", webhook.apprise)
         monkeypatch.setenv("TAXI_UI_URL", "https://dagster.example.com")
-        yield found
+        yield webhook
 
 
 @pytest.fixture

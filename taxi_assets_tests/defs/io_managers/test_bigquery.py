@@ -210,7 +210,7 @@ def test_users_table_retains_its_additions(
     stored_columns = {column.name: column for column in stored_table.schema}
     assert stored_columns[upper.name].policy_tags == tags
     assert stored_columns["remark"].description == "ours"
-    assert {it.name for it in missing} <= set(stored_columns)
+    assert {field.name for field in missing} <= set(stored_columns)
 
 
 ANOTHER_DAY = bigquery.SchemaField("loaded_on", "DATE")
@@ -223,8 +223,10 @@ def make_changed_schema(
     """Return the schema with one column of another type or mode."""
     return {
         "schema": [
-            bigquery.SchemaField(name, kind or it.field_type, mode) if it.name == name else it
-            for it in TABLE_SCHEMA
+            bigquery.SchemaField(name, kind or field.field_type, mode)
+            if field.name == name
+            else field
+            for field in TABLE_SCHEMA
         ]
     }
 
@@ -294,8 +296,10 @@ def test_table_that_would_lose_rows_is_rejected(
 def test_columns_without_nulls_may_be_required(client: bigquery.Client, lake: Lake) -> None:
     required = {GREEN.day_column, GREEN.pickup_column}
     schema = [
-        bigquery.SchemaField(it.name, it.field_type, "REQUIRED") if it.name in required else it
-        for it in TABLE_SCHEMA
+        bigquery.SchemaField(field.name, field.field_type, "REQUIRED")
+        if field.name in required
+        else field
+        for field in TABLE_SCHEMA
     ]
     create_table(client, schema=schema)
     store_in_bigquery(lake, DAY)
@@ -472,7 +476,7 @@ def test_html_answer_is_named(google: HttpProxy, lake: Lake) -> None:
         store_in_bigquery(lake, DAY)
     assert is_transient(error.value)
     google.add(r"^POST \S+/jobs", "answer_in_html")
-    output = small_jobs.refused("sql_query", query="SELECT 1", store="bigquery")
+    output = small_jobs.run_and_read_failure("sql_query", query="SELECT 1", store="bigquery")
     assert "did not answer with JSON, as BigQuery does: a proxy may require a sign-in" in output
 
 

@@ -99,10 +99,10 @@ def load_lake(raw: RawTripsIOManager, resource: LakeResource) -> LakeTripsIOMana
     """Clean the same days, and copy them into the lake's own folder."""
 
     def cleaned(raw_slice: RawPartition) -> CleanedPartition:
-        done = clean_partition(raw_slice.content, YELLOW, ())
-        table = convert_to_table(done.frame, YELLOW)
+        cleaned_day = clean_partition(raw_slice.content, YELLOW, ())
+        table = convert_to_table(cleaned_day.frame, YELLOW)
         figures = Figures(
-            profile_partition(table, YELLOW), done.dropped, sum_total_amount(table, YELLOW)
+            profile_partition(table, YELLOW), cleaned_day.dropped, sum_total_amount(table, YELLOW)
         )
         return CleanedPartition(table, figures, (), raw_slice.source_file, PartitionRecord({}), 0)
 
@@ -423,8 +423,8 @@ def test_damaged_object_is_not_copied(tmp_path: Path, resource: LakeResource) ->
 def test_folder_in_place_of_an_object_is_named_at_writing(
     resource: LakeResource,
 ) -> None:
-    for key, found in (("a.parquet/b", "Is a directory"), ("a.parquet/b/c", "Not a directory")):
-        if found == "Is a directory":
+    for key, problem in (("a.parquet/b", "Is a directory"), ("a.parquet/b/c", "Not a directory")):
+        if problem == "Is a directory":
             Path(resource.lake.root, key).mkdir(parents=True)
         else:
             Path(resource.lake.root, "a.parquet/b").rmdir()
@@ -491,13 +491,15 @@ def test_damaged_object_stops_no_other_day_of_a_run(
             raise_on_error=False,
         )
         assert not result.success
-        landed = runs.materializations(result.run_id)
-        assert set(landed) == {(f"green/{n}", d) for n in downstream for d in (days[0], days[2])}
+        materializations = runs.materializations(result.run_id)
+        assert set(materializations) == {
+            (f"green/{n}", d) for n in downstream for d in (days[0], days[2])
+        }
         assert "1 of 3 days not stored; the other 2 are stored" in stores.failure(result)
         errors = [log for log in runs.instance.all_logs(result.run_id) if log.level >= ERROR]
-        said = [text for log in errors if f"{path} is " in (text := str(log.to_json()))]
-        assert said
-        assert all(f"materialize green/{asset} for {BAD} again" in text for text in said)
+        messages = [text for log in errors if f"{path} is " in (text := str(log.to_json()))]
+        assert messages
+        assert all(f"materialize green/{asset} for {BAD} again" in text for text in messages)
         assert not any(event.is_step_up_for_retry for event in result.all_events)
         path.write_bytes(whole)
         # Until it is materialized again, the day stays rejected.

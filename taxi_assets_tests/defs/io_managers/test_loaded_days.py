@@ -44,15 +44,15 @@ def read(day: date) -> pa.Table:
 def test_annotation_decides_between_frame_and_mapping(
     annotation: Any, kind: type, key: type, value: type, days: list[date]
 ) -> None:
-    found = load_as_annotated(annotation, days, read)
-    assert type(found) is kind
-    assert [str(day) for day in found] == list(map(str, days))
-    assert all(isinstance(day, key) and isinstance(rows, value) for day, rows in found.items())
+    loaded = load_as_annotated(annotation, days, read)
+    assert type(loaded) is kind
+    assert [str(day) for day in loaded] == list(map(str, days))
+    assert all(isinstance(day, key) and isinstance(rows, value) for day, rows in loaded.items())
     assert [
         int(rows["number"][0].as_py() if value is pa.Table else rows["number"][0])
-        for rows in found.values()
+        for rows in loaded.values()
     ] == [day.day for day in days]
-    assert len(found) == len(days)
+    assert len(loaded) == len(days)
 
 
 def test_single_day_is_a_frame_or_a_table() -> None:
@@ -71,18 +71,18 @@ def test_single_day_is_a_frame_or_a_table() -> None:
 
 
 def test_iterator_reads_each_day_on_demand() -> None:
-    asked: list[date] = []
+    days_read: list[date] = []
 
     def noted(day: date) -> pa.Table:
-        asked.append(day)
+        days_read.append(day)
         return read(day)
 
     pairs = load_as_annotated(Iterator, DAYS, noted)
-    assert asked == []
+    assert days_read == []
     day, frame = next(pairs)
-    assert (day, asked, list(frame["number"])) == (DAYS[0], DAYS[:1], [5])
+    assert (day, days_read, list(frame["number"])) == (DAYS[0], DAYS[:1], [5])
     frames = load_as_annotated(DailyFrames, DAYS, noted)
-    assert asked == DAYS[:1]
+    assert days_read == DAYS[:1]
     with pytest.raises(KeyError):
         frames[date(2021, 1, 7)]
 

@@ -51,7 +51,7 @@ def make_totals(days: list[date], amount: float, rows: int = 200) -> dict[date, 
 
 @contextmanager
 def count_meanwhile(
-    isolation: psycopg.IsolationLevel, seen: set[tuple[int, float]]
+    isolation: psycopg.IsolationLevel, observed_totals: set[tuple[int, float]]
 ) -> Iterator[None]:
     """Count rows repeatedly during the block, each time in a slightly older snapshot."""
     stop = threading.Event()
@@ -63,7 +63,7 @@ def count_meanwhile(
                 connection.execute("SELECT 1")
                 time.sleep(0.002)
                 query = f"SELECT count(*), sum(total_amount) FROM {PARENT}"
-                seen.add(connection.execute(query).fetchone())
+                observed_totals.add(connection.execute(query).fetchone())
                 connection.commit()
 
     with ThreadPoolExecutor(1) as pool:

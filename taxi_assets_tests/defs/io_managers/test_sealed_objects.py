@@ -71,10 +71,10 @@ def make_frames(frames: int = 20, rows: int = 10) -> tuple[bytes, bytes]:
     start = datetime(2021, 1, 5)  # noqa: DTZ001
     parts = [HEADER] + [
         b"".join(
-            f"{start + timedelta(seconds=one * rows + row)},{row % 5},{row / 7:.2f}\n".encode()
+            f"{start + timedelta(seconds=number * rows + row)},{row % 5},{row / 7:.2f}\n".encode()
             for row in range(rows)
         )
-        for one in range(frames)
+        for number in range(frames)
     ]
     packed = b"".join(CODEC.compress(part, asbytes=True) for part in parts)
     return write_sealed_zstd(DAY_METADATA, packed), b"".join(parts)
@@ -134,13 +134,13 @@ def test_swapped_zeroed_or_lost_blocks_are_noticed(make: Make, read: Read) -> No
     chance = random.Random(1)  # noqa: S311 - reproducible
     for _ in range(500):
         size = chance.choice((1, 2, 16, 64, 512))
-        one, other = sorted(chance.sample(range(len(content) - size), 2))
-        block, end = content[one : one + size], other + size
+        first_start, second_start = sorted(chance.sample(range(len(content) - size), 2))
+        block, end = content[first_start : first_start + size], second_start + size
         for damaged in (
-            content[:one] + bytes(size) + content[one + size :],
-            content[:one] + content[one + size :],
-            content[:one] + block + content[one:],
-            content[:other] + block + content[end:],
+            content[:first_start] + bytes(size) + content[first_start + size :],
+            content[:first_start] + content[first_start + size :],
+            content[:first_start] + block + content[first_start:],
+            content[:second_start] + block + content[end:],
         ):
             if damaged != content:
                 with pytest.raises((DamagedError, OSError, pa.ArrowException)):
@@ -261,10 +261,10 @@ def test_every_reader_reads_all_frames_of_a_raw_object(
     expected = pd.read_csv(io.BytesIO(unpacked))
     assert len(expected) == frames * rows
     pd.testing.assert_frame_equal(pd.read_csv(path), expected)
-    found = duckdb.sql(f"SELECT count(*), sum(total_amount) FROM '{path}'").fetchone()
-    assert found is not None
-    assert found[0] == len(expected)
-    assert found[1] == pytest.approx(expected["total_amount"].sum())
+    row = duckdb.sql(f"SELECT count(*), sum(total_amount) FROM '{path}'").fetchone()
+    assert row is not None
+    assert row[0] == len(expected)
+    assert row[1] == pytest.approx(expected["total_amount"].sum())
     with pa_fs.LocalFileSystem().open_input_stream(str(path), compression="detect") as stream:
         assert pc.read_csv(stream).num_rows == len(expected)
     with zstandard.open(path, "rb") as file:

@@ -165,6 +165,6 @@ def test_fields_alone_choose_stores_and_source(home: Path, tmp_path: Path) -> No
     assert result.success
     assert (tmp_path / "lake" / "green").is_dir()
     with resources["postgres"].connect() as connection:
-        found = connection.execute("SELECT count(*) FROM by_fields.green_cab_data").fetchone()
-    assert found == (2,)
+        row = connection.execute("SELECT count(*) FROM by_fields.green_cab_data").fetchone()
+    assert row == (2,)
     assert resources["bigquery"].dataset == "taxi-local.by_fields"

@@ -169,23 +169,28 @@ def test_export_to_gcs_is_complete_and_can_be_inspected(gcp: None) -> None:
     result = Runs().run("yellow", "2021-01-05", "2021-01-06")
     assert result.success, stores.failure(result)
     days = {"service": "yellow", "first_day": "2021-01-05", "last_day": "2021-01-06"}
-    exported = small_jobs.shown("export_parquet", **days)
+    exported = small_jobs.run_and_read_metadata("export_parquet", **days)
     uri = f"gs://{BUCKET}/nyc_taxi_data.parquet"
     assert exported["dagster/uri"] == uri
     for name in (uri, "nyc_taxi_data.parquet"):
-        found = small_jobs.shown("inspect_object", object=name)
-        assert (found["rows"], found["bytes"]) == (exported["rows"], exported["bytes"])
+        metadata = small_jobs.run_and_read_metadata("inspect_object", object=name)
+        assert (metadata["rows"], metadata["bytes"]) == (exported["rows"], exported["bytes"])
     client = storage.Client(project="taxi-local")
     assert list(client.list_blobs(BUCKET, prefix="_tmp/")) == []
     for name in ("none.csv", f"gs://{BUCKET}/none.parquet", "gs://no-such-bucket/none.csv"):
-        assert "there is no gs://" in small_jobs.refused("inspect_object", object=name)
-    assert "is not a key of" in small_jobs.refused("inspect_object", object="../x/none.csv")
+        assert "there is no gs://" in small_jobs.run_and_read_failure("inspect_object", object=name)
+    assert "is not a key of" in small_jobs.run_and_read_failure(
+        "inspect_object", object="../x/none.csv"
+    )
 
     damaged = client.bucket(BUCKET).blob("yellow/tpep_pickup_date=2021-01-06/trips.parquet")
     damaged.upload_from_string("PAR1 no more PAR1")
-    small_jobs.refused("export_parquet", **days)
-    again = small_jobs.shown("inspect_object", object=uri)
-    assert (again["rows"], again["bytes"]) == (exported["rows"], exported["bytes"])
+    small_jobs.run_and_read_failure("export_parquet", **days)
+    metadata_by_uri = small_jobs.run_and_read_metadata("inspect_object", object=uri)
+    assert (metadata_by_uri["rows"], metadata_by_uri["bytes"]) == (
+        exported["rows"],
+        exported["bytes"],
+    )
     assert list(client.list_blobs(BUCKET, prefix="_tmp/")) == []
 
 
@@ -221,11 +226,11 @@ def test_table_that_requires_a_filter_is_loaded_compared_and_read(
     }
     assert agreed == {"2021-01-05": True, "2021-01-06": True}
     query = f"SELECT COUNT(*) AS trips FROM filtered.{YELLOW.table}"
-    message = small_jobs.refused("sql_query", query=query, store="bigquery")
+    message = small_jobs.run_and_read_failure("sql_query", query=query, store="bigquery")
     assert "without a filter over column(s) 'tpep_pickup_date'" in message
     query += " WHERE tpep_pickup_date = DATE '2021-01-05'"
-    rows_shown = small_jobs.shown("sql_query", query=query, store="bigquery")
-    (row,) = small_jobs.records(rows_shown["result"])
+    rows_shown = small_jobs.run_and_read_metadata("sql_query", query=query, store="bigquery")
+    (row,) = small_jobs.read_records(rows_shown["result"])
     assert row["trips"] > 50
 
 

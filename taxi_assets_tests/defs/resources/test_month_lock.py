@@ -124,11 +124,11 @@ def test_runs_with_overlapping_months_do_not_deadlock(store: LockStore) -> None:
     turns: list[str] = []
 
     def work(run: str, days: list[date]) -> None:
-        held = make_locks(run, store)
-        held.acquire(GREEN, days, log_nothing)
+        month_locks = make_locks(run, store)
+        month_locks.acquire(GREEN, days, log_nothing)
         turns.append(run)
         time.sleep(0.05)
-        held.close()
+        month_locks.close()
 
     runs = [
         threading.Thread(target=work, args=(str(number), days))
