@@ -102,8 +102,16 @@ def _get_transaction_key(pair: tuple[Batches, dg.EventLogEntry]) -> tuple[Batche
     return storage, event.run_id, str(event.get_dagster_event().asset_key)
 
 
+def _get_type_and_asset(event: dg.EventLogEntry) -> tuple[DagsterEventType | None, str]:
+    kind = get_event_type(event)
+    return kind, str(event.get_dagster_event().asset_key) if kind in BATCHED else ""
+
+
 class Batches(ABC):
     """The additions to both of Dagster's event logs, which come after this class in the MRO."""
+
+    grouped: frozenset[DagsterEventType] = frozenset({DagsterEventType.ASSET_MATERIALIZATION})
+    """Types of events that `store_asset_events` stores together."""
 
     def store_event(self, event: dg.EventLogEntry) -> None:
         """Store an event, at the end of the thread's block if it is one of an asset or a check."""
@@ -125,19 +133,19 @@ class Batches(ABC):
     def store_events(self, run_id: str, events: Sequence[dg.EventLogEntry]) -> None:
         """Store events of a run with Dagster's code, over one connection."""
         with self.open_transaction(run_id):
-            for kind, group in groupby(events, key=get_event_type):
-                if kind == DagsterEventType.ASSET_MATERIALIZATION:
-                    self.store_materializations(list(group))
+            for (kind, _), group in groupby(events, key=_get_type_and_asset):
+                if kind in self.grouped:
+                    self.store_asset_events(list(group))
                 else:
                     for event in group:
                         self.store_other_event(event)
 
     @abstractmethod
-    def store_materializations(self, events: Sequence[dg.EventLogEntry]) -> None:
-        """Store materializations of one asset; Dagster's row of the asset names the last one."""
+    def store_asset_events(self, events: Sequence[dg.EventLogEntry]) -> None:
+        """Store events of one type of one asset; Dagster's row of the asset has the last one."""
 
     def store_other_event(self, event: dg.EventLogEntry) -> None:
-        """Store an event that is not a materialization."""
+        """Store an event whose type is not in `grouped`."""
         super().store_event(event)  # type: ignore[misc]
 
     @abstractmethod
@@ -173,6 +181,8 @@ class SqliteBatches(Batches):
     write-ahead log.
     """
 
+    grouped = Batches.grouped | {DagsterEventType.ASSET_MATERIALIZATION_PLANNED}
+
     def prepare(self) -> None:
         """Add the set of open files."""
         self._files = _SqliteFiles()
@@ -199,12 +209,18 @@ class SqliteBatches(Batches):
         with suppress(FileNotFoundError):  # The history was wiped meanwhile.
             os.utime(self.path_for_shard(run_id))  # type: ignore[attr-defined]
 
-    def store_materializations(self, events: Sequence[dg.EventLogEntry]) -> None:
-        """Store the long values in the index alone."""
+    def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
+        """Store events of one run immediately, in one transaction."""
+        if pending := _get_pending_events():
+            _store_pending_events(pending)
+        self.store_events(events[0].run_id, events)
+
+    def store_asset_events(self, events: Sequence[dg.EventLogEntry]) -> None:
+        """Store the long values of materializations in the index alone."""
         stock: Any = self
         for event in events:
             insert = stock.prepare_insert_event(event)
-            index_id = self._insert(event, shorten_materialization(insert), insert)
+            index_id = self._insert(event, shorten_materialization(event, insert), insert)
             stock.store_asset_event_tags([event], [index_id])
         stock.store_asset_event(events[-1], index_id)
 
@@ -309,7 +325,7 @@ class PostgresBatches(Batches):
         """Add the connection of the thread's transaction."""
         self._in_transaction = threading.local()
 
-    def store_materializations(self, events: Sequence[dg.EventLogEntry]) -> None:
+    def store_asset_events(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Store all events by one statement, and the last one in Dagster's row of the asset."""
         super(Batches, self).store_event_batch(events)  # type: ignore[misc]
 

@@ -37,8 +37,10 @@ CHECKS = (
 Connect = Callable[[], AbstractContextManager[sa.Connection]]
 
 
-def shorten_materialization(insert: sa.Insert) -> sa.Insert:
-    """Return the statement that inserts a materialization without its long values."""
+def shorten_materialization(event: dg.EventLogEntry, insert: sa.Insert) -> sa.Insert:
+    """Return the statement that inserts an event, of a materialization without its long values."""
+    if get_event_type(event) != DagsterEventType.ASSET_MATERIALIZATION:
+        return insert
     stored = json.loads(insert.compile().params["event"])
     try:
         entries = stored["dagster_event"]["event_specific_data"]["materialization"][

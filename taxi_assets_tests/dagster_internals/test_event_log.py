@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -13,7 +14,12 @@ import dagster as dg
 import pytest
 import sqlalchemy as sa
 from dagster import DagsterEventType
-from dagster._core.events import AssetObservationData, DagsterEvent, StepMaterializationData
+from dagster._core.events import (
+    AssetMaterializationPlannedData,
+    AssetObservationData,
+    DagsterEvent,
+    StepMaterializationData,
+)
 from dagster._core.test_utils import create_run_for_test
 
 from taxi_assets.dagster_internals.event_log import (
@@ -113,6 +119,33 @@ def materialize(instance: dg.DagsterInstance, run_id: str, asset: str, day: str)
     instance.report_dagster_event(event, run_id)
 
 
+def plan(instance: dg.DagsterInstance, run_id: str, asset: str, days: Sequence[str]) -> None:
+    """Log planned materializations as Dagster does when it creates a run of several days."""
+    kind = DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    entries = []
+    for day in days:
+        planned = AssetMaterializationPlannedData(dg.AssetKey(asset), partition=day)
+        event = DagsterEvent(kind.value, "none", event_specific_data=planned)
+        entries.append(dg.EventLogEntry(None, 10, "", run_id, time.time(), dagster_event=event))
+    unwrap_event_log(instance.event_log_storage).store_event_batch(entries)
+
+
+@contextmanager
+def noted_writes(table: str) -> Iterator[list[str]]:
+    """Collect the statements that write to a table."""
+    written: list[str] = []
+
+    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if f"INTO {table} " in statement or f"UPDATE {table} " in statement:
+            written.append(statement.split(maxsplit=1)[0])
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        yield written
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+
+
 def test_batch_takes_one_transaction_per_asset(instance: dg.DagsterInstance, run_id: str) -> None:
     """Connections and commits are the cost of an event, however many a batch has."""
     commits: list[object] = []
@@ -142,20 +175,10 @@ def test_the_row_of_an_asset_is_written_once_in_a_batch_and_names_the_last_day(
     instance: dg.DagsterInstance, run_id: str
 ) -> None:
     """Dagster's row of an asset has all of its last event, so 31 days would be 31 pictures."""
-    written: list[str] = []
-
-    def note(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if "INTO asset_keys" in statement or "UPDATE asset_keys" in statement:
-            written.append(statement.split(maxsplit=1)[0])
-
     materialize(instance, run_id, "first", "earlier")
-    sa.event.listen(sa.Engine, "before_cursor_execute", note)
-    try:
-        with batch_transaction():
-            for day in map(str, range(20)):
-                materialize(instance, run_id, "first", day)
-    finally:
-        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    with noted_writes("asset_keys") as written, batch_transaction():
+        for day in map(str, range(20)):
+            materialize(instance, run_id, "first", day)
     assert written in (["INSERT"], ["INSERT", "UPDATE"])
     latest = instance.get_latest_materialization_event(dg.AssetKey("first"))
     assert latest is not None
@@ -168,6 +191,26 @@ def test_the_row_of_an_asset_is_written_once_in_a_batch_and_names_the_last_day(
         "earlier",
     ]
     assert record.asset_entry.last_materialization_storage_id == records[0].storage_id
+
+
+def test_planned_days_of_sqlite_write_the_row_of_their_asset_once(
+    instance: dg.DagsterInstance, run_id: str
+) -> None:
+    if isinstance(unwrap_event_log(instance.event_log_storage), PostgresBatches):
+        pytest.skip("Dagster's batch on Postgres is for materializations alone")
+    with noted_writes("asset_keys") as written:
+        plan(instance, run_id, "first", ["1", "2", "3"])
+        plan(instance, run_id, "second", ["1", "2"])
+    assert written == ["INSERT", "INSERT"]
+    kind = DagsterEventType.ASSET_MATERIALIZATION_PLANNED
+    planned = [one.get_dagster_event().partition for one in instance.all_logs(run_id, of_type=kind)]
+    assert planned == ["1", "2", "3", "1", "2"]
+    for asset in ("first", "second"):
+        (record,) = instance.get_asset_records([dg.AssetKey(asset)])
+        assert record.asset_entry.last_run_id == run_id
+        info = instance.get_latest_planned_materialization_info(dg.AssetKey(asset), partition="2")
+        assert info is not None
+        assert info.run_id == run_id
 
 
 def test_only_the_index_is_flushed_at_each_commit(home: Path, tmp_path: Path) -> None:
