@@ -348,7 +348,7 @@ def test_backfill_survives_the_restart_of_every_container(project: Project, cloc
     project.wait_healthy(("code",))
     clock("code killed")
 
-    assert until(project.answers, 2 * MINUTES)
+    assert until(project.is_answering, 2 * MINUTES)
     status = project.ended(backfill)
     clock("backfill ended")
     runs = project.runs(backfill)
