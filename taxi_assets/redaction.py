@@ -17,11 +17,12 @@ URL = re.compile(
     rf"([A-Za-z][A-Za-z0-9+.-]*://)(?:[^/?#@\s'\"]*@)?({HOST})(/[^?#@\s]*)?(?:[?#][^@]*)?"
 )
 """Scheme, user and password, host, path, query and fragment, with no `@` left over."""
-PARAMETER = re.compile(r"(?i)((?:;|%3f|%26)[\w.~-]*=)[^;/]*")
-"""A parameter of a path, or of a query whose `?` is escaped; not `day=`, a folder of a lake."""
+PARAMETER = re.compile(r"(?i)((?:[;&]|%3f|%26)[\w.~-]*=)[^;&/]*")
+"""A parameter of a path, or of a query whose `?` is escaped or missing; not `day=`, a folder of a
+lake."""
 PATH = re.compile(r"(?:/(?!/)|\.\.?/|~)[^\n]*")
 CREDENTIALS = re.compile(r":.*@", re.DOTALL)
-DOUBTFUL = re.compile(r"[@?#=:\x00-\x1f]")
+DOUBTFUL = re.compile(r"[@?#=:\x00-\x1f]|%40")
 """Separators of secrets in a URL, a connection string, JSON or a PEM block."""
 SUSPECT = re.compile(r"://|\S@\S|[?&][\w.~%-]+=")
 EMAIL = re.compile(r"[\w.+-]+@[\w-]+(?:\.[\w-]+)*")

@@ -175,6 +175,8 @@ def test_password_is_hidden_in_any_context(form: str, before: str, after: str, n
         ("gs://bucket/a=1/b.parquet", "gs://bucket/a=1/b.parquet"),
         ("https://host/a.csv;token=s3cret;b=c", "https://host/a.csv;token=***;b=***"),
         ("https://host/a%3Fsig=s3cret%26b=c/d", "https://host/a%3Fsig=***/d"),
+        ("https://host/a.csv&sig=s3cret&b=c", "https://host/a.csv&sig=***&b=***"),
+        ("user%3As3cret%40host", "***"),
         ("/data/{service}/2021.csv", "/data/{service}/2021.csv"),
         ("/home/me@host/a b.csv", "/home/me@host/a b.csv"),
         ("~/a#1.csv", "~/a#1.csv"),
