@@ -46,6 +46,8 @@ OWNER = re.compile(r"team:\S+|[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,7}")
 OWNERS_SHOWN = re.compile(r"[\w.%+@:, -]*")
 SERVICE = re.compile(r"[a-z][a-z0-9_]*")
 ISO_DATE = re.compile(r"\d{4}-\d\d-\d\d")
+YEARS = range(2000, 3000)
+"""TLC's months begin in 2009. Dagster has no partitions before 1000 or at the end of 9999."""
 
 
 def make_absolute_path(value: Any) -> Path:
@@ -65,9 +67,12 @@ def _parse_date(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return date.fromisoformat(value if ISO_DATE.fullmatch(value) else "")
+        day = date.fromisoformat(value if ISO_DATE.fullmatch(value) else "")
     except ValueError:  # The original message would quote the value.
         raise ValueError("is not a date: write it as 2021-01-01") from None
+    if day.year not in YEARS:
+        raise ValueError(f"is not in the years {YEARS[0]} to {YEARS[-1]}")
+    return day
 
 
 StateDirectory = Annotated[Path, BeforeValidator(make_absolute_path), NEVER_QUOTED]

@@ -317,6 +317,13 @@ def test_date_has_one_form(name: str, text: str) -> None:
         DefinitionSettings.from_env({name: text})
 
 
+@pytest.mark.parametrize("name", ["TAXI_START_DATE", "TAXI_END_DATE"])
+@pytest.mark.parametrize("text", ["0001-01-01", "1999-12-31", "9999-12-31"])
+def test_date_that_dagster_has_no_partition_for_is_rejected(name: str, text: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}='{text}' is not in the years 2000 to 2999"):
+        DefinitionSettings.from_env({name: text})
+
+
 def test_definition_settings_hold_services_and_dates() -> None:
     settings = DefinitionSettings.from_env({})
     assert settings.services == ()
