@@ -89,6 +89,8 @@ def compare_days(
             cleaned = clean_partition(content, service, rules).table
             for side, store in STORES.items():
                 rows = _read_rows(store(), service, day)
+                if rows is None and not len(cleaned):
+                    rows = cleaned  # The SQL stores know no day without rows.
                 diff = None if rows is None else diff_rows(rows, cleaned, service)
                 yield DayDiff(side, day, diff)
 

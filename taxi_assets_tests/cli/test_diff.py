@@ -168,6 +168,15 @@ def test_diff_of_a_month_that_was_never_loaded(
     assert main(["diff", "yellow", "2021-01-05", "--against", "rows"]) == 2
 
 
+def test_day_without_published_and_stored_rows_does_not_differ(
+    instance: dg.DagsterInstance, months: Months, capsys: pytest.CaptureFixture[str]
+) -> None:
+    months.write("2021-01", [make_line("2021-01-05 01:00:00")])
+    assert main(["diff", "yellow", "2021-01-06", "--against", "store"]) == 0
+    assert "0 of 1 days differ" in capsys.readouterr().out
+    assert main(["diff", "yellow", "2021-01-05", "--against", "store"]) == 1
+
+
 def test_csv_and_parquet_of_a_real_month_are_compared_by_value(real_rows: RealRows) -> None:
     lines = real_rows.path("green", "2020-12")
     table = pq.read_table(lines.with_name("green_tripdata_2020-12.parquet"))
