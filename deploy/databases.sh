@@ -38,6 +38,18 @@ SQL
     echo "user $3 can read database $1"
 }
 
+# One role would get the passwords of both, and only the last would let anybody in.
+users=" $PGUSER "
+for user in "$POSTGRES_USER" "$POSTGRES_READER_USER" "$DAGSTER_POSTGRES_USER"; do
+    case $users in *" $user "*)
+        echo "two roles are called $user: POSTGRES_USER and POSTGRES_READER_USER in .env must be" \
+            "two names other than $PGUSER and $DAGSTER_POSTGRES_USER" >&2
+        exit 1
+        ;;
+    esac
+    users="$users$user "
+done
+
 make "$POSTGRES_DBNAME" "$POSTGRES_USER" "$POSTGRES_PASSWORD"
 reader "$POSTGRES_DBNAME" "$POSTGRES_USER" "$POSTGRES_READER_USER" "$POSTGRES_READER_PASSWORD"
 make "$DAGSTER_POSTGRES_DBNAME" "$DAGSTER_POSTGRES_USER" "$DAGSTER_POSTGRES_PASSWORD"

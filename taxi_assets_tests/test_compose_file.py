@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from typing import Any
 
+import pytest
 import yaml
 
 from taxi_assets.settings import AREAS
@@ -106,3 +108,26 @@ def test_services_have_only_the_needed_privileges() -> None:
         assert "logs:/var/lib/dagster/logs" in services[name]["volumes"], name
         assert "cap_add" not in services[name], name
         assert "${POSTGRES_SUPERUSER_PASSWORD" not in str(services[name]), name
+
+
+@pytest.mark.parametrize(
+    ("user", "reader", "twice"),
+    [("postgres", "r", "postgres"), ("t", "dagster", "dagster"), ("t", "t", "t")],
+)
+def test_one_role_with_two_passwords_is_rejected_before_it_has_one(
+    user: str, reader: str, twice: str
+) -> None:
+    completed = subprocess.run(
+        ["/bin/sh", REPOSITORY / "deploy/databases.sh"],
+        env={
+            "PGUSER": "postgres",
+            "POSTGRES_USER": user,
+            "POSTGRES_READER_USER": reader,
+            "DAGSTER_POSTGRES_USER": "dagster",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.returncode == 1
+    assert completed.stderr.startswith(f"two roles are called {twice}: POSTGRES_USER and")
