@@ -129,7 +129,7 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
         """Read the rows of one day."""
         columns = ", ".join(quote_identifier(column.name) for column in service.columns)
         rows = self._select(service, columns, [day])
-        if rows is None:
+        if rows is None or not rows.schema:  # The emulator answers without a schema.
             return None
         return rows.to_arrow(create_bqstorage_client=False).cast(service.arrow_schema)
 
