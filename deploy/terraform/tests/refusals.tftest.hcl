@@ -1,119 +1,65 @@
-# What is refused before anything is made.
+# Invalid values, rejected before anything is created. Each run has one for each of its variables.
 
 variables {
   project_id = "my-project-123"
 }
 
-run "a_public_ui" {
+run "values" {
   command = plan
   variables {
-    ui_members = ["allUsers"]
+    allowed_ip_ranges     = ["203.0.113.7"] # an address
+    daemon                = "sometimes"
+    database_availability = "GLOBAL"
+    database_disk_gb      = 200 # above the limit
+    database_readers      = ["allUsers"]
+    final_backup_days     = 1000
+    image                 = "python:3.11-slim" # not of the project
+    log_retention_days    = 0
+    maintenance_window    = { day = 0, hour = 8 }
+    name                  = "taxi-for-the-whole-company" # too long
+    project_id            = "123456789012"               # the project's number
+    region                = "us-central1-a"              # a zone
+    subnetwork_range      = "10.0.0.0/28"                # too small
+    taxi_secrets          = { TAXI_DROP = "taxi-drop" }  # not a secret setting
+    taxi_settings         = { TAXI_PROFILE = "local" }   # set by the configuration
+    taxi_source           = "/data/yellow.csv"           # without a month
+    ui_members            = ["allUsers"]
+    wake_schedule         = "every hour"
   }
-  expect_failures = [var.ui_members]
+  expect_failures = [
+    var.allowed_ip_ranges,
+    var.daemon,
+    var.database_availability,
+    var.database_disk_gb,
+    var.database_readers,
+    var.final_backup_days,
+    var.image,
+    var.log_retention_days,
+    var.maintenance_window,
+    var.name,
+    var.project_id,
+    var.region,
+    var.subnetwork_range,
+    var.taxi_secrets,
+    var.taxi_settings,
+    var.taxi_source,
+    var.ui_members,
+    var.wake_schedule,
+  ]
 }
 
-run "a_ui_for_every_google_account" {
+run "other_values" {
   command = plan
   variables {
-    ui_members = ["user:me@example.com", "allAuthenticatedUsers"]
-  }
-  expect_failures = [var.ui_members]
-}
-
-run "a_load_balancer_without_a_domain" {
-  command = plan
-  variables {
-    enable_load_balancer = true
-  }
-  expect_failures = [var.enable_load_balancer]
-}
-
-run "armor_without_a_load_balancer" {
-  command = plan
-  variables {
-    enable_cloud_armor = true
-    allowed_ip_ranges  = ["203.0.113.0/24"]
-  }
-  expect_failures = [var.enable_cloud_armor]
-}
-
-run "armor_without_ranges" {
-  command = plan
-  variables {
-    enable_iap           = true
-    enable_load_balancer = true
-    enable_cloud_armor   = true
-    domain               = "taxi.example.com"
-  }
-  expect_failures = [var.enable_cloud_armor]
-}
-
-run "an_image_from_elsewhere" {
-  command = plan
-  variables {
-    image = "python:3.11-slim"
-  }
-  expect_failures = [var.image]
-}
-
-run "an_image_without_a_tag" {
-  command = plan
-  variables {
-    image = "us-central1-docker.pkg.dev/my-project-123/taxi/taxi"
-  }
-  expect_failures = [var.image]
-}
-
-run "more_memory_than_cloud_run_gives" {
-  command = plan
-  variables {
-    run_cpu        = 1
-    run_memory_gib = 8
-  }
-  expect_failures = [var.run_memory_gib]
-}
-
-run "a_project_number" {
-  command = plan
-  variables {
-    project_id = "123456789012"
-  }
-  expect_failures = [var.project_id]
-}
-
-run "a_zone_for_a_region" {
-  command = plan
-  variables {
-    region = "us-central1-a"
-  }
-  expect_failures = [var.region]
-}
-
-run "a_source_that_names_no_month" {
-  command = plan
-  variables {
-    taxi_source = "/data/yellow.csv"
-  }
-  expect_failures = [var.taxi_source]
-}
-
-run "a_setting_that_is_made_here" {
-  command = plan
-  variables {
-    taxi_settings = { TAXI_PROFILE = "local" }
-  }
-  expect_failures = [var.taxi_settings]
-}
-
-run "a_password_as_a_setting" {
-  command = plan
-  variables {
+    image         = "us-central1-docker.pkg.dev/my-project-123/taxi/taxi" # without a tag
+    taxi_secrets  = { TAXI_ALERT_URLS = "projects/my-project-123/secrets/taxi-alert-urls" }
     taxi_settings = { POSTGRES_PASSWORD = "secret" }
+    ui_members    = ["user:me@example.com", "allAuthenticatedUsers"]
   }
-  expect_failures = [var.taxi_settings]
+  expect_failures = [var.image, var.taxi_secrets, var.taxi_settings, var.ui_members]
 }
 
-run "an_alert_url_as_a_setting" {
+run "a_secret_as_a_setting" {
   command = plan
   variables {
     taxi_settings = { TAXI_ALERT_URLS = "slack://A/B/C" }
@@ -129,124 +75,36 @@ run "a_mistyped_setting" {
   expect_failures = [var.taxi_settings]
 }
 
-run "a_secret_that_is_no_secret_setting" {
+run "parts_without_what_they_need" {
   command = plan
   variables {
-    taxi_secrets = { TAXI_DROP = "taxi-drop" }
+    enable_load_balancer = true # without a domain
+    enable_private_ip    = true
+    network              = "projects/house/global/networks/main" # without its subnetwork
+    run_cpu              = 1
+    run_memory_gib       = 8 # more than one CPU may have
   }
-  expect_failures = [var.taxi_secrets]
+  expect_failures = [var.enable_load_balancer, var.network, var.run_memory_gib]
 }
 
-run "a_secret_by_its_full_name" {
+run "armor_without_a_load_balancer_and_a_network_without_a_private_address" {
   command = plan
   variables {
-    taxi_secrets = { TAXI_ALERT_URLS = "projects/my-project-123/secrets/taxi-alert-urls" }
+    enable_cloud_armor = true
+    allowed_ip_ranges  = ["203.0.113.0/24"]
+    network            = "projects/house/global/networks/main"
+    subnetwork         = "projects/house/regions/us-central1/subnetworks/run"
   }
-  expect_failures = [var.taxi_secrets]
+  expect_failures = [var.enable_cloud_armor, var.network]
 }
 
-run "no_ranges_but_addresses" {
+run "armor_without_ranges" {
   command = plan
   variables {
-    allowed_ip_ranges = ["203.0.113.7"]
+    enable_iap           = true
+    enable_load_balancer = true
+    enable_cloud_armor   = true
+    domain               = "taxi.example.com"
   }
-  expect_failures = [var.allowed_ip_ranges]
-}
-
-run "a_daemon_of_another_kind" {
-  command = plan
-  variables {
-    daemon = "sometimes"
-  }
-  expect_failures = [var.daemon]
-}
-
-run "a_wake_by_words" {
-  command = plan
-  variables {
-    wake_schedule = "every hour"
-  }
-  expect_failures = [var.wake_schedule]
-}
-
-run "a_name_that_is_too_long" {
-  command = plan
-  variables {
-    name = "taxi-for-the-whole-company"
-  }
-  expect_failures = [var.name]
-}
-
-run "a_network_without_its_subnetwork" {
-  command = plan
-  variables {
-    enable_private_ip = true
-    network           = "projects/house/global/networks/main"
-  }
-  expect_failures = [var.network]
-}
-
-run "a_network_without_private_address" {
-  command = plan
-  variables {
-    network    = "projects/house/global/networks/main"
-    subnetwork = "projects/house/regions/us-central1/subnetworks/run"
-  }
-  expect_failures = [var.network]
-}
-
-run "a_subnetwork_that_is_too_small" {
-  command = plan
-  variables {
-    subnetwork_range = "10.0.0.0/28"
-  }
-  expect_failures = [var.subnetwork_range]
-}
-
-run "a_disk_above_its_limit" {
-  command = plan
-  variables {
-    database_disk_gb = 200
-  }
-  expect_failures = [var.database_disk_gb]
-}
-
-run "an_availability_of_another_kind" {
-  command = plan
-  variables {
-    database_availability = "GLOBAL"
-  }
-  expect_failures = [var.database_availability]
-}
-
-run "a_day_that_is_none" {
-  command = plan
-  variables {
-    maintenance_window = { day = 0, hour = 8 }
-  }
-  expect_failures = [var.maintenance_window]
-}
-
-run "a_backup_for_ever" {
-  command = plan
-  variables {
-    final_backup_days = 1000
-  }
-  expect_failures = [var.final_backup_days]
-}
-
-run "everyone_as_reader" {
-  command = plan
-  variables {
-    database_readers = ["allUsers"]
-  }
-  expect_failures = [var.database_readers]
-}
-
-run "logs_for_no_time" {
-  command = plan
-  variables {
-    log_retention_days = 0
-  }
-  expect_failures = [var.log_retention_days]
+  expect_failures = [var.enable_cloud_armor]
 }
