@@ -21,16 +21,14 @@ from taxi_assets.settings.areas import LimitSettings
 from taxi_assets.tlc.http_session import LimitedSession
 from taxi_assets.tlc.partial_file import Partial
 from taxi_assets.tlc.remote_version import (
-    INVALID_URL_ERRORS,
-    REMEDIES,
     TRANSIENT_STATUS,
     RemoteVersion,
     SourceLocation,
     SourceUnavailableError,
-    build_url_error,
-    find_root_cause,
+    build_status_error,
     parse_content_range,
     parse_version,
+    translate_request_errors,
 )
 
 CONNECT_SECONDS = 10.0
@@ -202,17 +200,10 @@ class _Download:
         if size and version.validator:
             headers = {"Range": f"bytes={size}-", "If-Range": version.validator}
         timeout = (CONNECT_SECONDS, READ_SECONDS)
-        try:
+        with translate_request_errors(self.location, _BrokenOffError):
             return self.session.get(
                 self.location.url, headers=headers, stream=True, timeout=timeout
             )
-        # Messages of requests contain the full URL: only the names of its errors are passed on.
-        except INVALID_URL_ERRORS as error:
-            raise build_url_error(error, self.location) from None
-        except requests.RequestException as error:
-            raise _BrokenOffError(f"no answer ({find_root_cause(error)})") from None
-        except ValueError as error:  # raised by urllib for a redirect to http://[
-            raise build_url_error(error, self.location) from None
 
     def receive(
         self, response: requests.Response, digest: Digest, size: int, total: int | None
@@ -287,8 +278,7 @@ def _check_response(
     if status in TRANSIENT_STATUS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         raise _BrokenOffError(f"the server answered {status}", _parse_retry_after(response))
     if status not in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
-        remedy = REMEDIES.get(status, "check TAXI_SOURCE")
-        raise location.build_error(f"the server answered {status}", remedy)
+        raise build_status_error(status, location)
     headers = response.headers
     encoding = _get_content_encoding(response)
     if encoding not in (None, "gzip") and not location.public.lower().endswith(".gz"):

@@ -11,15 +11,13 @@ import requests
 
 from taxi_assets.tlc.http_session import LimitedSession
 from taxi_assets.tlc.remote_version import (
-    INVALID_URL_ERRORS,
-    REMEDIES,
     TRANSIENT_STATUS,
     RemoteVersion,
     SourceLocation,
     SourceUnavailableError,
-    build_url_error,
-    find_root_cause,
+    build_status_error,
     parse_version,
+    translate_request_errors,
 )
 
 TIMEOUT = (5.0, 10.0)
@@ -61,16 +59,13 @@ def _request_version(location: SourceLocation) -> RemoteVersion | None:
     if status in ABSENT:
         return None
     if status in TRANSIENT_STATUS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise SourceUnavailableError(
-            f"{location.label}: {location.public}: the server answered {status}; it will be retried"
-        )
+        raise _build_unavailable(location, f"the server answered {status}")
     if status not in (
         HTTPStatus.OK,
         HTTPStatus.PARTIAL_CONTENT,
         HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,  # an empty file has no first byte
     ):
-        remedy = REMEDIES.get(status, "check TAXI_SOURCE")
-        raise location.build_error(f"the server answered {status}", remedy)
+        raise build_status_error(status, location)
     return parse_version(response.headers, _get_total_size(response))
 
 
@@ -106,28 +101,25 @@ def _send_request(
     method: str, location: SourceLocation, headers: dict[str, str]
 ) -> requests.Response:
     """Return the response with its body closed unread."""
-    try:
-        with (
-            LimitedSession(TOTAL_SECONDS, TOTAL_SECONDS) as session,
-            session.request(
-                method,
-                location.url,
-                headers=headers,
-                stream=True,
-                timeout=TIMEOUT,
-                allow_redirects=True,
-            ) as response,
-        ):
-            return response
-    except INVALID_URL_ERRORS as error:
-        raise build_url_error(error, location) from None
-    except requests.RequestException as error:
-        raise SourceUnavailableError(
-            f"{location.label}: {location.public}: no answer "
-            f"({find_root_cause(error)}); it will be retried"
-        ) from None
-    except ValueError as error:  # raised by urllib for a redirect to http://[
-        raise build_url_error(error, location) from None
+    with (
+        translate_request_errors(location, lambda reason: _build_unavailable(location, reason)),
+        LimitedSession(TOTAL_SECONDS, TOTAL_SECONDS) as session,
+        session.request(
+            method,
+            location.url,
+            headers=headers,
+            stream=True,
+            timeout=TIMEOUT,
+            allow_redirects=True,
+        ) as response,
+    ):
+        return response
+
+
+def _build_unavailable(location: SourceLocation, reason: str) -> SourceUnavailableError:
+    return SourceUnavailableError(
+        f"{location.label}: {location.public}: {reason}; it will be retried"
+    )
 
 
 def stat_local_file(path: Path) -> RemoteVersion | None:

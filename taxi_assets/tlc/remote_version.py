@@ -6,7 +6,8 @@ Code that downloads and probes share belongs here. Code that transfers or reads 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
@@ -84,14 +85,34 @@ class RemoteVersion:
         return None
 
 
-def build_url_error(error: Exception, location: SourceLocation) -> SourceError:
-    """Build the error for a URL that cannot be requested, or that redirects to such a URL."""
+@contextmanager
+def translate_request_errors(
+    location: SourceLocation, build_transient: Callable[[str], Exception]
+) -> Iterator[None]:
+    """Raise a request's errors as terminal ones of its URL, or as transient ones by their names.
+
+    Messages of requests contain the full URL: only the names of its errors are passed on.
+    """
+    try:
+        yield
+    except (*INVALID_URL_ERRORS, requests.RequestException, ValueError) as error:
+        # urllib raises ValueError for a redirect to http://[
+        is_transient = isinstance(error, requests.RequestException)
+        if is_transient and not isinstance(error, INVALID_URL_ERRORS):
+            raise build_transient(f"no answer ({_find_root_cause(error)})") from None
+        raise location.build_error(
+            f"has an invalid URL or redirects to one ({type(error).__name__})", "check TAXI_SOURCE"
+        ) from None
+
+
+def build_status_error(status: int, location: SourceLocation) -> SourceError:
+    """Build the error for a status that waiting does not change."""
     return location.build_error(
-        f"has an invalid URL or redirects to one ({type(error).__name__})", "check TAXI_SOURCE"
+        f"the server answered {status}", REMEDIES.get(status, "check TAXI_SOURCE")
     )
 
 
-def find_root_cause(error: Exception) -> str:
+def _find_root_cause(error: Exception) -> str:
     """Return the name of the innermost error that requests wrapped, such as NameResolutionError."""
     inner: object = error.args[0] if error.args else error
     inner = getattr(inner, "reason", inner)
