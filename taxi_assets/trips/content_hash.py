@@ -13,6 +13,9 @@ from pyarrow import types
 
 from taxi_assets.tlc.arrow_types import is_text_type, list_child_arrays
 
+NUMBER_WIDTHS = {1, 2, 4, 8}
+"""Bytes of numpy's integers."""
+
 
 class ContentHash:
     """SHA-256 of columns, types, values and nulls, in the order of the rows."""
@@ -131,6 +134,11 @@ def _get_fixed_values(array: pa.Array) -> Any:
     values = memoryview(content)[array.offset * width : (array.offset + len(array)) * width]
     if not array.null_count:
         return values
-    zeroed = np.frombuffer(values, np.uint8).reshape(len(array), width).copy()
+    if array.null_count == len(array):
+        return bytes(len(values))
+    if width in NUMBER_WIDTHS:  # faster than rows of bytes
+        zeroed = np.frombuffer(values, f"<u{width}").copy()
+    else:
+        zeroed = np.frombuffer(values, np.uint8).reshape(len(array), width).copy()
     zeroed[_find_nulls(array)] = 0
     return zeroed

@@ -89,7 +89,7 @@ def find_violations(table: pa.Table, service: Service) -> list[Violation]:
     """Return the violated expectations, each with its number of rows and examples."""
     violations = []
     for expectation in list_expectations(service):
-        mask = pc.fill_null(expectation.is_violated(table), False)
+        mask = expectation.is_violated(table)
         rows = int(pc.sum(mask).as_py() or 0)
         if rows:
             examples = table.select(list(expectation.columns)).filter(mask).slice(0, EXAMPLES)
