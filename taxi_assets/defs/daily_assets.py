@@ -53,7 +53,7 @@ from taxi_assets.defs.restatements import (
     build_restatement_page,
     find_restatement,
 )
-from taxi_assets.defs.run_summary import tag_run
+from taxi_assets.defs.run_summary import name_days, tag_run
 from taxi_assets.defs.same_weekdays import SameWeekdays
 from taxi_assets.defs.stage import DAYS, Stage
 from taxi_assets.defs.value_checks import (
@@ -137,7 +137,7 @@ def define_raw_trips(stage: Stage) -> dg.AssetsDefinition:
             ):
                 with postgres.connect():
                     context.log.debug(f"Postgres at {postgres.address()} answers")
-            tag_run(context.instance, context.run)
+            tag_run(context.instance, context.run, service.name, name_days(days))
             month_locks.acquire(service, days, context.log.info)
             files = [
                 (source.fetch_month_file(service, month, context.log.info), month_days)

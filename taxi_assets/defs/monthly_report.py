@@ -19,6 +19,7 @@ from taxi_assets.defs.metadata.asset_metadata import add_code_references
 from taxi_assets.defs.resources.lake import Lake, LakeResource
 from taxi_assets.defs.resources.lake_keys import build_trips_key
 from taxi_assets.defs.resources.source import load_zones
+from taxi_assets.defs.run_summary import ROWS_TAG, tag_run
 from taxi_assets.defs.stage import Stage, build_retry_policy
 from taxi_assets.errors import StoreError
 from taxi_assets.lazy_partitions import LazyPartitions
@@ -68,6 +69,8 @@ def build_monthly_report(service: Service) -> dg.AssetsDefinition:
         month = get_run_month(context.run.tags)
         with name_asset_in_errors(context.asset_key, list(month.window)):
             figures = compute_month_figures(lake.lake, service, month)
+            tags = service.name, str(month)
+            tag_run(context.instance, context.run, *tags, **{ROWS_TAG: str(figures.trips)})
             zone_map = layout_zone_map(figures, load_zones(context.log.info))
             page, picture = (
                 render_month_page(figures, zone_map),

@@ -19,7 +19,7 @@ from taxi_assets.dagster_internals import tags
 from taxi_assets.date_ranges import Month, group_days_by_month
 from taxi_assets.partitions import list_run_days
 
-DAYS_TAG, ROWS_TAG, REQUESTED_BY_TAG = "days", "rows", "requested_by"
+SERVICE_TAG, DAYS_TAG, ROWS_TAG, REQUESTED_BY_TAG = "service", "days", "rows", "requested_by"
 REQUESTERS = {
     tags.SCHEDULE_NAME: "{}",
     tags.SENSOR_NAME: "{}",
@@ -162,16 +162,24 @@ def name_requester(run: dg.DagsterRun) -> str:
         return "command line"
 
 
-def tag_run(instance: dg.DagsterInstance, run: dg.DagsterRun) -> None:
-    """Tag a run with its days and requester, by which the list of runs can be filtered."""
-    if added := _build_tags(run):
-        instance.add_run_tags(run.run_id, added)
+def tag_run(
+    instance: dg.DagsterInstance, run: dg.DagsterRun, service: str, days: str, **more: str
+) -> None:
+    """Tag a run with its service, days and requester, by which the list of runs can be filtered.
 
-
-def _build_tags(run: dg.DagsterRun) -> dict[str, str]:
-    if DAYS_TAG in run.tags:
-        return {}
-    return {DAYS_TAG: name_days(list_run_days(run.tags)), REQUESTED_BY_TAG: name_requester(run)}
+    A run of assets has no tags of a job, one of assets of several services gets the names of all,
+    and a re-execution starts with the tags of its parent.
+    """
+    stored = instance.get_run_by_id(run.run_id) or run
+    services = {service, *filter(None, stored.tags.get(SERVICE_TAG, "").split(", "))}
+    tags = {
+        SERVICE_TAG: ", ".join(sorted(services)),
+        DAYS_TAG: days,
+        REQUESTED_BY_TAG: name_requester(run),
+        **more,
+    }
+    if tags.items() - stored.tags.items():
+        instance.add_run_tags(run.run_id, tags)
 
 
 def summarize_run(
@@ -189,6 +197,6 @@ def summarize_run(
     record = instance.get_run_record_by_id(run.run_id)
     began = record.start_time if record else None
     seconds = time.time() - began if began else 0.0
-    line = write_summary(service, list_run_days(run.tags), counts, rejected, seconds)
-    context.log.info(line)
-    instance.add_run_tags(run.run_id, {ROWS_TAG: str(counts.rows), **_build_tags(run)})
+    days = list_run_days(run.tags)
+    context.log.info(write_summary(service, days, counts, rejected, seconds))
+    tag_run(instance, run, service, name_days(days), **{ROWS_TAG: str(counts.rows)})

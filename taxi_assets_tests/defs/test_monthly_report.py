@@ -205,7 +205,12 @@ def test_page_and_picture_are_self_contained_and_in_the_materialization(
     monkeypatch.setenv("TAXI_ZONES", str(write_geojson(tmp_path / "zones.geojson")))
     runs = Runs()
     load_days(runs, GREEN, "2021-03-01", "2021-03-02")
-    report_metadata = read_report_metadata(runs, run_report(runs, GREEN, "2021-03"))
+    result = run_report(runs, GREEN, "2021-03")
+    report_metadata = read_report_metadata(runs, result)
+    run = runs.instance.get_run_by_id(result.run_id)
+    assert run is not None
+    tags = {"service": "green", "days": "2021-03", "rows": str(report_metadata["trips"])}
+    assert tags.items() <= run.tags.items()
     report_files = list_report_files(GREEN)
     assert set(report_files) == {"2021-03.html", "2021-03.png"}
     text, picture = report_files["2021-03.html"].decode(), report_files["2021-03.png"]

@@ -10,7 +10,13 @@ import dagster as dg
 import pytest
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.run_summary import count_run, name_days, name_requester, write_summary
+from taxi_assets.defs.run_summary import (
+    count_run,
+    name_days,
+    name_requester,
+    tag_run,
+    write_summary,
+)
 from taxi_assets_tests.stores import Runs
 
 JANUARY = list(Month(2021, 1).window)
@@ -120,6 +126,36 @@ def test_days_have_a_short_name(first: date, days: int, expected: str) -> None:
 )
 def test_run_names_its_requester(tags: Mapping[str, str], expected: str) -> None:
     assert name_requester(dg.DagsterRun("yellow_daily", tags=tags)) == expected
+
+
+@pytest.mark.parametrize(
+    ("tags", "service", "requester"),
+    [
+        # Of assets, from the asset graph: no job, and so none of its tags.
+        ({"dagster/from_ui": "true"}, "green", "Dagster's UI"),
+        # Of another service's assets too, which have already tagged it.
+        ({"dagster/from_ui": "true", "service": "yellow"}, "green, yellow", "Dagster's UI"),
+        # With the tags of the run that it repeats.
+        (
+            {
+                "dagster/parent_run_id": "abc",
+                "service": "green",
+                "days": "2021-01-04",
+                "requested_by": "ana, command line",
+            },
+            "green",
+            "re-execution of abc",
+        ),
+    ],
+)
+def test_every_run_has_its_own_tags(tags: Mapping[str, str], service: str, requester: str) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = instance.add_run(dg.DagsterRun("__ASSET_JOB", tags=tags))
+        tag_run(instance, run, "green", "2021-01-05", rows="82")
+        stored = instance.get_run_by_id(run.run_id)
+    assert stored is not None
+    expected = {"service": service, "days": "2021-01-05", "rows": "82", "requested_by": requester}
+    assert expected.items() <= stored.tags.items()
 
 
 def test_run_ends_with_the_summary_and_has_its_tags(home: Path, empty_stores: None) -> None:
