@@ -61,7 +61,7 @@ class AlertSettings(SettingsArea):
     alert_on: Literal["failure", "failure_and_warnings"] = "failure"
     """`failure_and_warnings` reports failed checks of severity WARN too."""
     ui_url: Annotated[str, require_valid(_find_ui_problem), NEVER_QUOTED] = "http://127.0.0.1:3000"
-    """URL of the Dagster UI, for the links in alerts."""
+    """URL of the Dagster UI, for the links in alerts and in the index of reports."""
     heartbeat_url: Annotated[SecretStr | None, require_valid(_find_web_problem)] = Field(
         default=None, examples=["https://hc-ping.com/..."]
     )
