@@ -43,6 +43,12 @@ def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
         server.shutdown()
 
 
+def load_sensors() -> dict[str, dg.SensorDefinition]:
+    """The sensors of the example, by name."""
+    path = REPOSITORY / "docs" / "examples" / "openlineage" / "lineage.py"
+    return {one.name: one for one in runpy.run_path(str(path))["defs"].sensors}
+
+
 def send(sensors: dict[str, dg.SensorDefinition], run: dg.DagsterRun, kind: str) -> None:
     """Evaluate the sensor of a run's status as the daemon does."""
     instance = dg.DagsterInstance.get()
@@ -65,9 +71,7 @@ def test_catalogue_receives_inputs_and_outputs_of_a_run(
         tmp_path, SERVICES["green"], "2021-01", [make_trip_line(day) for day in days]
     )
     monkeypatch.setenv("TAXI_SOURCE", source)
-    path = REPOSITORY / "docs" / "examples" / "openlineage" / "lineage.py"
-    defs = runpy.run_path(str(path))["defs"]
-    sensors = {sensor.name: sensor for sensor in defs.sensors}
+    sensors = load_sensors()
     runs = Runs()
     good = runs.run("green", days[0], days[-1])
     assert good.success
@@ -102,3 +106,23 @@ def test_catalogue_receives_inputs_and_outputs_of_a_run(
     )
     assert failed["eventType"] == "FAIL"
     assert (failed["job"]["name"], failed["outputs"]) == ("yellow_daily", [])
+
+
+def test_a_catalogue_gets_the_start_and_the_end_of_a_cancelled_run(
+    received: list[dict[str, Any]],
+) -> None:
+    sensors = load_sensors()
+    with dg.DagsterInstance.get() as instance:
+        run = instance.add_run(dg.DagsterRun("green_daily", status=dg.DagsterRunStatus.STARTING))
+        for kind, status in (("PIPELINE_START", "STARTED"), ("PIPELINE_CANCELED", "CANCELED")):
+            event = dg.DagsterEvent(kind, run.job_name)
+            instance.report_dagster_event(event, run.run_id)
+            current = instance.get_run_by_id(run.run_id)
+            assert current is not None
+            assert current.status == dg.DagsterRunStatus[status]
+            send(sensors, current, kind)
+    start, abort = received
+    assert (start["eventType"], abort["eventType"]) == ("START", "ABORT")
+    for event in received:
+        assert event["run"]["runId"] == run.run_id
+        assert (event["job"]["name"], event["inputs"], event["outputs"]) == ("green_daily", [], [])
