@@ -7,15 +7,18 @@ README and docs.
 from __future__ import annotations
 
 import gzip
+import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
+from urllib.parse import quote
 
 import dagster as dg
 import pytest
@@ -27,8 +30,7 @@ from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.stores import Runs
-from taxi_assets_tests.test_server import LAUNCH_DAY, ask, dagster_dev
+from taxi_assets_tests.test_server import DAGSTER, LAUNCH_DAY, ask, dagster_dev
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's package chromium is missing")
@@ -50,6 +52,7 @@ SLOW = 120_000
 """Milliseconds that a run may take to end."""
 expect.set_options(timeout=60_000)
 WIDE: ViewportSize = {"width": 1800, "height": 1000}
+LOW: ViewportSize = {"width": 1440, "height": 560}
 LAPTOP: ViewportSize = {"width": 1440, "height": 900}
 SHORTEN_PATHS = """folders => {
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -109,7 +112,8 @@ def screen(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scr
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TAXI_START_DATE", "2021-01-01")
         patch.setenv("TAXI_END_DATE", "2021-01-31")
-        patch.setenv("GCS_BUCKET", "seen")
+        # The page of a day must not scroll sideways, however long the path of its object is.
+        patch.setenv("GCS_BUCKET", "a_folder_with_a_name_without_hyphens_seen")
         with dagster_dev(folder, patch) as address, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
             page = browser.new_context(viewport=WIDE).new_page()
@@ -140,6 +144,20 @@ def materialize(screen: Screen, days: str, button: str) -> None:
     expect(dialog).to_have_count(0)
 
 
+def take_graph_picture(screen: Screen, graph: str) -> None:
+    """Keep a picture of the graph whose nodes can be read, without the navigation."""
+    page = screen.page
+    page.set_viewport_size(LOW)
+    page.evaluate("localStorage.setItem('dagster-nav-collapsed', 'true')")
+    screen.open(graph)
+    expect(page.get_by_text("2 / 2 Passed").first).to_be_visible()
+    # It moves until it is in the middle.
+    page.wait_for_timeout(1000)
+    screen.keep("asset-graph")
+    page.evaluate("localStorage.removeItem('dagster-nav-collapsed')")
+    page.set_viewport_size(WIDE)
+
+
 def check_day_page(screen: Screen) -> None:
     """Check sentence, table, picture, plots and checks of a day."""
     asset = f"/assets/{SERVICE.name}/cleaned_trips"
@@ -157,6 +175,11 @@ def check_day_page(screen: Screen) -> None:
     beyond = "it => it.getBoundingClientRect().right - document.documentElement.clientWidth"
     assert table.evaluate(beyond) <= 0
     screen.keep("columns")
+    for name in ("cleaned_trips", "gcs_trips", "postgres_trips", "bigquery_trips"):
+        check_table_fits_page(
+            screen, f"/assets/{SERVICE.name}/{name}?view=partitions&partition={DAY}"
+        )
+    screen.open(f"{asset}?view=partitions&partition={DAY}")
     page.set_viewport_size(WIDE)
     line = page.locator("tr", has=page.get_by_text("picture", exact=True)).first
     line.get_by_text("[Show Markdown]").click()
@@ -177,6 +200,44 @@ def check_day_page(screen: Screen) -> None:
     screen.keep("checks")
     page.get_by_text("Partitions", exact=True).last.click()
     expect(page.get_by_text(DAY).first).to_be_visible()
+
+
+def check_table_fits_page(screen: Screen, path: str) -> None:
+    """Check that the table of metadata does not scroll sideways."""
+    page = screen.open(path)
+    table = page.locator("[class*=assetEventMetadataScrollContainer]").first
+    expect(table.get_by_text("source_sha256")).to_be_visible()
+    width, available = table.evaluate("it => [it.scrollWidth, it.clientWidth]")
+    assert width <= available, path
+
+
+def check_launchpads(screen: Screen) -> None:
+    """Check that each launchpad opens valid; the small jobs have an example."""
+    for job, example in (
+        (f"{SERVICE.name}_daily", "template: "),
+        (f"{SERVICE.name}_monthly_report", "layout: "),
+        ("sql_query", "query: SELECT payment_type, count(*)"),
+        ("inspect_object", "object: yellow/tpep_pickup_date=2021-01-05/trips.parquet"),
+        ("export_parquet", "first_day: 2021-01-05"),
+    ):
+        page = screen.open(f"{LOCATION}/jobs/{job}/playground")
+        expect(page.locator(".CodeMirror").get_by_text(example).first).to_be_visible()
+        expect(page.get_by_text("No errors")).to_be_visible()
+        expect(page.get_by_role("button", name="Launch Run")).to_be_enabled()
+    screen.keep("launchpad")
+
+
+def check_runs_by_tag(screen: Screen) -> None:
+    """Check that tags filter the list of runs."""
+    for tag, runs in (
+        (f"service={SERVICE.name}", 2),
+        (f"days={DAY}", 1),
+        (f"days={FIRST} to {LAST}", 1),
+        ("requested_by=Dagster's UI", 1),
+    ):
+        page = screen.open(f"/runs?view=runs&q[0]={quote(f'tag:{tag}')}")
+        expect(page.get_by_role("link", name="View", exact=True)).to_have_count(runs)
+    screen.keep("runs-by-tag")
 
 
 def check_automation_page(screen: Screen) -> None:
@@ -213,11 +274,13 @@ def test_day_and_week_are_loaded_and_shown(screen: Screen) -> None:
 
     page = screen.open(graph)
     expect(page.get_by_text("2 / 2 Passed").first).to_be_visible()
-    screen.keep("asset-graph")
+    take_graph_picture(screen, graph)
     # A usual day shows no warning.
     expect(page.locator("[aria-label=warning]")).to_have_count(0)
 
     check_day_page(screen)
+    check_runs_by_tag(screen)
+    check_launchpads(screen)
     check_automation_page(screen)
     assert screen.errors == []
 
@@ -273,6 +336,18 @@ def test_open_run_page_shows_each_step(screen: Screen) -> None:
     screen.keep("run")
 
 
+def wait_for_chart(page: Page) -> None:
+    """Wait until the chart draws the first step where the run began.
+
+    Steps are first drawn at the right edge, until their times are known.
+    """
+    began = f"""() => [...document.querySelectorAll("div, span")].some(
+      it => !it.childElementCount && it.textContent === "{SERVICE.name}__raw_trips"
+        && it.className.includes("chart-element")
+        && it.getBoundingClientRect().x < innerWidth / 3)"""
+    page.wait_for_function(began)
+
+
 def reject_a_day(folder: Path, patch: pytest.MonkeyPatch) -> str:
     """Run three days of a month whose second day has unreadable fares; return the run's id."""
     path = folder / "green_2021-01.csv.gz"
@@ -288,10 +363,17 @@ def reject_a_day(folder: Path, patch: pytest.MonkeyPatch) -> str:
     patch.setenv("TAXI_SOURCE", str(folder / "{service}_{year}-{month}.csv.gz"))
     patch.setenv("DAGSTER_HOME", str(folder))
     shutil.copy(REPOSITORY / "dagster.yaml", folder)
+    tags = {
+        "dagster/asset_partition_range_start": FIRST,
+        "dagster/asset_partition_range_end": "2021-01-06",
+    }
+    job = ("-m", "taxi_assets.definitions", "-j", f"{SERVICE.name}_daily")
+    command = [DAGSTER, "job", "execute", *job, "--tags", json.dumps(tags)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode, done.stdout
     with dg.DagsterInstance.get() as instance:
-        result = Runs(instance=instance).run(SERVICE.name, FIRST, "2021-01-06")
-        assert not result.success
-        return result.run_id
+        (run,) = instance.get_runs()
+    return run.run_id
 
 
 def test_cause_of_a_rejected_day_is_two_clicks_from_its_run(
@@ -314,10 +396,7 @@ def test_cause_of_a_rejected_day_is_two_clicks_from_its_run(
             re.compile(f"{SERVICE.name}/cleaned_trips: 1 of 3 days not stored")
         )
         expect(failure.first).to_contain_text(cause)
-        # The steps are drawn once their times are known.
-        expect(
-            page.get_by_text(f"{SERVICE.name}__bigquery_trips", exact=True).first
-        ).to_be_visible()
+        wait_for_chart(page)
         screen.keep("rejected-run")
         # The day's page, and its events.
         screen.open(f"/assets/{SERVICE.name}/cleaned_trips?view=partitions&partition={DAY}")
@@ -325,4 +404,10 @@ def test_cause_of_a_rejected_day_is_two_clicks_from_its_run(
         page.get_by_role("dialog").get_by_text(DAY, exact=True).first.click()
         expect(page.get_by_text(cause).first).to_be_visible()
         screen.keep("rejected-day")
+        # A run of `dagster job execute` is on the first page and in the list of jobs.
+        screen.open("/overview/timeline")
+        expect(page.get_by_role("link", name=f"{SERVICE.name}_daily")).to_be_visible()
+        expect(page.get_by_role("link", name="yellow_daily")).to_have_count(0)
+        screen.open("/jobs")
+        expect(page.get_by_text(re.compile("(seconds?|minutes?) ago$"))).to_have_count(1)
         browser.close()

@@ -216,7 +216,9 @@ def _format_values(
 
 
 def _truncate_cell(text: str) -> str:
-    return text if len(text) <= MAX_CELL_LENGTH else f"{text[: MAX_CELL_LENGTH - 1]}…"
+    """Return a label of limited width: a browser breaks no line at a slash."""
+    text = text if len(text) <= MAX_CELL_LENGTH else f"{text[: MAX_CELL_LENGTH - 1]}…"
+    return text.replace("/", " / ")
 
 
 def build_picture_metadata(png: bytes, description: str) -> dg.MarkdownMetadataValue:
