@@ -108,7 +108,7 @@ def test_catalogue_receives_inputs_and_outputs_of_a_run(
     assert (failed["job"]["name"], failed["outputs"]) == ("yellow_daily", [])
 
 
-def test_a_catalogue_gets_the_start_and_the_end_of_a_cancelled_run(
+def test_catalogue_receives_start_and_end_of_a_cancelled_run(
     received: list[dict[str, Any]],
 ) -> None:
     sensors = load_sensors()

@@ -148,7 +148,7 @@ def test_run_names_its_requester(tags: Mapping[str, str], expected: str) -> None
         ),
     ],
 )
-def test_every_run_has_its_own_tags(tags: Mapping[str, str], service: str, requester: str) -> None:
+def test_run_has_its_own_tags(tags: Mapping[str, str], service: str, requester: str) -> None:
     with dg.DagsterInstance.ephemeral() as instance:
         run = instance.add_run(dg.DagsterRun("__ASSET_JOB", tags=tags))
         tag_run(instance, run, "green", "2021-01-05", rows="82")
