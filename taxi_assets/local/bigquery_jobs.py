@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +25,13 @@ if TYPE_CHECKING:
 READ_ONLY = ("taxi_assets", "read_only")
 """Label of read-only jobs."""
 # Unlike DuckDB by default, BigQuery adds no column for a hive path.
-INSERT_PARQUET = (
-    "INSERT INTO {target} BY NAME SELECT * FROM read_parquet(?, hive_partitioning = false)"
+READ_PARQUET = "SELECT * FROM read_parquet(?, hive_partitioning = false)"
+# The expression is constant in a file, so DuckDB evaluates it once a vector.
+READ_HIVE = (
+    "SELECT * EXCLUDE _file, CAST(split_part(substr(_file, {start}), '/', 1) AS DATE) AS {key}"
+    " FROM read_parquet(?, hive_partitioning = false, filename = '_file')"
 )
+HIVE_PREFIX = re.compile(r"(gs://[^{}]+)/\{([a-z_]+):DATE\}/?")
 
 
 def load_in_one_transaction(
@@ -38,13 +43,15 @@ def load_in_one_transaction(
     """
 
     def load_all(job: Any, ctx: Any) -> None:
-        paths = [executor._resolve_uri(uri, ctx) for uri in job.source_uris]  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+        resolve = executor.__dict__["_resolve_uri"]
+        paths = [resolve(uri, ctx) for uri in job.source_uris]
+        read = _read_parquet(job, lambda uri: resolve(uri, ctx))
         run = ctx.engine.execute
         run("BEGIN TRANSACTION")
         try:
             dispose(job, ctx)
             if job.source_format == "PARQUET" and paths:
-                run(INSERT_PARQUET.format(target=job.target_ref), [paths])
+                run(f"INSERT INTO {job.target_ref} BY NAME {read}", [paths])
             else:
                 for path in paths:
                     load(path, job, ctx)
@@ -55,6 +62,23 @@ def load_in_one_transaction(
             raise
 
     return load_all
+
+
+def _read_parquet(job: Any, resolve: Callable[[str], str]) -> str:
+    """Return the query of a load's files, with the day that is in the name of their folder.
+
+    Of BigQuery's hive partitioning one column of type DATE and mode CUSTOM.
+    """
+    hive = job.raw_config.get("hivePartitioningOptions")
+    if not hive:
+        return READ_PARQUET
+    prefix = HIVE_PREFIX.fullmatch(hive.get("sourceUriPrefix", ""))
+    if job.source_format != "PARQUET" or hive.get("mode") != "CUSTOM" or not prefix:
+        raise InvalidQueryError("hive partitioning: Parquet, CUSTOM, gs://folder/{column:DATE}")
+    root, key = prefix.groups()
+    if wrong := [uri for uri in job.source_uris if not uri.startswith(f"{root}/{key}=")]:
+        raise InvalidQueryError(f"{wrong[0]} has no {key} in its name after {root}")
+    return READ_HIVE.format(start=len(f"{resolve(root)}/{key}=") + 1, key=key)
 
 
 _running_jobs: set[tuple[str, str]] = set()

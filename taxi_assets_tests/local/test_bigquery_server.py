@@ -84,6 +84,33 @@ def test_load_and_one_transaction(stack: Stack, client: bigquery.Client, table: 
     assert days == [(1, 3, 4.5), (2, 3, 4.5)]
 
 
+def test_a_load_fills_the_day_from_the_folder(
+    stack: Stack, client: bigquery.Client, table: str
+) -> None:
+    root = f"gs://taxi/{table}"
+    uris = [stage_day(stack, table, day) for day in (1, 2)]
+
+    def load_hive(mode: str, prefix: str) -> None:
+        hive = bigquery.HivePartitioningOptions()
+        hive.mode, hive.source_uri_prefix = mode, prefix
+        config = bigquery.LoadJobConfig(schema=SCHEMA[:2], source_format="PARQUET")
+        config.hive_partitioning = hive
+        client.load_table_from_uri(uris, table, job_config=config).result()
+
+    load_hive("CUSTOM", f"{root}/{{pickup_date:DATE}}")
+    days = f"SELECT EXTRACT(DAY FROM pickup_date), COUNT(*) FROM `{table}` GROUP BY 1 ORDER BY 1"
+    assert rows_of(client, days) == [(1, 3), (2, 3)]
+    for mode, prefix in (
+        ("CUSTOM", root),
+        ("AUTO", f"{root}/{{pickup_date:DATE}}"),
+        ("CUSTOM", f"{root}/{{day:DATE}}"),
+        ("CUSTOM", "gs://taxi/{pickup_date:DATE}"),
+    ):
+        with pytest.raises(GoogleAPICallError):
+            load_hive(mode, prefix)
+    assert rows_of(client, days) == [(1, 3), (2, 3)]
+
+
 def test_failed_load_leaves_the_table_unchanged(
     stack: Stack, client: bigquery.Client, table: str
 ) -> None:
