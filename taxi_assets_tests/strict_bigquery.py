@@ -295,7 +295,11 @@ class StrictExchange(Exchange):
         if not JOB_ID.fullmatch(reference.get("jobId", "x")):
             return error(400, "invalid", f'Invalid job ID "{reference["jobId"]}"')
         statements = statements_of(config.get("query", {}).get("query", ""))
-        message = self.google.unfiltered(statements) or self.mismatch(reference, config)
+        message = (
+            self.google.unfiltered(statements)
+            or self.mismatch(reference, config)
+            or self.relaxed(reference, config)
+        )
         refusal = self.elsewhere(reference, config, statements)
         if message and not refusal:
             dry = config.get("dryRun")
@@ -325,6 +329,15 @@ class StrictExchange(Exchange):
         for what in (specification, schema_of):
             if what(source) != what(target):
                 return f"Incompatible tables: {what(source)} and {what(target)}"
+        return None
+
+    def relaxed(self, reference: dict[str, Any], config: dict[str, Any]) -> str | None:
+        """What Google says of a load of Parquet, whose columns are optional here, into others."""
+        into = config.get("load", {}).get("destinationTable")
+        fields = self.table(reference["projectId"], into).get("schema", {}) if into else {}
+        for column in fields.get("fields", []):
+            if column.get("mode") == "REQUIRED":
+                return f"Field {column['name']} has changed mode from REQUIRED to NULLABLE"
         return None
 
     def table(self, project: str, reference: dict[str, Any]) -> dict[str, Any]:

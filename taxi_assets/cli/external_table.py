@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from taxi_assets.cli.spans import UsageError
 from taxi_assets.defs.io_managers.bigquery_table import build_table_schema
 from taxi_assets.defs.resources.bigquery import BigQueryResource
+from taxi_assets.defs.resources.lake_keys import build_hive_prefix
 from taxi_assets.settings import Settings
 from taxi_assets.settings.stores import LakeSettings
 from taxi_assets.tlc.schema import Service
@@ -53,7 +54,7 @@ def build_external_table(
     external.source_uris = [f"{prefix}/*"]
     hive = bigquery.HivePartitioningOptions()
     hive.mode = "CUSTOM"
-    hive.source_uri_prefix = f"{prefix}/{{{service.day_column}:DATE}}"
+    hive.source_uri_prefix = f"gs://{lake.bucket}/{build_hive_prefix(service)}"
     hive.require_partition_filter = require_filter
     external.hive_partitioning = hive
     table = bigquery.Table(f"{dataset}.{service.table}_lake", schema=build_table_schema(service))

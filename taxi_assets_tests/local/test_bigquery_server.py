@@ -99,7 +99,7 @@ def test_a_load_fills_the_day_from_the_folder(
 
     load_hive("CUSTOM", f"{root}/{{pickup_date:DATE}}")
     days = f"SELECT EXTRACT(DAY FROM pickup_date), COUNT(*) FROM `{table}` GROUP BY 1 ORDER BY 1"
-    assert rows_of(client, days) == [(1, 3), (2, 3)]
+    assert query_rows(client, days) == [(1, 3), (2, 3)]
     for mode, prefix in (
         ("CUSTOM", root),
         ("AUTO", f"{root}/{{pickup_date:DATE}}"),
@@ -108,7 +108,7 @@ def test_a_load_fills_the_day_from_the_folder(
     ):
         with pytest.raises(GoogleAPICallError):
             load_hive(mode, prefix)
-    assert rows_of(client, days) == [(1, 3), (2, 3)]
+    assert query_rows(client, days) == [(1, 3), (2, 3)]
 
 
 def test_failed_load_leaves_the_table_unchanged(

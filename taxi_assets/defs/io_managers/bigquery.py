@@ -64,16 +64,16 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
         """Replace each day atomically; record the days that were written before a failure."""
         if not value:
             return
-        staging = Staging(self.bigquery.dataset, service, tuple(value))
-        target = f"{self.bigquery.dataset}.{service.table}"
         retention = self.bigquery.temp_retention
+        staging = Staging(self.bigquery.dataset, service, tuple(value), retention)
+        target = f"{self.bigquery.dataset}.{service.table}"
         began = time.perf_counter()
         landed: list[date] = []
         failure: Exception | None = None
         with self.bigquery.client() as client:
             table = ensure_table_exists(client, service, target, self.bigquery.settings)
             reject_expired_days(table, list(value))
-            staging_tables.end_interrupted_writes(client, staging, retention, log)
+            staging_tables.end_interrupted_writes(client, staging, log)
             try:
                 landed.extend(self._replace_days(client, staging, table, value))
             except Exception as error:
@@ -107,23 +107,24 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
         self, client: Client, staging: Staging, table: Table, value: Mapping[date, StoredTrips]
     ) -> Iterator[date]:
         """Replace the days by the method that their table allows; yield each written day."""
-        service, retention = staging.service, self.bigquery.temp_retention
+        service = staging.service
         target = f"{self.bigquery.dataset}.{service.table}"
-        staging_tables.load_staging(client, staging, list(value.values()), retention)
+        check_lock = self.check_lock
         stored = find_stored_days(client, service, target, staging.days)
-        if not stored:
-            append_days(client, staging, target, self.check_lock)
-            yield from value
-        elif has_policy_tags(table):
-            replace_in_transaction(client, staging, target, self.check_lock)
-            yield from value
-        else:
-            rows = {day: trips.rows for day, trips in value.items() if trips.rows}
-            staging_tables.create_like(client, staging, table, retention)
-            yield from copy_days(client, staging, target, rows, self.check_lock)
-            empty = [day for day in value if day not in rows]
-            delete_days(client, staging, target, sorted(stored & set(empty)), self.check_lock)
+        if stored and not has_policy_tags(table):
+            staging_tables.fill_by_day(client, staging, table, value, check_lock)
+            days = [day for day, trips in value.items() if trips.rows]
+            yield from copy_days(client, staging, target, days, check_lock)
+            empty = [day for day in value if day not in days]
+            delete_days(client, staging, target, sorted(stored & set(empty)), check_lock)
             yield from empty
+            return
+        staging_tables.load_staging(client, staging, value)
+        if stored:
+            replace_in_transaction(client, staging, target, check_lock)
+        else:
+            append_days(client, staging, target, check_lock)
+        yield from value
 
     def read_partition(self, service: Service, day: date) -> pa.Table | None:
         """Read the rows of one day."""

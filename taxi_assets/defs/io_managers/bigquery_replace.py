@@ -7,7 +7,7 @@ other months; transactions that delete would make those wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from datetime import date
 from itertools import count
@@ -17,7 +17,7 @@ from taxi_assets.date_ranges import merge_into_date_ranges
 from taxi_assets.defs.io_managers.bigquery_jobs import start_once, start_query
 from taxi_assets.defs.io_managers.bigquery_staging import Staging, build_insert
 from taxi_assets.defs.io_managers.bigquery_table import quote_identifier
-from taxi_assets.errors import StoreError, UnavailableError
+from taxi_assets.errors import UnavailableError
 from taxi_assets.tlc.schema import Service
 
 if TYPE_CHECKING:
@@ -59,25 +59,12 @@ def append_days(client: Client, staging: Staging, target: str, check_lock: Check
 
 
 def copy_days(
-    client: Client, staging: Staging, target: str, rows: Mapping[date, int], check_lock: CheckLock
+    client: Client, staging: Staging, target: str, days: Sequence[date], check_lock: CheckLock
 ) -> Iterator[date]:
-    """Replace each day's partition by the staged one; yield each day once it is written.
-
-    Raises:
-        StoreError: the row count of the staging table differs from that of the days.
-    """
+    """Replace each day's partition by the staged one; yield each day once it is written."""
     from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY
 
-    insert = start_query(
-        client, staging.job_id("by_day"), build_insert(staging, staging.by_day), check_lock
-    )
-    insert.result()
-    arrived, expected = int(insert.num_dml_affected_rows or 0), sum(rows.values())
-    if arrived != expected:
-        raise StoreError(
-            f"{arrived} of {expected} rows arrived in {staging.by_day}: nothing was replaced"
-        )
-    attempts = {day: count() for day in rows}
+    attempts = {day: count() for day in days}
 
     def start(day: date) -> Any:
         part = f"{day:%Y%m%d}"
@@ -86,7 +73,7 @@ def copy_days(
         return _start_copy(client, job_id, source, into, check_lock)
 
     # All start before the first is waited for.
-    started, failure = _start_all(list(rows), start)
+    started, failure = _start_all(days, start)
 
     def finish(day: date, jobs: list[Any]) -> None:
         """Wait for the day's job; after a rate limit or an internal error start another one."""

@@ -1,7 +1,8 @@
 """The staging tables of a run in BigQuery: their load, their names and their removal.
 
-A run loads the lake's objects into one staging table and may create a second one that is
-partitioned like the target. `bigquery_replace` moves the rows into the target.
+A run loads the lake's objects into one staging table: for new days as they are, for stored days
+into one that is partitioned like the target, directly where BigQuery can take the day from the
+folder's name and otherwise through the first. `bigquery_replace` moves the rows into the target.
 
 A job continues after its client has died, so the jobs of an interrupted run could write to the
 target after another run of the same days has read it. A run that holds the lock of a month
@@ -13,7 +14,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -25,10 +26,12 @@ from taxi_assets.defs.io_managers.bigquery_jobs import (
     PREFIX,
     retry_briefly,
     start_once,
+    start_query,
     warn_only,
 )
 from taxi_assets.defs.io_managers.bigquery_table import build_table_schema, quote_identifier
 from taxi_assets.defs.io_managers.partition_data import StoredTrips
+from taxi_assets.defs.resources.lake_keys import build_hive_prefix, build_trips_key
 from taxi_assets.errors import StoreError
 from taxi_assets.tlc.schema import Service
 
@@ -49,6 +52,8 @@ class Staging:
     """Project and dataset."""
     service: Service
     days: tuple[date, ...]
+    retention: timedelta
+    """How long the tables stay if nothing drops them."""
     made: int = field(default_factory=lambda: int(time.time()))
     suffix: str = field(default_factory=lambda: uuid4().hex[:8])
 
@@ -66,7 +71,7 @@ class Staging:
 
     @property
     def by_day(self) -> str:
-        """The rows as they are in the target, partition by partition."""
+        """The rows as they will be in the target, partition by partition."""
         return f"{self.table}_by_day"
 
     def job_id(self, suffix: str) -> str:
@@ -74,9 +79,7 @@ class Staging:
         return f"{self.name}_{suffix}"
 
 
-def load_staging(
-    client: Client, staging: Staging, slices: Sequence[StoredTrips], retention: timedelta
-) -> None:
+def load_staging(client: Client, staging: Staging, trips: Mapping[date, StoredTrips]) -> None:
     """Load the lake's objects into a staging table that expires by itself.
 
     Raises:
@@ -84,39 +87,91 @@ def load_staging(
     """
     from google.cloud import bigquery
 
-    lake = slices[0].lake
-    schema = build_table_schema(staging.service)
-    if lake.layout == "hive":
-        # The emulator fills the column from the name of the folder and fails if the table does not
-        # have it; BigQuery leaves it null.
-        schema.append(bigquery.SchemaField(staging.service.day_column, "DATE"))
-    table = bigquery.Table(staging.table, schema=schema)
-    table.expires = datetime.now(UTC) + retention
-    client.create_table(table, exists_ok=True)  # it is ours if it exists: the response was lost
-    config = bigquery.LoadJobConfig(
-        source_format=bigquery.SourceFormat.PARQUET,
-        schema=schema,
-        write_disposition=bigquery.WriteDisposition.WRITE_EMPTY,
-    )
-    # List each URI: files that match a wildcard must have the same column order. The limit of a
-    # job is 10,000 URIs, which is 27 years of days.
-    uris = [lake.uri(trips.key) for trips in slices]
-    job = start_once(
-        client,
-        staging.job_id("load"),
-        lambda job_id: client.load_table_from_uri(
-            uris, staging.table, job_id=job_id, job_config=config
-        ),
-    )
-    job.result()
-    rows, expected = int(job.output_rows or 0), sum(trips.rows for trips in slices)
-    if rows != expected:
+    table = bigquery.Table(staging.table, schema=build_table_schema(staging.service))
+    _create(client, staging, table)
+    _load(client, staging, staging.table, trips)
+
+
+def fill_by_day(
+    client: Client,
+    staging: Staging,
+    target: Table,
+    trips: Mapping[date, StoredTrips],
+    check_lock: Callable[[], None],
+) -> None:
+    """Load the lake's objects into a staging table with the target's partitions.
+
+    Raises:
+        StoreError: the row count of a day differs from that of its object.
+    """
+    _create_like(client, staging, target)
+    hive_keys = (build_trips_key(staging.service, day, "hive") for day in trips)
+    if {it.key for it in trips.values()} == set(hive_keys) and _takes_parquet(staging, target):
+        prefix = build_hive_prefix(staging.service)
+        _load(client, staging, staging.by_day, trips, prefix)
+    else:
+        load_staging(client, staging, trips)
+        statement = build_insert(staging, staging.by_day)
+        start_query(client, staging.job_id("by_day"), statement, check_lock).result()
+    _check_days(client, staging, trips)
+
+
+def _check_days(client: Client, staging: Staging, trips: Mapping[date, StoredTrips]) -> None:
+    """Compare the rows of each staged day with its object, before anything is replaced."""
+    sql = f"SELECT {quote_identifier(staging.service.day_column)}, COUNT(*)"
+    rows = client.query_and_wait(f"{sql} FROM {quote_identifier(staging.by_day)} GROUP BY 1")
+    staged = {row[0]: row[1] for row in rows}
+    expected = {day: it.rows for day, it in trips.items() if it.rows}
+    if staged != expected:
+        days = sorted(map(str, {day for day, _ in staged.items() ^ expected.items()}))
         raise StoreError(
-            f"{rows} of {expected} rows arrived in {staging.table}: nothing was replaced"
+            f"{staging.by_day} has other rows than the lake of {', '.join(days)}:"
+            f" {sum(staged.values())} in place of {sum(expected.values())}; nothing was replaced"
         )
 
 
-def create_like(client: Client, staging: Staging, target: Table, retention: timedelta) -> None:
+def _load(
+    client: Client,
+    staging: Staging,
+    table: str,
+    trips: Mapping[date, StoredTrips],
+    hive_prefix: str | None = None,
+) -> None:
+    """Load the objects; a prefix with `{column:DATE}` fills that column from the folders' names."""
+    from google.cloud import bigquery
+
+    config = bigquery.LoadJobConfig(
+        source_format=bigquery.SourceFormat.PARQUET,
+        schema=build_table_schema(staging.service),
+        # Never: a request that arrives after the table was dropped must not create it again.
+        create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
+        write_disposition=bigquery.WriteDisposition.WRITE_EMPTY,
+    )
+    lake = next(iter(trips.values())).lake
+    if hive_prefix:
+        hive = bigquery.HivePartitioningOptions()
+        hive.mode, hive.source_uri_prefix = "CUSTOM", lake.uri(hive_prefix)
+        config.hive_partitioning = hive
+    # List each URI: files that match a wildcard must have the same column order. The limit of a
+    # job is 10,000 URIs, which is 27 years of days.
+    uris = [lake.uri(it.key) for it in trips.values()]
+    job = start_once(
+        client,
+        staging.job_id("load"),
+        lambda job_id: client.load_table_from_uri(uris, table, job_id=job_id, job_config=config),
+    )
+    job.result()
+    rows, expected = int(job.output_rows or 0), sum(it.rows for it in trips.values())
+    if rows != expected:
+        raise StoreError(f"{rows} of {expected} rows arrived in {table}: nothing was replaced")
+
+
+def _create(client: Client, staging: Staging, table: Table) -> None:
+    table.expires = datetime.now(UTC) + staging.retention
+    client.create_table(table, exists_ok=True)  # it is ours if it exists: the response was lost
+
+
+def _create_like(client: Client, staging: Staging, target: Table) -> None:
     """Create the staging table with the target's columns, partitions and clustering.
 
     A copy job accepts a partition only from a table with the same definition.
@@ -131,8 +186,16 @@ def create_like(client: Client, staging: Staging, target: Table, retention: time
         expiration_ms=int(FOR_EVER.total_seconds() * 1000),
     )
     table.clustering_fields = target.clustering_fields
-    table.expires = datetime.now(UTC) + retention
-    client.create_table(table, exists_ok=True)
+    _create(client, staging, table)
+
+
+def _takes_parquet(staging: Staging, target: Table) -> bool:
+    """Return whether a load can fill the target: it has our columns, and all may be null.
+
+    A load job takes an optional column of a file for a NULLABLE column only.
+    """
+    names = {column.name for column in staging.service.columns} | {staging.service.day_column}
+    return {(it.name, it.mode) for it in target.schema} == {(name, "NULLABLE") for name in names}
 
 
 def build_insert(staging: Staging, table: str) -> str:
@@ -146,14 +209,12 @@ def build_insert(staging: Staging, table: str) -> str:
     )
 
 
-def end_interrupted_writes(
-    client: Client, staging: Staging, retention: timedelta, log: dg.DagsterLogManager
-) -> None:
+def end_interrupted_writes(client: Client, staging: Staging, log: dg.DagsterLogManager) -> None:
     """Drop the staging tables that interrupted runs left of these days, and wait for their jobs.
 
     The caller must hold the lock of the month: any other run with a staging table of these days
     has died or lost the lock. Tables of other days are dropped once they are older than
-    `retention`: BigQuery removes them by itself, the emulator does not.
+    their retention: BigQuery removes them by itself, the emulator does not.
     """
     leftover: dict[str, datetime] = {}
     for table in client.list_tables(staging.dataset):
@@ -164,7 +225,7 @@ def end_interrupted_writes(
         if _overlaps(staging, *match.group(3, 4, 5)):
             client.delete_table(table, not_found_ok=True)
             leftover[match[1]] = created
-        elif datetime.now(UTC) - created > retention:
+        elif datetime.now(UTC) - created > staging.retention:
             with warn_only(log, f"the removal of {table.table_id}"):
                 client.delete_table(table, not_found_ok=True, retry=retry_briefly())
     if leftover:

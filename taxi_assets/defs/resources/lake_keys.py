@@ -39,6 +39,11 @@ def build_trips_key(service: Service, day: date, layout: Layout) -> str:
     return f"{service.name}/{service.day_column}={day}/trips.parquet"
 
 
+def build_hive_prefix(service: Service) -> str:
+    """Return what the keys of a service's hive layout begin with, the day as BigQuery writes it."""
+    return f"{service.name}/{{{service.day_column}:DATE}}"
+
+
 REPORT_INDEX = "_reports/index.html"
 """Key of the index of all reports."""
 

@@ -98,9 +98,9 @@ def store_in_bigquery(
 
 def load_staging_table(client: bigquery.Client, lake: Lake, rows: int) -> Staging:
     """Load the rows of DAY into a staging table."""
-    staging = Staging(f"{client.project}.{DATASET}", GREEN, (DAY,))
+    staging = Staging(f"{client.project}.{DATASET}", GREEN, (DAY,), timedelta(hours=1))
     own = replace(lake, root=f"{lake.root}/{rows}", bucket=f"{lake.bucket}/{rows}")
-    load_staging(client, staging, [make_stored_day(own, DAY, rows)], timedelta(hours=1))
+    load_staging(client, staging, {DAY: make_stored_day(own, DAY, rows)})
     return staging
 
 
@@ -384,7 +384,7 @@ def test_answers_that_are_not_json_count_as_lost(
     google.add(INSERT, "cut_json")
     store_in_bigquery(lake, DAY)
     assert count_rows(client, DAY) == [10]
-    google.add(INSERT, "answer_in_html")
+    google.add(r'^POST \S+/jobs\b.*"load"', "answer_in_html")
     google.add(COPY, "cut_json")
     store_in_bigquery(lake, DAY, NEXT_DAY, rows=7)
     assert count_rows(client, DAY, NEXT_DAY) == [7, 7]
@@ -440,6 +440,37 @@ def test_days_that_landed_before_a_failure_are_recorded(
     google.clear()
     assert recorded == [DAY]
     assert count_rows(client, DAY, NEXT_DAY) == [7, 10]
+
+
+@pytest.mark.parametrize(
+    ("layout", "mode", "inserts"),
+    [("hive", "NULLABLE", 0), ("date", "NULLABLE", 1), ("hive", "REQUIRED", 1)],
+)
+def test_a_rewrite_loads_into_the_partitions_where_it_can(
+    layout: Any, mode: str, inserts: int, client: bigquery.Client, lake: Lake
+) -> None:
+    """The folder's name is the day, and a load takes no column that may not be null."""
+    create_table(client, **make_changed_schema(GREEN.pickup_column, mode=mode))
+    own = replace(lake, layout=layout)
+    store_in_bigquery(own, DAY, NEXT_DAY)
+    before = {job.job_id for job in client.list_jobs()}
+    store_in_bigquery(own, DAY, NEXT_DAY, rows=7)
+    assert count_rows(client, DAY, NEXT_DAY) == [7, 7]
+    suffixes = [job.job_id for job in client.list_jobs() if job.job_id not in before]
+    assert sum(name.endswith("_load") for name in suffixes) == 1
+    assert sum(name.endswith("_by_day") for name in suffixes) == inserts
+
+
+def test_rows_of_another_day_replace_nothing(
+    google: HttpProxy, client: bigquery.Client, lake: Lake
+) -> None:
+    store_in_bigquery(lake, DAY, NEXT_DAY)
+    manager = BigQueryTripsIOManager({"green": GREEN}, BigQueryResource())
+    crossed = {DAY: make_stored_day(lake, NEXT_DAY, 5), NEXT_DAY: make_stored_day(lake, DAY, 7)}
+    said = "has other rows than the lake of 2021-01-05, 2021-01-06: 12 in place of 12; nothing was"
+    with pytest.raises(StoreError, match=said):
+        list(manager.store(GREEN, crossed, Log()))
+    assert count_rows(client, DAY, NEXT_DAY) == [10, 10]
 
 
 def test_days_without_rows_are_emptied(client: bigquery.Client, lake: Lake) -> None:
@@ -522,6 +553,11 @@ def test_strict_bigquery_is_as_strict_as_google(client: bigquery.Client, lake: L
     client.create_table(bigquery.Table(f"{client.project}.{TABLE}_plain", schema=TABLE_SCHEMA))
     with pytest.raises(BadRequest, match="Incompatible tables"):
         client.copy_table(f"{TABLE}_plain$20210105", f"{TABLE}$20210105").result()
+    required = make_changed_schema(GREEN.pickup_column, mode="REQUIRED")
+    client.create_table(bigquery.Table(f"{client.project}.{TABLE}_strict", **required))
+    parquet = bigquery.LoadJobConfig(source_format="PARQUET")
+    with pytest.raises(BadRequest, match="has changed mode from REQUIRED to NULLABLE"):
+        client.load_table_from_uri([], f"{TABLE}_strict", job_config=parquet).result()
     with pytest.raises(BadRequest, match="Invalid job ID"):
         client.query("SELECT 1", job_id="a.b", job_retry=None)
     with pytest.raises(NotFound, match="was not found in location EU"):

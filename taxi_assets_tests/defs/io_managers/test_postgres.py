@@ -28,6 +28,7 @@ from taxi_assets.defs.io_managers.postgres_table import (
     ensure_table_exists,
 )
 from taxi_assets.defs.resources.lake import Lake
+from taxi_assets.defs.resources.lake_keys import build_trips_key
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.errors import StoreError
 from taxi_assets.local.process import wait_until
@@ -81,13 +82,12 @@ def make_stored_day(lake: Lake, day: date, rows: int, amount: float = 1.0) -> St
         for column in GREEN.columns
     }
     table = pa.table(columns, schema=GREEN.arrow_schema)
+    key = build_trips_key(GREEN, day, lake.layout)
     lake.put(
-        f"{day}.parquet",
+        key,
         encode_trips(table, {"total_amount": sum_total_amount(table, GREEN), "url": "a test"}),
     )
-    stored_trips = open_stored_trips(
-        lake, f"{day}.parquet", Label(GREEN.name, CLEANED, str(day)), GREEN
-    )
+    stored_trips = open_stored_trips(lake, key, Label(GREEN.name, CLEANED, str(day)), GREEN)
     assert stored_trips is not None
     return stored_trips
 
