@@ -328,7 +328,7 @@ def _encode_png(image: Image) -> bytes:
     parts = (
         (b"IHDR", struct.pack(">2I5B", width, height, 4, 3, 0, 0, 0)),
         (b"PLTE", bytes(image.getpalette() or ())),
-        (b"IDAT", zlib.compress(lines, 9)),
+        (b"IDAT", zlib.compress(lines, 8)),  # level 9 takes 2.5 times as long for 0.5 % less
         (b"IEND", b""),
     )
     return b"\x89PNG\r\n\x1a\n" + b"".join(
