@@ -62,14 +62,15 @@ class Halted:
         self.pids: list[int] = []
 
     def halt(self, *_: object) -> None:
-        """Halt the process that serves our connection."""
+        """Halt the process that serves our connection, not one whose connection has just ended."""
         with closing(psycopg.connect(**stores.postgres_arguments())) as connection:
             pids = connection.execute(
                 "SELECT pid FROM pg_stat_activity"
-                " WHERE application_name = 'taxi_assets' AND pid <> ALL(%s)",
+                " WHERE application_name = 'taxi_assets' AND pid <> ALL(%s)"
+                " ORDER BY state = 'idle', backend_start DESC",
                 [self.pids],
             ).fetchall()
-        assert len(pids) == 1
+        assert pids
         self.stop(pids[0][0])
 
     def stop(self, pid: int) -> None:
