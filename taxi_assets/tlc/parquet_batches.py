@@ -119,15 +119,17 @@ def open_parquet_month(
         raise build_header_error(error, file) from None
     except (pa.ArrowException, OSError) as error:
         raise build_damage_error(file, error) from error
-    check_column_types(file, header, schema, footer)
-    place = _find_leaf(footer, schema.names[header.pickup_index])
+    all_null = check_column_types(file, header, schema, footer)
+    pickup = schema.names[header.pickup_index]
+    places = _find_leaves(footer, pickup)
     skip = {
         at
         for at in range(footer.num_row_groups)
-        if _is_other_day(footer.row_group(at), place, file.month, days)
+        if _is_other_day(footer.row_group(at), places, file.month, days)
     }
-    pickup = schema.names[header.pickup_index]
-    batches = prefetch(lambda: _read_batches(file, options, footer, pickup, skip))
+    batches = prefetch(
+        lambda: _check_nulls(_read_batches(file, options, footer, pickup, skip), all_null)
+    )
     return ParquetMonth(header, schema, options.int96, batches)
 
 
@@ -156,24 +158,31 @@ def build_damage_error(file: MonthFile, error: Exception) -> SourceError:
 
 def check_column_types(
     file: MonthFile, header: Header, schema: pa.Schema, footer: pq.FileMetaData
-) -> None:
+) -> dict[str, SourceError]:
     """Reject a column whose type cannot represent the service's values, unless all are null.
 
     pandas writes a column without values as double.
 
+    Returns:
+        for each column that is all null by the statistics, the error if they are wrong.
+
     Raises:
         SourceError: naming the column, its type and the expected type.
     """
+    all_null = {}
     for name, at in header.places.items():
         column, field = file.service.by_name[name], schema.field(at)
-        if not accepts_type(column, field.type, labels=name in header.labels) and (
-            at == header.pickup_index or not _is_null(footer, _find_leaf(footer, field.name))
-        ):
-            raise SourceError(
-                f"{file.service.name} {file.month}: {file.url} has {field.name} as {field.type}, "
-                f"which cannot be read as {column.arrow}: write the column as {column.arrow}, or "
-                "check that this is the file that TLC publishes"
-            )
+        if accepts_type(column, field.type, labels=name in header.labels):
+            continue
+        error = SourceError(
+            f"{file.service.name} {file.month}: {file.url} has {field.name} as {field.type}, "
+            f"which cannot be read as {column.arrow}: write the column as {column.arrow}, or "
+            "check that this is the file that TLC publishes"
+        )
+        if at == header.pickup_index or not _is_null(footer, field.name):
+            raise error
+        all_null[field.name] = error
+    return all_null
 
 
 def split_parquet_batch(
@@ -242,29 +251,31 @@ def _get_epoch_day(day: date) -> int:
     return int(np.datetime64(day, "D").astype(np.int64))
 
 
-def _find_leaf(footer: pq.FileMetaData, name: str) -> int:
-    """Return the position of a column among the file's leaf columns."""
+def _find_leaves(footer: pq.FileMetaData, name: str) -> list[int]:
+    """Return the positions of a column's leaves; a column of simple type is its own leaf."""
     if not footer.num_row_groups:
-        return -1
+        return []
     row_group = footer.row_group(0)
     paths = [row_group.column(at).path_in_schema for at in range(footer.num_columns)]
-    return paths.index(name) if name in paths else -1
+    return [at for at, path in enumerate(paths) if f"{path}.".startswith(f"{name}.")]
 
 
-def _is_null(footer: pq.FileMetaData, place: int) -> bool:
-    """Return whether the statistics prove that a leaf column has no values."""
-    if place < 0:
-        return False
-    chunks = [footer.row_group(at).column(place) for at in range(footer.num_row_groups)]
-    return all(
+def _is_null(footer: pq.FileMetaData, name: str) -> bool:
+    """Return whether the statistics say that a column has no values."""
+    chunks = [
+        footer.row_group(at).column(place)
+        for at in range(footer.num_row_groups)
+        for place in _find_leaves(footer, name)
+    ]
+    return bool(chunks) and all(
         chunk.statistics is not None and chunk.statistics.null_count == chunk.num_values
         for chunk in chunks
     )
 
 
-def _is_other_day(row_group: Any, place: int, month: Month, days: AbstractSet[int]) -> bool:
+def _is_other_day(row_group: Any, places: list[int], month: Month, days: AbstractSet[int]) -> bool:
     """Return whether the statistics prove that all rows are of other days."""
-    statistics = row_group.column(place).statistics if place >= 0 else None
+    statistics = row_group.column(places[0]).statistics if places else None
     if statistics is None or not (statistics.has_min_max and statistics.has_null_count):
         return False
     try:
@@ -281,6 +292,15 @@ def _is_other_day(row_group: Any, place: int, month: Month, days: AbstractSet[in
 
 def _get_naive_time(value: object) -> datetime | None:
     return value if isinstance(value, datetime) and value.tzinfo is None else None
+
+
+def _check_nulls(batches: Iterator[Batch], all_null: dict[str, SourceError]) -> Iterator[Batch]:
+    """Pass batches on, unless the statistics of an all-null column are wrong."""
+    for batch in batches:
+        for name, error in all_null.items():
+            if batch.data is not None and batch.data.column(name).null_count < len(batch.data):
+                raise error
+        yield batch
 
 
 def _read_batches(

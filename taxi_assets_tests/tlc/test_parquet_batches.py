@@ -186,6 +186,15 @@ def test_a_column_without_values_is_null_whatever_its_type(tmp_path: Path) -> No
             read_tables(open_raw_month(path))
 
 
+def test_lists_of_nulls_are_values(tmp_path: Path) -> None:
+    """The statistics of a list are those of its elements."""
+    lists: list[list[None] | None] = [[None], [None, None]]
+    extra = pa.array(lists, pa.list_(pa.int32()))
+    path = write_parquet(tmp_path / "m.parquet", make_trips([START] * 2, extra=extra))
+    with pytest.raises(SourceError, match=r"has extra as list.*, which cannot be read as double"):
+        read_tables(open_raw_month(path))
+
+
 def test_hash_distinguishes_values_nulls_types_and_order() -> None:
     column = pa.array(["a", None, "", "bc"])
     tables = [
