@@ -23,7 +23,7 @@ import dagster as dg
 from dagster import AssetCheckEvaluation, DagsterEventType
 
 from taxi_assets.dagster_internals import tags
-from taxi_assets.dagster_internals.event_log import batch_transaction
+from taxi_assets.dagster_internals.event_batches import batch_transaction
 from taxi_assets.dagster_internals.private_names import ASSET_KEY, CHECK_TARGET
 from taxi_assets.dagster_internals.rejections import list_later_steps, log_rejection
 from taxi_assets.errors import PartitionRejectedError

@@ -4,8 +4,8 @@ Dagster's SQLite event log stores each asset event twice: in the run's own file,
 all runs, which the asset's pages read. Here the run's file refers to the index for long values of a
 materialization, and a reader of the run gets them from the index. With Dagster's own class, a run's
 page shows the reference and the asset's page the value. The index has check results in a table of
-their own, so its copy of their events, which nothing reads, is emptied. `event_log.py` decides when
-events are stored.
+their own, so its copy of their events, which nothing reads, is emptied. `event_batches.py` decides
+when events are stored.
 """
 
 from __future__ import annotations

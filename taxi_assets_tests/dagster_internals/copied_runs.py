@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 
-from taxi_assets.dagster_internals.event_log import batch_transaction
+from taxi_assets.dagster_internals.event_batches import batch_transaction
 
 FIRST = date(2023, 1, 1)
 NEW_YORK = ZoneInfo("America/New_York")

@@ -22,13 +22,10 @@ from dagster._core.events import (
 )
 from dagster._core.test_utils import create_run_for_test
 
-from taxi_assets.dagster_internals.event_log import (
-    Batches,
-    PostgresBatches,
-    SqliteBatches,
-    batch_transaction,
-    unwrap_event_log,
-)
+from taxi_assets.dagster_internals.event_batches import Batches, batch_transaction
+from taxi_assets.dagster_internals.event_log import unwrap_event_log
+from taxi_assets.dagster_internals.postgres_event_log import PostgresBatches
+from taxi_assets.dagster_internals.sqlite_event_log import SqliteBatches
 from taxi_assets_tests.dagster_internals.instances import STORAGES, dagster_home
 
 

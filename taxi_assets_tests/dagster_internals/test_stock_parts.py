@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 from dagster._core.definitions.reconstruct import ReconstructableJob
 
-from taxi_assets.dagster_internals.event_log import Batches
+from taxi_assets.dagster_internals.event_batches import Batches
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.dagster_internals.instances import dagster_home

@@ -15,7 +15,7 @@ from dagster import DagsterEventType
 from dagster._core.events import DagsterEvent, StepMaterializationData
 from dagster._core.test_utils import create_run_for_test
 
-from taxi_assets.dagster_internals.event_log import batch_transaction
+from taxi_assets.dagster_internals.event_batches import batch_transaction
 from taxi_assets.dagster_internals.stored_once import ELSEWHERE, MAX_VALUE, PAGE_BYTES
 from taxi_assets_tests.dagster_internals.instances import dagster_home
 

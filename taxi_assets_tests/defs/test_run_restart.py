@@ -10,7 +10,7 @@ from dagster import DagsterEventType as Kind
 from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG, WILL_RETRY_TAG
 from sqlalchemy.exc import OperationalError
 
-from taxi_assets.dagster_internals.event_log import Batches
+from taxi_assets.dagster_internals.event_batches import Batches
 from taxi_assets.definitions import build_defs
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
