@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from taxi_assets_tests.isolation import REPOSITORY, isolation
 
@@ -22,8 +22,16 @@ isolation.begin()
 from taxi_assets_tests import stores  # noqa: E402
 from taxi_assets_tests.fake_http_server import Site, serving  # noqa: E402
 
-# A run draws what the run before drew; `--hypothesis-profile default` looks for other values.
-settings.register_profile("repeatable", derandomize=True, database=None, print_blob=True)
+# A run draws what the run before drew, and no limit of time depends on the machine;
+# `--hypothesis-profile default` looks for other values.
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    database=None,
+    print_blob=True,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 settings.load_profile("repeatable")
 
 REAL_ROWS = REPOSITORY.parent / "shared" / "data" / "tlc"
