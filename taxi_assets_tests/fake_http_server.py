@@ -142,7 +142,7 @@ def stall(handler: Handler) -> None:
     rest = handler.begin()
     handler.wfile.write(rest[: 2 * download.CHUNK])
     handler.wfile.flush()
-    handler.site.go_on.wait(20)
+    handler.site.go_on.wait(120)
     with suppress(OSError):  # the client may have disconnected, as it should
         handler.wfile.write(rest[2 * download.CHUNK :])
 

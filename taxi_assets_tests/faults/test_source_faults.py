@@ -36,7 +36,7 @@ def proxy(
     """Put a proxy before the server; its address is new, so nothing of it is cached."""
     site.body = month
     monkeypatch.setattr(download, "BACKOFF_SECONDS", 0.001)
-    monkeypatch.setattr(download, "READ_SECONDS", 0.5)
+    monkeypatch.setattr(download, "READ_SECONDS", 2)
     with http_proxy(site.address) as proxy:
         monkeypatch.setenv("TAXI_SOURCE", site.template.replace(site.address, proxy.address))
         yield proxy

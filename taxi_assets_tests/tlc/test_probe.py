@@ -102,7 +102,7 @@ def test_probe_does_not_read_the_body(site: Site) -> None:
     site.looks, site.acts, site.etag = [answer(403)], [endless(200)], None
     started = time.monotonic()
     assert probe_month_file(site.template, YELLOW, FEBRUARY) == RemoteVersion()
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < look_module.TOTAL_SECONDS - 5
 
 
 def test_probe_of_an_empty_file(site: Site) -> None:
@@ -119,7 +119,7 @@ def test_probe_ends_in_time(site: Site, monkeypatch: pytest.MonkeyPatch, act: Ac
     started = time.monotonic()
     with pytest.raises((SourceUnavailableError, SourceError)):
         probe_month_file(site.template, YELLOW, FEBRUARY)
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 8
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
