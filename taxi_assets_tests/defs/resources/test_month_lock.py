@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
@@ -31,7 +32,8 @@ from taxi_assets_tests.gcs_server import gcs_server
 GREEN, YELLOW = SERVICES["green"], SERVICES["yellow"]
 DAYS = [date(2021, 1, 31), date(2021, 2, 1)]
 NAME = "green-2021-01"
-LEASE = 1.5
+LEASE = 4.0
+"""Seconds; a thread of a busy machine may be late by three of them."""
 MARGIN = 0.5
 
 
@@ -42,11 +44,12 @@ def folder(tmp_path: Path) -> FolderLocks:
 
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketLocks]:
+    """A bucket whose leases do not expire during a test."""
     monkeypatch.setattr("taxi_assets.defs.resources.bucket_lock.MARGIN_SECONDS", MARGIN)
     (tmp_path / "lake").mkdir()
     with gcs_server(tmp_path) as address:
         monkeypatch.setenv("STORAGE_EMULATOR_HOST", address)
-        yield BucketLocks(open_bucket_locks("lake").bucket, LEASE, poll_seconds=0.05)
+        yield BucketLocks(open_bucket_locks("lake").bucket, 120, poll_seconds=0.05)
 
 
 @pytest.fixture(params=["folder", "bucket"])
@@ -78,13 +81,13 @@ def test_second_run_waits_for_the_first_and_names_it(store: LockStore) -> None:
     )
     waiting_thread.start()
     try:
-        assert wait_until(lambda: messages != [], 10)
-        waiting_thread.join(2 * LEASE)
+        assert wait_until(lambda: messages != [], 60)
+        waiting_thread.join(0.5)
         assert waiting_thread.is_alive()
         first.check()
     finally:
         first.close()
-    waiting_thread.join(10)
+    waiting_thread.join(60)
     assert not waiting_thread.is_alive()
     (message,) = messages
     assert message.startswith("another run is working on green 2021-02 (run first on ")
@@ -92,6 +95,15 @@ def test_second_run_waits_for_the_first_and_names_it(store: LockStore) -> None:
     second.check()
     second.close()
     assert list_locks(store) == []
+
+
+def test_lease_is_renewed_while_its_run_works(bucket: BucketLocks) -> None:
+    month_locks = make_locks("first", replace(bucket, lease_seconds=LEASE))
+    month_locks.acquire(GREEN, DAYS[:1], log_nothing)
+    assert not wait_until(lambda: is_stale(bucket), 1.5 * (LEASE + MARGIN), 0.2)
+    month_locks.check()
+    month_locks.close()
+    assert list_locks(bucket) == []
 
 
 def test_processes_of_one_run_share_its_lock(store: LockStore) -> None:
@@ -137,7 +149,7 @@ def test_runs_with_overlapping_months_do_not_deadlock(store: LockStore) -> None:
     for run in runs:
         run.start()
     for run in runs:
-        run.join(30)
+        run.join(120)
     assert sorted(turns) == ["0", "1", "2", "3", "4", "5"]
 
 
@@ -167,14 +179,13 @@ time.sleep(100)
 """
 
 
-def kill_holder(where: str) -> float:
-    """Hold the lock in a process and kill it; return the time of the kill."""
-    command = [sys.executable, "-c", HOLD_LOCK, where, str(LEASE)]
+def kill_holder(where: str, lease: float = LEASE) -> None:
+    """Hold the lock in a process and kill it."""
+    command = [sys.executable, "-c", HOLD_LOCK, where, str(lease)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
         assert process.stdout.readline() == "held\n"
         process.send_signal(signal.SIGKILL)
-    return time.monotonic()
 
 
 def test_killed_run_frees_its_folder_lock_immediately(folder: FolderLocks) -> None:
@@ -187,14 +198,15 @@ def test_killed_run_frees_its_folder_lock_immediately(folder: FolderLocks) -> No
 def test_killed_run_frees_its_bucket_lock_after_its_lease(
     bucket: BucketLocks,
 ) -> None:
-    died = kill_holder("lake")
+    kill_holder("lake")
+    written = bucket.bucket.get_blob(f"_locks/{NAME}.json").updated
     lock = bucket.try_acquire(NAME, Owner("next"))
     assert isinstance(lock, Owner)
     assert lock.run_id == "killed"
     month_locks = make_locks("next", bucket)
     month_locks.acquire(GREEN, DAYS[:1], log_nothing)
-    # The Date header has whole seconds.
-    assert LEASE + MARGIN - LEASE / 6 - 1 < time.monotonic() - died < 30
+    waited = bucket.bucket.get_blob(f"_locks/{NAME}.json").updated - written
+    assert LEASE + MARGIN < waited.total_seconds() < LEASE + 60
     month_locks.check()
     month_locks.close()
     assert list_locks(bucket) == []
@@ -203,7 +215,8 @@ def test_killed_run_frees_its_bucket_lock_after_its_lease(
 def test_run_without_a_renewed_lease_stops_before_a_takeover(
     bucket: BucketLocks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = make_locks("first", bucket)
+    monkeypatch.setattr("taxi_assets.defs.resources.bucket_lock.MARGIN_SECONDS", 4.0)
+    first = make_locks("first", replace(bucket, lease_seconds=1.5))
     first.acquire(GREEN, DAYS[:1], log_nothing)
 
     def away(*_: object, **__: object) -> NoReturn:
@@ -219,7 +232,7 @@ def test_run_without_a_renewed_lease_stops_before_a_takeover(
             return True
         return False
 
-    assert wait_until(is_lost, 10)
+    assert wait_until(is_lost, 60)
     monkeypatch.setattr(type(bucket.bucket.blob("x")), "upload_from_string", upload)
     with pytest.raises(StoreError, match=r"run first lost the lock of green-2021-01: .* run again"):
         first.check()
@@ -233,8 +246,8 @@ def test_run_without_a_renewed_lease_stops_before_a_takeover(
 
 
 def test_one_of_two_takeovers_wins(bucket: BucketLocks) -> None:
-    kill_holder("lake")
-    assert wait_until(lambda: is_stale(bucket), 20, 0.1)
+    kill_holder("lake", 1.0)
+    assert wait_until(lambda: is_stale(bucket), 60, 0.1)
     results: list[object] = []
     takers = [
         threading.Thread(target=lambda n=n: results.append(bucket.try_acquire(NAME, Owner(f"{n}"))))
@@ -243,7 +256,7 @@ def test_one_of_two_takeovers_wins(bucket: BucketLocks) -> None:
     for taker in takers:
         taker.start()
     for taker in takers:
-        taker.join(30)
+        taker.join(120)
     locks_won = [result for result in results if not isinstance(result, Owner)]
     assert (len(results), len(locks_won)) == (6, 1)
     locks_won[0].close()
@@ -275,10 +288,10 @@ def test_silent_bucket_does_not_delay_a_cancelled_run(
         month_locks = make_locks("first", store)
         month_locks.acquire(GREEN, DAYS, log_nothing)
         proxy.add(".", "hang", times=99)
-        assert wait_until(lambda: proxy.fired != [], 10, 0.1)  # a renewal is in progress
+        assert wait_until(lambda: proxy.fired != [], 60, 0.1)  # a renewal is in progress
         started = time.monotonic()
         month_locks.close()
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 10
 
 
 def is_stale(bucket: BucketLocks) -> bool:
@@ -357,8 +370,8 @@ def test_lease_ends_while_the_machine_sleeps(
     still = time.monotonic()
     awake = vars(time) | {"monotonic": lambda: still}
     monkeypatch.setattr("taxi_assets.defs.resources.bucket_lock.time", SimpleNamespace(**awake))
-    lock = bucket.try_acquire(NAME, Owner("first"))
+    lock = replace(bucket, lease_seconds=LEASE).try_acquire(NAME, Owner("first"))
     assert isinstance(lock, BucketLock)
     lock._ended.set()  # nothing renews it, as in a stopped process
     assert lock.is_held()
-    assert wait_until(lambda: not lock.is_held(), 2 * LEASE)
+    assert wait_until(lambda: not lock.is_held(), 60)
