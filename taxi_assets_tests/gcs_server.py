@@ -28,7 +28,7 @@ def gcs_server(root: Path, public_port: int | None = None) -> Iterator[str]:
     command += ["-external-url", f"http://{public}"]
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        assert wait_until(lambda: _listens(port), 30)
+        assert wait_until(lambda: _listens(port), 120)
         yield f"http://127.0.0.1:{port}"
     finally:
         server.terminate()

@@ -45,7 +45,7 @@ def send_request(
     stack: Stack, method: str, path: str, headers: dict[str, str], body: object = None
 ) -> tuple[int, str]:
     """Send a request unchanged; return status and body of the answer."""
-    connection = http.client.HTTPConnection(stack.bigquery_endpoint.rpartition("/")[2], timeout=10)
+    connection = http.client.HTTPConnection(stack.bigquery_endpoint.rpartition("/")[2], timeout=60)
     try:
         payload = None if body is None else json.dumps(body).encode()
         connection.request(method, path, payload, headers)
@@ -245,8 +245,8 @@ def test_sql_reads_and_writes_no_file_outside_the_lake(
     try:
         for query in queries:
             with pytest.raises(GoogleAPICallError) as error:
-                client.query(query, job_retry=None, retry=None, timeout=20).result(
-                    retry=None, timeout=20
+                client.query(query, job_retry=None, retry=None, timeout=120).result(
+                    retry=None, timeout=120
                 )
             assert "planted" not in str(error.value), query
     finally:
@@ -280,13 +280,13 @@ def test_jobs_read_and_write_the_lake_only(
 
     # Allowed requests work.
     (stack.lake_root / "exports").mkdir()
-    client.extract_table(f"{DATASET}.one", "gs://exports/one.csv", retry=None).result(timeout=20)
+    client.extract_table(f"{DATASET}.one", "gs://exports/one.csv", retry=None).result(timeout=120)
     assert (stack.lake_root / "exports" / "one.csv").read_text() == "n\n1\n"
     pq.write_table(pa.table({"n": [7]}), tmp_path / "own.parquet")
     with (tmp_path / "own.parquet").open("rb") as file:
         config = bigquery.LoadJobConfig(source_format="PARQUET", schema=schema)
         job = client.load_table_from_file(file, f"{DATASET}.uploaded", job_config=config)
-        job.result(timeout=20)
+        job.result(timeout=120)
     assert [row.n for row in client.list_rows(f"{DATASET}.uploaded")] == [7]
 
 

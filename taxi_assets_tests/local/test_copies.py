@@ -181,7 +181,7 @@ def test_outside_database_follows_a_moved_home_and_a_removed_copy(home: Path, co
     assert find_outside_folder(home) == outside
     # Removed under its servers, which end and remove it.
     shutil.rmtree(home)
-    assert wait_until(lambda: not outside.exists() and not list_servers(home), 10)
+    assert wait_until(lambda: not outside.exists() and not list_servers(home), 60)
 
 
 @as_root

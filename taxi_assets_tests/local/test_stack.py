@@ -80,9 +80,13 @@ def test_postgres_demands_the_password_and_is_durable(stack: Stack) -> None:
 
 
 def test_second_use_is_cheap_even_after_a_fork(stack: Stack, shared_home: Path) -> None:
-    started = time.perf_counter()
-    assert ensure_stack_running(shared_home) == stack
-    assert time.perf_counter() - started < 0.02
+    seconds = []
+    for _ in range(20):
+        started = time.perf_counter()
+        assert ensure_stack_running(shared_home) == stack
+        seconds.append(time.perf_counter() - started)
+    # Another process may have had the processor meanwhile.
+    assert min(seconds) < 0.02
     child = os.fork()
     if child == 0:
         os._exit(0 if ensure_stack_running(shared_home) == stack else 1)
@@ -102,7 +106,7 @@ def test_concurrent_processes_share_one_stack_until_the_last_ends(home: Path) ->
     assert psutil.pid_exists(supervisor)
     last_user.kill()
     last_user.communicate()
-    assert wait_until(lambda: not StateDirectory(home).is_supervisor_alive(), 10)
+    assert wait_until(lambda: not StateDirectory(home).is_supervisor_alive(), 60)
     assert list_servers(home) == []
 
 
@@ -115,7 +119,7 @@ def test_data_and_ports_survive_kills_and_stops(home: Path) -> None:
 
     # The supervisor is killed: the next start finds and stops its servers.
     os.kill(supervisor, signal.SIGKILL)
-    assert wait_until(lambda: not StateDirectory(home).is_supervisor_alive(), 5)
+    assert wait_until(lambda: not StateDirectory(home).is_supervisor_alive(), 60)
     assert ensure_stack_running(home) == first_stack
     assert find_supervisor(home) != supervisor
 
@@ -123,7 +127,7 @@ def test_data_and_ports_survive_kills_and_stops(home: Path) -> None:
     record = StateDirectory(home).record()
     assert record
     os.kill(record.servers["postgres"].pid, signal.SIGKILL)
-    assert wait_until(lambda: not StateDirectory(home).is_supervisor_alive(), 10)
+    assert wait_until(lambda: not StateDirectory(home).is_supervisor_alive(), 60)
     assert ensure_stack_running(home) == first_stack
 
     # A regular stop; then the password is lost and another program uses a port.
@@ -173,8 +177,8 @@ def test_home_out_of_reach_of_the_database_user(home: Path) -> None:
     ensure_stack_running(home)
     # The home is removed under the servers, which end and remove their folder outside.
     shutil.rmtree(home)
-    assert wait_until(lambda: not outside.exists(), 10)
-    assert wait_until(lambda: not list_servers(home) and not list_servers(outside), 10)
+    assert wait_until(lambda: not outside.exists(), 60)
+    assert wait_until(lambda: not list_servers(home) and not list_servers(outside), 60)
 
 
 @as_root
