@@ -163,6 +163,7 @@ def test_deferred_mail_is_delivered_once() -> None:
 def test_slow_target_leaves_no_process_behind(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each byte resets the time-out of requests and smtplib: a thread would stay for ever."""
     monkeypatch.setattr(targets, "MAX_SECONDS", 0.5)
+    monkeypatch.setattr(targets, "START_SECONDS", 60.0)
     with run_dripping_server() as port:
         url = f"json://127.0.0.1:{port}/hook" if target == "json" else build_mail_url(port)
         children_before = set(psutil.Process().children(recursive=True))
