@@ -90,7 +90,9 @@ def parse(lines: pa.Buffer, service: Service) -> pa.Table:
     table = pa_csv.read_csv(
         pa.BufferReader(lines),
         convert_options=pa_csv.ConvertOptions(
-            column_types=service.published_schema, strings_can_be_null=True, null_values=[""]
+            column_types={c.published: c.arrow for c in service.header_columns},
+            strings_can_be_null=True,
+            null_values=[""],
         ),
     )
     table = table.rename_columns([column.name for column in service.header_columns])

@@ -46,6 +46,3 @@ def _format_numbers(plan: Plan, months: list[MonthPlan] | tuple[MonthPlan, ...])
         else "",
         "" if not days else UNKNOWN if minutes is None else f"{minutes:,.1f}",
     ]
-
-
-__all__ = ["build_plan_table"]

@@ -112,7 +112,6 @@ BACKFILLS_TABLE = PrivateName(
     "BulkActionsTable",
     "old backfills are not deleted, and a woken daemon does not wait for a backfill without runs",
 )
-
 WORKSPACE = PrivateName(
     "dagster._cli.workspace.cli_target",
     "get_workspace_from_cli_opts",
@@ -127,21 +126,4 @@ JOB_SELECTOR = PrivateName(
     "dagster._core.definitions.selector",
     "JobSubsetSelector",
     "`taxi-assets backfill` runs in its own process and not by the queue",
-)
-
-NAMES = (
-    ASSET_KEY,
-    CHECK_TARGET,
-    RECEIVED_INTERRUPT,
-    SQLITE_EVENT_LOG,
-    POSTGRES_CONNECT,
-    SQLITE_STORAGE,
-    INSTANCE_DEFAULTS,
-    ORPHANED_RUNS,
-    EVENTS_TABLE,
-    CHECKS_TABLE,
-    BACKFILLS_TABLE,
-    WORKSPACE,
-    WORKSPACE_OPTIONS,
-    JOB_SELECTOR,
 )

@@ -21,7 +21,6 @@ ENDPOINT = re.compile(rf"(?i:https?)://(?P<host>{HOST})/?")
 EMULATOR = re.compile(rf"(?:(?i:https?)://)?(?P<host>{HOST})/?")
 POSTGRES_HOST = re.compile(r"/[^\s@?#='\"]*|[A-Za-z0-9._,-]+|\[?[0-9A-Fa-f:.]+\]?")
 POSTGRES_NAME = re.compile(r"[^\s:/?#='\"]{1,63}")
-MAIL_HOST = re.compile(HOST.partition(r"(?::")[0])
 KEY_FILE = re.compile(r"(?:/|~/|\.\.?/)[^\n{}]{1,1000}|[^\s{}:@\"']{1,200}\.json")
 DOUBTFUL = re.compile(r"[@?#=:;&\s'\"]")
 """Characters that a relative path may contain only after `./`."""

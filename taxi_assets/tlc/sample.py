@@ -8,9 +8,6 @@ the month and the number of rows, and not on the platform.
 from __future__ import annotations
 
 import gzip
-import hashlib
-from collections import Counter
-from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from itertools import pairwise
@@ -39,22 +36,6 @@ LABEL = "synthetic sample"
 BLOCK = 1 << 17
 """Rows in memory at once; a change of it changes the bytes of the file."""
 DAY = 86_400
-
-
-@dataclass(frozen=True)
-class SampleCounts:
-    """Counts of a sample's rows, made while it is written."""
-
-    rows: int
-    null_passengers: int
-    zero_passengers: int
-    outside_month: int
-    """Rows with a pickup outside the month."""
-    negative_totals: int
-    csv_bytes: int
-    """Size of the CSV before compression, header included."""
-    csv_sha256: str
-    """Digest of the CSV; the digest of the .gz would depend on the zlib build."""
 
 
 def _build_weighted_table(weights: dict[int, int]) -> Ints:
@@ -103,9 +84,7 @@ def _draw_choice(rng: Generator, table: Ints, n: int) -> Ints:
     return table[_draw_below(rng, len(table), n)]
 
 
-def write_sample_month(
-    service: Service, month: Month, path: Path, rows: int | None = None, *, level: int = 6
-) -> SampleCounts:
+def write_sample_month(service: Service, month: Month, path: Path, rows: int | None = None) -> None:
     """Write a month of synthetic trips to `path` as gzipped CSV.
 
     `rows` defaults to a small month, with some hundred trips a day. `path` is written in place: for
@@ -114,14 +93,9 @@ def write_sample_month(
     if rows is None:
         rows = _get_daily_trips(service)[0] * len(month.window)
     rng = Generator(PCG64([month.year, month.month, *service.name.encode()]))
-    tally = Counter[str](null_passengers=0, zero_passengers=0, outside_month=0, negative_totals=0)
-    digest = hashlib.sha256()
-    with path.open("wb") as file, gzip.GzipFile("", "wb", level, file, mtime=0) as packed:
-        for text in _format_texts(rng, service, month, rows, tally):
-            lines = text.encode()
-            digest.update(lines)
-            tally["csv_bytes"] += packed.write(lines)
-    return SampleCounts(rows=rows, csv_sha256=digest.hexdigest(), **tally)
+    with path.open("wb") as file, gzip.GzipFile("", "wb", 6, file, mtime=0) as packed:
+        for text in _format_texts(rng, service, month, rows):
+            packed.write(text.encode())
 
 
 def _get_daily_trips(service: Service) -> tuple[int, float]:
@@ -132,9 +106,7 @@ def _get_daily_trips(service: Service) -> tuple[int, float]:
     return (135, 0.4) if "hail" in service.by_role else (200, 0.07)
 
 
-def _format_texts(
-    rng: Generator, service: Service, month: Month, rows: int, tally: Counter[str]
-) -> Iterator[str]:
+def _format_texts(rng: Generator, service: Service, month: Month, rows: int) -> Iterator[str]:
     """Yield the header, then blocks of lines: metered trips first, the others at the end."""
     yield ",".join(service.sample_header) + "\n"
     unmetered = round(rows * _get_daily_trips(service)[1])
@@ -149,7 +121,6 @@ def _format_texts(
             _move_outside_month(rng, month, pickups)
         for at in range(0, n, BLOCK):
             trips = _draw_trips(rng, service, pickups[at : at + BLOCK])
-            _count_rows(tally, service, month, trips, blanks)
             texts = [
                 _format_values(column, trips[column.name], blanks)
                 for column in service.sample_columns
@@ -195,7 +166,7 @@ def _draw_trips(rng: Generator, service: Service, pickups: Ints) -> Trips:
     trips = {
         service.pickup_column: pickups,
         tlc.VENDOR.name: _draw_choice(rng, VENDORS, n),
-        _find_passenger_column(service) or tlc.PASSENGERS.name: _draw_choice(
+        service.find_role("passengers") or tlc.PASSENGERS.name: _draw_choice(
             rng, PASSENGER_COUNTS, n
         ),
         tlc.RATE_CODE.name: rates,
@@ -265,26 +236,6 @@ def _settle_payment(
     trips[tlc.TOTAL.name] = before_tip + trips[tlc.TIP.name]
     for amount in (*parts, tlc.TOTAL.name):
         trips[amount] = np.where(void, -trips[amount], trips[amount])
-
-
-def _find_passenger_column(service: Service) -> str | None:
-    """Return the name of the passenger column, if the service publishes one."""
-    return service.find_role("passengers")
-
-
-def _count_rows(
-    tally: Counter[str], service: Service, month: Month, trips: Trips, blanks: frozenset[str]
-) -> None:
-    start, end = _to_epoch_seconds(month.window.start), _to_epoch_seconds(month.window.end)
-    pickups = trips[service.pickup_column]
-    tally["outside_month"] += int(np.count_nonzero((pickups < start) | (pickups >= end)))
-    if service.total:
-        tally["negative_totals"] += int(np.count_nonzero(trips[service.total] < 0))
-    passengers = _find_passenger_column(service)
-    if passengers in blanks:
-        tally["null_passengers"] += len(pickups)
-    elif passengers:
-        tally["zero_passengers"] += int(np.count_nonzero(trips[passengers] == 0))
 
 
 def _format_values(column: Column, values: Ints, blanks: frozenset[str]) -> Iterable[str]:

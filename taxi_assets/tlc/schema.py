@@ -181,12 +181,6 @@ class Service:
         return pa.schema([(column.name, column.arrow) for column in self.columns])
 
     @cached_property
-    def published_schema(self) -> pa.Schema:
-        """Schema of the columns of `header`, with their published names."""
-        columns = zip(self.header, self.header_columns, strict=True)
-        return pa.schema([(name, column.arrow) for name, column in columns])
-
-    @cached_property
     def pandas_types(self) -> dict[str, str]:
         """Type in the cleaned frame, by column name."""
         return {column.name: column.pandas for column in self.columns}

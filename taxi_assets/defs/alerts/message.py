@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import dagster as dg
@@ -67,11 +67,6 @@ class Alert:
         """The text after the title, without the link."""
         checks = [f"Failed checks: {format_list(self.checks, '; ')}"] if self.checks else []
         return [line for line in [self.cause, *checks] if line]
-
-    @property
-    def payload(self) -> dict[str, Any]:
-        """The message for programs."""
-        return {"title": self.title, **asdict(self)}
 
 
 def format_list(items: Sequence[str], separator: str = ", ") -> str:

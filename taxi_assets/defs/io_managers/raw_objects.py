@@ -14,8 +14,6 @@ from taxi_assets.tlc.header import MAX_HEADER_BYTES
 BLOCK = 16 << 20
 """Number of bytes that are unpacked at a time; most days are one block."""
 
-Content = pa.Buffer | pa.Table
-
 
 def open_raw(stored: pa.Buffer, kind: str) -> tuple[pa.Buffer | pa.Table, dict[str, Any]]:
     """Verify and unpack a day's lines or rows; return them with their metadata."""
