@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,96 +22,62 @@ FARES = (0, 500)
 """Dollars. A fare to Newark with hours of traffic is below the maximum; typing errors are not."""
 
 
-class Rule(Protocol):
+@dataclass(frozen=True)
+class Rule:
     """A reason to drop a row."""
 
-    @property
-    def description(self) -> str:
-        """The condition under which a row is dropped."""
-
-    @property
-    def requirement(self) -> str:
-        """The columns that a service needs for the rule, for messages."""
-
-    def columns(self, service: Service) -> list[str]:
-        """Return the names of the service's columns that the rule uses."""
-
-    def mask(self, table: pa.Table, service: Service) -> Any:
-        """Return for each row whether it is dropped; null means no."""
-
-
-@dataclass(frozen=True)
-class ValueRule:
-    """A rule on the values of one column."""
-
     description: str
-    role: Role
-    """Role of the column."""
-    drops: Callable[[pa.ChunkedArray], Any]
-    """Returns for each value whether its row is dropped; null means no."""
-
-    @property
-    def requirement(self) -> str:
-        """The role of the column."""
-        return self.role
-
-    def columns(self, service: Service) -> list[str]:
-        """Return the name of the column in a list, which is empty if the service has none."""
-        column = service.find_role(self.role)
-        return [] if column is None else [column]
-
-    def mask(self, table: pa.Table, service: Service) -> Any:
-        """Return for each row whether it is dropped."""
-        return self.drops(table[self.columns(service)[0]])
+    """The condition under which a row is dropped."""
+    requirement: str
+    """The columns that a service needs for the rule, for messages."""
+    columns: Callable[[Service], Sequence[str]]
+    """Returns the names of the service's columns that the rule uses."""
+    mask: Callable[[pa.Table, Service], Any]
+    """Returns for each row whether it is dropped; null means no."""
 
 
-@dataclass(frozen=True)
-class SchemaRule:
-    """A rule on the codes, ranges and times of the schema."""
+def _build_value_rule(description: str, role: Role, drops: Callable[[Any], Any]) -> Rule:
+    """Build a rule on the values of the column with a role."""
 
-    name: str
+    def list_columns(service: Service) -> Sequence[str]:
+        return tuple(filter(None, [service.find_role(role)]))
 
-    @property
-    def description(self) -> str:
-        """The condition under which a row is dropped."""
-        return DESCRIPTIONS[self.name]
+    def mask(table: pa.Table, service: Service) -> Any:
+        return drops(table[list_columns(service)[0]])
 
-    @property
-    def requirement(self) -> str:
-        """The parts of the schema that the rule uses."""
-        return "codes, ranges or a dropoff time of the schema"
+    return Rule(description, role, list_columns, mask)
 
-    def columns(self, service: Service) -> list[str]:
-        """Return the names of the columns that the rule uses."""
-        return list_rule_columns(service, self.name)
 
-    def mask(self, table: pa.Table, service: Service) -> Any:
-        """Return for each row whether it is dropped."""
-        return mask_violations(table, service, self.name)
+def _build_schema_rule(name: str) -> Rule:
+    """Build a rule on the codes, ranges and times of the schema."""
+    return Rule(
+        DESCRIPTIONS[name],
+        "codes, ranges or a dropoff time of the schema",
+        lambda service: list_rule_columns(service, name),
+        lambda table, service: mask_violations(table, service, name),
+    )
 
 
 RULES: dict[str, Rule] = {
-    "zero_passengers": ValueRule(
-        "passengers are 0 or fewer", "passengers", lambda v: pc.less(v, 1)
+    "zero_passengers": _build_value_rule(
+        "passengers are 0 or fewer", "passengers", lambda values: pc.less(values, 1)
     ),
-    "null_passengers": ValueRule("passengers are null", "passengers", pc.is_null),
-    "zero_distance": ValueRule(
-        "the distance is 0 miles or less",
-        "distance",
-        lambda values: pc.less_equal(values, 0.0),
+    "null_passengers": _build_value_rule("passengers are null", "passengers", pc.is_null),
+    "zero_distance": _build_value_rule(
+        "the distance is 0 miles or less", "distance", lambda values: pc.less_equal(values, 0.0)
     ),
-    "negative_total": ValueRule(
+    "negative_total": _build_value_rule(
         "the total is below 0 dollars (voids and refunds)",
         "total",
         lambda values: pc.less(values, 0.0),
     ),
-    "outside_fare": ValueRule(
+    "outside_fare": _build_value_rule(
         f"the fare is below {FARES[0]} or above {FARES[1]} dollars",
         "fare",
         lambda values: pc.or_kleene(pc.less(values, FARES[0]), pc.greater(values, FARES[1])),
     ),
-    "null_vendor": ValueRule("the vendor is null", "vendor", pc.is_null),
-    **{name: SchemaRule(name) for name in DESCRIPTIONS},
+    "null_vendor": _build_value_rule("the vendor is null", "vendor", pc.is_null),
+    **{name: _build_schema_rule(name) for name in DESCRIPTIONS},
 }
 
 
