@@ -38,6 +38,15 @@ def monthly_partitions() -> dg.MonthlyPartitionsDefinition:
     )
 
 
+def get_partition_range() -> DateRange | None:
+    """Return the days that are partitions now; None if there are none yet."""
+    partitions = daily_partitions()
+    first, last = partitions.get_first_partition_key(), partitions.get_last_partition_key()
+    if first is None or last is None:
+        return None
+    return DateRange(date.fromisoformat(first), date.fromisoformat(last) + ONE_DAY)
+
+
 def partitions_of_month(month: Month) -> DateRange | None:
     """Return the days of a month that are partitions or will be; None if there are none."""
     settings, (start, end) = DefinitionSettings.from_env(), (month.window.start, month.window.end)
@@ -45,6 +54,13 @@ def partitions_of_month(month: Month) -> DateRange | None:
     if settings.end_date is not None:
         end = min(end, settings.end_date + ONE_DAY)
     return DateRange(start, end) if start < end else None
+
+
+def format_run_days(tags: Mapping[str, str]) -> str:
+    """Return a run's days as `2021-01-05` or `2021-01-01 to 2021-01-31`; empty without any."""
+    first = tags.get(RANGE[0]) or tags.get(PARTITION) or ""
+    last = tags.get(RANGE[1]) or first
+    return first if first == last else f"{first} to {last}"
 
 
 def list_run_days(tags: Mapping[str, str]) -> list[date]:
@@ -90,12 +106,10 @@ def reject_unknown_days(tags: Mapping[str, str]) -> None:
     Raises:
         Failure: naming the days and the fix.
     """
-    days = list_run_days(tags)
-    partitions = daily_partitions()
-    first = partitions.get_first_partition_key() or ""
-    last = partitions.get_last_partition_key() or ""
-    unknown_days = [str(day) for day in days if not first <= str(day) <= last]
+    partitions = get_partition_range()
+    unknown_days = [str(day) for day in list_run_days(tags) if day not in (partitions or ())]
     if unknown_days:
+        first, last = (partitions.start, max(partitions)) if partitions else ("", "")
         raise dg.Failure(
             f"{', '.join(unknown_days[:3])} is outside the partitions {first} to {last}: "
             "choose a day among them, or change TAXI_START_DATE or TAXI_END_DATE",

@@ -16,13 +16,13 @@ from taxi_assets.dagster_internals.stored_versions import (
     read_input_versions,
     read_stored_versions,
 )
+from taxi_assets.defs.freshness import STORES
 from taxi_assets.defs.resources.cleaning import build_cleaning_version
 from taxi_assets.settings import read_rules_for_definitions
 from taxi_assets.tlc.schema import Service
 
 RAW = ("raw_trips",)
 ASSETS = (*RAW, *UPSTREAM)
-STORES = ("postgres_trips", "gcs_trips", "bigquery_trips")
 
 
 class State(StrEnum):

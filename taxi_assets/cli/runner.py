@@ -19,9 +19,10 @@ from filelock import FileLock, Timeout
 from taxi_assets.cli.month_plan import Chunk
 from taxi_assets.cli.spans import UsageError
 from taxi_assets.dagster_internals.run_queue import RunQueue, has_live_queue
+from taxi_assets.defs.alerts.message import describe_cause
 from taxi_assets.defs.automation.sensors import CONFIRM
 from taxi_assets.defs.jobs.daily import get_daily_job_name
-from taxi_assets.errors import TerminalError, format_one_line
+from taxi_assets.errors import TerminalError
 from taxi_assets.partitions import PARTITION, RANGE, list_run_days
 from taxi_assets.tlc.schema import Service
 
@@ -198,16 +199,9 @@ def describe_failure(instance: dg.DagsterInstance, run_id: str) -> str:
         run_id,
         of_type={DagsterEventType.STEP_FAILURE, DagsterEventType.RUN_FAILURE},
     ).records
-    for record in records:
-        event = record.event_log_entry.get_dagster_event()
-        if event.is_step_failure:
-            data = event.step_failure_data
-            if data.user_failure_data and data.user_failure_data.description:
-                return format_one_line(data.user_failure_data.description)
-            return format_one_line(data.error.message if data.error else event.message)
-    return (
-        format_one_line(records[-1].event_log_entry.get_dagster_event().message) if records else ""
-    )
+    events = [record.event_log_entry.get_dagster_event() for record in records]
+    failures = [event for event in events if event.is_step_failure] or events[-1:]
+    return describe_cause(failures[0]) if failures else ""
 
 
 def map_days_to_runs(runs: Sequence[dg.DagsterRun]) -> dict[Any, str]:

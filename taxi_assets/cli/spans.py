@@ -7,7 +7,7 @@ from datetime import date
 
 from taxi_assets.date_ranges import ONE_DAY, DateRange, Month
 from taxi_assets.errors import TerminalError
-from taxi_assets.partitions import daily_partitions
+from taxi_assets.partitions import get_partition_range
 from taxi_assets.tlc.loaded_services import load_services
 from taxi_assets.tlc.schema import Service
 
@@ -64,14 +64,12 @@ def parse_partition_span(text: str) -> DateRange:
         UsageError: it starts before the first partition or after the last.
     """
     window = parse_span(text)
-    partitions = daily_partitions()
-    first = date.fromisoformat(partitions.get_first_partition_key() or str(window.start))
-    last = date.fromisoformat(partitions.get_last_partition_key() or str(first))
-    if window.start < first:
+    partitions = get_partition_range() or DateRange.of_day(window.start)
+    if window.start < partitions.start:
         raise UsageError(
-            f"{window.start} is before the first partition, {first}: set TAXI_START_DATE to "
-            f"{window.start} or an earlier day, here and where the daemon runs"
+            f"{window.start} is before the first partition, {partitions.start}: set "
+            f"TAXI_START_DATE to {window.start} or an earlier day, here and where the daemon runs"
         )
-    if window.start > last:
-        raise UsageError(f"{window.start} is after the last partition, {last}")
-    return DateRange(window.start, min(window.end, last + ONE_DAY))
+    if window.start >= partitions.end:
+        raise UsageError(f"{window.start} is after the last partition, {max(partitions)}")
+    return DateRange(window.start, min(window.end, partitions.end))

@@ -11,12 +11,12 @@ import dagster as dg
 from rich.console import Console
 from rich.table import Table
 
-from taxi_assets.cli.day_states import STORES
 from taxi_assets.cli.runner import UNFINISHED
 from taxi_assets.dagster_internals.instigators import Instigator, read_instigators
 from taxi_assets.dagster_internals.rejections import find_rejected_days
 from taxi_assets.dagster_internals.run_queue import MAX_HEARTBEAT_AGE_SECONDS, get_heartbeat_ages
 from taxi_assets.date_ranges import group_days_by_month
+from taxi_assets.defs.freshness import STORES
 from taxi_assets.local.__main__ import get_status as get_local_status
 from taxi_assets.local.state_directory import StateDirectory
 from taxi_assets.partitions import TIMEZONE

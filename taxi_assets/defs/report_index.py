@@ -8,12 +8,11 @@ from datetime import date
 import dagster as dg
 
 from taxi_assets.dagster_internals.rejections import find_rejected_days
-from taxi_assets.date_ranges import ONE_DAY, DateRange, Month
-from taxi_assets.partitions import daily_partitions
+from taxi_assets.date_ranges import Month
+from taxi_assets.defs.freshness import STORES
+from taxi_assets.partitions import get_partition_range
 from taxi_assets.report.index_page import ServiceCalendar, find_states
 from taxi_assets.tlc.schema import Service
-
-STORES = ("postgres_trips", "gcs_trips", "bigquery_trips")
 
 
 def collect_calendars(
@@ -21,11 +20,13 @@ def collect_calendars(
 ) -> list[ServiceCalendar]:
     """Return the calendar of each service, including the report that is `written` now."""
     calendars: list[ServiceCalendar] = []
+    days = get_partition_range()
+    if days is None:
+        raise dg.Failure("there is no daily partition yet: set TAXI_START_DATE to an earlier day")
     for service in services:
         keys = [dg.AssetKey([service.name, name]) for name in STORES]
         stored = [_parse_days(instance.get_materialized_partitions(key)) for key in keys]
-        days = list(_get_partition_range())
-        rejected = {day for key in keys for day in find_rejected_days(instance, key, days)}
+        rejected = {day for key in keys for day in find_rejected_days(instance, key, list(days))}
         reports = instance.get_materialized_partitions(
             dg.AssetKey([service.name, "monthly_report"])
         )
@@ -39,11 +40,3 @@ def collect_calendars(
 
 def _parse_days(partitions: Iterable[str]) -> set[date]:
     return {date.fromisoformat(partition) for partition in partitions}
-
-
-def _get_partition_range() -> DateRange:
-    partitions = daily_partitions()
-    first, last = partitions.get_first_partition_key(), partitions.get_last_partition_key()
-    if first is None or last is None:
-        raise dg.Failure("there is no daily partition yet: set TAXI_START_DATE to an earlier day")
-    return DateRange(date.fromisoformat(first), date.fromisoformat(last) + ONE_DAY)

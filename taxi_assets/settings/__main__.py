@@ -7,14 +7,11 @@ the tables of docs/settings.md and the lines of .env.example of a checkout from 
 from __future__ import annotations
 
 import argparse
-import ast
-import inspect
 import re
 import sys
 import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -46,23 +43,13 @@ class Variable:
 
 def read_documented_variables(area: type[SettingsArea]) -> Iterator[Variable]:
     """Yield the variables of an area whose fields have a docstring, which is the description."""
-    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(area))).body
-    descriptions = {
-        field.target.id: inspect.cleandoc(text.value.value).replace("\n", " ")
-        for field, text in pairwise(getattr(definition, "body", []))
-        if isinstance(field, ast.AnnAssign)
-        and isinstance(field.target, ast.Name)
-        and isinstance(text, ast.Expr)
-        and isinstance(text.value, ast.Constant)
-        and isinstance(text.value.value, str)
-    }
     for name, field_name in area.list_variables().items():
         field = area.model_fields[field_name]
-        if field_name in descriptions:
+        if field.description:
             default = area.local_defaults.get(name) or _default(field)
-            example = (field.examples or [default])[0]
-            description = descriptions[field_name]
-            yield Variable(name, default, field.is_required(), str(example), description)
+            example = str((field.examples or [default])[0])
+            description = " ".join(field.description.split())
+            yield Variable(name, default, field.is_required(), example, description)
 
 
 def _default(field: FieldInfo) -> str:

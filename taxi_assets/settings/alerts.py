@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 
-from taxi_assets.settings.addresses import UI_URL, WEB_URL, is_valid_url
-from taxi_assets.settings.base import NEVER_QUOTED, SettingsArea, require_integer, require_valid
+from taxi_assets.settings.addresses import UI_URL, WEB_URL
+from taxi_assets.settings.base import NEVER_QUOTED, SettingsArea, require_integer, require_url
 from taxi_assets.settings.environment import read_environment
 
 ALERT_URLS = "TAXI_ALERT_URLS"
@@ -36,14 +36,8 @@ def _check_urls(urls: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
     return urls
 
 
-def _find_web_problem(url: str) -> str | None:
-    return None if is_valid_url(WEB_URL, url) else "is not an http:// or https:// URL"
-
-
-def _find_ui_problem(url: str) -> str | None:
-    if is_valid_url(UI_URL, url):
-        return None
-    return "is not an http:// or https:// URL without user, password and query"
+WEB = require_url(WEB_URL, "an http:// or https:// URL")
+PUBLIC_WEB = require_url(UI_URL, "an http:// or https:// URL without user, password and query")
 
 
 class AlertSettings(SettingsArea):
@@ -60,9 +54,9 @@ class AlertSettings(SettingsArea):
     (`jsons://`) and many more. The sensors run once at least one is set."""
     alert_on: Literal["failure", "failure_and_warnings"] = "failure"
     """`failure_and_warnings` reports failed checks of severity WARN too."""
-    ui_url: Annotated[str, require_valid(_find_ui_problem), NEVER_QUOTED] = "http://127.0.0.1:3000"
+    ui_url: Annotated[str, PUBLIC_WEB, NEVER_QUOTED] = "http://127.0.0.1:3000"
     """URL of the Dagster UI, for the links in alerts and in the index of reports."""
-    heartbeat_url: Annotated[SecretStr | None, require_valid(_find_web_problem)] = Field(
+    heartbeat_url: Annotated[SecretStr | None, WEB] = Field(
         default=None, examples=["https://hc-ping.com/..."]
     )
     """URL of a dead man's switch that is requested while the daemon works."""

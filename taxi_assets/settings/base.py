@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDic
 
 from taxi_assets.errors import SettingsError
 from taxi_assets.redaction import quote_redacted
+from taxi_assets.settings.addresses import is_valid_url
 from taxi_assets.settings.environment import read_environment
 
 Area = TypeVar("Area", bound="SettingsArea")
@@ -45,6 +46,11 @@ def require_match(pattern: str | re.Pattern[str], expected: str) -> AfterValidat
     return require_valid(lambda text: None if compiled.fullmatch(text) else f"is not {expected}")
 
 
+def require_url(pattern: re.Pattern[str], expected: str) -> AfterValidator:
+    """Return a validator that rejects a URL unless the pattern matches and its parts are valid."""
+    return require_valid(lambda url: None if is_valid_url(pattern, url) else f"is not {expected}")
+
+
 def require_integer(maximum: int, minimum: int = 1) -> BeforeValidator:
     """Return a validator that rejects anything but None and an integer within the limits."""
 
@@ -72,6 +78,7 @@ class SettingsArea(BaseSettings):
         populate_by_name=True,
         validate_default=True,
         hide_input_in_errors=True,
+        use_attribute_docstrings=True,
     )
 
     local_defaults: ClassVar[Mapping[str, str]] = {}

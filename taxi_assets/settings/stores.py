@@ -17,7 +17,6 @@ from taxi_assets.settings.addresses import (
     POSTGRES_HOST,
     POSTGRES_NAME,
     find_path_problem,
-    is_valid_url,
 )
 from taxi_assets.settings.areas import HOUR, Profile, StateDirectory
 from taxi_assets.settings.base import (
@@ -26,6 +25,7 @@ from taxi_assets.settings.base import (
     is_local,
     require_integer,
     require_match,
+    require_url,
     require_valid,
 )
 
@@ -51,18 +51,6 @@ def _find_lake_problem(text: str) -> str | None:
     if BUCKET.fullmatch(text.removeprefix(GCS_SCHEME).rstrip("/")):
         return None
     return "is not gs://<bucket>"
-
-
-def _find_endpoint_problem(url: str) -> str | None:
-    if is_valid_url(ENDPOINT, url):
-        return None
-    return "is not an http://host:port or https:// URL without user and password"
-
-
-def _find_emulator_problem(url: str) -> str | None:
-    if is_valid_url(EMULATOR, url):
-        return None
-    return "is not host:port or http://host:port without user and password"
 
 
 COLUMN = re.compile(r"[a-z_][a-z0-9_]*")
@@ -148,9 +136,11 @@ class LakeSettings(SettingsArea):
         default=120, alias="GCS_RETRY_SECONDS"
     )
     """Seconds for which a call to GCS is retried before its step fails."""
-    emulator_host: Annotated[str | None, require_valid(_find_emulator_problem), NEVER_QUOTED] = (
-        Field(default=None, alias="STORAGE_EMULATOR_HOST", examples=["http://127.0.0.1:4443"])
-    )
+    emulator_host: Annotated[
+        str | None,
+        require_url(EMULATOR, "host:port or http://host:port without user and password"),
+        NEVER_QUOTED,
+    ] = Field(default=None, alias="STORAGE_EMULATOR_HOST", examples=["http://127.0.0.1:4443"])
     """Address of a GCS emulator, Google's own variable."""
 
     local_defaults: ClassVar = {"GCS_BUCKET": "taxi"}
@@ -225,9 +215,11 @@ class BigQuerySettings(SettingsArea):
     """Dataset of the tables."""
     location: Annotated[str, require_match("[A-Za-z0-9-]+", "a location such as US or EU")] = "US"
     """Location of the dataset, if it must be created."""
-    endpoint: Annotated[str | None, require_valid(_find_endpoint_problem), NEVER_QUOTED] = Field(
-        default=None, examples=["http://127.0.0.1:9050"]
-    )
+    endpoint: Annotated[
+        str | None,
+        require_url(ENDPOINT, "an http://host:port or https:// URL without user and password"),
+        NEVER_QUOTED,
+    ] = Field(default=None, examples=["http://127.0.0.1:9050"])
     """Endpoint of an emulator, which needs no Google credentials; by default the embedded one
     (`gcp`: Google)."""
     token: Annotated[SecretStr, require_match(TOKEN, "a token of letters, digits and ._~+/-=")] = (

@@ -18,6 +18,16 @@ YES_OR_NO = (
     *((label, "Y") for label in ("Y", "1", "TRUE", "T", "YES")),
     *((label, "N") for label in ("N", "0", "FALSE", "F", "NO")),
 )
+
+
+def _build_dollar_column(name: str, description: str, **more: Any) -> Column:
+    return Column(name, "amount", description, "dollars", **more)
+
+
+def _build_flag_column(name: str, description: str, **more: Any) -> Column:
+    return Column(name, "text", f"Y if {description}", labels=YES_OR_NO, **more)
+
+
 VENDOR = Column(
     "VendorID",
     "id",
@@ -96,83 +106,52 @@ PAYMENT = Column(
     filled="mostly",
     codes=(0, 1, 2, 3, 4, 5, 6),
 )
-FARE = Column(
+FARE = _build_dollar_column(
     "fare_amount",
-    "amount",
     "Time-and-distance fare",
-    "dollars",
     aliases=("fare_amt",),
     roles=("fare",),
     bin_width=2.5,
     limits=(0, 500),
 )
-EXTRA = Column(
-    "extra",
-    "amount",
-    "Rush hour, overnight and other extras",
-    "dollars",
-    aliases=("surcharge",),
+EXTRA = _build_dollar_column(
+    "extra", "Rush hour, overnight and other extras", aliases=("surcharge",)
 )
-MTA_TAX = Column("mta_tax", "amount", "MTA tax, triggered by the metered rate", "dollars")
-TIP = Column(
+MTA_TAX = _build_dollar_column("mta_tax", "MTA tax, triggered by the metered rate")
+TIP = _build_dollar_column(
     "tip_amount",
-    "amount",
     "Tip by card; cash tips are not recorded",
-    "dollars",
     aliases=("tip_amt",),
     roles=("tip",),
     limits=(0, 300),
 )
-TOLLS = Column(
-    "tolls_amount",
-    "amount",
-    "Tolls paid on the trip",
-    "dollars",
-    aliases=("tolls_amt",),
-    limits=(0, 200),
+TOLLS = _build_dollar_column(
+    "tolls_amount", "Tolls paid on the trip", aliases=("tolls_amt",), limits=(0, 200)
 )
-IMPROVEMENT = Column(
-    "improvement_surcharge",
-    "amount",
-    "Improvement surcharge at flag drop",
-    "dollars",
-    since="2015-01",
+IMPROVEMENT = _build_dollar_column(
+    "improvement_surcharge", "Improvement surcharge at flag drop", since="2015-01"
 )
-TOTAL = Column(
+TOTAL = _build_dollar_column(
     "total_amount",
-    "amount",
     "Charged in all, without cash tips",
-    "dollars",
     aliases=("total_amt",),
     roles=("total",),
     limits=(0, 1000),
 )
-CONGESTION = Column(
-    "congestion_surcharge",
-    "amount",
-    "New York State congestion surcharge",
-    "dollars",
-    since="2019-01",
+CONGESTION = _build_dollar_column(
+    "congestion_surcharge", "New York State congestion surcharge", since="2019-01"
 )
-EHAIL = Column(
-    "ehail_fee",
-    "amount",
-    "E-hail fee; never filled in the published files",
-    "dollars",
-    filled="never",
+EHAIL = _build_dollar_column(
+    "ehail_fee", "E-hail fee; never filled in the published files", filled="never"
 )
 TRIP_TYPE = Column(
     "trip_type", "id", "1 street hail, 2 dispatch", roles=("hail",), filled="mostly", codes=(1, 2)
 )
-AIRPORT = Column(
-    "airport_fee", "amount", "Fee for pickups at LaGuardia and JFK", "dollars", since="2022-01"
+AIRPORT = _build_dollar_column(
+    "airport_fee", "Fee for pickups at LaGuardia and JFK", since="2022-01"
 )
-CONGESTION_ZONE = Column(
-    "cbd_congestion_fee",
-    "amount",
-    "MTA's fee for the Congestion Relief Zone",
-    "dollars",
-    since="2025-01",
+CONGESTION_ZONE = _build_dollar_column(
+    "cbd_congestion_fee", "MTA's fee for the Congestion Relief Zone", since="2025-01"
 )
 
 
@@ -318,11 +297,7 @@ HIRE_PICKUP = Column(
     "pickup_datetime", "time", "When the trip began", "New York wall time", aliases=("Pickup_date",)
 )
 HIRE_DROPOFF = Column(
-    "dropoff_datetime",
-    "time",
-    "When the trip ended",
-    "New York wall time",
-    roles=("dropoff",),
+    "dropoff_datetime", "time", "When the trip ended", "New York wall time", roles=("dropoff",)
 )
 HIRE_PICKUP_ZONE = Column(
     "PULocationID",
@@ -402,14 +377,6 @@ FHV = Service(
         ),
     ),
 )
-
-
-def _build_dollar_column(name: str, description: str, **more: Any) -> Column:
-    return Column(name, "amount", description, "dollars", **more)
-
-
-def _build_flag_column(name: str, description: str, **more: Any) -> Column:
-    return Column(name, "text", f"Y if {description}", labels=YES_OR_NO, **more)
 
 
 LICENSE = Column(

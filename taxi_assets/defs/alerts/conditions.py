@@ -6,7 +6,7 @@ notice once.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import dagster as dg
@@ -17,7 +17,7 @@ from taxi_assets.dagster_internals.instigators import find_first_failures
 from taxi_assets.defs.alerts.message import format_list
 from taxi_assets.defs.freshness import Freshness
 from taxi_assets.errors import format_one_line
-from taxi_assets.partitions import PARTITION, RANGE
+from taxi_assets.partitions import format_run_days
 
 RUNNING = (DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING)
 MAX_TEXT = 500
@@ -59,10 +59,11 @@ def find_long_runs(
         started = record.start_time
         if started is not None and now - started > limit:
             run = record.dagster_run
-            days = _format_days(run.tags)
+            days = format_run_days(run.tags)
+            suffix = f": {days}" if days else ""
             yield Notice(
                 f"long {run.run_id}",
-                f"{run.job_name} has been running for {(now - started) / 3600:.1f} h{days}",
+                f"{run.job_name} has been running for {(now - started) / 3600:.1f} h{suffix}",
                 (f"The limit is {limit / 3600:g} h (TAXI_RUN_TIME_LIMIT_HOURS).",),
                 f"{ui_url}/runs/{run.run_id}",
             )
@@ -91,9 +92,3 @@ def describe_stale_store(freshness: Freshness, ui_url: str) -> Notice:
         (str(freshness),),
         f"{ui_url}/assets/{freshness.service}/{freshness.store}?view=checks",
     )
-
-
-def _format_days(tags: Mapping[str, str]) -> str:
-    first = tags.get(RANGE[0]) or tags.get(PARTITION)
-    last = tags.get(RANGE[1]) or first
-    return "" if first is None else f": {first}" if first == last else f": {first} to {last}"

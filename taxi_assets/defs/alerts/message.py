@@ -12,7 +12,7 @@ from dagster import AssetCheckSeverity, DagsterEvent, DagsterEventType
 
 from taxi_assets.dagster_internals.tags import WILL_RETRY
 from taxi_assets.errors import format_one_line
-from taxi_assets.partitions import PARTITION, RANGE
+from taxi_assets.partitions import format_run_days
 
 MAX_CAUSE_LENGTH = 500
 """Characters."""
@@ -94,12 +94,13 @@ def build_alert(
         ).records
     ]
     assets = tuple(_find_asset(failure.step_key or "") for failure in failures)
-    days = _list_days(run)
+    days = format_run_days(run.tags)
     cause = ""
     if event.is_failure:
-        cause = _describe_cause(failures[0] if failures else event).removeprefix(
-            f"{assets[0]} {days}: " if assets else ""
-        )
+        cause = describe_cause(failures[0] if failures else event)
+        if len(cause) > MAX_CAUSE_LENGTH:
+            cause = f"{cause[:MAX_CAUSE_LENGTH]}..."
+        cause = cause.removeprefix(f"{assets[0]} {days}: " if assets else "")
         if run.tags.get(WILL_RETRY) == "true":
             cause += " (Dagster will retry the run)"
     return Alert(
@@ -120,31 +121,16 @@ def _find_asset(step: str) -> str:
     return step.replace("__", "/")
 
 
-def _list_days(run: dg.DagsterRun) -> str:
-    first = run.tags.get(RANGE[0]) or run.tags.get(PARTITION) or ""
-    last = run.tags.get(RANGE[1]) or first
-    return first if first == last else f"{first} to {last}"
-
-
-def _describe_cause(event: DagsterEvent) -> str:
-    """Return the innermost cause in one line."""
-    text = event.message or ""
-    error: Any
-    if event.is_step_failure:
-        data = event.step_failure_data
-        error = data.error
-        if data.user_failure_data and data.user_failure_data.description:
-            return _shorten_text(data.user_failure_data.description)
-    else:
-        error = event.job_failure_data.error
+def describe_cause(event: DagsterEvent) -> str:
+    """Return the innermost cause of the failure of a step or a run, in one line."""
+    data: Any = event.event_specific_data
+    failure = getattr(data, "user_failure_data", None)
+    if failure and failure.description:
+        return format_one_line(failure.description)
+    text, error = event.message or "", getattr(data, "error", None)
     while error is not None:
         text, error = error.message, error.cause
-    return _shorten_text(QUALIFIED.sub(r"\1: ", text))
-
-
-def _shorten_text(text: str) -> str:
-    line = format_one_line(text)
-    return line if len(line) <= MAX_CAUSE_LENGTH else f"{line[:MAX_CAUSE_LENGTH]}..."
+    return format_one_line(QUALIFIED.sub(r"\1: ", text))
 
 
 def _list_failed_checks(
