@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from taxi_assets.defs.alerts.conditions import Notice
+from taxi_assets.defs.alerts.message import Notice
 from taxi_assets.defs.alerts.operations_sensor import request_heartbeat
 from taxi_assets.defs.alerts.targets import send_alert
 from taxi_assets.errors import SettingsError
@@ -29,7 +29,7 @@ def send_test_alert(write: Callable[[str], object]) -> int:
     )
     unsent = send_alert(notice, settings) if settings.alert_urls else {}
     for name in settings.target_names:
-        write(f"{name}: {unsent.get(name, 'took the message')}")
+        write(f"{name}: {unsent.get(name, 'accepted the message')}")
     is_reached = not unsent
     if settings.heartbeat_url is not None:
         answer = request_heartbeat(settings.heartbeat_url.get_secret_value())

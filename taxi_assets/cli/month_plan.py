@@ -91,6 +91,7 @@ class MonthPlan:
 
     def figures(self, history: History) -> dict[str, Any]:
         """Return the month as plain values."""
+        minutes = history.estimate_minutes(self.days_to_run)
         return {
             "month": str(self.month),
             "published": None if self.publication.trouble else not self.publication.is_absent,
@@ -100,7 +101,7 @@ class MonthPlan:
             "days_to_run": self.days_to_run,
             "bytes": self.bytes,
             "expected_rows": history.estimate_rows(self.days_to_run),
-            "expected_minutes": round_figure(history.estimate_minutes(self.days_to_run)),
+            "expected_minutes": None if minutes is None else round(minutes, 2),
             "due": {
                 str(day.day): {"state": day.state.value, "reason": day.reason} for day in self.due
             },
@@ -131,11 +132,6 @@ class Plan:
             "service": self.service.name,
             "months": [month.figures(self.history) for month in self.months],
         }
-
-
-def round_figure(value: float | None) -> float | None:
-    """Round to two decimal places."""
-    return None if value is None else round(value, 2)
 
 
 def make_plan(

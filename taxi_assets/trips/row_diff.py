@@ -34,14 +34,6 @@ Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class ChangedRow:
-    """A changed row: the values before and after of each differing column."""
-
-    pickup: str
-    changes: dict[str, tuple[str, str]]
-
-
-@dataclass(frozen=True)
 class RowDiff:
     """The difference between two versions of a day."""
 
@@ -101,8 +93,7 @@ def diff_rows(before: pa.Table, after: pa.Table, service: Service) -> RowDiff:
             "added": [_format_row(row, columns) for row in added[:EXAMPLES]],
             "removed": [_format_row(row, columns) for row in removed[:EXAMPLES]],
             "changed": [
-                asdict(_describe_change(old, new, columns, service))
-                for old, new in changed[:EXAMPLES]
+                _describe_change(old, new, columns, service) for old, new in changed[:EXAMPLES]
             ],
         },
     )
@@ -221,16 +212,15 @@ def _compute_revenue_change(before: pa.Table, after: pa.Table, service: Service)
 
 def _describe_change(
     old_row: Row, new_row: Row, columns: Sequence[str], service: Service
-) -> ChangedRow:
-    at = columns.index(service.pickup_column)
-    return ChangedRow(
-        _format_value(old_row[at]),
-        {
-            name: (_format_value(old), _format_value(new))
-            for name, old, new in zip(columns, old_row, new_row, strict=True)
-            if old != new
-        },
-    )
+) -> dict[str, Any]:
+    """Return the pickup of a changed row, and both values of each differing column."""
+    changes = {
+        name: (_format_value(old), _format_value(new))
+        for name, old, new in zip(columns, old_row, new_row, strict=True)
+        if old != new
+    }
+    pickup = _format_value(old_row[columns.index(service.pickup_column)])
+    return {"pickup": pickup, "changes": changes}
 
 
 def _format_row(row: Row, columns: Sequence[str]) -> dict[str, str]:

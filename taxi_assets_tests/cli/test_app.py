@@ -80,7 +80,7 @@ def test_alert_test_names_unreached_targets(
         (body,) = receiver.bodies
     assert body["title"] == "taxi-assets: a test alert"
     lines = capfd.readouterr().out.splitlines()
-    assert lines[0] == "json (1): took the message"
+    assert lines[0] == "json (1): accepted the message"
     assert lines[1].startswith("json (2): A Connection")
     assert lines[2].startswith("heartbeat: not set (TAXI_HEARTBEAT_URL)")
     assert "planted-secret" not in "".join(lines)

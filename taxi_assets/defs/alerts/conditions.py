@@ -7,14 +7,13 @@ notice once.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import dagster as dg
 from dagster import DagsterRunStatus
 
 from taxi_assets.dagster_internals.backfills import list_ended_backfills
 from taxi_assets.dagster_internals.instigators import find_first_failures
-from taxi_assets.defs.alerts.message import format_list
+from taxi_assets.defs.alerts.message import Notice, format_list
 from taxi_assets.defs.freshness import Freshness
 from taxi_assets.errors import format_one_line
 from taxi_assets.partitions import format_run_days
@@ -22,19 +21,6 @@ from taxi_assets.partitions import format_run_days
 RUNNING = (DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING)
 MAX_TEXT = 500
 """Longest text of an error, in characters."""
-
-
-@dataclass(frozen=True)
-class Notice:
-    """A message about the instance, like `Alert` for a run.
-
-    `key` identifies the event, so that it is sent once.
-    """
-
-    key: str
-    title: str
-    lines: tuple[str, ...]
-    link: str
 
 
 def find_failed_ticks(

@@ -1,11 +1,11 @@
-"""Build the alert of a run: job, asset, days, the cause in one line, and a link."""
+"""The messages for targets: an alert on a run, and a notice on another condition."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import dagster as dg
 from dagster import AssetCheckSeverity, DagsterEvent, DagsterEventType
@@ -22,20 +22,20 @@ MAX_LISTED = 5
 QUALIFIED = re.compile(r"^(?:\w+\.)+(\w+): ")
 
 
-class Message(Protocol):
-    """A message for the targets."""
+@dataclass(frozen=True)
+class Notice:
+    """One message about the instance.
 
-    @property
-    def title(self) -> str:
-        """The message in one line."""
+    `key` identifies the event, so that it is sent once.
+    """
 
-    @property
-    def lines(self) -> Sequence[str]:
-        """The text after the title, without the link."""
-
-    @property
-    def link(self) -> str:
-        """URL of the page with details."""
+    key: str
+    title: str
+    """The message in one line."""
+    lines: tuple[str, ...]
+    """The text after the title, without the link."""
+    link: str
+    """URL of the page with details."""
 
 
 @dataclass(frozen=True)
@@ -63,10 +63,10 @@ class Alert:
         return f"{self.job} {result}: {partitions}" if partitions else f"{self.job} {result}"
 
     @property
-    def lines(self) -> list[str]:
+    def lines(self) -> tuple[str, ...]:
         """The text after the title, without the link."""
         checks = [f"Failed checks: {format_list(self.checks, '; ')}"] if self.checks else []
-        return [line for line in [self.cause, *checks] if line]
+        return tuple(filter(None, [self.cause, *checks]))
 
 
 def format_list(items: Sequence[str], separator: str = ", ") -> str:

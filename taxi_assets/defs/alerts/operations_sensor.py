@@ -13,12 +13,12 @@ import requests
 from taxi_assets.dagster_internals.alert_ledger import AlertLedger
 from taxi_assets.defs.alerts.alert_sensors import AlertNotDeliveredError
 from taxi_assets.defs.alerts.conditions import (
-    Notice,
     describe_stale_store,
     find_ended_backfills,
     find_failed_ticks,
     find_long_runs,
 )
+from taxi_assets.defs.alerts.message import Notice
 from taxi_assets.defs.alerts.targets import send_alert
 from taxi_assets.defs.freshness import Freshness, find_newest_published, read_freshness
 from taxi_assets.defs.up_to_date import build_evaluation

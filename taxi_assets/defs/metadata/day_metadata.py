@@ -19,10 +19,10 @@ from taxi_assets.defs.metadata.table_metadata import (
     Types,
     build_column_lineage,
     build_column_schema,
-    build_content_metadata,
+    build_lineage,
     build_median_metadata,
     build_picture_metadata,
-    build_published_lineage,
+    build_profile_table,
     build_published_schema,
 )
 from taxi_assets.defs.month_split import SplitMonth
@@ -69,7 +69,7 @@ def build_cleaned_metadata(
     total = {} if figures.revenue is None else {str(service.total): figures.revenue}
     shared = {} if figures.profile.shared is None else {"shared_rides": figures.profile.shared}
     return {
-        **build_content_metadata(figures.profile, service),
+        "columns": build_profile_table(figures.profile, service),
         PARTITION_ROWS: rows,
         "rows": rows,
         "raw_rows": cleaned.raw_rows,
@@ -83,9 +83,7 @@ def build_cleaned_metadata(
         **labels,
         **build_source_metadata(source_file),
         **_build_other_schema(service, "arrow", tuple(cleaned.rules)),
-        LINEAGE: build_published_lineage(
-            cleaned.published, dg.AssetKey([service.name, "raw_trips"])
-        ),
+        LINEAGE: build_lineage(cleaned.published, dg.AssetKey([service.name, "raw_trips"])),
     }
 
 

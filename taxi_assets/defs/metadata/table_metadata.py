@@ -10,7 +10,7 @@ import base64
 import csv
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Literal
 
 import dagster as dg
 
@@ -96,25 +96,14 @@ def build_column_lineage(
     names = {column.name: column.name for column in service.columns}
     if types in DAY_COLUMN:
         names[service.day_column] = service.pickup_column
-    return _build_lineage(names, upstream)
+    return build_lineage(names, upstream)
 
 
-def build_published_lineage(
-    published: Mapping[str, str], upstream: dg.AssetKey
-) -> dg.TableColumnLineage:
-    """Build the lineage of each column from the column of the day's file, if it has one."""
-    return _build_lineage(published, upstream)
-
-
-def _build_lineage(names: Mapping[str, str], upstream: dg.AssetKey) -> dg.TableColumnLineage:
+def build_lineage(names: Mapping[str, str], upstream: dg.AssetKey) -> dg.TableColumnLineage:
+    """Build the lineage of columns by the names of their upstream columns."""
     return dg.TableColumnLineage(
         {name: [dg.TableColumnDep(upstream, of)] for name, of in names.items()}
     )
-
-
-def build_content_metadata(profile: DayProfile | None, service: Service) -> dict[str, Any]:
-    """Build a table of the day's columns, one row each."""
-    return {} if profile is None else {"columns": build_profile_table(profile, service)}
 
 
 def build_median_metadata(profile: DayProfile) -> dict[str, float]:
