@@ -10,9 +10,9 @@ from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
-from rich.table import Table
 
 from taxi_assets.cli.spans import UsageError
+from taxi_assets.cli.tables import build_table
 from taxi_assets.date_ranges import DateRange, group_days_by_month
 from taxi_assets.defs.io_managers.base import PartitionIOManager
 from taxi_assets.defs.io_managers.bigquery import BigQueryTripsIOManager
@@ -113,27 +113,24 @@ def _read_rows(store: PartitionIOManager[Any, Any], service: Service, day: date)
     )
 
 
-def build_figures(found: Sequence[DayDiff]) -> dict[str, Any]:
+def build_figures(compared: Sequence[DayDiff]) -> dict[str, Any]:
     """Return the comparison as plain values."""
-    diffs = [day.diff for day in found if day.diff is not None and not day.diff.is_empty]
+    diffs = [day.diff for day in compared if day.diff is not None and not day.diff.is_empty]
     return {
         "days": [
             {"side": day.side, "day": str(day.day), **(day.diff.figures() if day.diff else {})}
-            for day in found
+            for day in compared
             if day.diff is None or not day.diff.is_empty
         ],
         "total": sum_diffs(diffs).figures(),
     }
 
 
-def print_diff(found: Sequence[DayDiff], console: Console) -> None:
+def print_diff(compared: Sequence[DayDiff], console: Console) -> None:
     """Show the days that differ, the columns, and examples."""
-    differing = [day for day in found if day.diff is None or not day.diff.is_empty]
-    table = Table(box=None, pad_edge=False)
-    for name in ("day", "in", "before", "published"):
-        table.add_column(name)
-    for name in ("added", "removed", "changed", "revenue"):
-        table.add_column(name, justify="right")
+    differing = [day for day in compared if day.diff is None or not day.diff.is_empty]
+    numbers = ("added", "removed", "changed", "revenue")
+    table = build_table("day", "in", "before", "published", numbers=numbers)
     for day in differing:
         diff = day.diff
         if diff is None:
@@ -154,7 +151,7 @@ def print_diff(found: Sequence[DayDiff], console: Console) -> None:
             console.print(f"{kind}: {text}", markup=False, highlight=False, soft_wrap=True)
     days = len({day.day for day in differing})
     console.print(
-        f"{days} of {len({day.day for day in found})} days differ: {total}",
+        f"{days} of {len({day.day for day in compared})} days differ: {total}",
         markup=False,
         highlight=False,
         soft_wrap=True,

@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 
 import dagster as dg
 from rich.console import Console
-from rich.table import Table
 
 from taxi_assets.cli.runner import UNFINISHED
+from taxi_assets.cli.tables import build_table
 from taxi_assets.dagster_internals.instigators import Instigator, read_instigators
 from taxi_assets.dagster_internals.rejections import find_rejected_days
 from taxi_assets.dagster_internals.run_queue import MAX_HEARTBEAT_AGE_SECONDS, get_heartbeat_ages
@@ -117,7 +117,7 @@ def _describe_instigator(instigator: Instigator) -> dict[str, Any]:
 def print_status(status: dict[str, Any], console: Console) -> None:
     """Print the status on one screen."""
     console.print(f"instance {status['instance']} (profile {status['profile']})", soft_wrap=True)
-    table = _build_table("service", "store", "days", "months", "whole", "newest", "rejected lately")
+    table = build_table("service", "store", "days", "months", "whole", "newest", "rejected lately")
     for service, service_state in status["services"].items():
         for store, days in service_state["stores"].items():
             table.add_row(
@@ -135,7 +135,7 @@ def print_status(status: dict[str, Any], console: Console) -> None:
     console.print(
         f"{'daemon':9} {_describe_daemons(status['daemons'])}", highlight=False, soft_wrap=True
     )
-    table = _build_table("automation", "kind", "on", "last tick", "status", "message")
+    table = build_table("automation", "kind", "on", "last tick", "status", "message")
     for automation in status["automation"]:
         table.add_row(
             automation["name"],
@@ -155,10 +155,3 @@ def _describe_daemons(daemons: dict[str, Any]) -> str:
     if not silent:
         return f"alive ({len(daemons)} parts)"
     return "silent: " + ", ".join(f"{name} for {age:,} s" for name, age in silent.items())
-
-
-def _build_table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    return table

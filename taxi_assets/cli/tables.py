@@ -1,6 +1,9 @@
-"""Build tables of plans for a terminal."""
+"""Build tables for a terminal."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
 
 from rich.table import Table
 
@@ -10,13 +13,20 @@ from taxi_assets.cli.month_plan import MonthPlan, Plan
 UNKNOWN = "?"
 
 
+def build_table(*columns: str, numbers: Iterable[str] = (), **options: Any) -> Table:
+    """Return an empty table without lines; columns of `numbers` follow the others."""
+    table = Table(box=None, pad_edge=False, **options)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right")
+    return table
+
+
 def build_plan_table(plan: Plan) -> Table:
     """Return one row for each month, and one of sums."""
-    table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
-    for name in ("month", "file"):
-        table.add_column(name)
-    for name in (*State, "runs", "rows", "MB", "min"):
-        table.add_column(str(name), justify="right")
+    numbers = (*State, "runs", "rows", "MB", "min")
+    table = build_table("month", "file", numbers=numbers, padding=(0, 1, 0, 0))
     for month in plan.months:
         table.add_row(str(month.month), _format_publication(month), *_format_numbers(plan, [month]))
     table.add_section()

@@ -108,19 +108,7 @@ def _find_current_failures(instance: dg.DagsterInstance, run_ids: Sequence[str])
         DagsterEventType.ASSET_MATERIALIZATION.value,
         DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
     ]
-    superseded = (
-        sa.select(later.c.id)
-        .where(
-            later.c.asset_key == planned.c.asset_key,
-            later.c.dagster_event_type.in_(attempts),
-            sa.or_(
-                later.c.partition == planned.c.partition,
-                sa.and_(later.c.partition.is_(None), planned.c.partition.is_(None)),
-            ),
-            later.c.id > planned.c.id,
-        )
-        .exists()
-    )
+    superseded = _has_later_row(planned, later, later.c.dagster_event_type.in_(attempts))
     query = sa.select(planned.c.run_id.distinct()).where(
         planned.c.run_id.in_(run_ids),
         planned.c.dagster_event_type == DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
@@ -130,25 +118,28 @@ def _find_current_failures(instance: dg.DagsterInstance, run_ids: Sequence[str])
         return set(connection.execute(query).scalars())
 
 
+def _has_later_row(rows: Any, later: Any, *conditions: Any) -> Any:
+    """Build the condition that a later row has the same asset and partition, which may be null."""
+    same_partition = sa.or_(
+        later.c.partition == rows.c.partition,
+        sa.and_(later.c.partition.is_(None), rows.c.partition.is_(None)),
+    )
+    same_asset = later.c.asset_key == rows.c.asset_key
+    query = sa.select(later.c.id).where(same_asset, same_partition, later.c.id > rows.c.id)
+    return query.where(*conditions).exists()
+
+
 def _prune_events(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> bool:
     """Delete the events of runs except the records of assets; return False for unknown tables."""
     events, checks = EVENTS_TABLE.find(), CHECKS_TABLE.find()
     if events is None or checks is None:
         return False
     later = checks.alias()
-    has_later_result = (
-        sa.select(later.c.id)
-        .where(
-            later.c.asset_key == checks.c.asset_key,
-            later.c.check_name == checks.c.check_name,
-            sa.or_(
-                later.c.partition == checks.c.partition,
-                sa.and_(later.c.partition.is_(None), checks.c.partition.is_(None)),
-            ),
-            later.c.execution_status != PLANNED,
-            later.c.id > checks.c.id,
-        )
-        .exists()
+    has_later_result = _has_later_row(
+        checks,
+        later,
+        later.c.check_name == checks.c.check_name,
+        later.c.execution_status != PLANNED,
     )
     with unwrap_event_log(instance.event_log_storage).index_connection() as connection:
         connection.execute(

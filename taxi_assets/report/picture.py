@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taxi_assets.report import month_text
 from taxi_assets.report.bars import SATURDAY, scale_revenue
@@ -92,43 +92,33 @@ def _add_axes(
         spine.set_visible(False)
     left = COLUMNS[place[0] >= COLUMNS[1]]
     top = place[1] + place[3] + TITLE_ABOVE
-    figure.text(left, top, title, size=14, weight="bold", color=LIGHT.ink, va="center")
-    figure.text(
-        place[0] + place[2], top, remark, size=11, color=LIGHT.soft, ha="right", va="center"
-    )
+    _write_bold(figure, (left, top), title, 14)
+    _write(figure, (place[0] + place[2], top), remark, 11, ha="right")
     return axes
 
 
+def _write(figure: Figure, place: tuple[float, float], text: str, size: float, **more: Any) -> None:
+    """Write text, vertically centred on a point in fractions of the figure."""
+    figure.text(*place, text, **{"size": size, "color": LIGHT.soft, "va": "center", **more})
+
+
+def _write_bold(
+    figure: Figure, place: tuple[float, float], text: str, size: float, **more: Any
+) -> None:
+    _write(figure, place, text, size, **{"weight": "bold", "color": LIGHT.ink, **more})
+
+
 def _draw_heading(figure: Figure, figures: MonthFigures) -> None:
-    figure.text(
-        0.03,
-        0.942,
-        month_text.write_title(figures),
-        size=27,
-        weight="bold",
-        color=LIGHT.ink,
-        va="center",
-    )
-    figure.text(
-        0.03, 0.89, month_text.write_headline(figures), size=13, color=LIGHT.soft, va="center"
-    )
+    _write_bold(figure, (0.03, 0.942), month_text.write_title(figures), 27)
+    _write(figure, (0.03, 0.89), month_text.write_headline(figures), 13)
     remarks = [month_text.describe_loaded_days(figures)] if figures.missing else []
     remarks += [month_text.SYNTHETIC] if figures.synthetic else []
-    figure.text(
-        0.97,
-        0.942,
-        "\n".join(remarks),
-        size=12,
-        weight="bold",
-        color=LIGHT.alarm,
-        ha="right",
-        va="center",
-    )
+    _write_bold(figure, (0.97, 0.942), "\n".join(remarks), 12, color=LIGHT.alarm, ha="right")
     tiles = build_headline_tiles(figures)
     for at, (name, value) in enumerate(tiles):
         left = 0.03 + at * min(0.19, 0.94 / len(tiles))
-        figure.text(left, 0.843, name, size=11, color=LIGHT.soft, va="center")
-        figure.text(left, 0.806, value, size=19, weight="bold", color=LIGHT.ink, va="center")
+        _write(figure, (left, 0.843), name, 11)
+        _write_bold(figure, (left, 0.806), value, 19)
 
 
 def _draw_calendar(axes: Axes, figures: MonthFigures) -> None:
@@ -143,15 +133,9 @@ def _draw_calendar(axes: Axes, figures: MonthFigures) -> None:
             at = pick_colour_step(counted.trips, *find_day_scale(figures)) if counted else None
             colour = _draw_cell(axes, column, row, at, 0.03)
             axes.text(column + 0.09, row + 0.32, str(day.day), size=9, color=colour, va="center")
-            axes.text(
-                column + 0.92,
-                row + 0.62,
-                f"{counted.trips:,}" if counted else "not loaded",
-                size=12 if counted else 9,
-                color=colour,
-                ha="right",
-                va="center",
-            )
+            trips, size = (f"{counted.trips:,}", 12) if counted else ("not loaded", 9)
+            style: dict[str, Any] = {"size": size, "color": colour, "ha": "right", "va": "center"}
+            axes.text(column + 0.92, row + 0.62, trips, **style)
 
 
 def _draw_hours(axes: Axes, figures: MonthFigures) -> None:
@@ -181,15 +165,8 @@ def _draw_revenue(axes: Axes, figures: MonthFigures) -> None:
             strength = 0.55 if day.weekday() >= SATURDAY else 1
             axes.bar(day.day, of_day[day], 0.78, color=LIGHT.bar, alpha=strength)
         else:
-            axes.bar(
-                day.day,
-                ticks[-1] - ticks[0],
-                0.78,
-                ticks[0],
-                color="none",
-                edgecolor=LIGHT.line,
-                hatch="////",
-            )
+            hatched: dict[str, Any] = {"color": "none", "edgecolor": LIGHT.line, "hatch": "////"}
+            axes.bar(day.day, ticks[-1] - ticks[0], 0.78, ticks[0], **hatched)
     axes.set_ylim(ticks[0], ticks[-1])
 
 
@@ -221,7 +198,7 @@ def _draw_quality(figure: Figure, parts: list[Part]) -> None:
         left += part.rows
     axes.set_xlim(0, max(left, 1))
     text = "   ".join(f"{part.label}: {part.rows:,}" for part in parts if part.rows)
-    figure.text(0.03, 0.03, text, size=10, color=LIGHT.soft, va="center")
+    _write(figure, (0.03, 0.03), text, 10)
 
 
 def _draw_grid(axes: Axes, columns: int, rows: int) -> None:
