@@ -72,7 +72,7 @@ def find_day_states(
     return [
         _derive_state(
             day,
-            {name: found[day] for name, found in versions.items() if day in found},
+            {name: stored[day] for name, stored in versions.items() if day in stored},
             rejections.get(day),
             behind.get(day, set()),
             restated=day in restated,

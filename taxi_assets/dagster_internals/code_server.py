@@ -98,10 +98,11 @@ def find_address(options: list[str]) -> str:
     parser.add_argument("-p", "--port")
     parser.add_argument("-s", "--socket")
     parser.add_argument("-h", "--host", default="localhost")
-    found, _ = parser.parse_known_args(options)
-    if found.socket:
-        return f"unix:{found.socket}"
-    return f"{'localhost' if found.host == EVERY_INTERFACE else found.host}:{found.port}"
+    address, _ = parser.parse_known_args(options)
+    if address.socket:
+        return f"unix:{address.socket}"
+    host = "localhost" if address.host == EVERY_INTERFACE else address.host
+    return f"{host}:{address.port}"
 
 
 def main(options: list[str]) -> None:

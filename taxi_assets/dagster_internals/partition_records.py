@@ -163,7 +163,7 @@ def log_check_results(
     run_id = context.run.run_id
     target_type = CHECK_TARGET.find()
     with batch_transaction():
-        yield from (_build_evaluation(key, one, None, None) for one in of_run)
+        yield from (_build_evaluation(key, result, None, None) for result in of_run)
         for day, day_results in results.items():
             target = None
             if str(day) in storage_ids and target_type is not None:

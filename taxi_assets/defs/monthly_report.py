@@ -44,7 +44,7 @@ GROUP = "reports"
 def build_monthly_report(service: Service) -> dg.AssetsDefinition:
     """Build the report asset of a service."""
     stage = Stage(service, daily_partitions())
-    whenever_complete = dg.AutomationCondition.eager().without(
+    once_complete = dg.AutomationCondition.eager().without(
         dg.AutomationCondition.in_latest_time_window()
     )
     # TAXI_START_DATE may be within a month, and the current month has future days.
@@ -58,7 +58,7 @@ def build_monthly_report(service: Service) -> dg.AssetsDefinition:
         tags={"service": service.name, "layer": "report"},
         partitions_def=monthly_partitions(),
         deps=[dg.AssetDep(stage.build_key("gcs_trips"), partition_mapping=days_of_month)],
-        automation_condition=whenever_complete,
+        automation_condition=once_complete,
         retry_policy=build_retry_policy(),
         io_manager_key="monthly_report",
         code_version="1",

@@ -30,7 +30,7 @@ def check_expected_values(table: pa.Table, service: Service) -> CheckResult:
     """Check that few rows violate each expectation of the schema, with examples."""
     violations = find_violations(table, service)
     rows = table.num_rows
-    too_many = [one for one in violations if one.rows > MAX_UNEXPECTED_SHARE * rows]
+    too_many = [each for each in violations if each.rows > MAX_UNEXPECTED_SHARE * rows]
     reported = too_many or violations
     text = "; ".join(
         f"{violation.rows:,} rows ({violation.rows / rows:.2%}) {violation.expectation.description}"

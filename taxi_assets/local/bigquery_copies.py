@@ -104,8 +104,8 @@ def _replace_partitions(ctx: Any, jobs: Sequence[PartitionCopy]) -> None:
     run = ctx.engine.execute
     run("BEGIN TRANSACTION")
     try:
-        found = run(f"SELECT DISTINCT {from_day} {rows}")
-        _reject_empty_partitions(jobs, {row[0] for row in found.fetchall()})
+        existing = run(f"SELECT DISTINCT {from_day} {rows}").fetchall()
+        _reject_empty_partitions(jobs, {row[0] for row in existing})
         if jobs[0].disposition == "WRITE_TRUNCATE":
             run(f"DELETE FROM {into_table} WHERE {into_day} IN ({days})")  # noqa: S608 - quoted
         run(f"INSERT INTO {into_table} BY NAME SELECT * {rows}")

@@ -104,8 +104,9 @@ class Engine(DuckDBEngine):
         """Load the extension from its wheel, if installed; the image does not have it."""
         wheel = find_spec("duckdb_extension_spatial")
         places = (wheel and wheel.submodule_search_locations) or ()
-        for extension in (it for place in places for it in Path(place).glob(SPATIAL)):
-            self.connection.execute(f"LOAD '{_quote_path(extension)}'")
+        for place in places:
+            for extension in Path(place).glob(SPATIAL):
+                self.connection.execute(f"LOAD '{_quote_path(extension)}'")
 
 
 class NoAutomaticSnapshots(SnapshotManager):
@@ -155,19 +156,19 @@ def get_live_table(
     project_id: str, dataset_id: str, table_id: str, ctx: jobs._Ctx
 ) -> dict[str, Any]:
     """Return a table with its rows counted, and with the columns that SQL added to it."""
-    found = tables.get_table(project_id, dataset_id, table_id, ctx)
-    if found["type"] == "TABLE" and ctx.catalog.get_table(project_id, dataset_id, table_id):
+    resource = tables.get_table(project_id, dataset_id, table_id, ctx)
+    if resource["type"] == "TABLE" and ctx.catalog.get_table(project_id, dataset_id, table_id):
         table = quoted_table_ref(project_id, dataset_id, table_id)
         counted = ctx.engine.execute(f"SELECT COUNT(*) FROM {table}").fetchone()  # noqa: S608 - quoted by the emulator
-        found["numRows"] = str(counted[0] if counted else 0)
-        fields = found.get("schema", {}).get("fields", [])
+        resource["numRows"] = str(counted[0] if counted else 0)
+        fields = resource.get("schema", {}).get("fields", [])
         listed = {field["name"].casefold() for field in fields}
         fields += [
             {"name": name, "type": duckdb_to_bq(kind), "mode": "NULLABLE"}
             for name, kind, *_ in ctx.engine.execute(f"DESCRIBE {table}").fetchall()
             if name.casefold() not in listed
         ]
-    return found
+    return resource
 
 
 class DisabledGrpcServer:

@@ -12,8 +12,7 @@ from datetime import date
 from typing import Literal
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.report.colours import DARK, LIGHT
-from taxi_assets.report.page import open_templates
+from taxi_assets.report.page import render_template
 
 State = Literal["loaded", "partial", "rejected", "missing"]
 STATES: Mapping[State, str] = {
@@ -60,19 +59,8 @@ class MonthBox:
 
 def render_index_page(calendars: Sequence[ServiceCalendar], ui: str) -> bytes:
     """Return the page, UTF-8; `ui` is the address of Dagster's UI."""
-    return (
-        open_templates()
-        .get_template("index.html")
-        .render(
-            services=[
-                (service, _build_years(service, ui)) for service in calendars if service.days
-            ],
-            states=STATES,
-            themes={"light": LIGHT, "dark": DARK},
-            ui=ui,
-        )
-        .encode()
-    )
+    services = [(service, _build_years(service, ui)) for service in calendars if service.days]
+    return render_template("index.html", services=services, states=STATES, ui=ui)
 
 
 def _build_years(service: ServiceCalendar, ui: str) -> dict[int, list[MonthBox]]:

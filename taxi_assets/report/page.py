@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import date, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from taxi_assets.report import month_text
 from taxi_assets.report.bars import layout_revenue_bars
@@ -16,9 +16,6 @@ from taxi_assets.report.quality import list_quality_parts, write_verdict
 from taxi_assets.report.value_names import name_value
 from taxi_assets.report.zone_map import ZoneMap
 from taxi_assets.report.zones import find_zone
-
-if TYPE_CHECKING:
-    import jinja2
 
 TOP_ZONES = 10
 
@@ -54,27 +51,27 @@ class ZoneRow:
 
 def render_month_page(figures: MonthFigures, zone_map: ZoneMap | None = None) -> bytes:
     """Render the page as UTF-8."""
-    view = _build_view(figures) | {"zone_map": zone_map}
-    return open_templates().get_template("page.html").render(view).encode()
+    return render_template("page.html", **_build_view(figures), zone_map=zone_map)
 
 
-def open_templates() -> jinja2.Environment:
-    """Return the templates of this folder; an undefined name in a page is an error."""
+def render_template(name: str, **values: Any) -> bytes:
+    """Render a template of this folder as UTF-8; an undefined name in it is an error."""
     import jinja2
 
-    return jinja2.Environment(
+    templates = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    themes = {"light": LIGHT, "dark": DARK}
+    return templates.get_template(name).render(values, themes=themes).encode()
 
 
 def _build_view(figures: MonthFigures) -> dict[str, Any]:
     return {
         "figures": figures,
-        "themes": {"light": LIGHT, "dark": DARK},
         "title": month_text.write_title(figures),
         "headline": month_text.write_headline(figures),
         "loaded": month_text.describe_loaded_days(figures),

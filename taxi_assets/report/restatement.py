@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from datetime import date
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.report.colours import DARK, LIGHT
-from taxi_assets.report.page import open_templates
+from taxi_assets.report.page import render_template
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.row_diff import RowDiff, sum_diffs
 
@@ -23,18 +22,13 @@ def render_restatement_page(
 ) -> bytes:
     """Render the changed days of a month; `former` and `current` name the files."""
     total = sum_diffs(days.values())
-    return (
-        open_templates()
-        .get_template("restatement.html")
-        .render(
-            title=f"{service.name} {month} was restated",
-            headline=f"{len(days)} of {len(month.window)} days changed: {total}",
-            days=sorted(days.items()),
-            total=total,
-            headings=HEADINGS,
-            former=former,
-            current=current,
-            themes={"light": LIGHT, "dark": DARK},
-        )
-        .encode()
+    return render_template(
+        "restatement.html",
+        title=f"{service.name} {month} was restated",
+        headline=f"{len(days)} of {len(month.window)} days changed: {total}",
+        days=sorted(days.items()),
+        total=total,
+        headings=HEADINGS,
+        former=former,
+        current=current,
     )

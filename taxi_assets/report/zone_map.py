@@ -83,7 +83,7 @@ def layout_zone_map(figures: MonthFigures, polygons: ZonePolygons | None) -> Zon
             for ring in shapely.get_rings(part)
         ]
     most = max(counts.values())
-    shapes = [_build_shape(zone, found, counts, most) for zone, found in sorted(outlines.items())]
+    shapes = [_build_shape(zone, rings, counts, most) for zone, rings in sorted(outlines.items())]
     return ZoneMap(shapes, (north - south) * scale, most)
 
 

@@ -73,7 +73,7 @@ class SplitBlock:
     min_fields: int | None
     """Smallest number of fields of a readable row, surplus empty fields included."""
     truncated: Unreadable | None = None
-    """The file's last line, if it has no line end and lacks a part."""
+    """The file's last line, if it has no line end and is incomplete."""
 
 
 def split_csv_block(
@@ -113,8 +113,9 @@ def _find_truncated_line(
 ) -> Unreadable | None:
     """Return the block's last line if the file is truncated inside it.
 
-    Such a line lacks its line end and also fields, a closing quote, bytes of its last character or
-    a part of its pickup time. A line with more fields than the header is not truncated.
+    Such a line has no line end, and ends before its last field, a closing quote, the end of a
+    character or the end of its pickup time. A line with more fields than the header is not
+    truncated.
     """
     if lines.ends_with_newline or not unreadable or fields > len(header.names):
         return None

@@ -239,7 +239,7 @@ def _check_columns(path: Path, location: SourceLocation, service: Service, month
 
 
 def _reject_other_service(header: Header, location: SourceLocation) -> None:
-    """Reject a file with columns that its service lacks and another one has, all of them."""
+    """Reject a file with unknown columns if all of its columns are those of another service."""
     for other in SERVICES.values() if header.unknown else ():
         columns = set(map(other.find_column, header.names))
         if not Header(other, header.names, header.schema_version).unknown and any(

@@ -75,7 +75,7 @@ class _Part:
     min_fields: int | None = None
     """Smallest number of fields of a readable CSV row."""
     truncated: Unreadable | None = None
-    """The last line of a CSV month, if it has no line end and lacks a part."""
+    """The last line of a CSV month, if it has no line end and is incomplete."""
     unterminated: bytes = b""
     """The last line of a CSV month, if it has no line end."""
 

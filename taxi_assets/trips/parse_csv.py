@@ -157,8 +157,8 @@ def _parse_at_once(
             if values.null_count != decoded.null_count:
                 return None
         arrays[at] = values
-    found_zones = find_missing_zones(header, zones, lambda at: text[str(at)])
-    table = combine_fields(arrays, text.num_rows, header, found_zones)
+    missing_zones = find_missing_zones(header, zones, lambda at: text[str(at)])
+    table = combine_fields(arrays, text.num_rows, header, missing_zones)
     return Parsed(table, [], unknown) if _is_strict(table, rows, blanks, header) else None
 
 

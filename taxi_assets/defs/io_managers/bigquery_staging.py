@@ -106,7 +106,9 @@ def fill_by_day(
     """
     _create_like(client, staging, target)
     hive_keys = (build_trips_key(staging.service, day, "hive") for day in trips)
-    if {it.key for it in trips.values()} == set(hive_keys) and _takes_parquet(staging, target):
+    if {stored.key for stored in trips.values()} == set(hive_keys) and _accepts_parquet(
+        staging, target
+    ):
         prefix = build_hive_prefix(staging.service)
         _load(client, staging, staging.by_day, trips, prefix)
     else:
@@ -121,7 +123,7 @@ def _check_days(client: Client, staging: Staging, trips: Mapping[date, StoredTri
     sql = f"SELECT {quote_identifier(staging.service.day_column)}, COUNT(*)"
     rows = client.query_and_wait(f"{sql} FROM {quote_identifier(staging.by_day)} GROUP BY 1")
     staged = {row[0]: row[1] for row in rows}
-    expected = {day: it.rows for day, it in trips.items() if it.rows}
+    expected = {day: stored.rows for day, stored in trips.items() if stored.rows}
     if staged != expected:
         days = sorted(map(str, {day for day, _ in staged.items() ^ expected.items()}))
         raise StoreError(
@@ -154,21 +156,21 @@ def _load(
         config.hive_partitioning = hive
     # List each URI: files that match a wildcard must have the same column order. The limit of a
     # job is 10,000 URIs, which is 27 years of days.
-    uris = [lake.uri(it.key) for it in trips.values()]
+    uris = [lake.uri(stored.key) for stored in trips.values()]
     job = start_once(
         client,
         staging.job_id("load"),
         lambda job_id: client.load_table_from_uri(uris, table, job_id=job_id, job_config=config),
     )
     job.result()
-    rows, expected = int(job.output_rows or 0), sum(it.rows for it in trips.values())
+    rows, expected = int(job.output_rows or 0), sum(stored.rows for stored in trips.values())
     if rows != expected:
         raise StoreError(f"{rows} of {expected} rows arrived in {table}: nothing was replaced")
 
 
 def _create(client: Client, staging: Staging, table: Table) -> None:
     table.expires = datetime.now(UTC) + staging.retention
-    client.create_table(table, exists_ok=True)  # it is ours if it exists: the response was lost
+    client.create_table(table, exists_ok=True)  # It exists if a response was lost.
 
 
 def _create_like(client: Client, staging: Staging, target: Table) -> None:
@@ -189,13 +191,15 @@ def _create_like(client: Client, staging: Staging, target: Table) -> None:
     _create(client, staging, table)
 
 
-def _takes_parquet(staging: Staging, target: Table) -> bool:
+def _accepts_parquet(staging: Staging, target: Table) -> bool:
     """Return whether a load can fill the target: it has our columns, and all may be null.
 
     A load job takes an optional column of a file for a NULLABLE column only.
     """
     names = {column.name for column in staging.service.columns} | {staging.service.day_column}
-    return {(it.name, it.mode) for it in target.schema} == {(name, "NULLABLE") for name in names}
+    return {(field.name, field.mode) for field in target.schema} == {
+        (name, "NULLABLE") for name in names
+    }
 
 
 def build_insert(staging: Staging, table: str) -> str:
