@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 WIDTH, HEIGHT, DOTS = 16.0, 9.0, 100
 COLOURS = 96
 """Size of the palette: enough for smooth text, at a third of the bytes."""
-SHADES = {"stored": LIGHT.steps[4], "dropped": LIGHT.bar, "elsewhere": LIGHT.soft}
+SHADES = {"stored": LIGHT.steps[4], "dropped": LIGHT.bar, "other": LIGHT.soft}
 MAX_NAME_LENGTH = 30
 COLUMNS = (0.03, 0.50)
 """Left edges of the two columns, as fractions of the figure."""

@@ -15,7 +15,7 @@ REASONS = {
     ROW_LIMIT: "beyond the row limit of a trial run",
 }
 
-Kind = Literal["stored", "dropped", "elsewhere", "alarm"]
+Kind = Literal["stored", "dropped", "other", "alarm"]
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ def list_quality_parts(figures: MonthFigures) -> list[Part]:
     ]
     parts = [Part("Stored trips", figures.trips, "stored"), *dropped]
     if figures.file_rows is not None:
-        parts.append(Part("Pickup in another month, quarantined", figures.outside, "elsewhere"))
-        parts.append(Part("Cannot be read, quarantined", figures.unreadable, "elsewhere"))
+        parts.append(Part("Pickup in another month, quarantined", figures.outside, "other"))
+        parts.append(Part("Cannot be read, quarantined", figures.unreadable, "other"))
     if figures.missing and figures.unaccounted:
-        parts.append(Part("In days that are not loaded", figures.unaccounted, "elsewhere"))
+        parts.append(Part("In days that are not loaded", figures.unaccounted, "other"))
     elif figures.unaccounted:
         parts.append(Part("Not accounted for", figures.unaccounted, "alarm"))
     return parts

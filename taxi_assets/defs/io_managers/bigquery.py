@@ -85,7 +85,7 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
             rows = sum(value[day].rows for day in landed)
             log.info(f"{service.name}: {len(landed)} days, {rows:,} rows in {target}")
             counted = _describe_table(client, target, describe_last_source(value.values()), log)
-            costs = sum_job_costs(client, staging.name, staging.made, log)
+            costs = sum_job_costs(client, staging.name, staging.created, log)
         # The days were loaded together: each gets an equal share.
         seconds = (time.perf_counter() - began) / len(value)
         shares = {name: round(cost / len(value)) for name, cost in costs.items()}

@@ -54,7 +54,7 @@ class Staging:
     days: tuple[date, ...]
     retention: timedelta
     """How long the tables stay if nothing drops them."""
-    made: int = field(default_factory=lambda: int(time.time()))
+    created: int = field(default_factory=lambda: int(time.time()))
     suffix: str = field(default_factory=lambda: uuid4().hex[:8])
 
     @property
@@ -62,7 +62,7 @@ class Staging:
         """`_staging_1767225600_green_20211001_20211031_0a1b2c3d`."""
         first, last = min(self.days), max(self.days)
         span = f"{first:%Y%m%d}_{last:%Y%m%d}"
-        return f"{STAGING}{self.made}_{self.service.name}_{span}_{self.suffix}"
+        return f"{STAGING}{self.created}_{self.service.name}_{span}_{self.suffix}"
 
     @property
     def table(self) -> str:
@@ -105,10 +105,10 @@ def fill_by_day(
         StoreError: the row count of a day differs from that of its object.
     """
     _create_like(client, staging, target)
-    hive_keys = (build_trips_key(staging.service, day, "hive") for day in trips)
-    if {stored.key for stored in trips.values()} == set(hive_keys) and _accepts_parquet(
-        staging, target
-    ):
+    is_hive = all(
+        stored.key == build_trips_key(staging.service, day, "hive") for day, stored in trips.items()
+    )
+    if is_hive and _accepts_parquet(staging, target):
         prefix = build_hive_prefix(staging.service)
         _load(client, staging, staging.by_day, trips, prefix)
     else:
@@ -197,9 +197,8 @@ def _accepts_parquet(staging: Staging, target: Table) -> bool:
     A load job takes an optional column of a file for a NULLABLE column only.
     """
     names = {column.name for column in staging.service.columns} | {staging.service.day_column}
-    return {(field.name, field.mode) for field in target.schema} == {
-        (name, "NULLABLE") for name in names
-    }
+    is_nullable = all(field.mode == "NULLABLE" for field in target.schema)
+    return is_nullable and {field.name for field in target.schema} == names
 
 
 def build_insert(staging: Staging, table: str) -> str:
