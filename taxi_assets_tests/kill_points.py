@@ -1,8 +1,9 @@
-"""Signs of how far a run is, seen from outside: what passes a relay, what appears in a folder.
+"""Observe a run from outside, and kill it at a chosen event.
 
-A run that speaks to its servers through relays shows each query, each part of a COPY, each request
-and each answer. Whoever wants to kill it at a point aims at a sign: before it passes (the server
-never hears of it) or right after (the server goes on without the client).
+The events are the messages that pass a relay (each query, part of a COPY, request and response),
+the lake's temporary files, and writes of Dagster's event log. A run is killed before an event, so
+that the server never receives the message, or right after it, so that the server continues without
+its client.
 """
 
 from __future__ import annotations
@@ -24,69 +25,71 @@ WATCH_SECONDS = 0.002
 
 
 @dataclass(frozen=True)
-class Aim:
-    """The point at which a run is to die."""
+class KillPoint:
+    """The event at which a run is killed."""
 
-    sign: str
+    event: str
     number: int
-    """Which of the signs of this name, from 1."""
+    """Number among the events of this name, from 1."""
     after: bool
-    """Once it has passed, not before."""
+    """Whether the run is killed after the event, not before it."""
 
     def __str__(self) -> str:
-        return f"{'after' if self.after else 'before'} {self.sign}"
+        return f"{'after' if self.after else 'before'} {self.event}"
 
 
 @dataclass
-class Signs:
-    """Counts what a run shows, and kills it where it is told to."""
+class EventMonitor:
+    """Counts the events of a run, and kills it at a kill point."""
 
-    seen: Counter[str] = field(default_factory=Counter[str])
-    aim: Aim | None = None
-    victim: int | None = None
-    hit: bool = False
+    counts: Counter[str] = field(default_factory=Counter[str])
+    kill_point: KillPoint | None = None
+    process: int | None = None
+    has_killed: bool = False
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def watch(self, victim: int | None, aim: Aim | None) -> None:
-        """Begin to count again; with an aim, for a process that is to die there."""
+    def restart(self, process: int | None, kill_point: KillPoint | None) -> None:
+        """Restart the count, and kill the process at the kill point, if any."""
         with self.lock:
-            self.seen.clear()
-            self.aim, self.victim, self.hit = aim, victim, False
+            self.counts.clear()
+            self.kill_point, self.process, self.has_killed = kill_point, process, False
 
-    def comes(self, sign: str) -> int:
-        """Note a sign before it passes; its number, 0 when it must not pass any more."""
+    def begin(self, event: str) -> int:
+        """Count an event before it happens; return its number, or 0 if it must not happen."""
         with self.lock:
-            self.seen[sign] += 1
-            number = self.seen[sign]
-            killed = self._kill(sign, number, after=False)
+            self.counts[event] += 1
+            number = self.counts[event]
+            killed = self._kill(event, number, after=False)
             return 0 if killed else number
 
-    def passed(self, sign: str, number: int) -> None:
-        """Note that it has passed."""
+    def finish(self, event: str, number: int) -> None:
+        """Record that an event has happened."""
         with self.lock:
-            self._kill(sign, number, after=True)
+            self._kill(event, number, after=True)
 
-    def _kill(self, sign: str, number: int, *, after: bool) -> bool:
-        if self.hit or self.victim is None or self.aim != Aim(sign, number, after):
+    def _kill(self, event: str, number: int, *, after: bool) -> bool:
+        is_due = self.kill_point == KillPoint(event, number, after)
+        if self.has_killed or self.process is None or not is_due:
             return False
-        self.hit = True  # first: whoever waits for the process may ask as soon as it is dead
-        os.kill(self.victim, signal.SIGKILL)
+        # Set first: a test that waits for the process reads it as soon as the process is dead.
+        self.has_killed = True
+        os.kill(self.process, signal.SIGKILL)
         return True
 
 
 @dataclass
 class Dialogue:
-    """Names what passes over one connection."""
+    """Names the messages of one connection."""
 
     name: Callable[[bytes, str], str]
-    """Of what a client sends, given the name of what it sent before."""
+    """Returns the name of a client's message, given the name of the previous one."""
     last: str = ""
 
-    def asked(self, part: bytes) -> str:
+    def name_request(self, part: bytes) -> str:
         self.last = self.name(part, self.last)
         return self.last
 
-    def answered(self, _part: bytes) -> str:
+    def name_response(self, _part: bytes) -> str:
         return f"answer to {self.last}"
 
 
@@ -95,19 +98,19 @@ PHASES = (
     *("postgres COPY", "postgres COMMIT", "postgres DELETE", "postgres ATTACH", "postgres"),
     *("bigquery load job", "bigquery transaction", "bigquery"),
 )
-"""A sign is of the first of these that its name has in it."""
+"""An event belongs to the first phase that its name contains."""
 
 
-def phase_of(sign: str) -> str:
-    """What the run is about when it shows the sign."""
-    return next(phase for phase in PHASES if phase in sign)
+def find_phase(event: str) -> str:
+    """Return the phase of a run to which an event belongs."""
+    return next(phase for phase in PHASES if phase in event)
 
 
 STATEMENTS = ("COPY", "DELETE", "ATTACH PARTITION", "VACUUM", "COMMIT", "CREATE TABLE", "advisory")
 
 
-def postgres_names(part: bytes, before: str) -> str:
-    """The statement on its way, or another part of a COPY."""
+def name_postgres_message(part: bytes, before: str) -> str:
+    """Return the name of a statement, or of a further part of a COPY."""
     for statement in STATEMENTS:
         if statement.encode() in part[:4096]:
             return f"postgres {statement}"
@@ -115,8 +118,8 @@ def postgres_names(part: bytes, before: str) -> str:
     return "postgres COPY rows" if in_copy else "postgres query"
 
 
-def bigquery_names(part: bytes, before: str) -> str:
-    """The request by method and collection, or its body by what it asks for."""
+def name_bigquery_request(part: bytes, before: str) -> str:
+    """Return the name of a request by its body, or by method and collection."""
     line = re.match(rb"(GET|POST|PUT|PATCH|DELETE) \S*?(jobs|queries|tables|datasets)", part)
     if b"BEGIN TRANSACTION" in part:
         return "bigquery transaction"
@@ -125,19 +128,23 @@ def bigquery_names(part: bytes, before: str) -> str:
     return f"bigquery {line[1].decode()} {line[2].decode()}" if line else before
 
 
-def source_names(_part: bytes, _before: str) -> str:
-    """There is but one request."""
+def name_source_request(_part: bytes, _before: str) -> str:
+    """Return the name of the only kind of request."""
     return "download"
 
 
-NAMES = {"postgres": postgres_names, "bigquery": bigquery_names, "source": source_names}
+NAMES = {
+    "postgres": name_postgres_message,
+    "bigquery": name_bigquery_request,
+    "source": name_source_request,
+}
 
 
 @dataclass
 class Relay:
-    """Passes bytes on to a server and shows them as signs."""
+    """Forwards bytes to a server, and reports them as events."""
 
-    signs: Signs
+    monitor: EventMonitor
     name: Callable[[bytes, str], str]
     upstream: tuple[str, int]
 
@@ -147,70 +154,73 @@ class Relay:
                 client, _ = listener.accept()
                 server = socket.create_connection(self.upstream)
                 talk = Dialogue(self.name)
-                for ends in ((client, server, talk.asked), (server, client, talk.answered)):
-                    threading.Thread(target=self.pass_on, args=ends, daemon=True).start()
+                for ends in (
+                    (client, server, talk.name_request),
+                    (server, client, talk.name_response),
+                ):
+                    threading.Thread(target=self.forward, args=ends, daemon=True).start()
 
-    def pass_on(
+    def forward(
         self, source: socket.socket, target: socket.socket, name: Callable[[bytes], str]
     ) -> None:
-        with suppress(OSError):  # one of them is dead
+        with suppress(OSError):  # one of the two has ended
             while part := source.recv(PART):
-                sign = name(part)
-                number = self.signs.comes(sign)
+                event = name(part)
+                number = self.monitor.begin(event)
                 if not number:
                     break
                 target.sendall(part)
-                self.signs.passed(sign, number)
+                self.monitor.finish(event, number)
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
-def relay(signs: Signs, what: str, host: str, port: int) -> Iterator[int]:
-    """A relay to a server; its port."""
+def relay(monitor: EventMonitor, what: str, host: str, port: int) -> Iterator[int]:
+    """Run a relay to a server, and yield its port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        passing = Relay(signs, NAMES[what], (host, port))
-        with _thread(lambda: passing.serve(listener), lambda: listener.shutdown(socket.SHUT_RDWR)):
+        server = Relay(monitor, NAMES[what], (host, port))
+        with _thread(lambda: server.serve(listener), lambda: listener.shutdown(socket.SHUT_RDWR)):
             yield int(listener.getsockname()[1])
 
 
 @contextmanager
-def http_relay(signs: Signs, what: str, address: str) -> Iterator[str]:
-    """A relay to an HTTP server; its address."""
+def http_relay(monitor: EventMonitor, what: str, address: str) -> Iterator[str]:
+    """Run a relay to an HTTP server, and yield its address."""
     parts = urlsplit(address)
-    with relay(signs, what, str(parts.hostname), int(parts.port or 80)) as port:
+    with relay(monitor, what, str(parts.hostname), int(parts.port or 80)) as port:
         yield f"http://127.0.0.1:{port}"
 
 
 @contextmanager
-def watched(signs: Signs, temporary: Path, event_log: Path) -> Iterator[None]:
-    """Show what the lake's temporary files and Dagster's event log do, looking every 2 ms."""
+def watch_files(monitor: EventMonitor, temporary: Path, event_log: Path) -> Iterator[None]:
+    """Report changes of the lake's temporary files and of Dagster's event log, every 2 ms."""
     stop = threading.Event()
 
-    def look() -> None:
-        files, written = _names(temporary), _modified(event_log)
+    def poll() -> None:
+        files, written = _list_names(temporary), _get_modification_time(event_log)
         while not stop.wait(WATCH_SECONDS):
-            files, before = _names(temporary), files
-            written, earlier = _modified(event_log), written
-            new_signs = ["lake object written"] * len(files - before)
-            new_signs += ["lake object put"] * len(before - files)
-            new_signs += ["event log"] * (written != earlier)
-            for sign in new_signs:
-                signs.passed(sign, signs.comes(sign))
+            files, before = _list_names(temporary), files
+            written, earlier = _get_modification_time(event_log), written
+            events = ["lake object written"] * len(files - before)
+            events += ["lake object put"] * len(before - files)
+            events += ["event log"] * (written != earlier)
+            for event in events:
+                monitor.finish(event, monitor.begin(event))
 
-    with _thread(look, stop.set):
+    with _thread(poll, stop.set):
         yield
 
 
-def _names(folder: Path) -> set[str]:
+def _list_names(folder: Path) -> set[str]:
     try:
-        return set(os.listdir(folder))  # noqa: PTH208 - the quickest look
+        return set(os.listdir(folder))  # noqa: PTH208 - the fastest way
     except FileNotFoundError:
         return set()
 
 
-def _modified(file: Path) -> int:
+def _get_modification_time(file: Path) -> int:
     try:
         return file.stat().st_mtime_ns
     except FileNotFoundError:
@@ -219,7 +229,7 @@ def _modified(file: Path) -> int:
 
 @contextmanager
 def _thread(target: Callable[[], object], end: Callable[[], object]) -> Iterator[None]:
-    """A thread for as long as the block lasts; `end` makes it end."""
+    """Run a thread until the block ends; `end` stops it."""
     thread = threading.Thread(target=target)
     thread.start()
     try:
@@ -230,15 +240,17 @@ def _thread(target: Callable[[], object], end: Callable[[], object]) -> Iterator
 
 
 @contextmanager
-def relays(signs: Signs, stack: dict[str, str], source: str) -> Iterator[dict[str, str]]:
-    """Relays to Postgres, BigQuery and the source; the settings that lead a run to them."""
-    with ExitStack() as open_ones:
-        port = open_ones.enter_context(
-            relay(signs, "postgres", stack["POSTGRES_HOST"], int(stack["POSTGRES_PORT"]))
+def run_relays(
+    monitor: EventMonitor, stack: dict[str, str], source: str
+) -> Iterator[dict[str, str]]:
+    """Run relays to Postgres, BigQuery and the source; yield settings of a run that uses them."""
+    with ExitStack() as relays:
+        port = relays.enter_context(
+            relay(monitor, "postgres", stack["POSTGRES_HOST"], int(stack["POSTGRES_PORT"]))
         )
-        endpoint = http_relay(signs, "bigquery", stack["BIGQUERY_ENDPOINT"])
+        endpoint = http_relay(monitor, "bigquery", stack["BIGQUERY_ENDPOINT"])
         yield stack | {
             "POSTGRES_PORT": str(port),
-            "BIGQUERY_ENDPOINT": open_ones.enter_context(endpoint),
-            "TAXI_SOURCE": open_ones.enter_context(http_relay(signs, "source", source)),
+            "BIGQUERY_ENDPOINT": relays.enter_context(endpoint),
+            "TAXI_SOURCE": relays.enter_context(http_relay(monitor, "source", source)),
         }

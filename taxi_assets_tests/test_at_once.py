@@ -19,7 +19,7 @@ from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
-from taxi_assets_tests.kill_points import Signs, relay
+from taxi_assets_tests.kill_points import EventMonitor, relay
 from taxi_assets_tests.processes import start_job
 
 OCTOBER, NOVEMBER = Month(2021, 10), Month(2021, 11)
@@ -40,30 +40,30 @@ def publish(folder: Path, service: Service, month: Month, rows: int = ROWS) -> N
 
 @pytest.fixture(autouse=True)
 def _history(home: Path) -> None:
-    """Make Dagster's SQLite files: of processes that make them at once all but one fail (1.13)."""
+    """Create Dagster's SQLite files: of processes that create them at once, all but one fail."""
     DagsterInstance.get()
 
 
 @dataclass
-class Halt(Signs):
-    """Keeps a run's connection to Postgres waiting after its first COMMIT, before its COPY.
+class Halt(EventMonitor):
+    """Halts a run's connection to Postgres after its first COMMIT, before its COPY.
 
-    A process that is halted as a whole may keep Dagster's SQLite files locked.
+    A process that is halted entirely may keep Dagster's SQLite files locked.
     """
 
     reached: threading.Event = field(default_factory=threading.Event)
     resume: threading.Event = field(default_factory=threading.Event)
 
-    def passed(self, sign: str, number: int) -> None:
-        """Wait where the run is to wait."""
-        if (sign, number) == ("answer to postgres COMMIT", 1):
+    def finish(self, event: str, number: int) -> None:
+        """Wait after the first COMMIT until `resume` is set."""
+        if (event, number) == ("answer to postgres COMMIT", 1):
             self.reached.set()
             self.resume.wait()
 
 
 @contextmanager
-def all_end_well(log: Path) -> Iterator[list[ForkServerProcess]]:
-    """Wait for all that were started; each must succeed."""
+def assert_all_succeed(log: Path) -> Iterator[list[ForkServerProcess]]:
+    """Yield a list for started processes; at the end wait for each, and check that it succeeds."""
     started: list[ForkServerProcess] = []
     yield started
     for process in started:
@@ -84,7 +84,7 @@ def between(first: str, last: str, totals: stores.Totals) -> stores.Totals:
 
 
 def failed_checks() -> list[str]:
-    """Failed evaluations of the latest runs."""
+    """Return the failed evaluations of the latest runs."""
     instance = DagsterInstance.get()
     return [
         f"{evaluation.check_name} {evaluation.partition} {evaluation.metadata}"
@@ -106,7 +106,7 @@ def test_days_restated_between_two_concurrent_runs(tmp_path: Path) -> None:
     days = "2021-10-04", "2021-10-06"
     halt, settings = Halt(), stores.settings()
     address = settings["POSTGRES_HOST"], int(settings["POSTGRES_PORT"])
-    with relay(halt, "postgres", *address) as port, all_end_well(log) as started:
+    with relay(halt, "postgres", *address) as port, assert_all_succeed(log) as started:
         settings |= {"POSTGRES_PORT": str(port), "TAXI_SOURCE": str(tmp_path / "first" / NAME)}
         started.append(start_job("green", *days, log, **settings))
         assert halt.reached.wait(100), log.read_text()
@@ -128,7 +128,7 @@ def test_overlapping_chunks_and_two_services_run_concurrently(tmp_path: Path) ->
         for month in (OCTOBER, NOVEMBER):
             publish(tmp_path, SERVICES[name], month)
     source = str(tmp_path / "first" / NAME)
-    with all_end_well(log) as started:
+    with assert_all_succeed(log) as started:
         for service, first, last in (
             ("green", "2021-10-29", "2021-11-02"),
             ("green", "2021-10-31", "2021-11-04"),
@@ -156,7 +156,7 @@ def test_two_machines_can_share_the_lake(tmp_path: Path) -> None:
     source = {"TAXI_SOURCE": str(tmp_path / "first" / NAME), "TAXI_LAKE": str(stores.lake())}
     halt, settings = Halt(), stores.settings() | source
     address = settings["POSTGRES_HOST"], int(settings["POSTGRES_PORT"])
-    with relay(halt, "postgres", *address) as port, all_end_well(log) as started:
+    with relay(halt, "postgres", *address) as port, assert_all_succeed(log) as started:
         first = settings | {"POSTGRES_PORT": str(port), "TAXI_HOME": str(tmp_path / "one")}
         started.append(start_job("green", *days, log, **first))
         assert halt.reached.wait(100), log.read_text()

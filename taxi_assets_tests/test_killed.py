@@ -1,9 +1,9 @@
-"""Killed at any point, a run leaves whole days, and running it again leaves what was asked for.
+"""A run that is killed at any point leaves complete days, and the next run completes the rest.
 
-Each cycle publishes the month again, kills three runs over its days, and lets the fourth come
-through; a reader looks at all stores meanwhile. Where a run dies is aimed at, in turn, at all
-that an undisturbed run shows: see `kill_points`. `KILLS` sets how many kills (default two dozen),
-and the test's time limit with them.
+Each cycle publishes the month again, kills three runs over its days, and lets the fourth run to its
+end; meanwhile a reader reads all stores. The kill points are events of an undisturbed run, of each
+phase in turn (see `kill_points`). `KILLS` sets the number of kills (default two dozen), and with it
+the time limit of the test.
 """
 
 from __future__ import annotations
@@ -38,7 +38,13 @@ from taxi_assets.defs.io_managers.sealed_objects import open_sealed_zstd
 from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
-from taxi_assets_tests.kill_points import Aim, Signs, phase_of, relays, watched
+from taxi_assets_tests.kill_points import (
+    EventMonitor,
+    KillPoint,
+    find_phase,
+    run_relays,
+    watch_files,
+)
 from taxi_assets_tests.processes import start_job
 
 GREEN = SERVICES["green"]
@@ -46,16 +52,16 @@ DAYS = ("2021-10-04", "2021-10-05", "2021-10-06")
 KILLS = int(os.environ.get("KILLS", "24"))
 KILLS_A_CYCLE = 3
 SECONDS_A_KILL = 30
-"""With its share of the runs that come through, on a busy machine; the suite's limit is less."""
+"""Including its share of undisturbed runs, on a busy machine; the limit of the suite is lower."""
 ROWS = 40_000
-"""Of the month: three days are 20 parts of a COPY, the file ten of a download."""
+"""Rows of the month: three days are 20 parts of a COPY, the file ten parts of a download."""
 BUCKET = "killed"
 Totals = dict[str, dict[date, tuple[int, float]]]
 
 
-def seen() -> Totals:
-    """Rows and dollars of each day, by store; a store that is not there yet has none."""
-    found: Totals = {"postgres": {}, "lake": {}, "bigquery": {}}
+def read_totals() -> Totals:
+    """Return rows and dollars of each day, by store; a store that does not exist has no days."""
+    totals: Totals = {"postgres": {}, "lake": {}, "bigquery": {}}
     with stores.postgres() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT to_regclass('ny_taxi.green_cab_data') IS NOT NULL")
         if cursor.fetchone() == (True,):
@@ -63,27 +69,27 @@ def seen() -> Totals:
                 "SELECT lpep_pickup_datetime::date, count(*), sum(total_amount)"
                 " FROM ny_taxi.green_cab_data GROUP BY 1"
             )
-            found["postgres"] = stores._round_totals(cursor.fetchall())
+            totals["postgres"] = stores._round_totals(cursor.fetchall())
     # Opened once each: a DuckDB query opens a file twice and mixes the two when one is replaced.
     for path in (stores.lake() / "green").glob("*/*.parquet"):
         with pq.ParquetFile(path) as day:
-            totals = day.read(["total_amount"]).column(0)
+            dollars = day.read(["total_amount"]).column(0)
         key = date.fromisoformat(path.parent.name.partition("=")[2])
-        found["lake"] |= stores._round_totals([(key, len(totals), pc.sum(totals).as_py())])
+        totals["lake"] |= stores._round_totals([(key, len(dollars), pc.sum(dollars).as_py())])
     client = stores.bigquery()
     if "green_cab_data" in {table.table_id for table in client.list_tables("ny_taxi")}:
         query = (
             "SELECT lpep_pickup_date, COUNT(*), SUM(total_amount)"
             " FROM ny_taxi.green_cab_data GROUP BY 1"
         )
-        found["bigquery"] = stores._round_totals(
+        totals["bigquery"] = stores._round_totals(
             [tuple(row) for row in client.query(query).result()]
         )
-    return found
+    return totals
 
 
 def hash_object(path: Path) -> str:
-    """SHA-256 of an object, without what a raw one knows of the rows that it replaced."""
+    """Return the SHA-256 of an object, for a raw object without the changes of its restatement."""
     content = path.read_bytes()
     if path.name.endswith(".csv.zst"):
         metadata, packed = open_sealed_zstd(pa.py_buffer(content))
@@ -93,16 +99,16 @@ def hash_object(path: Path) -> str:
 
 
 @dataclass
-class Left:
-    """Everything that an undisturbed run leaves."""
+class Snapshot:
+    """The content of all stores after an undisturbed run."""
 
     totals: Totals
     rows: dict[str, pd.DataFrame]
     objects: dict[str, str]
-    """SHA-256 by key: raw, cleaned, and what people read."""
+    """SHA-256 by key, of raw, cleaned and lake objects."""
 
     @classmethod
-    def now(cls) -> Left:
+    def take(cls) -> Snapshot:
         lake = stores.lake()
         files = [
             path.relative_to(lake)
@@ -110,12 +116,12 @@ class Left:
             if path.is_file() and path.parent.name != "_tmp" and path.suffix != ".html"
         ]
         return cls(
-            seen(),
+            read_totals(),
             stores.store_rows(GREEN),
             {str(p): hash_object(lake / p) for p in files if p.parts[0] != "_former"},
         )
 
-    def assert_same(self, other: Left) -> None:
+    def assert_same(self, other: Snapshot) -> None:
         assert self.totals == other.totals
         assert self.objects == other.objects
         for store, frame in self.rows.items():
@@ -123,10 +129,10 @@ class Left:
 
 
 @contextmanager
-def reader(*wholes: Totals, absent: bool) -> Iterator[list[str]]:
-    """Reads all stores all the time; a day that is no whole one of theirs is a complaint.
+def read_continuously(*complete: Totals, absent: bool) -> Iterator[list[str]]:
+    """Read all stores until the block ends; yield a list of the days that were incomplete.
 
-    `absent`: a day may be missing, in stores that begin empty.
+    With `absent` a day may be missing, as in stores that are empty at first.
     """
     complaints: list[str] = []
     stop = threading.Event()
@@ -134,18 +140,18 @@ def reader(*wholes: Totals, absent: bool) -> Iterator[list[str]]:
     def read() -> None:
         while not stop.is_set():
             try:
-                totals_now = seen()
-            except Exception as error:  # noqa: BLE001 - a store that cannot be read is a complaint
+                totals_now = read_totals()
+            except Exception as error:  # noqa: BLE001 - a store that cannot be read is a fault
                 complaints.append(repr(error))
                 return
             for store, days in totals_now.items():
-                whole = [totals[store] for totals in wholes]
-                missing = set() if absent else set(whole[0]) - set(days)
+                expected = [totals[store] for totals in complete]
+                missing = set() if absent else set(expected[0]) - set(days)
                 complaints.extend(f"{store} {day}: gone" for day in missing)
                 complaints.extend(
-                    f"{store} {day}: {total}, not one of {[rows.get(day) for rows in whole]}"
+                    f"{store} {day}: {total}, not one of {[rows.get(day) for rows in expected]}"
                     for day, total in days.items()
-                    if total not in [rows.get(day) for rows in whole]
+                    if total not in [rows.get(day) for rows in expected]
                 )
             stop.wait(0.1)
 
@@ -159,8 +165,8 @@ def reader(*wholes: Totals, absent: bool) -> Iterator[list[str]]:
 
 
 @contextmanager
-def published(*versions: bytes) -> Iterator[str]:
-    """A server that has each version of the month under its number; it knows ranges."""
+def publish(*versions: bytes) -> Iterator[str]:
+    """Serve each version of the month under its number, with ranges."""
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_: object) -> None:
@@ -182,7 +188,7 @@ def published(*versions: bytes) -> Iterator[str]:
             self.end_headers()
             if self.command == "HEAD":
                 return
-            with suppress(OSError):  # whoever asked was killed
+            with suppress(OSError):  # the client was killed
                 for at in range(first, len(body), 1 << 15):
                     self.wfile.write(body[at : at + (1 << 15)])
                     time.sleep(0.005)
@@ -196,8 +202,8 @@ def published(*versions: bytes) -> Iterator[str]:
         thread.join()
 
 
-def versions(folder: Path) -> list[bytes]:
-    """A month, and the same month restated: every seventh row is gone."""
+def build_versions(folder: Path) -> list[bytes]:
+    """Return a month, and the same month restated without every seventh row."""
     path = folder / "month.csv.gz"
     write_sample_month(GREEN, Month(2021, 10), path, ROWS)
     lines = gzip.decompress(path.read_bytes()).splitlines(keepends=True)
@@ -209,25 +215,25 @@ def versions(folder: Path) -> list[bytes]:
 class Runs:
     """Runs of the job over the days, from one version of the month or the other."""
 
-    signs: Signs
+    monitor: EventMonitor
     settings: dict[str, str]
     log: Path
     home: Path
 
-    def run(self, version: int, aim: Aim | None = None) -> int | None:
-        """Run to the end, or to the point where it dies; the exit code."""
+    def run(self, version: int, kill_point: KillPoint | None = None) -> int | None:
+        """Run to the end or to the kill point, and return the exit code."""
         template = "{}/{}/{{service}}_tripdata_{{year}}-{{month}}.csv.gz"
         source = template.format(self.settings["TAXI_SOURCE"], version)
-        self.signs.watch(None, None)
+        self.monitor.restart(None, None)
         process = start_job(
             "green", DAYS[0], DAYS[-1], self.log, **self.settings | {"TAXI_SOURCE": source}
         )
-        self.signs.watch(process.pid, aim)
+        self.monitor.restart(process.pid, kill_point)
         process.join()
         return process.exitcode
 
-    def forget(self) -> None:
-        """Remove downloads, so that there is one to kill."""
+    def remove_downloads(self) -> None:
+        """Remove downloads, so that the next run downloads the month."""
         shutil.rmtree(self.home / "downloads", ignore_errors=True)
 
 
@@ -240,51 +246,51 @@ def empty() -> None:
 
 
 @dataclass
-class Targets:
-    """Aims at each phase in turn, there at any sign and any of its occurrences."""
+class KillPlan:
+    """Chooses kill points: each phase in turn, in it any event and any of its occurrences."""
 
-    signs: dict[bool, Counter[str]]
-    """How often each is seen in a run into empty stores, and in one that replaces days."""
+    events: dict[bool, Counter[str]]
+    """Number of each event, in a run into empty stores (True) and in one that replaces days."""
     chance: random.Random
     left: dict[bool, list[str]] = field(default_factory=dict[bool, list[str]])
 
-    def next(self, *, first: bool) -> Aim:
-        left, signs = self.left.setdefault(first, []), self.signs[first]
+    def choose_next(self, *, first: bool) -> KillPoint:
+        left, events = self.left.setdefault(first, []), self.events[first]
         if not left:
-            left.extend(sorted(set(map(phase_of, signs))))
+            left.extend(sorted(set(map(find_phase, events))))
             self.chance.shuffle(left)
         phase = left.pop()
-        sign = self.chance.choice([sign for sign in signs if phase_of(sign) == phase])
-        # Runs differ a little; what came last in one may not come in the next.
-        number = self.chance.randint(1, max(1, 3 * signs[sign] // 4))
-        return Aim(sign, number, after=self.chance.random() < 0.5)
+        event = self.chance.choice([event for event in events if find_phase(event) == phase])
+        # Runs differ a little: the last event of one may not occur in the next.
+        number = self.chance.randint(1, max(1, 3 * events[event] // 4))
+        return KillPoint(event, number, after=self.chance.random() < 0.5)
 
 
 @pytest.fixture
 def runs(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Runs]:
     monkeypatch.setenv("GCS_BUCKET", BUCKET)
-    signs = Signs()
-    with ExitStack() as open_ones:
-        source = open_ones.enter_context(published(*versions(tmp_path)))
-        settings = open_ones.enter_context(relays(signs, stores.settings(), source))
+    monitor = EventMonitor()
+    with ExitStack() as stack:
+        source = stack.enter_context(publish(*build_versions(tmp_path)))
+        settings = stack.enter_context(run_relays(monitor, stores.settings(), source))
         log = Path(os.environ["DAGSTER_HOME"], "history", "runs", "index.db-wal")
-        open_ones.enter_context(watched(signs, stores.lake() / "_tmp", log))
-        yield Runs(signs, settings, tmp_path / "runs.log", Path(os.environ["TAXI_HOME"]))
+        stack.enter_context(watch_files(monitor, stores.lake() / "_tmp", log))
+        yield Runs(monitor, settings, tmp_path / "runs.log", Path(os.environ["TAXI_HOME"]))
 
 
 @pytest.mark.timeout(600 + KILLS * SECONDS_A_KILL)
 def test_killed_anywhere_nothing_is_lost_or_doubled(runs: Runs) -> None:
     empty()
-    left: list[Left] = []
+    snapshots: list[Snapshot] = []
     counted: dict[bool, Counter[str]] = {}
     for version, first in ((0, True), (1, False)):
-        runs.forget()
+        runs.remove_downloads()
         assert runs.run(version) == 0, runs.log.read_text()[-3000:]
-        counted[first] = Counter(runs.signs.seen)
-        left.append(Left.now())
-    assert left[0].totals != left[1].totals
+        counted[first] = Counter(runs.monitor.counts)
+        snapshots.append(Snapshot.take())
+    assert snapshots[0].totals != snapshots[1].totals
 
-    targets = Targets(counted, random.Random(20210105))  # noqa: S311 - points in time, not secrets
+    plan = KillPlan(counted, random.Random(20210105))  # noqa: S311 - points in time, not secrets
     killed: Counter[str] = Counter()
     cycle = 0
     while killed.total() < KILLS:
@@ -292,29 +298,29 @@ def test_killed_anywhere_nothing_is_lost_or_doubled(runs: Runs) -> None:
         cycle += 1
         if first:
             empty()
-        runs.forget()
-        totals = [reader_result.totals for reader_result in left]
-        with reader(*totals, absent=first) as complaints:
+        runs.remove_downloads()
+        totals = [snapshot.totals for snapshot in snapshots]
+        with read_continuously(*totals, absent=first) as complaints:
             for _ in range(KILLS_A_CYCLE):
-                aim = targets.next(first=first)
-                # What is aimed at may not come, as when the download was over before.
-                if runs.run(version, aim) != 0:
-                    assert runs.signs.hit, runs.log.read_text()[-3000:]
-                    killed[str(aim)] += 1
+                kill_point = plan.choose_next(first=first)
+                # The event may not occur, for example if the download had ended before.
+                if runs.run(version, kill_point) != 0:
+                    assert runs.monitor.has_killed, runs.log.read_text()[-3000:]
+                    killed[str(kill_point)] += 1
             assert runs.run(version) == 0, runs.log.read_text()[-3000:]
         assert complaints == []
-        left[version].assert_same(Left.now())
-        assert_recorded(left[version])
+        snapshots[version].assert_same(Snapshot.take())
+        assert_recorded(snapshots[version])
     report = [f"{times:4} {point}" for point, times in sorted(killed.items())]
     print(*report, f"{killed.total():4} kills in {cycle} cycles", sep="\n")  # noqa: T201 - for -s
     assert_no_leftovers()
 
 
-def assert_recorded(left: Left) -> None:
-    """Each day's latest record in Dagster is of what the stores hold."""
+def assert_recorded(snapshot: Snapshot) -> None:
+    """Check that each day's latest record in Dagster is that of the stored rows."""
     instance = DagsterInstance.get()
     for name in ("cleaned_trips", "postgres_trips", "gcs_trips", "bigquery_trips"):
-        for day, (rows, _) in left.totals["postgres"].items():
+        for day, (rows, _) in snapshot.totals["postgres"].items():
             event = instance.get_latest_data_version_record(
                 AssetKey(["green", name]), partition_key=str(day)
             )
@@ -324,6 +330,6 @@ def assert_recorded(left: Left) -> None:
 
 
 def assert_no_leftovers() -> None:
-    """The run that came through dropped the staging tables of those that were killed."""
+    """Check that the undisturbed run dropped the staging tables of the killed ones."""
     names = {table.table_id for table in stores.bigquery().list_tables("ny_taxi")}
     assert names == {"green_cab_data"}
