@@ -20,31 +20,31 @@ PLAIN = HEADER + NOISE
 PACKED = gzip.compress(PLAIN, 1, mtime=0)
 RESTATED = gzip.compress(HEADER + NOISE[::-1], 1, mtime=0)
 
-Act = Callable[["Handler"], None]
+Fault = Callable[["Handler"], None]
 
 
 @dataclass
 class Site:
-    """Contents and faults of the server; each request uses one of `acts`, then it behaves."""
+    """Contents and faults of the server; each request consumes one of the faults of its method."""
 
     address: str = ""
     body: bytes = PACKED
     etag: str | None = '"one"'
     modified: str | None = None
-    acts: list[Act] = field(default_factory=list)
-    asked: list[dict[str, str]] = field(default_factory=list)
-    looks: list[Act] = field(default_factory=list)
-    """As `acts`, for HEAD."""
-    looked: list[str] = field(default_factory=list)
-    """Paths that HEAD was asked of."""
+    get_faults: list[Fault] = field(default_factory=list)
+    get_requests: list[dict[str, str]] = field(default_factory=list)
+    """Headers and path of each GET."""
+    head_faults: list[Fault] = field(default_factory=list)
+    head_paths: list[str] = field(default_factory=list)
+    """Path of each HEAD."""
     months: dict[str, bytes] | None = None
-    """Bodies by path, with an ETag of their own; another path is answered 404. None: `body` and
-    `etag` are everywhere."""
+    """Bodies by path, each with its own ETag; any other path is 404. None: every path has `body`
+    and `etag`."""
     new_etag_each_time: bool = False
-    """As some CDNs do it."""
-    says_length: bool = True
-    honours_range: bool = True
-    go_on: threading.Event = field(default_factory=threading.Event)
+    """As with some CDNs."""
+    sends_length: bool = True
+    supports_range: bool = True
+    resume: threading.Event = field(default_factory=threading.Event)
 
     @property
     def template(self) -> str:
@@ -52,7 +52,7 @@ class Site:
 
     @property
     def ranges(self) -> list[str | None]:
-        return [headers.get("Range") for headers in self.asked]
+        return [headers.get("Range") for headers in self.get_requests]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -63,14 +63,14 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self.site.asked.append({**self.headers, "path": self.path})
-        act = self.site.acts.pop(0) if self.site.acts else serve
-        act(self)
+        self.site.get_requests.append({**self.headers, "path": self.path})
+        fault = self.site.get_faults.pop(0) if self.site.get_faults else serve
+        fault(self)
 
     def do_HEAD(self) -> None:
-        self.site.looked.append(self.path)
-        act = self.site.looks.pop(0) if self.site.looks else serve
-        act(self)
+        self.site.head_paths.append(self.path)
+        fault = self.site.head_faults.pop(0) if self.site.head_faults else serve
+        fault(self)
 
     def start(self, status: int, length: int | None, **headers: str) -> None:
         self.send_response(status)
@@ -81,7 +81,7 @@ class Handler(BaseHTTPRequestHandler):
         if self.site.modified:
             self.send_header("Last-Modified", self.site.modified)
         self.send_header("Connection", "close")
-        if length is not None and self.site.says_length:
+        if length is not None and self.site.sends_length:
             self.send_header("Content-Length", str(length))
         self.end_headers()
         self.close_connection = True
@@ -93,16 +93,16 @@ class Handler(BaseHTTPRequestHandler):
     @property
     def etag(self) -> str | None:
         if self.site.new_etag_each_time:
-            return f'"{len(self.site.asked)}-{len(self.site.looked)}"'
+            return f'"{len(self.site.get_requests)}-{len(self.site.head_paths)}"'
         if self.site.months is None:
             return self.site.etag
         body = self.site.months.get(self.path)
         return None if body is None else f'"{hashlib.sha256(body).hexdigest()[:16]}"'
 
-    def asked_range(self) -> tuple[int, int] | None:
+    def parse_range(self) -> tuple[int, int] | None:
         """Return start and end of the requested range; None for the whole body."""
         wanted, condition = self.headers.get("Range"), self.headers.get("If-Range")
-        if not wanted or not self.site.honours_range:
+        if not wanted or not self.site.supports_range:
             return None
         if condition is not None and condition not in (self.etag, self.site.modified):
             return None
@@ -111,7 +111,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def begin(self) -> bytes:
         """Send the headers of the body or the requested range, and return that part."""
-        size, requested = len(self.body), self.asked_range()
+        size, requested = len(self.body), self.parse_range()
         if requested is None:
             self.start(200, size)
             return self.body
@@ -138,28 +138,28 @@ def cut(handler: Handler) -> None:
 
 
 def stall(handler: Handler) -> None:
-    """Send 2 of the client's chunks, then pause until `go_on` is set."""
+    """Send 2 of the client's chunks, then pause until `resume` is set."""
     rest = handler.begin()
     handler.wfile.write(rest[: 2 * download.CHUNK])
     handler.wfile.flush()
-    handler.site.go_on.wait(120)
-    with suppress(OSError):  # the client may have disconnected, as it should
+    handler.site.resume.wait(120)
+    with suppress(OSError):  # the client should have disconnected
         handler.wfile.write(rest[2 * download.CHUNK :])
 
 
-def answer(status: int, **headers: str) -> Act:
+def answer(status: int, **headers: str) -> Fault:
     return lambda handler: handler.start(status, 0, **headers)
 
 
-def text(content: bytes, status: int = 200, **headers: str) -> Act:
+def text(content: bytes, status: int = 200, **headers: str) -> Fault:
     """Answer with a body that is not the month's."""
 
-    def act(handler: Handler) -> None:
+    def respond(handler: Handler) -> None:
         handler.start(status, len(content), **headers)
         if handler.command == "GET":
             handler.wfile.write(content)
 
-    return act
+    return respond
 
 
 def drip(handler: Handler) -> None:
@@ -169,43 +169,43 @@ def drip(handler: Handler) -> None:
         for at in range(len(rest)):
             handler.wfile.write(rest[at : at + 1])
             handler.wfile.flush()
-            if handler.site.go_on.wait(0.02):
+            if handler.site.resume.wait(0.02):
                 return
 
 
 def drip_headers(handler: Handler) -> None:
-    """Send a byte of a header at a time, for ever."""
+    """Send one byte of a header at a time, without end."""
     with suppress(OSError):
         handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
-        while not handler.site.go_on.wait(0.02):
+        while not handler.site.resume.wait(0.02):
             handler.wfile.write(b"X")
             handler.wfile.flush()
     handler.close_connection = True
 
 
-def endless(status: int, **headers: str) -> Act:
+def endless(status: int, **headers: str) -> Fault:
     """Answer with a body that has no end."""
 
-    def act(handler: Handler) -> None:
+    def respond(handler: Handler) -> None:
         handler.start(status, None, **headers)
         with suppress(OSError):
             handler.wfile.write(HEADER)
-            while not handler.site.go_on.is_set():
+            while not handler.site.resume.is_set():
                 handler.wfile.write(NOISE)
 
-    return act
+    return respond
 
 
-def claim(size: int) -> Act:
+def claim(size: int) -> Fault:
     """Serve the body under a wrong Content-Length."""
 
-    def act(handler: Handler) -> None:
+    def respond(handler: Handler) -> None:
         handler.start(200, size)
         if handler.command == "GET":
             with suppress(OSError):
                 handler.wfile.write(handler.body)
 
-    return act
+    return respond
 
 
 def changed(handler: Handler) -> None:
@@ -238,6 +238,6 @@ def serving() -> Iterator[Site]:
         try:
             yield site
         finally:
-            site.go_on.set()
+            site.resume.set()
             server.shutdown()
             thread.join()

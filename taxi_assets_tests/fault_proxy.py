@@ -1,8 +1,8 @@
-"""Proxies in front of real servers that break what passes through them, on command.
+"""Proxies in front of real servers that break connections, requests or responses on command.
 
-`HttpProxy` knows requests and answers. It is a process of its own: pyarrow holds the interpreter's
-lock while it waits for GCS. `TcpProxy` only knows bytes. A fault fires as often as it says, then
-everything passes. Both listen on the loopback interface only.
+`HttpProxy` handles requests and responses. It is a separate process, because pyarrow holds the
+interpreter's lock while it waits for GCS. `TcpProxy` handles bytes. A fault fires a given number of
+times. Both listen on the loopback interface only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Address = tuple[str, int]
 
 @dataclass
 class Fault:
-    """What happens to the next requests that match."""
+    """A fault for the next requests that match."""
 
     on: str
     """Regular expression, searched in `METHOD /path` and, after a line break, the body."""
@@ -43,7 +43,7 @@ class Fault:
 
 @dataclass
 class HttpProxy:
-    """The running proxy, as a test sees it."""
+    """A running proxy, controlled by a test."""
 
     port: int
 
@@ -57,12 +57,12 @@ class HttpProxy:
         self.control("POST", json.dumps([on, act, times, status, named]))
 
     def answer(self, on: str, *codes: int) -> None:
-        """Answer the next requests that match with these, one each."""
+        """Answer the next requests that match with these statuses, one each."""
         for code in codes:
             self.add(on, "answer", status=code)
 
     def clear(self) -> None:
-        """Break nothing from now on."""
+        """Remove all faults."""
         self.control("DELETE")
 
     @property
@@ -72,12 +72,12 @@ class HttpProxy:
 
     @property
     def fired(self) -> list[str]:
-        """The requests that met a fault, each after the fault's name."""
+        """The requests with a fault, each after the name of its fault."""
         return self.control("GET")["fired"]
 
     @property
     def answered(self) -> list[str]:
-        """`status METHOD /path` of all that the server answered, lost answers too."""
+        """`status METHOD /path` of all responses of the server, including lost ones."""
         return self.control("GET")["answered"]
 
     @property
@@ -93,7 +93,7 @@ class HttpProxy:
 
 @contextmanager
 def http_proxy(upstream: str, port: int = 0, module: str = __name__) -> Iterator[HttpProxy]:
-    """A proxy in front of the server at a URL; `module` is the program that it runs."""
+    """Run a proxy in front of the server at a URL, by the program `module`."""
     command = [sys.executable, "-m", module, upstream, str(port)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout
@@ -105,7 +105,7 @@ def http_proxy(upstream: str, port: int = 0, module: str = __name__) -> Iterator
 
 @dataclass
 class Plan:
-    """What the proxy's process knows."""
+    """The state of the proxy's process."""
 
     upstream: Address
     faults: list[Fault] = field(default_factory=list)
@@ -114,8 +114,8 @@ class Plan:
     answered: list[str] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def fault_for(self, line: str, body: bytes) -> Fault | None:
-        """The fault that this request meets, used up."""
+    def take_fault(self, line: str, body: bytes) -> Fault | None:
+        """Return the fault for this request, if any, and count it as used."""
         text = f"{line}\n{body.decode('latin-1')}"
         with self.lock:
             self.requests.append(line)
@@ -130,34 +130,34 @@ class Plan:
 
 
 class Exchange(BaseHTTPRequestHandler):
-    """One client's requests, one after the other."""
+    """The requests of one connection, one after the other."""
 
     protocol_version = "HTTP/1.1"
     plan: Plan
     fault: Fault | None
     body: bytes
     seconds: float = 0.0
-    """How long the server works on it."""
+    """Additional duration of the request."""
 
     def log_message(self, *_: object) -> None:
         pass
 
-    def pass_on(self) -> None:
+    def handle_request(self) -> None:
         # One exchange serves all requests of a connection.
         self.seconds = 0.0
         self.body = self.read_body()
         if self.path == CONTROL:
-            self.obey()
+            self.control()
             return
-        self.fault = self.plan.fault_for(f"{self.command} {self.path}", self.body)
+        self.fault = self.plan.take_fault(f"{self.command} {self.path}", self.body)
         if self.fault:
             getattr(self, self.fault.act)()
         else:
             self.send(*self.forward())
 
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = pass_on  # noqa: N815
+    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = do_HEAD = handle_request  # noqa: N815
 
-    def obey(self) -> None:
+    def control(self) -> None:
         if self.command == "DELETE":
             self.plan.faults.clear()
         if self.command == "POST":
@@ -171,48 +171,48 @@ class Exchange(BaseHTTPRequestHandler):
         self.send(200, {}, json.dumps(state).encode())
 
     def answer(self) -> None:
-        """Answer in the server's place, as Google's front ends do: no JSON."""
+        """Answer in place of the server, without JSON, as Google's front ends do."""
         self.send(self.fault.status, self.fault.headers, b"made by the proxy")
 
     def reset(self) -> None:
-        """Break the connection, with a TCP reset, before the server heard of the request."""
+        """Break the connection by a TCP reset before the server receives the request."""
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
 
     def lose_answer(self) -> None:
-        """Let the server do what was asked, and break the connection instead of answering."""
+        """Forward the request, and break the connection instead of answering."""
         self.forward()
         self.reset()
 
     def cut_upload(self) -> None:
-        """Break both connections with half of the request's body on its way."""
+        """Break both connections after half of the request's body."""
         self.forward(0.5)
         self.reset()
 
     def cut_answer(self) -> None:
-        """Send half of the body that was announced, then break the connection."""
+        """Send half of the declared body, then break the connection."""
         code, headers, body = self.forward()
         self.send(code, headers, body, len(body) // 2)
         self.wfile.flush()
         self.reset()
 
     def answer_in_html(self) -> None:
-        """Let the server do what was asked, and answer 200 with a page, as a captive portal."""
+        """Forward the request, and answer 200 with a page, as a captive portal does."""
         self.forward()
         self.send(200, {"Content-Type": "text/html"}, b"<!doctype html><p>Please sign in")
 
     def cut_json(self) -> None:
-        """Answer with half of the body, as if it were whole."""
+        """Answer with half of the body, declared as complete."""
         code, headers, body = self.forward()
         self.send(code, headers, body[: len(body) // 2])
 
     def hold(self) -> None:
-        """Take a second over it."""
+        """Answer after a second."""
         self.seconds = 1.0
         self.send(*self.forward())
 
     def hang(self) -> None:
-        """Never answer: wait until the client has gone."""
+        """Never answer: wait until the client disconnects."""
         self.connection.recv(1)
         self.reset()
 
@@ -227,7 +227,7 @@ class Exchange(BaseHTTPRequestHandler):
         return body
 
     def forward(self, share: float = 1.0) -> tuple[int, dict[str, str], bytes]:
-        """Ask the server; with a share under 1 the connection breaks after that much body."""
+        """Forward the request; with a share under 1, break the connection after that share."""
         connection = http.client.HTTPConnection(*self.plan.upstream, timeout=60)
         try:
             connection.putrequest(
@@ -249,9 +249,9 @@ class Exchange(BaseHTTPRequestHandler):
             connection.close()
 
     def send(
-        self, code: int, headers: dict[str, str], body: bytes, most: int | None = None
+        self, code: int, headers: dict[str, str], body: bytes, max_bytes: int | None = None
     ) -> None:
-        """Answer, with at most `most` bytes of the body that is announced."""
+        """Answer with at most `max_bytes` bytes of the declared body."""
         self.send_response_only(code)
         for name, value in headers.items():
             if name.lower() not in HOP_BY_HOP:
@@ -259,7 +259,7 @@ class Exchange(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body[:most])
+            self.wfile.write(body[:max_bytes])
 
 
 def main(upstream: str, port: str, exchange: type[Exchange] = Exchange) -> None:
@@ -274,50 +274,50 @@ def main(upstream: str, port: str, exchange: type[Exchange] = Exchange) -> None:
 
 @dataclass
 class Cut:
-    """What happens, once, `count` bytes after a connection's client sent `after`."""
+    """A fault that fires once, `count` bytes after a client sent `after`."""
 
     after: bytes
     """Regular expressions with `.*` between them, each searched after the previous one."""
     count: int = 0
     act: Callable[[], object] | None = None
-    """Called before the rest goes on; None breaks the connection."""
+    """Called before the rest is forwarded; None breaks the connection."""
     lose_answer: bool = False
-    """Break it not before the server has answered."""
+    """Break the connection after the response of the server, not before it."""
 
 
-LONGEST = 64
-"""Bytes that a regular expression matches at most."""
+MAX_MATCH_BYTES = 64
+"""Maximum length of a match, in bytes."""
 
 
 @dataclass
 class Search:
-    """The search in what a connection's client sends; each byte is searched once.
+    """The search in the bytes of a client; each byte is searched once.
 
-    A search in all that was sent, at each part of 4 KiB, took longer than a server may be silent.
+    A new search in all bytes for each part of 4 KiB took longer than the silence limit.
     """
 
     steps: list[bytes]
-    """Regular expressions that are left."""
+    """Remaining regular expressions."""
     tail: bytes = b""
     since: int = 0
     """Bytes after the last match."""
 
     def add(self, part: bytes) -> int:
-        """Return the number of bytes since the last step was found; -1 if it was not."""
+        """Return the number of bytes since the last step; -1 if it has not been found yet."""
         if not self.steps:
             self.since += len(part)
             return self.since
         window, at = self.tail + part, 0
-        while self.steps and (found := re.compile(self.steps[0]).search(window, at)):
+        while self.steps and (match := re.compile(self.steps[0]).search(window, at)):
             self.steps.pop(0)
-            at = found.end()
-        self.tail, self.since = window[at:][-LONGEST:], len(window) - at
+            at = match.end()
+        self.tail, self.since = window[at:][-MAX_MATCH_BYTES:], len(window) - at
         return -1 if self.steps else self.since
 
 
 @dataclass
 class TcpProxy:
-    """Forwards bytes to `upstream`, if no cut says otherwise."""
+    """Forwards bytes to `upstream`, except where a cut fires."""
 
     upstream: Address
     port: int = 0
@@ -333,15 +333,17 @@ class TcpProxy:
                     client.close()
                     continue
                 lost = threading.Event()
-                for pump in (self.up, self.down):
+                for pump in (self.send_upstream, self.send_downstream):
                     threading.Thread(target=pump, args=(client, server, lost)).start()
 
-    def up(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
-        """From the client to the server, counting."""
+    def send_upstream(
+        self, client: socket.socket, server: socket.socket, lost: threading.Event
+    ) -> None:
+        """Forward and count the bytes of the client."""
         searches: dict[int, Search] = {}
         with suppress(OSError):
             while part := client.recv(1 << 12):
-                cut = self.met(part, searches)
+                cut = self.take_cut(part, searches)
                 if cut and cut.lose_answer:
                     lost.set()
                 elif cut and cut.act:
@@ -353,8 +355,8 @@ class TcpProxy:
         with suppress(OSError):
             server.shutdown(socket.SHUT_WR)
 
-    def met(self, part: bytes, searches: dict[int, Search]) -> Cut | None:
-        """The cut whose time has come, used up."""
+    def take_cut(self, part: bytes, searches: dict[int, Search]) -> Cut | None:
+        """Return the cut that is due, if any, and remove it."""
         sent = [
             searches.setdefault(id(cut), Search(cut.after.split(b".*"))).add(part)
             for cut in self.cuts
@@ -365,8 +367,10 @@ class TcpProxy:
         self.cuts.remove(due[0])
         return due[0]
 
-    def down(self, client: socket.socket, server: socket.socket, lost: threading.Event) -> None:
-        """From the server to the client."""
+    def send_downstream(
+        self, client: socket.socket, server: socket.socket, lost: threading.Event
+    ) -> None:
+        """Forward the bytes of the server."""
         with suppress(OSError):
             while part := server.recv(1 << 16):
                 if lost.is_set():
@@ -388,7 +392,7 @@ def _reset(*ends: socket.socket) -> None:
 
 @contextmanager
 def tcp_proxy(host: str, port: int) -> Iterator[TcpProxy]:
-    """A proxy in front of the server at a port."""
+    """Run a proxy in front of the server at a port."""
     proxy = TcpProxy((host, port))
     with socket.create_server(("127.0.0.1", 0)) as listener:
         proxy.port = listener.getsockname()[1]

@@ -1,7 +1,7 @@
-"""The BigQuery emulator, held to what Google enforces and the emulator does not.
+"""A proxy that adds to the BigQuery emulator the rules that only Google enforces.
 
-A fault proxy that also knows tables: docs/google.md lists each rule, where it is known from, and
-the test that holds the project to it.
+It is a fault proxy that tracks tables and jobs. docs/google.md lists each rule with its source and
+its test.
 """
 
 from __future__ import annotations
@@ -36,42 +36,42 @@ JOB_ID = re.compile(r"[A-Za-z0-9_-]{1,1024}")
 WRITES = (exp.Insert, exp.Delete, exp.Update, exp.Merge, exp.Create, exp.Drop, exp.Alter)
 DELETES = (exp.Delete, exp.Update, exp.Merge)
 COMPARES = (exp.GT, exp.GTE, exp.LT, exp.LTE, exp.EQ, exp.Between, exp.In)
-# What the emulator forgets of a table.
-FORGOTTEN = ("requirePartitionFilter", "expirationTime", "rangePartitioning", "location")
+# Properties of a table that the emulator does not store.
+NOT_STORED = ("requirePartitionFilter", "expirationTime", "rangePartitioning", "location")
 
 
 def strict_bigquery(endpoint: str) -> AbstractContextManager[HttpProxy]:
-    """A strict BigQuery in front of the emulator at an endpoint."""
+    """Run a strict BigQuery in front of the emulator at an endpoint."""
     return http_proxy(endpoint, module=__name__)
 
 
 @dataclass
 class Google:
-    """What Google knows of its tables and jobs."""
+    """The state of Google's tables and jobs."""
 
     tables: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """What was last written of each, by `dataset.table`."""
+    """The last written properties of each table, by `dataset.table`."""
     versions: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
-    """How often each changed, its rows too."""
+    """Number of changes of each table, including changes of its rows."""
     locations: dict[str, str] = field(default_factory=dict)
-    """Of each dataset."""
+    """Location of each dataset."""
     writing: set[str] = field(default_factory=set)
     """Tables in which a transaction deletes."""
     failed: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Jobs that failed without the emulator having heard of them."""
+    """Failed jobs that the emulator did not receive."""
     running: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """Jobs that were accepted, and which the emulator will hear of."""
+    """Accepted jobs that the emulator has not received yet."""
     lock: Lock = field(default_factory=Lock)
 
     def etag(self, name: str, stock: str) -> str:
-        """Changes with the table's metadata and with its rows."""
+        """Return an etag that changes with the metadata and the rows of a table."""
         text = f"{name} {stock} {self.versions[name]}"
         return hashlib.sha256(text.encode()).hexdigest()[:24]
 
     def complete(self, name: str, resource: dict[str, Any]) -> dict[str, Any]:
-        """A table as Google shows it."""
+        """Return a table as Google returns it."""
         known = self.tables.get(name, {})
-        resource |= {key: known[key] for key in FORGOTTEN if known.get(key) is not None}
+        resource |= {key: known[key] for key in NOT_STORED if known.get(key) is not None}
         if "externalDataConfiguration" in known:
             resource["type"] = "EXTERNAL"
         with suppress(KeyError):
@@ -86,38 +86,39 @@ class Google:
         resource["etag"] = self.etag(name, resource["etag"])
         return resource
 
-    def protected(self, name: str) -> str | None:
-        """The column that queries must filter by."""
+    def find_required_filter(self, name: str) -> str | None:
+        """Return the column by which queries must filter, if any."""
         known = self.tables.get(name, {})
         by = known.get("timePartitioning") or {}
         if known.get("requirePartitionFilter") or by.get("requirePartitionFilter"):
             return str(by.get("field", "_PARTITIONTIME"))
         return None
 
-    def unfiltered(self, statements: list[exp.Expression]) -> str | None:
-        """What Google says of the first table that is read whole and must not be."""
+    def find_missing_filter(self, statements: list[exp.Expression]) -> str | None:
+        """Return Google's error for the first table that is read without a required filter."""
         for table in (table for statement in statements for table in statement.find_all(exp.Table)):
-            column = self.protected(named(table))
+            name = name_table(table)
+            column = self.find_required_filter(name)
             scope = table.find_ancestor(exp.Select, exp.Delete, exp.Update, exp.Insert)
             if column is None or scope is None or isinstance(scope, exp.Insert):
                 continue
             where = scope.args.get("where")
             if not where or not prunes(where.this, column):
                 return (
-                    f"Cannot query over table '{named(table)}' without a filter over column(s) "
+                    f"Cannot query over table '{name}' without a filter over column(s) "
                     f"'{column}' that can be used for partition elimination"
                 )
         return None
 
 
-def named(table: exp.Table) -> str:
-    """`dataset.table`."""
+def name_table(table: exp.Table) -> str:
+    """Return `dataset.table`."""
     parts = ".".join(part.name for part in table.parts).split(".")
     return ".".join(parts[-2:])
 
 
 def prunes(condition: exp.Expression, column: str) -> bool:
-    """Whether a condition leaves partitions out."""
+    """Return whether a condition excludes partitions."""
     if isinstance(condition, exp.Paren):
         return prunes(condition.this, column)
     if isinstance(condition, exp.Or):
@@ -128,23 +129,23 @@ def prunes(condition: exp.Expression, column: str) -> bool:
     return isinstance(this, exp.Column) and this.name.casefold() == column.casefold()
 
 
-def statements_of(sql: str) -> list[exp.Expression]:
-    """A script's statements; none if it cannot be read."""
+def parse_statements(sql: str) -> list[exp.Expression]:
+    """Return the statements of a script; none if it cannot be parsed."""
     try:
         return [expression for expression in sqlglot.parse(sql, dialect="bigquery") if expression]
     except sqlglot.errors.SqlglotError:
         return []
 
 
-def specification(table: dict[str, Any]) -> tuple[Any, ...]:
-    """How a table is partitioned and clustered: of both a copy job wants the same."""
+def get_specification(table: dict[str, Any]) -> tuple[Any, ...]:
+    """Return partitions and clustering, which a copy job requires to be the same."""
     by = table.get("timePartitioning") or {}
     fields = (table.get("clustering") or {}).get("fields", [])
     return by.get("type"), by.get("field", "").casefold(), [name.casefold() for name in fields]
 
 
-def schema_of(table: dict[str, Any]) -> list[tuple[Any, ...]]:
-    """Columns, types, modes and policy tags, in order."""
+def get_schema(table: dict[str, Any]) -> list[tuple[Any, ...]]:
+    """Return columns, types, modes and policy tags, in order."""
     return [
         (
             column["name"].casefold(),
@@ -157,14 +158,14 @@ def schema_of(table: dict[str, Any]) -> list[tuple[Any, ...]]:
 
 
 def error(code: int, reason: str, message: str) -> Answer:
-    """An error as Google's API answers it."""
+    """Return an error in the format of Google's API."""
     details = {"message": message, "domain": "global", "reason": reason}
     body = {"error": {"code": code, "message": message, "errors": [details]}}
     return code, {"Content-Type": "application/json"}, json.dumps(body).encode()
 
 
 def answer(body: dict[str, Any]) -> Answer:
-    """A resource."""
+    """Return the response with a resource."""
     return 200, {"Content-Type": "application/json"}, json.dumps(body).encode()
 
 
@@ -174,7 +175,7 @@ class StrictExchange(Exchange):
     google = Google()
 
     def forward(self, share: float = 1.0) -> Answer:
-        """Answer as Google would, where the emulator would not."""
+        """Respond as Google does where the emulator differs."""
         if share < 1:
             return super().forward(share)
         for pattern, act in (
@@ -188,8 +189,8 @@ class StrictExchange(Exchange):
                 return act(match)
         return super().forward()
 
-    def asked(self) -> dict[str, Any]:
-        """The request's body."""
+    def parse_body(self) -> dict[str, Any]:
+        """Return the body of the request; empty if it is not JSON."""
         with suppress(ValueError):
             return json.loads(self.body)
         return {}
@@ -197,9 +198,9 @@ class StrictExchange(Exchange):
     def on_dataset(self, path: re.Match[str]) -> Answer:
         code, headers, body = super().forward()
         if self.command == "POST" and code < 300:
-            made = self.asked()
-            name = made["datasetReference"]["datasetId"]
-            self.google.locations[name] = made.get("location", "US")
+            dataset = self.parse_body()
+            name = dataset["datasetReference"]["datasetId"]
+            self.google.locations[name] = dataset.get("location", "US")
         if self.command == "DELETE":
             for name in [table for table in self.google.tables if table.startswith(f"{path[2]}.")]:
                 del self.google.tables[name]
@@ -209,13 +210,13 @@ class StrictExchange(Exchange):
         return code, headers, body
 
     def on_table(self, path: re.Match[str]) -> Answer:
-        asked = self.asked()
-        table = path[3] or asked.get("tableReference", {}).get("tableId", "")
+        resource = self.parse_body()
+        table = path[3] or resource.get("tableReference", {}).get("tableId", "")
         name = f"{path[2]}.{table}"
         with self.google.lock:
-            refusal = self.refuse_patch(name, asked) if self.command == "PATCH" else None
-            if refusal:
-                return refusal
+            rejection = self.reject_patch(name, resource) if self.command == "PATCH" else None
+            if rejection:
+                return rejection
             code, headers, body = super().forward()
             if code >= 300 or not table:
                 return code, headers, body
@@ -223,14 +224,14 @@ class StrictExchange(Exchange):
                 self.google.tables.pop(name, None)
                 return code, headers, body
             if self.command in ("POST", "PATCH"):
-                self.google.tables[name] = self.google.tables.get(name, {}) | asked
+                self.google.tables[name] = self.google.tables.get(name, {}) | resource
                 self.google.versions[name] += 1
             return answer(self.google.complete(name, json.loads(body)))
 
-    def refuse_patch(self, name: str, patch: dict[str, Any]) -> Answer | None:
-        """412 for an etag that is not the table's, 400 for a schema that loses a column.
+    def reject_patch(self, name: str, patch: dict[str, Any]) -> Answer | None:
+        """Return 412 for another etag than the table's, 400 for a schema that loses a column.
 
-        And 403 for one with policy tags, as for an account that is no more than a data editor.
+        A schema with policy tags is 403, as for an account that is only a data editor.
         """
         command, sent, self.command, self.body = self.command, self.body, "GET", b""
         code, _, body = super().forward()
@@ -253,20 +254,20 @@ class StrictExchange(Exchange):
         return None
 
     def run_late(self) -> None:
-        """Accept a job at once, and run it a second later, whether anybody waits or not."""
-        job = self.job_of(self.asked(), "RUNNING")
+        """Accept a job at once, and run it a second later, even if no client waits for it."""
+        job = self.build_job(self.parse_body(), "RUNNING")
         job_id = job["jobReference"]["jobId"]
         self.google.running[job_id] = job
-        threading.Thread(target=self.later(job_id)).start()
+        threading.Thread(target=self.delay(job_id)).start()
         self.send(*answer(job))
 
     def arrive_late(self) -> None:
         """Break the connection; the request reaches BigQuery two seconds later."""
-        threading.Thread(target=self.later("", 2.0)).start()
+        threading.Thread(target=self.delay("", 2.0)).start()
         self.reset()
 
-    def later(self, job_id: str, seconds: float = 1.0) -> Callable[[], None]:
-        """Send the request some time from now."""
+    def delay(self, job_id: str, seconds: float = 1.0) -> Callable[[], None]:
+        """Return a function that forwards the request after some seconds."""
         twin = copy.copy(self)
 
         def run() -> None:
@@ -277,9 +278,9 @@ class StrictExchange(Exchange):
         return run
 
     def exceed_rate(self) -> None:
-        """Accept a job that fails because the table has been changed too often of late."""
+        """Accept a job that fails because the table was changed too often."""
         message = "Exceeded rate limits: too many partition modifications for this table"
-        self.send(*self.fail(self.asked(), message, "rateLimitExceeded"))
+        self.send(*self.fail(self.parse_body(), message, "rateLimitExceeded"))
 
     def on_job(self, path: re.Match[str]) -> Answer:
         if self.command == "GET" and path[2] in self.google.failed:
@@ -290,35 +291,35 @@ class StrictExchange(Exchange):
             return answer({"jobs": list(self.google.running.values())})
         if self.command != "POST" or path[2]:
             return super().forward()
-        job = self.asked()
+        job = self.parse_body()
         reference, config = job.get("jobReference", {}), job["configuration"]
         if not JOB_ID.fullmatch(reference.get("jobId", "x")):
             return error(400, "invalid", f'Invalid job ID "{reference["jobId"]}"')
-        statements = statements_of(config.get("query", {}).get("query", ""))
+        statements = parse_statements(config.get("query", {}).get("query", ""))
         message = (
-            self.google.unfiltered(statements)
-            or self.mismatch(reference, config)
-            or self.relaxed(reference, config)
+            self.google.find_missing_filter(statements)
+            or self.find_mismatch(reference, config)
+            or self.find_relaxed_column(reference, config)
         )
-        refusal = self.elsewhere(reference, config, statements)
-        if message and not refusal:
+        rejection = self.reject_wrong_location(reference, config, statements)
+        if message and not rejection:
             dry = config.get("dryRun")
-            refusal = error(400, "invalidQuery", message) if dry else self.fail(job, message)
-        return refusal or self.run(job, statements)
+            rejection = error(400, "invalidQuery", message) if dry else self.fail(job, message)
+        return rejection or self.run(job, statements)
 
     def on_query(self, path: re.Match[str]) -> Answer:
-        """A job and its first rows in one answer: jobs.query."""
-        query = self.asked()
-        statements = statements_of(query.get("query", ""))
+        """Run a job and return its first rows in one response (jobs.query)."""
+        query = self.parse_body()
+        statements = parse_statements(query.get("query", ""))
         reference = {"projectId": path[1], "location": query.get("location")}
-        refusal = self.elsewhere(reference, {}, statements)
-        message = self.google.unfiltered(statements)
-        if message and not refusal:
-            refusal = error(400, "invalidQuery", message)
-        return refusal or super().forward()
+        rejection = self.reject_wrong_location(reference, {}, statements)
+        message = self.google.find_missing_filter(statements)
+        if message and not rejection:
+            rejection = error(400, "invalidQuery", message)
+        return rejection or super().forward()
 
-    def mismatch(self, reference: dict[str, Any], config: dict[str, Any]) -> str | None:
-        """What Google says of a copy job between partitions of tables of another making."""
+    def find_mismatch(self, reference: dict[str, Any], config: dict[str, Any]) -> str | None:
+        """Return Google's error for a copy job between partitions of tables that differ."""
         if "$" not in json.dumps(config.get("copy", {})):
             return None
         sources = config["copy"].get("sourceTables") or [config["copy"]["sourceTable"]]
@@ -326,13 +327,13 @@ class StrictExchange(Exchange):
             self.table(reference["projectId"], table_reference)
             for table_reference in (sources[0], config["copy"]["destinationTable"])
         )
-        for what in (specification, schema_of):
-            if what(source) != what(target):
-                return f"Incompatible tables: {what(source)} and {what(target)}"
+        for read in (get_specification, get_schema):
+            if read(source) != read(target):
+                return f"Incompatible tables: {read(source)} and {read(target)}"
         return None
 
-    def relaxed(self, reference: dict[str, Any], config: dict[str, Any]) -> str | None:
-        """What Google says of a load of Parquet, whose columns are optional here, into others."""
+    def find_relaxed_column(self, reference: dict[str, Any], config: dict[str, Any]) -> str | None:
+        """Return Google's error for a load of Parquet, whose columns are optional, into others."""
         into = config.get("load", {}).get("destinationTable")
         fields = self.table(reference["projectId"], into).get("schema", {}) if into else {}
         for column in fields.get("fields", []):
@@ -341,7 +342,7 @@ class StrictExchange(Exchange):
         return None
 
     def table(self, project: str, reference: dict[str, Any]) -> dict[str, Any]:
-        """A table as Google knows it."""
+        """Return a table as Google returns it."""
         dataset, table = reference["datasetId"], reference["tableId"].partition("$")[0]
         saved = self.command, self.path, self.body
         self.command, self.body = "GET", b""
@@ -351,17 +352,19 @@ class StrictExchange(Exchange):
         finally:
             self.command, self.path, self.body = saved
 
-    def elsewhere(
+    def reject_wrong_location(
         self, reference: dict[str, Any], config: dict[str, Any], statements: list[exp.Expression]
     ) -> Answer | None:
-        """404 for a job that runs in another place than its data is."""
+        """Return 404 for a job in another location than its data."""
         datasets = {
-            named(table).partition(".")[0]
+            name_table(table).partition(".")[0]
             for statement in statements
             for table in statement.find_all(exp.Table)
         }
         datasets |= {
-            it["datasetId"] for it in [config.get("load", {}).get("destinationTable")] if it
+            table["datasetId"]
+            for table in [config.get("load", {}).get("destinationTable")]
+            if table
         }
         place = reference.get("location")
         for name in sorted(datasets):
@@ -373,12 +376,12 @@ class StrictExchange(Exchange):
         return None
 
     def run(self, job: dict[str, Any], statements: list[exp.Expression]) -> Answer:
-        """Run a job; a transaction that deletes in a table where another one does is cancelled."""
+        """Run a job; of two transactions that delete rows of a table, cancel the second."""
         google, dry = self.google, job["configuration"].get("dryRun")
         begun = any(isinstance(statement, exp.Transaction) for statement in statements)
         deletes = (
             {
-                named(statement.find(exp.Table))
+                name_table(statement.find(exp.Table))
                 for statement in statements
                 if isinstance(statement, DELETES)
             }
@@ -400,17 +403,18 @@ class StrictExchange(Exchange):
         finally:
             with google.lock:
                 google.writing -= deletes
-                for one in statements:
-                    if not dry and isinstance(one, WRITES) and one.find(exp.Table):
-                        google.versions[named(one.find(exp.Table))] += 1
+                for statement in statements:
+                    table = statement.find(exp.Table)
+                    if not dry and isinstance(statement, WRITES) and table:
+                        google.versions[name_table(table)] += 1
                 for kind in ("load", "copy"):
                     into = job["configuration"].get(kind, {}).get("destinationTable")
                     if into:
-                        table = into["tableId"].partition("$")[0]
-                        google.versions[f"{into['datasetId']}.{table}"] += 1
+                        name = into["tableId"].partition("$")[0]
+                        google.versions[f"{into['datasetId']}.{name}"] += 1
 
-    def job_of(self, job: dict[str, Any], state: str) -> dict[str, Any]:
-        """A job's resource."""
+    def build_job(self, job: dict[str, Any], state: str) -> dict[str, Any]:
+        """Return the resource of a job."""
         return {
             "kind": "bigquery#job",
             "jobReference": job["jobReference"],
@@ -419,16 +423,16 @@ class StrictExchange(Exchange):
             "statistics": {"query": {}},
         }
 
-    def fail(self, asked: dict[str, Any], message: str, reason: str = "invalidQuery") -> Answer:
-        """Accept a job, and have it fail."""
+    def fail(self, request: dict[str, Any], message: str, reason: str = "invalidQuery") -> Answer:
+        """Accept a job that fails."""
         details = {"reason": reason, "location": "query", "message": message}
-        job = self.job_of(asked, "DONE")
+        job = self.build_job(request, "DONE")
         job["status"] |= {"errorResult": details, "errors": [details]}
-        self.google.failed[asked["jobReference"]["jobId"]] = job
+        self.google.failed[request["jobReference"]["jobId"]] = job
         return answer(job)
 
     def failed_answer(self, job: dict[str, Any]) -> Answer:
-        """A failed job, or what there is in place of its result."""
+        """Return a failed job, or the error in place of its result."""
         if "/queries/" in self.path:
             return error(400, "invalidQuery", job["status"]["errorResult"]["message"])
         return answer(job)

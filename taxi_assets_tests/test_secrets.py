@@ -39,7 +39,7 @@ class Site:
 
     address: str = ""
     body: bytes = b""
-    asked: list[str] = field(default_factory=list)
+    paths: list[str] = field(default_factory=list)
 
     def template(self, folder: str) -> str:
         """TAXI_SOURCE with user, password and a signature in it."""
@@ -69,7 +69,7 @@ def site() -> Iterator[Site]:
             pass
 
         def do_GET(self) -> None:
-            here.asked.append(self.path)
+            here.paths.append(self.path)
             status, body, headers = here.answer(self.path.split("/")[1])
             self.send_response(status)
             for name, value in {**headers, "Content-Length": str(len(body))}.items():
@@ -241,7 +241,7 @@ def test_successful_run_leaves_no_secret(
 ) -> None:
     monkeypatch.setenv("TAXI_SOURCE", site.template("good"))
     assert Runs().run("green", DAY).success
-    assert any(PLANTED in path for path in site.asked)
+    assert any(PLANTED in path for path in site.paths)
     monkeypatch.setenv("POSTGRES_PASSWORD", SECRET)
     main(["status", "--json"])
     main(["status"])

@@ -216,17 +216,17 @@ class Project:
 
     def runs(self, backfill: str) -> list[dict[str, Any]]:
         """Return the runs of a backfill, retries included."""
-        return self.asked(RUNS, backfill)["runsOrError"]["results"]
+        return self.query_backfill(RUNS, backfill)["runsOrError"]["results"]
 
     def failures(self, backfill: str) -> str:
         """Return the messages of failed runs, retried ones included."""
         return "\n".join(
             f"{run['runId'][:8]} {event}"
-            for run in self.asked(FAILURES, backfill)["runsOrError"]["results"]
+            for run in self.query_backfill(FAILURES, backfill)["runsOrError"]["results"]
             for event in filter(None, run["eventConnection"]["events"])
         )
 
-    def asked(self, query: str, backfill: str) -> dict[str, Any]:
+    def query_backfill(self, query: str, backfill: str) -> dict[str, Any]:
         """Query a backfill; the first answer after an outage of Postgres may be an error."""
 
         def answer() -> dict[str, Any] | None:
@@ -252,7 +252,9 @@ class Project:
         """Return the final status of a backfill."""
 
         def status() -> str | None:
-            backfill_status = self.asked(STATUS, backfill)["partitionBackfillOrError"]["status"]
+            backfill_status = self.query_backfill(STATUS, backfill)["partitionBackfillOrError"][
+                "status"
+            ]
             return None if backfill_status in BUSY else backfill_status
 
         return until(status, seconds)

@@ -56,10 +56,10 @@ def test_month_arrives_through_every_transient_fault(
     proxy.add(GET, "answer", status=429, Retry_After="1")
     proxy.add(GET, "cut_answer")
     proxy.add(GET, "hang")
-    site.acts = [serve, restated]
+    site.get_faults = [serve, restated]
     assert Steps().succeeds() == 0
     assert proxy.left == []
-    assert site.acts == []
+    assert site.get_faults == []
     # A part of the first version arrived, and the file contains none of it.
     assert site.ranges[0] is None
     assert site.ranges[1] is not None

@@ -26,7 +26,7 @@ from taxi_assets_tests.fake_http_server import (
     PACKED,
     PLAIN,
     RESTATED,
-    Act,
+    Fault,
     Handler,
     Site,
     answer,
@@ -68,24 +68,24 @@ def test_probe_sends_one_head_request(site: Site) -> None:
     site.modified = "Fri, 05 Feb 2021 10:00:00 GMT"
     version = probe_month_file(site.template, YELLOW, FEBRUARY)
     assert version == RemoteVersion('"one"', site.modified, len(PACKED))
-    assert site.looked == ["/yellow/yellow_tripdata_2021-02.csv.gz"]
-    assert site.asked == []
+    assert site.head_paths == ["/yellow/yellow_tripdata_2021-02.csv.gz"]
+    assert site.get_requests == []
 
 
 @pytest.mark.parametrize("status", [403, 404, 410])
 def test_unpublished_month_is_none(site: Site, status: int) -> None:
-    site.looks = [answer(status)]
-    site.acts = [answer(status)]
+    site.head_faults = [answer(status)]
+    site.get_faults = [answer(status)]
     assert probe_month_file(site.template, YELLOW, FEBRUARY) is None
 
 
-@pytest.mark.parametrize("honours_range", [True, False])
+@pytest.mark.parametrize("supports_range", [True, False])
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 501])
 def test_probe_falls_back_to_get_if_head_is_rejected(
-    site: Site, status: int, honours_range: bool
+    site: Site, status: int, supports_range: bool
 ) -> None:
     """A presigned URL is signed for GET alone."""
-    site.looks, site.honours_range = [answer(status)], honours_range
+    site.head_faults, site.supports_range = [answer(status)], supports_range
     assert probe_month_file(site.template, YELLOW, FEBRUARY) == RemoteVersion(
         '"one"', None, len(PACKED)
     )
@@ -94,28 +94,28 @@ def test_probe_falls_back_to_get_if_head_is_rejected(
 
 @pytest.mark.parametrize("status", [404, 410])
 def test_get_confirms_that_a_month_is_unpublished(site: Site, status: int) -> None:
-    site.looks, site.acts = [answer(403)], [answer(status)]
+    site.head_faults, site.get_faults = [answer(403)], [answer(status)]
     assert probe_month_file(site.template, YELLOW, FEBRUARY) is None
 
 
 def test_probe_does_not_read_the_body(site: Site) -> None:
-    site.looks, site.acts, site.etag = [answer(403)], [endless(200)], None
+    site.head_faults, site.get_faults, site.etag = [answer(403)], [endless(200)], None
     started = time.monotonic()
     assert probe_month_file(site.template, YELLOW, FEBRUARY) == RemoteVersion()
     assert time.monotonic() - started < look_module.TOTAL_SECONDS - 5
 
 
 def test_probe_of_an_empty_file(site: Site) -> None:
-    site.looks, site.body = [answer(405)], b""
+    site.head_faults, site.body = [answer(405)], b""
     assert probe_month_file(site.template, YELLOW, FEBRUARY) == RemoteVersion('"one"', None, 0)
 
 
-@pytest.mark.parametrize("act", [drip_headers, endless(302, Location="/again")])
-def test_probe_ends_in_time(site: Site, monkeypatch: pytest.MonkeyPatch, act: Act) -> None:
+@pytest.mark.parametrize("fault", [drip_headers, endless(302, Location="/again")])
+def test_probe_ends_in_time(site: Site, monkeypatch: pytest.MonkeyPatch, fault: Fault) -> None:
     """Headers a byte at a time, and a redirect whose body requests would read first."""
     monkeypatch.setattr(look_module, "TOTAL_SECONDS", 0.5)
-    site.looks = [answer(405)] * 9
-    site.acts = [act] * 20
+    site.head_faults = [answer(405)] * 9
+    site.get_faults = [fault] * 20
     started = time.monotonic()
     with pytest.raises((SourceUnavailableError, SourceError)):
         probe_month_file(site.template, YELLOW, FEBRUARY)
@@ -124,13 +124,13 @@ def test_probe_ends_in_time(site: Site, monkeypatch: pytest.MonkeyPatch, act: Ac
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_transient_status_is_transient(site: Site, status: int) -> None:
-    site.looks = [answer(status)]
+    site.head_faults = [answer(status)]
     with pytest.raises(SourceUnavailableError, match=f"answered {status}"):
         probe_month_file(site.template, YELLOW, FEBRUARY)
 
 
 @pytest.mark.parametrize(
-    ("act", "expected"),
+    ("fault", "expected"),
     [
         (answer(401), "the server answered 401; set the user and password"),
         (answer(400), "the server answered 400; check TAXI_SOURCE"),
@@ -138,14 +138,14 @@ def test_transient_status_is_transient(site: Site, status: int) -> None:
         (answer(302, Location="http://[bad"), "has an invalid URL or redirects to one"),
     ],
 )
-def test_permanent_status_is_terminal(site: Site, act: Act, expected: str) -> None:
-    site.looks, site.acts = [act], [act]
+def test_permanent_status_is_terminal(site: Site, fault: Fault, expected: str) -> None:
+    site.head_faults, site.get_faults = [fault], [fault]
     with pytest.raises(SourceError, match=expected):
         probe_month_file(site.template, YELLOW, FEBRUARY)
 
 
 def test_redirect_is_followed(site: Site) -> None:
-    site.looks = [answer(302, Location="/elsewhere")]
+    site.head_faults = [answer(302, Location="/elsewhere")]
     assert probe_month_file(site.template, YELLOW, FEBRUARY) == RemoteVersion(
         '"one"', None, len(PACKED)
     )
@@ -216,7 +216,7 @@ def test_restated_month_is_fetched_again(site: Site, tmp_path: Path) -> None:
     assert new.sha256 != cached.sha256
     assert "was restated: fetching it again" in lines[0]
     assert fetch_february(site, tmp_path) == (new, [])
-    assert (len(site.asked), len(site.looked)) == (2, 3)
+    assert (len(site.get_requests), len(site.head_paths)) == (2, 3)
 
 
 @pytest.mark.parametrize(
@@ -234,15 +234,15 @@ def test_time_or_size_decide_without_an_etag(
     fetch_february(site, tmp_path)
     site.etag, site.modified, site.body = etag, modified, body
     fetch_february(site, tmp_path)
-    assert len(site.asked) == 2
+    assert len(site.get_requests) == 2
 
 
-@pytest.mark.parametrize("says_length", [True, False])
+@pytest.mark.parametrize("sends_length", [True, False])
 def test_missing_version_is_never_the_same_version(
-    site: Site, tmp_path: Path, says_length: bool
+    site: Site, tmp_path: Path, sends_length: bool
 ) -> None:
     """Without ETag and Last-Modified, and with the same size or none, only the bytes decide."""
-    site.etag, site.says_length = None, says_length
+    site.etag, site.sends_length = None, sends_length
     template = site.template.removesuffix(".gz")
     site.body = HEADER + make_line()
 
@@ -261,14 +261,14 @@ def test_missing_version_is_never_the_same_version(
     # A run that is reading it is not disturbed.
     assert next(tmp_path.rglob("*.csv")).stat().st_mtime_ns == modified_at
     original_body, site.body = site.body, site.body.replace(b"04:05:06", b"04:05:07")
-    site.acts = [text(b"Service busy, try later")]
+    site.get_faults = [text(b"Service busy, try later")]
     assert fetch_again(must_confirm=False) == original_body
     assert "the cached file is used" in lines[-1]
-    site.acts = [text(b"Service busy, try later")]
+    site.get_faults = [text(b"Service busy, try later")]
     with pytest.raises(SourceError, match="names no column of yellow trips"):
         fetch_again()
     assert fetch_again() == site.body
-    assert len(site.asked) == 5
+    assert len(site.get_requests) == 5
 
 
 @pytest.mark.parametrize("etag", ['""', 'W/""', "", None])
@@ -297,7 +297,7 @@ def test_volatile_etag_gives_way_to_last_modified(site: Site, tmp_path: Path) ->
     site.new_etag_each_time, site.modified = True, "Fri, 05 Feb 2021 10:00:00 GMT"
     fetch_february(site, tmp_path, must_confirm=True)
     assert fetch_february(site, tmp_path, must_confirm=True)[1] == []
-    assert len(site.asked) == 1
+    assert len(site.get_requests) == 1
     site.modified, site.body = "Sat, 06 Feb 2021 10:00:00 GMT", RESTATED
     assert fetch_february(site, tmp_path, must_confirm=True)[0].path.read_bytes() == RESTATED
 
@@ -322,12 +322,12 @@ def test_new_etag_for_the_same_bytes_is_recorded_once(site: Site, tmp_path: Path
     _, lines = fetch_february(site, tmp_path)
     assert "has not changed" in lines[-1]
     assert fetch_february(site, tmp_path)[1] == []
-    assert len(site.asked) == 2
+    assert len(site.get_requests) == 2
 
 
 def test_head_without_length_restates_nothing(site: Site, tmp_path: Path) -> None:
     fetch_february(site, tmp_path)
-    site.looks = [claim(0)]
+    site.head_faults = [claim(0)]
     assert fetch_february(site, tmp_path)[1] == []
 
 
@@ -340,7 +340,7 @@ def test_finished_download_of_a_killed_run_is_confirmed_first(
     version = {"etag": site.etag, "last_modified": None, "total": len(site.body)}
     part_file.with_name(f"{part_file.name}.json").write_text(json.dumps(version))
     restate(site)
-    site.looks = [answer(status)] if status != 200 else []
+    site.head_faults = [answer(status)] if status != 200 else []
     assert fetch_february(site, tmp_path, must_confirm=True)[0].path.read_bytes() == RESTATED
 
 
@@ -350,20 +350,20 @@ def test_credentials_do_not_follow_a_redirect_to_another_host(
 ) -> None:
     with serving() as other_site:
         target = f"{other_site.address}/elsewhere"
-        site.acts = site.looks = [answer(status, Location=target) for _ in range(4)]
+        site.get_faults = site.head_faults = [answer(status, Location=target) for _ in range(4)]
         template = site.template.replace("//", "//me:s3cret@")
         assert probe_month_file(template, YELLOW, FEBRUARY) is not None
         fetch_month_file(template, YELLOW, FEBRUARY, tmp_path, lambda _: None)
-        assert site.asked[0]["Authorization"].startswith("Basic ")
-        assert other_site.looked == ["/elsewhere"]
-        assert "Authorization" not in other_site.asked[0]
+        assert site.get_requests[0]["Authorization"].startswith("Basic ")
+        assert other_site.head_paths == ["/elsewhere"]
+        assert "Authorization" not in other_site.get_requests[0]
 
 
 def test_same_etag_is_the_same_file(site: Site, tmp_path: Path) -> None:
     fetch_february(site, tmp_path)
     site.etag, site.modified = 'W/"one"', "Sat, 06 Feb 2021 10:00:00 GMT"
     fetch_february(site, tmp_path)
-    assert len(site.asked) == 1
+    assert len(site.get_requests) == 1
 
 
 @pytest.mark.parametrize("status", [401, 404, 429, 503])
@@ -371,7 +371,7 @@ def test_failing_server_leaves_the_cached_month_in_use(
     site: Site, tmp_path: Path, status: int
 ) -> None:
     cached, _ = fetch_february(site, tmp_path)
-    site.looks, site.acts = [answer(status)] * 2, [answer(status)] * 2
+    site.head_faults, site.get_faults = [answer(status)] * 2, [answer(status)] * 2
     file, lines = fetch_february(site, tmp_path)
     assert file == cached
     assert "the cached file is used" in lines[0]
@@ -399,7 +399,7 @@ def test_cached_month_is_used_offline(site: Site, tmp_path: Path) -> None:
 def test_incomplete_restated_month_fails_and_is_resumed(site: Site, tmp_path: Path) -> None:
     fetch_february(site, tmp_path)
     restate(site)
-    site.acts = [answer(503)] * download.ATTEMPTS
+    site.get_faults = [answer(503)] * download.ATTEMPTS
     with pytest.raises(SourceUnavailableError):
         fetch_february(site, tmp_path)
     assert fetch_february(site, tmp_path)[0].path.read_bytes() == RESTATED
@@ -436,7 +436,7 @@ def test_month_replaced_while_reading_is_read_again(site: Site, tmp_path: Path) 
         site.body = gzip.compress(HEADER + make_line() + b"\n")
         handler.wfile.write(handler.begin())
 
-    site.acts = [serve_csv]
+    site.get_faults = [serve_csv]
     file, _ = fetch_february(site, tmp_path)
     month = RawMonth(file, list(FEBRUARY.window), 1.0)
     assert len(list(month.read_days(lambda _: None))) == 1

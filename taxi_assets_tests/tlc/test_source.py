@@ -36,7 +36,7 @@ from taxi_assets_tests.fake_http_server import (
     NAME,
     PACKED,
     PLAIN,
-    Act,
+    Fault,
     Handler,
     Site,
     answer,
@@ -76,7 +76,7 @@ class Fetcher:
             template, YELLOW, month, self.home, self.lines.append, limits=self.limits
         )
 
-    def refused(self, template: str) -> str:
+    def fetch_error(self, template: str) -> str:
         """Fetch, and return the one line of the expected SourceError."""
         with pytest.raises(SourceError) as caught:
             self.fetch(template)
@@ -126,10 +126,10 @@ def test_month_is_downloaded_once(site: Site, fetcher: Fetcher) -> None:
     assert not file.synthetic
     assert file.path.name == "yellow_tripdata_2021-01.csv.gz"
     assert file.path.parent.parent == fetcher.home / "downloads" / "yellow"
-    assert site.asked[0]["Accept-Encoding"] == "identity"
+    assert site.get_requests[0]["Accept-Encoding"] == "identity"
     assert fetcher.left() == [file.path.name, f"{file.path.name}.json"]
     assert fetcher.fetch(site.template) == file
-    assert len(site.asked) == 1
+    assert len(site.get_requests) == 1
 
 
 def test_templates_and_months_of_one_file_name_do_not_collide(site: Site, fetcher: Fetcher) -> None:
@@ -139,14 +139,14 @@ def test_templates_and_months_of_one_file_name_do_not_collide(site: Site, fetche
     ]
     paths = {fetcher.fetch(template, Month(2021, n)).path for template in templates for n in (1, 2)}
     assert len(paths) == 4
-    assert len(site.asked) == 4
+    assert len(site.get_requests) == 4
 
 
 def test_new_password_causes_no_download(site: Site, fetcher: Fetcher) -> None:
     first_file = fetcher.fetch(site.template.replace("//", "//u:old@"))
     assert fetcher.fetch(site.template.replace("//", "//u:new@")) == first_file
-    assert len(site.asked) == 1
-    assert site.asked[0]["Authorization"].startswith("Basic ")
+    assert len(site.get_requests) == 1
+    assert site.get_requests[0]["Authorization"].startswith("Basic ")
 
 
 def test_cached_file_of_another_size_is_fetched_again(site: Site, fetcher: Fetcher) -> None:
@@ -184,7 +184,7 @@ def test_gz_labelled_as_content_encoding_stays_packed(site: Site, fetcher: Fetch
         handler.start(200, len(PACKED), Content_Encoding="gzip")
         handler.wfile.write(PACKED)
 
-    site.acts = [serve_labelled]
+    site.get_faults = [serve_labelled]
     assert fetcher.fetch(site.template).sha256 == compute_sha256(PACKED)
 
 
@@ -195,8 +195,8 @@ def test_content_encoding_is_undone(site: Site, fetcher: Fetcher, suffix: str, l
     published = {".csv": PLAIN, ".parquet": make_parquet(), ".csv.gz": PACKED}[suffix]
     encoded = gzip.compress(published, 1, mtime=0)
     template = site.template.removesuffix(".csv.gz") + suffix
-    site.acts = [text(encoded, Content_Encoding=label)]
-    site.looks = [text(encoded, Content_Encoding=label)]
+    site.get_faults = [text(encoded, Content_Encoding=label)]
+    site.head_faults = [text(encoded, Content_Encoding=label)]
     file = fetcher.fetch(template)
     assert file.path.read_bytes() == published
     assert (file.size, file.sha256) == (len(published), compute_sha256(published))
@@ -211,7 +211,7 @@ def test_broken_encoded_body_is_resumed(site: Site, fetcher: Fetcher) -> None:
         handler.start(200, len(encoded), Content_Encoding="gzip")
         handler.wfile.write(encoded[: len(encoded) // 2])
 
-    site.acts = [serve_half]
+    site.get_faults = [serve_half]
     file = fetcher.fetch(site.template.removesuffix(".gz"))
     assert file.path.read_bytes() == PLAIN
     assert site.ranges[1] == f"bytes={len(encoded) // 2}-"
@@ -222,7 +222,7 @@ def test_body_without_length_is_downloaded(site: Site, fetcher: Fetcher) -> None
         handler.start(200, None)
         handler.wfile.write(PACKED)
 
-    site.acts = [serve_without_length]
+    site.get_faults = [serve_without_length]
     assert fetcher.fetch(site.template).size == len(PACKED)
     assert fetcher.lines == [f"yellow 2021-01: {len(PACKED) / (1 << 20):.1f} MiB"]
 
@@ -260,19 +260,19 @@ def test_truncated_body_is_resumed(
     site: Site, fetcher: Fetcher, etag: str | None, modified: str | None
 ) -> None:
     site.etag, site.modified = etag, modified
-    site.acts = [cut, cut]
+    site.get_faults = [cut, cut]
     file = fetcher.fetch(site.template)
     assert file.path.read_bytes() == PACKED
     assert file.sha256 == compute_sha256(PACKED)
     half = len(PACKED) // 2
     assert site.ranges == [None, f"bytes={half}-", f"bytes={half + (len(PACKED) - half) // 2}-"]
-    assert site.asked[1]["If-Range"] == (etag if etag == '"one"' else modified)
+    assert site.get_requests[1]["If-Range"] == (etag if etag == '"one"' else modified)
     assert "attempt 2 of 6" in fetcher.lines[0]
 
 
 def test_download_without_version_starts_again(site: Site, fetcher: Fetcher) -> None:
     site.etag = None
-    site.acts = [cut]
+    site.get_faults = [cut]
     assert fetcher.fetch(site.template).sha256 == compute_sha256(PACKED)
     assert site.ranges == [None, None]
 
@@ -285,14 +285,16 @@ def test_silent_server_times_out_and_download_resumes(
         stall(handler)
 
     monkeypatch.setattr(download, "READ_SECONDS", 1)
-    site.acts = [stall_the_first_attempt]
+    site.get_faults = [stall_the_first_attempt]
     assert fetcher.fetch(site.template).sha256 == compute_sha256(PACKED)
     assert site.ranges == [None, f"bytes={2 * download.CHUNK}-"]
 
 
-@pytest.mark.parametrize("act", [changed, other_range])
-def test_changed_etag_between_ranges_starts_again(site: Site, fetcher: Fetcher, act: Act) -> None:
-    site.acts = [cut, act]
+@pytest.mark.parametrize("fault", [changed, other_range])
+def test_changed_etag_between_ranges_starts_again(
+    site: Site, fetcher: Fetcher, fault: Fault
+) -> None:
+    site.get_faults = [cut, fault]
     file = fetcher.fetch(site.template)
     assert file.path.read_bytes() == site.body
     assert file.sha256 == compute_sha256(site.body)
@@ -300,14 +302,14 @@ def test_changed_etag_between_ranges_starts_again(site: Site, fetcher: Fetcher, 
 
 
 def test_unsatisfiable_range_starts_again(site: Site, fetcher: Fetcher) -> None:
-    site.acts = [cut, answer(416)]
+    site.get_faults = [cut, answer(416)]
     assert fetcher.fetch(site.template).sha256 == compute_sha256(PACKED)
     assert site.ranges[-1] is None
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_transient_status_is_retried(site: Site, fetcher: Fetcher, status: int) -> None:
-    site.acts = [answer(status), answer(status)]
+    site.get_faults = [answer(status), answer(status)]
     assert fetcher.fetch(site.template).size == len(PACKED)
     assert f"the server answered {status}" in fetcher.lines[0]
 
@@ -325,16 +327,16 @@ def test_retry_after_is_honoured_up_to_a_limit(
     pauses: list[float] = []
     clock = vars(time) | {"sleep": pauses.append}
     monkeypatch.setattr(download, "time", SimpleNamespace(**clock))
-    site.acts = [answer(503, Retry_After=retry_after)]
+    site.get_faults = [answer(503, Retry_After=retry_after)]
     fetcher.fetch(site.template)
     assert pauses == [expected]
 
 
 def test_lasting_transient_error_is_not_terminal(site: Site, fetcher: Fetcher) -> None:
-    site.acts = [answer(503)] * 99
+    site.get_faults = [answer(503)] * 99
     with pytest.raises(download.SourceUnavailableError, match="answered 503") as caught:
         fetcher.fetch(site.template)
-    assert len(site.asked) == download.ATTEMPTS
+    assert len(site.get_requests) == download.ATTEMPTS
     assert not isinstance(caught.value, SourceError)
 
 
@@ -356,7 +358,7 @@ def test_crawling_source_is_abandoned_and_resumed(
     site: Site, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "RATE_SECONDS", 0.2)
-    site.acts = [drip] * download.ATTEMPTS
+    site.get_faults = [drip] * download.ATTEMPTS
     with pytest.raises(download.SourceUnavailableError, match="under 1,024 a second"):
         fetcher.fetch(site.template)
     assert site.ranges[0] is None
@@ -366,7 +368,7 @@ def test_crawling_source_is_abandoned_and_resumed(
 
 def test_all_attempts_share_one_time_limit(site: Site, fetcher: Fetcher) -> None:
     fetcher.limits = LimitSettings(download_timeout_seconds=2)
-    site.acts = [stall] * 9
+    site.get_faults = [stall] * 9
     started = time.monotonic()
     with pytest.raises(
         download.SourceUnavailableError, match="TAXI_DOWNLOAD_TIMEOUT_SECONDS"
@@ -384,30 +386,30 @@ def test_slow_headers_are_abandoned(
     site: Site, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "HEADER_SECONDS", 0.5)
-    site.acts = [drip_headers, drip_headers]
+    site.get_faults = [drip_headers, drip_headers]
     # A wait for the end of the headers would be endless.
     assert fetcher.fetch(site.template).sha256 == compute_sha256(PACKED)
     assert "no answer (ReadTimeout" in fetcher.lines[0]
 
 
 def test_redirect_with_an_endless_body_is_followed(site: Site, fetcher: Fetcher) -> None:
-    site.acts = [endless(302, Location="/elsewhere")]
+    site.get_faults = [endless(302, Location="/elsewhere")]
     assert fetcher.fetch(site.template).sha256 == compute_sha256(PACKED)
-    assert len(site.asked) == 2
+    assert len(site.get_requests) == 2
 
 
-@pytest.mark.parametrize("act", [endless(200), claim(5 << 20)])
-def test_oversized_body_leaves_nothing(site: Site, limited_fetcher: Fetcher, act: Act) -> None:
-    site.acts = [act]
-    message = limited_fetcher.refused(site.template.removesuffix(".gz"))
+@pytest.mark.parametrize("fault", [endless(200), claim(5 << 20)])
+def test_oversized_body_leaves_nothing(site: Site, limited_fetcher: Fetcher, fault: Fault) -> None:
+    site.get_faults = [fault]
+    message = limited_fetcher.fetch_error(site.template.removesuffix(".gz"))
     assert "over the limit of 4,194,304 for a month; check TAXI_SOURCE, or raise" in message
     assert limited_fetcher.left() == []
 
 
 def test_content_encoding_bomb_is_rejected(site: Site, limited_fetcher: Fetcher) -> None:
     site.body = gzip.compress(HEADER + bytes(8 << 20))
-    site.acts = [text(site.body, Content_Encoding="gzip")]
-    message = limited_fetcher.refused(site.template.removesuffix(".gz"))
+    site.get_faults = [text(site.body, Content_Encoding="gzip")]
+    message = limited_fetcher.fetch_error(site.template.removesuffix(".gz"))
     assert "unpacks to over 4,194,304 bytes" in message
     assert limited_fetcher.left() == []
 
@@ -417,19 +419,19 @@ def test_gzip_bomb_is_rejected_by_the_integrity_check(
 ) -> None:
     monkeypatch.setattr(whole, "MAX_UNPACKED_BYTES", 4 << 20)
     site.body = gzip.compress(HEADER + bytes(8 << 20))
-    assert "unpacks to over 4,194,304 bytes" in fetcher.refused(site.template)
+    assert "unpacks to over 4,194,304 bytes" in fetcher.fetch_error(site.template)
     assert fetcher.left() == []
 
 
 def test_overstated_length_is_retried(site: Site, fetcher: Fetcher) -> None:
-    site.acts = [claim(len(PACKED) + 9)]
+    site.get_faults = [claim(len(PACKED) + 9)]
     assert fetcher.fetch(site.template).sha256 == compute_sha256(PACKED)
-    site.acts = [claim(len(PACKED) + 9)] * 9
+    site.get_faults = [claim(len(PACKED) + 9)] * 9
 
 
 def test_understated_length_is_a_truncated_file(site: Site, fetcher: Fetcher) -> None:
-    site.acts = [claim(len(PACKED) - 9)]
-    assert "truncated gzip" in fetcher.refused(site.template)
+    site.get_faults = [claim(len(PACKED) - 9)]
+    assert "truncated gzip" in fetcher.fetch_error(site.template)
     assert fetcher.left() == []
 
 
@@ -469,26 +471,26 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 
 def test_two_processes_download_once(site: Site, fetcher: Fetcher) -> None:
-    site.acts = [stall]
+    site.get_faults = [stall]
     with start_download(site, fetcher) as first:
-        wait_until(lambda: site.asked)
+        wait_until(lambda: site.get_requests)
         with start_download(site, fetcher) as second:
             assert second.stdout
             assert "another run is fetching" in second.stdout.readline()
-            site.go_on.set()
+            site.resume.set()
             outputs = [process.communicate(timeout=60)[0] for process in (first, second)]
     assert [text.splitlines()[-1] for text in outputs] == [compute_sha256(PACKED)] * 2
-    assert len(site.asked) == 1
+    assert len(site.get_requests) == 1
 
 
 def test_threads_download_once(site: Site, fetcher: Fetcher) -> None:
     with ThreadPoolExecutor(4) as pool:
         files = set(pool.map(fetcher.fetch, [site.template] * 4))
-    assert len(files) == len(site.asked) == 1
+    assert len(files) == len(site.get_requests) == 1
 
 
 def test_killed_download_is_resumed(site: Site, fetcher: Fetcher) -> None:
-    site.acts = [stall]
+    site.get_faults = [stall]
     with start_download(site, fetcher) as victim:
         wait_until(
             lambda: any(part_file.stat().st_size for part_file in fetcher.home.rglob("*.part"))
@@ -509,13 +511,13 @@ def leave_partial_download(site: Site, fetcher: Fetcher, content: bytes) -> None
     version = {"etag": site.etag, "last_modified": None, "total": len(site.body)}
     path.with_name(f"{path.name}.part").write_bytes(content)
     path.with_name(f"{path.name}.part.json").write_text(json.dumps(version))
-    site.asked.clear()
+    site.get_requests.clear()
 
 
 def test_complete_partial_file_is_not_downloaded_again(site: Site, fetcher: Fetcher) -> None:
     leave_partial_download(site, fetcher, PACKED)
     assert fetcher.fetch(site.template).sha256 == compute_sha256(PACKED)
-    assert site.asked == []
+    assert site.get_requests == []
 
 
 def test_corrupt_partial_file_is_fetched_from_the_start(site: Site, fetcher: Fetcher) -> None:
@@ -567,10 +569,10 @@ def test_wrong_content_from_a_server_is_rejected(
     site: Site, fetcher: Fetcher, suffix: str, content: bytes, expected: str
 ) -> None:
     site.body = content
-    message = fetcher.refused(site.template.removesuffix(".csv.gz") + suffix)
+    message = fetcher.fetch_error(site.template.removesuffix(".csv.gz") + suffix)
     assert expected in message
     assert f"{site.address}/yellow/yellow_tripdata_2021-01{suffix}" in message
-    assert len(site.asked) == 1
+    assert len(site.get_requests) == 1
     assert fetcher.left() == []
 
 
@@ -580,42 +582,42 @@ def test_wrong_content_of_a_local_file_is_rejected(
 ) -> None:
     path = tmp_path / f"yellow_tripdata_2021-01{suffix}"
     path.write_bytes(content)
-    message = fetcher.refused(f"{tmp_path}/{NAME.removesuffix('.csv.gz')}{suffix}")
+    message = fetcher.fetch_error(f"{tmp_path}/{NAME.removesuffix('.csv.gz')}{suffix}")
     assert expected in message
     assert str(path) in message
 
 
 def test_wrong_content_is_rejected_before_the_download_ends(site: Site, fetcher: Fetcher) -> None:
     site.body = PLAIN
-    site.acts = [stall]
+    site.get_faults = [stall]
     started = time.monotonic()
-    assert "neither gzip" in fetcher.refused(site.template)
+    assert "neither gzip" in fetcher.fetch_error(site.template)
     # The rest would come after 120 s.
     assert time.monotonic() - started < download.READ_SECONDS / 2
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
 def test_permanent_status_is_terminal(site: Site, fetcher: Fetcher, status: int) -> None:
-    site.acts = [answer(status)] * 9
-    assert f"the server answered {status}; " in fetcher.refused(site.template)
-    assert len(site.asked) == 1
+    site.get_faults = [answer(status)] * 9
+    assert f"the server answered {status}; " in fetcher.fetch_error(site.template)
+    assert len(site.get_requests) == 1
 
 
 def test_unrequested_encoding_is_rejected(site: Site, fetcher: Fetcher) -> None:
-    site.acts = [answer(200, Content_Encoding="br")]
-    assert "Content-Encoding br" in fetcher.refused(site.template.removesuffix(".gz"))
+    site.get_faults = [answer(200, Content_Encoding="br")]
+    assert "Content-Encoding br" in fetcher.fetch_error(site.template.removesuffix(".gz"))
 
 
 @pytest.mark.parametrize(
     "target", ["file:///etc/passwd", "ftp://127.0.0.1/x.csv.gz", "http://[bad"]
 )
 def test_redirect_away_from_http_is_rejected(site: Site, fetcher: Fetcher, target: str) -> None:
-    site.acts = [answer(302, Location=target)]
-    assert "has an invalid URL or redirects to one" in fetcher.refused(site.template)
+    site.get_faults = [answer(302, Location=target)]
+    assert "has an invalid URL or redirects to one" in fetcher.fetch_error(site.template)
 
 
 def test_redirect_to_http_is_followed(site: Site, fetcher: Fetcher) -> None:
-    site.acts = [answer(302, Location="/elsewhere?X-Goog-Signature=S1gn")]
+    site.get_faults = [answer(302, Location="/elsewhere?X-Goog-Signature=S1gn")]
     file = fetcher.fetch(site.template)
     assert file.size == len(PACKED)
     assert "elsewhere" not in file.url
@@ -632,14 +634,14 @@ def test_redirect_to_http_is_followed(site: Site, fetcher: Fetcher) -> None:
     ],
 )
 def test_invalid_template_is_rejected(fetcher: Fetcher, template: str, expected: str) -> None:
-    assert expected in fetcher.refused(template)
+    assert expected in fetcher.fetch_error(template)
 
 
 # Secrets
 
 
 @pytest.mark.parametrize(
-    "acts",
+    "faults",
     [
         [],
         [cut],
@@ -649,15 +651,15 @@ def test_invalid_template_is_rejected(fetcher: Fetcher, template: str, expected:
         [answer(302, Location="http://127.0.0.1:9/?token=t0ken")] * 9,
     ],
 )
-def test_no_secret_is_shown_or_stored(site: Site, fetcher: Fetcher, acts: list[Act]) -> None:
-    site.acts = acts
+def test_no_secret_is_shown_or_stored(site: Site, fetcher: Fetcher, faults: list[Fault]) -> None:
+    site.get_faults = faults
     secret = site.template.replace("//", "//me:s3cret@") + "?token=t0ken&X-Goog-Signature=S1gn"
     output = ""
     try:
         output = repr(fetcher.fetch(secret))
     except (SourceError, download.SourceUnavailableError):
         output = traceback.format_exc()
-    assert site.asked[0]["path"].endswith("?token=t0ken&X-Goog-Signature=S1gn")
+    assert site.get_requests[0]["path"].endswith("?token=t0ken&X-Goog-Signature=S1gn")
     sidecars = " ".join(p.read_text() for p in fetcher.home.rglob("*.json"))
     names = " ".join(str(path) for path in fetcher.home.rglob("*"))
     assert not [word for word in SECRETS if word in f"{output} {fetcher.lines} {sidecars} {names}"]
@@ -723,27 +725,27 @@ def test_local_file_that_changes_while_reading_is_rejected(
         return download.start_sha256(path)
 
     monkeypatch.setattr(kept, "start_sha256", change_file)
-    assert "changed while it was read" in fetcher.refused(f"{local_folder}/{NAME}")
+    assert "changed while it was read" in fetcher.fetch_error(f"{local_folder}/{NAME}")
 
 
 def test_missing_local_file_lists_the_folder(local_folder: Path, fetcher: Fetcher) -> None:
-    message = fetcher.refused(f"{local_folder}/x{NAME}")
+    message = fetcher.fetch_error(f"{local_folder}/x{NAME}")
     assert "no such file; the folder has yellow_tripdata_2021-01.csv.gz;" in message
     for n in range(9):
         (local_folder / f"a{n}.csv").touch()
-    assert "a0.csv, a1.csv, a2.csv, a3.csv and 6 more;" in fetcher.refused(
+    assert "a0.csv, a1.csv, a2.csv, a3.csv and 6 more;" in fetcher.fetch_error(
         f"{local_folder}/x{NAME}"
     )
 
 
 def test_missing_local_folder_is_named(local_folder: Path, fetcher: Fetcher) -> None:
-    assert "neither the file nor its folder exists" in fetcher.refused(
+    assert "neither the file nor its folder exists" in fetcher.fetch_error(
         f"{local_folder}/none/{NAME}"
     )
     (local_folder / "empty").mkdir()
-    assert "the folder is empty" in fetcher.refused(f"{local_folder}/empty/{NAME}")
+    assert "the folder is empty" in fetcher.fetch_error(f"{local_folder}/empty/{NAME}")
     (local_folder / "empty" / "yellow_tripdata_2021-01.csv.gz").mkdir()
-    assert "is not a file" in fetcher.refused(f"{local_folder}/empty/{NAME}")
+    assert "is not a file" in fetcher.fetch_error(f"{local_folder}/empty/{NAME}")
 
 
 # The sample

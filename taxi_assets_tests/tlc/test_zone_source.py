@@ -39,21 +39,21 @@ def test_url_is_downloaded_once_and_invalid_content_is_not_cached(tmp_path: Path
         url = f"{site.address}/misc/taxi_zones.zip?token=secret"
         for _ in range(2):
             assert sorted(load(url, tmp_path).ids.tolist()) == sorted(ZONES)
-        assert len(site.asked) == 1
+        assert len(site.get_requests) == 1
         site.body = b"<html>gone</html>"
         other = f"{site.address}/misc/other.zip?token=secret"
         for _ in range(2):
             with pytest.raises(SourceError, match=r"other\.zip cannot be unpacked") as raised:
                 load(other, tmp_path)
             assert "secret" not in str(raised.value)
-        assert len(site.asked) == 3
+        assert len(site.get_requests) == 3
         site.body = zipped
         assert sorted(load(other, tmp_path).ids.tolist()) == sorted(ZONES)
 
 
 def test_missing_url_is_named_without_its_secret(tmp_path: Path) -> None:
     with serving() as site:
-        site.acts = [answer(404)]
+        site.get_faults = [answer(404)]
         with pytest.raises(SourceError) as raised:
             load(f"{site.address}/zones.zip?token=secret", tmp_path)
     assert "TAXI_ZONES" in str(raised.value)

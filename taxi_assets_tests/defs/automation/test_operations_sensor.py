@@ -135,10 +135,10 @@ def test_heartbeat_target_with_endless_headers_delays_no_alert(
     monkeypatch.setattr(operations_sensor, "HEARTBEAT_SECONDS", 0.5)
     with serving() as site:
         monkeypatch.setenv("TAXI_HEARTBEAT_URL", f"{site.address}/planted-secret")
-        site.acts = [drip_headers]
-        threading.Timer(5, site.go_on.set).start()
+        site.get_faults = [drip_headers]
+        threading.Timer(5, site.resume.set).start()
         result = evaluate_sensor(instance)
-        assert not site.go_on.is_set()
+        assert not site.resume.is_set()
     assert "heartbeat: ReadTimeout" in str(result.skip_reason)
 
 
@@ -220,20 +220,20 @@ def test_heartbeat_stops_with_the_daemon_and_a_restart_repeats_nothing(
         monkeypatch.setenv("TAXI_HEARTBEAT_URL", f"{switch.address}/ping")
 
         def beats(more: int) -> Callable[[], bool]:
-            known = len(switch.asked)
-            return lambda: len(switch.asked) >= known + more
+            known = len(switch.get_requests)
+            return lambda: len(switch.get_requests) >= known + more
 
         with run_daemon(tmp_path / "log"):
             until(beats(1), 120)
-            source.looks = [reject_request] * 100_000
-            source.acts = [reject_request] * 100_000
+            source.head_faults = [reject_request] * 100_000
+            source.get_faults = [reject_request] * 100_000
             # Two sensors fail; both alerts arrive within the time that the docs state.
             until(lambda: len(receiver.bodies) >= 2, 60)
         time.sleep(1)
-        known = len(switch.asked)
+        known = len(switch.get_requests)
         time.sleep(2 * SECONDS)
-        assert len(switch.asked) == known
-        source.looks, source.acts = [], []
+        assert len(switch.get_requests) == known
+        source.head_faults, source.get_faults = [], []
         source.months = {"/yellow/yellow_tripdata_2021-01.csv.gz": b"x"}
         with dg.DagsterInstance.get() as instance:
             make_conditions_without_daemon(instance)

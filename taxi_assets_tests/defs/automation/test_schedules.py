@@ -68,13 +68,13 @@ def test_day_of_the_lag_is_requested_once(source: Site) -> None:
     assert request.tags["dagster/partition"] == "2021-01-21"
     assert request.run_key == "green 2021-01-21"
     assert evaluate_schedule("2021-05-01").run_requests[0].run_key == request.run_key
-    assert source.looked == ["/green/green_tripdata_2021-01.csv.gz"] * 2
-    assert source.asked == []
+    assert source.head_paths == ["/green/green_tripdata_2021-01.csv.gz"] * 2
+    assert source.get_requests == []
 
 
 @pytest.mark.parametrize("status", [403, 404])
 def test_unpublished_month_is_skipped(source: Site, status: int) -> None:
-    source.looks = [answer(status)]
+    source.head_faults = [answer(status)]
     data = evaluate_schedule("2021-06-01")
     assert data.run_requests == []
     assert data.skip_message == (
@@ -84,7 +84,7 @@ def test_unpublished_month_is_skipped(source: Site, status: int) -> None:
 
 
 def test_presigned_month_with_forbidden_head_is_requested(source: Site) -> None:
-    source.looks = [answer(403)]
+    source.head_faults = [answer(403)]
     assert [request.partition_key for request in evaluate_schedule("2021-05-01").run_requests] == [
         "2021-01-21"
     ]
@@ -108,12 +108,12 @@ def test_schedule_ends_with_the_partitions(source: Site, monkeypatch: pytest.Mon
     assert data.skip_message == (
         "2021-01-22 (100 days ago) is after the last partition, 2021-01-21 (TAXI_END_DATE)"
     )
-    assert len(source.looked) == 1
+    assert len(source.head_paths) == 1
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
 def test_failing_source_costs_no_day(source: Site, status: int) -> None:
-    source.looks = [answer(status)]
+    source.head_faults = [answer(status)]
     assert [request.partition_key for request in evaluate_schedule("2021-05-01").run_requests] == [
         "2021-01-21"
     ]
@@ -127,7 +127,7 @@ def test_closed_port_costs_no_day(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_rejecting_source_fails_the_tick(source: Site) -> None:
-    source.looks = source.acts = [answer(401)] * 2
+    source.head_faults = source.get_faults = [answer(401)] * 2
     with pytest.raises(dg.DagsterError) as failed:
         evaluate_schedule("2021-05-01")
     cause = failed.value.__cause__

@@ -117,7 +117,7 @@ def test_unpublished_months_are_named_as_reason(sensor_fixture: SensorFixture) -
     data = sensor_fixture.tick()
     assert data.run_requests == []
     assert data.skip_message == ("green: 0 months unchanged; 4 not published (2021-01 the first)")
-    assert len(sensor_fixture.site.looked) == 4
+    assert len(sensor_fixture.site.head_paths) == 4
     assert sensor_fixture.site.ranges == ["bytes=0-0"] * 4
 
 
@@ -204,7 +204,7 @@ def test_month_is_requested_in_chunks(
 def test_current_month_is_not_probed(sensor_fixture: SensorFixture) -> None:
     sensor_fixture.publish("2021-05")
     assert sensor_fixture.tick().run_requests == []
-    assert build_path("2021-05") not in sensor_fixture.site.looked
+    assert build_path("2021-05") not in sensor_fixture.site.head_paths
     with freeze_time(datetime(2021, 6, 1, 4, 1, tzinfo=UTC)):  # 00:01 in New York
         assert list_ranges(sensor_fixture.tick()) == [("2021-05-01", "2021-05-31")]
 
@@ -310,7 +310,7 @@ def test_failing_source_is_named_and_the_next_tick_continues(
     sensor_fixture: SensorFixture, status: int
 ) -> None:
     sensor_fixture.publish("2021-01", "2021-02")
-    sensor_fixture.site.looks = [answer(status)]
+    sensor_fixture.site.head_faults = [answer(status)]
     data = sensor_fixture.tick()
     assert data.run_requests == []
     assert "the source did not answer, the next tick continues: green 2021-01" in data.skip_message
@@ -330,20 +330,20 @@ def test_months_found_before_an_error_are_requested(sensor_fixture: SensorFixtur
 
     def fail_once(*arguments: Any, **options: Any) -> Any:
         if str(arguments[2]) == "2021-02":
-            sensor_fixture.site.looks = [answer(503)]
+            sensor_fixture.site.head_faults = [answer(503)]
         return head(*arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sensors, "probe_month_file", fail_once)
         assert [first for first, _ in list_ranges(sensor_fixture.tick())] == ["2021-01-01"]
-    sensor_fixture.site.looked.clear()
+    sensor_fixture.site.head_paths.clear()
     assert [first for first, _ in list_ranges(sensor_fixture.tick())] == ["2021-03-01"]
-    assert sensor_fixture.site.looked[0] == build_path("2021-02")
+    assert sensor_fixture.site.head_paths[0] == build_path("2021-02")
 
 
 def test_presigned_month_with_forbidden_head_is_published(sensor_fixture: SensorFixture) -> None:
     sensor_fixture.publish("2021-01")
-    sensor_fixture.site.looks = [answer(403)] * 9
+    sensor_fixture.site.head_faults = [answer(403)] * 9
     assert list_ranges(sensor_fixture.tick()) == [("2021-01-01", "2021-01-31")]
     assert set(sensor_fixture.site.ranges) == {"bytes=0-0"}
 
@@ -375,7 +375,7 @@ def test_closed_port_is_named_as_reason(
 
 
 def test_rejecting_source_fails_the_tick(sensor_fixture: SensorFixture) -> None:
-    sensor_fixture.site.looks = sensor_fixture.site.acts = [answer(401)] * 2
+    sensor_fixture.site.head_faults = sensor_fixture.site.get_faults = [answer(401)] * 2
     with pytest.raises(SourceError, match="the server answered 401; set the user and password"):
         sensor_fixture.tick()
 
@@ -393,7 +393,7 @@ def test_slow_source_takes_several_ticks(
         [],
         [],
     ]
-    assert [path[-14:-7] for path in sensor_fixture.site.looked] == [
+    assert [path[-14:-7] for path in sensor_fixture.site.head_paths] == [
         "2021-01",
         "2021-02",
         "2021-03",
