@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.errors import SourceError, format_one_line
 from taxi_assets.tlc.column import normalize_name
 from taxi_assets.tlc.header import Header, HeaderError, match_header, parse_header_line
+from taxi_assets.tlc.parquet_limits import open_checked
 from taxi_assets.tlc.remote_version import SourceLocation
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
@@ -32,6 +32,7 @@ KINDS = {
     b"PK\x03\x04": "a zip archive or an Excel workbook",
     b"PK\x05\x06": "an empty zip archive",
     PARQUET: "Parquet",
+    b"PARE": "encrypted Parquet",
     GZIP: "gzip",
     b"BZh": "bzip2",
     b"\xfd7zXZ": "xz",
@@ -226,7 +227,7 @@ def _has_known_column(line: str, separator: str, service: Service) -> bool:
 
 def _check_columns(path: Path, location: SourceLocation, service: Service, month: Month) -> None:
     try:
-        with pq.ParquetFile(path) as parquet:
+        with open_checked(path, buffer_size=CHUNK) as parquet:
             names = tuple(parquet.schema_arrow.names)
     except (pa.ArrowException, OSError) as error:
         raise location.build_error(

@@ -324,6 +324,10 @@ def _read_batches(
                         read_bytes + (share - read_bytes) * (begin + data.num_rows - first) // rows,
                     )
                     begin += data.num_rows
+                # Arrow ends early, without an error, if a column chunk declares too few values.
+                if begin != first + rows:
+                    problem = f"row group {at + 1} has {begin - first:,} rows, not {rows:,}"
+                    raise build_damage_error(file, ValueError(problem))
                 first, read_bytes = first + rows, share
     except (pa.ArrowException, OSError) as error:
         raise build_damage_error(file, error) from error

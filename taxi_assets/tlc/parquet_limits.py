@@ -1,4 +1,4 @@
-"""Measure how much a Parquet file would unpack to, without unpacking it.
+"""Reject Parquet files that would fill the memory or end the process, before they are unpacked.
 
 Dictionaries and run lengths let some hundred KB represent as many GB. The footer declares the size
 of values of fixed width. It does not declare the length of texts, so their dictionaries are read
@@ -30,6 +30,35 @@ class TooLargeError(Exception):
     """A file, or a part of it, unpacks to more than is allowed; the message is a clause."""
 
 
+def open_checked(source: Any, **options: Any) -> pq.ParquetFile:
+    """Open a path or an open file whose footer describes each column chunk; the caller closes it.
+
+    pyarrow aborts the process when the metadata of an encrypted or damaged chunk is requested.
+    Reading no rows of each row group opens the same chunks, and raises an error.
+
+    Raises:
+        pa.ArrowException, OSError: the file is damaged or encrypted.
+    """
+    try:
+        parquet = pq.ParquetFile(source, pre_buffer=False, **options)
+    except UnicodeDecodeError as error:
+        raise pa.ArrowInvalid(f"a column's name is not UTF-8: {error.object!r}") from None
+    try:
+        for at in range(parquet.metadata.num_row_groups):
+            next(parquet.reader.iter_batches(0, [at], None, False), None)
+        _check_row_count(parquet.metadata)
+    except BaseException:
+        parquet.close()
+        raise
+    return parquet
+
+
+def _check_row_count(footer: pq.FileMetaData) -> None:
+    rows = sum(footer.row_group(at).num_rows for at in range(footer.num_row_groups))
+    if rows != footer.num_rows:
+        raise pa.ArrowInvalid(f"its row groups have {rows:,} rows, not {footer.num_rows:,}")
+
+
 def reject_parquet_bomb(source: Any, max_rows_bytes: int, max_bytes: int) -> None:
     """Reject a Parquet file if all of it, or any `ROWS` rows of it, would be too large.
 
@@ -40,8 +69,9 @@ def reject_parquet_bomb(source: Any, max_rows_bytes: int, max_bytes: int) -> Non
 
     Raises:
         TooLargeError: a limit is exceeded.
+        pa.ArrowException: the file is damaged or encrypted.
     """
-    with pq.ParquetFile(source, buffer_size=BUFFER, pre_buffer=False) as parquet:
+    with open_checked(source, buffer_size=BUFFER) as parquet:
         footer, schema = parquet.metadata, parquet.schema_arrow
     _raise_too_large(estimate_unpacked_bytes(footer), max_bytes, "it unpacks to")
     dictionary_columns, measured_columns = set[str](), dict[str, int]()

@@ -20,6 +20,7 @@ from taxi_assets.tlc.integrity import check_complete, check_file_start
 from taxi_assets.tlc.remote_version import SourceLocation
 from taxi_assets.tlc.schema import SchemaVersion
 from taxi_assets.tlc.services import FHV, FHVHV
+from taxi_assets_tests.tlc.encrypted import write_encrypted
 from taxi_assets_tests.tlc.files import (
     FEBRUARY,
     HEADER,
@@ -147,6 +148,29 @@ def test_gzip_inside_gzip_is_named_with_the_fix(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(gzip.compress(CSV)))
     assert "inside the gzip gzip" in describe_file(path, ".csv.gz")
     assert describe_file(path, ".csv.gz").endswith("not CSV; unpack it once: gunzip")
+
+
+@pytest.mark.parametrize(
+    ("plain_footer", "problem"),
+    [
+        (False, "encrypted Parquet (starts with b'PARE"),
+        (True, "damaged Parquet (Cannot decrypt ColumnMetadata"),
+    ],
+)
+def test_encrypted_parquet_is_rejected(tmp_path: Path, problem: str, *, plain_footer: bool) -> None:
+    rows = pa.table({name: ["1"] for name in YELLOW.header})
+    path = tmp_path / "m.parquet"
+    write_encrypted(path, rows, "total_amount", plain_footer=plain_footer)
+    assert problem in describe_file(path, ".parquet")
+    with pytest.raises(SourceError, match="is damaged"):
+        collect_lines(open_raw_month(path))
+
+
+def test_column_name_that_is_not_utf_8_is_rejected(tmp_path: Path) -> None:
+    path = tmp_path / "m.parquet"
+    pq.write_table(pa.table({name: ["1"] for name in YELLOW.header}), path)
+    path.write_bytes(path.read_bytes().replace(b"total_amount", b"total_amoun\xff"))
+    assert "damaged Parquet (a column's name is not UTF-8" in describe_file(path, ".parquet")
 
 
 @pytest.mark.parametrize("content", [CSV, b"\xef\xbb\xbf" + CSV])

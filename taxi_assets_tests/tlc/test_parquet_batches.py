@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import resource
 from collections import defaultdict
 from datetime import UTC, date, datetime, timedelta
@@ -277,6 +279,27 @@ def test_damaged_file_is_rejected(tmp_path: Path) -> None:
     path.write_bytes(content[:-9] + b"\xff" * 9)
     with pytest.raises(SourceError, match=r"is damaged .*: fetch it again"):
         read_tables(open_raw_month(path))
+
+
+def test_wrong_number_in_the_footer_loses_no_row(tmp_path: Path) -> None:
+    """Arrow passes over a row group, without an error, if a chunk declares a negative number."""
+    table = make_trips([START] * 2000).select(["tpep_pickup_datetime", "total_amount"])
+    path = write_parquet(tmp_path / "m.parquet", table, row_group_size=1000, store_schema=False)
+    content, thousand, others = path.read_bytes(), b"\xd0\x0f", (b"\xc8\x01", b"\xd1\x0f")
+    footer = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    places = [match.start() for match in re.finditer(re.escape(thousand), content[footer:])]
+    problems = list[str]()
+    for place, other in itertools.product(places, others):
+        at = footer + place
+        path.write_bytes(content[:at] + other + content[at + len(other) :])
+        try:
+            rows = read_tables(open_raw_month(path))
+        except SourceError as error:
+            problems.append(str(error))
+        else:
+            assert {key: len(table) for key, table in rows.items()} == {1: 2000}
+    assert any("its row groups have 1,100 rows, not 2,000" in problem for problem in problems)
+    assert any("row group 1 has 0 rows, not 1,000" in problem for problem in problems)
 
 
 def test_too_many_rows_without_a_pickup_reject_the_month(tmp_path: Path) -> None:

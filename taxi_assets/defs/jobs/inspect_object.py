@@ -10,7 +10,6 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 import pyarrow.csv as pc
-import pyarrow.parquet as pq
 from pydantic import Field
 
 from taxi_assets.defs.io_managers.sealed_objects import DamagedError, verify_sealed_stream
@@ -27,7 +26,7 @@ from taxi_assets.errors import StoreError
 from taxi_assets.settings import Settings
 from taxi_assets.settings.stores import BUCKET
 from taxi_assets.tlc.loaded_services import find_example_service
-from taxi_assets.tlc.parquet_limits import TooLargeError, read_first_rows
+from taxi_assets.tlc.parquet_limits import TooLargeError, open_checked, read_first_rows
 from taxi_assets.tlc.schema import Service
 
 CSV, PARQUET = (".csv", ".csv.gz", ".csv.zst"), (".parquet",)
@@ -166,7 +165,7 @@ def inspect_content(lake: Lake, key: str, config: InspectObjectConfig) -> Conten
 def _inspect_parquet(lake: Lake, key: str, rows: int) -> Content:
     with (
         lake.open(key) as stream,
-        pq.ParquetFile(stream, buffer_size=BLOCK, page_checksum_verification=True) as parquet,
+        open_checked(stream, buffer_size=BLOCK, page_checksum_verification=True) as parquet,
     ):
         first = read_first_rows(parquet, rows, MAX_SHOWN_BYTES)
         return Content(

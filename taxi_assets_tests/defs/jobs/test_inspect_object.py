@@ -22,6 +22,7 @@ from taxi_assets_tests.defs.jobs.jobs import (
     run_and_read_failure,
     run_and_read_metadata,
 )
+from taxi_assets_tests.tlc.encrypted import write_encrypted
 
 TEXT = 'name,age,fare\n"Allen, Elisabeth",29,211.3375\n"two\nlines",,151.55\nAstor,47,227.525\n'
 
@@ -190,6 +191,10 @@ def damage_parquet(path: Path) -> None:
     path.write_bytes(content)
 
 
+def encrypt_parquet(path: Path) -> None:
+    write_encrypted(path, pa.table({"a": range(1000)}), "a", plain_footer=True)
+
+
 @pytest.mark.parametrize(
     ("name", "make"),
     [
@@ -201,6 +206,7 @@ def damage_parquet(path: Path) -> None:
         ("x.parquet", write_no_zstd),
         ("x.parquet", truncate_parquet),
         ("x.parquet", damage_parquet),
+        ("x.parquet", encrypt_parquet),
     ],
 )
 def test_unreadable_object_fails(name: str, make: Callable[[Path], None], lake: Path) -> None:
