@@ -48,10 +48,10 @@ def parse_span(text: str) -> DateRange:
         last = date.fromisoformat(
             (last_month or month) + ((last_day if last_month else day) or "-01")
         )
-    except ValueError as error:
+        is_month = not (last_day if last_month else day)
+        end = Month.of(last).window.end if is_month else last + ONE_DAY
+    except (ValueError, OverflowError) as error:  # the day after 9999-12-31 does not exist
         raise UsageError(f"{text!r}: {error}") from None
-    is_month = not (last_day if last_month else day)
-    end = Month.of(last).window.end if is_month else last + ONE_DAY
     if end <= first:
         raise UsageError(f"{text!r} ends before it starts: write {EXAMPLES}")
     return DateRange(first, end)

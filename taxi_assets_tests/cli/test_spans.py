@@ -27,7 +27,11 @@ def test_span_includes_all_of_its_days(text: str, first: str, last: str) -> None
 
 
 @pytest.mark.parametrize(
-    "text", ["", "2021", "2021-13", "2021-02-30", "2021-02..2021-01", "2021-01-05..2021-01-04", "x"]
+    "text",
+    [
+        *("", "2021", "2021-13", "2021-02-30", "2021-02..2021-01", "2021-01-05..2021-01-04", "x"),
+        *("0000-01", "9999-12", "9999-12-31"),
+    ],
 )
 def test_invalid_span_is_one_line_of_error(text: str) -> None:
     with pytest.raises(UsageError) as error:
