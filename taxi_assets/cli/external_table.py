@@ -42,7 +42,7 @@ def build_external_table(
     if lake.path is not None:
         raise UsageError(
             f"the lake is a folder of this machine, {lake.path}, which BigQuery cannot read: "
-            "set TAXI_LAKE=gs://<bucket> or GCS_BUCKET"
+            "set TAXI_LAKE to gs://<bucket>, or GCS_BUCKET"
         )
     if lake.lake_layout != "hive":
         raise UsageError(

@@ -147,7 +147,9 @@ def test_external_table_over_the_lake_has_googles_form(
         "requirePartitionFilter": True,
     }
     assert main(["external-table", "yellow"]) == 2
-    assert "is a folder of this machine" in capfd.readouterr().err
+    rejection = capfd.readouterr().err
+    assert "is a folder of this machine" in rejection
+    assert rejection.endswith("set TAXI_LAKE to gs://<bucket>, or GCS_BUCKET\n")
     monkeypatch.setenv("TAXI_LAKE", "gs://trips")
     monkeypatch.setenv("TAXI_LAKE_LAYOUT", "date")
     assert main(["external-table", "yellow"]) == 2
