@@ -89,7 +89,7 @@ def main() -> int:
     for read in (read_source, read_postgres, read_lake, read_bigquery):
         frame = convert_to_frame(read(service, days).cast(service.arrow_schema))
         frame = frame.sort_values(names, na_position="first")
-        store = read.__name__.removeprefix("of_")
+        store = read.__name__.removeprefix("read_")
         of_day = frame.groupby(frame[service.pickup_column].dt.date).size()
         rows[store] = {str(day): int(of_day.get(day, 0)) for day in days}
         text = frame.to_csv(index=False, float_format="%.17g")
