@@ -11,6 +11,7 @@ from itertools import pairwise
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from taxi_assets_tests.isolation import REPOSITORY
@@ -45,7 +46,11 @@ def values(command: list[str], option: str) -> set[str]:
 
 
 def find_required(extras: set[str], locked: dict[str, str]) -> Iterator[tuple[str, Requirement]]:
-    """Return the requirements of the project, and of each package in its locked version."""
+    """Return the requirements of the project, and of each package in its locked version.
+
+    A package that is installed in another version, as newer ones are released every day, leads to
+    its locked requirements, whose versions it does not decide.
+    """
     project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
     dependencies = project["dependencies"]
     dependencies += [text for extra in extras for text in project["optional-dependencies"][extra]]
@@ -63,10 +68,13 @@ def find_required(extras: set[str], locked: dict[str, str]) -> Iterator[tuple[st
             installed = distribution(name)
         except PackageNotFoundError:
             continue
-        if installed.version != locked.get(name):
-            continue
+        is_locked_version = installed.version == locked.get(name)
         for text in installed.requires or ():
             needed = Requirement(text)
+            if not is_locked_version:
+                if canonicalize_name(needed.name) not in locked:
+                    continue
+                needed.specifier = SpecifierSet()
             if needed.marker is None or any(needed.marker.evaluate({"extra": e}) for _, e in new):
                 waiting.append((f"{name}=={installed.version}", needed))
 
