@@ -173,13 +173,15 @@ def test_reader_sees_the_old_day_or_the_new_day(schema: str, lake: Lake) -> None
     reader.start()
     try:
         for amount in (2.0, 3.0, 4.0):
+            # The reader has begun, and has seen each version.
+            before = (10_000, 10_000.0 * (amount - 1))
+            assert wait_until(lambda before=before: before in observed_totals, 60)
             store_days_in_postgres(
                 *(make_stored_day(lake, day, 5_000, amount) for day in days), names=days
             )
     finally:
         stop.set()
         reader.join()
-    assert len(observed_totals) > 1
     assert observed_totals <= {(10_000, 10_000.0 * amount) for amount in (1, 2, 3, 4)}
 
 

@@ -108,7 +108,7 @@ def test_long_reader_postpones_the_column_but_not_the_load(schema: str, lake: La
     day = FIRST + timedelta(20)
     with psycopg.connect(**stores.postgres_arguments()) as reader, ThreadPoolExecutor(1) as pool:
         reader.execute(f"SELECT count(*) FROM {PARENT}")
-        log = pool.submit(store_days, lake, [day]).result(timeout=20)
+        log = pool.submit(store_days, lake, [day]).result(timeout=120)
         assert execute(GENERATED) == []
     assert log.warnings == []
     assert read_totals([day], schema) == {day: (200, 200.0)}

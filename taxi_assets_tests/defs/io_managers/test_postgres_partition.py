@@ -347,7 +347,7 @@ def test_isolation_level_of_a_role_never_duplicates_a_day(
             )
             run.start()
             waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
-            assert wait_until(lambda: execute(waits) == [(1,)], 10)
+            assert wait_until(lambda: execute(waits) == [(1,)], 60)
             rows = f"SELECT {COLUMNS} FROM {partition}"
             other_connection.execute(f"INSERT INTO {partition} ({COLUMNS}) {rows}")
             pickup = "lpep_pickup_datetime"
@@ -355,7 +355,7 @@ def test_isolation_level_of_a_role_never_duplicates_a_day(
                 f"UPDATE {partition} SET {pickup} = {pickup} + interval '1 day'"
             )
             other_connection.commit()
-            run.join(30)
+            run.join(300)
     finally:
         execute("ALTER ROLE CURRENT_USER RESET default_transaction_isolation")
     assert read_totals([day], schema) == {day: (10, 10.0)}

@@ -14,6 +14,7 @@ import pytest
 
 from taxi_assets.defs.io_managers import postgres_swap
 from taxi_assets.defs.resources.lake import Lake
+from taxi_assets.local.process import wait_until
 from taxi_assets_tests import stores
 from taxi_assets_tests.defs.io_managers.test_postgres import (
     Log,
@@ -116,16 +117,17 @@ def test_readers_see_all_old_or_all_new_rows(
     store_days(lake, DAYS, 1.0)
     other_rows = 200 * len(REST)
     observed_totals: set[tuple[int, float]] = set()
-    with count_meanwhile(isolation, observed_totals):
-        for amount in (2.0, 3.0, 4.0, 5.0, 6.0):
-            before = read_oid()
-            store_days(lake, MOST, amount)
-            assert read_oid() != before
-    assert len(observed_totals) > 2
-    rewritten_rows = 200 * len(MOST)
-    assert observed_totals <= {
-        (2_000, other_rows + rewritten_rows * float(amount)) for amount in range(1, 7)
+    totals = {
+        amount: (2_000, other_rows + 200 * len(MOST) * float(amount)) for amount in range(1, 7)
     }
+    with count_meanwhile(isolation, observed_totals):
+        for amount in range(2, 7):
+            # The reader has begun, and has seen each version.
+            assert wait_until(lambda before=totals[amount - 1]: before in observed_totals, 60)
+            before = read_oid()
+            store_days(lake, MOST, float(amount))
+            assert read_oid() != before
+    assert observed_totals <= set(totals.values())
 
 
 def test_snapshot_from_before_the_swap_sees_complete_days(schema: str, lake: Lake) -> None:
@@ -143,7 +145,7 @@ def test_snapshot_from_before_the_swap_sees_complete_days(schema: str, lake: Lak
 def test_long_reader_prevents_the_swap_but_not_the_rewrite(
     schema: str, lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postgres_swap, "SWAP_SECONDS", 1.0)
+    monkeypatch.setattr(postgres_swap, "SWAP_SECONDS", 4.0)
     store_days(lake, DAYS, 1.0, rows=3_000)
     first, before = measure_table(schema), read_oid()
     query = f"SELECT count(*) FROM {PARENT}"
@@ -157,8 +159,8 @@ def test_long_reader_prevents_the_swap_but_not_the_rewrite(
             waits.append(time.monotonic() - started)
         assert future.result() == []
         assert reader.execute(query).fetchone() == (30_000,)
-    # No reader waits longer than one attempt.
-    assert max(waits) < 1
+    # No reader waits longer than one attempt, which ends after 0.2 s.
+    assert max(waits) < postgres_swap.SWAP_SECONDS - 1
     assert read_oid() == before
     assert read_totals(DAYS, schema) == make_totals(DAYS, 2.0, 3_000)
     assert measure_table(schema) > 1.5 * first
