@@ -57,7 +57,6 @@ def endpoint(home: object, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.fixture
 def proxy(endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[HttpProxy]:
     """Put a proxy between the project and BigQuery."""
-    monkeypatch.setenv("BIGQUERY_TIMEOUT", "1")
     with strict_bigquery(endpoint) as proxy:
         monkeypatch.setenv("BIGQUERY_ENDPOINT", proxy.address)
         yield proxy
@@ -118,7 +117,10 @@ def test_jobs_with_lost_answers_run_once(proxy: HttpProxy, undisturbed: Rows) ->
     assert_stores_hold(undisturbed)
 
 
-def test_silent_server_is_abandoned(proxy: HttpProxy, undisturbed: Rows) -> None:
+def test_silent_server_is_abandoned(
+    proxy: HttpProxy, undisturbed: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BIGQUERY_TIMEOUT", "1")
     calls = ("tables.get", "jobs.insert load", "jobs.insert copy", "jobs.query")
     hanging = [CALLS[call] for call in calls]
     for call in hanging:
@@ -127,7 +129,9 @@ def test_silent_server_is_abandoned(proxy: HttpProxy, undisturbed: Rows) -> None
     assert Steps().succeeds("bigquery_trips") == 0
     assert len(hanging) <= time.monotonic() - started < 60
     assert proxy.left == []
-    assert list_insert_statuses(proxy) == [200] * 2
+    # A slow answer is not awaited either: that job is sent again, and is known.
+    statuses = list_insert_statuses(proxy)
+    assert (statuses.count(200), set(statuses) - {409}) == (2, {200})
     assert_stores_hold(undisturbed)
 
 

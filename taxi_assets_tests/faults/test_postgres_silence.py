@@ -50,7 +50,6 @@ def proxy(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[TcpProxy]:
     with tcp_proxy(server["POSTGRES_HOST"], int(server["POSTGRES_PORT"])) as proxy:
         for name, value in (server | {"POSTGRES_PORT": str(proxy.port)}).items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setenv("POSTGRES_CONNECT_TIMEOUT", "2")
         monkeypatch.setenv("POSTGRES_TIMEOUT", "120")
         yield proxy
 
@@ -109,7 +108,7 @@ def act_after(proxy: TcpProxy, after: bytes, act: Callable[[], object], count: i
 
     The limit is short from now on: before, a busy machine may take as long as a halted process.
     """
-    assert wait_until(lambda: count_sessions() == 0, 10)
+    assert wait_until(lambda: count_sessions() == 0, 60)
     os.environ["POSTGRES_TIMEOUT"] = str(LIMIT_SECONDS)  # the fixture restores it
     proxy.cuts = [Cut(after, count, act)]
 
@@ -135,12 +134,12 @@ def test_halted_server_process_is_abandoned_and_the_day_stays_complete(
         with pytest.raises(UnavailableError, match=r"(makes no progress|does not answer) for 3 s"):
             store_days_in_postgres(make_stored_day(lake, DAY, 20_000, 2.0), names=[DAY])
 
-    assert LIMIT_SECONDS <= measure_seconds(rewrite) < LIMIT_SECONDS + 20
+    assert LIMIT_SECONDS <= measure_seconds(rewrite) < LIMIT_SECONDS + 60
     assert not proxy.cuts
     # It was terminated and ends as soon as it can; it may complete a commit.
     halted.resume()
     os.environ["POSTGRES_TIMEOUT"] = "120"
-    assert wait_until(lambda: count_sessions() == 0, 10)
+    assert wait_until(lambda: count_sessions() == 0, 60)
     possible_totals = (20_000.0, 40_000.0) if phase == "COMMIT" else (20_000.0,)
     assert read_totals([DAY], schema)[DAY] in [(20_000, amount) for amount in possible_totals]
     store_days_in_postgres(make_stored_day(lake, DAY, 20_000, 3.0), names=[DAY])
@@ -160,7 +159,7 @@ def test_server_process_halted_in_maintenance_does_not_fail_the_committed_day(
                 make_stored_day(lake, DAY, 100, 2.0), names=[DAY], log=log
             )
         )
-        < LIMIT_SECONDS + 20
+        < LIMIT_SECONDS + 60
     )
     assert not proxy.cuts
     assert "has its rows, but VACUUM or its index failed (UnavailableError" in log.warnings[0]
@@ -172,7 +171,7 @@ def test_connection_lost_in_maintenance_does_not_fail_the_committed_day(
 ) -> None:
     store_days_in_postgres(make_stored_day(lake, OTHER_DAY, 200), names=[OTHER_DAY])
     store_days_in_postgres(make_stored_day(lake, DAY, 100), names=[DAY])
-    assert wait_until(lambda: count_sessions() == 0, 10)
+    assert wait_until(lambda: count_sessions() == 0, 60)
     proxy.cuts = [Cut(rb"VACUUM", lose_answer=True)]
     log = Log()
     store_days_in_postgres(make_stored_day(lake, DAY, 100, 2.0), names=[DAY], log=log)
@@ -208,6 +207,7 @@ def test_server_that_accepts_and_never_answers_is_abandoned(
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("POSTGRES_PORT", str(silent.getsockname()[1]))
+        monkeypatch.setenv("POSTGRES_CONNECT_TIMEOUT", "2")
 
         def connect() -> None:
             with (
@@ -219,7 +219,10 @@ def test_server_that_accepts_and_never_answers_is_abandoned(
         assert measure_seconds(connect) < 10
 
 
-def test_halted_postmaster_is_abandoned(proxy: TcpProxy, halted: Halted, home: Path) -> None:
+def test_halted_postmaster_is_abandoned(
+    proxy: TcpProxy, halted: Halted, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("POSTGRES_CONNECT_TIMEOUT", "2")
     record = StateDirectory(home / "taxi").record()
     assert record
     halted.stop(record.servers["postgres"].pid)
@@ -262,13 +265,14 @@ def test_slow_live_statement_is_awaited(proxy: TcpProxy) -> None:
 
 def test_time_in_which_the_client_does_not_run_is_no_silence(proxy: TcpProxy) -> None:
     """A paused container, or a process that gets no processor: the server is not to blame."""
-    resume = f"sleep 0.5; kill -STOP {os.getpid()}; sleep 2.5; kill -CONT {os.getpid()}"
+    resume = f"sleep 0.5; kill -STOP {os.getpid()}; sleep 4.5; kill -CONT {os.getpid()}"
     with PostgresResource().connect() as connection:
-        connection.silence_limit = 2
+        connection.silence_limit = 4
         with subprocess.Popen(["/bin/sh", "-c", resume]):
-            assert 3.5 <= measure_seconds(lambda: connection.execute("SELECT pg_sleep(4)")) < 10
-        with pytest.raises(UnavailableError, match="for 2 s"):
-            connection.execute("SELECT pg_sleep(10)")
+            assert measure_seconds(lambda: connection.execute("SELECT pg_sleep(6)")) >= 5
+        connection.silence_limit = 1
+        with pytest.raises(UnavailableError, match="for 1 s"):
+            connection.execute("SELECT pg_sleep(600)")
 
 
 def test_sql_query_ends_within_its_limit(
@@ -278,7 +282,7 @@ def test_sql_query_ends_within_its_limit(
     started = time.monotonic()
     with pytest.raises((StoreError, UnavailableError)):
         query_postgres(PostgresResource(), SqlQueryConfig(query="SELECT 1", timeout_seconds=1))
-    assert time.monotonic() - started < 12
+    assert time.monotonic() - started < 60
 
 
 @pytest.mark.usefixtures("empty_stores")
@@ -301,7 +305,7 @@ def test_run_is_cancelled_while_its_server_process_is_halted(
     log = tmp_path / "run.log"
     run = start_job("green", "2021-01-05", "2021-01-05", log)
     try:
-        assert reached.wait(100), log.read_text()
+        assert reached.wait(300), log.read_text()
         assert run.pid
         os.kill(run.pid, how)
         run.join(10)  # 2.4 s, of which the request to the halted process takes 2
