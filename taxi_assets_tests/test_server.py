@@ -25,8 +25,10 @@ from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.defs.automation.receivers import Receiver, http_receiver
+from taxi_assets_tests.isolation import PROJECT_FILES
 
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
+DG = str(Path(sys.executable).with_name("dg"))
 GREEN = SERVICES["green"]
 DAYS = ["2021-08-30", "2021-08-31", "2021-09-01"]
 ASSETS = [["green", f"{name}_trips"] for name in ("raw", "cleaned", "postgres", "gcs", "bigquery")]
@@ -71,15 +73,18 @@ def until(ready: Callable[[], Any], seconds: float, every: float = 0.5) -> Any:
 
 @contextmanager
 def dagster_dev(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Run `dagster dev` on a free port, with `folder` as its DAGSTER_HOME; yield its address."""
-    shutil.copy(REPOSITORY / "dagster.yaml", folder)
+    """Run `dg dev` on a free port, with `folder` as project and DAGSTER_HOME; yield its address."""
+    for name in PROJECT_FILES:
+        shutil.copy(REPOSITORY / name, folder)
+    (folder / "taxi_assets").symlink_to(REPOSITORY / "taxi_assets")
     patch.setenv("DAGSTER_HOME", str(folder))
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     with (folder / "dev.log").open("w") as log:
         process = subprocess.Popen(
-            [DAGSTER, "dev", "-p", str(port)],
+            [DG, "dev", "-p", str(port)],
+            cwd=folder,
             stdout=log,
             stderr=log,
             start_new_session=True,

@@ -1,4 +1,4 @@
-"""What a person does in Dagster's UI, in headless Chromium against a real `dagster dev`.
+"""What a person does in Dagster's UI, in headless Chromium against a real `dg dev`.
 
 Screenshots are kept in the test's folder; with `SCREENSHOTS=docs/images` small ones are made for
 README and docs.
