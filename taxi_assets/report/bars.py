@@ -10,7 +10,7 @@ from taxi_assets.report.figures import MonthFigures
 from taxi_assets.report.month_text import format_long_day, format_short_money
 
 WIDTH, HEIGHT = 640.0, 380.0
-LEFT, BOTTOM, TOP = 52.0, 24.0, 8.0
+LEFT, BOTTOM, TOP = 64.0, 24.0, 16.0
 """Margins for the scale, the days and above the highest bar, in the units of `WIDTH`."""
 GAP = 0.22
 SATURDAY = 5

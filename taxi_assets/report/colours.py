@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Theme:
-    """One set of colours; every text has a contrast of at least 4.5."""
+    """One set of colours; texts and bars have a contrast of at least 4.5."""
 
     paper: str
     card: str
@@ -30,7 +30,7 @@ LIGHT = Theme(
     ink="#14202b",
     soft="#566575",
     line="#e2e7ec",
-    bar="#e3a008",
+    bar="#b45309",
     alarm="#a33a12",
     steps=("#edf4fb", "#d3e4f5", "#abcdec", "#7cb1e0", "#3474b2", "#1d5a98", "#0b3a6e"),
     turn=4,

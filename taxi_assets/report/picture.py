@@ -9,6 +9,7 @@ from taxi_assets.report import month_text
 from taxi_assets.report.bars import SATURDAY, scale_revenue
 from taxi_assets.report.colours import LIGHT, pick_colour_step
 from taxi_assets.report.figures import HOURS, WEEKDAYS, MonthFigures
+from taxi_assets.report.inline_picture import draw_inline_bars
 from taxi_assets.report.page import (
     build_headline_tiles,
     find_busiest_hour_mean,
@@ -51,7 +52,7 @@ def draw_month_picture(figures: MonthFigures, zone_map: ZoneMap | None = None) -
         _draw_hours(_add_axes(figure, (0.53, 0.40, 0.44, 0.31), "Trips by hour", peak), figures)
         if figures.has_money:
             place = (0.07, 0.12, 0.39, 0.19)
-            _draw_revenue(_add_axes(figure, place, "Revenue a day", "weekends are paler"), figures)
+            _draw_revenue(_add_axes(figure, place, "Revenue a day", "weekends are blue"), figures)
         if figures.zones:
             width = ZONES_WIDTH - MAP_WIDTH if zone_map else ZONES_WIDTH
             place = (0.65, 0.11, width, 0.20)
@@ -63,6 +64,18 @@ def draw_month_picture(figures: MonthFigures, zone_map: ZoneMap | None = None) -
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png")
     return _compress_png(Image.open(drawn).convert("RGB"))
+
+
+def draw_month_days(figures: MonthFigures) -> str:
+    """Draw the trips of each day as Markdown that Dagster's UI shows on the month's page."""
+    days = list(figures.month.window)
+    trips = [figures.days[day].trips if day in figures.days else 0 for day in days]
+    workdays = [day.day - 1 for day in days if day.weekday() < SATURDAY]
+    text = "Trips by day. Blue: weekends."
+    if figures.missing:
+        text += f" {len(figures.days)} of {len(days)} days are loaded."
+    labels = {at: str(at + 1) for at in range(0, len(days), 7)}
+    return draw_inline_bars(trips, labels, text, marked=workdays)
 
 
 def scale_picture(drawn: bytes, width: int) -> bytes:
@@ -162,8 +175,8 @@ def _draw_revenue(axes: Axes, figures: MonthFigures) -> None:
     axes.set_xticks(range(1, len(figures.month.window) + 1, 7))
     for day in figures.month.window:
         if day in of_day:
-            strength = 0.55 if day.weekday() >= SATURDAY else 1
-            axes.bar(day.day, of_day[day], 0.78, color=LIGHT.bar, alpha=strength)
+            colour = LIGHT.steps[4] if day.weekday() >= SATURDAY else LIGHT.bar
+            axes.bar(day.day, of_day[day], 0.78, color=colour)
         else:
             hatched: dict[str, Any] = {"color": "none", "edgecolor": LIGHT.line, "hatch": "////"}
             axes.bar(day.day, ticks[-1] - ticks[0], 0.78, ticks[0], **hatched)

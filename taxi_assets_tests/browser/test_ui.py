@@ -166,6 +166,9 @@ def check_day_page(screen: Screen) -> None:
     expect(summary).to_contain_text(
         re.compile(r"\d+ trips, \$[\d,]+.*; \d+ of \d+ rows dropped \(")
     )
+    shown = page.locator("tr", has=page.get_by_text("pickups_by_hour")).first.locator("img")
+    expect(shown).to_be_visible()
+    assert shown.evaluate("image => image.naturalWidth") > 300
     screen.keep("day")
     columns = page.locator("tr", has=page.get_by_text("columns", exact=True)).first
     columns.scroll_into_view_if_needed()
@@ -175,7 +178,7 @@ def check_day_page(screen: Screen) -> None:
     beyond = "it => it.getBoundingClientRect().right - document.documentElement.clientWidth"
     assert table.evaluate(beyond) <= 0
     screen.keep("columns")
-    for name in ("cleaned_trips", "gcs_trips", "postgres_trips", "bigquery_trips"):
+    for name in ("raw_trips", "cleaned_trips", "gcs_trips", "postgres_trips", "bigquery_trips"):
         check_table_fits_page(
             screen, f"/assets/{SERVICE.name}/{name}?view=partitions&partition={DAY}"
         )

@@ -132,16 +132,16 @@ def test_raw_trips_show_header_and_first_lines_as_published(chunk: dict[str, Any
     assert [column.name for column in schema.columns] == names
     assert {column.type for column in schema.columns} == {"string"}
     assert all(column.description for column in schema.columns)
-    preview = raw["preview"]
-    assert [column.name for column in preview.schema.columns] == names
-    rows = read_records(preview)
-    assert len(rows) == 5
-    assert all(row[GREEN.pickup].startswith(LAST) for row in rows)
+    assert list(raw)[:2] == ["summary", "preview"]
+    assert "" not in [value for value in raw.values() if isinstance(value, str)]
+    lines = {line["column"]: line for line in read_records(raw["preview"])}
+    assert list(lines) == names
+    assert all(lines[GREEN.pickup][f"row {row}"].startswith(LAST) for row in (1, 2, 3))
 
 
 def test_cleaned_day_starts_with_a_sentence_and_its_picture(chunk: dict[str, Any]) -> None:
     cleaned = read_values(chunk["cleaned_trips"])
-    assert list(cleaned)[:3] == ["summary", "picture", "columns"]
+    assert list(cleaned)[:4] == ["summary", "pickups_by_hour", "picture", "columns"]
     rows, dollars = cleaned["rows"], cleaned["total_amount"]
     percent = round(100 * (rows / count_rows_a_week_before(chunk) - 1))
     way = "above" if percent > 0 else "below"
@@ -221,8 +221,11 @@ def test_picture_is_a_small_png_on_the_cleaned_day_only(chunk: dict[str, Any]) -
     assert len(png) < 100_000
     with Image.open(io.BytesIO(png)) as image:
         image.verify()
+    shown = chunk["cleaned_trips"].metadata["pickups_by_hour"].value
+    assert shown.startswith("![Pickups by hour](data:image/png;base64,")
+    assert shown.endswith("Orange: the Monday before.")
     for name in ("raw_trips", *STORES):
-        assert not {"picture", "columns", "summary"} & set(chunk[name].metadata)
+        assert not {"picture", "pickups_by_hour", "columns"} & set(chunk[name].metadata)
 
 
 def test_single_day_shows_the_same_as_in_a_chunk(

@@ -18,6 +18,7 @@ from taxi_assets.date_ranges import Month
 from taxi_assets.definitions import build_defs
 from taxi_assets.defs.monthly_report import compute_month_figures
 from taxi_assets.defs.resources.lake import open_lake
+from taxi_assets.report.inline_picture import MAX_LENGTH
 from taxi_assets.report.page import render_month_page
 from taxi_assets.report.zones import find_zone
 from taxi_assets.settings import Settings
@@ -239,7 +240,8 @@ def test_page_and_picture_are_self_contained_and_in_the_materialization(
     )
     assert report_metadata["synthetic sample"]
     assert "Synthetic sample" in text
-    assert list(report_metadata)[:2] == ["summary", "report"]
+    assert list(report_metadata)[:3] == ["summary", "trips_by_day", "report"]
+    assert len(report_metadata["trips_by_day"]) <= MAX_LENGTH
 
     index = stores.lake() / "_reports/index.html"
     assert report_metadata["all_months"] == str(index)

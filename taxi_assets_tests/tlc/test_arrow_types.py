@@ -72,7 +72,8 @@ def test_column_of_any_type_is_stored_as_published(
             [published.slice(index, 1).chunk(0) for index in range(key - 1, 6, 2)]
         )
         assert is_same(rows["x"], expected)
-        assert spools[key].build_preview().records[0].data["VendorID"] == "1"
+        first = spools[key].build_preview().records[0].data
+        assert (first["column"], first["row 1"]) == ("VendorID", "1")
         assert len(clean_partition(rows, YELLOW, ()).frame) == 3
 
 

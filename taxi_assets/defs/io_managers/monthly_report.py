@@ -22,7 +22,7 @@ from taxi_assets.report import month_text
 from taxi_assets.report.figures import MonthFigures
 from taxi_assets.report.index_page import render_index_page
 from taxi_assets.report.page import rank_pickup_zones
-from taxi_assets.report.picture import scale_picture
+from taxi_assets.report.picture import draw_month_days, scale_picture
 from taxi_assets.settings.alerts import AlertSettings
 from taxi_assets.tlc.schema import Service
 
@@ -89,6 +89,7 @@ def _build_metadata(lake: Lake, report: Report) -> dict[str, Any]:
     image = base64.b64encode(scale_picture(report.picture, DIALOG_WIDTH)).decode()
     metadata: dict[str, Any] = {
         "summary": month_text.write_headline(figures),
+        "trips_by_day": dg.MetadataValue.md(draw_month_days(figures)),
         "report": dg.MetadataValue.md(
             f"![{month_text.write_title(figures)}](data:image/png;base64,{image})"
         ),

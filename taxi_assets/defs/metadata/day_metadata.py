@@ -27,7 +27,7 @@ from taxi_assets.defs.metadata.table_metadata import (
 )
 from taxi_assets.defs.month_split import SplitMonth
 from taxi_assets.defs.resources.lake import Lake
-from taxi_assets.report.day_picture import Figures, draw_day_picture
+from taxi_assets.report.day_picture import Figures, draw_day_hours, draw_day_picture
 from taxi_assets.report.day_text import describe_day
 from taxi_assets.settings import read_rules_for_definitions
 from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
@@ -44,7 +44,10 @@ def build_raw_metadata(split: SplitMonth, day: date) -> dict[str, Any]:
     """Return the metadata of a day of a month file."""
     month, spool = split.month, split.get_spool(day)
     rows, file = month.count_day_rows(day), month.file
-    return {
+    text = f"{rows:,} of the month file's {month.file_rows:,} rows, as published"
+    metadata = {
+        "summary": f"{text} (synthetic sample)" if file.synthetic else text,
+        "preview": spool.build_preview(),
         PARTITION_ROWS: rows,
         "rows": rows,
         "bytes": spool.size + len(month.line),
@@ -56,8 +59,8 @@ def build_raw_metadata(split: SplitMonth, day: date) -> dict[str, Any]:
         "source_bytes": file.size,
         "source_etag": file.etag or "",
         "source_last_modified": file.last_modified or "",
-        "preview": spool.build_preview(),
     }
+    return {name: value for name, value in metadata.items() if value != ""}
 
 
 def build_cleaned_metadata(
@@ -101,7 +104,10 @@ def build_overview_metadata(
     before: Sequence[Figures],
     unusual: Sequence[Unusual],
 ) -> dict[str, Any]:
-    """Return a sentence and a picture of a cleaned day, compared with the days before it."""
+    """Return a sentence and pictures of a cleaned day, compared with the days before it.
+
+    Dagster's UI shows the small one on the page, and the large one behind "[Show Markdown]".
+    """
     usual = [weekday.profile.rows for weekday in before]
     text = describe_day(figures.profile.rows, figures.revenue, usual, figures.dropped)
     compared = f"beside {len(before)} earlier {day:%A}s" if before else "no earlier day to compare"
@@ -112,6 +118,7 @@ def build_overview_metadata(
     picture = draw_day_picture(service, day, figures, before, unusual)
     return {
         "summary": f"{text} (synthetic sample)" if figures.synthetic else text,
+        "pickups_by_hour": dg.MetadataValue.md(draw_day_hours(day, figures, before)),
         "picture": build_picture_metadata(picture, drawn),
     }
 

@@ -17,7 +17,7 @@ import dagster as dg
 from taxi_assets.report.value_names import format_share, format_value, name_value
 from taxi_assets.tlc.column import Column
 from taxi_assets.tlc.schema import Service
-from taxi_assets.trips.profile import FIRST_ROWS, ColumnProfile, DayProfile, Value
+from taxi_assets.trips.profile import ColumnProfile, DayProfile, Value
 
 SCHEMA, LINEAGE = "dagster/column_schema", "dagster/column_lineage"
 PARTITION_ROWS, TABLE_ROWS = "dagster/partition_row_count", "dagster/row_count"
@@ -38,6 +38,8 @@ PROFILE_COLUMNS = {
 """Headings do not wrap: the page of a day leaves a table 590 pixels at a width of 1,440."""
 MAX_CELL_LENGTH = 24
 """Longest value, in characters."""
+PREVIEW_ROWS, MAX_WORD_LENGTH = 3, 12
+"""Rows of a preview, and characters of a word in it: they fit 590 pixels beside the names."""
 
 
 @lru_cache(maxsize=64)
@@ -111,20 +113,35 @@ def build_median_metadata(profile: DayProfile) -> dict[str, float]:
     return {f"median_{column}": round(value, 4) for column, value in profile.medians.items()}
 
 
-def preview_frame(names: Sequence[str], rows: Sequence[Sequence[Value]]) -> dg.TableMetadataValue:
-    """Build a table of rows; a short row is padded with nulls, a long one is truncated."""
-    none: dict[str, Value] = dict.fromkeys(names)
+def preview_columns(names: Sequence[str], rows: Sequence[Sequence[Value]]) -> dg.TableMetadataValue:
+    """Build a table of the first rows, one line a column, because 19 columns fit no page.
+
+    A short row is padded with nulls, a long one is truncated.
+    """
+    shown = [[*row, *[None] * len(names)] for row in rows[:PREVIEW_ROWS]]
+    headings = ["column", *(f"row {number}" for number in range(1, len(shown) + 1))]
+    lines = [(name, *(_truncate_words(row[at]) for row in shown)) for at, name in enumerate(names)]
     return dg.MetadataValue.table(
-        [dg.TableRecord(none | dict(zip(names, row, strict=False))) for row in rows],
-        schema=dg.TableSchema([dg.TableColumn(name) for name in names]),
+        [dg.TableRecord(dict(zip(headings, line, strict=True))) for line in lines],
+        schema=dg.TableSchema([dg.TableColumn(heading) for heading in headings]),
+    )
+
+
+def _truncate_words(value: Value) -> Value:
+    """Return a text whose words fit a third of the page; a browser breaks lines between words."""
+    if not isinstance(value, str):
+        return value
+    return " ".join(
+        word if len(word) <= MAX_WORD_LENGTH else f"{word[: MAX_WORD_LENGTH - 1]}…"
+        for word in value.split(" ")
     )
 
 
 def preview_lines(header: bytes, lines: bytes) -> dg.TableMetadataValue:
-    """Build a table of the first lines of a CSV month, with values as published."""
+    """Build a table of the first lines of a CSV month, with values as published, shortened."""
     text = (header + lines).decode("utf-8-sig", "replace")
     names, *rows = [_split_fields(line) for line in text.split("\n") if line.strip()]
-    return preview_frame(names, rows[:FIRST_ROWS])
+    return preview_columns(names, rows)
 
 
 def _split_fields(line: str) -> list[str]:
@@ -137,7 +154,7 @@ def _split_fields(line: str) -> list[str]:
 
 def preview_rows(names: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.TableMetadataValue:
     """Build a table of rows of a Parquet month, with values as text."""
-    return preview_frame(
+    return preview_columns(
         names, [[None if value is None else str(value) for value in row] for row in rows]
     )
 

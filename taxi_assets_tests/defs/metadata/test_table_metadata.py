@@ -23,18 +23,28 @@ HEADER = b"\xef\xbb\xbfVendorID,fare,note\r\n"
         (b'1,"2,50",x\n\n3,4\n', [["1", "2,50", "x"], ["3", "4", None]]),
         (b"1,2,a\rb\n", [["1,2,a\rb", None, None]]),
         (b"1,2,\xff\n", [["1", "2", "�"]]),
-        (b"1,2,3,4,5\n" * 9, [["1", "2", "3"]] * 5),
+        (b"1,2,3,4,5\n" * 9, [["1", "2", "3"]] * 3),
+        (
+            b"-73.991957000000002,2021-01-05 00:11:44,x\n",
+            [["-73.9919570…", "2021-01-05 00:11:44", "x"]],
+        ),
     ],
 )
-def test_first_lines_become_a_table(lines: bytes, rows: list[list[str]]) -> None:
+def test_first_lines_become_a_table_with_a_line_for_each_column(
+    lines: bytes, rows: list[list[str]]
+) -> None:
     table = preview_lines(HEADER, lines)
-    assert [column.name for column in table.schema.columns] == ["VendorID", "fare", "note"]
-    assert [list(record.data.values()) for record in table.records] == rows
+    headings = ["column", "row 1", "row 2", "row 3"][: 1 + len(rows)]
+    assert [column.name for column in table.schema.columns] == headings
+    names, *values = zip(*(record.data.values() for record in table.records), strict=True)
+    assert names == ("VendorID", "fare", "note")
+    assert list(map(list, values)) == rows
 
 
 def test_first_rows_of_a_parquet_month_become_texts() -> None:
     table = preview_rows(["VendorID", "fare"], [[1, None], [2, 3.5]])
-    assert [list(record.data.values()) for record in table.records] == [["1", None], ["2", "3.5"]]
+    lines = [list(record.data.values()) for record in table.records]
+    assert lines == [["VendorID", "1", "2"], ["fare", None, "3.5"]]
 
 
 def test_unknown_column_has_no_description() -> None:
