@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from playwright.sync_api import sync_playwright
@@ -17,6 +18,45 @@ from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.report.test_report import day, figures
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's package chromium is missing")
+MIN_CONTRAST = 4.5
+"""Of WCAG 2, level AA, for texts."""
+FIND_PALE_TEXTS = """least => {
+  const read = colour => (colour.match(/[\\d.]+/g) || []).map(Number);
+  const light = rgb => rgb.slice(0, 3).map(part => part / 255)
+    .map(part => part <= 0.03928 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, part, at) => sum + part * [0.2126, 0.7152, 0.0722][at], 0);
+  const mix = (over, under, share) =>
+    over.map((part, at) => part * share + under[at] * (1 - share));
+  const alpha = rgb => rgb.length > 3 ? rgb[3] : 1;
+  const grounds = element => {  // every colour that may be behind a text of the element
+    for (let at = element; at; at = at.parentElement) {
+      const style = getComputedStyle(at), colour = read(style.backgroundColor);
+      const stripes = (style.backgroundImage.match(/rgba?\\([^)]*\\)/g) || [])
+        .map(read).filter(alpha);
+      if (alpha(colour) === 1) return [...stripes, colour];
+      if (stripes.length) return [...stripes, ...grounds(at.parentElement)];
+    }
+    return [[255, 255, 255]];
+  };
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT), pale = [];
+  let seen = 0;
+  while (texts.nextNode()) {
+    const text = texts.currentNode.data.trim(), element = texts.currentNode.parentElement;
+    if (!text || element.closest("title, style, script")) continue;
+    seen += 1;
+    const style = getComputedStyle(element);
+    const ink = read(element.namespaceURI.endsWith("svg") ? style.fill : style.color);
+    for (const ground of grounds(element)) {
+      let share = alpha(ink);
+      for (let at = element; at; at = at.parentElement) share *= getComputedStyle(at).opacity;
+      const lights = [light(mix(ink.slice(0, 3), ground, share)), light(ground)]
+        .sort((a, b) => b - a);
+      const contrast = (lights[0] + 0.05) / (lights[1] + 0.05);
+      if (contrast < least) pale.push(`${text.slice(0, 40)}: ${contrast.toFixed(2)}`);
+    }
+  }
+  return [seen, [...new Set(pale)]];
+}"""
 YEAR = [day for month in range(1, 13) for day in Month(2021, month).window]
 
 
@@ -35,11 +75,16 @@ def month() -> MonthFigures:
     )
 
 
+def render(name: str) -> bytes:
+    """Return one of our pages."""
+    return calendar() if name == "index" else render_month_page(month())
+
+
 @pytest.mark.parametrize("width", [1440, 390])
 @pytest.mark.parametrize("name", ["index", "month"])
 def test_page_fits_the_screen(name: str, width: int, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
-    path.write_bytes(calendar() if name == "index" else render_month_page(month()))
+    path.write_bytes(render(name))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
@@ -50,3 +95,20 @@ def test_page_fits_the_screen(name: str, width: int, tmp_path: Path) -> None:
         browser.close()
     if SCREENSHOTS and width > 1000:
         shrink(picture, REPOSITORY / SCREENSHOTS / f"report-{name}.png")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", ["index", "month"])
+def test_every_text_has_enough_contrast(
+    name: str, scheme: Literal["light", "dark"], tmp_path: Path
+) -> None:
+    path = tmp_path / "page.html"
+    path.write_bytes(render(name))
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        page = browser.new_context(color_scheme=scheme).new_page()
+        page.goto(path.as_uri())
+        texts, pale = page.evaluate(FIND_PALE_TEXTS, MIN_CONTRAST)
+        browser.close()
+    assert texts > 100
+    assert pale == []
