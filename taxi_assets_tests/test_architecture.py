@@ -29,11 +29,11 @@ MAX_ROOT_FILES = 8
 
 
 def list_modules() -> dict[str, Path]:
-    found = {}
+    modules = {}
     for path in PACKAGE.rglob("*.py"):
         parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
-        found[".".join(parts).removesuffix(".__init__")] = path
-    return found
+        modules[".".join(parts).removesuffix(".__init__")] = path
+    return modules
 
 
 def list_imports(path: Path, known: dict[str, Path]) -> set[str]:

@@ -43,12 +43,12 @@ def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def revenue(folder: Path) -> dict[str, str]:
-    """What the asset wrote, and nothing of it stays."""
+    """Return what the asset wrote, and delete it."""
     files = sorted((folder / "revenue").iterdir())
-    found = {file.stem: file.read_text().strip() for file in files}
+    texts = {file.stem: file.read_text().strip() for file in files}
     for file in files:
         file.unlink()
-    return found
+    return texts
 
 
 def test_documented_asset_runs_for_a_day_and_a_range(loaded: Path) -> None:

@@ -94,12 +94,12 @@ def newcomer() -> Iterator[Newcomer]:
 
 
 def blocks(section: str) -> list[Block]:
-    """The blocks of a section of the README."""
+    """Return the blocks of a section of the README."""
     return [block for block in read_blocks("README.md") if block.section == section]
 
 
 def list_course_settings() -> list[str]:
-    """The settings that the README has for the course."""
+    """Return the settings that the README has for the course."""
     names = re.findall(r"`(TAXI_\w+=\S+)`", (REPOSITORY / "README.md").read_text())
     assert len(names) == 3
     return names

@@ -149,7 +149,7 @@ variable "lake_cold_after_days" {
 }
 
 variable "deletion_protection" {
-  description = "Whether database, bucket and dataset refuse to be destroyed. Set to false and apply before `terraform destroy`."
+  description = "Whether database, bucket and dataset are protected from deletion. Set to false and apply before `terraform destroy`."
   type        = bool
   default     = true
 }
@@ -180,7 +180,7 @@ variable "ui_members" {
 
   validation {
     condition     = alltrue([for member in var.ui_members : can(regex("^(user|group|serviceAccount|domain):.+", member))])
-    error_message = "ui_members takes user:, group:, serviceAccount: and domain: members. allUsers and allAuthenticatedUsers are refused: the UI has no login of its own."
+    error_message = "ui_members takes user:, group:, serviceAccount: and domain: members. allUsers and allAuthenticatedUsers are not allowed: the UI has no login of its own."
   }
 }
 

@@ -362,28 +362,30 @@ def test_report_is_requested_for_complete_and_changed_months() -> None:
         dg.AssetKey(["green", "monthly_report"]),
     )
 
-    def landed(instance: dg.DagsterInstance, key: dg.AssetKey, *partitions: str) -> None:
+    def report_materialized(
+        instance: dg.DagsterInstance, key: dg.AssetKey, *partitions: str
+    ) -> None:
         for partition in partitions:
             instance.report_runless_asset_event(dg.AssetMaterialization(key, partition=partition))
 
     with dg.DagsterInstance.ephemeral() as instance:
         cursor = None
 
-        def asked() -> set[str]:
+        def evaluate() -> set[str]:
             nonlocal cursor
             result = dg.evaluate_automation_conditions(defs, instance, cursor=cursor)
             cursor = result.cursor
             return set(result.get_requested_partitions(monthly_report))
 
-        assert asked() == set()
-        landed(instance, lake, *DAYS[:-1])
-        assert asked() == set()
-        landed(instance, lake, DAYS[-1])
-        assert asked() == {"2021-02-01"}
-        landed(instance, monthly_report, "2021-02-01")
-        assert asked() == set()
-        landed(instance, lake, DAYS[9])
-        assert asked() == {"2021-02-01"}
+        assert evaluate() == set()
+        report_materialized(instance, lake, *DAYS[:-1])
+        assert evaluate() == set()
+        report_materialized(instance, lake, DAYS[-1])
+        assert evaluate() == {"2021-02-01"}
+        report_materialized(instance, monthly_report, "2021-02-01")
+        assert evaluate() == set()
+        report_materialized(instance, lake, DAYS[9])
+        assert evaluate() == {"2021-02-01"}
 
 
 def test_report_sensor_follows_the_automation_setting(

@@ -1,6 +1,6 @@
-"""A Terraform provider that stands in for Google's: real schema, an API that lives in this process.
+"""Terraform providers that stand in for Google's: the real schema and an API in this process.
 
-It speaks Terraform's plugin protocol, version 6, so that the real Terraform core validates, plans
+They implement Terraform's plugin protocol, version 6, so that the real Terraform core validates, plans
 and applies `deploy/terraform` without a registry and without an account. The schema in
 `google_schema.json` is cut from version 8.7.0 of the real provider by `google_schema.py`. Run as a
 program, the module is Terraform with this provider: `check.sh --offline`.
@@ -33,7 +33,7 @@ SCHEMA = Path(__file__).with_name("google_schema.json")
 CONFIGURATION = REPOSITORY / "deploy" / "terraform"
 
 Values = dict[str, Any]
-Failure = Literal["refused", "broken off"]
+Failure = Literal["rejected", "interrupted"]
 
 RANDOM: Values = {
     "ephemeral_resource_schemas": {
@@ -67,7 +67,7 @@ class Google:
         self.applied: list[str] = []
         """What was created, updated and destroyed, in order."""
         self.fail: Callable[[str], Failure | None] = lambda _: None
-        """Asked for each change: whether the API refuses it, or does it and the answer is lost."""
+        """Called for each change: rejected, or done although its answer is lost (interrupted)."""
 
     def change(self, kind: str, prior: Values | None, config: Values, planned: Values) -> Values:
         """Create or update a resource; return the new state."""
@@ -175,7 +175,7 @@ class Provider:
             planned = fill(block, planned, identity(kind, planned))
         name = identity(kind, config or prior)
         failure = self.google.fail(name)
-        if failure != "refused":
+        if failure != "rejected":
             self.google.applied.append(name)
             if planned is None:
                 self.google.destroy(kind, prior)
@@ -183,9 +183,9 @@ class Provider:
                 planned = self.google.change(kind, prior, config, planned)
         if not failure:
             return protocol.field(1, protocol.dumps(planned))
-        # What plugins written with Terraform's SDK 2 answer: nothing was created; a resource that
-        # was, and is tainted; of an update, as if it had been done.
-        created_nothing = failure == "refused" and prior is None
+        # Plugins written with Terraform's SDK 2 answer without a state if nothing was created, with a
+        # tainted resource if one was, and for an update as if it had been done.
+        created_nothing = failure == "rejected" and prior is None
         state = None if created_nothing else prior if planned is None else planned
         message = f"Error 503: {name}: {failure} by the rehearsal"
         return protocol.field(1, protocol.dumps(state)) + protocol.error(3, message)
@@ -226,7 +226,7 @@ def without_secrets(block: Values, values: Values) -> Values:
 def fill(block: Values, values: Values, name: str) -> Values:
     """Return an applied resource whose unknown values are filled, the same in every rehearsal."""
 
-    def made(attribute: str, kind: Any) -> Any:
+    def build_value(attribute: str, kind: Any) -> Any:
         project, short = "my-project-123", str(values.get("secret_id") or values.get("account_id"))
         known = {
             "connection_name": f"{project}:us-central1:{values.get('name')}",
@@ -242,9 +242,11 @@ def fill(block: Values, values: Values, name: str) -> Values:
         return {} if kind[0] in ("map", "object") else []
 
     filled = {}
-    for attribute, found in block.get("attributes", {}).items():
+    for attribute, schema in block.get("attributes", {}).items():
         value = values.get(attribute)
-        filled[attribute] = made(attribute, found["type"]) if protocol.is_unknown(value) else value
+        filled[attribute] = (
+            build_value(attribute, schema["type"]) if protocol.is_unknown(value) else value
+        )
     for attribute, nested in block.get("block_types", {}).items():
         value = values.get(attribute)
         if isinstance(value, list):
@@ -257,7 +259,7 @@ def fill(block: Values, values: Values, name: str) -> Values:
 
 @contextmanager
 def serving(google: Google) -> Iterator[dict[str, str]]:
-    """Both providers, served; the environment that leads Terraform to them."""
+    """Serve both providers; yield the environment that makes Terraform use them."""
     reattach = {}
     servers = []
     folder = tempfile.mkdtemp()

@@ -166,13 +166,13 @@ with BigQueryResource().client() as client:
 
 
 def test_emulator_demands_its_token_and_reads_only_the_lake(project: Project) -> None:
-    def asked(*arguments: str) -> str:
+    def get_status(*arguments: str) -> str:
         command = ("exec", "-T", "code", "python", "-c", ASK_EMULATOR, *arguments)
         return project.run(*command).stdout.strip()
 
-    assert asked("bigquery", "-") == "200"
-    assert asked("bigquery", "another-token-of-16") == "401"
-    assert asked("rebound.example.com", "-") == "403"
+    assert get_status("bigquery", "-") == "200"
+    assert get_status("bigquery", "another-token-of-16") == "401"
+    assert get_status("rebound.example.com", "-") == "403"
     read = project.run("exec", "-T", "code", "python", "-c", READ_FILE).stdout
     assert read.startswith("no:")
     assert "root:" not in read

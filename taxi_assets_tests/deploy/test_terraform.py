@@ -1,4 +1,4 @@
-"""Applies of `deploy/terraform` that fail or are broken off, by Terraform and a local Google.
+"""Applies of `deploy/terraform` that fail or are interrupted, with Terraform and a local Google API.
 
 The database's users and Secret Manager hold the same passwords after the next apply, wherever the
 one before it ended.
@@ -58,7 +58,7 @@ class Terraform:
     def apply(self, **variables: str | int) -> subprocess.CompletedProcess[str]:
         values = {"project_id": PROJECT, **variables}
         arguments = [f"-var={name}={value}" for name, value in values.items()]
-        # Nothing changes behind its back here: a refresh would only be slow.
+        # Nothing else changes the resources here, so a refresh would only be slow.
         return self.run("apply", "-auto-approve", "-refresh=false", *arguments)
 
     def apply_twice(self, name: str, failure: Failure, **variables: str | int) -> None:
@@ -72,7 +72,7 @@ class Terraform:
         assert second.returncode == 0, second.stderr
 
     def start_again(self) -> None:
-        """Forget everything that was created."""
+        """Remove everything that was created."""
         for path in self.root.glob("terraform.tfstate*"):
             path.unlink()
         self.google.users.clear()
@@ -107,11 +107,11 @@ def test_first_apply_recovers_from_a_failure_at_each_resource(terraform: Terrafo
     assert len(names) > 30
     for name in names:
         terraform.start_again()
-        terraform.apply_twice(name, "refused")
+        terraform.apply_twice(name, "rejected")
         terraform.passwords_agree(version=1)
 
 
-@pytest.mark.parametrize("failure", ["refused", "broken off"])
+@pytest.mark.parametrize("failure", ["rejected", "interrupted"])
 @pytest.mark.parametrize("password_version", [1, 2])
 def test_passwords_agree_after_an_interrupted_apply(
     terraform: Terraform, password_version: int, failure: Failure

@@ -173,8 +173,8 @@ def test_every_asset_loads_in_a_notebook(tmp_path: Path, monkeypatch: pytest.Mon
         assert {name: str(kind) for name, kind in cleaned.dtypes.items()} == GREEN.pandas_types
         assert sorted(cleaned["total_amount"]) == [10.5, 11.0]
         for name in ASSET_NAMES[2:]:
-            found = load(name).sort_values(columns).reset_index(drop=True)
-            pd.testing.assert_frame_equal(found, cleaned.sort_values(columns, ignore_index=True))
+            loaded = load(name).sort_values(columns).reset_index(drop=True)
+            pd.testing.assert_frame_equal(loaded, cleaned.sort_values(columns, ignore_index=True))
         assert load("gcs_trips", python_type=pa.Table).schema.equals(GREEN.arrow_schema)
         ranged = dg.PartitionKeyRange(str(DAYS[0]), str(DAYS[1]))
         frames = loader.load_asset_value(["green", "bigquery_trips"], partition_key_range=ranged)
