@@ -1,12 +1,12 @@
 """Terraform providers that stand in for Google's: the real schema and an API in this process.
 
-They implement Terraform's plugin protocol, version 6, so that the real Terraform core validates, plans
-and applies `deploy/terraform` without a registry and without an account. The schema in
-`google_schema.json` is cut from version 8.7.0 of the real provider by `google_schema.py`. Run as a
-program, the module is Terraform with this provider: `check.sh --offline`.
+They implement Terraform's plugin protocol, version 6, so that the real Terraform core validates,
+plans and applies `deploy/terraform` without a registry and without an account. `google_schema.py`
+cuts the schema in `google_schema.json` from version 8.7.0 of the real provider. Run as a program,
+the module is Terraform with this provider: `check.sh --offline`.
 
-Free strings (roles, machine types) and rules between arguments pass, which Google's provider and
-APIs would check.
+Free strings (roles, machine types) and rules between arguments, which Google's provider and APIs
+check, are not checked here.
 """
 
 from __future__ import annotations
@@ -183,8 +183,8 @@ class Provider:
                 planned = self.google.change(kind, prior, config, planned)
         if not failure:
             return protocol.field(1, protocol.dumps(planned))
-        # Plugins written with Terraform's SDK 2 answer without a state if nothing was created, with a
-        # tainted resource if one was, and for an update as if it had been done.
+        # Plugins written with Terraform's SDK 2 answer without a state if nothing was created, with
+        # a tainted resource if one was, and for an update as if it had been done.
         created_nothing = failure == "rejected" and prior is None
         state = None if created_nothing else prior if planned is None else planned
         message = f"Error 503: {name}: {failure} by the rehearsal"

@@ -1,4 +1,4 @@
-"""Applies of `deploy/terraform` that fail or are interrupted, with Terraform and a local Google API.
+"""Failed and interrupted applies of `deploy/terraform`, by Terraform and a local Google API.
 
 The database's users and Secret Manager hold the same passwords after the next apply, wherever the
 one before it ended.
