@@ -26,7 +26,7 @@ from taxi_assets.defs.io_managers.sealed_objects import (
 from taxi_assets.defs.metadata.table_metadata import preview_lines, preview_rows
 from taxi_assets.errors import explain_full_disk
 from taxi_assets.tlc.arrow_types import format_rows, has_view_types
-from taxi_assets.tlc.parquet_batches import MIN_VIEW_ROWS
+from taxi_assets.tlc.parquet_split import MIN_VIEW_ROWS
 from taxi_assets.tlc.raw_month import (
     BLANK,
     CODEC,

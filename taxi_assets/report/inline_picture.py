@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Collection, Mapping, Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from taxi_assets.report.canvas import load_font
 from taxi_assets.report.png import encode_png
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-    from PIL.ImageFont import FreeTypeFont
 
 MAX_LENGTH = 999
 """Characters of Markdown that Dagster's UI shows without a click."""
@@ -99,17 +99,7 @@ def _render_text(text: str) -> Image:
     """Render a text without shades, which would take more colours."""
     from PIL import Image, ImageDraw
 
-    font = _load_font()
+    font = load_font(FONT_SIZE)
     letters = Image.new("1", (round(font.getlength(text)) + 1, FONT_SIZE))
     ImageDraw.Draw(letters).text((0, FONT_SIZE - 2), text, 1, font, anchor="ls")
     return letters
-
-
-@cache
-def _load_font() -> FreeTypeFont:
-    from PIL import ImageFont
-
-    font = ImageFont.load_default(FONT_SIZE)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise TypeError("Pillow was built without FreeType")
-    return font

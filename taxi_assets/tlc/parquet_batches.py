@@ -1,4 +1,8 @@
-"""Read a Parquet month as batches and split them by pickup day; columns and types as published."""
+"""Read a Parquet month as batches of the published columns and types.
+
+Row groups whose statistics prove that all rows are of other days are read for their pickup times
+only. `parquet_split.py` splits the batches by pickup day.
+"""
 
 from __future__ import annotations
 
@@ -6,57 +10,26 @@ from collections.abc import Generator, Iterator
 from collections.abc import Set as AbstractSet
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.errors import SourceError, format_one_line
 from taxi_assets.settings.areas import MAX_DAY_BYTES
-from taxi_assets.tlc.arrow_types import (
-    convert_to_plain,
-    find_storable_text,
-    format_value,
-    get_plain_type,
-    is_text_type,
-    replace_view_types,
-    take_rows,
-)
+from taxi_assets.tlc.arrow_types import replace_view_types
 from taxi_assets.tlc.cache import MonthFile
 from taxi_assets.tlc.csv_blocks import build_header_error, prefetch
-from taxi_assets.tlc.csv_lines import Unreadable
-from taxi_assets.tlc.csv_split import OUTSIDE, UNREADABLE
 from taxi_assets.tlc.header import Header, HeaderError, match_header
-from taxi_assets.tlc.int96 import PER_DAY, Options, find_int96_options
+from taxi_assets.tlc.int96 import Options, find_int96_options
 from taxi_assets.tlc.integrity import DOWNLOAD_AGAIN, MAX_UNPACKED_BYTES
 from taxi_assets.tlc.parquet_limits import TooLargeError, reject_parquet_bomb
-from taxi_assets.tlc.values import accepts_type, parse_times
+from taxi_assets.tlc.values import accepts_type
 
 ROWS = 1 << 16
 """Rows of a batch: 10 MB; TLC's row groups have a million and more."""
-MIN_VIEW_ROWS = 1 << 14
-"""Minimum number of rows that are passed on as a view of their batch. Fewer rows may wait in memory
-for others of their day, and a view would keep the entire batch there."""
-
-
-@dataclass(frozen=True)
-class RowsOfDay:
-    """Rows of one batch with the same key, in file order."""
-
-    key: int
-    """Day of the month, or OUTSIDE, UNREADABLE."""
-    batch: pa.RecordBatch
-    rows: int
-
-    @property
-    def size(self) -> int:
-        """Bytes of these rows in memory, without other rows of the batch."""
-        return int(self.batch.nbytes)
 
 
 @dataclass(frozen=True)
@@ -70,16 +43,6 @@ class Batch:
     """All columns; None if no row is of a requested day."""
     read_bytes: int
     """Bytes of the file up to the end of this batch, estimated by row groups."""
-
-
-@dataclass(frozen=True)
-class SplitRows:
-    """A batch's rows, grouped by key."""
-
-    groups: list[RowsOfDay]
-    rows: dict[int, int]
-    """Number of rows by key."""
-    unreadable: list[Unreadable]
 
 
 @dataclass(frozen=True)
@@ -183,72 +146,6 @@ def check_column_types(
             raise error
         all_null[field.name] = error
     return all_null
-
-
-def split_parquet_batch(
-    batch: Batch, header: Header, month: Month, requested_keys: AbstractSet[int]
-) -> SplitRows:
-    """Sort a batch's rows by pickup day, stably; rows of other keys are only counted."""
-    keys = _assign_days(batch.pickups, month)
-    unreadable = [
-        Unreadable(
-            batch.first_row + at,
-            f"{header.names[header.pickup_index]}={_quote_pickup(batch.pickups[at])} "
-            "is not a pickup time",
-        )
-        for at in np.flatnonzero(keys == UNREADABLE).tolist()
-    ]
-    unique_keys, counts = np.unique(keys, return_counts=True)
-    groups = [
-        RowsOfDay(
-            key, batch.data if rows == len(keys) else _select_rows(batch.data, keys == key), rows
-        )
-        for key, rows in zip(unique_keys.tolist(), counts.tolist(), strict=True)
-        if key in requested_keys and batch.data is not None
-    ]
-    rows_by_key = dict(zip(unique_keys.tolist(), counts.tolist(), strict=True))
-    return SplitRows(groups, rows_by_key, unreadable)
-
-
-def _select_rows(rows: pa.RecordBatch, which: npt.NDArray[np.bool_]) -> pa.RecordBatch:
-    """Select rows as a view if they are contiguous, and as a copy otherwise."""
-    at = np.flatnonzero(which)
-    if len(at) >= MIN_VIEW_ROWS and at[-1] - at[0] + 1 == len(at):
-        return rows.slice(int(at[0]), len(at))
-    columns = [take_rows(column, at) for column in rows.columns]
-    return pa.RecordBatch.from_arrays(columns, schema=rows.schema)
-
-
-def _quote_pickup(pickup: pa.Scalar) -> str:
-    """Return a pickup time for a message: text in quotes, any other value as it is."""
-    text = format_value(pickup)
-    return repr(text) if is_text_type(get_plain_type(pickup.type)) else text
-
-
-def _assign_days(pickups: pa.Array, month: Month) -> npt.NDArray[np.int8]:
-    """Return the day of the month of each pickup, or OUTSIDE or UNREADABLE.
-
-    A time before the year 1 or after 9999 is unreadable, as in CSV.
-    """
-    pickups = convert_to_plain(pickups)
-    if is_text_type(pickups.type):
-        pickups = parse_times(find_storable_text(pickups))
-    if pa.types.is_null(pickups.type):
-        return np.full(len(pickups), UNREADABLE, np.int8)
-    since = pc.fill_null(pickups.cast(pa.int64()), 0).to_numpy(zero_copy_only=False)
-    days = since // PER_DAY[pickups.type.unit]
-    day = days - _get_epoch_day(month.window.start)
-    inside = (day >= 0) & (day < len(month.window))
-    keys = np.where(inside, day + 1, OUTSIDE).astype(np.int8)
-    keys[(days < _get_epoch_day(date.min)) | (days > _get_epoch_day(date.max))] = UNREADABLE
-    if pickups.null_count:
-        keys[pc.is_null(pickups).to_numpy(zero_copy_only=False)] = UNREADABLE
-    return keys
-
-
-def _get_epoch_day(day: date) -> int:
-    """Return the number of days from 1970-01-01 to a day."""
-    return int(np.datetime64(day, "D").astype(np.int64))
 
 
 def _find_leaves(footer: pq.FileMetaData, name: str) -> list[int]:

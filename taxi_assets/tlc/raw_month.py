@@ -29,13 +29,8 @@ from taxi_assets.tlc.csv_split import (
 from taxi_assets.tlc.download import PROGRESS_SECONDS
 from taxi_assets.tlc.header import Header
 from taxi_assets.tlc.integrity import DOWNLOAD_AGAIN
-from taxi_assets.tlc.parquet_batches import (
-    Batch,
-    RowsOfDay,
-    build_damage_error,
-    open_parquet_month,
-    split_parquet_batch,
-)
+from taxi_assets.tlc.parquet_batches import Batch, build_damage_error, open_parquet_month
+from taxi_assets.tlc.parquet_split import RowsOfDay, split_parquet_batch
 from taxi_assets.tlc.values import convert_column
 
 CODEC = pa.Codec("zstd", 1)

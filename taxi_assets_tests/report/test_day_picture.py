@@ -10,18 +10,8 @@ from datetime import date
 import pytest
 from PIL import Image
 
-from taxi_assets.report.day_picture import (
-    BAR,
-    COLOURS,
-    GAP,
-    GONE,
-    GROUND,
-    SIZE,
-    STRIP,
-    USUAL,
-    Figures,
-    draw_day_picture,
-)
+from taxi_assets.report.canvas import BAR, COLOURS, GONE, GROUND, USUAL
+from taxi_assets.report.day_picture import GAP, SIZE, STRIP, Figures, draw_day_picture
 from taxi_assets.report.day_text import describe_day
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import convert_to_table
