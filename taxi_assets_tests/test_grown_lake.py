@@ -1,4 +1,4 @@
-"""Readers that are not ours, on a lake whose columns have grown, by the lines of the page."""
+"""The documented readers of other libraries, on a lake to which columns were added."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from taxi_assets_tests.conftest import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "how-it-works.md"
 SETUP, READS = (
-    next(one for one in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL))
+    re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)[0]
     .strip()
     .split("\n\npandas.read_parquet")
 )
 LINES = f"pandas.read_parquet{READS}".splitlines()
 
 
-def total(values: Any) -> tuple[int, float]:
-    """Rows, and the sum of the column that the older day does not have."""
+def compute_totals(values: Any) -> tuple[int, float]:
+    """Return the number of rows and the sum of the column that the older day does not have."""
     table = values.arrow() if hasattr(values, "arrow") else values
     if isinstance(table, pa.RecordBatchReader):
         table = table.read_all()
@@ -49,6 +49,6 @@ def test_documented_readers_read_a_lake_with_added_columns(
         if line.startswith("columns ="):
             exec(line, names)  # noqa: S102
             continue
-        assert total(eval(line, names)) == (2, 0.75), line  # noqa: S307
+        assert compute_totals(eval(line, names)) == (2, 0.75), line  # noqa: S307
         read += 1
     assert read == 4

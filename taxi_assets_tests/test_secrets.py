@@ -22,7 +22,7 @@ from taxi_assets_tests.defs.jobs.test_daily import make_trip_line
 from taxi_assets_tests.stores import Runs
 
 PLANTED = "pl4nted"
-"""Part of every secret; the other characters are those that URLs and shells stumble over."""
+"""Part of every secret; the other characters are special in URLs and shells."""
 SECRET = f"{PLANTED}/p@ss:w%rd?x=1#y"
 IN_URL = f"me:{PLANTED}@"
 SIGNATURE = f"?X-Goog-Signature={PLANTED}&token={PLANTED}#{PLANTED}"
@@ -35,20 +35,20 @@ Fail = Callable[[Set, "Site", Path], str]
 
 @dataclass
 class Site:
-    """A server of one month file, with other answers under other folders."""
+    """A server of one month file, with a different fault in each folder."""
 
     address: str = ""
     body: bytes = b""
     paths: list[str] = field(default_factory=list)
 
     def template(self, folder: str) -> str:
-        """TAXI_SOURCE with user, password and a signature in it."""
+        """Return a TAXI_SOURCE that contains a user, a password and a signature."""
         place = self.address.replace("//", f"//{IN_URL}")
         return f"{place}/{folder}/{{service}}_tripdata_{{year}}-{{month}}.csv.gz{SIGNATURE}"
 
     def answer(self, folder: str) -> tuple[int, bytes, dict[str, str]]:
-        """Status, body and headers."""
-        if folder == "elsewhere":
+        """Return the status, body and headers of the file in a folder."""
+        if folder == "redirect":
             place = self.address.replace("//", f"//{IN_URL}")
             return 302, b"", {"Location": f"{place}/404/{NAME}{SIGNATURE}"}
         if folder == "html":
@@ -158,15 +158,15 @@ SOURCES = {
     "404": "404",
     "401": "401",
     "500": "500",
-    "elsewhere": "404",
+    "redirect": "404",
     "html": "HTML",
     "cut": "truncated",
 }
-"""What a run says of the month file that lies in each of the site's folders."""
+"""The error of a run by the folder of the site that has its month file."""
 
 
 def bad_source(folder: str) -> Fail:
-    """Point to a month file that the site lacks or serves damaged."""
+    """Point to a month file that is missing or damaged."""
 
     def fail(set_to: Set, site: Site, _: Path) -> str:
         set_to("TAXI_SOURCE", site.template(folder))

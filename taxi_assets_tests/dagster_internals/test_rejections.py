@@ -79,13 +79,13 @@ def make_totals(first: float, second: float | None, third: float) -> dict[str, A
 
 @dataclass
 class Month:
-    """A month file of three days that is published again and again."""
+    """A month file of three days that is published several times."""
 
     folder: Path
     runs: Runs
 
     def publish(self, *values: object) -> str:
-        """Write one trip a day with these totals; a word in place of a number is unreadable."""
+        """Write one trip a day with these totals; a value that is not a number is unreadable."""
         lines = [make_trip_line(day, value) for day, value in zip(DAYS, values, strict=True)]  # type: ignore[arg-type]
         return write_month(self.folder, GREEN, "2022-03", lines)
 
@@ -98,13 +98,13 @@ class Month:
             raise_on_error=False,
         )
 
-    def agree(self, tags: dict[str, str]) -> dg.ExecuteInProcessResult:
+    def run_stores_agree(self, tags: dict[str, str]) -> dg.ExecuteInProcessResult:
         """Start a new run of `stores_agree` alone."""
         return build_stores_agree_job().execute_in_process(
             tags=tags, instance=self.runs.instance, raise_on_error=False
         )
 
-    def again(self, parent: str, steps: list[str] | None, tags: dict[str, str]) -> str:
+    def reexecute(self, parent: str, steps: list[str] | None, tags: dict[str, str]) -> str:
         """Re-execute a run from failure, or some of its steps; return the new run's id."""
         instance = self.runs.instance
         options = (
@@ -189,18 +189,18 @@ def test_rejected_day_of_a_range_stays_rejected_until_good_data_arrives(month: M
         assert CAUSE in str(latest.asset_observation.metadata["rejected"].value)
 
     for steps in STEPS.values():
-        month.assert_rejected(month.again(failed, steps, RANGE), DAYS[0], DAYS[2])
+        month.assert_rejected(month.reexecute(failed, steps, RANGE), DAYS[0], DAYS[2])
     for name in ASSETS[1:]:
         month.assert_rejected(month.run(RANGE, name).run_id, DAYS[0], DAYS[2])
         month.assert_rejected(month.run(SINGLE_DAY, name).run_id)
     month.assert_rejected(month.run(SINGLE_DAY, *ASSETS[2:]).run_id)
-    month.assert_rejected(month.agree(RANGE).run_id)
-    month.assert_rejected(month.agree(SINGLE_DAY).run_id)
+    month.assert_rejected(month.run_stores_agree(RANGE).run_id)
+    month.assert_rejected(month.run_stores_agree(SINGLE_DAY).run_id)
     assert stores.store_totals(GREEN) == make_totals(20, 10, 20)
 
     month.publish(20, 30, 20)
     assert month.run(SINGLE_DAY).success
-    last_run = month.runs.instance.get_run_by_id(month.again(failed, None, RANGE))
+    last_run = month.runs.instance.get_run_by_id(month.reexecute(failed, None, RANGE))
     assert last_run is not None
     assert last_run.status == dg.DagsterRunStatus.SUCCESS
     assert stores.store_totals(GREEN) == make_totals(20, 30, 20)
@@ -212,7 +212,7 @@ def test_rejected_day_stays_rejected_in_a_run_of_its_own(month: Month) -> None:
     job = reconstruct(build_green_daily)
     failed = dg.execute_job(job, month.runs.instance, tags=SINGLE_DAY).run_id
     assert {name for name, _ in month.runs.materializations(failed)} == {"green/raw_trips"}
-    second_run = month.again(failed, None, SINGLE_DAY)
+    second_run = month.reexecute(failed, None, SINGLE_DAY)
     month.assert_rejected(second_run)
     for name in ASSETS[2:]:
         month.assert_rejected(month.run(SINGLE_DAY, name).run_id)
@@ -256,12 +256,12 @@ def test_single_asset_names_the_asset_to_load_first(
 
 
 def test_stores_agree_alone_names_the_asset_to_load_first(month: Month) -> None:
-    result = month.agree(SINGLE_DAY)
+    result = month.run_stores_agree(SINGLE_DAY)
     assert not result.success
     assert f"materialize green/bigquery_trips for {BAD} first" in stores.failure(result)
     assert month.runs.evaluations(result.run_id) == {}
     assert month.run({"dagster/partition": DAYS[0]}).success
-    ranged = month.agree(RANGE)
+    ranged = month.run_stores_agree(RANGE)
     assert not ranged.success
     assert "2 of 3 days not stored; the other 1 are stored" in stores.failure(ranged)
     assert {day for _, _, day in month.runs.evaluations(ranged.run_id)} == {DAYS[0]}
@@ -270,7 +270,7 @@ def test_stores_agree_alone_names_the_asset_to_load_first(month: Month) -> None:
 def test_stores_agree_fails_if_a_store_lost_the_day(month: Month) -> None:
     assert month.run(SINGLE_DAY).success
     stores.drop_tables()
-    result = month.agree(SINGLE_DAY)
+    result = month.run_stores_agree(SINGLE_DAY)
     assert result.success
     (event,) = month.runs.evaluations(result.run_id).values()
     assert not event.passed
@@ -308,7 +308,7 @@ def test_stores_agree_alone_waits_for_a_run_that_loads_the_month(
     load(20)
     with ThreadPoolExecutor(1) as pool:
         load_future = pool.submit(load_meanwhile)
-        result = month.agree(SINGLE_DAY)
+        result = month.run_stores_agree(SINGLE_DAY)
         load_future.result(60)
     (event,) = month.runs.evaluations(result.run_id).values()
     assert (result.success, event.passed) == (True, True), event.metadata

@@ -59,7 +59,7 @@ def runs(
 
 
 def publish_month(folder: Path, *totals: object) -> str:
-    """Write one trip a day with these totals; a word in place of a number is unreadable."""
+    """Write one trip a day with these totals; a value that is not a number is unreadable."""
     lines = [make_trip_line(day, total) for day, total in zip(DAYS, totals, strict=True)]  # type: ignore[arg-type]
     return write_month(folder, GREEN, "2022-05", lines)
 

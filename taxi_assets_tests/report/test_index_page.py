@@ -1,4 +1,4 @@
-"""The page of all reports: the state of each day, and its links."""
+"""The index page of all reports: the state of each day, and its links."""
 
 from __future__ import annotations
 

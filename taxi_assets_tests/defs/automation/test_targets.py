@@ -161,7 +161,7 @@ def test_deferred_mail_is_delivered_once() -> None:
 
 @pytest.mark.parametrize("target", ["json", "mailto"])
 def test_slow_target_leaves_no_process_behind(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each byte resets the time-out of requests and smtplib: a thread would stay for ever."""
+    """Each byte resets the time-out of requests and smtplib: a thread would never end."""
     monkeypatch.setattr(targets, "MAX_SECONDS", 0.5)
     monkeypatch.setattr(targets, "START_SECONDS", 60.0)
     with run_dripping_server() as port:

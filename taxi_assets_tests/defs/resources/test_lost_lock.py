@@ -83,17 +83,17 @@ def test_run_without_its_lock_writes_to_no_store(
 def test_run_without_its_lock_writes_no_object(stage: str, monkeypatch: pytest.MonkeyPatch) -> None:
     root = stores.lake()
 
-    def losing(act: Callable[..., Any]) -> Callable[..., Any]:
-        def lose(*args: Any, **more: Any) -> Any:
+    def delete_lock_before(act: Callable[..., Any]) -> Callable[..., Any]:
+        def delete_and_act(*args: Any, **more: Any) -> Any:
             shutil.rmtree(root / "_locks", ignore_errors=True)
             return act(*args, **more)
 
-        return lose
+        return delete_and_act
 
     if stage == "_raw":
-        monkeypatch.setattr(RawMonth, "read_days", losing(RawMonth.read_days))
+        monkeypatch.setattr(RawMonth, "read_days", delete_lock_before(RawMonth.read_days))
     else:
-        monkeypatch.setattr(assets, "clean_partition", losing(assets.clean_partition))
+        monkeypatch.setattr(assets, "clean_partition", delete_lock_before(assets.clean_partition))
     result = stores.Runs().run("green", str(DAYS[0]))
     assert not result.success
     assert "lost the lock of green-2021-01" in stores.failure(result)
