@@ -55,7 +55,7 @@ class Options:
 
     @property
     def job(self) -> str:
-        """The empty job, with or without the pool of BigQuery."""
+        """Return the empty job, with or without the pool of BigQuery."""
         return "nothing_pooled_job" if self.pooled else "nothing_job"
 
 

@@ -72,7 +72,7 @@ class HttpProxy:
 
     @property
     def fired(self) -> list[str]:
-        """The requests with a fault, each after the name of its fault."""
+        """Return the requests with a fault, each after the name of its fault."""
         return self.control("GET")["fired"]
 
     @property
@@ -82,7 +82,7 @@ class HttpProxy:
 
     @property
     def left(self) -> list[str]:
-        """Faults that have not fired yet."""
+        """Return the faults that have not fired yet."""
         return self.control("GET")["left"]
 
     def control(self, method: str, body: str = "") -> dict:

@@ -128,7 +128,7 @@ class Block(NamedTuple):
 
     @property
     def script(self) -> str:
-        """What a shell is given."""
+        """Return the commands for a shell."""
         if self.language == "python":
             return f".venv/bin/python - <<'END'\n{self.text}END\n"
         return self.text

@@ -28,7 +28,7 @@ ROWS = 20_000
 
 
 def publish(folder: Path, service: Service, month: Month, rows: int = ROWS) -> None:
-    """A month in `first`, and in `second` the same month restated: every seventh row is gone."""
+    """Write a month to `first`, and to `second` the same month without every seventh row."""
     name = f"{service.name}_tripdata_{month}.csv.gz"
     for version in ("first", "second"):
         (folder / version).mkdir(exist_ok=True)

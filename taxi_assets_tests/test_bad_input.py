@@ -83,7 +83,7 @@ CASES: dict[Callable[[Path], None], str] = {
 
 @pytest.fixture(scope="module")
 def before(home: Path) -> dict[str, object]:
-    """What the stores hold; there is something in each."""
+    """Return the totals of the stores, each of which has rows."""
     assert Runs().run("green", "2021-01-05").success
     return stores.store_totals(GREEN)
 

@@ -29,7 +29,7 @@ DAYS = ["2021-01-05", "2021-01-06", "2021-01-07"]
 
 @pytest.fixture
 def loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with `revenue.py`, and three days of green trips in the stores."""
+    """Return a folder with `revenue.py`, and load three days of green trips in the stores."""
     lines = [make_trip_line(day, 10.0 + at) for at, day in enumerate(DAYS) for _ in range(at + 1)]
     source = write_month(tmp_path, SERVICES["green"], "2021-01", lines)
     monkeypatch.setenv("TAXI_SOURCE", source)

@@ -35,7 +35,7 @@ DAYS = ["2021-01-05", "2021-01-06", "2021-01-07"]
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the extra `dbt` on top of this one, which has mypy's pathspec."""
+    """Return the programs of an environment with the extra `dbt` on top of this one."""
     folder = tmp_path_factory.mktemp("dbt")
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
     packages = sysconfig.get_path("purelib", vars={"base": str(folder)})
@@ -72,7 +72,7 @@ def run_page(folder: Path, programs: Path, *, again: bool = False) -> str:
 
 
 def read_models(folder: Path) -> list[dict[str, list[tuple]]]:
-    """Rows of both tables, in Postgres and in DuckDB."""
+    """Return the rows of both tables, in Postgres and in DuckDB."""
     queries = {
         "daily": "SELECT pickup_date, sum(trips), sum(revenue) FROM dbt.daily_revenue GROUP BY 1",
         "monthly": "SELECT month, days, trips, revenue FROM dbt.monthly_revenue",
@@ -141,7 +141,7 @@ def test_models_equal_the_stores(
 
 
 def list_checks() -> set[tuple[str, str]]:
-    """Checks of the latest run, all of which passed."""
+    """Return the checks of the latest run; assert that all passed."""
     instance = dg.DagsterInstance.get()
     (run,) = instance.get_runs(dg.RunsFilter(job_name="dbt_job"), limit=1)
     records = instance.get_records_for_run(

@@ -109,7 +109,7 @@ def run(checkout: Path, service: str, template: Path, *more: str) -> None:
 
 
 def with_fee_and_a_long_trip(sample: Path, month: Path) -> None:
-    """The sample with a column `night_fee`, in which one trip of the day is absurdly long."""
+    """Return the sample with a column `night_fee` and one absurdly long trip on the day."""
     with gzip.open(sample, "rt", newline="") as rows, gzip.open(month, "wt", newline="") as file:
         reader, writer = csv.reader(rows), csv.writer(file, lineterminator="\n")
         names = next(reader)

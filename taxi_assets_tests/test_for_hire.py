@@ -28,7 +28,7 @@ pytestmark = pytest.mark.usefixtures("empty_stores")
 
 
 def metadata(runs: Runs, run_id: str) -> dict[str, dict[str, object]]:
-    """What each asset's materialization says, by asset."""
+    """Return the metadata of the materializations, by asset."""
     return {
         key: {name: getattr(value, "value", value) for name, value in event.metadata.items()}
         for (key, _), event in runs.materializations(run_id).items()
@@ -36,7 +36,7 @@ def metadata(runs: Runs, run_id: str) -> dict[str, dict[str, object]]:
 
 
 def checks(runs: Runs, run_id: str) -> dict[str, dg.AssetCheckEvaluation]:
-    """The checks of a run by `asset check`; none failed with ERROR."""
+    """Return the checks of a run by `asset check`; assert that none failed with ERROR."""
     evaluations = runs.evaluations(run_id)
     for evaluation in evaluations.values():
         assert evaluation.passed or evaluation.severity.value == "WARN", evaluation
@@ -44,7 +44,7 @@ def checks(runs: Runs, run_id: str) -> dict[str, dg.AssetCheckEvaluation]:
 
 
 def page_of(service: str) -> str:
-    """A service's report of the month."""
+    """Return a service's report of the month."""
     runs = Runs(services=SERVICES)
     result = (
         build_defs(runs.services)

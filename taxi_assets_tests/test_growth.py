@@ -21,7 +21,7 @@ MOST_A_RERUN = 1 << 18
 
 
 def files(home: Path) -> dict[str, int]:
-    """Bytes by path; PostgreSQL's own log of changes is bounded by its settings."""
+    """Return bytes by path; PostgreSQL's own log of changes is bounded by its settings."""
     sizes: dict[str, int] = {}
     for path in home.rglob("*"):
         try:

@@ -26,9 +26,9 @@ TESTS = (
 
 
 @contextmanager
-def listener() -> Iterator[tuple[int, list[str]]]:
-    """A port of the person's, and who came to it."""
-    came: list[str] = []
+def listen_for_connections() -> Iterator[tuple[int, list[str]]]:
+    """Yield a port of the user, and the connections to it."""
+    connections: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def accept() -> None:
@@ -39,20 +39,20 @@ def listener() -> Iterator[tuple[int, list[str]]]:
                     return
                 connection.settimeout(1)
                 try:
-                    came.append(repr(connection.recv(200)))
+                    connections.append(repr(connection.recv(200)))
                 except TimeoutError:
-                    came.append("(a connection)")
+                    connections.append("(a connection)")
                 connection.close()
 
         thread = threading.Thread(target=accept, daemon=True)
         thread.start()
-        yield server.getsockname()[1], came
+        yield server.getsockname()[1], connections
         server.shutdown(socket.SHUT_RDWR)
         thread.join(5)
 
 
-def hostile(folder: Path, port: int) -> dict[str, str]:
-    """Settings of a person, all of whose places are under `folder` or at `port`."""
+def make_hostile_settings(folder: Path, port: int) -> dict[str, str]:
+    """Return settings of a user, whose paths are in `folder` and whose addresses have `port`."""
     url = f"http://127.0.0.1:{port}"
     return {
         "DAGSTER_HOME": str(folder / "dagster"),
@@ -86,7 +86,7 @@ def hostile(folder: Path, port: int) -> dict[str, str]:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """A copy of this one; nothing is written to the person's own."""
+    """Copy this checkout, so that nothing is written to the user's own."""
     copy = tmp_path / "checkout"
     copy.mkdir()
     for name in CHECKOUT:
@@ -106,8 +106,8 @@ def test_suite_ignores_a_hostile_env_file_and_environment(checkout: Path, tmp_pa
         for name, value in isolation.pristine.items()
         if name not in ("TAXI_ENV_FILE", "PYTHONPATH")
     }
-    with listener() as (port, came):
-        settings = hostile(folder, port)
+    with listen_for_connections() as (port, connections):
+        settings = make_hostile_settings(folder, port)
         lines = "".join(f"{name}={value}\n" for name, value in settings.items())
         (checkout / ".env").write_text(lines)
         completed = subprocess.run(
@@ -122,7 +122,7 @@ def test_suite_ignores_a_hostile_env_file_and_environment(checkout: Path, tmp_pa
         )
     assert completed.returncode == 0, completed.stdout[-5000:] + completed.stderr[-2000:]
     assert f"{len(TESTS)} passed" in completed.stdout
-    assert came == []
+    assert connections == []
     assert not folder.exists()
     assert (checkout / ".env").read_text() == lines
     assert sorted(path.name for path in checkout.iterdir()) == sorted([*before, ".env"])

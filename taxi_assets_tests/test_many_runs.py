@@ -38,7 +38,7 @@ pytestmark = pytest.mark.timeout(3600 if IS_LONG else 600)
 
 
 def days_of(month: Month) -> list[date]:
-    """The days that a run loads: across the month, or two of them."""
+    """Return the days that a run loads: across the month, or two of them."""
     days = list(month.window)
     return days if IS_LONG else days[9:11]
 
@@ -73,7 +73,7 @@ class Machines:
 
 @pytest.fixture
 def machines(home: Path, empty_stores: None, tmp_path: Path) -> Iterator[Machines]:
-    """Machines in front of a BigQuery that cancels what Google cancels."""
+    """Yield machines with a BigQuery that cancels what Google cancels."""
     # Of processes that make Dagster's files at once all but one wait.
     DagsterInstance.get()
     with strict_bigquery(stores.stack().bigquery_endpoint) as proxy:

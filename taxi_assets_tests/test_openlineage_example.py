@@ -44,7 +44,7 @@ def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
 
 
 def load_sensors() -> dict[str, dg.SensorDefinition]:
-    """The sensors of the example, by name."""
+    """Return the sensors of the example, by name."""
     path = REPOSITORY / "docs" / "examples" / "openlineage" / "lineage.py"
     return {one.name: one for one in runpy.run_path(str(path))["defs"].sensors}
 

@@ -151,8 +151,8 @@ EVENTS = """subscription ($id: ID!) { pipelineRunLogs(runId: $id) {
     ... on MessageEvent { stepKey timestamp } } } } }"""
 
 
-def run_page(address: str, run_id: str) -> Iterator[tuple[str, str | None, float]]:
-    """What a run's page is sent until the run ends: kind, step, and seconds after the event."""
+def follow_run_page(address: str, run_id: str) -> Iterator[tuple[str, str | None, float]]:
+    """Yield type, step and delay in seconds of the events that a run's page receives."""
     with connect(address.replace("http", "ws"), subprotocols=[Subprotocol("graphql-ws")]) as socket:
         socket.send(json.dumps({"type": "connection_init"}))
         payload = {"query": EVENTS, "variables": {"id": run_id}}
@@ -179,7 +179,7 @@ def test_run_page_follows_the_run_within_three_seconds(server: str) -> None:
     }
     launched = ask(server, LAUNCH_DAY, run=run)["launchRun"]["run"]["runId"]
     # The page is open before the run starts.
-    events = list(run_page(server, launched))
+    events = list(follow_run_page(server, launched))
     assert events[-1][0] == "RunSuccessEvent"
     steps = [step for kind, step, _ in events if kind == "ExecutionStepSuccessEvent"]
     assert len(steps) == len(ASSETS) + 1

@@ -49,7 +49,7 @@ EVERYTHING = {
 
 
 def expected(*, everything: bool) -> dict[str, Counter[str]]:
-    """Roles by type of resource that a plan must have, and no other."""
+    """Return the roles by type of resource that a plan must have, and no other."""
     found = {kind: Counter(roles) for kind, roles in GRANTS.items()}
     for kind, roles in EVERYTHING.items() if everything else ():
         found.setdefault(kind, Counter()).update(roles)
@@ -57,7 +57,7 @@ def expected(*, everything: bool) -> dict[str, Counter[str]]:
 
 
 def secrets(resource: Resource) -> list[str]:
-    """Complaints about values that would lie in the state."""
+    """Return complaints about values that the state would contain."""
     values = resource["values"]
     found = [f"{resource['address']}.{name} is set" for name in WRITE_ONLY if values.get(name)]
     if resource["mode"] != "managed" and resource["type"] not in READ:
@@ -80,7 +80,7 @@ def variables(values: Any) -> list[dict[str, Any]]:
 
 
 def grants(resources: list[Resource], wanted: dict[str, Counter[str]]) -> list[str]:
-    """Complaints about roles, and about members that are everyone."""
+    """Return complaints about roles, and about members that are everyone."""
     found: dict[str, Counter[str]] = {}
     public = []
     for resource in resources:

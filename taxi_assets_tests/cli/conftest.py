@@ -51,7 +51,7 @@ class Months:
 
 @pytest.fixture
 def months(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Months:
-    """The source, empty at first."""
+    """Return the source, empty at first."""
     folder = tmp_path / "months"
     folder.mkdir()
     source_months = Months(folder)
@@ -63,7 +63,7 @@ def months(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Months:
 def instance(
     empty_stores: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[dg.DagsterInstance]:
-    """An instance with the repository's settings, and nothing stored."""
+    """Yield an instance with the repository's settings and without events."""
     folder = tmp_path / "dagster"
     folder.mkdir()
     shutil.copy(REPOSITORY / "dagster.yaml", folder)

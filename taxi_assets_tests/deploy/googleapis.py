@@ -38,11 +38,11 @@ class Identity:
         return cls(leaf.private_key_pem.bytes(), certificate, authority.cert_pem.bytes())
 
     def server_credentials(self) -> grpc.ServerCredentials:
-        """Of a server that is `HOST`."""
+        """Return the credentials of a server for `HOST`."""
         return grpc.ssl_server_credentials([(self.key, self.certificate)])
 
     def env(self, folder: Path, proxy: int) -> dict[str, str]:
-        """Has Google's clients trust it, sign with it and go through the proxy's port."""
+        """Return variables that make Google's clients trust it, sign with it and use the proxy."""
         roots, account = folder / "roots.pem", folder / "account.json"
         roots.write_bytes(self.roots)
         account.write_text(
@@ -66,7 +66,7 @@ class Identity:
 
 @contextmanager
 def proxy(target: int) -> Iterator[int]:
-    """The port of a proxy that leads CONNECT to `HOST` to a local port, and knows no other way."""
+    """Run a proxy that connects `HOST` to a local port and rejects other hosts; yield its port."""
 
     class Tunnel(socketserver.StreamRequestHandler):
         def handle(self) -> None:

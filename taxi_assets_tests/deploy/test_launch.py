@@ -108,7 +108,7 @@ class Deployment:
     backfill: str = ""
 
     def ask(self, query: str, **variables: Any) -> Any:
-        """The one answer to a GraphQL query."""
+        """Return the single field of the answer to a GraphQL query."""
         (answer,) = ask(f"{self.address}/graphql", query, **variables).values()
         return answer
 

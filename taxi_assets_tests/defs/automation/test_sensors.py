@@ -31,7 +31,7 @@ NOW = datetime(2021, 5, 10, 12, tzinfo=UTC)
 
 
 def make_month_content(month: str, total: float = 10.0) -> bytes:
-    """A month's file of one row."""
+    """Return a month's file of one row."""
     lines = [",".join(GREEN.header), make_trip_line(f"{month}-03", total)]
     return gzip.compress("\n".join([*lines, ""]).encode(), mtime=0)
 

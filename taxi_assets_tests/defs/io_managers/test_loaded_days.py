@@ -91,8 +91,8 @@ SEEN: dict[str, list[str]] = {}
 """What the assets below were given, by name: its type and its rows."""
 
 
-def own_asset(name: str, annotation: Any) -> dg.AssetsDefinition:
-    """An asset that takes the lake's trips as annotated."""
+def define_own_asset(name: str, annotation: Any) -> dg.AssetsDefinition:
+    """Define an asset that takes the lake's trips as annotated."""
 
     def body(trips: Any) -> None:
         days = dict(trips) if isinstance(trips, Iterator | Mapping) else {"": trips}
@@ -105,8 +105,8 @@ def own_asset(name: str, annotation: Any) -> dg.AssetsDefinition:
     return dg.asset(name=name, partitions_def=daily_partitions(), ins=lake)(body)
 
 
-def inputs_are_as_annotated(instance: dg.DagsterInstance) -> None:
-    """Assets of one's own over a day and a range; Dagster checks the types, too."""
+def check_annotated_inputs(instance: dg.DagsterInstance) -> None:
+    """Run assets of a user over a day and a range; Dagster checks the types, too."""
     annotations = {
         "frame": pd.DataFrame,
         "table": pa.Table,
@@ -117,7 +117,7 @@ def inputs_are_as_annotated(instance: dg.DagsterInstance) -> None:
         "dates": Mapping[date, pd.DataFrame],
         "whatever": Any,
     }
-    ours = [own_asset(name, annotation) for name, annotation in annotations.items()]
+    ours = [define_own_asset(name, annotation) for name, annotation in annotations.items()]
     defs = dg.Definitions.merge(build_defs(), dg.Definitions(assets=ours))
     one_day = {"dagster/partition": str(DAYS[0])}
     ranged = {
@@ -159,7 +159,7 @@ def test_every_asset_loads_in_a_notebook(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("TAXI_SOURCE", source)
     runs = Runs()
     assert runs.run("green", str(DAYS[0]), "2021-01-07").success
-    inputs_are_as_annotated(runs.instance)
+    check_annotated_inputs(runs.instance)
     with build_defs().get_asset_value_loader(runs.instance) as loader:
 
         def load(name: str, day: str = str(DAYS[0]), **options: Any) -> Any:

@@ -44,7 +44,7 @@ def folder(tmp_path: Path) -> FolderLocks:
 
 @pytest.fixture
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[BucketLocks]:
-    """A bucket whose leases do not expire during a test."""
+    """Return a bucket whose leases do not expire during a test."""
     monkeypatch.setattr("taxi_assets.defs.resources.bucket_lock.MARGIN_SECONDS", MARGIN)
     (tmp_path / "lake").mkdir()
     with gcs_server(tmp_path) as address:
