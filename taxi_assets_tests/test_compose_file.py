@@ -1,4 +1,4 @@
-"""What `docker-compose.yml` must keep up with."""
+"""The settings, names and privileges in `docker-compose.yml` agree with the package."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import yaml
 from taxi_assets.settings import AREAS
 from taxi_assets_tests.conftest import REPOSITORY
 
-# Compose says itself where these lead.
-OF_COMPOSE = {
+# docker-compose sets these itself.
+SET_BY_COMPOSE = {
     *("BIGQUERY_ENDPOINT", "TAXI_HOME", "TAXI_LOCAL_IDLE_TIMEOUT", "TAXI_PROFILE", "TAXI_ENV_FILE"),
     *("TAXI_LAKE", "STORAGE_EMULATOR_HOST"),
 }
@@ -25,20 +25,20 @@ def read(file: str) -> str:
     return (REPOSITORY / file).read_text()
 
 
-def services_of(file: str) -> dict[str, Any]:
+def read_services(file: str) -> dict[str, Any]:
     return yaml.safe_load(read(file))["services"]
 
 
 def test_every_setting_is_passed_to_the_code_server() -> None:
     named = {name for area in AREAS.values() for name in area.list_variables()}
     files = (*PROFILES, "docker-compose.yml")
-    own, *_ = reached = [set(services_of(file)["code"]["environment"]) for file in files]
-    assert named - OF_COMPOSE - set().union(*reached) == set()
-    # What the code server is given is a setting.
+    own, *_ = reached = [set(read_services(file)["code"]["environment"]) for file in files]
+    assert named - SET_BY_COMPOSE - set().union(*reached) == set()
+    # Every variable of the code server is a setting.
     ours = re.compile("(TAXI|POSTGRES|BIGQUERY|GCS|GCP)_")
-    assert set(filter(ours.match, set().union(*reached))) - OF_COMPOSE <= named
+    assert set(filter(ours.match, set().union(*reached))) - SET_BY_COMPOSE <= named
     # The emulator's token is a secret of profile local only.
-    assert named - OF_COMPOSE - reached[-1] == {"BIGQUERY_TOKEN"} <= own
+    assert named - SET_BY_COMPOSE - reached[-1] == {"BIGQUERY_TOKEN"} <= own
 
 
 def test_one_message_names_every_missing_setting() -> None:
@@ -58,7 +58,7 @@ def test_one_message_names_every_missing_setting() -> None:
     example = read(".env.example")
     for name in set().union(*required.values()):
         assert re.search(rf"^#? ?{name}=", example, re.MULTILINE), name
-    # What only one profile needs is not demanded of the other.
+    # A setting of one profile is not required by the other.
     assert "BIGQUERY_TOKEN" not in required["docker-compose.yml"] | required["deploy/gcp.yml"]
 
 
@@ -67,22 +67,22 @@ def test_code_location_has_one_name_everywhere() -> None:
     (module,) = yaml.safe_load(read("workspace.yaml"))["load_from"]
     name = module["python_module"]
     assert server["grpc_server"]["location_name"] == name
-    assert f"--module-name={name}" in services_of("docker-compose.yml")["code"]["command"]
+    assert f"--module-name={name}" in read_services("docker-compose.yml")["code"]["command"]
     launcher = yaml.safe_load(read("deploy/dagster-gcp.yaml"))["run_launcher"]["config"]
     assert list(launcher["job_name_by_code_location"]) == [name]
     assert set(re.findall(r'"repositoryLocationName": "(.*?)"', read("docs/api.md"))) == {name}
 
 
 def test_runs_wait_in_the_queue_while_the_code_server_stops() -> None:
-    grace = services_of("docker-compose.yml")["code"]["stop_grace_period"]
+    grace = read_services("docker-compose.yml")["code"]["stop_grace_period"]
     queue = yaml.safe_load(read("deploy/dagster.yaml"))["run_queue"]
     waited = queue["max_user_code_failure_retries"] * queue["user_code_failure_retry_delay"]
-    # And a minute to start again.
+    # It takes a minute to start again.
     assert waited >= int(grace.removesuffix("m")) * 60 + 60
 
 
 def test_services_have_only_the_needed_privileges() -> None:
-    services = services_of("docker-compose.yml")
+    services = read_services("docker-compose.yml")
     for name, service in services.items():
         assert service["read_only"], name
         assert service["cap_drop"] == ["ALL"], name
@@ -92,12 +92,12 @@ def test_services_have_only_the_needed_privileges() -> None:
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
         assert ("ports" in service) == (name == "webserver"), name
         assert "docker.sock" not in str(service), name
-        # Runs once and ends.
+        # `databases` runs once and ends.
         assert ("healthcheck" in service) == (name != "databases"), name
-    (port,) = services_of("deploy/postgres-port.yml")["postgres"]["ports"]
+    (port,) = read_services("deploy/postgres-port.yml")["postgres"]["ports"]
     assert port.startswith("127.0.0.1:")
     for name in ROLES:
-        # Its log outlives the container.
+        # The log outlives the container.
         written = f"/var/lib/dagster/logs/services/{name}.log"
         assert services[name]["command"][:4] == [
             "python",

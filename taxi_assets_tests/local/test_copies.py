@@ -115,7 +115,7 @@ def test_home_moved_while_running_keeps_its_data(home: Path, copy: Path) -> None
 def test_copy_works_as_an_ordinary_user(home: Path) -> None:
     home.mkdir()
     os.chown(home, 65534, 65534)
-    # The right to read everything stays: the interpreter may lie in root's home.
+    # It may read everything, because the interpreter may be in root's home.
     ordinary = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     ordinary += ["--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]
     test = f"{Path(__file__).relative_to(REPOSITORY)}::test_copy_has_its_own_servers_and_data"

@@ -30,7 +30,7 @@ NAMES = {
 ZONE_TABLES = {"locationID", "LocationID", "locationid"}
 """TLC's tables of zones have a column of this name, too."""
 DISTINCT = {name for name in NAMES if "_" in name or name.lower().endswith("id")} - ZONE_TABLES
-"""Names that are no English words: a whole word of code that is one of them is the column."""
+"""Names that are not English words, so that code with one of them names the column."""
 
 
 def list_strings(path: Path) -> set[str]:

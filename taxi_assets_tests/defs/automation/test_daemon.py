@@ -30,7 +30,7 @@ SELECTOR = {
     "repositoryLocationName": "taxi_assets.definitions",
 }
 SCHEDULED = date(2021, 2, 10)
-"""The day that the last tick of the schedules leads to."""
+"""The day that the last tick of the schedules requests."""
 GREEN, YELLOW = SERVICES["green"], SERVICES["yellow"]
 WEEK = [f"2021-01-{day:02d}" for day in range(1, 8)]
 
@@ -186,7 +186,7 @@ def test_sensor_loads_published_and_restated_months(server: str, site: Site) -> 
 
     site.months[build_path("2021-03")] = make_month_content("2021-03", total=99.0)
     until(lambda: len(list_requested_runs(server)) == 2, 60)
-    # As after a crash of the daemon: the cursor lacks the last tick's requests.
+    # As after a crash of the daemon: the cursor does not have the last tick's requests.
     ask(server, CURSOR, sensor=SENSOR_OF_GREEN)
     tick_count = len(list_sensor_ticks(server))
     assert wait_for_run(server, 1)["month_file"] == "2021-03 restated"

@@ -137,7 +137,7 @@ def test_field_is_validated_like_its_variable() -> None:
 
 
 def test_fields_alone_choose_stores_and_source(home: Path, tmp_path: Path) -> None:
-    """Fields lead to a second lake, schema and dataset on the session's servers."""
+    """The fields name a second lake, schema and dataset on the session's servers."""
     here = local.ensure_stack_running(home / "taxi")
     day = "2020-11-05"
     postgres: dict[str, Any] = stores.postgres_arguments()
