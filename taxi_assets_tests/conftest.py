@@ -22,8 +22,8 @@ isolation.begin()
 from taxi_assets_tests import stores  # noqa: E402
 from taxi_assets_tests.fake_http_server import Site, serving  # noqa: E402
 
-# A run draws what the run before drew, and no limit of time depends on the machine;
-# `--hypothesis-profile default` looks for other values.
+# Every run draws the same values, and no time limit depends on the machine;
+# `--hypothesis-profile default` draws others.
 settings.register_profile(
     "repeatable",
     derandomize=True,
@@ -40,7 +40,7 @@ REAL_ROWS = REPOSITORY.parent / "shared" / "data" / "tlc"
 @pytest.fixture(scope="session", autouse=True)
 def session_env() -> Iterator[pytest.MonkeyPatch]:
     """Set the session's working directory, and undo changes of its environment at the end."""
-    with isolation.working_directory(), pytest.MonkeyPatch.context() as patch:
+    with isolation.change_directory(), pytest.MonkeyPatch.context() as patch:
         yield patch
 
 

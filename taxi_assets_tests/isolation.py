@@ -1,10 +1,9 @@
-"""Isolates the tests from the settings, files, credentials and services of their user.
+"""Isolate the tests from the settings, files, credentials and services of their user.
 
-An allow list decides: the tests' processes start from the few variables of
-`KEPT`, with a `HOME` and a working directory of their own. Dagster's commands read `.env` from the
-working directory and let it override the environment, so none may be started in the checkout. Our
-own reader of `.env` is off; a process that gets an environment from scratch must have
-`TAXI_ENV_FILE=none` in it, too.
+The tests' processes inherit only the few variables in `INHERITED`, and have a separate `HOME` and
+working directory. Dagster's commands read `.env` from the working directory and let it override the
+environment, so none may be started in the checkout. The package's own reader of `.env` is off; a
+process with an environment from scratch must have `TAXI_ENV_FILE=none` in it, too.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-KEPT = frozenset(
-    # What a process needs to run at all, and to print.
+INHERITED = frozenset(
+    # Needed to run and to print.
     ("PATH", "LD_LIBRARY_PATH", "TMPDIR", "USER", "LOGNAME", "LANG", "LANGUAGE", "TERM")
     + ("COLUMNS", "LINES", "NO_COLOR", "FORCE_COLOR", "CI")
     # Switches of the tests themselves.
     + ("KILLS", "PAIRS", "SCREENSHOTS")
 )
-KEPT_PREFIXES = ("LC_", "PYTEST_", "COV_")
+INHERITED_PREFIXES = ("LC_", "PYTEST_", "COV_")
 # Files by which Dagster and our commands recognise a folder as this project.
 PROJECT_FILES = ("pyproject.toml", "workspace.yaml", "dagster.yaml")
 
@@ -37,15 +36,15 @@ class _Isolation:
     """The working directory of this process, and its original environment."""
 
     def __init__(self) -> None:
-        self.person: Mapping[str, str] = {}
-        self.pristine: Mapping[str, str] = {}
-        """What the tests start from, before a fixture of the session sets anything."""
+        self.user_environment: Mapping[str, str] = {}
+        self.environment: Mapping[str, str] = {}
+        """The environment of the tests, before a fixture of the session sets anything."""
         self.folder = Path()
         self.guarded = False
 
     def begin(self) -> None:
         """Replace the user's environment, before modules that read settings are imported."""
-        self.person = dict(os.environ)
+        self.user_environment = dict(os.environ)
         self.folder = Path(tempfile.mkdtemp(prefix="taxi-tests-"))
         atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
         self.folder.chmod(0o755)
@@ -53,8 +52,8 @@ class _Isolation:
         os.environ.update(
             {
                 name: value
-                for name, value in self.person.items()
-                if name in KEPT or name.startswith(KEPT_PREFIXES)
+                for name, value in self.user_environment.items()
+                if name in INHERITED or name.startswith(INHERITED_PREFIXES)
             }
         )
         (self.folder / "home").mkdir()
@@ -62,11 +61,11 @@ class _Isolation:
         os.environ["TAXI_ENV_FILE"] = "none"
         # Processes import this checkout from any folder.
         os.environ["PYTHONPATH"] = str(REPOSITORY)
-        self.pristine = dict(os.environ)
+        self.environment = dict(os.environ)
         sys.addaudithook(self._guard)
 
     @contextmanager
-    def working_directory(self) -> Iterator[Path]:
+    def change_directory(self) -> Iterator[Path]:
         """Work in a folder that has the project's files and no `.env`."""
         before = Path.cwd()
         folder = self.folder / "project"

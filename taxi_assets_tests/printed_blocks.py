@@ -1,6 +1,6 @@
 """The fenced blocks of README and docs, and those that the tests cannot paste.
 
-`test_readme.py` pastes every block that is not in `COVERED_ELSEWHERE`, in one copy of the checkout.
+`test_readme.py` pastes every block that is not in `TESTED_SEPARATELY`, in one copy of the checkout.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ GCLOUD = "needs a project on Google Cloud"
 PSQL = "needs a PostgreSQL server of a person's own: defs/jobs/test_sql_query.py::"
 COMPOSE = "needs Docker: deploy/test_compose.py::"
 TERRAFORM = "needs a project on Google Cloud: deploy/test_terraform.py::"
-COVERED_ELSEWHERE = {
+TESTED_SEPARATELY = {
     "README.md": {
         "python3 -m venv .venv && .venv/bin/pip install --quiet -e '.[dev]' && .ci/browser && "
         ".venv/bin/pytest -q -n 2 --dist loadfile": "is this suite; .ci/run pastes it",
@@ -104,11 +104,11 @@ COVERED_ELSEWHERE = {
         "deploy/test_terraform.py::test_first_apply_recovers_from_a_failure_at_each_resource",
     },
 }
-"""By page and first line: why a block is not pasted, and the test of what it does."""
+"""Blocks that are not pasted, by page and first line: the reason, and the test of their effect."""
 
 
 class Block(NamedTuple):
-    """What a person pastes, and what the page says that it prints."""
+    """Commands or code of a page, and the output that the page prints after it."""
 
     page: str
     section: str
@@ -118,12 +118,12 @@ class Block(NamedTuple):
 
     @property
     def first_line(self) -> str:
-        """By which a block is known."""
+        """Return the line that identifies a block."""
         return self.text.partition("\n")[0]
 
     @property
     def last_line(self) -> str:
-        """Whose answer is the block's."""
+        """Return the last line, whose output is the block's."""
         return self.text.splitlines()[-1]
 
     @property
@@ -150,14 +150,14 @@ def read_blocks(page: str) -> list[Block]:
 
 def list_pasted_blocks(page: str) -> list[Block]:
     """Return the blocks of a page that the test pastes."""
-    elsewhere = COVERED_ELSEWHERE.get(page, {})
-    return [block for block in read_blocks(page) if block.first_line not in elsewhere]
+    separate = TESTED_SEPARATELY.get(page, {})
+    return [block for block in read_blocks(page) if block.first_line not in separate]
 
 
 def paste(folder: Path, script: str, code: int = 0, **variables: str) -> str:
-    """Return what a person's shell prints when a script is pasted in the checkout."""
+    """Return the output of a user's shell for a script that is pasted in the checkout."""
     inherited = {
-        name: value for name, value in isolation.pristine.items() if name != "TAXI_ENV_FILE"
+        name: value for name, value in isolation.environment.items() if name != "TAXI_ENV_FILE"
     }
     own = {"PATH": "/usr/bin:/bin", "PYTHONPATH": str(folder), "COLUMNS": "120"}
     completed = subprocess.run(

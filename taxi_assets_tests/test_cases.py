@@ -1,4 +1,4 @@
-"""Odd files, from the file to every store: what is odd in a row is that row's matter alone."""
+"""Odd files, from the file to every store: an odd row affects no other row."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_odd_parquet_rows_are_quarantined_and_a_useless_file_empties_nothing(
         assert check.passed == (day not in messages)
         assert check.description.endswith(messages.get(day, "type")), check.description
         assert check.severity == dg.AssetCheckSeverity.WARN or check.passed
-    # What is true of the file is said once, and of no day.
+    # Results about the file are reported once, without a day.
     assert {day for asset, _, day in evaluations if asset == "yellow/raw_trips"} == {None}
     new = evaluations["yellow/raw_trips", "known_columns", None]
     assert new.description.startswith("2020-12: ")

@@ -103,7 +103,7 @@ def test_suite_ignores_a_hostile_env_file_and_environment(checkout: Path, tmp_pa
     before = sorted(path.name for path in checkout.iterdir())
     inherited = {
         name: value
-        for name, value in isolation.pristine.items()
+        for name, value in isolation.environment.items()
         if name not in ("TAXI_ENV_FILE", "PYTHONPATH")
     }
     with listen_for_connections() as (port, connections):

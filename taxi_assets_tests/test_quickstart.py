@@ -53,7 +53,7 @@ def checkout() -> Iterator[Path]:
 def run(checkout: Path, *command: str, code: int = 0, **variables: str) -> str:
     """Run a command in another folder, with a world-writable umask."""
     inherited = {
-        name: value for name, value in isolation.pristine.items() if name != "TAXI_ENV_FILE"
+        name: value for name, value in isolation.environment.items() if name != "TAXI_ENV_FILE"
     }
     own = {
         "PYTHONPATH": str(checkout),

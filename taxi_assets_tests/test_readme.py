@@ -22,8 +22,8 @@ from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.isolation import PROJECT_FILES
 from taxi_assets_tests.printed_blocks import (
-    COVERED_ELSEWHERE,
     PAGES,
+    TESTED_SEPARATELY,
     Block,
     list_pasted_blocks,
     paste,
@@ -37,14 +37,14 @@ PASTED_HERE = (
     *("docs/settings.md", "docs/commands.md", "docs/operations.md", "docs/build-on-it.md"),
     *("docs/scaling.md", "docs/how-it-works.md", "deploy/README.md"),
 )
-"""In the order in which their blocks find what they need."""
+"""Ordered so that each page's blocks find the data that they need."""
 SAVED_AS = {"docs/build-on-it.md: from pathlib import Path": "revenue.py"}
-"""Blocks that the page says to save."""
+"""Blocks that the page tells the reader to save as a file."""
 FAILS = {
     ".venv/bin/taxi-assets external-table yellow": 2,
     ".venv/bin/taxi-assets alert-test": 2,
 }
-"""Exit codes by last line: the lake of this machine is a folder, and nobody is to be told."""
+"""Exit codes by last line: the lake of this machine is a folder, and alerts have no target."""
 ONLY_STALE = ".venv/bin/taxi-assets backfill green 2021-01 --only stale --dry-run"
 BACKFILL = ".venv/bin/taxi-assets backfill yellow 2021-01..2021-02"
 ANSWERS = {
@@ -60,12 +60,12 @@ ANSWERS = {
     ".venv/bin/taxi-assets alert-test": "set TAXI_ALERT_URLS or TAXI_HEARTBEAT_URL",
     ".venv/bin/taxi-assets export yellow 2021-01-05": "yellow_2021-01-05_2021-01-05.parquet",
 }
-"""Words of what a block prints, by its last line."""
+"""Part of a block's output, by the block's last line."""
 
 
 @dataclass
 class Newcomer:
-    """A clone in which the README's blocks were pasted, and what they printed, in order."""
+    """A clone in which the README's blocks were pasted, and their outputs, in order."""
 
     clone: Path
     printed: list[str]
@@ -73,7 +73,7 @@ class Newcomer:
 
 @pytest.fixture(scope="module")
 def newcomer() -> Iterator[Newcomer]:
-    """Quick start, first looks, a month; the mirror's files are the sample's."""
+    """Run the quick start, the first queries and a month; the mirror's files are the sample's."""
     with copy_checkout() as clone:
         (clone / ".venv").symlink_to(sys.prefix)
         shutil.copytree(REPOSITORY / "deploy" / "terraform", clone / "deploy" / "terraform")
@@ -155,7 +155,7 @@ def test_every_block_is_pasted_or_listed_as_covered() -> None:
     }
     last_lines = {block.last_line for page in PASTED_HERE for block in list_pasted_blocks(page)}
     assert set(ANSWERS) | set(FAILS) <= last_lines
-    for page, covered in COVERED_ELSEWHERE.items():
+    for page, covered in TESTED_SEPARATELY.items():
         lines = {block.first_line for block in read_blocks(page)}
         assert set(covered) <= lines, "the table names blocks that are no more"
         for reason in covered.values():

@@ -51,7 +51,10 @@ def compose_command() -> list[str]:
         if (
             shutil.which(command[0])
             and not subprocess.run(
-                [*command, "version"], capture_output=True, check=False, env=isolation.person
+                [*command, "version"],
+                capture_output=True,
+                check=False,
+                env=isolation.user_environment,
             ).returncode
         ):
             return command
@@ -153,7 +156,7 @@ class Project:
         """Run a compose command; print its output on failure."""
         environment = {
             name: value
-            for name, value in isolation.person.items()
+            for name, value in isolation.user_environment.items()
             if name.startswith(("DOCKER_", "PYTHON_IMAGE")) or name in ("PATH", "HOME")
         }
         completed = subprocess.run(
@@ -178,7 +181,7 @@ class Project:
             check=True,
             capture_output=True,
             text=True,
-            env=isolation.person,
+            env=isolation.user_environment,
         ).stdout
 
     def container(self, service: str) -> str:

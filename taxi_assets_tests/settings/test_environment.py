@@ -43,7 +43,7 @@ print(json.dumps([*seen, settings.bigquery.dataset, settings.bigquery.key_file])
 def make_environment(**variables: str) -> dict[str, str]:
     """Return the tests' environment with our reader of `.env` switched on."""
     inherited = {
-        name: value for name, value in isolation.pristine.items() if name != "TAXI_ENV_FILE"
+        name: value for name, value in isolation.environment.items() if name != "TAXI_ENV_FILE"
     }
     return inherited | variables
 

@@ -40,7 +40,7 @@ def build_trips_key(service: Service, day: date, layout: Layout) -> str:
 
 
 def build_hive_prefix(service: Service) -> str:
-    """Return what the keys of a service's hive layout begin with, the day as BigQuery writes it."""
+    """Return the prefix of a service's keys in the hive layout, with BigQuery's `{name:DATE}`."""
     return f"{service.name}/{{{service.day_column}:DATE}}"
 
 

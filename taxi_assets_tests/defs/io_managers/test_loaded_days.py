@@ -88,7 +88,7 @@ def test_iterator_reads_each_day_on_demand() -> None:
 
 
 SEEN: dict[str, list[str]] = {}
-"""What the assets below were given, by name: its type and its rows."""
+"""Type and row counts of the input of the assets below, by name."""
 
 
 def define_own_asset(name: str, annotation: Any) -> dg.AssetsDefinition:

@@ -62,7 +62,7 @@ def read_resources_page(
     completed = subprocess.run(
         [DAGSTER_GRAPHQL, "-m", "taxi_assets.definitions"] + ["-t", query + "}"],
         cwd=folder,
-        env=dict(isolation.pristine) | env | {"DAGSTER_HOME": str(folder)},
+        env=dict(isolation.environment) | env | {"DAGSTER_HOME": str(folder)},
         capture_output=True,
         text=True,
         check=True,
