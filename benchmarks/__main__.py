@@ -14,13 +14,13 @@ import argparse
 import compileall
 import json
 import sys
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 from benchmarks import flame, peers, tables
-from benchmarks.bench import CHECKOUT, FIRST_MONTH, ROWS, Bench, DaySpan, Measured, facts
+from benchmarks.bench import CHECKOUT, FIRST_MONTH, ROWS, Bench, DaySpan, Measured, describe_machine
 from benchmarks.measure import BenchmarkError
 
 NAMES = ("bare", "noop", "baseline", "first", "rewrite", "day", "growth", "table")
@@ -75,10 +75,12 @@ class Results:
         """Return all samples as JSON."""
         every = self.runs | {f"growth {months}": runs for months, runs in self.growth.items()}
         samples = {
-            name: [{**run.sample.facts(), "stages": run.stages} for run in runs]
+            name: [{**asdict(run.sample), "stages": run.stages} for run in runs]
             for name, runs in every.items()
         }
-        return json.dumps({"facts": facts(), "samples": samples, "years": self.years}, indent=1)
+        return json.dumps(
+            {"machine": describe_machine(), "samples": samples, "years": self.years}, indent=1
+        )
 
 
 def empty_runs(bench: Bench, only: set[str], results: Results) -> None:
@@ -152,7 +154,7 @@ def other_runs(
 def report(results: Results, repeats: int, rows: int) -> str:
     """Return all tables."""
     at = f"{datetime.now(tz=UTC):%Y-%m-%d}"
-    known = ", ".join(f"{name} {value}" for name, value in facts().items())
+    known = ", ".join(f"{name} {value}" for name, value in describe_machine().items())
     stored = f", {results.stored_rows:,} stored" if results.stored_rows else ""
     title = (
         f"A month of yellow: {rows:,} rows in the file"

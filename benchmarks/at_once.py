@@ -23,7 +23,7 @@ from benchmarks.bench import (
     SERVICE,
     Bench,
     DaySpan,
-    facts,
+    describe_machine,
     month_start,
 )
 from benchmarks.measure import Sample, cpu_of, run
@@ -106,7 +106,7 @@ def main() -> None:
         with bench:
             for index in range(max(counts)):
                 bench.month_file(index)
-            print(f"{arguments.rows:,} rows a month; {facts()}; job of {PACKAGES}")
+            print(f"{arguments.rows:,} rows a month; {describe_machine()}; job of {PACKAGES}")
             print(HEADER, *(f"{store} step s" for store in STORES), sep=" | ", flush=True)
             for count in counts:
                 print(together(bench, count).row(), flush=True)

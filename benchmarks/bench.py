@@ -86,7 +86,9 @@ class Bench:
         self.logs = self.work / "logs"
         self.months = self.work / f"months-{rows}"
         self.dagster = Path(sys.executable).parent / "dagster"
-        inherited = {name: it for name, it in os.environ.items() if not name.startswith(PREFIXES)}
+        inherited = {
+            name: value for name, value in os.environ.items() if not name.startswith(PREFIXES)
+        }
         source = self.months / self.file_name
         self.env = inherited | {
             "PYTHONPATH": str(CHECKOUT),
@@ -252,7 +254,7 @@ class Bench:
         return done.stdout
 
 
-def facts() -> dict[str, Any]:
+def describe_machine() -> dict[str, Any]:
     """Return the hardware and versions on which the numbers depend."""
     from importlib.metadata import version  # noqa: PLC0415 - only here
 

@@ -13,7 +13,7 @@ import json
 import sys
 from pathlib import Path
 
-from benchmarks.bench import CHECKOUT, Bench, DaySpan, Measured, facts
+from benchmarks.bench import CHECKOUT, Bench, DaySpan, Measured, describe_machine
 from benchmarks.measure import BenchmarkError
 from benchmarks.tables import MIB
 from taxi_assets.tlc.services import FHVHV
@@ -80,7 +80,7 @@ def main() -> int:
         lines.append(format_row("all five assets", bench.count("ny_taxi"), run))
         lines += [f"|   {name} | | {seconds:.0f} | | | | |" for name, seconds in run.stages.items()]
     bench.clean()
-    print(", ".join(f"{name} {value}" for name, value in facts().items()))
+    print(", ".join(f"{name} {value}" for name, value in describe_machine().items()))
     print("| run | rows | wall s | CPU s | servers' CPU s | peak RSS MiB | others, cores |")
     print("| --- | --: | --: | --: | --: | --: | --: |")
     print("\n".join(lines))

@@ -11,10 +11,9 @@ import os
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import psutil
 
@@ -39,10 +38,6 @@ class Sample:
     """Peak resident memory of the process in bytes, without the servers."""
     others: float
     """Cores used by everything else on the machine; above 0.1 the wall time is not reliable."""
-
-    def facts(self) -> dict[str, Any]:
-        """Return the figures as plain values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ NAME = "{service}_tripdata_{year}-{month}.csv.gz"
 ROWS = 20_000
 
 
-def publish(folder: Path, service: Service, month: Month, rows: int = ROWS) -> None:
+def write_versions(folder: Path, service: Service, month: Month, rows: int = ROWS) -> None:
     """Write a month to `first`, and to `second` the same month without every seventh row."""
     name = f"{service.name}_tripdata_{month}.csv.gz"
     for version in ("first", "second"):
@@ -71,7 +71,9 @@ def assert_all_succeed(log: Path) -> Iterator[list[ForkServerProcess]]:
         assert process.exitcode == 0, log.read_text()[-4000:]
 
 
-def expected(folder: Path, version: str, service: Service, *months: Month) -> stores.Totals:
+def compute_expected_totals(
+    folder: Path, version: str, service: Service, *months: Month
+) -> stores.Totals:
     totals: stores.Totals = {}
     for month in months:
         path = folder / version / f"{service.name}_tripdata_{month}.csv.gz"
@@ -79,11 +81,11 @@ def expected(folder: Path, version: str, service: Service, *months: Month) -> st
     return totals
 
 
-def between(first: str, last: str, totals: stores.Totals) -> stores.Totals:
+def select_days(first: str, last: str, totals: stores.Totals) -> stores.Totals:
     return {day: total for day, total in totals.items() if first <= str(day) <= last}
 
 
-def failed_checks() -> list[str]:
+def list_failed_checks() -> list[str]:
     """Return the failed evaluations of the latest runs."""
     instance = DagsterInstance.get()
     return [
@@ -102,7 +104,7 @@ def failed_checks() -> list[str]:
 def test_days_restated_between_two_concurrent_runs(tmp_path: Path) -> None:
     """The first run is halted before its COPY; the second has other rows of the same days."""
     green, log = SERVICES["green"], tmp_path / "runs.log"
-    publish(tmp_path, green, OCTOBER)
+    write_versions(tmp_path, green, OCTOBER)
     days = "2021-10-04", "2021-10-06"
     halt, settings = Halt(), stores.settings()
     address = settings["POSTGRES_HOST"], int(settings["POSTGRES_PORT"])
@@ -115,10 +117,10 @@ def test_days_restated_between_two_concurrent_runs(tmp_path: Path) -> None:
         waits = "another run is working on green 2021-10"
         assert wait_until(lambda: waits in log.read_text() or not started[1].is_alive(), 100)
         halt.resume.set()
-    second = between(*days, expected(tmp_path, "second", green, OCTOBER))
+    second = select_days(*days, compute_expected_totals(tmp_path, "second", green, OCTOBER))
     for store, store_totals in stores.store_totals(green).items():
         assert store_totals == second, store
-    assert failed_checks() == []
+    assert list_failed_checks() == []
 
 
 @pytest.mark.usefixtures("empty_stores")
@@ -126,7 +128,7 @@ def test_overlapping_chunks_and_two_services_run_concurrently(tmp_path: Path) ->
     log = tmp_path / "runs.log"
     for name in ("green", "yellow"):
         for month in (OCTOBER, NOVEMBER):
-            publish(tmp_path, SERVICES[name], month)
+            write_versions(tmp_path, SERVICES[name], month)
     source = str(tmp_path / "first" / NAME)
     with assert_all_succeed(log) as started:
         for service, first, last in (
@@ -140,18 +142,18 @@ def test_overlapping_chunks_and_two_services_run_concurrently(tmp_path: Path) ->
         ("green", "2021-10-29", "2021-11-04"),
         ("yellow", "2021-10-31", "2021-11-01"),
     ):
-        totals = expected(tmp_path, "first", SERVICES[name], OCTOBER, NOVEMBER)
-        expected_totals = between(first, last, totals)
+        totals = compute_expected_totals(tmp_path, "first", SERVICES[name], OCTOBER, NOVEMBER)
+        expected_totals = select_days(first, last, totals)
         for store, store_totals in stores.store_totals(SERVICES[name]).items():
             assert store_totals == expected_totals, store
-    assert failed_checks() == []
+    assert list_failed_checks() == []
 
 
 @pytest.mark.usefixtures("empty_stores")
 def test_two_machines_can_share_the_lake(tmp_path: Path) -> None:
     """Two TAXI_HOMEs, as two Cloud Run executions have, load a month by different rules."""
     green, log = SERVICES["green"], tmp_path / "runs.log"
-    publish(tmp_path, green, OCTOBER)
+    write_versions(tmp_path, green, OCTOBER)
     days = "2021-10-04", "2021-10-06"
     source = {"TAXI_SOURCE": str(tmp_path / "first" / NAME), "TAXI_LAKE": str(stores.lake())}
     halt, settings = Halt(), stores.settings() | source
@@ -167,7 +169,7 @@ def test_two_machines_can_share_the_lake(tmp_path: Path) -> None:
         halt.resume.set()
     totals = stores.store_totals(green)
     assert totals["postgres"] == totals["lake"] == totals["bigquery"]
-    dropped = between(*days, expected(tmp_path, "first", green, OCTOBER))
+    dropped = select_days(*days, compute_expected_totals(tmp_path, "first", green, OCTOBER))
     assert all(totals["lake"][day][0] > dropped[day][0] for day in dropped)
-    assert failed_checks() == []
+    assert list_failed_checks() == []
     assert not list((stores.lake() / "_locks").glob("*.lock"))

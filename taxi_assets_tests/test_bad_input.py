@@ -1,4 +1,4 @@
-"""Bad input: an error that says what, where and what to do, and no store touched."""
+"""Bad input raises an error with place, cause and fix, and changes no store."""
 
 from __future__ import annotations
 
@@ -21,37 +21,39 @@ GREEN = SERVICES["green"]
 DAY = "2020-11-05"
 
 
-def _whole(folder: Path) -> Path:
+def write_valid_month(folder: Path) -> Path:
     lines = [make_trip_line(DAY, total) for total in range(2000)]
     write_month(folder, GREEN, "2020-11", lines)
     return folder / "green_tripdata_2020-11.csv.gz"
 
 
 def missing(folder: Path) -> None:
-    _whole(folder).unlink()
+    write_valid_month(folder).unlink()
 
 
 def cut_short(folder: Path) -> None:
-    path = _whole(folder)
+    path = write_valid_month(folder)
     path.write_bytes(path.read_bytes()[:-100])
 
 
 def html(folder: Path) -> None:
-    _whole(folder).write_text("<!DOCTYPE html><html><body>Not found</body></html>")
+    write_valid_month(folder).write_text("<!DOCTYPE html><html><body>Not found</body></html>")
 
 
 def lfs_pointer(folder: Path) -> None:
-    _whole(folder).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    write_valid_month(folder).write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
+    )
 
 
-def build_header_error(folder: Path) -> None:
-    path = _whole(folder)
+def wrong_header(folder: Path) -> None:
+    path = write_valid_month(folder)
     text = gzip.decompress(path.read_bytes()).replace(b"PULocationID", b"PickupZone")
     path.write_bytes(gzip.compress(text))
 
 
 def wrong_order(folder: Path) -> None:
-    path = _whole(folder)
+    path = write_valid_month(folder)
     text = gzip.decompress(path.read_bytes())
     header, rest = text.split(b"\n", 1)
     names = header.split(b",")
@@ -60,13 +62,13 @@ def wrong_order(folder: Path) -> None:
 
 
 def other_dates(folder: Path) -> None:
-    path = _whole(folder)
+    path = write_valid_month(folder)
     text = gzip.decompress(path.read_bytes()).replace(b"2020-11-05", b"05/11/2020")
     path.write_bytes(gzip.compress(text))
 
 
 def empty(folder: Path) -> None:
-    _whole(folder).write_bytes(b"")
+    write_valid_month(folder).write_bytes(b"")
 
 
 CASES: dict[Callable[[Path], None], str] = {
@@ -74,7 +76,7 @@ CASES: dict[Callable[[Path], None], str] = {
     cut_short: "truncated or damaged",
     html: "HTML",
     lfs_pointer: "LFS",
-    build_header_error: "missing PULocationID; unknown 'PickupZone'",
+    wrong_header: "missing PULocationID; unknown 'PickupZone'",
     wrong_order: "in another order",
     other_dates: "is not a time as 2021-01-05 00:31:19",
     empty: "empty",

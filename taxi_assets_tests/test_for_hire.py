@@ -27,7 +27,7 @@ STORES = ("postgres", "gcs", "bigquery")
 pytestmark = pytest.mark.usefixtures("empty_stores")
 
 
-def metadata(runs: Runs, run_id: str) -> dict[str, dict[str, object]]:
+def read_metadata(runs: Runs, run_id: str) -> dict[str, dict[str, object]]:
     """Return the metadata of the materializations, by asset."""
     return {
         key: {name: getattr(value, "value", value) for name, value in event.metadata.items()}
@@ -35,15 +35,18 @@ def metadata(runs: Runs, run_id: str) -> dict[str, dict[str, object]]:
     }
 
 
-def checks(runs: Runs, run_id: str) -> dict[str, dg.AssetCheckEvaluation]:
+def read_checks(runs: Runs, run_id: str) -> dict[str, dg.AssetCheckEvaluation]:
     """Return the checks of a run by `asset check`; assert that none failed with ERROR."""
     evaluations = runs.evaluations(run_id)
     for evaluation in evaluations.values():
         assert evaluation.passed or evaluation.severity.value == "WARN", evaluation
-    return {f"{key.split('/')[1]} {name}": one for (key, name, _), one in evaluations.items()}
+    return {
+        f"{key.split('/')[1]} {name}": evaluation
+        for (key, name, _), evaluation in evaluations.items()
+    }
 
 
-def page_of(service: str) -> str:
+def read_report(service: str) -> str:
     """Return a service's report of the month."""
     runs = Runs(services=SERVICES)
     result = (
@@ -59,7 +62,7 @@ def test_services_without_money_compare_rows_only() -> None:
     runs = Runs(services=SERVICES)
     result = runs.run("fhv", DAY)
     assert result.success, stores.failure(result)
-    days = metadata(runs, result.run_id)
+    days = read_metadata(runs, result.run_id)
     rows = days["fhv/cleaned_trips"]["rows"]
     assert rows > 100
     assert rows == days["fhv/raw_trips"]["rows"]
@@ -72,7 +75,7 @@ def test_services_without_money_compare_rows_only() -> None:
     pd.testing.assert_frame_equal(rows_by_store["postgres"], rows_by_store["lake"])
     pd.testing.assert_frame_equal(rows_by_store["postgres"], rows_by_store["bigquery"])
     assert len(rows_by_store["lake"]) == rows
-    check_results = checks(runs, result.run_id)
+    check_results = read_checks(runs, result.run_id)
     assert not {"cleaned_trips negative_totals", "cleaned_trips no_zero_passengers"} & set(
         check_results
     )
@@ -83,7 +86,7 @@ def test_services_without_money_compare_rows_only() -> None:
         }
     agree = check_results["bigquery_trips stores_agree"].metadata
     assert set(agree) == {f"{name}_trips_rows" for name in STORES}
-    page = page_of("fhv")
+    page = read_report("fhv")
     assert "For-hire vehicle trips, January 2021" in page
     assert "Mean trip</" in page
     assert not any(word in page for word in ("$", "Revenue", "Average", "Driver pay"))
@@ -93,7 +96,7 @@ def test_high_volume_report_shows_fares_waiting_pay_and_shared_rides() -> None:
     runs = Runs(services=SERVICES)
     result = runs.run("fhvhv", DAY)
     assert result.success, stores.failure(result)
-    days = metadata(runs, result.run_id)
+    days = read_metadata(runs, result.run_id)
     rows_by_store = stores.store_rows(FHVHV)
     pd.testing.assert_frame_equal(rows_by_store["postgres"], rows_by_store["lake"])
     pd.testing.assert_frame_equal(rows_by_store["postgres"], rows_by_store["bigquery"])
@@ -107,13 +110,13 @@ def test_high_volume_report_shows_fares_waiting_pay_and_shared_rides() -> None:
     shared = int((frame["shared_match_flag"] == "Y").sum())
     assert cleaned["shared_rides"] == shared > 0
     assert "shared" in str(cleaned["picture"]) or cleaned["picture"]
-    check_results = checks(runs, result.run_id)
+    check_results = read_checks(runs, result.run_id)
     assert "cleaned_trips negative_totals" in check_results
     assert "cleaned_trips no_zero_passengers" not in check_results
     for name in STORES:
         check_metadata = check_results[f"{name}_trips matches_cleaned"].metadata
         assert check_metadata["base_passenger_fare"].value == pytest.approx(total)
-    page = page_of("fhvhv")
+    page = read_report("fhvhv")
     pay = frame["driver_pay"].sum()
     for text in ("Driver pay", "Shared rides", "Mean waiting for the car", "base passenger fare"):
         assert text in page
@@ -136,11 +139,11 @@ def test_month_before_published_fares_shows_no_money(
     runs = Runs(services=SERVICES)
     result = runs.run("fhvhv", DAY)
     assert result.success, stores.failure(result)
-    cleaned = metadata(runs, result.run_id)["fhvhv/cleaned_trips"]
+    cleaned = read_metadata(runs, result.run_id)["fhvhv/cleaned_trips"]
     assert "base_passenger_fare" not in cleaned
     assert "$" not in str(cleaned["summary"])
-    checks(runs, result.run_id)
-    page = page_of("fhvhv")
+    read_checks(runs, result.run_id)
+    page = read_report("fhvhv")
     assert not any(word in page for word in ("$", "Revenue", "Driver pay", "Waiting"))
 
 

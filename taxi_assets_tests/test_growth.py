@@ -16,11 +16,11 @@ from taxi_assets_tests import stores
 from taxi_assets_tests.stores import Runs
 
 DAY = "2021-10-05"
-MOST_A_RERUN = 1 << 18
+MAX_BYTES_PER_RERUN = 1 << 18
 """Bytes; 60,000 were measured, of them 50,000 in DuckDB's log until its checkpoint at 16 MB."""
 
 
-def files(home: Path) -> dict[str, int]:
+def measure_files(home: Path) -> dict[str, int]:
     """Return bytes by path; PostgreSQL's own log of changes is bounded by its settings."""
     sizes: dict[str, int] = {}
     for path in home.rglob("*"):
@@ -32,7 +32,7 @@ def files(home: Path) -> dict[str, int]:
     return sizes
 
 
-def of(folder: str, sizes: dict[str, int]) -> dict[str, int]:
+def select_folder(folder: str, sizes: dict[str, int]) -> dict[str, int]:
     return {path: size for path, size in sizes.items() if path.startswith(folder)}
 
 
@@ -51,14 +51,14 @@ def test_reruns_of_a_day_leave_the_files_of_one_run(home: Path) -> None:
     tables = {table.table_id for table in client.list_tables("ny_taxi")}
     assert tables == {"green_cab_data", left[5], "_staging_of_a_person"}
 
-    before = files(home / "taxi")
+    before = measure_files(home / "taxi")
     for _ in range(3):
         assert runs.run("green", DAY).success
-    after = files(home / "taxi")
+    after = measure_files(home / "taxi")
     for folder in ("downloads", "lake"):
-        assert of(folder, before)
-        assert of(folder, after) == of(folder, before)
-    assert sum(after.values()) - sum(before.values()) < 3 * MOST_A_RERUN
+        assert select_folder(folder, before)
+        assert select_folder(folder, after) == select_folder(folder, before)
+    assert sum(after.values()) - sum(before.values()) < 3 * MAX_BYTES_PER_RERUN
     assert {table.table_id for table in client.list_tables("ny_taxi")} == tables
     with stores.postgres() as connection, connection.cursor() as cursor:
         cursor.execute("SELECT current_setting('max_wal_size')")
@@ -73,16 +73,16 @@ def test_only_our_old_temporary_files_are_deleted(
     temporary = tmp_path / "lake" / "_tmp"
     temporary.mkdir(parents=True)
 
-    def file(name: str, hours: float, folder: Path = temporary) -> Path:
+    def make_old_file(name: str, hours: float, folder: Path = temporary) -> Path:
         path = folder / name
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"")
         os.utime(path, (modified_at := time.time() - hours * 3600, modified_at))
         return path
 
-    old, young = file(uuid.uuid4().hex, 25), file(uuid.uuid4().hex, 23)
-    foreign = file("report.xlsx", 25)
-    target = file(uuid.uuid4().hex, 25, elsewhere)
+    old, young = make_old_file(uuid.uuid4().hex, 25), make_old_file(uuid.uuid4().hex, 23)
+    foreign = make_old_file("report.xlsx", 25)
+    target = make_old_file(uuid.uuid4().hex, 25, elsewhere)
     link = temporary / uuid.uuid4().hex
     link.symlink_to(target)
     monkeypatch.setenv("TAXI_TEMP_RETENTION_HOURS", "24")

@@ -46,7 +46,7 @@ def received(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, Any]]]:
 def load_sensors() -> dict[str, dg.SensorDefinition]:
     """Return the sensors of the example, by name."""
     path = REPOSITORY / "docs" / "examples" / "openlineage" / "lineage.py"
-    return {one.name: one for one in runpy.run_path(str(path))["defs"].sensors}
+    return {sensor.name: sensor for sensor in runpy.run_path(str(path))["defs"].sensors}
 
 
 def send(sensors: dict[str, dg.SensorDefinition], run: dg.DagsterRun, kind: str) -> None:

@@ -36,7 +36,7 @@ def postgres_extension() -> Path:
     """Copy the wheel's extension to the file name that DuckDB expects, and return the path."""
     spec = importlib.util.find_spec("duckdb_extension_postgres")
     folders = (spec and spec.submodule_search_locations) or ()
-    (extension,) = [it for folder in folders for it in Path(folder).rglob("*.duckdb_extension")]
+    (extension,) = [path for folder in folders for path in Path(folder).rglob("*.duckdb_extension")]
     named = Path(tempfile.mkdtemp()) / "postgres_scanner.duckdb_extension"
     return Path(shutil.copy(extension, named))
 

@@ -25,7 +25,7 @@ DAY = date(2021, 1, 5)
 DROPPED = {"zero_passengers": 30, "null_passengers": 200, "unreadable": 0}
 
 
-def figures(rows: int = 2000, **dropped: int) -> Figures:
+def make_figures(rows: int = 2000, **dropped: int) -> Figures:
     return Figures(
         profile_partition(convert_to_table(make_frame(rows), YELLOW), YELLOW),
         dropped or DROPPED,
@@ -48,7 +48,9 @@ def count_pixels(png: bytes, index: int) -> int:
 @pytest.mark.parametrize("rows", [0, 1, 2000])
 @pytest.mark.parametrize("before", [0, 1, 4])
 def test_picture_stays_small_for_every_number_of_rows(rows: int, before: int) -> None:
-    png = draw_day_picture(YELLOW, DAY, figures(rows), [figures(seed) for seed in range(before)])
+    png = draw_day_picture(
+        YELLOW, DAY, make_figures(rows), [make_figures(seed) for seed in range(before)]
+    )
     assert len(png) < 30_000
     assert measure_height(png) == SIZE[1]
     colours = count_pixels_by_colour(png)
@@ -71,8 +73,8 @@ def find_colour(png: bytes, index: int, rows: range) -> list[int]:
 def test_unusual_figure_stands_apart_from_earlier_weeks(value: float, is_left: bool) -> None:
     before = (2000.0, 1900.0, 2100.0, 2050.0)
     odd = Unusual("trips", value, 2025.0, -8, "volume", before)
-    usual = draw_day_picture(YELLOW, DAY, figures(), [])
-    png = draw_day_picture(YELLOW, DAY, figures(), [], [odd])
+    usual = draw_day_picture(YELLOW, DAY, make_figures(), [])
+    png = draw_day_picture(YELLOW, DAY, make_figures(), [], [odd])
     assert measure_height(png) == SIZE[1] + GAP + STRIP
     strip = range(SIZE[1] + GAP, measure_height(png))
     day, weeks = find_colour(png, GONE, strip), find_colour(png, USUAL, strip)
@@ -83,14 +85,14 @@ def test_unusual_figure_stands_apart_from_earlier_weeks(value: float, is_left: b
     assert find_colour(usual, GONE, rule) == []
     fares = replace(odd, name="median fare_amount")
     below = range(368, 376)
-    marked = find_colour(draw_day_picture(YELLOW, DAY, figures(), [], [fares]), GONE, below)
+    marked = find_colour(draw_day_picture(YELLOW, DAY, make_figures(), [], [fares]), GONE, below)
     assert marked
     assert find_colour(png, GONE, below) == []
 
 
 def test_farthest_figures_have_a_strip() -> None:
     odd = [Unusual(f"rows without {name}", 1.0, 0.0, 50, "share", (0.0,) * 6) for name in "abcdefg"]
-    png = draw_day_picture(YELLOW, DAY, figures(), [], odd)
+    png = draw_day_picture(YELLOW, DAY, make_figures(), [], odd)
     assert measure_height(png) == SIZE[1] + GAP + 5 * STRIP
 
 
@@ -139,20 +141,20 @@ def test_sentence_of_one_trip_a_refund_and_no_fares() -> None:
 
 
 def test_bars_marks_and_dropped_rows_differ_in_colour() -> None:
-    alone = draw_day_picture(YELLOW, DAY, figures(), [])
-    beside = draw_day_picture(YELLOW, DAY, figures(), [figures(900)])
+    alone = draw_day_picture(YELLOW, DAY, make_figures(), [])
+    beside = draw_day_picture(YELLOW, DAY, make_figures(), [make_figures(900)])
     assert (
         count_pixels(alone, BAR)
-        > count_pixels(draw_day_picture(YELLOW, DAY, figures(0), []), BAR)
+        > count_pixels(draw_day_picture(YELLOW, DAY, make_figures(0), []), BAR)
         == 0
     )
     assert count_pixels(beside, USUAL) > count_pixels(alone, USUAL) == 0
-    clean = draw_day_picture(YELLOW, DAY, figures(zero_passengers=0), [])
+    clean = draw_day_picture(YELLOW, DAY, make_figures(zero_passengers=0), [])
     assert count_pixels(alone, GONE) > count_pixels(clean, GONE) == 0
 
 
 def test_mark_is_median_of_earlier_days() -> None:
-    day = figures().profile
+    day = make_figures().profile
 
     def times(factor: int) -> Figures:
         hours = [rows * factor for rows in day.hours]
@@ -161,24 +163,24 @@ def test_mark_is_median_of_earlier_days() -> None:
         return Figures(replace(day, rows=day.rows * factor, hours=hours, bins=bins), dropped)
 
     low, middle, high = map(times, (1, 2, 7))
-    assert draw_day_picture(YELLOW, DAY, figures(), [high, low, middle]) == draw_day_picture(
-        YELLOW, DAY, figures(), [middle, middle, middle]
+    assert draw_day_picture(YELLOW, DAY, make_figures(), [high, low, middle]) == draw_day_picture(
+        YELLOW, DAY, make_figures(), [middle, middle, middle]
     )
 
 
 def test_picture_depends_on_the_day_only() -> None:
-    first = draw_day_picture(YELLOW, DAY, figures(), [])
-    assert draw_day_picture(YELLOW, DAY, figures(), []) == first
-    assert draw_day_picture(YELLOW, date(2021, 1, 6), figures(), []) != first
-    assert draw_day_picture(YELLOW, DAY, replace(figures(), synthetic=True), []) != first
+    first = draw_day_picture(YELLOW, DAY, make_figures(), [])
+    assert draw_day_picture(YELLOW, DAY, make_figures(), []) == first
+    assert draw_day_picture(YELLOW, date(2021, 1, 6), make_figures(), []) != first
+    assert draw_day_picture(YELLOW, DAY, replace(make_figures(), synthetic=True), []) != first
 
 
 def test_picture_has_room_for_every_rule() -> None:
     dropped = dict.fromkeys((*RULES, "row_limit", "unreadable"), 10)
-    assert count_pixels(draw_day_picture(YELLOW, DAY, figures(**dropped), []), GONE) > 100
+    assert count_pixels(draw_day_picture(YELLOW, DAY, make_figures(**dropped), []), GONE) > 100
 
 
 def test_service_without_fares_and_distances_shows_its_hours() -> None:
-    bare = figures()
+    bare = make_figures()
     bare = replace(bare, profile=replace(bare.profile, bins={}, medians={}), revenue=None)
     assert count_pixels(draw_day_picture(YELLOW, DAY, bare, [bare]), BAR) > 0

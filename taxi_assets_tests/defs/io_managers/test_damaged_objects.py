@@ -531,7 +531,7 @@ def test_rows_that_exceed_memory_reject_their_day_alone(
 ) -> None:
     raw = load_raw(tmp_path, resource, "parquet")
     path = Path(resource.lake.root, build_raw_key(YELLOW, BAD, "parquet"))
-    # An object of version 1 had facts and no seal.
+    # An object of version 1 had metadata and no seal.
     payload = json.loads(pq.read_metadata(path).metadata[b"taxi_assets"])
     del payload["seal"], payload["sealed_by"]
     text = pa.DictionaryArray.from_arrays(

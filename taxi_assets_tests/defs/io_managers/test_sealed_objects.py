@@ -85,14 +85,14 @@ def make_raw_lines_object() -> bytes:
 
 
 def read_parquet(content: bytes) -> tuple[Any, ...]:
-    parquet, facts = open_parquet(pa.py_buffer(content))
-    return parquet.read(use_threads=False), facts
+    parquet, stored_metadata = open_parquet(pa.py_buffer(content))
+    return parquet.read(use_threads=False), stored_metadata
 
 
 def read_zstd(content: bytes) -> tuple[Any, ...]:
-    facts, packed = open_sealed_zstd(pa.py_buffer(content))
+    stored_metadata, packed = open_sealed_zstd(pa.py_buffer(content))
     with pa.CompressedInputStream(pa.BufferReader(packed), "zstd") as stream:
-        return stream.read(), facts
+        return stream.read(), stored_metadata
 
 
 OBJECTS = [
@@ -151,9 +151,9 @@ def test_swapped_zeroed_or_lost_blocks_are_noticed(make: Make, read: Read) -> No
 def test_footer_is_verified_without_the_pages(make: Make) -> None:
     content = make()
     length = int.from_bytes(content[-8:-4], "little") + 8
-    metadata, facts = open_sealed_footer(pa.BufferReader(content))
+    metadata, stored_metadata = open_sealed_footer(pa.BufferReader(content))
     assert metadata.num_rows == pq.read_metadata(io.BytesIO(content)).num_rows
-    assert facts.items() >= DAY_METADATA.items()
+    assert stored_metadata.items() >= DAY_METADATA.items()
     for position in range(len(content) - length, len(content)):
         damaged = bytearray(content)
         damaged[position] ^= 1 << position % 8
