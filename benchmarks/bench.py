@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
@@ -256,8 +257,6 @@ class Bench:
 
 def describe_machine() -> dict[str, Any]:
     """Return the hardware and versions on which the numbers depend."""
-    from importlib.metadata import version  # noqa: PLC0415 - only here
-
     names = ("dagster", "pandas", "pyarrow", "psycopg", "pgpq", "duckdb", "bqemulator")
     return {
         "cores": os.cpu_count(),

@@ -20,6 +20,7 @@ from typing import Any
 
 from google.api_core.exceptions import Forbidden, GoogleAPIError, NotFound, PreconditionFailed
 from google.api_core.retry import Retry
+from google.auth.credentials import AnonymousCredentials
 from google.cloud.storage import Blob, Bucket, Client
 from google.cloud.storage.retry import DEFAULT_RETRY
 from requests import RequestException
@@ -197,8 +198,6 @@ def open_bucket_locks(bucket: str) -> BucketLocks:
     """Return the locks of a bucket, on the emulator at STORAGE_EMULATOR_HOST if that is set."""
     options: dict[str, Any] = {}
     if os.environ.get("STORAGE_EMULATOR_HOST"):
-        from google.auth.credentials import AnonymousCredentials  # noqa: PLC0415
-
         options = {"project": "emulator", "credentials": AnonymousCredentials()}
     return BucketLocks(Client(**options).bucket(bucket))
 

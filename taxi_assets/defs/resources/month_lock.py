@@ -101,7 +101,7 @@ def open_lock_store(lake: Lake) -> LockStore:
     """Return the locks of a lake."""
     if lake.local:
         return FolderLocks(Path(lake.root, FOLDER))
-    from taxi_assets.defs.resources.bucket_lock import open_bucket_locks  # noqa: PLC0415
+    from taxi_assets.defs.resources.bucket_lock import open_bucket_locks  # noqa: PLC0415 - imports google
 
     return open_bucket_locks(lake.bucket)
 

@@ -168,7 +168,7 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
 def _open_connection(settings: PostgresSettings, names: str) -> WatchedConnection:
     import psycopg
 
-    from taxi_assets.defs.resources.postgres_connection import WatchedConnection  # noqa: PLC0415
+    from taxi_assets.defs.resources.postgres_connection import WatchedConnection  # noqa: PLC0415 - imports psycopg
 
     address = f"{settings.host}:{settings.port}/{settings.dbname}"
     try:
