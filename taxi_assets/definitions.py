@@ -99,25 +99,27 @@ def build_defs(
             build_operations_sensor(services),
             *build_run_retention_sensors(),
         ],
-        resources={
-            "source": SourceResource(
-                **read_field_values(source.VARIABLES, redactable=["template"])
-            ),
-            "cleaning": CleaningResource(**read_field_values({"drop": "TAXI_DROP"})),
-            "lake": LakeResource(**read_field_values(lake.VARIABLES)),
-            "month_locks": month_locks,
-            "postgres": PostgresResource(**read_field_values(postgres.VARIABLES)),
-            "bigquery": BigQueryResource(**read_field_values(bigquery.VARIABLES)),
-            "raw_trips": _build_io_manager(RawTripsIOManager, services, "lake"),
-            "cleaned_trips": _build_io_manager(CleanedTripsIOManager, services, "lake"),
-            "postgres_trips": _build_io_manager(PostgresTripsIOManager, services, "postgres"),
-            "gcs_trips": _build_io_manager(LakeTripsIOManager, services, "lake"),
-            "bigquery_trips": _build_io_manager(BigQueryTripsIOManager, services, "bigquery"),
-            "monthly_report": _build_io_manager(MonthlyReportIOManager, services, "lake"),
-            **(overrides or {}),
-        },
+        resources=_build_resources(services) | dict(overrides or {}),
         executor=executor,
     )
+
+
+def _build_resources(services: Mapping[str, Service]) -> dict[str, Any]:
+    """Build the connections, and the IO managers that store the assets of the same name."""
+    return {
+        "source": SourceResource(**read_field_values(source.VARIABLES, redactable=["template"])),
+        "cleaning": CleaningResource(**read_field_values({"drop": "TAXI_DROP"})),
+        "lake": LakeResource(**read_field_values(lake.VARIABLES)),
+        "month_locks": month_locks,
+        "postgres": PostgresResource(**read_field_values(postgres.VARIABLES)),
+        "bigquery": BigQueryResource(**read_field_values(bigquery.VARIABLES)),
+        "raw_trips": _build_io_manager(RawTripsIOManager, services, "lake"),
+        "cleaned_trips": _build_io_manager(CleanedTripsIOManager, services, "lake"),
+        "postgres_trips": _build_io_manager(PostgresTripsIOManager, services, "postgres"),
+        "gcs_trips": _build_io_manager(LakeTripsIOManager, services, "lake"),
+        "bigquery_trips": _build_io_manager(BigQueryTripsIOManager, services, "bigquery"),
+        "monthly_report": _build_io_manager(MonthlyReportIOManager, services, "lake"),
+    }
 
 
 def _build_io_manager(
