@@ -111,7 +111,7 @@ def write_end_date(folder: Path) -> str:
 
 
 def _run_job(folder: Path, settings: Settings) -> int:
-    import dagster as dg  # noqa: PLC0415 - takes a second
+    import dagster as dg
 
     service = next(iter(load_services()))
     tags = json.dumps({"dagster/partition": DAY})
@@ -137,7 +137,7 @@ def _run_job(folder: Path, settings: Settings) -> int:
 
 def _find_cause(instance: dg.DagsterInstance, before: set[str]) -> str:
     """Return why the new run failed, in one line; empty if the command created no run."""
-    from taxi_assets.cli.runner import describe_failure  # noqa: PLC0415 - takes a second
+    from taxi_assets.cli.runner import describe_failure
 
     failed = [run.run_id for run in instance.get_runs(limit=5) if run.run_id not in before]
     causes = filter(None, (describe_failure(instance, run_id) for run_id in failed))
@@ -153,7 +153,7 @@ def _report_assets(
     run: subprocess.Popen[bytes], instance: dg.DagsterInstance, before: set[str]
 ) -> Iterator[str]:
     """Yield a line for each asset as soon as it is materialized."""
-    from dagster import DagsterEventType  # noqa: PLC0415 - takes a second
+    from dagster import DagsterEventType
 
     reported: set[str] = set()
     ended = False
@@ -195,7 +195,7 @@ def _describe_source(settings: Settings) -> str:
 def _show_rows(settings: Settings, service: str) -> None:
     """Show the day's first rows, from the lake."""
     if settings.lake.path is not None:
-        from taxi_assets.local.client_commands import run_duckdb  # noqa: PLC0415 - heavy
+        from taxi_assets.local.client_commands import run_duckdb
 
         columns = ", ".join(load_services()[service].key_columns)
         query = f"SELECT {columns} FROM {service}_tripdata LIMIT 3"  # noqa: S608 - ours

@@ -132,7 +132,7 @@ def run_chunk(
     instance: dg.DagsterInstance, service: Service, chunk: Chunk, progress: Progress
 ) -> Outcome:
     """Run a chunk in this process."""
-    from taxi_assets.definitions import defs  # noqa: PLC0415 - takes two seconds
+    from taxi_assets.definitions import defs
 
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     run_id = str(uuid.uuid4())

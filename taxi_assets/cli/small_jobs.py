@@ -24,7 +24,7 @@ def run_small_job(
     instance: dg.DagsterInstance, name: str, op: str, config: Mapping[str, Any]
 ) -> int:
     """Run a job of one op, print its result, and return the exit code."""
-    from taxi_assets.definitions import defs  # noqa: PLC0415 - takes two seconds
+    from taxi_assets.definitions import defs
 
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     op_config = {key: value for key, value in config.items() if value is not None}

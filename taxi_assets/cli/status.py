@@ -91,7 +91,7 @@ def _describe_stores(settings: Settings) -> dict[str, str]:
 
 def _list_instigators(instance: dg.DagsterInstance) -> list[Instigator]:
     """Return all schedules and sensors, including those that never ran."""
-    from taxi_assets.definitions import defs  # noqa: PLC0415 - takes two seconds
+    from taxi_assets.definitions import defs
 
     instigators = {instigator.name: instigator for instigator in read_instigators(instance)}
     for kind, parts in (("schedule", defs.schedules or ()), ("sensor", defs.sensors or ())):

@@ -177,11 +177,11 @@ def main(arguments: list[str] | None = None) -> int:
         if is_client:
             return _run_client(options.command, settings, arguments[1:])
         for line in _run_command(options, home, settings):
-            print(line)  # noqa: T201
+            print(line)
         for line in _list_remarks(options.command, home):
-            print(line, file=sys.stderr)  # noqa: T201
+            print(line, file=sys.stderr)
     except TerminalError as error:
-        print(error, file=sys.stderr)  # noqa: T201
+        print(error, file=sys.stderr)
         return 1
     return 0
 

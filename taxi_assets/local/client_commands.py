@@ -103,7 +103,7 @@ def run_duckdb(settings: Settings, arguments: Sequence[str]) -> int:
             try:
                 _print_result(connection, query)
             except duckdb.Error as error:
-                print(error, file=sys.stderr)  # noqa: T201 - output of the command
+                print(error, file=sys.stderr)
                 failed = 1
     return failed
 
@@ -119,7 +119,7 @@ def _read_queries(path: Path) -> Iterator[str]:
     if not sys.stdin.isatty():
         yield sys.stdin.read()
         return
-    print(f"{path}: SHOW TABLES; lists the views, Ctrl-D ends")  # noqa: T201 - output of the command
+    print(f"{path}: SHOW TABLES; lists the views, Ctrl-D ends")
     query = ""
     while True:
         try:
