@@ -69,7 +69,7 @@ def docker(*arguments: str, timeout: float = 600) -> subprocess.CompletedProcess
         capture_output=True,
         text=True,
         check=False,
-        env=isolation.person,
+        env=isolation.user_environment,
         timeout=timeout,
     )
 
@@ -81,7 +81,7 @@ def image() -> Iterator[str]:
         pytest.skip("there is no Docker engine")
     name = f"taxitest-pod:{secrets.token_hex(3)}"
     build_args = []
-    if python := isolation.person.get("PYTHON_IMAGE"):
+    if python := isolation.user_environment.get("PYTHON_IMAGE"):
         build_args = ["--build-arg", f"PYTHON_IMAGE={python}"]
     dockerfile = str(REPOSITORY / "deploy" / "Dockerfile")
     built = docker("build", "-f", dockerfile, "-t", name, *build_args, str(REPOSITORY))
