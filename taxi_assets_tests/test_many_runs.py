@@ -23,7 +23,7 @@ from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.processes import start_job
 from taxi_assets_tests.strict_bigquery import strict_bigquery
-from taxi_assets_tests.test_at_once import NAME, publish
+from taxi_assets_tests.test_at_once import NAME, write_versions
 
 IS_LONG = os.environ.get("WHOLE_MONTHS") == "1"
 ROWS = 100_000 if IS_LONG else 4_000
@@ -117,7 +117,7 @@ def retries_since(began: datetime) -> list[str]:
 def test_eight_concurrent_months_from_four_machines(machines: Machines) -> None:
     loads = [("green", month) for month in MONTHS]
     for _, month in loads:
-        publish(machines.folder, SERVICES["green"], month, ROWS)
+        write_versions(machines.folder, SERVICES["green"], month, ROWS)
     for version in ("first", "second"):
         started = datetime.now(UTC)
         machines.load(version, loads)
@@ -128,7 +128,7 @@ def test_eight_concurrent_months_from_four_machines(machines: Machines) -> None:
 def test_eight_concurrent_months_survive_killing_half_of_the_runs(machines: Machines) -> None:
     loads = [(service, month) for month in MONTHS[:4] for service in ("green", "yellow")]
     for service, month in loads:
-        publish(machines.folder, SERVICES[service], month, ROWS)
+        write_versions(machines.folder, SERVICES[service], month, ROWS)
     chance = random.Random(16)  # noqa: S311 - points in time, not secrets
     for version in ("first", "second"):
         started = machines.start(version, loads)
