@@ -188,7 +188,7 @@ def wait_for_runs(
         if waiting and not has_live_queue(instance):
             raise QueueDiedError(
                 f"no daemon reports any more; {len(waiting)} runs wait in the queue: start "
-                "dagster-daemon (or dagster dev), then run this again"
+                "dagster-daemon (or dg dev), then run this again"
             )
         stop.wait(seconds)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from taxi_assets.cli.runner import UNFINISHED
 from taxi_assets.cli.tables import build_table
 from taxi_assets.dagster_internals.instigators import Instigator, read_instigators
-from taxi_assets.dagster_internals.rejections import find_rejected_days
+from taxi_assets.dagster_internals.rejections import find_latest_rejected_days
 from taxi_assets.dagster_internals.run_queue import MAX_HEARTBEAT_AGE_SECONDS, get_heartbeat_ages
 from taxi_assets.date_ranges import group_days_by_month
 from taxi_assets.defs.freshness import STORES
@@ -25,7 +25,7 @@ from taxi_assets.tlc.loaded_services import load_services
 from taxi_assets.tlc.schema import Service
 
 REJECTED_DAYS = 31
-"""Number of latest loaded days in which rejected days are shown; `plan` covers any range."""
+"""Number of rejected days that are shown, the newest; `plan` covers any range."""
 
 
 def collect_status(instance: dg.DagsterInstance) -> dict[str, Any]:
@@ -54,7 +54,6 @@ def collect_status(instance: dg.DagsterInstance) -> dict[str, Any]:
 def collect_service_status(instance: dg.DagsterInstance, service: Service) -> dict[str, Any]:
     """Return the number of days and the newest day of each store, and recently rejected days."""
     stores: dict[str, Any] = {}
-    newest: list[date] = []
     for name in STORES:
         partitions = instance.get_materialized_partitions(dg.AssetKey([service.name, name]))
         days = sorted(map(date.fromisoformat, partitions))
@@ -67,9 +66,8 @@ def collect_service_status(instance: dg.DagsterInstance, service: Service) -> di
             ),
             "newest": str(days[-1]) if days else None,
         }
-        newest = max(newest, days[-REJECTED_DAYS:])
-    rejected = find_rejected_days(instance, dg.AssetKey([service.name, "bigquery_trips"]), newest)
-    return {"stores": stores, "rejected": sorted(map(str, rejected))}
+    rejected = find_latest_rejected_days(instance, dg.AssetKey([service.name, STORES[-1]]))
+    return {"stores": stores, "rejected": sorted(map(str, rejected))[-REJECTED_DAYS:]}
 
 
 def _describe_stores(settings: Settings) -> dict[str, str]:

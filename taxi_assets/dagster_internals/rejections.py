@@ -95,6 +95,19 @@ def find_rejected_days(
     return rejections
 
 
+def find_latest_rejected_days(
+    instance: dg.DagsterInstance, key: dg.AssetKey
+) -> dict[date, PartitionRejectedError]:
+    """Return the days of the latest observations that are still rejected, loaded before or not."""
+    days: set[date] = set()
+    for asset in list_upstream_chain(key):
+        for record in instance.fetch_observations(asset, limit=PAGE).records:
+            event = record.asset_observation
+            if event is not None and event.partition and REJECTED in event.metadata:
+                days.add(date.fromisoformat(event.partition))
+    return find_rejected_days(instance, key, sorted(days))
+
+
 def find_rejections_by_asset(
     instance: dg.DagsterInstance, asset: dg.AssetKey, days: Sequence[date]
 ) -> dict[date, PartitionRejectedError]:

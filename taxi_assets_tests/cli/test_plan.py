@@ -10,6 +10,8 @@ import pytest
 from taxi_assets.cli.day_states import State
 from taxi_assets.cli.month_plan import Chunk, Plan, make_plan
 from taxi_assets.cli.spans import parse_span
+from taxi_assets.cli.status import collect_service_status
+from taxi_assets.dagster_internals.rejections import REJECTED
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.cli.conftest import Months, run_command
 from taxi_assets_tests.stores import Runs
@@ -105,6 +107,20 @@ def test_plan_prints_a_table_and_json(loaded_instance: dg.DagsterInstance) -> No
         "runs": 1,
         "expected_rows": 84,
     }
+
+
+def test_status_shows_a_rejected_day_that_was_never_loaded() -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        key = dg.AssetKey(["green", "cleaned_trips"])
+        for day in ("2021-01-05", "2021-01-06"):
+            event = dg.AssetObservation(key, partition=day, metadata={REJECTED: "values_readable"})
+            instance.report_runless_asset_event(event)
+        assert collect_service_status(instance, SERVICES["green"])["rejected"] == [
+            "2021-01-05",
+            "2021-01-06",
+        ]
+        instance.report_runless_asset_event(dg.AssetMaterialization(key, partition="2021-01-05"))
+        assert collect_service_status(instance, SERVICES["green"])["rejected"] == ["2021-01-06"]
 
 
 def test_status_shows_services_stores_queue_daemon_and_schedules(
