@@ -200,7 +200,7 @@ def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
             if has_too_many_invalid(cleaned, max_invalid_ratio):
                 cleaned = name_month_rows(cleaned, service, raw, source, context.log)
             results = check_cleaned_day(day, cleaned, raw.rows, service, max_invalid_ratio)
-            reject_failed(results)
+            reject_failed(results, service)
             table = cleaned.table
             results.append(check_expected_values(table, service))
             figures = Figures(
@@ -312,8 +312,8 @@ def observe_trip_file(context: dg.AssetExecutionContext, key: dg.AssetKey, file:
         "dagster/uri": file.url,
         "bytes": file.size,
         "sha256": file.sha256,
-        "etag": file.etag or "",
-        "last_modified": file.last_modified or "",
-        "synthetic sample": file.synthetic,
+        **({"etag": file.etag} if file.etag else {}),
+        **({"last_modified": file.last_modified} if file.last_modified else {}),
+        **({"synthetic sample": True} if file.synthetic else {}),
     }
     log_observation(context, key, f"{file.month}-01", file.sha256, metadata)

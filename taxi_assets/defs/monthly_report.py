@@ -53,7 +53,8 @@ def build_monthly_report(service: Service) -> dg.AssetsDefinition:
     @dg.asset(
         key=stage.build_key("monthly_report"),
         group_name=GROUP,
-        kinds={"html", "png"},
+        # A node of the asset graph shows the last part of its key, the same for every service.
+        kinds={"html", "png", service.name},
         owners=DefinitionSettings.from_env().owners,
         tags={"service": service.name, "layer": "report"},
         partitions_def=monthly_partitions(),

@@ -407,6 +407,9 @@ def test_cause_of_a_rejected_day_is_two_clicks_from_its_run(
         page.get_by_role("dialog").get_by_text(DAY, exact=True).first.click()
         expect(page.get_by_text(cause).first).to_be_visible()
         screen.keep("rejected-day")
+        # Of its checks only the one that rejected it failed; the day has no row left.
+        checks = screen.open(f"/assets/{SERVICE.name}/cleaned_trips?view=checks")
+        expect(checks.get_by_text("Failed", exact=True)).to_have_count(2)
         # A run of `dagster job execute` is on the first page and in the list of jobs.
         screen.open("/overview/timeline")
         expect(page.get_by_role("link", name=f"{SERVICE.name}_daily")).to_be_visible()

@@ -172,15 +172,24 @@ def _count_missed_by_passenger_rules(
     return missed
 
 
-def reject_failed(results: Sequence[CheckResult]) -> None:
+def reject_failed(results: Sequence[CheckResult], service: Service) -> None:
     """Reject a day that fails an ERROR check.
+
+    The other checks of the service get a result that says so: in a failed run Dagster shows a check
+    without a result as failed.
 
     Raises:
         FailedChecksError: naming the failed checks and their results.
     """
     failed = [result for result in results if not result.passed and result.severity == ERROR]
     if failed:
-        raise FailedChecksError(results, failed)
+        others = list_cleaned_checks(service).keys() - {result.check for result in results}
+        text = f"not checked: {', '.join(result.check for result in failed)} rejects the day"
+        unchecked = [
+            CheckResult(name, passed=True, severity=WARN, description=text)
+            for name in sorted(others)
+        ]
+        raise FailedChecksError([*results, *unchecked], failed)
 
 
 @cache
