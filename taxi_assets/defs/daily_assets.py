@@ -312,8 +312,9 @@ def observe_trip_file(context: dg.AssetExecutionContext, key: dg.AssetKey, file:
         "dagster/uri": file.url,
         "bytes": file.size,
         "sha256": file.sha256,
-        **({"etag": file.etag} if file.etag else {}),
-        **({"last_modified": file.last_modified} if file.last_modified else {}),
-        **({"synthetic sample": True} if file.synthetic else {}),
+        "etag": file.etag,
+        "last_modified": file.last_modified,
+        "synthetic sample": file.synthetic,
     }
-    log_observation(context, key, f"{file.month}-01", file.sha256, metadata)
+    present = {name: value for name, value in metadata.items() if value}
+    log_observation(context, key, f"{file.month}-01", file.sha256, present)

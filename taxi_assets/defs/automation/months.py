@@ -97,8 +97,8 @@ def find_loaded_month(instance: dg.DagsterInstance, service: Service, month: Mon
         and event.metadata["source_sha256"].value == metadata["sha256"]
     )
     version = RemoteVersion(
-        str(metadata["etag"]) or None,
-        str(metadata["last_modified"]) or None,
+        str(metadata.get("etag", "")) or None,
+        str(metadata.get("last_modified", "")) or None,
         int(str(metadata["bytes"])),
     )
     return LoadedMonth(version, frozenset(days))
