@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import date
 
 import dagster as dg
+from dagster import DagsterRunStatus
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
@@ -88,9 +89,19 @@ class Backfill:
         for run_id in sorted(set(busy_days.values())):
             ranges = merge_into_date_ranges(day for day, run in busy_days.items() if run == run_id)
             self._print_line(
-                f"run {run_id[:8]} has not ended: {', '.join(map(str, ranges))} (if its process no "
-                "longer exists, terminate it in the UI; then run this again)"
+                f"run {run_id[:8]} {self._describe_unfinished(run_id)}; then run this again): "
+                f"{', '.join(map(str, ranges))}"
             )
+
+    def _describe_unfinished(self, run_id: str) -> str:
+        """Return the state of a run that has not ended, and its remedy in an open bracket."""
+        run = self.instance.get_run_by_id(run_id)
+        if run is not None and run.status == DagsterRunStatus.QUEUED:
+            wait = (
+                "wait for it" if has_live_queue(self.instance) else "start dg dev or dagster-daemon"
+            )
+            return f"waits in the queue ({wait}"
+        return "has not ended (if its process no longer exists, terminate it in the UI"
 
     def _list_changed_days(self, plan: Plan, launched: Sequence[Chunk]) -> list[Chunk]:
         """Return the further runs of restated days, whose raw rows have been compared by now.

@@ -16,6 +16,7 @@ from dagster import DagsterRunStatus
 from taxi_assets.cli.day_states import ASSETS
 from taxi_assets.dagster_internals.run_queue import has_live_queue
 from taxi_assets.date_ranges import Month
+from taxi_assets.definitions import build_defs
 from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.cli.conftest import Months, run_command, start_command
@@ -155,6 +156,18 @@ def test_only_requested_days_and_states_are_launched(
     )
     assert "0 days in 0 runs" in output
     assert len(instance.get_runs()) == 1
+
+
+def test_days_that_wait_in_a_queue_without_a_daemon_name_the_next_command(
+    instance: dg.DagsterInstance, months: Months
+) -> None:
+    months.write("2021-01")
+    job = build_defs().resolve_job_def("yellow_daily")
+    tags = {"dagster/partition": "2021-01-05"}
+    run = instance.create_run_for_job(job, tags=tags, status=DagsterRunStatus.QUEUED)
+    output = run_command("backfill", "yellow", "2021-01-05", code=1)
+    text = f"run {run.run_id[:8]} waits in the queue (start dg dev or dagster-daemon; then run this"
+    assert text in " ".join(output.split())
 
 
 def test_only_changed_days_of_a_restated_month_run_downstream(
