@@ -81,7 +81,7 @@ def test_zone_table_has_every_zone() -> None:
 
 
 @pytest.mark.parametrize("theme", [LIGHT, DARK], ids=["light", "dark"])
-def test_every_text_contrasts_with_its_background(theme: Theme) -> None:
+def test_every_text_and_bar_contrasts_with_its_background(theme: Theme) -> None:
     for step, background in enumerate(theme.steps):
         assert (
             compute_contrast(theme.over if step >= theme.turn else theme.under, background) >= 4.5
@@ -90,6 +90,8 @@ def test_every_text_contrasts_with_its_background(theme: Theme) -> None:
         (theme.paper, theme.card), (theme.ink, theme.soft, theme.alarm)
     ):
         assert compute_contrast(text, background) >= 4.5
+    for bar in (theme.bar, theme.steps[theme.turn]):
+        assert compute_contrast(bar, theme.card) >= 4.5
     shades = [compute_luminance(background) for background in theme.steps]
     assert shades == sorted(shades, reverse=theme is LIGHT)
 
