@@ -39,6 +39,8 @@ class Fault:
     times: int = 1
     status: int = 503
     headers: dict[str, str] = field(default_factory=dict)
+    requests: int = 0
+    """How many requests had come when it fired, with its own."""
 
 
 @dataclass
@@ -81,13 +83,18 @@ class HttpProxy:
         return self.control("GET")["answered"]
 
     @property
+    def most_held(self) -> int:
+        """The largest number of requests that `hold` had at the same time."""
+        return self.control("GET")["most_held"]
+
+    @property
     def left(self) -> list[str]:
         """Return the faults that have not fired yet."""
         return self.control("GET")["left"]
 
     def control(self, method: str, body: str = "") -> dict:
         request = Request(f"{self.address}{CONTROL}", body.encode(), method=method)  # noqa: S310
-        with urlopen(request, timeout=10) as response:  # noqa: S310
+        with urlopen(request, timeout=60) as response:  # noqa: S310
             return json.load(response)
 
 
@@ -112,6 +119,8 @@ class Plan:
     requests: list[str] = field(default_factory=list)
     fired: list[str] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)
+    held: int = 0
+    most_held: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def take_fault(self, line: str, body: bytes) -> Fault | None:
@@ -121,6 +130,7 @@ class Plan:
             self.requests.append(line)
             for fault in self.faults:
                 if re.search(fault.on, text, re.DOTALL):
+                    fault.requests = len(self.requests)
                     fault.times -= 1
                     if not fault.times:
                         self.faults.remove(fault)
@@ -138,13 +148,15 @@ class Exchange(BaseHTTPRequestHandler):
     body: bytes
     seconds: float = 0.0
     """Additional duration of the request."""
+    waits_for_another: bool = False
+    """Whether the request lasts until the same request has come again."""
 
     def log_message(self, *_: object) -> None:
         pass
 
     def handle_request(self) -> None:
         # One exchange serves all requests of a connection.
-        self.seconds = 0.0
+        self.seconds, self.waits_for_another = 0.0, False
         self.body = self.read_body()
         if self.path == CONTROL:
             self.control()
@@ -166,6 +178,7 @@ class Exchange(BaseHTTPRequestHandler):
             "requests": self.plan.requests,
             "answered": self.plan.answered,
             "fired": self.plan.fired,
+            "most_held": self.plan.most_held,
             "left": [f"{fault.act} {fault.on}" for fault in self.plan.faults],
         }
         self.send(200, {}, json.dumps(state).encode())
@@ -208,8 +221,21 @@ class Exchange(BaseHTTPRequestHandler):
 
     def hold(self) -> None:
         """Answer after a second."""
+        with self.plan.lock:
+            self.plan.held += 1
+            self.plan.most_held = max(self.plan.held, self.plan.most_held)
         self.seconds = 1.0
-        self.send(*self.forward())
+        try:
+            answer = self.forward()
+        finally:
+            with self.plan.lock:
+                self.plan.held -= 1
+        self.send(*answer)
+
+    def hold_for_another(self) -> None:
+        """Answer a second after the same request has come again."""
+        self.waits_for_another = True
+        self.hold()
 
     def hang(self) -> None:
         """Never answer: wait until the client disconnects."""
@@ -241,12 +267,21 @@ class Exchange(BaseHTTPRequestHandler):
             if share < 1:
                 return 0, {}, b""
             response = connection.getresponse()
-            time.sleep(self.seconds)
+            self.pause()
             answer = response.status, dict(response.getheaders()), response.read()
             self.plan.answered.append(f"{response.status} {self.command} {self.path}")
             return answer
         finally:
             connection.close()
+
+    def pause(self) -> None:
+        """Wait as long as the fault of the request demands."""
+        line, deadline = f"{self.command} {self.path}", time.monotonic() + 60
+        while self.waits_for_another and time.monotonic() < deadline:
+            assert self.fault
+            self.waits_for_another = line not in self.plan.requests[self.fault.requests :]
+            time.sleep(0.02)
+        time.sleep(self.seconds)
 
     def send(
         self, code: int, headers: dict[str, str], body: bytes, max_bytes: int | None = None
@@ -322,6 +357,8 @@ class TcpProxy:
     upstream: Address
     port: int = 0
     cuts: list[Cut] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    """Held while a connection searches for its cut."""
 
     def serve(self, listener: socket.socket) -> None:
         with suppress(OSError):  # the listener was closed
@@ -357,15 +394,15 @@ class TcpProxy:
 
     def take_cut(self, part: bytes, searches: dict[int, Search]) -> Cut | None:
         """Return the cut that is due, if any, and remove it."""
-        sent = [
-            searches.setdefault(id(cut), Search(cut.after.split(b".*"))).add(part)
-            for cut in self.cuts
-        ]
-        due = [cut for cut, count in zip(self.cuts, sent, strict=True) if count >= cut.count]
-        if not due:
-            return None
-        self.cuts.remove(due[0])
-        return due[0]
+        with self.lock:
+            sent = [
+                (cut, searches.setdefault(id(cut), Search(cut.after.split(b".*"))).add(part))
+                for cut in self.cuts
+            ]
+            due = next((cut for cut, count in sent if count >= cut.count), None)
+            if due:
+                self.cuts.remove(due)
+        return due
 
     def send_downstream(
         self, client: socket.socket, server: socket.socket, lost: threading.Event

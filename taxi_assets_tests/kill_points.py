@@ -54,6 +54,11 @@ class EventMonitor:
             self.counts.clear()
             self.kill_point, self.process, self.has_killed = kill_point, process, False
 
+    def release(self) -> None:
+        """Kill no process from now on: this one has ended, and its id may be used again."""
+        with self.lock:
+            self.process = None
+
     def begin(self, event: str) -> int:
         """Count an event before it happens; return its number, or 0 if it must not happen."""
         with self.lock:
@@ -73,8 +78,11 @@ class EventMonitor:
             return False
         # Set first: a test that waits for the process reads it as soon as the process is dead.
         self.has_killed = True
-        os.kill(self.process, signal.SIGKILL)
-        return True
+        try:
+            os.kill(self.process, signal.SIGKILL)
+        except ProcessLookupError:
+            self.has_killed = False
+        return self.has_killed
 
 
 @dataclass
@@ -152,7 +160,11 @@ class Relay:
         with suppress(OSError):  # the listener was shut down
             while True:
                 client, _ = listener.accept()
-                server = socket.create_connection(self.upstream)
+                try:
+                    server = socket.create_connection(self.upstream)
+                except OSError:
+                    client.close()
+                    continue
                 talk = Dialogue(self.name)
                 for ends in (
                     (client, server, talk.name_request),

@@ -230,6 +230,7 @@ class Runs:
         )
         self.monitor.restart(process.pid, kill_point)
         process.join()
+        self.monitor.release()
         return process.exitcode
 
     def remove_downloads(self) -> None:
