@@ -65,10 +65,15 @@ class Halt(EventMonitor):
 def assert_all_succeed(log: Path) -> Iterator[list[ForkServerProcess]]:
     """Yield a list for started processes; at the end wait for each, and check that it succeeds."""
     started: list[ForkServerProcess] = []
-    yield started
-    for process in started:
-        process.join(300)
-        assert process.exitcode == 0, log.read_text()[-4000:]
+    try:
+        yield started
+        for process in started:
+            process.join(300)
+            assert process.exitcode == 0, log.read_text()[-4000:]
+    finally:
+        # A run of a failed test would keep its locks.
+        for process in started:
+            process.kill()
 
 
 def compute_expected_totals(
@@ -111,11 +116,11 @@ def test_days_restated_between_two_concurrent_runs(tmp_path: Path) -> None:
     with relay(halt, "postgres", *address) as port, assert_all_succeed(log) as started:
         settings |= {"POSTGRES_PORT": str(port), "TAXI_SOURCE": str(tmp_path / "first" / NAME)}
         started.append(start_job("green", *days, log, **settings))
-        assert halt.reached.wait(100), log.read_text()
+        assert halt.reached.wait(300), log.read_text()
         source = str(tmp_path / "second" / NAME)
         started.append(start_job("green", *days, log, TAXI_SOURCE=source))
         waits = "another run is working on green 2021-10"
-        assert wait_until(lambda: waits in log.read_text() or not started[1].is_alive(), 100)
+        assert wait_until(lambda: waits in log.read_text() or not started[1].is_alive(), 300)
         halt.resume.set()
     second = select_days(*days, compute_expected_totals(tmp_path, "second", green, OCTOBER))
     for store, store_totals in stores.store_totals(green).items():
@@ -161,11 +166,11 @@ def test_two_machines_can_share_the_lake(tmp_path: Path) -> None:
     with relay(halt, "postgres", *address) as port, assert_all_succeed(log) as started:
         first = settings | {"POSTGRES_PORT": str(port), "TAXI_HOME": str(tmp_path / "one")}
         started.append(start_job("green", *days, log, **first))
-        assert halt.reached.wait(100), log.read_text()
+        assert halt.reached.wait(300), log.read_text()
         second = settings | {"TAXI_HOME": str(tmp_path / "two"), "TAXI_DROP": "none"}
         started.append(start_job("green", *days, log, **second))
         waits = "another run is working on green 2021-10 (run "
-        assert wait_until(lambda: waits in log.read_text() or not started[1].is_alive(), 100)
+        assert wait_until(lambda: waits in log.read_text() or not started[1].is_alive(), 300)
         halt.resume.set()
     totals = stores.store_totals(green)
     assert totals["postgres"] == totals["lake"] == totals["bigquery"]

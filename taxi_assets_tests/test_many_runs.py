@@ -51,6 +51,7 @@ class Machines:
         self.log = folder / "runs.log"
         shared = {"TAXI_LAKE": str(stores.lake()), "BIGQUERY_ENDPOINT": bigquery}
         self.shared = stores.settings() | shared
+        self.processes: list[ForkServerProcess] = []
 
     def start(self, version: str, loads: Iterable[Load]) -> dict[Load, ForkServerProcess]:
         """Start a run for each load, all at once."""
@@ -62,6 +63,7 @@ class Machines:
             span = str(days[0]), str(days[-1])
             settings = self.shared | source | home
             started[service, month] = start_job(service, *span, self.log, **settings)
+            self.processes.append(started[service, month])
         return started
 
     def load(self, version: str, loads: Iterable[Load]) -> None:
@@ -77,7 +79,11 @@ def machines(home: Path, empty_stores: None, tmp_path: Path) -> Iterator[Machine
     # Of processes that make Dagster's files at once all but one wait.
     DagsterInstance.get()
     with strict_bigquery(stores.stack().bigquery_endpoint) as proxy:
-        yield Machines(tmp_path, proxy.address)
+        machines = Machines(tmp_path, proxy.address)
+        yield machines
+        # Runs of a failed test would keep their locks.
+        for process in machines.processes:
+            process.kill()
 
 
 def published(folder: Path, version: str, loads: Iterable[Load]) -> dict[str, stores.Totals]:

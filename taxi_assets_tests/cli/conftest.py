@@ -72,15 +72,29 @@ def instance(
         yield opened
 
 
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def _end_commands() -> Iterator[None]:
+    """End the commands of a failed test, which would keep their locks."""
+    yield
+    while STARTED:
+        with STARTED.pop() as process:
+            process.kill()
+
+
 def start_command(*arguments: str, **settings: str) -> subprocess.Popen[str]:
-    """Start the command, both outputs in one pipe."""
-    return subprocess.Popen(
+    """Start the command, both outputs in one pipe; it ends with the test."""
+    process = subprocess.Popen(
         [*COMMAND, *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         env={**os.environ, "COLUMNS": "200", **settings},
     )
+    STARTED.append(process)
+    return process
 
 
 def run_command(*arguments: str, code: int = 0, **settings: str) -> str:

@@ -10,6 +10,7 @@ from datetime import date
 from pathlib import Path
 
 import dagster as dg
+import psycopg
 import pytest
 from dagster import DagsterRunStatus
 
@@ -17,11 +18,13 @@ from taxi_assets.cli.day_states import ASSETS
 from taxi_assets.dagster_internals.run_queue import has_live_queue
 from taxi_assets.date_ranges import Month
 from taxi_assets.definitions import build_defs
+from taxi_assets.defs.resources.lake import LakeResource
+from taxi_assets.defs.resources.month_lock import MonthLocks, open_lock_store
 from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.cli.conftest import Months, run_command, start_command
 from taxi_assets_tests.conftest import REAL_ROWS, RealRows
-from taxi_assets_tests.stores import Runs, pandas_totals, store_totals
+from taxi_assets_tests.stores import Runs, pandas_totals, postgres_arguments, store_totals
 from taxi_assets_tests.test_server import dagster_dev, until
 from taxi_assets_tests.tlc.files import make_line
 
@@ -48,16 +51,17 @@ def kill_when_stored(
     service: str,
     asset: str,
     days: int,
-) -> None:
-    """Kill the process as soon as an asset has stored that many days."""
+) -> set[str]:
+    """Kill the process as soon as an asset has stored that many days; return its open runs."""
     key = dg.AssetKey([service, asset])
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while len(instance.get_materialized_partitions(key)) < days:
         assert process.poll() is None, process.stdout.read() if process.stdout else ""
         assert time.monotonic() < deadline
         time.sleep(0.01)
     process.kill()
     process.wait()
+    return {run.run_id for run in instance.get_runs() if not run.is_finished}
 
 
 def test_backfill_killed_twice_loads_every_day_once(
@@ -66,8 +70,8 @@ def test_backfill_killed_twice_loads_every_day_once(
     for month in ("2021-01", "2021-02"):
         months.write(month)
     arguments = ("backfill", "yellow", "2021-01..2021-03")
-    kill_when_stored(start_command(*arguments), instance, "yellow", "raw_trips", 31)
-    kill_when_stored(start_command(*arguments), instance, "yellow", "postgres_trips", 31)
+    killed = kill_when_stored(start_command(*arguments), instance, "yellow", "raw_trips", 31)
+    killed |= kill_when_stored(start_command(*arguments), instance, "yellow", "postgres_trips", 31)
     output = run_command(*arguments, code=1)
     last_line = output.strip().splitlines()[-1]
     assert last_line == "yellow 2021-01-01 to 2021-03-31: 59 days loaded, 31 left in 2021-03"
@@ -77,10 +81,11 @@ def test_backfill_killed_twice_loads_every_day_once(
     assert set(counts.values()) == {1}
     expected = {day: (3, 30.06) for name in (1, 2) for day in Month(2021, name).window}
     assert store_totals(YELLOW) == dict.fromkeys(("postgres", "lake", "bigquery"), expected)
-    statuses = Counter(run.status for run in instance.get_runs())
+    statuses = {run.run_id: run.status for run in instance.get_runs()}
     # The killed runs have failed, and none is still running.
-    assert statuses[DagsterRunStatus.FAILURE] == 2
-    assert set(statuses) == {DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS}
+    assert killed
+    assert {run for run, status in statuses.items() if status == DagsterRunStatus.FAILURE} == killed
+    assert set(statuses.values()) == {DagsterRunStatus.FAILURE, DagsterRunStatus.SUCCESS}
 
 
 @pytest.fixture
@@ -122,19 +127,23 @@ def test_ctrl_c_ends_the_run_and_names_the_next_command(
     instance: dg.DagsterInstance, months: Months
 ) -> None:
     months.write("2021-01")
-    process = start_command("backfill", "yellow", "2021-01")
-    until(
-        lambda: instance.get_materialized_partitions(dg.AssetKey(["yellow", "raw_trips"])), 60, 0.02
-    )
-    process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=60)
+    first_run = Runs(instance=instance).run("yellow", "2021-01-01")
+    assert first_run.success
+    raw = dg.AssetKey(["yellow", "raw_trips"])
+    with psycopg.connect(**postgres_arguments()) as blocker:
+        # The run does not end before it is interrupted.
+        blocker.execute("LOCK TABLE ny_taxi.yellow_cab_data IN ACCESS EXCLUSIVE MODE")
+        process = start_command("backfill", "yellow", "2021-01")
+        until(lambda: len(instance.get_materialized_partitions(raw)) > 1, 120, 0.02)
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=120)
     assert process.returncode == 130, output
     last_line = output.strip().splitlines()[-1]
     assert last_line.startswith(
         "interrupted; run this again to continue. yellow 2021-01-01 to 2021-01-31:"
     )
     assert "Traceback" not in output
-    (stopped,) = instance.get_runs()
+    (stopped,) = [run for run in instance.get_runs() if run.run_id != first_run.run_id]
     assert stopped.status in (DagsterRunStatus.CANCELED, DagsterRunStatus.FAILURE)
     run_command("backfill", "yellow", "2021-01")
     assert set(count_materializations(instance, "yellow").values()) == {1}
@@ -239,12 +248,18 @@ def test_second_concurrent_backfill_of_a_service_is_rejected(
     instance: dg.DagsterInstance, months: Months
 ) -> None:
     months.write("2021-01")
-    first_backfill = start_command("backfill", "yellow", "2021-01")
-    until(instance.get_runs, 60, 0.02)
-    output = run_command("backfill", "yellow", "2021-01", code=2)
+    # Its run waits for the month until the second one has ended.
+    month_locks = MonthLocks("other", lambda: open_lock_store(LakeResource().lake))
+    month_locks.acquire(YELLOW, [date(2021, 1, 1)], pytest.fail)
+    try:
+        first_backfill = start_command("backfill", "yellow", "2021-01")
+        until(instance.get_runs, 120, 0.02)
+        output = run_command("backfill", "yellow", "2021-01", code=2)
+    finally:
+        month_locks.close()
     assert "another backfill of yellow runs on this instance" in output
     assert output.count("\n") == 1
-    assert first_backfill.wait(60) == 0
+    assert first_backfill.wait(300) == 0
 
 
 def test_backfill_goes_through_the_queue_of_a_running_daemon(
@@ -255,7 +270,7 @@ def test_backfill_goes_through_the_queue_of_a_running_daemon(
     folder = tmp_path / "served"
     folder.mkdir()
     with dagster_dev(folder, monkeypatch), dg.DagsterInstance.get() as instance:
-        until(lambda: has_live_queue(instance), 60)
+        until(lambda: has_live_queue(instance), 180)
         output = run_command("backfill", "yellow", "2021-01-31..2021-02-01")
         assert "2 days in 2 runs through the queue" in output
         assert output.strip().endswith("2 days loaded, 0 left")

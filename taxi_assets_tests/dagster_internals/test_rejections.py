@@ -298,7 +298,7 @@ def test_stores_agree_alone_waits_for_a_run_that_loads_the_month(
 
     def load_meanwhile() -> None:
         try:
-            wait_until(waits, 60)
+            wait_until(waits, 300)
             load(10)
         finally:
             other_locks.close()
@@ -309,7 +309,7 @@ def test_stores_agree_alone_waits_for_a_run_that_loads_the_month(
     with ThreadPoolExecutor(1) as pool:
         load_future = pool.submit(load_meanwhile)
         result = month.run_stores_agree(SINGLE_DAY)
-        load_future.result(60)
+        load_future.result(300)
     (event,) = month.runs.evaluations(result.run_id).values()
     assert (result.success, event.passed) == (True, True), event.metadata
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import psycopg
 import pytest
 from dagster import DagsterEventType as Kind
 
@@ -61,7 +62,7 @@ def kill_after(instance: dg.DagsterInstance, run_id: str, step: str) -> None:
             for log in instance.all_logs(run_id)
         )
 
-    until(ended, 120, every=0.05)
+    until(ended, 300, every=0.05)
     messages = " ".join(log.message for log in instance.all_logs(run_id, of_type=Kind.ENGINE_EVENT))
     match = re.search(r"in process \(pid: (\d+)\)", messages)
     assert match
@@ -76,7 +77,7 @@ def wait_for_new_run(instance: dg.DagsterInstance, known_runs: set[str]) -> str:
         assert len(new) <= 1
         return new[0].run_id if new and new[0].is_finished else None
 
-    return str(until(ended, 180))
+    return str(until(ended, 300))
 
 
 def test_rejected_day_stays_rejected_in_runs_restarted_by_the_daemon(
@@ -85,8 +86,11 @@ def test_rejected_day_stays_rejected_in_runs_restarted_by_the_daemon(
     address, month = server
     instance = month.runs.instance
     run = {"selector": SELECTOR, "executionMetadata": {"tags": TAGS}}
-    killed = ask(address, LAUNCH_DAY, run=run)["launchRun"]["run"]["runId"]
-    kill_after(instance, killed, "green__cleaned_trips")
+    with psycopg.connect(**stores.postgres_arguments()) as blocker:
+        # The run does not end before it is killed.
+        blocker.execute("LOCK TABLE ny_taxi.green_cab_data IN ACCESS EXCLUSIVE MODE")
+        killed = ask(address, LAUNCH_DAY, run=run)["launchRun"]["run"]["runId"]
+        kill_after(instance, killed, "green__cleaned_trips")
     retried = wait_for_new_run(instance, set(instance.get_run_ids()))
     record = instance.get_run_by_id(retried)
     assert record is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from datetime import date
 from pathlib import Path
 
 import dagster as dg
@@ -17,6 +18,9 @@ from taxi_assets.defs.alerts.conditions import (
     find_failed_ticks,
     find_long_runs,
 )
+from taxi_assets.defs.resources.lake import LakeResource
+from taxi_assets.defs.resources.month_lock import MonthLocks, open_lock_store
+from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.defs.automation.ticks import add_sensor, add_tick
 from taxi_assets_tests.processes import start_job
 from taxi_assets_tests.test_server import until
@@ -76,6 +80,9 @@ def test_hanging_run_is_found_after_the_limit(
     monkeypatch.setenv("GCS_BUCKET", "hanging")
     instance = dg.DagsterInstance.get()
     known = {run.run_id for run in instance.get_runs()}
+    # The run waits for its month until it is halted.
+    month_locks = MonthLocks("other", lambda: open_lock_store(LakeResource().lake))
+    month_locks.acquire(SERVICES["green"], [date(2021, 1, 5)], pytest.fail)
     process = start_job("green", "2021-01-05", "2021-01-06", tmp_path / "log")
 
     def started() -> str | None:
@@ -83,7 +90,7 @@ def test_hanging_run_is_found_after_the_limit(
         return next((run.run_id for run in runs if run.run_id not in known), None)
 
     try:
-        run_id = until(started, 60, 0.02)
+        run_id = until(started, 300, 0.02)
         assert process.pid is not None
         os.kill(process.pid, signal.SIGSTOP)
         now = time.time()
@@ -102,7 +109,8 @@ def test_hanging_run_is_found_after_the_limit(
         assert hanging.link == f"{UI}/runs/{run_id}"
     finally:
         process.kill()
-        process.join(10)
+        process.join(60)
+        month_locks.close()
     run = instance.get_run_by_id(run_id)
     assert run is not None
     instance.report_run_failed(run)
