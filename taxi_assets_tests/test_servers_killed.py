@@ -74,7 +74,7 @@ def test_next_run_recovers_from_killed_servers(own_home: Path, tmp_path: Path) -
         new = NewRun.next()
         process = start_job("green", *DAYS, log)
         if victim:
-            assert wait_until(lambda: new.has_begun(step), 120)
+            assert wait_until(lambda: new.has_begun(step), 300)
             os.kill({**pids, "supervisor": record.supervisor}[victim], signal.SIGKILL)
         process.join(300)
         return process.exitcode

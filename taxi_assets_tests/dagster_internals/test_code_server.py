@@ -29,6 +29,7 @@ from taxi_assets.dagster_internals.code_server import (
     find_lost_runs,
     report_lost_runs,
 )
+from taxi_assets.local.server import pick_free_port
 from taxi_assets_tests.test_server import until
 
 SETTINGS = """
@@ -87,9 +88,7 @@ def instance(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dg.Dag
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return pick_free_port(None)
 
 
 def launch_long_run(

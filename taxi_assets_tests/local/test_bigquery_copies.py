@@ -10,6 +10,7 @@ from typing import Any
 import duckdb
 import pytest
 
+from taxi_assets.local import bigquery_copies
 from taxi_assets.local.bigquery_copies import copy_partitions
 
 FIRST = date(2021, 1, 1)
@@ -88,7 +89,8 @@ def count_rows(context: Context) -> list[tuple[Any, ...]]:
     ).fetchall()
 
 
-def test_waiting_copies_share_one_commit(context: Context) -> None:
+def test_waiting_copies_share_one_commit(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bigquery_copies, "GATHER_SECONDS", 0.5)
     assert copy_all(context, [0, 1, 2, 5, 5], "WRITE_TRUNCATE") == [None] * 5
     assert context.statements.count("COMMIT") == 1
     assert count_rows(context) == [(1, 10, 1), (2, 40, 4)]

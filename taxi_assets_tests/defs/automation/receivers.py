@@ -19,13 +19,14 @@ from aiosmtpd import handlers
 from aiosmtpd.controller import Controller
 from aiosmtpd.smtp import AuthResult, LoginPassword
 
+from taxi_assets.local.server import pick_free_port
+
 USER, PASSWORD = "taxi", "planted-secret"
 
 
 def find_free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    """Return a port that no outgoing connection takes meanwhile."""
+    return pick_free_port(None)
 
 
 @dataclass

@@ -44,7 +44,7 @@ def daemon_round(*points: str) -> int:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     ) as process:
-        ended = process.wait(180)
+        ended = process.wait(300)
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         return ended
