@@ -21,7 +21,7 @@ TESTS = (
     "local/test_main.py::test_status_of_a_stopped_stack",
     "defs/jobs/test_sql_query.py::test_query_runs_from_the_command_line",
     "defs/automation/test_crash.py",
-    "test_server.py::test_graphql_backfill_runs_as_one_chunk_with_a_record_per_day",
+    "test_server.py::test_run_page_follows_the_run_within_three_seconds",
 )
 
 
