@@ -122,10 +122,14 @@ def analyze_parent(connection: Connection, partition: Partition, log: dg.Dagster
         version = connection.info.server_version
         if version < COUNTED_SINCE:
             return
+        # Rows that were added to a month since its last VACUUM are estimated by pages, as the
+        # planner does: `reltuples` alone has them once autovacuum has been there.
         only = "ONLY " if version >= ONLY_SINCE else ""
         with connection.transaction(), connection.cursor() as cursor:
             cursor.execute(
-                "SELECT sum(greatest(c.reltuples, 0)) >= %s * greatest(min(p.reltuples), 1)"
+                "SELECT sum(greatest(c.reltuples, 0) * greatest(1, pg_relation_size(c.oid)"
+                " / current_setting('block_size')::float / greatest(c.relpages, 1)))"
+                " >= %s * greatest(min(p.reltuples), 1)"
                 " FROM pg_class p JOIN pg_inherits i ON i.inhparent = p.oid"
                 " JOIN pg_class c ON c.oid = i.inhrelid WHERE p.oid = %s::regclass",
                 [GROWTH, partition.parent],

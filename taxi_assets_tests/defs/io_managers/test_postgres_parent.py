@@ -214,6 +214,9 @@ def test_table_is_analyzed_when_its_rows_have_doubled(schema: str, lake: Lake) -
     assert read_analyzed_rows() == 400
     store_days(lake, months[2:], rows=200)
     assert read_analyzed_rows() == 400
+    # Further days of a month that is in the table.
+    store_days(lake, [months[2] + timedelta(1)], rows=2000)
+    assert read_analyzed_rows() == 2600
 
 
 def test_statistics_never_wait_and_never_fail_a_load(
