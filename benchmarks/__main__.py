@@ -86,39 +86,39 @@ class Results:
 def empty_runs(bench: Bench, only: set[str], results: Results) -> None:
     """Run an empty job once, without the package's definitions and with them."""
     if "bare" in only:
-        results.add("bare", bench.bare())
+        results.add("bare", bench.run_bare())
     if "noop" in only:
-        results.add("noop", bench.noop())
+        results.add("noop", bench.run_noop())
 
 
 def month_runs(bench: Bench, only: set[str], results: Results) -> None:
     """Run each benchmark of a single month once; repeats are interleaved."""
     empty_runs(bench, only, results)
     if "baseline" in only:
-        bench.empty()
-        results.add("baseline", bench.baseline())
+        bench.empty_stores()
+        results.add("baseline", bench.run_baseline())
         bench.verify(MONTH, "baseline")
     for name, title in PEERS.items():
         if name in only:
             results.add(title, peers.measure(bench, name))
     if only & {"first", "rewrite"}:
-        bench.empty()
-        first = bench.job(MONTH, "first")
+        bench.empty_stores()
+        first = bench.run_job(MONTH, "first")
         results.stored_rows = bench.verify(MONTH)
         if "first" in only:
             results.add("first load", first)
     if "rewrite" in only:
-        results.add("rewrite", bench.job(MONTH, "rewrite"))
+        results.add("rewrite", bench.run_job(MONTH, "rewrite"))
         bench.verify(MONTH)
 
 
 def day_runs(bench: Bench, only: set[str], results: Results) -> None:
     """Load single days into empty stores, one run per day, interleaved with empty runs."""
-    bench.empty()
+    bench.empty_stores()
     for offset in range(SINGLE_DAYS):
         empty_runs(bench, only, results)
         day = FIRST_MONTH + timedelta(days=offset)
-        results.add("one day", bench.job(DaySpan(day, day), "day"))
+        results.add("one day", bench.run_job(DaySpan(day, day), "day"))
         bench.verify(DaySpan(FIRST_MONTH, day))
 
 
@@ -128,14 +128,14 @@ def growth_runs(bench: Bench, months: list[int], repeats: int, results: Results)
         bench.month_file(index)
     for _ in range(repeats):
         for count in months:
-            bench.empty()
+            bench.empty_stores()
             days = DaySpan.months(count)
-            measured = bench.job(days, f"growth-{count}")
+            measured = bench.run_job(days, f"growth-{count}")
             bench.verify(days)
             results.add_growth(count, measured)
         if max(months) > 1:
             name = f"rewrite of one month of {max(months)}"
-            results.add(name, bench.job(MONTH, "rewrite-among"))
+            results.add(name, bench.run_job(MONTH, "rewrite-among"))
             bench.verify(DaySpan.months(max(months)))
 
 
@@ -146,7 +146,7 @@ def other_runs(
     if "day" in only:
         day_runs(bench, only, results)
     if "table" in only:
-        results.years = bench.table(TABLE_ROWS, TABLE_REPEATS, TABLE_MONTHS)
+        results.years = bench.measure_growing_table(TABLE_ROWS, TABLE_REPEATS, TABLE_MONTHS)
     if "growth" in only:
         growth_runs(bench, months, repeats, results)
 
@@ -163,20 +163,24 @@ def report(results: Results, repeats: int, rows: int) -> str:
     text = [title]
     if results.runs:
         file_rows = {name: rows for name in results.runs if is_month(name)}
-        text += ["", tables.costs(results.runs, file_rows), "", NOTE]
+        text += ["", tables.format_costs(results.runs, file_rows), "", NOTE]
     apart = [
         {name: results.runs[name]} for name in ("baseline", *PEERS.values()) if name in results.runs
     ]
     staged = {name: runs for name, runs in results.runs.items() if {name: runs} not in apart}
     for part in (*apart, staged):
-        text += ["", tables.stages(part)] if part else []
-    noop = tables.spread(results.runs["noop"], "wall").middle if "noop" in results.runs else 0.0
+        text += ["", tables.format_stages(part)] if part else []
+    noop = (
+        tables.compute_spread(results.runs["noop"], "wall").middle
+        if "noop" in results.runs
+        else 0.0
+    )
     if "one day" in results.runs:
         text += ["", day_mode(results, noop)]
     if results.years:
-        text += ["", tables.years(results.years)]
+        text += ["", tables.format_years(results.years)]
     if results.growth:
-        text += ["", tables.growth(results.growth, noop, rows)]
+        text += ["", tables.format_growth(results.growth, noop, rows)]
     return "\n".join(text)
 
 
@@ -187,11 +191,11 @@ def is_month(name: str) -> bool:
 
 def day_mode(results: Results, noop: float) -> str:
     """Compare runs of one day with a run of a month."""
-    each = tables.spread(results.runs["one day"], "wall").middle
+    each = tables.compute_spread(results.runs["one day"], "wall").middle
     text = f"One day: {each:.2f} s, of which {each - noop:.2f} s beyond a no-op run. "
     text += f"31 runs of a day would take {31 * each:.0f} s (scaled from {SINGLE_DAYS})"
     if "first load" in results.runs:
-        chunk = tables.spread(results.runs["first load"], "wall").middle
+        chunk = tables.compute_spread(results.runs["first load"], "wall").middle
         text += f", one run of 31 days takes {chunk:.1f} s: {31 * each / chunk:.1f} times as fast"
     return f"{text}."
 
@@ -236,7 +240,8 @@ def main() -> int:
         with bench:
             if only != {"table"}:
                 bench.month_file(0)
-            bench.noop()  # Dagster creates its SQLite files in the first run, which is not measured
+            # Dagster creates its SQLite files in the first run, which is not measured.
+            bench.run_noop()
             if arguments.profile:
                 days = DAY if arguments.profile == "day" else MONTH
                 print(flame.profile(bench, arguments.profile, days))

@@ -64,7 +64,7 @@ class Together:
 
 def together(bench: Bench, count: int) -> Together:
     """Load `count` months at once into empty stores."""
-    bench.empty()
+    bench.empty_stores()
     bench.settle()
     months = [DaySpan(month_start(index), _last_day(index)) for index in range(count)]
     before, began = cpu_of(bench.servers), time.time()

@@ -143,12 +143,12 @@ class Bench:
         """Write a month file."""
         self._python("-m", "benchmarks.months", self.service, month, str(path), str(self.rows))
 
-    def empty(self) -> None:
+    def empty_stores(self) -> None:
         """Remove the service from all stores, including the baseline's, and settle."""
         self._python("-m", "benchmarks.stores", "empty", self.service, env=self._env("baseline"))
         self._python("-m", "benchmarks.stores", "empty", self.service, env=self._env("ny_taxi"))
 
-    def baseline(self) -> Measured:
+    def run_baseline(self) -> Measured:
         """Run the straight-line script over the first month."""
         self.settle()
         month, path = f"{FIRST_MONTH:%Y-%m}", str(self.month_file(0))
@@ -157,28 +157,30 @@ class Bench:
         sample = run([sys.executable, *command], self._env("baseline"), log, self.servers)
         return Measured(sample, json.loads(log.read_text().splitlines()[-1]))
 
-    def job(self, days: DaySpan, name: str) -> Measured:
+    def run_job(self, days: DaySpan, name: str) -> Measured:
         """Run the service's job over the days."""
         job = ("-m", PACKAGES, "-j", f"{self.service}_daily", "--tags", days.tags)
         return self._execute(job, name)
 
-    def table(self, rows: int, repeats: int, months: Sequence[int]) -> dict[str, dict[str, Any]]:
+    def measure_growing_table(
+        self, rows: int, repeats: int, months: Sequence[int]
+    ) -> dict[str, dict[str, Any]]:
         """Rewrite a day in Postgres tables of several sizes; return seconds by months."""
         arguments = (self.service, str(rows), str(repeats), *map(str, months))
         return json.loads(
             self._python("-m", "benchmarks.years", *arguments, env=self._env("years"))
         )
 
-    def noop(self) -> Measured:
+    def run_noop(self) -> Measured:
         """Run a job with one empty asset among the same definitions."""
         return self._execute(("-m", "benchmarks.noop", "-j", "nothing_job"), "noop")
 
-    def bare(self) -> Measured:
+    def run_bare(self) -> Measured:
         """Run a job with one empty asset and none of the package's definitions."""
         return self._execute(("-m", "benchmarks.bare", "-j", "nothing_job"), "bare")
 
     def job_command(self, days: DaySpan) -> list[str]:
-        """Return the command of `job`, for a profiler."""
+        """Return the command of `run_job`, for a profiler."""
         job = ["-m", PACKAGES, "-j", f"{self.service}_daily", "--tags", days.tags]
         return [str(self.dagster), "job", "execute", *job]
 

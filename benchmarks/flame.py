@@ -29,11 +29,11 @@ def profile(bench: Bench, what: str, days: DaySpan) -> str:
     command = bench.job_command(days)
     if what == "noop":
         command = [*command[:3], "-m", "benchmarks.noop", "-j", "nothing_job"]
-    bench.empty()
+    bench.empty_stores()
     if what == "rewrite":
-        bench.job(days, "first")
-    staged = {what: [bench.noop() if what == "noop" else bench.job(days, what)]}
-    texts = [tables.stages(staged)]
+        bench.run_job(days, "first")
+    staged = {what: [bench.run_noop() if what == "noop" else bench.run_job(days, what)]}
+    texts = [tables.format_stages(staged)]
     py_spy = shutil.which("py-spy", path=f"{Path(sys.executable).parent}:{bench.env['PATH']}")
     if py_spy is None:
         _empty_for(bench, what)
@@ -64,7 +64,7 @@ def busiest(path: Path) -> list[str]:
     ours = Counter({name: n for name, n in with_callees.items() if "taxi_assets" in name})
     titled = {"own": own, "the package's, with callees": ours, "all, with callees": with_callees}
     return [
-        tables.markdown(
+        tables.format_table(
             (title, "thread s"),
             [(name, f"{count / RATE:.2f}") for name, count in counts.most_common(MAX_FUNCTIONS)],
         )
@@ -78,7 +78,7 @@ def _without_line(frame: str) -> str:
 
 def _empty_for(bench: Bench, what: str) -> None:
     if what == "first":
-        bench.empty()
+        bench.empty_stores()
 
 
 def _with_cprofile(bench: Bench, command: list[str]) -> str:

@@ -69,14 +69,14 @@ def main() -> int:
     bench = LargeBench(arguments.work, arguments.rows)
     with bench:
         bench.month_file(0)
-        bench.noop()
+        bench.run_noop()
         if not arguments.skip_baseline:
-            bench.empty()
-            baseline = bench.baseline()
+            bench.empty_stores()
+            baseline = bench.run_baseline()
             lines.append(format_row("baseline", bench.count("baseline"), baseline))
             lines += [f"|   {name} | | {s:.0f} | | | | |" for name, s in baseline.stages.items()]
-        bench.empty()
-        run = bench.job(MONTH, "large")
+        bench.empty_stores()
+        run = bench.run_job(MONTH, "large")
         lines.append(format_row("all five assets", bench.count("ny_taxi"), run))
         lines += [f"|   {name} | | {seconds:.0f} | | | | |" for name, seconds in run.stages.items()]
     bench.clean()

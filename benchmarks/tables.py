@@ -14,7 +14,7 @@ EMPTY = ("bare", "noop")
 """Runs without data."""
 
 
-def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def format_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Format a table; the first column is left-aligned, the others are right-aligned."""
     lines = [list(header), *map(list, rows)]
     widths = [max(len(line[at]) for line in lines) for at in range(len(header))]
@@ -28,12 +28,12 @@ def markdown(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([format_row(line) for line in (lines[0], rule, *lines[1:])])
 
 
-def spread(runs: Sequence[Measured], figure: str) -> Spread:
+def compute_spread(runs: Sequence[Measured], figure: str) -> Spread:
     """Return the spread of one figure over the repeats."""
     return Spread.of([getattr(run.sample, figure) for run in runs])
 
 
-def costs(results: Mapping[str, Sequence[Measured]], file_rows: Mapping[str, int]) -> str:
+def format_costs(results: Mapping[str, Sequence[Measured]], file_rows: Mapping[str, int]) -> str:
     """Format the cost of each command, compared with the baseline and minus the no-op."""
     header = (
         "run", "wall s", "x baseline", "data work s", "x baseline's", "CPU s", "servers' CPU s",
@@ -46,7 +46,7 @@ def costs(results: Mapping[str, Sequence[Measured]], file_rows: Mapping[str, int
     )
     rows: list[list[str]] = []
     for name, runs in results.items():
-        wall = spread(runs, "wall")
+        wall = compute_spread(runs, "wall")
         work = baseline_stages if name == "baseline" else max(0.0, wall.middle - noop)
         is_month = name in file_rows
         rows.append(
@@ -56,17 +56,17 @@ def costs(results: Mapping[str, Sequence[Measured]], file_rows: Mapping[str, int
                 f"{wall.middle / baseline:.2f}" if baseline and is_month else "-",
                 f"{work:.2f}" if (noop or name == "baseline") and name not in EMPTY else "-",
                 f"{work / baseline_stages:.2f}" if baseline and noop and is_month else "-",
-                spread(runs, "cpu").text(),
-                spread(runs, "servers").text(),
-                f"{spread(runs, 'rss').middle / MIB:,.0f}",
+                compute_spread(runs, "cpu").text(),
+                compute_spread(runs, "servers").text(),
+                f"{compute_spread(runs, 'rss').middle / MIB:,.0f}",
                 f"{file_rows[name] / wall.middle:,.0f}" if is_month else "-",
-                spread(runs, "others").text(),
+                compute_spread(runs, "others").text(),
             ]
         )
-    return markdown(header, rows)
+    return format_table(header, rows)
 
 
-def stages(results: Mapping[str, Sequence[Measured]]) -> str:
+def format_stages(results: Mapping[str, Sequence[Measured]]) -> str:
     """Format the seconds of each stage, with one column per command."""
     longest_first = sorted(results.values(), key=lambda runs: -len(runs[0].stages))
     names = list(dict.fromkeys(stage for runs in longest_first for stage in runs[0].stages))
@@ -82,10 +82,10 @@ def stages(results: Mapping[str, Sequence[Measured]]) -> str:
         ]
         for stage in names
     ]
-    return markdown(("stage, s", *results), rows)
+    return format_table(("stage, s", *results), rows)
 
 
-def growth(results: Mapping[int, Sequence[Measured]], noop: float, rows: int) -> str:
+def format_growth(results: Mapping[int, Sequence[Measured]], noop: float, rows: int) -> str:
     """Format the cost of a run by its number of months."""
     header = (
         "months in one run", "wall s", "data work s a month", "rows/s", "CPU s",
@@ -99,21 +99,21 @@ def growth(results: Mapping[int, Sequence[Measured]], noop: float, rows: int) ->
     lines = [
         [
             str(months),
-            spread(runs, "wall").text(),
-            f"{(spread(runs, 'wall').middle - noop) / months:.2f}",
-            f"{rows * months / spread(runs, 'wall').middle:,.0f}",
-            spread(runs, "cpu").text(),
-            spread(runs, "servers").text(),
+            compute_spread(runs, "wall").text(),
+            f"{(compute_spread(runs, 'wall').middle - noop) / months:.2f}",
+            f"{rows * months / compute_spread(runs, 'wall').middle:,.0f}",
+            compute_spread(runs, "cpu").text(),
+            compute_spread(runs, "servers").text(),
             memory[months].text(0),
             f"{memory[months].middle / first:.2f}",
-            spread(runs, "others").text(),
+            compute_spread(runs, "others").text(),
         ]
         for months, runs in results.items()
     ]
-    return markdown(header, lines)
+    return format_table(header, lines)
 
 
-def years(results: Mapping[str, Mapping[str, Any]]) -> str:
+def format_years(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Format the rewrite of a day in Postgres tables of growing size."""
     header = (
         "months in the table",
@@ -136,8 +136,8 @@ def years(results: Mapping[str, Mapping[str, Any]]) -> str:
         ]
         for months, table in results.items()
     ]
-    return markdown(header, lines)
+    return format_table(header, lines)
 
 
 def _middle(results: Mapping[str, Sequence[Measured]], name: str) -> float:
-    return spread(results[name], "wall").middle if results.get(name) else 0.0
+    return compute_spread(results[name], "wall").middle if results.get(name) else 0.0
