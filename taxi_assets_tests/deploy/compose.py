@@ -32,8 +32,11 @@ RUNS = """query ($id: String!) {
   }
 }"""
 FAILURES = """query ($id: String!) {
-  runsOrError(filter: {statuses: [FAILURE], tags: [{key: "dagster/backfill", value: $id}]}) {
-    ... on Runs { results { runId eventConnection { events {
+  partitionBackfillOrError(backfillId: $id) {
+    ... on PartitionBackfill { status error { message causes { message } } }
+  }
+  runsOrError(filter: {tags: [{key: "dagster/backfill", value: $id}]}) {
+    ... on Runs { results { runId status eventConnection { events {
       ... on ExecutionStepFailureEvent { stepKey error { message causes { message } } }
       ... on RunFailureEvent { message error { message } }
       ... on EngineEvent { message error { message } }
@@ -222,12 +225,13 @@ class Project:
         return self.query_backfill(RUNS, backfill)["runsOrError"]["results"]
 
     def failures(self, backfill: str) -> str:
-        """Return the messages of failed runs, retried ones included."""
-        return "\n".join(
-            f"{run['runId'][:8]} {event}"
-            for run in self.query_backfill(FAILURES, backfill)["runsOrError"]["results"]
-            for event in filter(None, run["eventConnection"]["events"])
-        )
+        """Return the backfill's error, its runs, and the messages of those that failed."""
+        answer = self.query_backfill(FAILURES, backfill)
+        lines = [str(answer["partitionBackfillOrError"])]
+        for run in answer["runsOrError"]["results"]:
+            lines.append(f"{run['runId'][:8]} {run['status']}")
+            lines += [f"  {event}" for event in run["eventConnection"]["events"] if event]
+        return "\n".join(lines)
 
     def query_backfill(self, query: str, backfill: str) -> dict[str, Any]:
         """Query a backfill; the first answer after an outage of Postgres may be an error."""
