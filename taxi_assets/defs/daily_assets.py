@@ -308,13 +308,15 @@ def record_raw_day(
 
 def observe_trip_file(context: dg.AssetExecutionContext, key: dg.AssetKey, file: MonthFile) -> None:
     """Log the version of the month file that the run reads."""
-    metadata = {
-        "dagster/uri": file.url,
-        "bytes": file.size,
-        "sha256": file.sha256,
+    if_any = {
         "etag": file.etag,
         "last_modified": file.last_modified,
         "synthetic sample": file.synthetic,
     }
-    present = {name: value for name, value in metadata.items() if value}
-    log_observation(context, key, f"{file.month}-01", file.sha256, present)
+    metadata = {
+        "dagster/uri": file.url,
+        "bytes": file.size,
+        "sha256": file.sha256,
+        **{name: value for name, value in if_any.items() if value},
+    }
+    log_observation(context, key, f"{file.month}-01", file.sha256, metadata)
