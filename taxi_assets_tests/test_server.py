@@ -25,7 +25,6 @@ from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.defs.automation.receivers import Receiver, http_receiver
-from taxi_assets_tests.isolation import PROJECT_FILES
 
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
 DG = str(Path(sys.executable).with_name("dg"))
@@ -81,17 +80,21 @@ def end_group(group: int) -> None:
 
 
 @contextmanager
-def dagster_dev(folder: Path, patch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Run `dg dev` on a free port, with `folder` as project and DAGSTER_HOME; yield its address."""
-    for name in PROJECT_FILES:
-        shutil.copy(REPOSITORY / name, folder)
-    (folder / "taxi_assets").symlink_to(REPOSITORY / "taxi_assets")
+def dagster_dev(folder: Path, patch: pytest.MonkeyPatch, program: str = DAGSTER) -> Iterator[str]:
+    """Run `dagster dev` or `dg dev` on a free port, with DAGSTER_HOME `folder`; yield its address.
+
+    `dg dev` reads the project of its working directory, which is `folder`, too.
+    """
+    shutil.copy(REPOSITORY / "dagster.yaml", folder)
+    if program == DG:
+        shutil.copy(REPOSITORY / "pyproject.toml", folder)
+        (folder / "taxi_assets").symlink_to(REPOSITORY / "taxi_assets")
     patch.setenv("DAGSTER_HOME", str(folder))
     port = pick_free_port(None)
     with (folder / "dev.log").open("w") as log:
         process = subprocess.Popen(
-            [DG, "dev", "-p", str(port)],
-            cwd=folder,
+            [program, "dev", "-p", str(port)],
+            cwd=folder if program == DG else None,
             stdout=log,
             stderr=log,
             start_new_session=True,

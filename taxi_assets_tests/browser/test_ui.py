@@ -30,7 +30,7 @@ from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.conftest import REPOSITORY
-from taxi_assets_tests.test_server import DAGSTER, LAUNCH_DAY, ask, dagster_dev, until
+from taxi_assets_tests.test_server import DAGSTER, DG, LAUNCH_DAY, ask, dagster_dev, until
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Debian's package chromium is missing")
@@ -116,7 +116,7 @@ def screen(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scr
         patch.setenv("TAXI_END_DATE", "2021-01-31")
         # The page of a day must not scroll sideways, however long the path of its object is.
         patch.setenv("GCS_BUCKET", "a_folder_with_a_name_without_hyphens_seen")
-        with dagster_dev(folder, patch) as address, sync_playwright() as playwright:
+        with dagster_dev(folder, patch, DG) as address, sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
             page = browser.new_context(viewport=WIDE).new_page()
             page.set_default_timeout(SLOW)
@@ -407,7 +407,7 @@ def test_cause_of_a_rejected_day_is_two_clicks_from_its_run(
     cause = re.compile(
         r"values_readable failed: \d+ of \d+ rows .*month file line \d+: fare_amount='ten'"
     )
-    with dagster_dev(tmp_path, monkeypatch) as address, sync_playwright() as playwright:
+    with dagster_dev(tmp_path, monkeypatch, DG) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = browser.new_context(viewport=LAPTOP).new_page()
         page.set_default_timeout(SLOW)
