@@ -223,11 +223,13 @@ class _Provenance:
         self.backfill_id = step.get_tag(tags.BACKFILL)
         self.inputs: dict[dg.AssetKey, dict[str, tuple[str, int]]] = {}
         for parent in node.parent_keys:
-            external = layer.get(parent).is_external
-            names = {day: f"{day[:7]}-01" if external else day for day in partitions}
+            # In a run of some assets Dagster also calls the others external; only the file is
+            # observed, by month.
+            monthly = isinstance(layer.get(parent).partitions_def, dg.MonthlyPartitionsDefinition)
+            names = {day: f"{day[:7]}-01" if monthly else day for day in partitions}
             kind = (
                 DagsterEventType.ASSET_OBSERVATION
-                if external
+                if monthly
                 else DagsterEventType.ASSET_MATERIALIZATION
             )
             ids = storage.get_latest_storage_id_by_partition(parent, kind, set(names.values()))
