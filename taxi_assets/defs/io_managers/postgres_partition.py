@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 BOUNDS = re.compile(r"FOR VALUES FROM \('?(.*?)'?\) TO \('?(.*?)'?\)")
 OPEN_ENDS = {"MINVALUE": "", "-infinity": "", "MAXVALUE": "~", "infinity": "~"}
 """Ends of a range that sort before and after every date."""
+LIKE = "INCLUDING COMMENTS INCLUDING CONSTRAINTS INCLUDING DEFAULTS INCLUDING GENERATED"
+"""What a new partition has of its parent before it is attached. Rows that are copied into it would
+not have the default of a user's own column, and a missing constraint would prevent attaching."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +100,7 @@ def claim_partition(cursor: Cursor, partition: Partition) -> bool:
 
     if is_missing():
         _check_month_is_free(cursor, partition)
-    like = f"LIKE {partition.parent} INCLUDING COMMENTS INCLUDING GENERATED"
-    create = f"CREATE TABLE {partition.quoted} ({like})"
+    create = f"CREATE TABLE {partition.quoted} (LIKE {partition.parent} {LIKE})"
     if create_if_missing(cursor, is_missing, create):
         return True
     _check_relation_kind(cursor, partition)

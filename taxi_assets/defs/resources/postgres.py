@@ -49,6 +49,7 @@ SESSION = {
     "idle_session_timeout": "0",
     "row_security": "off",
     "default_transaction_isolation": "read committed",
+    "default_transaction_read_only": "off",
     "standard_conforming_strings": "on",
     "extra_float_digits": "1",
     "DateStyle": "ISO",

@@ -254,6 +254,7 @@ def loader(schema: str, lake: Lake, monkeypatch: pytest.MonkeyPatch) -> Iterator
         f"GRANT SELECT, INSERT, DELETE ON ALL TABLES IN SCHEMA {schema} TO loader",
         "ALTER ROLE loader SET statement_timeout = '20ms'",
         "ALTER ROLE loader SET lock_timeout = '20ms'",
+        "ALTER ROLE loader SET default_transaction_read_only = on",
         "ALTER ROLE loader SET \"DateStyle\" = 'German'",
     )
     for name, value in (
@@ -326,6 +327,22 @@ def test_users_own_constraint_rejects_the_day_that_violates_it(schema: str, lake
     assert 'violates check constraint "own"' in str(outcomes[DAY])
     assert not isinstance(outcomes[NEXT], PartitionRejectedError)
     assert read_totals([DAY, NEXT], schema) == {DAY: (10, 10.0), NEXT: (10, 30.0)}
+
+
+def test_new_partition_has_the_tables_own_defaults_and_constraints(schema: str, lake: Lake) -> None:
+    store_days_in_postgres(make_stored_day(lake, DAY, 10), names=[DAY])
+    execute(
+        f"ALTER TABLE {PARENT} ADD origin text NOT NULL DEFAULT 'TLC', ADD n bigserial,"
+        " ADD CONSTRAINT own CHECK (total_amount < 5)"
+    )
+    manager = PostgresTripsIOManager({GREEN.name: GREEN}, PostgresResource())
+    first, second = date(2021, 2, 1), date(2021, 2, 2)
+    days = {first: make_stored_day(lake, first, 10), second: make_stored_day(lake, second, 10, 7.0)}
+    outcomes = dict(manager.store(GREEN, days, Log()))
+    assert 'violates check constraint "own"' in str(outcomes[second])
+    assert read_totals([first, second], schema) == {first: (10, 10.0)}
+    query = f"SELECT count(*), count(DISTINCT n), min(origin) FROM {PARENT}"
+    assert execute(query) == [(20, 20, "TLC")]
 
 
 @pytest.mark.parametrize("isolation", ["repeatable read", "serializable"])
