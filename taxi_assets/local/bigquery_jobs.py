@@ -137,17 +137,34 @@ def read_only_transaction(
     return execute_read_only
 
 
-def resolve_lake_uri(resolve: Callable[[str, Any], str]) -> Callable[[str, Any], str]:
-    """Reject every URI except `gs://` and the emulator's own copy of an upload."""
+def resolve_lake_uri(
+    resolve: Callable[[str, Any], str], validate: Callable[[str], None]
+) -> Callable[[str, Any], str]:
+    """Reject every URI except `gs://` and the emulator's own copy of an upload.
+
+    The characters of a `gs://` URI are validated, not those of its path: the lake's own folder may
+    be below a folder such as O'Brien.
+    """
 
     def resolve_uri(uri: str, ctx: Any) -> str:
         uploads = ctx.settings.upload_staging_dir
         uploaded = uploads and Path(uri.removeprefix("file://")).resolve().parent == uploads
         if not uri.startswith("gs://") and not uploaded:
             raise InvalidQueryError("jobs read and write the lake (gs://) only")
+        if not uploaded:
+            validate(uri)
         return resolve(uri, ctx)
 
     return resolve_uri
+
+
+def escape_destination(copy: Callable[..., None]) -> Callable[..., None]:
+    """Double the quotes of a path that the emulator writes into SQL."""
+
+    def copy_to_file(sql: str, path: str, *arguments: Any, **options: Any) -> None:
+        copy(sql, path.replace("'", "''"), *arguments, **options)
+
+    return copy_to_file
 
 
 def skip_load_step(_path: str, _job: Any, _ctx: Any) -> None:

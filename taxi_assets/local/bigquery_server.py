@@ -56,6 +56,7 @@ from bqemulator.versioning.snapshots import SnapshotManager
 from taxi_assets.local.bigquery_copies import copy_partitions
 from taxi_assets.local.bigquery_guard import MIN_TOKEN, Guard
 from taxi_assets.local.bigquery_jobs import (
+    escape_destination,
     insert_job_once,
     load_in_one_transaction,
     read_only_transaction,
@@ -206,7 +207,19 @@ def adapt_emulator(token: str, hosts: list[str]) -> None:
             "_copy_table_into_destination",
             copy_partitions(executor.__dict__["_copy_table_into_destination"]),
         ),
-        (executor, "_resolve_uri", resolve_lake_uri(executor.__dict__["_resolve_uri"])),
+        (
+            executor,
+            "_resolve_uri",
+            resolve_lake_uri(
+                executor.__dict__["_resolve_uri"], executor.__dict__["_validate_local_path"]
+            ),
+        ),
+        (executor, "_validate_local_path", lambda _path: None),
+        (
+            executor,
+            "_copy_relation_to_file",
+            escape_destination(executor.__dict__["_copy_relation_to_file"]),
+        ),
         (
             jobs,
             "execute_query_job",

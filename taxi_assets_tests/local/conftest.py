@@ -48,8 +48,9 @@ def _home() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="taxi-home-"))
     folder.chmod(0o755)
     try:
-        yield folder / "home"
-        stop_stack(StateDirectory(folder / "home"))
+        home = folder / "O'Brien's home"
+        yield home
+        stop_stack(StateDirectory(home))
         assert list_servers(folder) == []
     finally:
         shutil.rmtree(folder)

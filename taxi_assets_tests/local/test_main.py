@@ -99,7 +99,7 @@ def test_clients_reach_the_data_with_one_command(home: Path) -> None:
     ):
         folder = days / f"tpep_pickup_date=2021-01-{day}"
         folder.mkdir(parents=True)
-        duckdb.sql(f"COPY (SELECT {query}) TO '{folder}/trips.parquet'")
+        duckdb.sql(f"SELECT {query}").write_parquet(str(folder / "trips.parquet"))
 
     output = run_taxi(
         home, "duckdb", "SELECT sum(total_amount) AS dollars, sum(night_fee) FROM green_tripdata"
