@@ -205,6 +205,20 @@ def test_days_in_the_ui_end_with_the_samples_month(
     assert (tmp_path / ".env").read_text().count("TAXI_END_DATE") <= 1
 
 
+def test_env_file_is_utf_8_in_any_locale(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("# für Grüße", encoding="utf-8")
+    call = "import sys, pathlib; from taxi_assets.cli.quickstart import write_dagster_home as write"
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run(
+        [sys.executable, "-c", f"{call}; write(pathlib.Path(sys.argv[1]))", str(tmp_path)],
+        env={**isolation.pristine, **locale},
+        cwd=tmp_path,
+        check=True,
+    )
+    text = (tmp_path / ".env").read_text(encoding="utf-8")
+    assert text == f"# für Grüße\nDAGSTER_HOME={tmp_path}\n"
+
+
 def test_docker_compose_setup_preserves_the_quickstarts_env_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -85,13 +85,13 @@ def write_dagster_home(folder: Path) -> str:
         make_private_folder(folder / name)
     if not file.exists():
         file.touch(mode=0o600)
-        file.write_text("# See .env.example for every setting.\n")
-    text = file.read_text()
+        file.write_text("# See .env.example for every setting.\n", encoding="utf-8")
+    text = file.read_text(encoding="utf-8")
     value = str(folder)
     if not PLAIN.fullmatch(value):
         value = "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
     separator = "" if not text or text.endswith("\n") else "\n"
-    with file.open("a") as target:
+    with file.open("a", encoding="utf-8") as target:
         target.write(f"{separator}{HOME}={value}\n")
     return ""
 
@@ -105,7 +105,7 @@ def write_end_date(folder: Path) -> str:
     chosen = {**os.environ, **(parse_env_text(file) if file.exists() else {})}
     if not file.exists() or chosen.get("TAXI_SOURCE", SAMPLE) != SAMPLE or chosen.get(END):
         return ""
-    with file.open("a") as target:
+    with file.open("a", encoding="utf-8") as target:
         target.write(END_LINES)
     return ""
 
@@ -120,7 +120,10 @@ def _run_job(folder: Path, settings: Settings) -> int:
     stores = "the embedded stack" if settings.postgres.host is None else "your stores"
     sys.stdout.write(f"Running {service}_daily for {DAY}, all five assets, on {stores} ...\n")
     sys.stdout.flush()
-    with tempfile.TemporaryFile("w+") as log, dg.DagsterInstance.get() as instance:
+    with (
+        tempfile.TemporaryFile("w+", errors="replace") as log,
+        dg.DagsterInstance.get() as instance,
+    ):
         before = {run.run_id for run in instance.get_runs(limit=100)}
         run = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)  # noqa: S603 - our own
         for line in _report_assets(run, instance, before):

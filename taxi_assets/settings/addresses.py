@@ -26,6 +26,10 @@ DOUBTFUL = re.compile(r"[@?#=:;&\s'\"]")
 """Characters that a relative path may contain only after `./`."""
 ESCAPED = "write an @, /, ? or # in user, password or path as %40, %2F, %3F or %23"
 ENCLOSED = re.compile(r"[\s'\"].*|.*[\s'\"]|.*[\x00-\x1f].*", re.DOTALL)
+UNDECODED = re.compile(r"[\ud800-\udfff]")
+"""Bytes of a path that Python could not decode: pyarrow and DuckDB could not open it."""
+VARIABLE = re.compile(r"\$[A-Za-z_]")
+"""A reference that python-dotenv, like Dagster, takes literally; only `${NAME}` is replaced."""
 OTHER_SCHEMES = ("gs", "s3", "s3a", "az", "abfs", "hdfs", "ftp", "ftps", "sftp")
 """Schemes that a message may name; any other text before :// may be a user's name."""
 SUPPORTED = "https://, http://, file:// or a path"
@@ -52,6 +56,10 @@ def find_path_problem(path: str) -> str | None:
     """Return the problem with the form of a local path, or None."""
     if ENCLOSED.fullmatch(path):
         return "begins or ends with a blank or a quote: remove it"
+    if UNDECODED.search(path):
+        return "has characters that this locale does not have: set PYTHONUTF8=1 or LC_ALL=C.UTF-8"
+    if VARIABLE.match(path):
+        return "begins with a variable that nothing replaces: in .env, write ${NAME} with braces"
     if SCHEME.match(path):
         return "is a URL where a path is expected"
     doubtful = DOUBTFUL.search(path) if PATH.fullmatch(path) is None else CREDENTIALS.search(path)

@@ -36,8 +36,9 @@ DAGSTER_HOME = "DAGSTER_HOME"
 PROJECT_MARKER = "dagster.yaml"
 HOME = ("TAXI_HOME", ".taxi")
 PATHS = ("TAXI_HOME", "TAXI_LAKE", "TAXI_SOURCE", "TAXI_ZONES", "GOOGLE_APPLICATION_CREDENTIALS")
-# A path that is not absolute, below a home folder or a URL, and that cannot contain a password.
-RELATIVE = re.compile(r"(?!sample$)[^/~:@][^:@]*")
+# A path that is not absolute, below a home folder, a URL or a variable, and that cannot contain a
+# password.
+RELATIVE = re.compile(r"(?!sample$|\$[A-Za-z_])[^/~:@][^:@]*")
 
 
 @dataclass(frozen=True)

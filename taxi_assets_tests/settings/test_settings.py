@@ -242,6 +242,16 @@ INVALID = [
     ],
     ("TAXI_RUN_RETENTION_DAYS", "0", "='0' is not a whole number from 1 to 36500"),
     ("TAXI_SERVICES", "Yellow Cab", "TAXI_SERVICES='Yellow Cab' is not a list of services"),
+    *[
+        (name, f"{value}", f"{name} begins with a variable that nothing replaces")
+        for name, value in {
+            "TAXI_HOME": "$HOME/taxi",
+            "TAXI_LAKE": "$LAKE",
+            "TAXI_ZONES": "$HOME/zones.zip",
+            "TAXI_SOURCE": "$HOME/{service}_{year}-{month}.csv",
+        }.items()
+    ],
+    ("TAXI_HOME", "/t\udcc3\udcb6", "TAXI_HOME has characters that this locale does not have"),
     ("TAXI_ZONES", "s3://bucket/zones.zip", "TAXI_ZONES cannot be used, s3:// is not supported"),
     ("TAXI_END_DATE", "2020-12-31", "='2020-12-31' is before TAXI_START_DATE (2021-01-01)"),
     ("TAXI_LOCAL_IDLE_TIMEOUT", "soon", "TAXI_LOCAL_IDLE_TIMEOUT='soon' should be a valid number"),
