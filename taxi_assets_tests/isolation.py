@@ -58,6 +58,10 @@ class _Isolation:
         )
         (self.folder / "home").mkdir()
         os.environ["HOME"] = str(self.folder / "home")
+        # Servers that a test kills leave their temporary folders. This process keeps its own.
+        (self.folder / "tmp").mkdir()
+        (self.folder / "tmp").chmod(0o1777)
+        os.environ["TMPDIR"] = str(self.folder / "tmp")
         os.environ["TAXI_ENV_FILE"] = "none"
         # Processes import this checkout from any folder.
         os.environ["PYTHONPATH"] = str(REPOSITORY)

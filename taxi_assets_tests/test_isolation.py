@@ -128,6 +128,14 @@ def test_suite_ignores_a_hostile_env_file_and_environment(checkout: Path, tmp_pa
     assert sorted(path.name for path in checkout.iterdir()) == sorted([*before, ".env"])
 
 
+def test_temporary_folders_of_killed_processes_go_with_the_suite() -> None:
+    script = "import os, tempfile; print(tempfile.mkdtemp(), flush=True); os.kill(os.getpid(), 9)"
+    killed = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=False)
+    left = Path(killed.stdout.decode().strip())
+    assert left.is_dir()
+    assert left.is_relative_to(isolation.folder)
+
+
 def test_no_test_process_starts_in_the_checkout() -> None:
     with pytest.raises(RuntimeError, match="start it in a folder of the test's own"):
         subprocess.run(["true"], cwd=REPOSITORY, check=False)
