@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import zipfile
 import zlib
 from collections.abc import Iterable
@@ -35,6 +36,8 @@ MAX_DEGREES = 360
 NEW_YORK = (-75.5, 39.5, -72.5, 42.0)
 """Bounds of any plausible zones, in degrees: west, south, east, north."""
 ZONE_ID = "locationid"
+ZONE = re.compile(r"0*[1-9][0-9]{0,5}(\.0*)?")
+POLYGONS, NO_SHAPE = ("Polygon", "MultiPolygon"), {"type": "GeometryCollection", "geometries": ()}
 SHAPES, GEOJSON = (".shp",), (".geojson", ".json")
 MAX_UNPACKED_BYTES = 256 << 20
 """Limit of a zip; TLC's unpacks to 3 MB."""
@@ -163,7 +166,7 @@ def _read(path: Path) -> tuple[list[tuple[int, Any]], str | None]:
 
     if path.suffix.lower() in GEOJSON:
         content = json.loads(path.read_bytes())
-        system = content.get("crs", {}).get("properties", {}).get("name")
+        system = (content.get("crs") or {}).get("properties", {}).get("name")
         features: Iterable[Any] = content["features"]
     else:
         import shapefile
@@ -173,11 +176,14 @@ def _read(path: Path) -> tuple[list[tuple[int, Any]], str | None]:
         definition = path.with_suffix(".prj")
         system = definition.read_text() if definition.exists() else None
     shapes = [
-        (_get_zone_id(path, feature["properties"]), shape(feature["geometry"]))
+        (_get_zone_id(path, feature["properties"]), shape(feature["geometry"] or NO_SHAPE))
         for feature in features
     ]
     if not shapes:
         raise SourceError(_describe_problem(path, "has no polygons"))
+    for zone, polygon in shapes:
+        if polygon.is_empty or polygon.geom_type not in POLYGONS:
+            raise SourceError(_describe_problem(path, f"has no polygon for zone {zone}"))
     return shapes, system
 
 
@@ -185,7 +191,10 @@ def _get_zone_id(path: Path, attributes: dict[str, Any]) -> int:
     """Return a zone's id; in New York's open data the attribute is `location_id`."""
     for name, value in attributes.items():
         if name.lower().replace("_", "") == ZONE_ID:
-            return int(value)
+            if not ZONE.fullmatch(str(value)):
+                problem = f"has the {name} {str(value)[:40]!r}, not a whole number from 1"
+                raise SourceError(_describe_problem(path, problem))
+            return int(float(value))
     raise SourceError(_describe_problem(path, f"has the attributes {', '.join(attributes)}"))
 
 

@@ -130,12 +130,30 @@ def test_zip_with_a_password_or_a_damaged_member_is_rejected(tmp_path: Path) -> 
             read_zone_polygons(tmp_path / "m.zip")
 
 
-def test_id_of_more_than_64_bits_is_rejected(tmp_path: Path) -> None:
+@pytest.mark.parametrize("zone", [None, 0, -1, 1.5, "x", True, 2**70])
+def test_invalid_zone_id_is_rejected(tmp_path: Path, zone: object) -> None:
     path = write_newer_geojson(tmp_path)
     content = json.loads(path.read_text())
-    content["features"][0]["properties"] = {"LocationID": 2**70}
+    content["features"][0]["properties"] = {"LocationID": zone}
     path.write_text(json.dumps(content))
-    with pytest.raises(SourceError, match=r"TAXI_ZONES: .* cannot be read: Python int too large"):
+    with pytest.raises(SourceError, match=f"has the LocationID '{zone}', not a whole number"):
+        read_zone_polygons(path)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        None,
+        {"type": "Polygon", "coordinates": []},
+        {"type": "Point", "coordinates": [-73.98, 40.74]},
+    ],
+)
+def test_zone_without_a_polygon_is_rejected(tmp_path: Path, geometry: object) -> None:
+    path = write_newer_geojson(tmp_path)
+    content = json.loads(path.read_text())
+    content["features"][0] = {"properties": {"LocationID": "4.0"}, "geometry": geometry}
+    path.write_text(json.dumps({**content, "crs": None}))
+    with pytest.raises(SourceError, match="has no polygon for zone 4"):
         read_zone_polygons(path)
 
 
