@@ -10,10 +10,11 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import dagster as dg
 import typer
+from typer.core import TyperGroup
 
 from taxi_assets.errors import SettingsError, TerminalError, format_one_line
 from taxi_assets.settings.environment import (
@@ -24,8 +25,21 @@ from taxi_assets.settings.environment import (
 )
 from taxi_assets.settings.private_folders import restrict_umask
 
+
+class Commands(TyperGroup):
+    """The commands; typer itself ends with 130 and no message when one is interrupted."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override] # typer's own
+        """Run the command of the arguments."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            raise typer.Abort from None
+
+
 app = typer.Typer(
     name="taxi-assets",
+    cls=Commands,
     help="New York taxi trips: plan and run backfills, compare versions, show what is loaded.",
     no_args_is_help=True,
     add_completion=False,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import date
 from itertools import groupby
+from multiprocessing.pool import ThreadPool
 from typing import Any
 
 import dagster as dg
@@ -171,8 +171,9 @@ def probe_months(service: Service, months: Sequence[Month]) -> dict[Month, Publi
         except SourceUnavailableError as error:
             return Publication(None, str(error))
 
-    with ThreadPoolExecutor(PROBES, "probe") as pool:
-        return dict(zip(months, pool.map(probe, months), strict=True))
+    # Its threads are daemons: Ctrl-C does not wait for the answers of a silent server.
+    with ThreadPool(PROBES) as pool:
+        return dict(zip(months, pool.map(probe, months, chunksize=1), strict=True))
 
 
 def _plan_month(

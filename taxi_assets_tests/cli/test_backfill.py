@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 import time
 from collections import Counter
@@ -15,11 +17,13 @@ import pytest
 from dagster import DagsterRunStatus
 
 from taxi_assets.cli.day_states import ASSETS
+from taxi_assets.cli.runner import PROCESS_TAG, hold_backfill_lock
 from taxi_assets.dagster_internals.run_queue import has_live_queue
 from taxi_assets.date_ranges import Month
 from taxi_assets.definitions import build_defs
 from taxi_assets.defs.resources.lake import LakeResource
 from taxi_assets.defs.resources.month_lock import MonthLocks, open_lock_store
+from taxi_assets.local.process import Identity
 from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.cli.conftest import Months, run_command, start_command
@@ -149,6 +153,41 @@ def test_ctrl_c_ends_the_run_and_names_the_next_command(
     assert set(count_materializations(instance, "yellow").values()) == {1}
 
 
+@pytest.mark.parametrize("command", ["plan", "backfill"])
+def test_ctrl_c_while_a_source_is_silent_ends_at_once(
+    instance: dg.DagsterInstance, command: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        months = f"http://127.0.0.1:{server.getsockname()[1]}/{{service}}_{{year}}-{{month}}.csv"
+        process = start_command(command, "yellow", "2021-01..2022-12", TAXI_SOURCE=months)
+        connection, _ = server.accept()
+        with connection:
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=10)
+    assert (process.returncode, output) == (130, "interrupted\n")
+    assert instance.get_runs() == []
+
+
+def test_only_runs_of_dead_processes_of_this_machine_are_ended(tmp_path: Path) -> None:
+    """Two machines can share a Dagster database, but not the lock file of a backfill."""
+    process = Identity.of(os.getpid())
+    assert process is not None
+    own = f"{socket.gethostname()} {process.pid}"
+    names = {
+        f"{own} {process.started}": DagsterRunStatus.STARTED,
+        f"{own} earlier": DagsterRunStatus.FAILURE,
+        f"elsewhere {process.pid} earlier": DagsterRunStatus.STARTED,
+    }
+    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
+        for name in names:
+            run = dg.DagsterRun("yellow_daily", status=DagsterRunStatus.STARTED)
+            instance.add_run(run.with_tags({PROCESS_TAG: name}))
+        with hold_backfill_lock(instance, YELLOW):
+            found = {run.tags[PROCESS_TAG]: run.status for run in instance.get_runs()}
+    assert found == names
+
+
 def test_only_requested_days_and_states_are_launched(
     instance: dg.DagsterInstance, months: Months
 ) -> None:
@@ -185,9 +224,8 @@ def test_only_changed_days_of_a_restated_month_run_downstream(
     months.write("2021-01")
     assert Runs(instance=instance).run("yellow", "2021-01-01", "2021-01-31").success
     lines = months.lines("2021-01")
-    months.write(
-        "2021-01", sorted([make_line("2021-01-05 09:00:00", total_amount="7"), *lines[:-1]])
-    )
+    restated = sorted([make_line("2021-01-05 09:00:00", total_amount="7"), *lines[:-1]])
+    months.write("2021-01", restated)
     counts_before = count_materializations(instance, "yellow")
     arguments = ("backfill", "yellow", "2021-01", "--only", "restated")
     assert run_command(*arguments, "--dry-run", code=1).splitlines()[0] == (
@@ -203,6 +241,10 @@ def test_only_changed_days_of_a_restated_month_run_downstream(
     assert days.pop("raw_trips") == {str(day) for day in Month(2021, 1).window}
     assert days == {name: {"2021-01-05", "2021-01-31"} for name in ASSETS[1:]}
     assert store_totals(YELLOW)["bigquery"][date(2021, 1, 5)] == (4, 37.06)
+    # Runs without raw_trips recorded from which raw rows they made these days.
+    months.write("2021-01", sorted([make_line("2021-01-09 09:00:00", total_amount="7"), *restated]))
+    output = run_command("backfill", "yellow", "2021-01")
+    assert "1 of 31 restated days changed: 1 run" in output
 
 
 def test_each_state_launches_its_own_days_only(
