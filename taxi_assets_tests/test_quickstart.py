@@ -211,7 +211,7 @@ def test_env_file_is_utf_8_in_any_locale(tmp_path: Path) -> None:
     locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     subprocess.run(
         [sys.executable, "-c", f"{call}; write(pathlib.Path(sys.argv[1]))", str(tmp_path)],
-        env={**isolation.pristine, **locale},
+        env={**isolation.environment, **locale},
         cwd=tmp_path,
         check=True,
     )

@@ -29,6 +29,7 @@ from taxi_assets.tlc.source import probe_month_file
 
 PROBES = 8
 """Number of concurrent HEAD requests."""
+POLL_SECONDS = 0.2
 DUE = (State.missing, State.rejected, State.restated, State.stale)
 
 
@@ -173,7 +174,10 @@ def probe_months(service: Service, months: Sequence[Month]) -> dict[Month, Publi
 
     # Its threads are daemons: Ctrl-C does not wait for the answers of a silent server.
     with ThreadPool(PROBES) as pool:
-        return dict(zip(months, pool.map(probe, months, chunksize=1), strict=True))
+        answers = pool.map_async(probe, months, chunksize=1)
+        while not answers.ready():  # A wait without a limit can miss the signal of Ctrl-C.
+            answers.wait(POLL_SECONDS)
+        return dict(zip(months, answers.get(), strict=True))
 
 
 def _plan_month(
