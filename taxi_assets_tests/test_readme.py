@@ -39,7 +39,7 @@ PASTED_HERE = (
 )
 """Ordered so that each page's blocks find the data that they need."""
 SAVED_AS = {"docs/build-on-it.md: from pathlib import Path": "revenue.py"}
-"""Blocks that the page tells the reader to save as a file."""
+"""Blocks that the reader of the page saves as a file."""
 FAILS = {
     ".venv/bin/taxi-assets external-table yellow": 2,
     ".venv/bin/taxi-assets alert-test": 2,

@@ -114,7 +114,7 @@ def launch_green(
         env: the code server's environment without its secrets.
         tags: the run's tags.
     """
-    # Of the code server, which tells it to whoever launches a run.
+    # The code server passes it to the process that launches a run.
     context = {
         "env_vars": [f"{name}={value}" for name, value in env.items()],
         "env_secrets": [secret["name"] for secret in CODE["envSecrets"]],
