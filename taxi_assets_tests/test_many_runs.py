@@ -2,7 +2,7 @@
 
 Every store must hold what the month files hold: after first loads, after the same months restated,
 and after two services were loaded while half of the runs were killed. No run may fail or try again
-because of another one. `WHOLE_MONTHS=1` loads whole months of more rows in place of two days each.
+because of another one. `COMPLETE_MONTHS=1` loads complete months of more rows in place of two days each.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from taxi_assets_tests.processes import start_job
 from taxi_assets_tests.strict_bigquery import strict_bigquery
 from taxi_assets_tests.test_at_once import NAME, write_versions
 
-IS_LONG = os.environ.get("WHOLE_MONTHS") == "1"
+IS_LONG = os.environ.get("COMPLETE_MONTHS") == "1"
 ROWS = 100_000 if IS_LONG else 4_000
 """Of a month."""
 MACHINES = 4

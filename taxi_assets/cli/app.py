@@ -24,6 +24,7 @@ from taxi_assets.settings.environment import (
     read_env_file,
 )
 from taxi_assets.settings.private_folders import restrict_umask
+from taxi_assets.settings.terminal import accept_all_characters
 
 
 class Commands(TyperGroup):
@@ -56,6 +57,7 @@ PASS_ARGUMENTS = {"allow_extra_args": True, "ignore_unknown_options": True, "hel
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; an error is one line on standard error and exit code 2."""
     restrict_umask()
+    accept_all_characters()
     try:
         result = app(arguments, standalone_mode=False)
     except TerminalError as error:

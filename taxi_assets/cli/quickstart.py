@@ -22,6 +22,7 @@ from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import SAMPLE
 from taxi_assets.settings.environment import PROJECT_MARKER, find_project_folder, parse_env_text
 from taxi_assets.settings.private_folders import make_private_folder, restrict_umask
+from taxi_assets.settings.terminal import accept_all_characters
 from taxi_assets.tlc.loaded_services import load_services
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ PLAIN = re.compile(r"[\w./+:@%,-]+")
 def main() -> int:
     """Run the main job for a day, and return the exit code."""
     restrict_umask()
+    accept_all_characters()
     folder = find_project_folder()
     if not (folder / PROJECT_MARKER).is_file():
         sys.stderr.write(f"{folder} has no {PROJECT_MARKER}: run this in the checkout\n")

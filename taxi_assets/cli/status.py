@@ -61,7 +61,7 @@ def collect_service_status(instance: dg.DagsterInstance, service: Service) -> di
         stores[name] = {
             "days": len(days),
             "months": len(months),
-            "whole_months": sum(
+            "complete_months": sum(
                 len(month.window) == len(month_days) for month, month_days in months.items()
             ),
             "newest": str(days[-1]) if days else None,
@@ -115,13 +115,15 @@ def _describe_instigator(instigator: Instigator) -> dict[str, Any]:
 def print_status(status: dict[str, Any], console: Console) -> None:
     """Print the status on one screen."""
     console.print(f"instance {status['instance']} (profile {status['profile']})", soft_wrap=True)
-    table = build_table("service", "store", "days", "months", "whole", "newest", "rejected lately")
+    table = build_table(
+        "service", "store", "days", "months", "complete", "newest", "rejected lately"
+    )
     for service, service_state in status["services"].items():
         for store, days in service_state["stores"].items():
             table.add_row(
                 service,
                 store,
-                *(str(days[name]) for name in ("days", "months", "whole_months")),
+                *(str(days[name]) for name in ("days", "months", "complete_months")),
                 days["newest"] or "-",
                 ", ".join(service_state["rejected"]) if store == STORES[-1] else "",
             )

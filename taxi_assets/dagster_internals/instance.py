@@ -9,9 +9,10 @@ works on the same database or files, more slowly. Any storage in `dagster.yaml` 
 from __future__ import annotations
 
 import inspect
+import logging
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ import dagster as dg
 from filelock import FileLock
 
 from taxi_assets.dagster_internals import tags
+from taxi_assets.dagster_internals.console import ExpectedErrors, quiet_daemon
 from taxi_assets.dagster_internals.event_log import add_batches
 from taxi_assets.dagster_internals.pools import set_pool_limits
 from taxi_assets.dagster_internals.private_names import INSTANCE_DEFAULTS, SQLITE_STORAGE
@@ -45,7 +47,12 @@ class TaxiInstance(dg.DagsterInstance):
             os.environ.setdefault(tags.EVENT_BATCH_SIZE, PLANNED_BATCH_SIZE)
             options["event_storage"] = add_batches(options["event_storage"])
         self._has_pool_limits = False
+        quiet_daemon()
         super().__init__(*arguments, **options)
+
+    def get_handlers(self) -> Sequence[logging.Handler]:
+        """Return the handlers of a run's log; its loggers print after them."""
+        return [*super().get_handlers(), ExpectedErrors()]
 
     def get_concurrency_config(self) -> Any:
         """Store the limits of pools, then return the concurrency section of `dagster.yaml`.

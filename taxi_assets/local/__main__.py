@@ -28,6 +28,7 @@ from taxi_assets.local.supervisor import stop_leftover_servers
 from taxi_assets.settings import Settings
 from taxi_assets.settings.environment import read_env_file
 from taxi_assets.settings.private_folders import restrict_umask
+from taxi_assets.settings.terminal import accept_all_characters
 
 STOP_SECONDS = 60
 CLIENTS = {
@@ -167,6 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
     # All arguments after its name belong to the client.
     options = parser.parse_args(arguments[:1] if is_client else arguments)
     restrict_umask()
+    accept_all_characters()
     try:
         settings = Settings.from_env()
         if settings.profile != "local":

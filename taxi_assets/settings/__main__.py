@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from taxi_assets.errors import TerminalError
 from taxi_assets.settings import AREAS, find_problems
 from taxi_assets.settings.base import SettingsArea
+from taxi_assets.settings.terminal import accept_all_characters
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PAGE, EXAMPLE = "docs/settings.md", ".env.example"
@@ -102,6 +103,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Check or document the settings, and return the exit code."""
     parser = argparse.ArgumentParser("python -m taxi_assets.settings", description=__doc__)
     parser.add_argument("command", choices=("check", "write"))
+    accept_all_characters()
     if parser.parse_args(arguments).command == "write":
         for name, render in {PAGE: render_page, EXAMPLE: render_example}.items():
             file = CHECKOUT / name

@@ -127,7 +127,7 @@ def test_status_shows_services_stores_queue_daemon_and_schedules(
     loaded_instance: dg.DagsterInstance,
 ) -> None:
     status_json = json.loads(run_command("status", "--json"))
-    store = {"days": 3, "months": 1, "whole_months": 0, "newest": "2021-01-31"}
+    store = {"days": 3, "months": 1, "complete_months": 0, "newest": "2021-01-31"}
     assert status_json["services"]["yellow"]["stores"] == dict.fromkeys(ASSET_NAMES[2:], store)
     assert status_json["services"]["green"]["stores"]["gcs_trips"]["days"] == 0
     assert status_json["queue"] == {}

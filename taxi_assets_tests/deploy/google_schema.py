@@ -18,14 +18,14 @@ from taxi_assets_tests.deploy.google_provider import CONFIGURATION, SCHEMA, Valu
 DOCUMENTATION = ("description", "description_kind")
 
 
-def cut_schema(whole: Values) -> Values:
+def cut_schema(complete: Values) -> Values:
     """Return the parts of `terraform providers schema -json` that `deploy/terraform` uses."""
     text = "\n".join(path.read_text() for path in sorted(CONFIGURATION.rglob("*.tf")))
     kinds = {"resource": "resource", "data": "data_source", "ephemeral": "ephemeral_resource"}
-    cut = {"provider": _strip_schema(whole["provider"])}
+    cut = {"provider": _strip_schema(complete["provider"])}
     for word, kind in kinds.items():
         used = set(re.findall(rf'^{word} "(google_\w+)"', text, re.MULTILINE))
-        schemas = whole.get(f"{kind}_schemas", {})
+        schemas = complete.get(f"{kind}_schemas", {})
         cut[f"{kind}_schemas"] = {name: _strip_schema(schemas[name]) for name in sorted(used)}
     return cut
 
@@ -58,11 +58,11 @@ def _format_lines(schema: Values) -> str:
 
 def main() -> int:
     """Write the file from standard input."""
-    whole = json.load(sys.stdin)
-    for name, schema in whole.get("provider_schemas", {}).items():
+    complete = json.load(sys.stdin)
+    for name, schema in complete.get("provider_schemas", {}).items():
         if name.endswith("/google"):
-            whole = schema
-    SCHEMA.write_text(_format_lines(cut_schema(whole)))
+            complete = schema
+    SCHEMA.write_text(_format_lines(cut_schema(complete)))
     return 0
 
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import duckdb
+import pytest
 
 from taxi_assets.local.client_commands import find_psql
 from taxi_assets.local.state_directory import StateDirectory
@@ -120,6 +121,27 @@ def test_clients_reach_the_data_with_one_command(home: Path) -> None:
     owner = 'eval "$($PYTHON -m taxi_assets.local env)"; "$PSQL" -c "CREATE SCHEMA mine"'
     assert paste_script(home, owner) == "CREATE SCHEMA\n"
     assert run_taxi(home, "down").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("locale", "encoding", "border"), [("C", "utf-8", "┌"), ("en_US.ISO-8859-1", "latin-1", "?")]
+)
+def test_table_prints_in_any_locale(home: Path, locale: str, encoding: str, border: str) -> None:
+    folder = home / "lake" / "taxi" / "green" / "lpep_pickup_date=2021-01-05"
+    folder.mkdir(parents=True)
+    duckdb.sql("SELECT 'café' AS place").write_parquet(str(folder / "trips.parquet"))
+    variables = {"LC_ALL": locale, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    # The locale may not be installed; its encoding is what counts.
+    variables |= {"PYTHONIOENCODING": "latin-1"} if locale != "C" else {}
+    completed = subprocess.run(
+        python("-m", "taxi_assets.local", "duckdb", "SELECT place FROM green_tripdata"),
+        capture_output=True,
+        check=False,
+        env=os.environ | {"TAXI_HOME": str(home)} | variables,
+    )
+    assert (completed.returncode, completed.stderr) == (0, b"")
+    assert completed.stdout.decode(encoding).startswith(border)
+    assert "café" in completed.stdout.decode(encoding)
 
 
 def test_empty_lake_is_one_line(home: Path) -> None:

@@ -26,8 +26,7 @@ from taxi_assets.date_ranges import Month
 from taxi_assets.errors import SourceError, UnavailableError
 from taxi_assets.settings.areas import SAMPLE, LimitSettings
 from taxi_assets.tlc import cache as kept
-from taxi_assets.tlc import download
-from taxi_assets.tlc import integrity as whole
+from taxi_assets.tlc import download, integrity
 from taxi_assets.tlc.cache import MonthFile
 from taxi_assets.tlc.services import GREEN, YELLOW
 from taxi_assets.tlc.source import fetch_month_file
@@ -417,7 +416,7 @@ def test_content_encoding_bomb_is_rejected(site: Site, limited_fetcher: Fetcher)
 def test_gzip_bomb_is_rejected_by_the_integrity_check(
     site: Site, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(whole, "MAX_UNPACKED_BYTES", 4 << 20)
+    monkeypatch.setattr(integrity, "MAX_UNPACKED_BYTES", 4 << 20)
     site.body = gzip.compress(HEADER + bytes(8 << 20))
     assert "unpacks to over 4,194,304 bytes" in fetcher.fetch_error(site.template)
     assert fetcher.left() == []

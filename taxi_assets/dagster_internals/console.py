@@ -1,0 +1,61 @@
+"""The console of a run and of the daemon: expected errors take one line, without Dagster's frames.
+
+Dagster's event log, and so the UI, has every error with its stack. Without `TaxiInstance` the
+console has it, too.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+OURS = "taxi_assets."
+"""Prefix of the errors of this package, in Dagster's text of an error."""
+FAILURE = "Failure"
+"""Name of `dg.Failure`, whose description is the cause."""
+FIRST_START = "No cursor for event type"
+
+
+class ExpectedErrors(logging.Handler):
+    """Removes the stack of expected errors from the text that Dagster's loggers print next.
+
+    An error of a library or a bug keeps its stack.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Replace the error below an event's first line by its message."""
+        event = getattr(record, "dagster_event", None)
+        error = getattr(getattr(event, "event_specific_data", None), "error", None)
+        if error is not None and (message := find_expected_message(error)):
+            record.msg = f"{str(record.msg).partition(chr(10))[0]} {message}"
+
+
+def find_expected_message(error: Any) -> str:
+    """Return the message of an expected error in a chain; empty if there is none.
+
+    An error of this package is expected, and a failure that has no cause but such an error.
+    """
+    while error is not None:
+        cause = error.cause or error.context
+        name, _, message = error.message.strip().partition(": ")
+        is_ours = cause is None or cause.message.startswith(OURS)
+        if name.startswith(OURS) or (error.cls_name == FAILURE and is_ours):
+            return str(message)
+        error = cause
+    return ""
+
+
+def hide_first_start(record: logging.LogRecord) -> bool:
+    """Return whether a line of the daemon is more than the note that its first start is the first.
+
+    Dagster warns that it does not retry the failed runs of before.
+    """
+    return not record.getMessage().startswith(FIRST_START)
+
+
+def quiet_daemon() -> None:
+    """Hide the warnings of a daemon's first start, upon which nobody can act."""
+    logging.getLogger("dagster.daemon.EventLogConsumerDaemon").addFilter(hide_first_start)
