@@ -2,7 +2,8 @@
 
 Every store must hold what the month files hold: after first loads, after the same months restated,
 and after two services were loaded while half of the runs were killed. No run may fail or try again
-because of another one. `COMPLETE_MONTHS=1` loads complete months of more rows in place of two days each.
+because of another one. `COMPLETE_MONTHS=1` loads complete months of more rows in place of two days
+each.
 """
 
 from __future__ import annotations

@@ -32,10 +32,7 @@ def raise_terminal() -> None:
 def raise_unavailable() -> None:
     """Fail as an asset does whose server is away."""
     with name_asset_in_errors(KEY, DAYS):
-        try:
-            raise ConnectionRefusedError("port 5432")
-        except ConnectionRefusedError as error:
-            raise UnavailableError("start the server") from error
+        raise UnavailableError("start the server") from ConnectionRefusedError("port 5432")
 
 
 def raise_settings() -> None:
