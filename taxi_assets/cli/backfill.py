@@ -29,7 +29,7 @@ from taxi_assets.cli.runner import (
     wait_for_runs,
 )
 from taxi_assets.cli.spans import UsageError
-from taxi_assets.dagster_internals.run_queue import has_live_queue, open_run_queue
+from taxi_assets.dagster_internals.run_queue import has_live_queue
 from taxi_assets.date_ranges import DateRange, merge_into_date_ranges
 from taxi_assets.tlc.schema import Service
 
@@ -131,8 +131,7 @@ class Backfill:
             return
         with self._show_progress(progress, total, chunks):
             if queued:
-                with open_run_queue(self.instance) as queue:
-                    runs = [submit_chunk(queue, self.service, chunk) for chunk in chunks]
+                runs = [submit_chunk(self.instance, self.service, chunk) for chunk in chunks]
                 for run_id in runs:
                     progress.follow(run_id)
                 for outcome in wait_for_runs(self.instance, [*others, *runs], self.stop):

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from taxi_assets.cli.month_plan import Chunk
 from taxi_assets.cli.spans import UsageError
-from taxi_assets.dagster_internals.run_queue import RunQueue, has_live_queue
+from taxi_assets.dagster_internals.run_queue import has_live_queue, queue_run
 from taxi_assets.defs.alerts.message import describe_cause
 from taxi_assets.defs.automation.sensors import CONFIRM
 from taxi_assets.defs.jobs.daily import get_daily_job_name
@@ -148,12 +148,10 @@ def run_chunk(
     instance: dg.DagsterInstance, service: Service, chunk: Chunk, progress: Progress
 ) -> Outcome:
     """Run a chunk in this process."""
-    from taxi_assets.definitions import defs
-
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     run_id = str(uuid.uuid4())
     progress.follow(run_id)
-    result = defs.resolve_job_def(get_daily_job_name(service)).execute_in_process(
+    result = load_job(get_daily_job_name(service)).execute_in_process(
         run_config={**QUIET, **_build_config(chunk)},
         instance=instance,
         asset_selection=_list_keys(service, chunk),
@@ -166,10 +164,19 @@ def run_chunk(
     return Outcome(run_id, succeeded=False, cause=describe_failure(instance, run_id))
 
 
-def submit_chunk(queue: RunQueue, service: Service, chunk: Chunk) -> str:
+def load_job(name: str) -> dg.JobDefinition:
+    """Return a job of the definitions; the process of a queued run finds this function by name."""
+    from taxi_assets.definitions import defs
+
+    return defs.resolve_job_def(name)
+
+
+def submit_chunk(instance: dg.DagsterInstance, service: Service, chunk: Chunk) -> str:
     """Queue a run of a chunk, and return its id."""
-    return queue.submit(
-        get_daily_job_name(service),
+    job = (get_daily_job_name(service),)
+    return queue_run(
+        instance,
+        dg.build_reconstructable_job(__name__, load_job.__name__, job),
         _list_keys(service, chunk),
         _build_config(chunk),
         build_run_tags(chunk),

@@ -23,7 +23,7 @@ from taxi_assets.dagster_internals import tags
 from taxi_assets.dagster_internals.console import ExpectedErrors, quiet_daemon
 from taxi_assets.dagster_internals.event_log import add_batches
 from taxi_assets.dagster_internals.pools import set_pool_limits
-from taxi_assets.dagster_internals.private_names import INSTANCE_DEFAULTS, SQLITE_STORAGE
+from taxi_assets.dagster_internals.private_names import SQLITE_STORAGE
 from taxi_assets.dagster_internals.stored_once import remake_empty_file
 
 LOCATION, REPOSITORY = "taxi_assets.definitions", "__repository__"
@@ -79,8 +79,8 @@ class TaxiInstance(dg.DagsterInstance):
 
         `base_dir` is the instance's folder: `DAGSTER_HOME`, an argument, or a temporary folder.
         """
-        reference = INSTANCE_DEFAULTS.find() or _find_reference_type()
-        defaults: Mapping[str, Any] = reference.config_defaults(base_dir)
+        arguments = inspect.signature(dg.DagsterInstance.from_ref).parameters
+        defaults: Mapping[str, Any] = arguments["instance_ref"].annotation.config_defaults(base_dir)
         if StockStorage is object:
             return defaults
         storage = defaults["storage"]._replace(
@@ -97,7 +97,7 @@ class TaxiInstance(dg.DagsterInstance):
         UI omits runs without one from both pages.
         """
         if run.get("remote_job_origin") is None:
-            run["remote_job_origin"] = _build_origin(job_def.name)
+            run["remote_job_origin"] = build_job_origin(job_def.name)
         return super().create_run_for_job(job_def, *arguments, **run)
 
 
@@ -122,7 +122,7 @@ class LockedSqliteStorage(StockStorage):
         return stock.from_local(config_value["base_dir"], inst_data)
 
 
-def _build_origin(job: str) -> Any:
+def build_job_origin(job: str) -> Any:
     """Return the origin of a run's job; None if this Dagster has another stored form of it.
 
     Dagster reads values that older versions stored, so the stored form outlives its classes.
@@ -137,8 +137,3 @@ def _build_origin(job: str) -> Any:
             stacklevel=2,
         )
         return None
-
-
-def _find_reference_type() -> Any:
-    """Return the type of the argument of `DagsterInstance.from_ref`."""
-    return inspect.signature(dg.DagsterInstance.from_ref).parameters["instance_ref"].annotation

@@ -86,11 +86,6 @@ SQLITE_STORAGE = PrivateName(
     "DagsterSqliteStorage",
     "of two processes that create the files of an empty DAGSTER_HOME at once, one may fail",
 )
-INSTANCE_DEFAULTS = PrivateName(
-    "dagster._core.instance.ref",
-    "InstanceRef",
-    "its type is read from the signature of DagsterInstance.from_ref",
-)
 ORPHANED_RUNS = PrivateName(
     "dagster._grpc.server",
     "DagsterApiServer._check_for_orphaned_runs",
@@ -111,19 +106,4 @@ BACKFILLS_TABLE = PrivateName(
     "dagster._core.storage.runs.schema",
     "BulkActionsTable",
     "old backfills are not deleted, and a woken daemon does not wait for a backfill without runs",
-)
-WORKSPACE = PrivateName(
-    "dagster._cli.workspace.cli_target",
-    "get_workspace_from_cli_opts",
-    "`taxi-assets backfill` runs in its own process and not by the queue",
-)
-WORKSPACE_OPTIONS = PrivateName(
-    "dagster_shared.cli",
-    "WorkspaceOpts",
-    "`taxi-assets backfill` runs in its own process and not by the queue",
-)
-JOB_SELECTOR = PrivateName(
-    "dagster._core.definitions.selector",
-    "JobSubsetSelector",
-    "`taxi-assets backfill` runs in its own process and not by the queue",
 )

@@ -15,6 +15,7 @@ import dagster as dg
 import psycopg
 import pytest
 from dagster import DagsterRunStatus
+from dagster._utils.hosted_user_process import recon_job_from_origin
 
 from taxi_assets.cli.day_states import ASSETS
 from taxi_assets.cli.runner import PROCESS_TAG, hold_backfill_lock
@@ -317,5 +318,10 @@ def test_backfill_goes_through_the_queue_of_a_running_daemon(
         assert "2 days in 2 runs through the queue" in output
         assert output.strip().endswith("2 days loaded, 0 left")
         assert set(count_materializations(instance, "yellow").values()) == {1}
-        assert {run.status for run in instance.get_runs()} == {DagsterRunStatus.SUCCESS}
+        runs = instance.get_runs()
+        assert {run.status for run in runs} == {DagsterRunStatus.SUCCESS}
+        # Launchers without a code server (Cloud Run, Kubernetes) start the run from this.
+        assert runs[0].job_code_origin
+        job = recon_job_from_origin(runs[0].job_code_origin).get_definition()
+        assert job.name == runs[0].job_name == "yellow_daily"
     assert set(store_totals(YELLOW)["bigquery"]) == {date(2021, 1, 31), date(2021, 2, 1)}

@@ -32,7 +32,7 @@ PACKAGE = Path(taxi_assets.__file__).parent
 INTERNALS = PACKAGE / "dagster_internals"
 PAGE = (REPOSITORY / "docs" / "dagster-internals.md").read_text()
 NAMES = [name for name in vars(private_names).values() if isinstance(name, PrivateName)]
-MAX_NAMES = 15
+MAX_NAMES = 10
 GREEN = SERVICES["green"]
 DAY = "2021-02-01"
 
