@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,17 +17,15 @@ from filelock import FileLock, Timeout
 
 from taxi_assets.cli.month_plan import Chunk
 from taxi_assets.cli.spans import UsageError
+from taxi_assets.dagster_internals.lost_runs import end_lost_runs
 from taxi_assets.dagster_internals.run_queue import has_live_queue, queue_run
 from taxi_assets.defs.alerts.message import describe_cause
 from taxi_assets.defs.automation.sensors import CONFIRM
 from taxi_assets.defs.jobs.daily import get_daily_job_name
 from taxi_assets.errors import TerminalError
-from taxi_assets.local.process import Identity
 from taxi_assets.partitions import PARTITION, RANGE, list_run_days
 from taxi_assets.tlc.schema import Service
 
-PROCESS_TAG = "taxi/backfill_process"
-"""Tag of runs in this command's own process, which end with it: host, pid and start time."""
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 ENDED = (DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
 UNFINISHED = [status for status in DagsterRunStatus if status not in ENDED]
@@ -114,26 +110,10 @@ def hold_backfill_lock(instance: dg.DagsterInstance, service: Service) -> Iterat
             ": wait for it, or stop it"
         ) from None
     try:
-        for run in list_unfinished_runs(instance, service):
-            if _is_dead(run.tags.get(PROCESS_TAG)):
-                instance.report_run_failed(run, "The process of taxi-assets backfill was killed.")
+        end_lost_runs(instance, get_daily_job_name(service))
         yield
     finally:
         lock.release()
-
-
-def _name_process() -> str:
-    """Return a name of this process that no other one has, also if machines share an instance."""
-    process = Identity.of(os.getpid())
-    return f"{socket.gethostname()} {os.getpid()} {process.started if process else ''}"
-
-
-def _is_dead(tag: str | None) -> bool:
-    """Return whether a tag names a process of this machine that has ended."""
-    host, _, process = (tag or "").partition(" ")
-    pid, _, started = process.partition(" ")
-    is_own = host == socket.gethostname() and pid.isdecimal()
-    return is_own and not Identity(int(pid), started).is_alive()
 
 
 def build_run_tags(chunk: Chunk) -> dict[str, str]:
@@ -156,7 +136,7 @@ def run_chunk(
         instance=instance,
         asset_selection=_list_keys(service, chunk),
         run_id=run_id,
-        tags={**build_run_tags(chunk), PROCESS_TAG: _name_process()},
+        tags=build_run_tags(chunk),
         raise_on_error=False,
     )
     if result.success:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import inspect
 import logging
 import os
+import time
+import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,12 +24,15 @@ from filelock import FileLock
 from taxi_assets.dagster_internals import tags
 from taxi_assets.dagster_internals.console import ExpectedErrors, quiet_daemon
 from taxi_assets.dagster_internals.event_log import add_batches
+from taxi_assets.dagster_internals.lost_runs import PROCESS, end_lost_runs, name_process
 from taxi_assets.dagster_internals.pools import set_pool_limits
 from taxi_assets.dagster_internals.private_names import SQLITE_STORAGE
 from taxi_assets.dagster_internals.stored_once import remake_empty_file
 
 LOCATION, REPOSITORY = "taxi_assets.definitions", "__repository__"
 """Names of the code location and of Dagster's default repository, the same in every deployment."""
+LOST_RUNS_SECONDS = 20.0
+"""Interval between two searches for the runs of killed processes."""
 MAX_SECONDS = 120
 """Longest wait for another process that creates the files."""
 PLANNED_BATCH_SIZE = "1000"
@@ -47,6 +52,7 @@ class TaxiInstance(dg.DagsterInstance):
             os.environ.setdefault(tags.EVENT_BATCH_SIZE, PLANNED_BATCH_SIZE)
             options["event_storage"] = add_batches(options["event_storage"])
         self._has_pool_limits = False
+        self._last_search = -LOST_RUNS_SECONDS
         quiet_daemon()
         super().__init__(*arguments, **options)
 
@@ -57,8 +63,12 @@ class TaxiInstance(dg.DagsterInstance):
     def get_concurrency_config(self) -> Any:
         """Store the limits of pools, then return the concurrency section of `dagster.yaml`.
 
-        The daemon calls this at the start of each pass over the queue, before it reads the pools.
+        The daemon calls this at the start of each pass over the queue, before it reads the pools
+        and counts the runs in progress, which must not include those of killed processes.
         """
+        if time.monotonic() - self._last_search >= LOST_RUNS_SECONDS:
+            self._last_search = time.monotonic()
+            end_lost_runs(self)
         if not self._has_pool_limits:
             self._has_pool_limits = True
             try:
@@ -91,14 +101,23 @@ class TaxiInstance(dg.DagsterInstance):
     def create_run_for_job(
         self, job_def: dg.JobDefinition, *arguments: Any, **run: Any
     ) -> dg.DagsterRun:
-        """Create a run that appears on the timeline and in the list of jobs.
+        """Create a run of this process that appears on the timeline and in the list of jobs.
 
         `dagster job execute`, `dg launch` and `execute_in_process` name no code location, and the
         UI omits runs without one from both pages.
         """
+        run["run_id"] = run.get("run_id") or str(uuid.uuid4())
+        run["tags"] = {**(run.get("tags") or {}), PROCESS: name_process(run["run_id"])}
         if run.get("remote_job_origin") is None:
             run["remote_job_origin"] = build_job_origin(job_def.name)
         return super().create_run_for_job(job_def, *arguments, **run)
+
+    def handle_new_event(self, event: Any, **options: Any) -> None:
+        """Store an event; as a run starts, name its process."""
+        is_start = event.dagster_event_type == dg.DagsterEventType.RUN_START
+        if is_start and self.has_run(event.run_id):
+            self.add_run_tags(event.run_id, {PROCESS: name_process(event.run_id)})
+        super().handle_new_event(event, **options)
 
 
 class LockedSqliteStorage(StockStorage):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import socket
 import subprocess
@@ -18,13 +17,11 @@ from dagster import DagsterRunStatus
 from dagster._utils.hosted_user_process import recon_job_from_origin
 
 from taxi_assets.cli.day_states import ASSETS
-from taxi_assets.cli.runner import PROCESS_TAG, hold_backfill_lock
 from taxi_assets.dagster_internals.run_queue import has_live_queue
 from taxi_assets.date_ranges import Month
 from taxi_assets.definitions import build_defs
 from taxi_assets.defs.resources.lake import LakeResource
 from taxi_assets.defs.resources.month_lock import MonthLocks, open_lock_store
-from taxi_assets.local.process import Identity
 from taxi_assets.tlc.sample import write_sample_month
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.cli.conftest import Months, run_command, start_command
@@ -168,25 +165,6 @@ def test_ctrl_c_while_a_source_is_silent_ends_at_once(
             output, _ = process.communicate(timeout=10)
     assert (process.returncode, output) == (130, "interrupted\n")
     assert instance.get_runs() == []
-
-
-def test_only_runs_of_dead_processes_of_this_machine_are_ended(tmp_path: Path) -> None:
-    """Two machines can share a Dagster database, but not the lock file of a backfill."""
-    process = Identity.of(os.getpid())
-    assert process is not None
-    own = f"{socket.gethostname()} {process.pid}"
-    names = {
-        f"{own} {process.started}": DagsterRunStatus.STARTED,
-        f"{own} earlier": DagsterRunStatus.FAILURE,
-        f"elsewhere {process.pid} earlier": DagsterRunStatus.STARTED,
-    }
-    with dg.DagsterInstance.local_temp(str(tmp_path)) as instance:
-        for name in names:
-            run = dg.DagsterRun("yellow_daily", status=DagsterRunStatus.STARTED)
-            instance.add_run(run.with_tags({PROCESS_TAG: name}))
-        with hold_backfill_lock(instance, YELLOW):
-            found = {run.tags[PROCESS_TAG]: run.status for run in instance.get_runs()}
-    assert found == names
 
 
 def test_only_requested_days_and_states_are_launched(

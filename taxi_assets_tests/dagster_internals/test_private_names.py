@@ -159,6 +159,7 @@ def test_tags_equal_the_installed_dagsters(monkeypatch: pytest.MonkeyPatch) -> N
     assert tags.SCHEDULE_NAME == dagster_tags.SCHEDULE_NAME_TAG
     assert tags.SENSOR_NAME == dagster_tags.SENSOR_NAME_TAG
     assert tags.PARENT_RUN == dagster_tags.PARENT_RUN_ID_TAG
+    assert tags.MAX_RETRIES == dagster_tags.MAX_RETRIES_TAG
     assert tags.WILL_RETRY == dagster_tags.WILL_RETRY_TAG
     assert tags.RETRY_ON_FAILURE == dagster_tags.RETRY_ON_ASSET_OR_OP_FAILURE_TAG
     assert tags.CODE_SERVER_ADDRESS == dagster_tags.GRPC_INFO_TAG

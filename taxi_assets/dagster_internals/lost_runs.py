@@ -1,0 +1,65 @@
+"""End the runs whose process was killed: Dagster leaves them STARTED, and its queue counts them.
+
+A tag names the process of each run. Dagster's run monitoring covers runs in containers; the code
+server of docker-compose reports its own (`code_server`).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+
+import dagster as dg
+
+from taxi_assets.dagster_internals.tags import CODE_SERVER_ADDRESS, MAX_RETRIES
+from taxi_assets.local.process import Identity
+
+PROCESS = "taxi/process"
+"""Tag: the run's id, because a re-execution copies tags; machine, pid and start of its process."""
+PID_NAMESPACE = Path("/proc/self/ns/pid")
+STATUSES = [
+    *(dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING),
+    *(dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING),
+]
+
+
+def name_process(run_id: str) -> str:
+    """Return the value of the tag for a run in this process."""
+    process = Identity.of(os.getpid())
+    return f"{run_id[:8]} {_name_machine()} {os.getpid()} {process.started if process else ''}"
+
+
+def end_lost_runs(instance: dg.DagsterInstance, job_name: str | None = None) -> None:
+    """Report the runs of dead processes of this machine as failed.
+
+    `run_retries` starts a run again that a code server had started, but no run of a command.
+    """
+    for run in instance.get_runs(dg.RunsFilter(job_name=job_name, statuses=STATUSES)):
+        if not _is_lost(run):
+            continue
+        # A process may end its run between the two answers.
+        current = instance.get_run_by_id(run.run_id)
+        if current is None or current.is_finished:
+            continue
+        if CODE_SERVER_ADDRESS not in run.tags:
+            instance.add_run_tags(run.run_id, {MAX_RETRIES: "0"})
+        instance.report_run_failed(current, "The process of this run was killed.")
+
+
+def _is_lost(run: dg.DagsterRun) -> bool:
+    """Return whether the run's own tag names a process of this machine that has ended."""
+    run_id, _, rest = run.tags.get(PROCESS, "").partition(" ")
+    machine, _, process = rest.partition(" ")
+    pid, _, started = process.partition(" ")
+    is_own = run_id == run.run_id[:8] and machine == _name_machine() and pid.isdecimal()
+    return is_own and not Identity(int(pid), started).is_alive()
+
+
+def _name_machine() -> str:
+    """Return the name of this machine and its processes; containers may share the first."""
+    namespace = ""
+    with suppress(OSError):  # only Linux has it
+        namespace = str(PID_NAMESPACE.readlink())
+    return f"{socket.gethostname()}/{namespace}"
