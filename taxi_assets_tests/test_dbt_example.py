@@ -45,7 +45,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     wanted = extras["optional-dependencies"]["dbt"]
     python = folder / "bin" / "python"
     subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True, timeout=300)
-    for name in ("dagster", "taxi-assets"):
+    for name in ("dg", "taxi-assets"):
         text = Path(sys.executable).with_name(name).read_text()
         program = folder / "bin" / name
         program.write_text(f"#!{python}\n{text.partition(chr(10))[2]}")
@@ -58,7 +58,7 @@ def run_page(folder: Path, programs: Path, *, again: bool = False) -> str:
     install, start, *lines = COMMANDS.replace(".venv/bin", str(programs)).splitlines()
     assert "pip install" in install
     assert "local up" in start
-    lines = [line for line in lines if not again or "env" in line or "job execute" in line]
+    lines = [line for line in lines if not again or "env" in line or "dg launch" in line]
     completed = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", "\n".join(lines)],
         cwd=folder,

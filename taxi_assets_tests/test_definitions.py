@@ -144,9 +144,11 @@ def test_dagsters_own_checks_pass(command: list[str], home: Path, tmp_path: Path
     ids=lambda command: command[0],
 )
 def test_invalid_setting_is_one_line_of_dagsters_commands(
-    command: list[str], monkeypatch: pytest.MonkeyPatch
+    command: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("TAXI_START_DATE", "5 January")
+    # With an exported DAGSTER_HOME, `dg` does not announce its telemetry to a new user.
+    monkeypatch.setenv("HOME", str(tmp_path))
     completed = subprocess.run(
         [str(BIN / command[0]), *command[1:]], capture_output=True, text=True, check=False
     )
@@ -156,6 +158,7 @@ def test_invalid_setting_is_one_line_of_dagsters_commands(
         "Error: definition: TAXI_START_DATE='5 January' is not a date: write it as 2021-01-01. "
         "Set them in the environment or in .env (see .env.example)."
     )
+    assert list(tmp_path.iterdir()) == []
     # `dagster job execute` says of itself that it is superseded.
     assert [
         line for line in lines[:-1] if "superseded" not in line and "callback" not in line

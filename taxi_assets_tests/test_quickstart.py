@@ -99,6 +99,7 @@ def test_quickstart_runs_from_any_folder_and_its_files_are_private(checkout: Pat
     assert len(re.findall(r"^│ 2021-01-05 \d\d:\d\d:\d\d ", output, re.MULTILINE)) == 3
     page = "http://127.0.0.1:3000/assets/yellow/cleaned_trips?view=partitions&partition=2021-01-05"
     assert output.endswith(f"{page}\n")
+    assert "  DAGSTER_HOME=$PWD .venv/bin/dg dev\n" in output
     assert "Warning" not in output
     assert (checkout / "history" / "runs").is_dir()
 

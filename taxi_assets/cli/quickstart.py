@@ -136,7 +136,7 @@ def _run_job(folder: Path, settings: Settings) -> int:
             return run.returncode
     sys.stdout.write(_describe_source(settings))
     _show_rows(settings, service)
-    sys.stdout.write(_describe_next_steps(service))
+    sys.stdout.write(_describe_next_steps(service, folder))
     return 0
 
 
@@ -207,9 +207,12 @@ def _show_rows(settings: Settings, service: str) -> None:
         run_duckdb(settings, [query])
 
 
-def _describe_next_steps(service: str) -> str:
+def _describe_next_steps(service: str, folder: Path) -> str:
     page = f"assets/{service}/cleaned_trips?view=partitions&partition={DAY}"
+    # `dg` reads `telemetry` in the dagster.yaml of an exported folder, not of one in `.env`.
+    is_here = Path(os.environ.get(HOME, "")).expanduser() == folder
+    home = f"{HOME}=$PWD " if is_here else ""
     return (
-        "Start the UI:         .venv/bin/dg dev\n"
+        f"Start the UI:         {home}.venv/bin/dg dev\n"
         f"Then the day's page:  http://127.0.0.1:3000/{page}\n"
     )

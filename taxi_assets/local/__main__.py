@@ -26,7 +26,7 @@ from taxi_assets.local.state_directory import (
 )
 from taxi_assets.local.supervisor import stop_leftover_servers
 from taxi_assets.settings import Settings
-from taxi_assets.settings.environment import read_env_file
+from taxi_assets.settings.environment import DAGSTER_HOME, read_env_file
 from taxi_assets.settings.private_folders import restrict_umask
 from taxi_assets.settings.terminal import accept_all_characters
 
@@ -125,7 +125,9 @@ def get_environment(home: StateDirectory, settings: Settings) -> dict[str, str]:
             f"the embedded stack under {home.path} is not up: run python -m taxi_assets.local up"
         )
     stack = home.stack(record)
+    instance = os.environ.get(DAGSTER_HOME)
     return {
+        **({DAGSTER_HOME: instance} if instance else {}),
         **build_postgres_variables(stack, settings.postgres.schema_name),
         "POSTGRES_HOST": stack.postgres_host,
         "POSTGRES_PORT": str(stack.postgres_port),

@@ -40,6 +40,7 @@ def test_stack_stays_up_until_down(home: Path) -> None:
         shlex.split(line)[1].split("=", 1) for line in run_taxi(home, "env").stdout.splitlines()
     )
     assert list(values) == [
+        "DAGSTER_HOME",
         *("PGHOST", "PGPORT", "PGDATABASE", "PGUSER", "PGPASSWORD", "PGOPTIONS"),
         *("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DBNAME", "POSTGRES_USER"),
         *("POSTGRES_PASSWORD", "POSTGRES_READER_USER", "POSTGRES_READER_PASSWORD"),
