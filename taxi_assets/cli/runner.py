@@ -17,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from taxi_assets.cli.month_plan import Chunk
 from taxi_assets.cli.spans import UsageError
-from taxi_assets.dagster_internals.lost_runs import end_lost_runs
+from taxi_assets.dagster_internals.lost_runs import PROCESS, end_lost_runs, name_process
 from taxi_assets.dagster_internals.run_queue import has_live_queue, queue_run
 from taxi_assets.defs.alerts.message import describe_cause
 from taxi_assets.defs.automation.sensors import CONFIRM
@@ -136,7 +136,8 @@ def run_chunk(
         instance=instance,
         asset_selection=_list_keys(service, chunk),
         run_id=run_id,
-        tags=build_run_tags(chunk),
+        # A process that is killed before the run starts leaves it, too.
+        tags={**build_run_tags(chunk), PROCESS: name_process(run_id)},
         raise_on_error=False,
     )
     if result.success:

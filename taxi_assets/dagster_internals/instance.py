@@ -12,7 +12,6 @@ import inspect
 import logging
 import os
 import time
-import uuid
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -101,13 +100,11 @@ class TaxiInstance(dg.DagsterInstance):
     def create_run_for_job(
         self, job_def: dg.JobDefinition, *arguments: Any, **run: Any
     ) -> dg.DagsterRun:
-        """Create a run of this process that appears on the timeline and in the list of jobs.
+        """Create a run that appears on the timeline and in the list of jobs.
 
         `dagster job execute`, `dg launch` and `execute_in_process` name no code location, and the
         UI omits runs without one from both pages.
         """
-        run["run_id"] = run.get("run_id") or str(uuid.uuid4())
-        run["tags"] = {**(run.get("tags") or {}), PROCESS: name_process(run["run_id"])}
         if run.get("remote_job_origin") is None:
             run["remote_job_origin"] = build_job_origin(job_def.name)
         return super().create_run_for_job(job_def, *arguments, **run)
