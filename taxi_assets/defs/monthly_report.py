@@ -54,7 +54,7 @@ def build_monthly_report(service: Service) -> dg.AssetsDefinition:
         key=stage.build_key("monthly_report"),
         group_name=GROUP,
         # A node of the asset graph shows the last part of its key, the same for every service.
-        kinds={"html", "png", service.name},
+        kinds={"html", service.name},
         owners=DefinitionSettings.from_env().owners,
         tags={"service": service.name, "layer": "report"},
         partitions_def=monthly_partitions(),

@@ -39,6 +39,16 @@ def format_value(value: object) -> str:
     return f"{value:,.2f}".removesuffix(".00")
 
 
+def shorten(text: str, length: int) -> str:
+    """Return a text of at most `length` characters, which ends with `…` if it was longer."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def shorten_words(text: str, length: int) -> str:
+    """Return a text with shortened words, because a browser breaks lines between words only."""
+    return " ".join(shorten(word, length) for word in text.split(" "))
+
+
 def format_share(rows: int, of_rows: int) -> str:
     """Return a share as `12%`, `0.4%`, `<0.1%`; empty for 0."""
     if not rows or not of_rows:

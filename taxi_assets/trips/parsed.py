@@ -19,6 +19,9 @@ from taxi_assets.tlc.values import convert_column
 from taxi_assets.tlc.zone_polygons import ZonePolygons
 from taxi_assets.trips.locate import find_missing_zones
 
+MAX_SHOWN = 40
+"""Characters of an invalid value in a message."""
+
 
 @dataclass(frozen=True)
 class InvalidValue:
@@ -32,7 +35,8 @@ class InvalidValue:
     unit: str = "line"
 
     def __str__(self) -> str:
-        return f"{self.unit} {self.row}: {self.column}={self.value[:40]!r}"
+        value = self.value if len(self.value) <= MAX_SHOWN else f"{self.value[: MAX_SHOWN - 1]}…"
+        return f"{self.unit} {self.row}: {self.column}={value!r}"
 
 
 @dataclass(frozen=True)

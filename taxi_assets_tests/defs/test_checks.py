@@ -6,7 +6,7 @@ import dataclasses
 
 from taxi_assets.dagster_internals.partition_records import CheckResult
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.checks.results import build_count_result, merge_months
+from taxi_assets.defs.checks.results import build_count_result, build_example_table, merge_months
 from taxi_assets.defs.checks.specs import WARN
 
 
@@ -24,3 +24,10 @@ def test_two_months_of_a_run_merge_into_one_result_per_check() -> None:
     assert alone == dataclasses.replace(
         outside(2), description=f"2021-01: {outside(2).description}"
     )
+
+
+def test_long_values_of_examples_are_shortened() -> None:
+    table = build_example_table(("where", "value"), [("line 3", f"ten {'x' * 400}")])
+    assert [record.data for record in table.records] == [
+        {"where": "line 3", "value": f"ten {'x' * 39}…"}
+    ]

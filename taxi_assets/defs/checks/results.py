@@ -13,10 +13,12 @@ from dagster import AssetCheckSeverity
 from taxi_assets.dagster_internals.partition_records import CheckResult
 from taxi_assets.date_ranges import Month
 from taxi_assets.defs.checks.specs import ERROR
-from taxi_assets.report.value_names import format_share, format_value
+from taxi_assets.report.value_names import format_share, format_value, shorten, shorten_words
 
 EXAMPLES = 5
 """Number of rows that a check shows."""
+MAX_LENGTH, MAX_WORD_LENGTH = 1000, 40
+"""Characters of a value, and of a word in it, in the table of examples."""
 
 
 def build_count_result(  # noqa: PLR0913 - one check, by name
@@ -51,10 +53,15 @@ def build_count_result(  # noqa: PLR0913 - one check, by name
 
 def build_example_table(
     names: Sequence[str], rows: Iterable[Sequence[object]]
-) -> dg.MetadataValue[Any]:
-    """Build a table of the first example rows of a check."""
+) -> dg.TableMetadataValue:
+    """Build a table of the first example rows of a check, which fits the page of the check."""
     records = [
-        dg.TableRecord(dict(zip(names, map(format_value, row), strict=True)))
+        dg.TableRecord(
+            {
+                name: shorten_words(shorten(format_value(value), MAX_LENGTH), MAX_WORD_LENGTH)
+                for name, value in zip(names, row, strict=True)
+            }
+        )
         for row in islice(rows, EXAMPLES)
     ]
     columns = [dg.TableColumn(name) for name in names]

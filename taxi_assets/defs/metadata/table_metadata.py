@@ -9,12 +9,19 @@ from __future__ import annotations
 import base64
 import csv
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from functools import lru_cache
 from typing import Literal
 
 import dagster as dg
 
-from taxi_assets.report.value_names import format_share, format_value, name_value
+from taxi_assets.report.value_names import (
+    format_share,
+    format_value,
+    name_value,
+    shorten,
+    shorten_words,
+)
 from taxi_assets.tlc.column import Column
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.profile import ColumnProfile, DayProfile, Value
@@ -24,7 +31,7 @@ PARTITION_ROWS, TABLE_ROWS = "dagster/partition_row_count", "dagster/row_count"
 TABLE_NAME, URI = "dagster/table_name", "dagster/uri"
 Types = Literal["arrow", "postgres", "bigquery"]
 DAY_COLUMN: Mapping[Types, str] = {
-    "postgres": "computed when it is read; before PostgreSQL 18 in the view <service>_tripdata",
+    "postgres": "computed when it is read; before PostgreSQL 18 in the view {service}_tripdata",
     "bigquery": "the table is partitioned by it",
 }
 """How each store computes the DATE column; in the lake it is in the folders' names."""
@@ -58,7 +65,7 @@ def build_column_schema(service: Service, types: Types, rules: Sequence[str]) ->
         for column in service.columns
     ]
     if text := DAY_COLUMN.get(types):
-        text = f"Day of {service.pickup_column}; {text}"
+        text = f"Day of {service.pickup_column}; {text.format(service=service.name)}"
         columns.append(
             dg.TableColumn(
                 service.day_column, "DATE", text, dg.TableColumnConstraints(nullable=False)
@@ -120,21 +127,16 @@ def preview_columns(names: Sequence[str], rows: Sequence[Sequence[Value]]) -> dg
     """
     shown = [[*row, *[None] * len(names)] for row in rows[:PREVIEW_ROWS]]
     headings = ["column", *(f"row {number}" for number in range(1, len(shown) + 1))]
-    lines = [(name, *(_truncate_words(row[at]) for row in shown)) for at, name in enumerate(names)]
+    lines = [(name, *(_fit_column(row[at]) for row in shown)) for at, name in enumerate(names)]
     return dg.MetadataValue.table(
         [dg.TableRecord(dict(zip(headings, line, strict=True))) for line in lines],
         schema=dg.TableSchema([dg.TableColumn(heading) for heading in headings]),
     )
 
 
-def _truncate_words(value: Value) -> Value:
-    """Return a text whose words fit a third of the page; a browser breaks lines between words."""
-    if not isinstance(value, str):
-        return value
-    return " ".join(
-        word if len(word) <= MAX_WORD_LENGTH else f"{word[: MAX_WORD_LENGTH - 1]}…"
-        for word in value.split(" ")
-    )
+def _fit_column(value: Value) -> Value:
+    """Return a text that fits a third of the page."""
+    return shorten_words(value, MAX_WORD_LENGTH) if isinstance(value, str) else value
 
 
 def preview_lines(header: bytes, lines: bytes) -> dg.TableMetadataValue:
@@ -193,16 +195,24 @@ def _build_profile_row(
 
 
 def _format_bounds(profile: ColumnProfile, column: Column) -> str:
-    """Return minimum, median and maximum of measured values; times within one day without date."""
+    """Return minimum, median and maximum of measured values; of times the first and the last."""
     if profile.least is None or not (column.unit or column.kind == "amount"):
         return ""
     minimum, maximum = format_value(profile.least), format_value(profile.most)
     if column.kind == "time":
-        start = 11 if minimum[:10] == maximum[:10] else 0
-        return f"{minimum[start:16]}, {maximum[start:16]}"
+        return _format_times(minimum, maximum)
     return ", ".join(
         (minimum, *([] if profile.median is None else [format_value(profile.median)]), maximum)
     )
+
+
+def _format_times(first: str, last: str) -> str:
+    """Return two times without a date or year that they share; a line breaks at each hyphen."""
+    if first[:10] == last[:10]:
+        return f"{first[11:16]}, {last[11:16]}"
+    if first[:4] == last[:4]:
+        return ", ".join(f"{datetime.fromisoformat(time):%b %-d %H:%M}" for time in (first, last))
+    return f"{first[:16]}, {last[:16]}"
 
 
 def _format_values(
@@ -223,8 +233,7 @@ def _format_values(
 
 def _truncate_cell(text: str) -> str:
     """Return a label of limited width: a browser breaks no line at a slash."""
-    text = text if len(text) <= MAX_CELL_LENGTH else f"{text[: MAX_CELL_LENGTH - 1]}…"
-    return text.replace("/", " / ")
+    return shorten(text, MAX_CELL_LENGTH).replace("/", " / ")
 
 
 def build_picture_metadata(png: bytes, description: str) -> dg.MarkdownMetadataValue:
