@@ -124,17 +124,6 @@ def log_materializations(
         )
 
 
-def log_observation(
-    context: dg.AssetExecutionContext,
-    key: dg.AssetKey,
-    partition: str,
-    data_version: str,
-    metadata: Metadata,
-) -> None:
-    """Log an observation of an external asset's partition."""
-    context.log_event(build_observation(key, partition, data_version, metadata))
-
-
 def build_observation(
     key: dg.AssetKey, partition: str, data_version: str, metadata: Metadata
 ) -> dg.AssetObservation:
@@ -145,6 +134,30 @@ def build_observation(
         metadata=dict(metadata),
         tags={tags.DATA_VERSION: data_version, tags.DATA_VERSION_IS_OURS: "true"},
     )
+
+
+def report_external_version(instance: dg.DagsterInstance, observation: dg.AssetObservation) -> None:
+    """Report an observed version of an external asset's partition as materialized, once.
+
+    Dagster shows a partition without a materialization as missing, however often it was observed.
+    The event belongs to no run, because no run writes an external asset.
+    """
+    records_filter = dg.AssetRecordsFilter(
+        observation.asset_key, asset_partitions=[str(observation.partition)]
+    )
+    latest = instance.fetch_materializations(records_filter, limit=1).records
+    event = latest[0].asset_materialization if latest else None
+    version = observation.tags.get(tags.DATA_VERSION)
+    if event is None or (event.tags or {}).get(tags.DATA_VERSION) != version:
+        instance.report_runless_asset_event(
+            dg.AssetMaterialization(
+                observation.asset_key,
+                description="This version was published at the source; a run has read it.",
+                partition=observation.partition,
+                metadata=dict(observation.metadata),
+                tags=dict(observation.tags),
+            )
+        )
 
 
 def log_check_results(

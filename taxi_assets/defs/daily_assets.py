@@ -18,9 +18,10 @@ import dagster as dg
 from taxi_assets.dagster_internals.partition_records import (
     CheckResult,
     PartitionRecord,
+    build_observation,
     list_partition_days,
     log_check_results,
-    log_observation,
+    report_external_version,
 )
 from taxi_assets.date_ranges import Month, group_days_by_month
 from taxi_assets.defs.checks.cleaned import check_cleaned_day, has_too_many_invalid, reject_failed
@@ -101,7 +102,7 @@ def define_trip_file(stage: Stage) -> dg.AssetSpec:
         tags={"service": stage.service.name, "layer": "source"},
         partitions_def=monthly_partitions(),
         description=f"TLC's month file of {stage.service.name} trips, as published. "
-        "Observed when a run reads it; never materialized.",
+        "Each version that a run reads is observed, and reported once as materialized.",
     )
 
 
@@ -319,4 +320,6 @@ def observe_trip_file(context: dg.AssetExecutionContext, key: dg.AssetKey, file:
         "sha256": file.sha256,
         **{name: value for name, value in if_any.items() if value},
     }
-    log_observation(context, key, f"{file.month}-01", file.sha256, metadata)
+    observation = build_observation(key, f"{file.month}-01", file.sha256, metadata)
+    context.log_event(observation)
+    report_external_version(context.instance, observation)

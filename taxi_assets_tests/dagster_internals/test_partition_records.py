@@ -148,6 +148,50 @@ def test_chunk_leaves_nothing_stale_and_a_changed_day_all_downstream(
     assert stale() == {("cleaned_trips", days[1])}
 
 
+def test_month_file_is_present_once_a_run_has_read_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    days = ["2021-09-01", "2021-09-02"]
+
+    def publish(total: float) -> None:
+        lines = [make_trip_line(day, total) for day in days]
+        monkeypatch.setenv("TAXI_SOURCE", write_month(tmp_path, GREEN, "2021-09", lines))
+
+    def list_reported() -> list[tuple[str, str | None]]:
+        month = dg.AssetRecordsFilter(file, asset_partitions=["2021-09-01"])
+        return [
+            (record.run_id, (record.asset_materialization.tags or {}).get("dagster/data_version"))
+            for record in runs.instance.fetch_materializations(month, limit=10).records
+            if record.asset_materialization
+        ]
+
+    def list_stale_days() -> list[str]:
+        graph = build_defs().resolve_asset_graph()
+        context = LoadingContextForTest(runs.instance)
+        resolver = CachingStaleStatusResolver(runs.instance, graph, context)
+        raw = dg.AssetKey(["green", "raw_trips"])
+        return [day for day in days if resolver.get_status(raw, day) == StaleStatus.STALE]
+
+    file, runs = dg.AssetKey(["green", "trip_file"]), Runs()
+    publish(10.0)
+    result = runs.run("green", *days)
+    assert result.success
+    (reported,) = list_reported()
+    assert reported[0] == ""
+    assert "2021-09-01" in runs.instance.get_materialized_partitions(file)
+    assert "green/trip_file" not in {name for name, _ in runs.materializations(result.run_id)}
+    # The same version is reported once, however often it is read.
+    assert runs.run("green", days[0]).success
+    assert list_reported() == [reported]
+    assert list_stale_days() == []
+    # A restated month is reported again; a day of the former file is stale until it is read again.
+    publish(20.0)
+    assert runs.run("green", days[0]).success
+    assert len(list_reported()) == 2
+    assert len(set(list_reported())) == 2
+    assert list_stale_days() == [days[1]]
+
+
 def test_bad_day_in_a_chunk_is_rejected_and_the_others_land(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
