@@ -8,6 +8,7 @@ code is terminal.
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -105,6 +106,11 @@ def _is_lost_upload(error: OSError) -> bool:
 def format_one_line(message: object) -> str:
     """Return a message without line breaks and secrets, for a log or an alert."""
     return redact_text(" ".join(str(message).split()))
+
+
+def escape_markdown(text: str) -> str:
+    """Return a text that Dagster's UI, which renders descriptions as Markdown, shows unchanged."""
+    return re.sub(r"([\\`*<\[\]~|]|(?<!\w)_|_(?!\w))", r"\\\1", text)
 
 
 @contextmanager

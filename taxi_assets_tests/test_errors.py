@@ -20,6 +20,7 @@ from taxi_assets.errors import (
     PartitionRejectedError,
     StoreError,
     UnavailableError,
+    escape_markdown,
     explain_full_disk,
     find_remedy,
     is_transient,
@@ -114,3 +115,9 @@ def test_a_server_error_becomes_one_line_with_asset_and_days() -> None:
         " no space HINT: Free some."
     )
     assert caught.value.allow_retries
+
+
+def test_markdown_is_shown_as_written() -> None:
+    assert escape_markdown("fare_amount='|*<b>`[x]'") == r"fare_amount='\|\*\<b>\`\[x\]'"
+    usual = "74 of 78 rows (95%) have a value; postgres_trips: $1,647.53, TAXI_MAX_INVALID_RATIO"
+    assert escape_markdown(usual) == usual

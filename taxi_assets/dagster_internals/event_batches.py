@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import groupby
+from typing import Any
 
 import dagster as dg
 from dagster import DagsterEventType
 
+from taxi_assets.dagster_internals.rejections import find_skipped_partitions
 from taxi_assets.dagster_internals.stored_once import CHECKS, get_event_type
 
 BATCHED = {
@@ -119,6 +121,24 @@ class Batches(ABC):
     def store_other_event(self, event: dg.EventLogEntry) -> None:
         """Store an event whose type is not in `grouped`."""
         super().store_event(event)  # type: ignore[misc]
+
+    def get_latest_asset_partition_materialization_attempts_without_materializations(
+        self, asset_key: dg.AssetKey, *arguments: Any, **options: Any
+    ) -> Mapping[str, tuple[str, int]]:
+        """Return the planned partitions that were not materialized, without skipped ones.
+
+        If their run fails, Dagster shows them as failed. A day that an upstream asset rejected is
+        failed on that asset's page alone.
+        """
+        stock: Any = super()
+        attempts: Mapping[str, tuple[str, int]] = (
+            stock.get_latest_asset_partition_materialization_attempts_without_materializations(
+                asset_key, *arguments, **options
+            )
+        )
+        own: Any = self
+        skipped = find_skipped_partitions(own.fetch_observations, asset_key, attempts)
+        return {partition: of for partition, of in attempts.items() if partition not in skipped}
 
     @abstractmethod
     def open_transaction(self, run_id: str) -> AbstractContextManager[None]:

@@ -26,7 +26,7 @@ from taxi_assets.dagster_internals import tags
 from taxi_assets.dagster_internals.event_batches import batch_transaction
 from taxi_assets.dagster_internals.private_names import ASSET_KEY, CHECK_TARGET
 from taxi_assets.dagster_internals.rejections import list_later_steps, log_rejection
-from taxi_assets.errors import PartitionRejectedError
+from taxi_assets.errors import PartitionRejectedError, escape_markdown
 from taxi_assets.partitions import list_run_days
 
 Metadata = Mapping[str, Any]
@@ -176,7 +176,7 @@ def log_check_results(
     run_id = context.run.run_id
     target_type = CHECK_TARGET.find()
     with batch_transaction():
-        yield from (_build_evaluation(key, result, None, None) for result in of_run)
+        yield from (build_evaluation(key, result) for result in of_run)
         for day, day_results in results.items():
             target = None
             if str(day) in storage_ids and target_type is not None:
@@ -184,15 +184,16 @@ def log_check_results(
                     storage_id=storage_ids[str(day)], run_id=run_id, timestamp=time.time()
                 )
             for result in day_results:
-                yield _build_evaluation(key, result, str(day), target)
+                yield build_evaluation(key, result, str(day), target)
     layer = context.job_def.asset_layer
     for check in context.selected_asset_check_keys:
         yield dg.Output(None, output_name=str(layer.get_op_output_name(check)))
 
 
-def _build_evaluation(
-    key: dg.AssetKey, result: CheckResult, partition: str | None, target: Any
+def build_evaluation(
+    key: dg.AssetKey, result: CheckResult, partition: str | None = None, target: Any = None
 ) -> AssetCheckEvaluation:
+    """Return the event of a check's result."""
     return AssetCheckEvaluation(
         asset_key=key,
         check_name=result.check,
@@ -200,7 +201,7 @@ def _build_evaluation(
         metadata=dict(result.metadata),
         target_materialization_data=target,
         severity=result.severity,
-        description=result.description,
+        description=None if result.description is None else escape_markdown(result.description),
         partition=partition,
     )
 
@@ -218,10 +219,15 @@ def read_check_evaluations(
     return evaluations
 
 
+def list_run_steps(context: dg.AssetExecutionContext) -> set[str]:
+    """Return the steps of this run, which may be a part of its job."""
+    steps = context.run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
+    return set(steps)
+
+
 def is_last_step(context: dg.AssetExecutionContext) -> bool:
     """Return whether no later step of this run depends on this asset, even in a partial run."""
-    steps = context.run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
-    return not list_later_steps(context.asset_key).intersection(steps)
+    return list_later_steps(context.asset_key).isdisjoint(list_run_steps(context))
 
 
 class _Provenance:

@@ -8,17 +8,25 @@ re-execution, and in a run of a downstream asset alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import dagster as dg
 
-from taxi_assets.errors import PartitionNotStoredError, PartitionRejectedError, format_one_line
+from taxi_assets.errors import (
+    PartitionNotStoredError,
+    PartitionRejectedError,
+    escape_markdown,
+    format_one_line,
+)
 from taxi_assets.redaction import redact_text
 
 REJECTED = "rejected"
 """Metadata key of the cause."""
+REJECTED_BY = "rejected_by"
+"""Metadata key of the asset that rejected the day, if it is an upstream asset."""
 PAGE = 1000
 """Number of events read at once."""
 
@@ -72,16 +80,44 @@ def log_rejection(
         return
     reason = redact_text(format_one_line(error))
     name = key.to_user_string()
+    metadata: dict[str, Any] = {REJECTED: reason}
     if isinstance(error, RecordedRejectionError):
         upstream = error.asset.to_user_string()
+        metadata[REJECTED_BY] = dg.MetadataValue.asset(error.asset)
         context.log.warning(f"{name}: {day} is skipped because {upstream} rejected it")
     else:
         context.log.error(f"{name}: {day} is rejected: {reason}")
     context.log_event(
         dg.AssetObservation(
-            key, description=f"Rejected: {reason}", partition=str(day), metadata={REJECTED: reason}
+            key,
+            description=f"Rejected: {escape_markdown(reason)}",
+            partition=str(day),
+            metadata=metadata,
         )
     )
+
+
+def find_skipped_partitions(
+    fetch_observations: Callable[..., Any],
+    key: dg.AssetKey,
+    attempts: Mapping[str, tuple[str, int]],
+) -> set[str]:
+    """Return the partitions that a run did not store because an upstream asset rejected them.
+
+    `attempts` has run and number of the planned event of each partition that was not materialized.
+    """
+    if key.path[-1] not in UPSTREAM or not attempts:
+        return set()
+    skipped: set[str] = set()
+    first = min(event for _, event in attempts.values())
+    for asset in list_upstream_chain(key):
+        since = dg.AssetRecordsFilter(asset, after_storage_id=first)
+        for record, event in _iterate_rejections(fetch_observations, since):
+            is_upstream = asset != key or REJECTED_BY in event.metadata
+            run_id, _ = attempts.get(str(event.partition), (None, 0))
+            if is_upstream and run_id == record.run_id:
+                skipped.add(str(event.partition))
+    return skipped
 
 
 def find_rejected_days(
@@ -131,18 +167,28 @@ def _find_last_rejections(
 ) -> Mapping[date, _Rejection]:
     """Return the latest rejection of each day, if any."""
     rejections: dict[date, _Rejection] = {}
-    cursor, more = None, bool(days)
+    if not days:
+        return rejections
     records_filter = dg.AssetRecordsFilter(asset, asset_partitions=[str(day) for day in days])
+    for record, event in _iterate_rejections(instance.fetch_observations, records_filter):
+        reason = str(event.metadata[REJECTED].value)
+        rejection = _Rejection(record.storage_id, record.run_id, reason)
+        rejections.setdefault(date.fromisoformat(str(event.partition)), rejection)
+    return rejections
+
+
+def _iterate_rejections(
+    fetch_observations: Callable[..., Any], records_filter: dg.AssetRecordsFilter
+) -> Iterator[tuple[dg.EventLogRecord, dg.AssetObservation]]:
+    """Yield the rejections among an asset's observations, the latest first."""
+    cursor, more = None, True
     while more:
-        page = instance.fetch_observations(records_filter, limit=PAGE, cursor=cursor)
+        page = fetch_observations(records_filter, limit=PAGE, cursor=cursor)
         for record in page.records:
             event = record.asset_observation
             if event is not None and event.partition and REJECTED in event.metadata:
-                reason = str(event.metadata[REJECTED].value)
-                rejection = _Rejection(record.storage_id, record.run_id, reason)
-                rejections.setdefault(date.fromisoformat(event.partition), rejection)
+                yield record, event
         cursor, more = page.cursor, page.has_more
-    return rejections
 
 
 def _find_materialized_since(

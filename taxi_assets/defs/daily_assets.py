@@ -27,7 +27,7 @@ from taxi_assets.date_ranges import Month, group_days_by_month
 from taxi_assets.defs.checks.cleaned import check_cleaned_day, has_too_many_invalid, reject_failed
 from taxi_assets.defs.checks.raw import check_raw_month
 from taxi_assets.defs.checks.results import merge_months
-from taxi_assets.defs.checks.specs import RAW_CHECKS, list_cleaned_checks
+from taxi_assets.defs.checks.specs import RAW_CHECKS, STORE_CHECKS, list_cleaned_checks
 from taxi_assets.defs.checks.stored import check_stored_days
 from taxi_assets.defs.io_managers.base import StoreIOManager, name_asset_in_errors
 from taxi_assets.defs.io_managers.partition_data import CleanedPartition, RawPartition, StoredTrips
@@ -43,7 +43,14 @@ from taxi_assets.defs.metadata.day_metadata import (
 )
 from taxi_assets.defs.month_rows import name_month_rows
 from taxi_assets.defs.month_split import SplitMonth, split_month
-from taxi_assets.defs.outcomes import DailyOutput, drain_partitions, fail_for_rejected_days
+from taxi_assets.defs.outcomes import (
+    DailyOutput,
+    build_rejected_days_error,
+    drain_partitions,
+    fail_for_rejected_days,
+    list_unchecked,
+    log_unchecked,
+)
 from taxi_assets.defs.resources.cleaning import CleaningResource, build_cleaning_version
 from taxi_assets.defs.resources.lake import LakeResource
 from taxi_assets.defs.resources.month_lock import MonthLocks
@@ -166,7 +173,7 @@ def define_raw_trips(stage: Stage) -> dg.AssetsDefinition:
                     raw_trips.store_restatement_page(service, file.month, page)
             merged = merge_months(results)
             yield from log_check_results(context, {}, context.asset_key, merged)
-            fail_for_rejected_days(context, output)
+            yield from fail_for_rejected_days(context, output)
 
     return raw_trips
 
@@ -226,7 +233,7 @@ def define_cleaned_trips(stage: Stage) -> dg.AssetsDefinition:
             output = DailyOutput(in_order)
             yield dg.Output(output)
             yield from log_check_results(context, output.checks, context.asset_key)
-            fail_for_rejected_days(context, output)
+            yield from fail_for_rejected_days(context, output)
 
     return cleaned_trips
 
@@ -289,13 +296,19 @@ def store_trips(
     store: StoreIOManager[Any] = getattr(context.resources, context.asset_key.path[-1])
     with name_asset_in_errors(context.asset_key, list_partition_days(context)):
         output = drain_partitions(context, upstream)
+        if not output.partitions:
+            yield from log_unchecked(context, output)
+            raise build_rejected_days_error(
+                context.asset_key, list_partition_days(context), output.rejected
+            )
         yield dg.Output(output)
         partitions = {day: output.partitions[day] for day in output.records}
         totals = store.read_totals(service, list(partitions), context.log)
-        yield from log_check_results(
-            context, check_stored_days(partitions, totals), context.asset_key
-        )
-        fail_for_rejected_days(context, output)
+        results = check_stored_days(partitions, totals)
+        for check in STORE_CHECKS:
+            results |= list_unchecked(output.rejected, check, context.asset_key)
+        yield from log_check_results(context, results, context.asset_key)
+        yield from fail_for_rejected_days(context, output)
 
 
 def record_raw_day(

@@ -15,12 +15,21 @@ import dagster as dg
 from taxi_assets.dagster_internals.partition_records import (
     CheckResult,
     PartitionRecord,
+    build_evaluation,
     is_last_step,
     list_partition_days,
+    list_run_steps,
+    read_check_evaluations,
 )
-from taxi_assets.dagster_internals.rejections import RecordedRejectionError, log_rejection
+from taxi_assets.dagster_internals.rejections import (
+    UPSTREAM,
+    RecordedRejectionError,
+    list_later_steps,
+    log_rejection,
+)
+from taxi_assets.defs.checks.specs import AGREE, STORE_CHECKS, WARN
 from taxi_assets.defs.run_summary import summarize_run
-from taxi_assets.errors import PartitionRejectedError
+from taxi_assets.errors import PartitionNotStoredError, PartitionRejectedError
 from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.redaction import redact_cause, redact_text
 
@@ -73,26 +82,74 @@ class DailyOutput(Generic[T]):
 def drain_partitions(
     context: dg.AssetExecutionContext, upstream: LazyPartitions[T]
 ) -> DailyOutput[dict[date, T]]:
-    """Return the upstream days for a store; a day rejected upstream is rejected here too.
-
-    Raises:
-        Failure: no day remains.
-    """
+    """Return the upstream days for a store; a day rejected upstream is rejected here too."""
     output = DailyOutput(dict(upstream), rejected=dict(upstream.rejected))
     for day, error in output.rejected.items():
         log_rejection(context, context.asset_key, day, error)
-    if not output.partitions:
-        raise build_rejected_days_error(
-            context.asset_key, list_partition_days(context), output.rejected
-        )
     return output
 
 
-def fail_for_rejected_days(context: dg.AssetExecutionContext, output: DailyOutput[Any]) -> None:
+def list_unchecked(
+    rejected: Mapping[date, PartitionRejectedError], check: str, store: dg.AssetKey
+) -> dict[date, list[CheckResult]]:
+    """Return the results of a store's check for days that an asset upstream of it rejected.
+
+    In a failed run Dagster shows a planned check without a result as failed, which would blame the
+    store.
+    """
+    return {
+        day: [
+            CheckResult(
+                check,
+                passed=True,
+                severity=WARN,
+                description=f"not checked: {error.asset.to_user_string()} rejected the day",
+            )
+        ]
+        for day, error in rejected.items()
+        if isinstance(error, RecordedRejectionError) and error.asset != store
+    }
+
+
+def log_unchecked(
+    context: dg.AssetExecutionContext, output: DailyOutput[Any]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """Yield the results of store checks whose steps do not run, because no day remains."""
+    key, run_id = context.asset_key, context.run.run_id
+    rejected: dict[date, PartitionRejectedError] = {
+        day: error
+        if isinstance(error, RecordedRejectionError)
+        else RecordedRejectionError(key, run_id, str(error))
+        for day, error in output.rejected.items()
+        if not isinstance(error, PartitionNotStoredError)
+    }
+    later, steps = list_later_steps(key), list_run_steps(context)
+    stores = [dg.AssetKey([key.path[0], name]) for name in UPSTREAM if name != "cleaned_trips"]
+    checks = [
+        (store, check)
+        for store in stores
+        if store.to_python_identifier() in later & steps or store == key
+        for check in STORE_CHECKS
+    ]
+    if f"{key.path[0]}_{AGREE}" in later & steps:
+        checks.append((stores[-1], AGREE))
+    for store, check in checks:
+        # Two stores without a day may both precede `stores_agree`.
+        logged = read_check_evaluations(context.instance, run_id, check).get(store, {})
+        for day, results in list_unchecked(rejected, check, store).items():
+            if day not in logged:
+                yield from (build_evaluation(store, result, str(day)) for result in results)
+
+
+def fail_for_rejected_days(
+    context: dg.AssetExecutionContext, output: DailyOutput[Any]
+) -> Iterator[dg.AssetCheckEvaluation]:
     """Fail the run's last step if a day was rejected, so that nobody overlooks it.
 
     Good days reach the stores first: an earlier step fails only if no day remains.
     """
+    if output.rejected and not output.records:
+        yield from log_unchecked(context, output)
     is_end = not output.records or is_last_step(context)
     if is_end:
         summarize_run(context, context.asset_key.path[0], sorted(output.rejected))

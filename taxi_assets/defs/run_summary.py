@@ -65,7 +65,7 @@ class RunCounts:
                     for name, rows in metadata.items()
                     if name.startswith("dropped_")
                 )
-            case "matches_cleaned":
+            case "matches_cleaned" if "rows" in metadata:
                 self.stored[evaluation.asset_key.path[-1]] += _parse_int(metadata["rows"])
             case "rows_outside_month":
                 self.outside += _parse_int(metadata["rows"])

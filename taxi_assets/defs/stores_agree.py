@@ -17,7 +17,7 @@ from taxi_assets.dagster_internals.rejections import find_rejected_days
 from taxi_assets.defs.checks.specs import AGREE
 from taxi_assets.defs.checks.stored import are_amounts_equal
 from taxi_assets.defs.io_managers.base import StoreIOManager, Totals, name_asset_in_errors
-from taxi_assets.defs.outcomes import build_rejected_days_error
+from taxi_assets.defs.outcomes import build_rejected_days_error, list_unchecked
 from taxi_assets.defs.run_summary import summarize_run
 from taxi_assets.defs.stage import Stage
 from taxi_assets.errors import PartitionNotStoredError
@@ -69,8 +69,9 @@ def build_stores_agree_check(service: Service) -> dg.AssetChecksDefinition:
             results = {
                 day: [_compare_totals(of_day, service)] for day, of_day in sorted(compared.items())
             }
-            yield from log_check_results(context, results, stores[-1])
             all_rejected = find_rejected_days(context.instance, stores[0], days) | rejected
+            unchecked = list_unchecked(all_rejected, AGREE, stores[-1])
+            yield from log_check_results(context, unchecked | results, stores[-1])
             all_rejected |= {
                 day: _build_not_stored_error(stores[-1], day)
                 for day in days

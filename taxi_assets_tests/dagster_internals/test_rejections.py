@@ -133,12 +133,44 @@ class Month:
             day for name, day in self.runs.materializations(run_id) if name != "green/raw_trips"
         }
         assert stored <= set(others)
-        read_back = {
-            day
-            for _, name, day in self.runs.evaluations(run_id)
-            if name in ("matches_cleaned", "stores_agree")
+        of_stores = {
+            key: event
+            for key, event in self.runs.evaluations(run_id).items()
+            if key[1] in ("matches_cleaned", "stores_agree") and key[2] == BAD
         }
-        assert BAD not in read_back
+        # A planned check without a result would be shown as failed; nothing was read back.
+        planned = {
+            (event.asset_key.to_user_string(), event.check_name)
+            for record in instance.get_records_for_run(
+                run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION_PLANNED
+            ).records
+            if (event := record.event_log_entry.get_dagster_event().asset_check_planned_data)
+            and event.check_name in ("matches_cleaned", "stores_agree")
+        }
+        assert {key[:2] for key in of_stores} >= planned
+        for event in of_stores.values():
+            assert event.passed
+            assert event.metadata == {}
+            assert event.description == "not checked: green/cleaned_trips rejected the day"
+        self.assert_only_cleaned_trips_failed()
+
+    def assert_only_cleaned_trips_failed(self) -> None:
+        """Assert that the asset that rejected the day is the only one with a failed day."""
+        job = build_green_daily()
+        statuses = {
+            name: self.runs.instance.get_status_by_partition(
+                make_asset_key(name),
+                [BAD],
+                job.asset_layer.get(make_asset_key(name)).partitions_def,  # type: ignore[arg-type]
+            )
+            for name in ASSETS
+        }
+        failed = {
+            name
+            for name, of_days in statuses.items()
+            if of_days and of_days[BAD] and of_days[BAD].value == "FAILED"
+        }
+        assert failed == {"cleaned_trips"}
 
 
 @pytest.fixture
@@ -175,7 +207,7 @@ def test_rejected_day_of_a_range_stays_rejected_until_good_data_arrives(month: M
     agreed = {
         day: event.passed
         for (_, name, day), event in month.runs.evaluations(failed).items()
-        if name == "stores_agree"
+        if name == "stores_agree" and event.metadata
     }
     assert agreed == {DAYS[0]: True, DAYS[2]: True}
     # Shown on the partition's page of every asset that the day did not reach.

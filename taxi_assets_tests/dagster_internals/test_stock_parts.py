@@ -12,6 +12,8 @@ import pytest
 from dagster._core.definitions.reconstruct import ReconstructableJob
 
 from taxi_assets.dagster_internals.event_batches import Batches
+from taxi_assets.dagster_internals.event_log import unwrap_event_log
+from taxi_assets.partitions import daily_partitions
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.dagster_internals.instances import dagster_home
@@ -28,6 +30,7 @@ MONTH = {
     "dagster/asset_partition_range_start": DAYS[0],
     "dagster/asset_partition_range_end": DAYS[-1],
 }
+LATER = ("cleaned_trips", "postgres_trips", "gcs_trips", "bigquery_trips")
 JOB = """
 import dagster as dg
 from taxi_assets.definitions import build_defs
@@ -71,6 +74,18 @@ def make_totals(first: float, second: float, third: float) -> dict[str, Any]:
     return {"postgres": totals, "lake": totals, "bigquery": totals}
 
 
+def list_failed_assets(instance: dg.DagsterInstance) -> set[str]:
+    """Return the assets of which the bad day is failed in Dagster's UI."""
+    failed = set()
+    for name in ("raw_trips", *LATER):
+        key = dg.AssetKey(["green", name])
+        statuses = instance.get_status_by_partition(key, [BAD], daily_partitions())
+        assert statuses is not None
+        status = statuses[BAD]
+        failed |= {name} if status is not None and status.value == "FAILED" else set()
+    return failed
+
+
 def test_day_month_rejected_day_and_re_execution(
     runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +109,8 @@ def test_day_month_rejected_day_and_re_execution(
     assert stores.store_totals(GREEN) == make_totals(20, 10, 20)
     stored_days = {day for name, day in runs.materializations(rejected) if "raw_trips" not in name}
     assert stored_days == {DAYS[0], DAYS[2]}
+    is_ours = isinstance(unwrap_event_log(runs.instance.event_log_storage), Batches)
+    assert list_failed_assets(runs.instance) == ({"cleaned_trips"} if is_ours else {*LATER})
 
     reexecuted, succeeded = execute(MONTH, parent=rejected)
     assert not succeeded
