@@ -230,6 +230,12 @@ def is_last_step(context: dg.AssetExecutionContext) -> bool:
     return list_later_steps(context.asset_key).isdisjoint(list_run_steps(context))
 
 
+def is_planned_in_process(context: dg.AssetExecutionContext, key: dg.AssetKey) -> bool:
+    """Return whether this run also materializes another asset, in a step of this process."""
+    is_in_process = dg.in_process_executor.name in context.job_def.executor_def.name
+    return is_in_process and key.to_python_identifier() in list_run_steps(context)
+
+
 class _Provenance:
     """The versions of the inputs from which an asset made each day."""
 

@@ -7,7 +7,7 @@ after the `yield` process the results.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -19,6 +19,7 @@ from taxi_assets.dagster_internals.partition_records import (
     CheckResult,
     PartitionRecord,
     build_observation,
+    is_planned_in_process,
     list_partition_days,
     log_check_results,
     report_external_version,
@@ -30,7 +31,10 @@ from taxi_assets.defs.checks.results import merge_months
 from taxi_assets.defs.checks.specs import RAW_CHECKS, STORE_CHECKS, list_cleaned_checks
 from taxi_assets.defs.checks.stored import check_stored_days
 from taxi_assets.defs.io_managers.base import StoreIOManager, name_asset_in_errors
+from taxi_assets.defs.io_managers.bigquery import BigQueryTripsIOManager
+from taxi_assets.defs.io_managers.lake_parquet import LakeTripsIOManager
 from taxi_assets.defs.io_managers.partition_data import CleanedPartition, RawPartition, StoredTrips
+from taxi_assets.defs.io_managers.postgres import PostgresTripsIOManager
 from taxi_assets.defs.io_managers.raw_trips import RawDays, RawTripsIOManager
 from taxi_assets.defs.io_managers.restatement import RawRecord
 from taxi_assets.defs.metadata.asset_metadata import (
@@ -249,9 +253,11 @@ def define_postgres_trips(stage: Stage) -> dg.AssetsDefinition:
         "of a month are replaced in one transaction.",
     )
     def postgres_trips(
-        context: dg.AssetExecutionContext, cleaned_trips: LazyPartitions[StoredTrips]
+        context: dg.AssetExecutionContext,
+        cleaned_trips: LazyPartitions[StoredTrips],
+        postgres_trips: dg.ResourceParam[PostgresTripsIOManager],
     ) -> Events:
-        yield from store_trips(context, stage.service, cleaned_trips)
+        yield from store_trips(context, stage.service, cleaned_trips, postgres_trips)
 
     return postgres_trips
 
@@ -265,9 +271,16 @@ def define_gcs_trips(stage: Stage) -> dg.AssetsDefinition:
         "pandas, DuckDB, Polars and Spark read as one table.",
     )
     def gcs_trips(
-        context: dg.AssetExecutionContext, cleaned_trips: LazyPartitions[StoredTrips]
+        context: dg.AssetExecutionContext,
+        cleaned_trips: LazyPartitions[StoredTrips],
+        gcs_trips: dg.ResourceParam[LakeTripsIOManager],
+        bigquery_trips: dg.ResourceParam[BigQueryTripsIOManager],
     ) -> Events:
-        yield from store_trips(context, stage.service, cleaned_trips)
+        stored = yield from store_trips(context, stage.service, cleaned_trips, gcs_trips)
+        # BigQuery loads the objects while the next step of the run fills Postgres.
+        if is_planned_in_process(context, stage.build_key("bigquery_trips")):
+            objects = LazyPartitions(stored, partial(gcs_trips.read_partition, stage.service))
+            bigquery_trips.start_staging(stage.service, objects, context.log)
 
     return gcs_trips
 
@@ -282,18 +295,22 @@ def define_bigquery_trips(stage: Stage) -> dg.AssetsDefinition:
         f"`{service.day_column}`, loaded from the lake's objects.",
     )
     def bigquery_trips(
-        context: dg.AssetExecutionContext, gcs_trips: LazyPartitions[StoredTrips]
+        context: dg.AssetExecutionContext,
+        gcs_trips: LazyPartitions[StoredTrips],
+        bigquery_trips: dg.ResourceParam[BigQueryTripsIOManager],
     ) -> Events:
-        yield from store_trips(context, service, gcs_trips)
+        yield from store_trips(context, service, gcs_trips, bigquery_trips)
 
     return bigquery_trips
 
 
 def store_trips(
-    context: dg.AssetExecutionContext, service: Service, upstream: LazyPartitions[StoredTrips]
-) -> Events:
-    """Store the days, read the store's totals back, and compare."""
-    store: StoreIOManager[Any] = getattr(context.resources, context.asset_key.path[-1])
+    context: dg.AssetExecutionContext,
+    service: Service,
+    upstream: LazyPartitions[StoredTrips],
+    store: StoreIOManager[Any],
+) -> Generator[Any, None, list[date]]:
+    """Store the days, read the store's totals back, and compare; return the stored days."""
     with name_asset_in_errors(context.asset_key, list_partition_days(context)):
         output = drain_partitions(context, upstream)
         if not output.partitions:
@@ -309,6 +326,7 @@ def store_trips(
             results |= list_unchecked(output.rejected, check, context.asset_key)
         yield from log_check_results(context, results, context.asset_key)
         yield from fail_for_rejected_days(context, output)
+    return list(partitions)
 
 
 def record_raw_day(

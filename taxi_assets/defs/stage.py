@@ -68,7 +68,6 @@ class Stage:
             ins={upstream: dg.AssetIn(self.build_key(upstream), dagster_type=DAYS)},
             check_specs=self.build_specs(name, STORE_CHECKS),
             code_version="1",
-            required_resource_keys={name},
             **more,
         )
 

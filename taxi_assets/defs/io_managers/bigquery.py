@@ -2,14 +2,18 @@
 
 A day and a chunk take the same path, and the data never passes through the worker. The module
 `bigquery_replace` moves days from staging into the table without blocking runs of other months.
+The load may begin while the run is still filling Postgres, because no reader sees staging.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import date
+from threading import Thread
 from typing import TYPE_CHECKING
 
 import dagster as dg
@@ -44,11 +48,29 @@ from taxi_assets.defs.io_managers.partition_data import StoredTrips
 from taxi_assets.defs.metadata.day_metadata import build_trips_metadata
 from taxi_assets.defs.metadata.table_metadata import TABLE_NAME, TABLE_ROWS
 from taxi_assets.defs.resources.bigquery import BigQueryResource
+from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.tlc.schema import Service
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client, Table
     from google.cloud.bigquery.table import RowIterator
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Days that are in staging, and what their table held when they were loaded."""
+
+    staging: Staging
+    table: Table
+    stored: set[date]
+    """Days that have rows in the table."""
+    rows: Mapping[date, int]
+    """Number of staged rows."""
+
+    @property
+    def is_by_day(self) -> bool:
+        """Whether partitions are copied; a copy job cannot preserve policy tags."""
+        return bool(self.stored) and not has_policy_tags(self.table)
 
 
 class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
@@ -57,6 +79,27 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
     def __init__(self, services: Mapping[str, Service], bigquery: BigQueryResource) -> None:
         super().__init__(services)
         self.bigquery = bigquery
+        self._started: Future[Staged] | None = None
+
+    def start_staging(
+        self, service: Service, days: LazyPartitions[StoredTrips | None], log: dg.DagsterLogManager
+    ) -> None:
+        """Load days of the lake into staging in a thread, for `store` of the same days.
+
+        `store` raises the thread's errors. A run that ends before `store` leaves a staging table,
+        as a killed run does.
+        """
+        started = self._started = Future[Staged]()
+
+        def work() -> None:
+            try:
+                objects = {day: trips for day, trips in days if trips}
+                with self.bigquery.client() as client:
+                    started.set_result(self._stage_days(client, service, objects, log))
+            except BaseException as error:  # noqa: BLE001 - `store` raises it
+                started.set_exception(error)
+
+        Thread(target=work, name="staging", daemon=True).start()
 
     def store(
         self, service: Service, value: Mapping[date, StoredTrips], log: dg.DagsterLogManager
@@ -64,18 +107,18 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
         """Replace each day atomically; record the days that were written before a failure."""
         if not value:
             return
-        retention = self.bigquery.temp_retention
-        staging = Staging(self.bigquery.dataset, service, tuple(value), retention)
         target = f"{self.bigquery.dataset}.{service.table}"
         began = time.perf_counter()
         landed: list[date] = []
         failure: Exception | None = None
+        started, self._started = self._started, None
+        staged = started.result() if started else None
         with self.bigquery.client() as client:
-            table = ensure_table_exists(client, service, target, self.bigquery.settings)
-            reject_expired_days(table, list(value))
-            staging_tables.end_interrupted_writes(client, staging, log)
+            if staged is None or staged.rows != _count_rows(value):
+                staged = self._stage_days(client, service, value, log)
+            staging = staged.staging
             try:
-                landed.extend(self._replace_days(client, staging, table, value))
+                landed.extend(self._replace_days(client, staged, value))
             except Exception as error:
                 if not landed:
                     raise
@@ -103,23 +146,40 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
         if failure:
             raise failure
 
+    def _stage_days(
+        self,
+        client: Client,
+        service: Service,
+        days: Mapping[date, StoredTrips],
+        log: dg.DagsterLogManager,
+    ) -> Staged:
+        """Load the days into the kind of staging table that their replacement needs."""
+        target = f"{self.bigquery.dataset}.{service.table}"
+        staging = Staging(self.bigquery.dataset, service, tuple(days), self.bigquery.temp_retention)
+        table = ensure_table_exists(client, service, target, self.bigquery.settings)
+        reject_expired_days(table, list(days))
+        staging_tables.end_interrupted_writes(client, staging, log)
+        stored = find_stored_days(client, service, target, staging.days)
+        staged = Staged(staging, table, stored, _count_rows(days))
+        if staged.is_by_day:
+            staging_tables.fill_by_day(client, staging, table, days, self.check_lock)
+        else:
+            staging_tables.load_staging(client, staging, days)
+        return staged
+
     def _replace_days(
-        self, client: Client, staging: Staging, table: Table, value: Mapping[date, StoredTrips]
+        self, client: Client, staged: Staged, value: Mapping[date, StoredTrips]
     ) -> Iterator[date]:
         """Replace the days by the method that their table allows; yield each written day."""
-        service = staging.service
-        target = f"{self.bigquery.dataset}.{service.table}"
-        check_lock = self.check_lock
-        stored = find_stored_days(client, service, target, staging.days)
-        if stored and not has_policy_tags(table):
-            staging_tables.fill_by_day(client, staging, table, value, check_lock)
+        staging, stored, check_lock = staged.staging, staged.stored, self.check_lock
+        target = f"{self.bigquery.dataset}.{staging.service.table}"
+        if staged.is_by_day:
             days = [day for day, trips in value.items() if trips.rows]
             yield from copy_days(client, staging, target, days, check_lock)
             empty = [day for day in value if day not in days]
             delete_days(client, staging, target, sorted(stored & set(empty)), check_lock)
             yield from empty
             return
-        staging_tables.load_staging(client, staging, value)
         if stored:
             replace_in_transaction(client, staging, target, check_lock)
         else:
@@ -160,6 +220,10 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
     def describe_place(self, service: Service) -> str:
         """Return project, dataset and table."""
         return f"{self.bigquery.dataset}.{service.table}"
+
+
+def _count_rows(days: Mapping[date, StoredTrips]) -> dict[date, int]:
+    return {day: trips.rows for day, trips in days.items()}
 
 
 def _describe_table(
