@@ -20,8 +20,8 @@ T = TypeVar("T")
 U = TypeVar("U")
 
 WORKERS = 2
-MAX_AHEAD = 2
-"""Results computed ahead: enough to keep the workers busy, few enough for the memory."""
+MAX_AHEAD = 1
+"""Results computed ahead. A second one saved no time and took 25 MiB in a run of a month."""
 
 
 def map_with_threads(function: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
