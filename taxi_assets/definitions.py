@@ -37,10 +37,9 @@ from taxi_assets.defs.jobs.export_parquet import build_export_parquet_job
 from taxi_assets.defs.jobs.inspect_object import build_inspect_object_job
 from taxi_assets.defs.jobs.sql_query import build_sql_query_job
 from taxi_assets.defs.monthly_report import build_monthly_report
-from taxi_assets.defs.resources import bigquery, lake, postgres, source
 from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.defs.resources.cleaning import CleaningResource
-from taxi_assets.defs.resources.fields import read_field_values
+from taxi_assets.defs.resources.fields import build_from_environment
 from taxi_assets.defs.resources.lake import LakeResource
 from taxi_assets.defs.resources.month_lock import month_locks
 from taxi_assets.defs.resources.postgres import PostgresResource
@@ -107,12 +106,12 @@ def build_defs(
 def _build_resources(services: Mapping[str, Service]) -> dict[str, Any]:
     """Build the connections, and the IO managers that store the assets of the same name."""
     return {
-        "source": SourceResource(**read_field_values(source.VARIABLES, redactable=["template"])),
-        "cleaning": CleaningResource(**read_field_values({"drop": "TAXI_DROP"})),
-        "lake": LakeResource(**read_field_values(lake.VARIABLES)),
+        "source": build_from_environment(SourceResource, redactable=["template"]),
+        "cleaning": build_from_environment(CleaningResource),
+        "lake": build_from_environment(LakeResource),
         "month_locks": month_locks,
-        "postgres": PostgresResource(**read_field_values(postgres.VARIABLES)),
-        "bigquery": BigQueryResource(**read_field_values(bigquery.VARIABLES)),
+        "postgres": build_from_environment(PostgresResource),
+        "bigquery": build_from_environment(BigQueryResource),
         "raw_trips": _build_io_manager(RawTripsIOManager, services, "lake"),
         "cleaned_trips": _build_io_manager(CleanedTripsIOManager, services, "lake"),
         "postgres_trips": _build_io_manager(PostgresTripsIOManager, services, "postgres"),

@@ -9,7 +9,7 @@ from taxi_assets.defs.io_managers.bigquery_table import build_table_schema
 from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.defs.resources.lake_keys import build_hive_prefix
 from taxi_assets.settings import Settings
-from taxi_assets.settings.stores import LakeSettings
+from taxi_assets.settings.stores import LakeSettings, LayoutName
 from taxi_assets.tlc.schema import Service
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def build_external_table(
             f"the lake is a folder of this machine, {lake.path}, which BigQuery cannot read: "
             "set TAXI_LAKE to gs://<bucket>, or GCS_BUCKET"
         )
-    if lake.lake_layout != "hive":
+    if lake.lake_layout != LayoutName.hive:
         raise UsageError(
             f"TAXI_LAKE_LAYOUT={lake.lake_layout} has no folders that BigQuery reads as "
             "partitions: load the days with TAXI_LAKE_LAYOUT=hive"

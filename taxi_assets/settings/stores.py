@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationInfo, field_validator
 from pydantic_settings import SettingsConfigDict
@@ -29,7 +30,13 @@ from taxi_assets.settings.base import (
     require_valid,
 )
 
-Layout = Literal["hive", "date"]
+
+class LayoutName(StrEnum):
+    """The layouts of the lake."""
+
+    hive = "hive"
+    date = "date"
+
 
 MAX_PORT = 65535
 BUCKET = re.compile(r"[a-z0-9][a-z0-9._-]{1,61}[a-z0-9]")
@@ -129,7 +136,7 @@ class LakeSettings(SettingsArea):
         default=None, examples=["/srv/lake"]
     )
     """A folder or `gs://bucket` for the lake, in place of `GCS_BUCKET`."""
-    lake_layout: Layout = "hive"
+    lake_layout: LayoutName = LayoutName.hive
     """`hive`: `<service>/tpep_pickup_date=2021-01-05/trips.parquet`; `date`:
     `<service>/2021/01/05/daily-trips.parquet`."""
     retry_seconds: Annotated[int, require_integer(HOUR)] = Field(

@@ -10,10 +10,10 @@ from dagster._core.definitions.data_version import CachingStaleStatusResolver, S
 from dagster._core.loader import LoadingContextForTest
 
 from taxi_assets.definitions import build_defs
-from taxi_assets.defs.resources import bigquery, postgres
-from taxi_assets.defs.resources.lake import LayoutName
+from taxi_assets.defs.resources.bigquery import BigQueryResource
+from taxi_assets.defs.resources.fields import list_variables
+from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.settings.rule_names import RuleName
-from taxi_assets.settings.stores import Layout
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.rules import RULES
 from taxi_assets_tests import stores
@@ -142,12 +142,11 @@ def test_every_parameter_is_described_in_the_launchpad() -> None:
         "lake.layout",
         "source.must_confirm",
         "source.template",
-        *(f"postgres.{name}" for name in postgres.VARIABLES),
-        *(f"bigquery.{name}" for name in bigquery.VARIABLES),
+        *(f"postgres.{name}" for name in list_variables(PostgresResource)),
+        *(f"bigquery.{name}" for name in list_variables(BigQueryResource)),
     }
     assert all(len(text or "") > 40 for text in fields.values())
 
 
 def test_choices_are_the_known_names() -> None:
     assert {rule.value for rule in RuleName} == set(RULES)
-    assert {layout.value for layout in LayoutName} == set(Layout.__args__)

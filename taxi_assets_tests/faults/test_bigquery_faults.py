@@ -157,7 +157,8 @@ def test_stopped_embedded_server_fails_the_attempt_quickly() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         nobody = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        client = _limit_retries(create_emulator_client("taxi-local", nobody), 5, embedded=True)
+        client = create_emulator_client("taxi-local", nobody)
+        _limit_retries(client, 5, embedded=True)
         started = time.monotonic()
         with pytest.raises(UnavailableError, match="ended under this run"):
             client.get_table("ny_taxi.any")

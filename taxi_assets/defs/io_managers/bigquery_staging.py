@@ -33,6 +33,7 @@ from taxi_assets.defs.io_managers.bigquery_table import build_table_schema, quot
 from taxi_assets.defs.io_managers.partition_data import StoredTrips
 from taxi_assets.defs.resources.lake_keys import build_hive_prefix, build_trips_key
 from taxi_assets.errors import StoreError
+from taxi_assets.settings.stores import LayoutName
 from taxi_assets.tlc.schema import Service
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def fill_by_day(
     """
     _create_like(client, staging, target)
     is_hive = all(
-        stored.key == build_trips_key(staging.service, day, "hive") for day, stored in trips.items()
+        stored.key == build_trips_key(staging.service, day, LayoutName.hive)
+        for day, stored in trips.items()
     )
     if is_hive and _accepts_parquet(staging, target):
         prefix = build_hive_prefix(staging.service)

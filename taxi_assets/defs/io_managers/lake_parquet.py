@@ -15,6 +15,7 @@ from taxi_assets.defs.metadata.day_metadata import build_object_metadata, build_
 from taxi_assets.defs.resources.lake import LakeResource
 from taxi_assets.defs.resources.lake_keys import build_trips_key
 from taxi_assets.lazy_partitions import LazyPartitions
+from taxi_assets.settings.stores import LayoutName
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.clean import sum_total_amount
 
@@ -42,7 +43,8 @@ class LakeTripsIOManager(StoreIOManager[StoredTrips]):
             else:  # The server copies the object and verifies it.
                 lake.copy(trips.key, key)
             # Another run may have written the day in the other layout.
-            lake.delete(build_trips_key(service, day, "date" if lake.layout == "hive" else "hive"))
+            (other_layout,) = set(LayoutName) - {lake.layout}
+            lake.delete(build_trips_key(service, day, other_layout))
             size = lake.size(key)
             seconds = time.perf_counter() - began
             return PartitionRecord(

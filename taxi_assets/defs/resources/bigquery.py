@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import timedelta
 from functools import cached_property
 from importlib import import_module
@@ -12,14 +12,13 @@ from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import Field
 from requests import ConnectionError as NobodyListensError
 from requests import JSONDecodeError
 from requests.adapters import HTTPAdapter
 
 from taxi_assets import local
 from taxi_assets.defs.metadata.table_metadata import URI
-from taxi_assets.defs.resources.fields import read_settings_with_fields
+from taxi_assets.defs.resources.fields import override, read_settings_with_fields
 from taxi_assets.errors import StoreError, UnavailableError
 from taxi_assets.settings import Settings
 from taxi_assets.settings.stores import BigQuerySettings
@@ -29,42 +28,22 @@ if TYPE_CHECKING:
     from requests import Response
 
 
-VARIABLES = {
-    "project": "GCP_PROJECT",
-    "dataset_name": "BIGQUERY_DATASET",
-    "location": "BIGQUERY_LOCATION",
-    "emulator": "BIGQUERY_ENDPOINT",
-    "token": "BIGQUERY_TOKEN",
-    "timeout": "BIGQUERY_TIMEOUT",
-}
-
-
 class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
     """BigQuery as configured by the fields or the environment (BIGQUERY_*), or the embedded one.
 
     If `emulator` is set, only the fields count.
     """
 
-    project: str | None = Field(
-        default=None, description="Project, in place of the variable GCP_PROJECT."
+    project: str | None = override("GCP_PROJECT", "Project of the tables and jobs")
+    dataset_name: str | None = override("BIGQUERY_DATASET", "Dataset of the tables")
+    location: str | None = override("BIGQUERY_LOCATION", "Location of a new dataset")
+    emulator: str | None = override(
+        "BIGQUERY_ENDPOINT",
+        "Endpoint of an emulator. If it is set, the other fields count instead of their variables: "
+        "no token is sent to another server",
     )
-    dataset_name: str | None = Field(
-        default=None, description="Dataset of the tables, in place of BIGQUERY_DATASET."
-    )
-    location: str | None = Field(
-        default=None, description="Location of a new dataset, in place of BIGQUERY_LOCATION."
-    )
-    emulator: str | None = Field(
-        default=None,
-        description="Endpoint of an emulator, in place of BIGQUERY_ENDPOINT. If it is set, the "
-        "other variables are ignored, so that no token is sent to another server than its own.",
-    )
-    token: str | None = Field(
-        default=None, description="Token that the emulator requires, in place of BIGQUERY_TOKEN."
-    )
-    timeout: int | None = Field(
-        default=None, description="Seconds until a call is retried, in place of BIGQUERY_TIMEOUT."
-    )
+    token: str | None = override("BIGQUERY_TOKEN", "Token that the emulator requires")
+    timeout: int | None = override("BIGQUERY_TIMEOUT", "Seconds until a call is retried")
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
         """Import Google's client (0.2 s) while the month file is read."""
@@ -74,7 +53,7 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
     @cached_property
     def settings(self) -> BigQuerySettings:
         """Project, dataset, location and endpoint."""
-        return read_settings_with_fields(self, VARIABLES, destination="emulator").bigquery
+        return read_settings_with_fields(self, destination="emulator").bigquery
 
     @property
     def dataset(self) -> str:
@@ -85,10 +64,6 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
     def temp_retention(self) -> timedelta:
         """Age at which staging tables of killed runs are removed (TAXI_TEMP_RETENTION_HOURS)."""
         return Settings.from_env().runs.temp_retention
-
-    def endpoint(self) -> str | None:
-        """Return the endpoint of an emulator; None for Google."""
-        return self._connect_emulator()[0]
 
     def _connect_emulator(self) -> tuple[str | None, str]:
         """Return endpoint and token of an emulator; None for Google."""
@@ -102,7 +77,7 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
 
         The embedded emulator has none, because its port changes.
         """
-        settings, endpoint = self.settings, self.endpoint()
+        settings, endpoint = self.settings, self._connect_emulator()[0]
         if endpoint is None:
             return {URI: dg.MetadataValue.url(build_console_url(settings, table))}
         if settings.embedded:
@@ -120,43 +95,34 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
             StoreError: there are no credentials for Google Cloud.
             UnavailableError: a proxy answered in place of BigQuery.
         """
+        from google.auth.exceptions import DefaultCredentialsError
+
+        settings = self.settings
         endpoint, token = self._connect_emulator()
         try:
             with (
-                self._create_google_client()
+                _create_google_client(settings)
                 if endpoint is None
-                else self._create_client_at(endpoint, token) as client
-            ):
+                else create_emulator_client(settings.project, endpoint, token)
+            ) as client:
+                _limit_retries(client, settings.timeout, embedded=settings.embedded)
                 yield client
+        except DefaultCredentialsError as error:
+            raise StoreError(
+                "no credentials for Google Cloud: set GOOGLE_APPLICATION_CREDENTIALS to a key "
+                "file, or run `gcloud auth application-default login`"
+            ) from error
         except JSONDecodeError as error:
             raise UnavailableError(
                 f"{endpoint or 'Google'} did not answer with JSON, as BigQuery does: a proxy may "
                 "require a sign-in"
             ) from error
 
-    @contextmanager
-    def _create_client_at(self, endpoint: str, token: str) -> Iterator[Client]:
-        client = create_emulator_client(self.settings.project, endpoint, token)
-        _limit_retries(client, self.settings.timeout, embedded=self.settings.embedded)
-        try:
-            yield client
-        finally:
-            client.close()
 
-    @contextmanager
-    def _create_google_client(self) -> Iterator[Client]:
-        from dagster_gcp import BigQueryResource as GoogleBigQuery
-        from google.auth.exceptions import DefaultCredentialsError
+def _create_google_client(settings: BigQuerySettings) -> AbstractContextManager[Client]:
+    from dagster_gcp import BigQueryResource as GoogleBigQuery
 
-        google = GoogleBigQuery(project=self.settings.project, location=self.settings.location)
-        try:
-            with google.get_client() as client:
-                yield _limit_retries(client, self.settings.timeout)
-        except DefaultCredentialsError as error:
-            raise StoreError(
-                "no credentials for Google Cloud: set GOOGLE_APPLICATION_CREDENTIALS to a key "
-                "file, or run `gcloud auth application-default login`"
-            ) from error
+    return GoogleBigQuery(project=settings.project, location=settings.location).get_client()
 
 
 def _import_client() -> None:
@@ -181,7 +147,7 @@ def build_console_url(settings: BigQuerySettings, table: str) -> str:
     )
 
 
-def _limit_retries(client: Client, seconds: float, *, embedded: bool = False) -> Client:
+def _limit_retries(client: Client, seconds: float, *, embedded: bool) -> None:
     """Limit the wait for each response.
 
     Google's client waits forever by default, and its `timeout` arguments limit either no call
@@ -201,7 +167,6 @@ def _limit_retries(client: Client, seconds: float, *, embedded: bool = False) ->
 
     for scheme in ("http://", "https://"):
         client._http.mount(scheme, TimeoutAdapter())  # noqa: SLF001 - no public way to its session
-    return client
 
 
 def create_emulator_client(project: str, endpoint: str, token: str = "") -> Client:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import dagster as dg
 from pydantic import Field
 
+from taxi_assets.defs.resources.fields import override
 from taxi_assets.errors import SettingsError
 from taxi_assets.settings import Settings
 from taxi_assets.settings.rule_names import RuleName
@@ -17,10 +18,8 @@ from taxi_assets.trips.rules import RULES, is_applicable
 class CleaningResource(dg.ConfigurableResource["CleaningResource"]):
     """The cleaning rules, and a limit of rows for a trial run."""
 
-    drop: list[RuleName] | None = Field(
-        default=None,
-        description="Names of the rules whose rows are dropped, in place of TAXI_DROP for this "
-        "run; an empty list keeps every row.",
+    drop: list[RuleName] | None = override(
+        "TAXI_DROP", "Names of the rules whose rows are dropped; an empty list keeps every row"
     )
     row_limit: int | None = Field(
         default=None,

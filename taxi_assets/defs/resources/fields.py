@@ -7,28 +7,45 @@ in a run's config overrides its variable.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from collections.abc import Collection
+from typing import Any, TypeVar
 
 import dagster as dg
-from pydantic import SecretStr
+from pydantic import Field, SecretStr
 
 from taxi_assets.redaction import redact_value
 from taxi_assets.settings import AREAS, Settings
 from taxi_assets.settings.base import read_area
 from taxi_assets.settings.environment import read_environment
 
+Resource = dg.ConfigurableResource[Any]
+R = TypeVar("R", bound=Resource)
+VARIABLE = "variable"
 
-def read_field_values(
-    variables: Mapping[str, str], redactable: Collection[str] = ()
-) -> dict[str, Any]:
-    """Return the values of a resource's fields from their variables.
+
+def override(variable: str, description: str) -> Any:
+    """Declare a field that overrides a variable; unset, it has the variable's value."""
+    return Field(
+        default=None,
+        description=f"{description}. In place of {variable}.",
+        json_schema_extra={VARIABLE: variable},
+    )
+
+
+def list_variables(resource: type[Resource]) -> dict[str, str]:
+    """Return the variables of a resource by the names of the fields that override them."""
+    extras = {name: field.json_schema_extra for name, field in resource.model_fields.items()}
+    return {name: str(of[VARIABLE]) for name, of in extras.items() if isinstance(of, dict)}
+
+
+def build_from_environment(resource: type[R], redactable: Collection[str] = ()) -> R:
+    """Build a resource whose fields show the values of their variables.
 
     Invalid settings are left out: the definitions load, and a run reports every problem. A field in
     `redactable` is shown if redaction does not change its value.
     """
     env, values = read_environment(), dict[str, Any]()
-    for field, variable in variables.items():
+    for field, variable in list_variables(resource).items():
         model = next(area for area in AREAS.values() if variable in area.list_variables())
         area, _ = read_area(model, env)
         name = model.list_variables()[variable]
@@ -39,12 +56,10 @@ def read_field_values(
             value = text if public else dg.EnvVar(variable) if env.get(variable) else None
         if value is not None and value != "":
             values[field] = list(value) if isinstance(value, tuple) else value
-    return values
+    return resource(**values)
 
 
-def read_settings_with_fields(
-    resource: object, variables: Mapping[str, str], destination: str | None = None
-) -> Settings:
+def read_settings_with_fields(resource: Resource, destination: str | None = None) -> Settings:
     """Return the settings, with a resource's fields in place of their variables.
 
     If the field `destination` is set, the resource's other variables are ignored, so that a server
@@ -53,6 +68,7 @@ def read_settings_with_fields(
     Raises:
         SettingsError: naming every problem.
     """
+    variables = list_variables(type(resource))
     fields = {name: getattr(resource, name) for name in variables}
     values = {variables[name]: str(value) for name, value in fields.items() if value is not None}
     env = dict(read_environment())

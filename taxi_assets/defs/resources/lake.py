@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 from functools import cached_property
 from pathlib import Path
 from urllib.parse import quote, urlsplit
@@ -23,13 +22,12 @@ from urllib.parse import quote, urlsplit
 import dagster as dg
 import pyarrow as pa
 import pyarrow.fs as pa_fs
-from pydantic import Field
 
-from taxi_assets.defs.resources.fields import read_settings_with_fields
+from taxi_assets.defs.resources.fields import override, read_settings_with_fields
 from taxi_assets.errors import StoreError, explain_full_disk
 from taxi_assets.settings.areas import RunSettings
 from taxi_assets.settings.private_folders import make_private_folder
-from taxi_assets.settings.stores import LakeSettings, Layout
+from taxi_assets.settings.stores import LakeSettings, LayoutName
 
 TEMPORARY = "_tmp"
 DEFAULT_RETENTION = RunSettings().temp_retention
@@ -44,7 +42,7 @@ class Lake:
     root: str
     """The root in the file system: a folder, or the bucket's name."""
     bucket: str
-    layout: Layout
+    layout: LayoutName
     before_write: Callable[[], None] = field(default=lambda: None, compare=False, repr=False)
     """Called before an object is created, changed or deleted; an error prevents that."""
 
@@ -187,37 +185,21 @@ class Lake:
             temporary.unlink(missing_ok=True)
 
 
-class LayoutName(StrEnum):
-    """The layouts of the lake."""
-
-    hive = "hive"
-    date = "date"
-
-
-VARIABLES = {"bucket": "GCS_BUCKET", "address": "TAXI_LAKE", "layout": "TAXI_LAKE_LAYOUT"}
-
-
 class LakeResource(dg.ConfigurableResource[Lake]):
     """Opens the lake of its fields or the environment (GCS_BUCKET, TAXI_LAKE)."""
 
-    bucket: str | None = Field(
-        default=None, description="Bucket of the lake, in place of GCS_BUCKET and TAXI_LAKE."
-    )
-    address: str | None = Field(
-        default=None, description="Folder or gs://bucket of the lake, in place of TAXI_LAKE."
-    )
-
-    layout: LayoutName | None = Field(
-        default=None,
-        description="Layout of the days' objects, in place of TAXI_LAKE_LAYOUT for this run: "
-        "hive (<service>/tpep_pickup_date=2021-01-05/trips.parquet) or date "
-        "(<service>/2021/01/05/daily-trips.parquet).",
+    bucket: str | None = override("GCS_BUCKET", "Bucket of the lake; also in place of TAXI_LAKE")
+    address: str | None = override("TAXI_LAKE", "Folder or gs://bucket of the lake")
+    layout: LayoutName | None = override(
+        "TAXI_LAKE_LAYOUT",
+        "Layout of the days' objects: hive (<service>/tpep_pickup_date=2021-01-05/trips.parquet) "
+        "or date (<service>/2021/01/05/daily-trips.parquet)",
     )
 
     @cached_property
     def lake(self) -> Lake:
         """The bucket, opened at first use."""
-        settings = read_settings_with_fields(self, VARIABLES, destination="bucket")
+        settings = read_settings_with_fields(self, destination="bucket")
         return open_lake(settings.lake, settings.runs.temp_retention)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import date
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.settings.stores import Layout
+from taxi_assets.settings.stores import LayoutName
 from taxi_assets.tlc.schema import Service
 
 LINES, ROWS = "csv.zst", "parquet"
@@ -32,9 +32,9 @@ def build_cleaned_key(service: Service, day: date) -> str:
     return f"_cleaned/{service.name}/{day:%Y/%m/%d}/trips.parquet"
 
 
-def build_trips_key(service: Service, day: date, layout: Layout) -> str:
+def build_trips_key(service: Service, day: date, layout: LayoutName) -> str:
     """Return the key of a day's trips in the lake."""
-    if layout == "date":
+    if layout == LayoutName.date:
         return f"{service.name}/{day:%Y/%m/%d}/daily-trips.parquet"
     return f"{service.name}/{service.day_column}={day}/trips.parquet"
 

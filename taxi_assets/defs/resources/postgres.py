@@ -12,10 +12,10 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
-from pydantic import Field, SecretStr
+from pydantic import SecretStr
 
 from taxi_assets import local
-from taxi_assets.defs.resources.fields import read_settings_with_fields
+from taxi_assets.defs.resources.fields import override, read_settings_with_fields
 from taxi_assets.errors import StoreError, UnavailableError, format_one_line
 from taxi_assets.settings import Settings
 from taxi_assets.settings.stores import PostgresSettings
@@ -60,47 +60,25 @@ NO_READER = (
 )
 
 
-IN_PLACE = "In place of the variable POSTGRES_"
-VARIABLES = {
-    "host": "POSTGRES_HOST",
-    "port": "POSTGRES_PORT",
-    "dbname": "POSTGRES_DBNAME",
-    "user": "POSTGRES_USER",
-    "password": "POSTGRES_PASSWORD",
-    "reader_user": "POSTGRES_READER_USER",
-    "reader_password": "POSTGRES_READER_PASSWORD",
-    "schema_of_trips": "POSTGRES_SCHEMA",
-    "timeout": "POSTGRES_TIMEOUT",
-}
-
-
 class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
     """The Postgres that the fields or the environment (POSTGRES_*) name, or the embedded server.
 
     If `host` is set, only the fields count.
     """
 
-    host: str | None = Field(
-        default=None,
-        description="Host of Postgres, in place of POSTGRES_HOST. If it is set, the other fields "
-        "count instead of their variables: no password is sent to another server.",
+    host: str | None = override(
+        "POSTGRES_HOST",
+        "Host of Postgres. If it is set, the other fields count instead of their variables: no "
+        "password is sent to another server",
     )
-    port: int | None = Field(default=None, description=f"Port of that host. {IN_PLACE}PORT.")
-    dbname: str | None = Field(default=None, description=f"Database of trips. {IN_PLACE}DBNAME.")
-    user: str | None = Field(default=None, description=f"Owner of the tables. {IN_PLACE}USER.")
-    password: str | None = Field(default=None, description=f"Its password. {IN_PLACE}PASSWORD.")
-    reader_user: str | None = Field(
-        default=None, description=f"Role of sql_query. {IN_PLACE}READER_USER."
-    )
-    reader_password: str | None = Field(
-        default=None, description=f"Its password. {IN_PLACE}READER_PASSWORD."
-    )
-    schema_of_trips: str | None = Field(
-        default=None, description=f"Schema of the tables. {IN_PLACE}SCHEMA."
-    )
-    timeout: int | None = Field(
-        default=None, description=f"Seconds without a sign of life. {IN_PLACE}TIMEOUT."
-    )
+    port: int | None = override("POSTGRES_PORT", "Port of that host")
+    dbname: str | None = override("POSTGRES_DBNAME", "Database of trips")
+    user: str | None = override("POSTGRES_USER", "Owner of the tables")
+    password: str | None = override("POSTGRES_PASSWORD", "Its password")
+    reader_user: str | None = override("POSTGRES_READER_USER", "Role of sql_query")
+    reader_password: str | None = override("POSTGRES_READER_PASSWORD", "Its password")
+    schema_of_trips: str | None = override("POSTGRES_SCHEMA", "Schema of the tables")
+    timeout: int | None = override("POSTGRES_TIMEOUT", "Seconds without a sign of life")
 
     def schema_name(self) -> str:
         """Return the schema of the tables."""
@@ -111,7 +89,7 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
         return self._settings().postgres.host is None
 
     def _settings(self) -> Settings:
-        return read_settings_with_fields(self, VARIABLES, destination="host")
+        return read_settings_with_fields(self, destination="host")
 
     def address(self) -> str:
         """Return host, port and database, for messages."""

@@ -8,7 +8,7 @@ import dagster as dg
 from pydantic import Field
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.resources.fields import read_settings_with_fields
+from taxi_assets.defs.resources.fields import override, read_settings_with_fields
 from taxi_assets.errors import explain_full_disk
 from taxi_assets.partitions import reject_unknown_days
 from taxi_assets.settings import Settings
@@ -17,8 +17,6 @@ from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.source import fetch_month_file
 from taxi_assets.tlc.zone_polygons import ZonePolygons
 from taxi_assets.tlc.zone_source import load_zone_polygons
-
-VARIABLES = {"template": "TAXI_SOURCE"}
 
 
 def load_zones(progress: Callable[[str], None]) -> ZonePolygons | None:
@@ -37,12 +35,10 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
     The cache is in TAXI_HOME (TAXI_DOWNLOAD_RETENTION_DAYS).
     """
 
-    template: str | None = Field(
-        default=None,
-        description="Template of month files, in place of TAXI_SOURCE. A run's config is stored "
-        "and shown: never write a password here.",
+    template: str | None = override(
+        "TAXI_SOURCE",
+        "Template of month files. A run's config is stored and shown: never write a password here",
     )
-
     must_confirm: bool = Field(
         default=False,
         description="Fail instead of using a cached month file that the server does not confirm.",
@@ -62,7 +58,7 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
             SourceError: the file is missing or invalid.
             StoreError: the disk under TAXI_HOME is full.
         """
-        settings = read_settings_with_fields(self, VARIABLES)
+        settings = read_settings_with_fields(self)
         evict_unused(settings.home / "downloads", settings.runs.download_retention)
         with explain_full_disk(settings.home):
             return fetch_month_file(
