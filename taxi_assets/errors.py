@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -64,6 +64,10 @@ POSTGRES_DISK_FULL = "53100"
 """PostgreSQL's SQLSTATE."""
 
 
+MAX_LISTED = 5
+"""Number of items of a list before `and 12 more`."""
+
+
 class UnavailableError(Exception):
     """A server could not be reached or did not answer in time. Transient."""
 
@@ -111,6 +115,12 @@ def format_one_line(message: object) -> str:
 def escape_markdown(text: str) -> str:
     """Return a text that Dagster's UI, which renders descriptions as Markdown, shows unchanged."""
     return re.sub(r"([\\`*<\[\]~|]|(?<!\w)_|_(?!\w))", r"\\\1", text)
+
+
+def format_list(items: Sequence[object], separator: str = ", ") -> str:
+    """Format the first few items of a list and the number of the others."""
+    text = separator.join(map(str, items[:MAX_LISTED]))
+    return f"{text} and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else text
 
 
 @contextmanager

@@ -15,15 +15,13 @@ from taxi_assets.dagster_internals.partition_records import CheckResult
 from taxi_assets.defs.checks.results import build_example_table
 from taxi_assets.defs.checks.specs import MAX_UNEXPECTED_SHARE, WARN
 from taxi_assets.defs.same_weekdays import SameWeekdays
+from taxi_assets.errors import format_list
 from taxi_assets.report.day_picture import Figures
 from taxi_assets.report.zones import find_zone
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.expected_values import Expectation, find_violations
 from taxi_assets.trips.usual_day import MIN_DAYS, Figure, Unusual, find_unusual
-
-MAX_SHOWN = 5
-"""Number of figures in the description of an unusual day; the table has all."""
 
 
 def check_expected_values(table: pa.Table, service: Service) -> CheckResult:
@@ -79,8 +77,6 @@ def check_usual_day(day: date, unusual: Sequence[Unusual] | None) -> CheckResult
     if unusual is None:
         text = f"fewer than {MIN_DAYS} {day:%A}s before are loaded: not compared"
         return CheckResult("usual_day", passed=True, severity=WARN, description=text)
-    listed = "; ".join(map(str, unusual[:MAX_SHOWN]))
-    more = f" and {len(unusual) - MAX_SHOWN} more" if len(unusual) > MAX_SHOWN else ""
     rows = [
         (figure.name, round(figure.value, 4), round(figure.usual, 4), f"{figure.deviations:+.1f}")
         for figure in unusual
@@ -94,7 +90,7 @@ def check_usual_day(day: date, unusual: Sequence[Unusual] | None) -> CheckResult
             **({"figures": build_example_table(names, rows)} if rows else {}),
         },
         WARN,
-        f"{listed}{more} (median of the {day:%A}s before)" if unusual else "as usual",
+        f"{format_list(unusual, '; ')} (median of the {day:%A}s before)" if unusual else "as usual",
     )
 
 

@@ -9,7 +9,7 @@ message. Failures from before the sensor's first tick are not reported.
 import dagster as dg
 from dagster import DagsterEventType
 
-from taxi_assets.defs.alerts.message import Alert, build_alert
+from taxi_assets.defs.alerts.message import Notice, build_alert
 from taxi_assets.defs.alerts.targets import send_alert
 from taxi_assets.errors import SettingsError
 from taxi_assets.settings.alerts import ALERT_URLS, AlertSettings, has_alert_target
@@ -79,24 +79,24 @@ def _report_run(context: dg.RunStatusSensorContext) -> dg.SkipReason | None:
         settings.ui_url,
         warn=settings.on_warnings,
     )
-    if alert.failed or alert.checks:
+    if alert is not None:
         _deliver_alert(context, alert, settings)
     return None
 
 
 def _deliver_alert(
-    context: dg.RunStatusSensorContext, alert: Alert, settings: AlertSettings
+    context: dg.RunStatusSensorContext, alert: Notice, settings: AlertSettings
 ) -> None:
     begun, done = f"{context.sensor_name}: alerting", f"{context.sensor_name}: alerted"
     messages = [
         record.event_log_entry.get_dagster_event().message or ""
         for record in context.instance.get_records_for_run(
-            alert.run_id, of_type=DagsterEventType.ENGINE_EVENT
+            alert.key, of_type=DagsterEventType.ENGINE_EVENT
         ).records
     ]
     tries = sum(message.startswith(begun) for message in messages)
     if tries >= MAX_TRIES or any(message.startswith(done) for message in messages):
-        context.log.info(f"run {alert.run_id} has been reported")
+        context.log.info(f"run {alert.key} has been reported")
         return
     _record_delivery(context, f"{begun} {', '.join(settings.target_names)}")
     failures = send_alert(alert, settings)
@@ -106,7 +106,7 @@ def _deliver_alert(
     _record_delivery(context, f"{done} {reached or 'no target'}{suffix}")
     if failed:
         # The tick turns red and shows the reason; its cursor moves on nevertheless.
-        raise AlertNotDeliveredError(f"the alert on run {alert.run_id} did not reach {failed}")
+        raise AlertNotDeliveredError(f"the alert on run {alert.key} did not reach {failed}")
 
 
 def _record_delivery(context: dg.RunStatusSensorContext, message: str) -> None:

@@ -13,9 +13,9 @@ from dagster import DagsterRunStatus
 
 from taxi_assets.dagster_internals.backfills import list_ended_backfills
 from taxi_assets.dagster_internals.instigators import find_first_failures
-from taxi_assets.defs.alerts.message import Notice, format_list
+from taxi_assets.defs.alerts.message import Notice
 from taxi_assets.defs.freshness import Freshness
-from taxi_assets.errors import format_one_line
+from taxi_assets.errors import format_list, format_one_line
 from taxi_assets.partitions import format_run_days
 
 RUNNING = (DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING)

@@ -1,9 +1,8 @@
-"""The messages for targets: an alert on a run, and a notice on another condition."""
+"""The messages for targets, and the one on a finished run."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,13 +10,11 @@ import dagster as dg
 from dagster import AssetCheckSeverity, DagsterEvent, DagsterEventType
 
 from taxi_assets.dagster_internals.tags import WILL_RETRY
-from taxi_assets.errors import format_one_line
+from taxi_assets.errors import format_list, format_one_line
 from taxi_assets.partitions import format_run_days
 
 MAX_CAUSE_LENGTH = 500
 """Characters."""
-MAX_LISTED = 5
-"""Number of items of a list before `and 12 more`."""
 # `package.module.SomeError: text`, as Dagster formats an error.
 QUALIFIED = re.compile(r"^(?:\w+\.)+(\w+): ")
 
@@ -38,43 +35,6 @@ class Notice:
     """URL of the page with details."""
 
 
-@dataclass(frozen=True)
-class Alert:
-    """One message about one run."""
-
-    run_id: str
-    job: str
-    failed: bool
-    """False if the run succeeded with failed checks."""
-    assets: tuple[str, ...]
-    """Assets whose steps failed; for an op job the steps."""
-    days: str
-    """`2021-01-05` or `2021-01-01 to 2021-01-31`; empty for a run without partitions."""
-    cause: str
-    checks: tuple[str, ...]
-    """Each failed check with its days."""
-    link: str
-
-    @property
-    def title(self) -> str:
-        """The message in one line."""
-        result = "failed" if self.failed else "has failed checks"
-        partitions = " ".join(part for part in (format_list(self.assets), self.days) if part)
-        return f"{self.job} {result}: {partitions}" if partitions else f"{self.job} {result}"
-
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """The text after the title, without the link."""
-        checks = [f"Failed checks: {format_list(self.checks, '; ')}"] if self.checks else []
-        return tuple(filter(None, [self.cause, *checks]))
-
-
-def format_list(items: Sequence[str], separator: str = ", ") -> str:
-    """Format the first few items of a list and the number of the others."""
-    text = separator.join(items[:MAX_LISTED])
-    return f"{text} and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else text
-
-
 def build_alert(
     instance: dg.DagsterInstance,
     run: dg.DagsterRun,
@@ -82,8 +42,8 @@ def build_alert(
     ui_url: str,
     *,
     warn: bool,
-) -> Alert:
-    """Build the alert for a finished run.
+) -> Notice | None:
+    """Build the notice on a finished run; None if it succeeded and no check failed.
 
     `event` is the event that ended it; with `warn`, failed checks of severity WARN are named too.
     """
@@ -93,7 +53,8 @@ def build_alert(
             run.run_id, of_type=DagsterEventType.STEP_FAILURE
         ).records
     ]
-    assets = tuple(_find_asset(failure.step_key or "") for failure in failures)
+    # The name of a step is the asset key joined by two underscores; that of an op has none.
+    assets = [(failure.step_key or "").replace("__", "/") for failure in failures]
     days = format_run_days(run.tags)
     cause = ""
     if event.is_failure:
@@ -103,22 +64,20 @@ def build_alert(
         cause = cause.removeprefix(f"{assets[0]} {days}: " if assets else "")
         if run.tags.get(WILL_RETRY) == "true":
             cause += " (Dagster will retry the run)"
-    return Alert(
-        run_id=run.run_id,
-        # Dagster's internal name for a materialization from the asset graph.
-        job="materialization" if run.job_name.startswith("__") else run.job_name,
-        failed=event.is_failure,
-        assets=assets,
-        days=days,
-        cause=cause,
-        checks=_list_failed_checks(instance, run, warn=warn),
+    checks = _list_failed_checks(instance, run, warn=warn)
+    if not (event.is_failure or checks):
+        return None
+    # Dagster's internal name for a materialization from the asset graph.
+    job = "materialization" if run.job_name.startswith("__") else run.job_name
+    partitions = " ".join(filter(None, (format_list(assets), days)))
+    result = "failed" if event.is_failure else "has failed checks"
+    listed = f"Failed checks: {format_list(checks, '; ')}" if checks else ""
+    return Notice(
+        key=run.run_id,
+        title=f"{job} {result}: {partitions}" if partitions else f"{job} {result}",
+        lines=tuple(filter(None, (cause, listed))),
         link=f"{ui_url}/runs/{run.run_id}",
     )
-
-
-def _find_asset(step: str) -> str:
-    """Find the asset of a step: its name is the asset key joined by two underscores."""
-    return step.replace("__", "/")
 
 
 def describe_cause(event: DagsterEvent) -> str:
@@ -135,7 +94,7 @@ def describe_cause(event: DagsterEvent) -> str:
 
 def _list_failed_checks(
     instance: dg.DagsterInstance, run: dg.DagsterRun, *, warn: bool
-) -> tuple[str, ...]:
+) -> list[str]:
     """Return `asset.check (days)` for each failed check of the run."""
     days: dict[str, list[str]] = {}
     for record in instance.get_records_for_run(
@@ -151,7 +110,7 @@ def _list_failed_checks(
             days.setdefault(f"{evaluation.severity.value} {name}", []).append(
                 evaluation.partition or ""
             )
-    return tuple(
+    return [
         f"{name} ({format_list(sorted(failed))})" if any(failed) else name
         for name, failed in days.items()
-    )
+    ]

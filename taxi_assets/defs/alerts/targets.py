@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from urllib.parse import unquote
 
-from taxi_assets.defs.alerts.message import Alert, Notice
+from taxi_assets.defs.alerts.message import Notice
 from taxi_assets.errors import format_one_line
 from taxi_assets.redaction import HIDDEN
 from taxi_assets.settings.alerts import AlertSettings
@@ -32,13 +32,13 @@ MAX_REASON = 200
 HTTP_STATUS = re.compile(r"\berror=(\d{3})\b")
 
 
-def send_alert(alert: Alert | Notice, settings: AlertSettings) -> dict[str, str]:
+def send_alert(notice: Notice, settings: AlertSettings) -> dict[str, str]:
     """Send an alert to every target; return a reason for each target that did not accept it."""
     urls = [url.get_secret_value() for url in settings.alert_urls]
     order = {
         "urls": urls,
-        "title": alert.title,
-        "body": "\n\n".join([*alert.lines, alert.link]),
+        "title": notice.title,
+        "body": "\n\n".join([*notice.lines, notice.link]),
         "seconds": MAX_SECONDS,
         "retries": RETRIES,
         "retry_seconds": RETRY_SECONDS,

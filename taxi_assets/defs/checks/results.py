@@ -13,6 +13,7 @@ from dagster import AssetCheckSeverity
 from taxi_assets.dagster_internals.partition_records import CheckResult
 from taxi_assets.date_ranges import Month
 from taxi_assets.defs.checks.specs import ERROR
+from taxi_assets.defs.metadata.table_metadata import build_table
 from taxi_assets.report.value_names import format_share, format_value, shorten, shorten_words
 
 EXAMPLES = 5
@@ -55,17 +56,11 @@ def build_example_table(
     names: Sequence[str], rows: Iterable[Sequence[object]]
 ) -> dg.TableMetadataValue:
     """Build a table of the first example rows of a check, which fits the page of the check."""
-    records = [
-        dg.TableRecord(
-            {
-                name: shorten_words(shorten(format_value(value), MAX_LENGTH), MAX_WORD_LENGTH)
-                for name, value in zip(names, row, strict=True)
-            }
-        )
+    shown = [
+        [shorten_words(shorten(format_value(value), MAX_LENGTH), MAX_WORD_LENGTH) for value in row]
         for row in islice(rows, EXAMPLES)
     ]
-    columns = [dg.TableColumn(name) for name in names]
-    return dg.MetadataValue.table(records, dg.TableSchema(columns))
+    return build_table(list(map(dg.TableColumn, names)), shown)
 
 
 def merge_months(results: Mapping[Month, Sequence[CheckResult]]) -> list[CheckResult]:

@@ -14,6 +14,7 @@ import dagster as dg
 from taxi_assets.date_ranges import Month
 from taxi_assets.defs.io_managers.base import name_asset_in_errors
 from taxi_assets.defs.io_managers.partition_data import Label, reject_damage
+from taxi_assets.defs.metadata.table_metadata import build_table
 from taxi_assets.defs.report_index import collect_calendars
 from taxi_assets.defs.resources.lake import Lake, LakeResource
 from taxi_assets.defs.resources.lake_keys import REPORT_INDEX, build_report_key
@@ -120,20 +121,13 @@ def _build_metadata(lake: Lake, report: Report) -> dict[str, Any]:
 
 
 def _build_zone_table(figures: MonthFigures) -> dg.TableMetadataValue:
-    columns = {"zone": "string", "borough": "string", "trips": "int", "per cent": "float"}
-    return dg.MetadataValue.table(
+    kinds = {"zone": "string", "borough": "string", "trips": "int", "per cent": "float"}
+    return build_table(
+        [dg.TableColumn(name, kind) for name, kind in kinds.items()],
         [
-            dg.TableRecord(
-                {
-                    "zone": row.name,
-                    "borough": row.borough,
-                    "trips": row.trips,
-                    "per cent": round(100 * row.share, 1),
-                }
-            )
+            (row.name, row.borough, row.trips, round(100 * row.share, 1))
             for row in rank_pickup_zones(figures)
         ],
-        dg.TableSchema([dg.TableColumn(name, kind) for name, kind in columns.items()]),
     )
 
 

@@ -16,13 +16,10 @@ from taxi_assets.defs.jobs.inspect_object import locate_object
 from taxi_assets.defs.jobs.result import build_result_schema, fail_in_one_line, name_columns
 from taxi_assets.defs.resources.lake import Lake, LakeResource
 from taxi_assets.defs.resources.lake_keys import build_trips_key
-from taxi_assets.errors import StoreError
+from taxi_assets.errors import StoreError, format_list
 from taxi_assets.tlc.loaded_services import find_example_service
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
-
-MAX_LISTED = 5
-"""Maximum number of missing days in a message."""
 
 
 class ExportParquetConfig(dg.Config):
@@ -65,11 +62,9 @@ def build_export_parquet_job(services: Mapping[str, Service]) -> dg.JobDefinitio
             key = _find_target(target, config.object, services)
             stored_days, missing = _find_stored_days(target, service, days)
             if missing and not (config.skip_missing_days and stored_days):
-                listed = ", ".join(map(str, missing[:MAX_LISTED]))
-                more = f" and {len(missing) - MAX_LISTED} more" if len(missing) > MAX_LISTED else ""
                 raise StoreError(
                     f"{target.path(service.name)} does not have {len(missing)} of {len(days)} days:"
-                    f" {listed}{more}. Materialize {service.name}/gcs_trips for them"
+                    f" {format_list(missing)}. Materialize {service.name}/gcs_trips for them"
                     + (", or set skip_missing_days" if stored_days else "")
                 )
             rows = write_export(target, service, stored_days, key)
@@ -169,7 +164,5 @@ def _find_stored_days(
 ) -> tuple[list[date], list[date]]:
     """Return the days that the lake has, and the missing ones."""
     keys = lake.keys(service.name)
-    by_presence: dict[bool, list[date]] = {True: [], False: []}
-    for day in days:
-        by_presence[build_trips_key(service, day, lake.layout) in keys].append(day)
-    return by_presence[True], by_presence[False]
+    stored = [day for day in days if build_trips_key(service, day, lake.layout) in keys]
+    return stored, sorted(set(days).difference(stored))

@@ -10,6 +10,7 @@ from typing import Any
 import dagster as dg
 import pyarrow as pa
 
+from taxi_assets.defs.metadata.table_metadata import build_table
 from taxi_assets.errors import TerminalError, format_one_line
 from taxi_assets.redaction import redact_cause
 
@@ -37,16 +38,10 @@ def build_result_table(
         shown_columns.append((f"{omitted:,} more columns", "not shown"))
         rows = ((*row[:MAX_COLUMNS], "") for row in rows)
     names = _number_duplicates(name for name, _ in shown_columns)
-    return dg.MetadataValue.table(
-        records=[
-            dg.TableRecord(dict(zip(names, map(_format_cell, row), strict=True))) for row in rows
-        ],
-        schema=dg.TableSchema(
-            columns=[
-                dg.TableColumn(name, kind)
-                for name, (_, kind) in zip(names, shown_columns, strict=True)
-            ]
-        ),
+    kinds = (kind for _, kind in shown_columns)
+    return build_table(
+        list(map(dg.TableColumn, names, kinds)),
+        ([_format_cell(cell) for cell in row] for row in rows),
     )
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import base64
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import dagster as dg
 
@@ -47,6 +47,15 @@ MAX_CELL_LENGTH = 24
 """Longest value, in characters."""
 PREVIEW_ROWS, MAX_WORD_LENGTH = 3, 12
 """Rows of a preview, and characters of a word in it: they fit 590 pixels beside the names."""
+
+
+def build_table(
+    columns: Sequence[dg.TableColumn], rows: Iterable[Sequence[Any]]
+) -> dg.TableMetadataValue:
+    """Build a table of rows, whose values are in the order of the columns."""
+    names = [column.name for column in columns]
+    records = [dg.TableRecord(dict(zip(names, row, strict=True))) for row in rows]
+    return dg.MetadataValue.table(records, dg.TableSchema(columns))
 
 
 @lru_cache(maxsize=64)
@@ -128,10 +137,7 @@ def preview_columns(names: Sequence[str], rows: Sequence[Sequence[Value]]) -> dg
     shown = [[*row, *[None] * len(names)] for row in rows[:PREVIEW_ROWS]]
     headings = ["column", *(f"row {number}" for number in range(1, len(shown) + 1))]
     lines = [(name, *(_fit_column(row[at]) for row in shown)) for at, name in enumerate(names)]
-    return dg.MetadataValue.table(
-        [dg.TableRecord(dict(zip(headings, line, strict=True))) for line in lines],
-        schema=dg.TableSchema([dg.TableColumn(heading) for heading in headings]),
-    )
+    return build_table(list(map(dg.TableColumn, headings)), lines)
 
 
 def _fit_column(value: Value) -> Value:
@@ -172,12 +178,8 @@ def build_profile_table(profile: DayProfile, service: Service) -> dg.TableMetada
         )
         for at, column in enumerate(profile.columns)
     ]
-    return dg.MetadataValue.table(
-        [dg.TableRecord(dict(zip(PROFILE_COLUMNS, line, strict=True))) for line in lines],
-        schema=dg.TableSchema(
-            [dg.TableColumn(name, description=meaning) for name, meaning in PROFILE_COLUMNS.items()]
-        ),
-    )
+    columns = [dg.TableColumn(name, description=text) for name, text in PROFILE_COLUMNS.items()]
+    return build_table(columns, lines)
 
 
 def _build_profile_row(

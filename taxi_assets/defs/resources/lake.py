@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote, urlsplit
 
 import dagster as dg
@@ -72,9 +73,9 @@ class Lake:
 
         `content_type` is for a browser that opens the object on GCS.
         """
-        size = len(content)
         if self.local:
-            self._write_local(key, content)
+            with self._replace_file(key) as file:
+                file.write(content)
         else:
             # By default pyarrow would compress an object named .zst again.
             path = f"{self.root}/{key}"
@@ -83,7 +84,7 @@ class Lake:
                 path, compression=None, metadata={"Content-Type": content_type}
             ) as stream:
                 stream.write(content)
-        return size
+        return len(content)
 
     def open(self, key: str) -> pa.NativeFile:
         """Open an object for reading; reject a pipe, on which reading would wait forever.
@@ -111,36 +112,29 @@ class Lake:
 
     def copy(self, source: str, target: str) -> None:
         """Replace `target` by a copy of `source`; on GCS the server copies."""
-        if not self.local:
+        if self.local:
+            self.put(target, Path(self.root, source).read_bytes())
+        else:
             self.before_write()
             self.filesystem.copy_file(f"{self.root}/{source}", f"{self.root}/{target}")
-            return
-        self._write_local(target, Path(self.root, source).read_bytes())
 
     @contextmanager
-    def writer(self, key: str) -> Iterator[pa.NativeFile]:
+    def writer(self, key: str) -> Iterator[IO[bytes] | pa.NativeFile]:
         """Open a stream whose content replaces an object if the block ends without an error.
 
         It writes to a temporary object, because closing a stream to GCS publishes its content.
         """
+        if self.local:
+            with self._replace_file(key) as file:
+                yield file
+            return
         temporary = f"{TEMPORARY}/{uuid.uuid4().hex}"
-        local_file, target = Path(self.root, temporary), Path(self.root, key)
         try:
-            with explain_full_disk(Path(self.root)):
-                if self.local:
-                    local_file.parent.mkdir(parents=True, exist_ok=True)
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                with self.filesystem.open_output_stream(
-                    f"{self.root}/{temporary}", compression=None
-                ) as stream:
-                    yield stream
-                if not self.local:
-                    self.copy(temporary, key)
-                    return
-                with local_file.open("rb") as file:
-                    os.fsync(file.fileno())
-                self.before_write()
-                local_file.replace(target)
+            with self.filesystem.open_output_stream(
+                f"{self.root}/{temporary}", compression=None
+            ) as stream:
+                yield stream
+            self.copy(temporary, key)
         finally:
             replace(self, before_write=lambda: None).delete(temporary)
 
@@ -163,7 +157,8 @@ class Lake:
             self.before_write()
             self.filesystem.delete_file(f"{self.root}/{key}")
 
-    def _write_local(self, key: str, content: bytes | pa.Buffer) -> None:
+    @contextmanager
+    def _replace_file(self, key: str) -> Iterator[IO[bytes]]:
         target = Path(self.root, key)
         temporary = Path(self.root, TEMPORARY, uuid.uuid4().hex)
         try:
@@ -171,7 +166,7 @@ class Lake:
                 temporary.parent.mkdir(parents=True, exist_ok=True)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with temporary.open("wb") as file:
-                    file.write(content)
+                    yield file
                     file.flush()
                     os.fsync(file.fileno())
                 self.before_write()

@@ -12,7 +12,7 @@ import trustme
 from pydantic import SecretStr
 
 from taxi_assets.defs.alerts import targets
-from taxi_assets.defs.alerts.message import Alert
+from taxi_assets.defs.alerts.message import Notice
 from taxi_assets.defs.alerts.targets import send_alert
 from taxi_assets.settings.alerts import AlertSettings
 from taxi_assets_tests.defs.automation.receivers import (
@@ -25,18 +25,17 @@ from taxi_assets_tests.defs.automation.receivers import (
     smtp_server,
 )
 
-ALERT = Alert(
-    run_id="0a1b",
-    job="green_daily",
-    failed=True,
-    assets=("green/raw_trips",),
-    days="2021-01-05",
-    cause="R&D <broke> it",
-    checks=("WARN green/cleaned_trips.negative_totals (2021-01-05)",),
+ALERT = Notice(
+    key="0a1b",
+    title="green_daily failed: green/raw_trips 2021-01-05",
+    lines=(
+        "R&D <broke> it",
+        "Failed checks: WARN green/cleaned_trips.negative_totals (2021-01-05)",
+    ),
     link="http://127.0.0.1:3000/runs/0a1b",
 )
-TITLE = "green_daily failed: green/raw_trips 2021-01-05"
-TEXT = f"R&D <broke> it\n\nFailed checks: {ALERT.checks[0]}\n\n{ALERT.link}"
+TITLE = ALERT.title
+TEXT = "\n\n".join([*ALERT.lines, ALERT.link])
 
 
 def make_settings(*urls: str) -> AlertSettings:
@@ -109,7 +108,7 @@ def test_e_mail_is_sent_without_tls() -> None:
     assert "taxi@example.com" in message["From"]
     assert message["To"] == "ops@example.com"
     text = message.get_body(("plain",)).get_content()
-    for part in (ALERT.cause, ALERT.checks[0], ALERT.link):
+    for part in (*ALERT.lines, ALERT.link):
         assert part in text
 
 
