@@ -18,13 +18,10 @@ import dagster as dg
 from taxi_assets.defs.alerts.alert_sensors import build_alert_sensors
 from taxi_assets.defs.alerts.operations_sensor import build_operations_sensor
 from taxi_assets.defs.automation.history import build_run_retention_sensors
-from taxi_assets.defs.automation.reports import (
-    build_monthly_report_job,
-    build_monthly_report_sensor,
-)
 from taxi_assets.defs.automation.schedules import build_daily_schedule
-from taxi_assets.defs.automation.sensors import build_new_month_sensor
+from taxi_assets.defs.automation.sensors import build_monthly_report_sensor, build_new_month_sensor
 from taxi_assets.defs.daily_assets import build_service_assets
+from taxi_assets.defs.freshness import build_up_to_date_checks
 from taxi_assets.defs.io_managers.base import PartitionIOManager
 from taxi_assets.defs.io_managers.bigquery import BigQueryTripsIOManager
 from taxi_assets.defs.io_managers.frame import CleanedTripsIOManager
@@ -32,7 +29,7 @@ from taxi_assets.defs.io_managers.lake_parquet import LakeTripsIOManager
 from taxi_assets.defs.io_managers.monthly_report import MonthlyReportIOManager
 from taxi_assets.defs.io_managers.postgres import PostgresTripsIOManager
 from taxi_assets.defs.io_managers.raw_trips import RawTripsIOManager
-from taxi_assets.defs.jobs.daily import build_daily_job
+from taxi_assets.defs.jobs.daily import build_daily_job, build_monthly_report_job
 from taxi_assets.defs.jobs.export_parquet import build_export_parquet_job
 from taxi_assets.defs.jobs.inspect_object import build_inspect_object_job
 from taxi_assets.defs.jobs.sql_query import build_sql_query_job
@@ -45,7 +42,6 @@ from taxi_assets.defs.resources.month_lock import month_locks
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.defs.resources.source import SourceResource
 from taxi_assets.defs.stores_agree import build_stores_agree_check
-from taxi_assets.defs.up_to_date import build_up_to_date_checks
 from taxi_assets.settings.areas import AutomationSettings
 from taxi_assets.tlc.loaded_services import load_services
 from taxi_assets.tlc.schema import Service

@@ -2,14 +2,17 @@
 
 The time since the last materialization would not do: loading 2009 would make a store look fresh.
 Instead, every store must have all days of the newest published month.
-"""
 
-from __future__ import annotations
+The sensor `operations_alert` evaluates the check `up_to_date` of each store without a run; it can
+also be executed in the UI.
+"""
 
 from dataclasses import dataclass
 from datetime import date
+from typing import Any
 
 import dagster as dg
+from dagster import AssetCheckEvaluation
 
 from taxi_assets.date_ranges import Month, merge_into_date_ranges
 from taxi_assets.defs.automation.months import list_ended_months
@@ -63,10 +66,7 @@ def find_newest_published(service: Service) -> Month | None:
     if settings.source.template == SAMPLE:
         return None
     for month in list_ended_months()[::-1][:MAX_PROBES]:
-        if (
-            probe_month_file(settings.source.template, service, month, home=settings.home)
-            is not None
-        ):
+        if probe_month_file(settings.source.template, service, month, home=settings.home):
             return month
     return None
 
@@ -94,3 +94,42 @@ def _compare_store(
 def _list_due_days(month: Month) -> list[date]:
     """Return the days of a month that are partitions."""
     return list(partitions_of_month(month) or ())
+
+
+def build_up_to_date_checks(service: Service) -> list[dg.AssetChecksDefinition]:
+    """Build one check per store."""
+    return [_build_check(service, name) for name in STORES]
+
+
+def _build_check(service: Service, name: str) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=dg.AssetKey([service.name, name]),
+        name=CHECK,
+        description="WARN: the store has every day of the newest published month.",
+    )
+    def up_to_date(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        published = find_newest_published(service)
+        freshness = _compare_store(context.instance, service, name, published)
+        return dg.AssetCheckResult(**_describe_result(freshness))
+
+    return up_to_date
+
+
+def build_evaluation(freshness: Freshness) -> AssetCheckEvaluation:
+    """Return the check evaluation of a store, for the sensor."""
+    key = dg.AssetKey([freshness.service, freshness.store])
+    return AssetCheckEvaluation(asset_key=key, check_name=CHECK, **_describe_result(freshness))
+
+
+def _describe_result(freshness: Freshness) -> dict[str, Any]:
+    texts = {
+        "newest_published": str(freshness.published or "none"),
+        "newest_loaded": str(freshness.loaded or "none"),
+        "missing_days": str(len(freshness.missing)),
+    }
+    return {
+        "passed": freshness.is_fresh,
+        "severity": dg.AssetCheckSeverity.WARN,
+        "metadata": {name: dg.MetadataValue.text(text) for name, text in texts.items()},
+        "description": str(freshness),
+    }

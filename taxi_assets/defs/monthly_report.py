@@ -1,6 +1,5 @@
 """The asset `<service>/monthly_report`: a summary of a month, from its days in the lake."""
 
-from collections.abc import Callable
 from datetime import date
 
 import dagster as dg
@@ -73,11 +72,8 @@ def build_monthly_report(service: Service) -> dg.AssetsDefinition:
             tags = service.name, str(month)
             tag_run(context.instance, context.run, *tags, **{ROWS_TAG: str(figures.trips)})
             zone_map = layout_zone_map(figures, load_zones(context.log.info))
-            page, picture = (
-                render_month_page(figures, zone_map),
-                draw_month_picture(figures, zone_map),
-            )
-            return Report(figures, page, picture)
+            page = render_month_page(figures, zone_map)
+            return Report(figures, page, draw_month_picture(figures, zone_map))
 
     (asset,) = add_code_references([report])
     return asset
@@ -110,12 +106,8 @@ def compute_month_figures(lake: Lake, service: Service, month: Month) -> MonthFi
             f"no day of {month} is in {lake.path(service.name)}: materialize "
             f"{service.name}/gcs_trips for its days first"
         )
-    rows = read_month_counts(lake, service, month)
-    earlier = find_earlier_months(lake, service, month)
-    if rows is None:
-        return MonthFigures(service, month, days, None, earlier=earlier)
-    counts = rows.file, rows.outside, rows.unreadable
-    return MonthFigures(service, month, days, *counts, earlier)
+    counts = read_month_counts(lake, service, month)
+    return MonthFigures(service, month, days, *counts, find_earlier_months(lake, service, month))
 
 
 def find_earlier_months(lake: Lake, service: Service, month: Month) -> list[EarlierMonth]:
@@ -123,21 +115,15 @@ def find_earlier_months(lake: Lake, service: Service, month: Month) -> list[Earl
 
     A day that cannot be read counts as not stored.
     """
+
+    def read_footer(day: date) -> StoredTrips | None:
+        label = Label(service.name, "gcs_trips", str(day))
+        return read_trips_metadata(lake, build_trips_key(service, day, lake.layout), label, service)
+
     months: list[EarlierMonth] = []
     for earlier in (Month.of(month.window.start - ONE_DAY), Month(month.year - 1, month.month)):
-        footers = LazyPartitions(list(earlier.window), _build_footer_reader(lake, service))
-        days = [day for _, day in footers]
-        stored = [day for day in days if day is not None]
+        stored = [day for _, day in LazyPartitions(list(earlier.window), read_footer) if day]
         if stored:
             trips, total = sum(day.rows for day in stored), sum(day.total for day in stored)
             months.append(EarlierMonth(earlier, trips / len(stored), total / len(stored)))
     return months
-
-
-def _build_footer_reader(lake: Lake, service: Service) -> Callable[[date], StoredTrips | None]:
-    def read_footer(day: date) -> StoredTrips | None:
-        label = Label(service.name, "gcs_trips", str(day))
-        key = build_trips_key(service, day, lake.layout)
-        return read_trips_metadata(lake, key, label, service)
-
-    return read_footer

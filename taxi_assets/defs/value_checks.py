@@ -12,7 +12,7 @@ from datetime import date
 import pyarrow as pa
 
 from taxi_assets.dagster_internals.partition_records import CheckResult
-from taxi_assets.defs.checks.results import build_example_table
+from taxi_assets.defs.checks.results import show_examples
 from taxi_assets.defs.checks.specs import MAX_UNEXPECTED_SHARE, WARN
 from taxi_assets.defs.same_weekdays import SameWeekdays
 from taxi_assets.errors import format_list
@@ -49,7 +49,7 @@ def check_expected_values(table: pa.Table, service: Service) -> CheckResult:
         {
             "of_rows": rows,
             **{_build_name(violation.expectation): violation.rows for violation in violations},
-            **({"examples": build_example_table(("rows", "values"), examples)} if examples else {}),
+            **show_examples(("rows", "values"), examples),
         },
         WARN,
         f"{text or f'all of {rows:,} rows are as the schema expects'}{limit}",
@@ -85,10 +85,7 @@ def check_usual_day(day: date, unusual: Sequence[Unusual] | None) -> CheckResult
     return CheckResult(
         "usual_day",
         not unusual,
-        {
-            "unusual": len(unusual),
-            **({"figures": build_example_table(names, rows)} if rows else {}),
-        },
+        {"unusual": len(unusual), **show_examples(names, rows, key="figures")},
         WARN,
         f"{format_list(unusual, '; ')} (median of the {day:%A}s before)" if unusual else "as usual",
     )

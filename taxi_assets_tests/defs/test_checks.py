@@ -6,7 +6,7 @@ import dataclasses
 
 from taxi_assets.dagster_internals.partition_records import CheckResult
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.checks.results import build_count_result, build_example_table, merge_months
+from taxi_assets.defs.checks.results import build_count_result, merge_months, show_examples
 from taxi_assets.defs.checks.specs import WARN
 
 
@@ -27,7 +27,7 @@ def test_two_months_of_a_run_merge_into_one_result_per_check() -> None:
 
 
 def test_long_values_of_examples_are_shortened() -> None:
-    table = build_example_table(("where", "value"), [("line 3", f"ten {'x' * 400}")])
+    table = show_examples(("where", "value"), [("line 3", f"ten {'x' * 400}")])["examples"]
     assert [record.data for record in table.records] == [
         {"where": "line 3", "value": f"ten {'x' * 39}…"}
     ]

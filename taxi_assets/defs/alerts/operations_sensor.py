@@ -20,8 +20,12 @@ from taxi_assets.defs.alerts.conditions import (
 )
 from taxi_assets.defs.alerts.message import Notice
 from taxi_assets.defs.alerts.targets import send_alert
-from taxi_assets.defs.freshness import Freshness, find_newest_published, read_freshness
-from taxi_assets.defs.up_to_date import build_evaluation
+from taxi_assets.defs.freshness import (
+    Freshness,
+    build_evaluation,
+    find_newest_published,
+    read_freshness,
+)
 from taxi_assets.errors import TerminalError
 from taxi_assets.settings.alerts import AlertSettings, has_alert_target, has_heartbeat
 from taxi_assets.settings.areas import AutomationSettings

@@ -1,4 +1,4 @@
-"""Sensors that request newly published and restated months."""
+"""Sensors that request newly published and restated months, and monthly reports."""
 
 import time
 from dataclasses import dataclass, field
@@ -179,3 +179,18 @@ class _Tick:
         if self.trouble:
             parts.append(f"the source did not answer, the next tick continues: {self.trouble}")
         return f"{self.service.name}: {'; '.join(parts)}"
+
+
+def build_monthly_report_sensor(
+    reports: list[dg.AssetKey], automation: AutomationSettings
+) -> dg.AutomationConditionSensorDefinition:
+    """Build the sensor that requests the reports whose automation condition is met."""
+    return dg.AutomationConditionSensorDefinition(
+        "monthly_report_sensor",
+        target=dg.AssetSelection.assets(*reports),
+        default_status=dg.DefaultSensorStatus.RUNNING
+        if automation.running
+        else dg.DefaultSensorStatus.STOPPED,
+        description="Requests the report of a month once all of its days are in the lake, "
+        "and again when one is replaced.",
+    )

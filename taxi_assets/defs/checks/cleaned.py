@@ -13,7 +13,7 @@ from dagster_pandas import PandasColumn, create_dagster_pandas_dataframe_type
 from dagster_pandas.constraints import ColumnDTypeInSetConstraint, StrictColumnsConstraint
 
 from taxi_assets.dagster_internals.partition_records import CheckResult
-from taxi_assets.defs.checks.results import EXAMPLES, build_count_result, build_example_table
+from taxi_assets.defs.checks.results import EXAMPLES, build_count_result, show_examples
 from taxi_assets.defs.checks.specs import ERROR, MAX_NEGATIVE_SHARE, WARN, list_cleaned_checks
 from taxi_assets.defs.metadata.day_metadata import build_dropped_metadata
 from taxi_assets.defs.outcomes import FailedChecksError
@@ -99,9 +99,7 @@ def _check_values(cleaned: Cleaned, max_invalid_ratio: float) -> CheckResult:
         cleaned.raw_rows,
         predicate,
         severity=ERROR if rejected else WARN,
-        more={"examples": build_example_table(("where", "column", "value"), rows)}
-        if rows
-        else None,
+        more=show_examples(("where", "column", "value"), rows),
     )
 
 
@@ -124,7 +122,7 @@ def _check_negative_totals(table: pa.Table, service: Service) -> CheckResult:
         "have a negative total",
         allowed=MAX_NEGATIVE_SHARE,
         severity=WARN,
-        more={"examples": build_example_table(names, rows)} if negative.num_rows else None,
+        more=show_examples(names, rows),
     )
 
 

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 
 from taxi_assets.dagster_internals.partition_records import CheckResult
 from taxi_assets.date_ranges import merge_into_date_ranges
-from taxi_assets.defs.checks.results import EXAMPLES, build_count_result, build_example_table
+from taxi_assets.defs.checks.results import EXAMPLES, build_count_result, show_examples
 from taxi_assets.defs.checks.specs import MAX_OUTSIDE_SHARE, WARN
 from taxi_assets.partitions import TIMEZONE
 from taxi_assets.tlc.csv_split import OUTSIDE
@@ -45,9 +45,7 @@ def check_raw_month(month: RawMonth, today: date | None = None) -> list[CheckRes
             month.file_rows,
             f"of the month's file cannot be read{first}",
             severity=WARN,
-            more={"examples": build_example_table((unit, "reason"), unreadable)}
-            if unreadable
-            else None,
+            more=show_examples((unit, "reason"), unreadable),
         ),
         CheckResult(
             "known_columns",

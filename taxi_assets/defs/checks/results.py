@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 import dagster as dg
@@ -52,15 +51,18 @@ def build_count_result(  # noqa: PLR0913 - one check, by name
     )
 
 
-def build_example_table(
-    names: Sequence[str], rows: Iterable[Sequence[object]]
-) -> dg.TableMetadataValue:
-    """Build a table of the first example rows of a check, which fits the page of the check."""
+def show_examples(
+    names: Sequence[str], rows: Sequence[Sequence[object]], key: str = "examples"
+) -> dict[str, dg.TableMetadataValue]:
+    """Return metadata with a table of the first example rows of a check; empty without rows.
+
+    The table fits the page of the check.
+    """
     shown = [
         [shorten_words(shorten(format_value(value), MAX_LENGTH), MAX_WORD_LENGTH) for value in row]
-        for row in islice(rows, EXAMPLES)
+        for row in rows[:EXAMPLES]
     ]
-    return build_table(list(map(dg.TableColumn, names)), shown)
+    return {key: build_table(list(map(dg.TableColumn, names)), shown)} if shown else {}
 
 
 def merge_months(results: Mapping[Month, Sequence[CheckResult]]) -> list[CheckResult]:

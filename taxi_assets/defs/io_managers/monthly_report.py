@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
@@ -11,17 +10,19 @@ from urllib.parse import quote
 
 import dagster as dg
 
+from taxi_assets.dagster_internals.rejections import find_rejected_days
 from taxi_assets.date_ranges import Month
+from taxi_assets.defs.freshness import STORES
 from taxi_assets.defs.io_managers.base import name_asset_in_errors
 from taxi_assets.defs.io_managers.partition_data import Label, reject_damage
-from taxi_assets.defs.metadata.table_metadata import build_table
-from taxi_assets.defs.report_index import collect_calendars
+from taxi_assets.defs.metadata.table_metadata import build_picture_metadata, build_table
 from taxi_assets.defs.resources.lake import Lake, LakeResource
 from taxi_assets.defs.resources.lake_keys import REPORT_INDEX, build_report_key
 from taxi_assets.errors import StoreError
+from taxi_assets.partitions import get_partition_range
 from taxi_assets.report import month_text
 from taxi_assets.report.figures import MonthFigures
-from taxi_assets.report.index_page import render_index_page
+from taxi_assets.report.index_page import ServiceCalendar, find_states, render_index_page
 from taxi_assets.report.page import rank_pickup_zones
 from taxi_assets.report.picture import draw_month_days, scale_picture
 from taxi_assets.settings.alerts import AlertSettings
@@ -62,7 +63,7 @@ class MonthlyReportIOManager(dg.IOManager):
                     build_report_key(figures.service, figures.month, kind), content, content_type
                 )
             written = figures.service, figures.month
-            calendars = collect_calendars(
+            calendars = _collect_calendars(
                 context.step_context.instance, self.services.values(), written
             )
             index = render_index_page(calendars, AlertSettings.from_env().ui_url)
@@ -87,12 +88,11 @@ class MonthlyReportIOManager(dg.IOManager):
 def _build_metadata(lake: Lake, report: Report) -> dict[str, Any]:
     figures = report.figures
     key = build_report_key(figures.service, figures.month, PAGE)
-    image = base64.b64encode(scale_picture(report.picture, DIALOG_WIDTH)).decode()
     metadata: dict[str, Any] = {
         "summary": month_text.write_headline(figures),
         "trips_by_day": dg.MetadataValue.md(draw_month_days(figures)),
-        "report": dg.MetadataValue.md(
-            f"![{month_text.write_title(figures)}](data:image/png;base64,{image})"
+        "report": build_picture_metadata(
+            scale_picture(report.picture, DIALOG_WIDTH), month_text.write_title(figures)
         ),
         "page": _build_link(lake, key),
         "all_months": _build_link(lake, REPORT_INDEX),
@@ -136,3 +136,30 @@ def _build_link(lake: Lake, key: str) -> dg.PathMetadataValue | dg.UrlMetadataVa
     if lake.local:
         return dg.MetadataValue.path(lake.path(key))
     return dg.MetadataValue.url(f"https://storage.cloud.google.com/{lake.bucket}/{quote(key)}")
+
+
+def _collect_calendars(
+    instance: dg.DagsterInstance, services: Iterable[Service], written: tuple[Service, Month]
+) -> list[ServiceCalendar]:
+    """Return the calendar of each service, including the report that is `written` now."""
+    calendars: list[ServiceCalendar] = []
+    days = get_partition_range()
+    if days is None:
+        raise dg.Failure("there is no daily partition yet: set TAXI_START_DATE to an earlier day")
+    for service in services:
+        keys = [dg.AssetKey([service.name, name]) for name in STORES]
+        stored = [_parse_days(instance.get_materialized_partitions(key)) for key in keys]
+        rejected = {day for key in keys for day in find_rejected_days(instance, key, list(days))}
+        reports = instance.get_materialized_partitions(
+            dg.AssetKey([service.name, "monthly_report"])
+        )
+        months = {Month.of(day) for day in _parse_days(reports)}
+        if service == written[0]:
+            months.add(written[1])
+        states = find_states(days, stored, rejected)
+        calendars.append(ServiceCalendar(service.name, states, months))
+    return calendars
+
+
+def _parse_days(partitions: Iterable[str]) -> set[date]:
+    return {date.fromisoformat(partition) for partition in partitions}

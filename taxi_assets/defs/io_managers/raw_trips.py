@@ -57,19 +57,10 @@ RAW, OUTSIDE_ASSET, UNREADABLE_ASSET = "raw_trips", "outside_month", "unreadable
 """The labels of raw objects."""
 
 
-@dataclass(frozen=True)
-class MonthCounts:
-    """Number of rows of a month file, and of its rows outside its days."""
+def read_month_counts(lake: Lake, service: Service, month: Month) -> tuple[int | None, int, int]:
+    """Return the rows of a month file, its rows of other months, and its unreadable rows.
 
-    file: int
-    outside: int
-    """Rows with a pickup in another month."""
-    unreadable: int
-    """Rows whose fields or pickup time cannot be read."""
-
-
-def read_month_counts(lake: Lake, service: Service, month: Month) -> MonthCounts | None:
-    """Return the counts of the last pass over a month file; None if the lake does not have them.
+    They are those of the last pass over the file; None, 0 and 0 if the lake does not have them.
 
     Raises:
         PartitionRejectedError: an object of the month's outside or unreadable rows is damaged.
@@ -82,8 +73,8 @@ def read_month_counts(lake: Lake, service: Service, month: Month) -> MonthCounts
             lake, build_unreadable_key(service, month, kind), UNREADABLE_ASSET, service, month
         )
         if "month_file_rows" in outside and unreadable:
-            return MonthCounts(outside["month_file_rows"], outside["rows"], unreadable["rows"])
-    return None
+            return outside["month_file_rows"], outside["rows"], unreadable["rows"]
+    return None, 0, 0
 
 
 class RawTripsIOManager(PartitionIOManager[Iterable[RawDays], RawPartition]):

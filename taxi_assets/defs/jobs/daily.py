@@ -1,4 +1,4 @@
-"""Jobs: all five assets of a service, for a day or a range of days."""
+"""Jobs of assets: all five of a service for a day or a range of days, and its monthly report."""
 
 from __future__ import annotations
 
@@ -22,5 +22,17 @@ def build_daily_job(service: Service, assets: list[dg.AssetKey]) -> dg.Unresolve
         selection=dg.AssetSelection.assets(*assets)
         - dg.AssetSelection.checks(*(dg.AssetCheckKey(asset, CHECK) for asset in stores)),
         description=f"A day, or a range of days, of {service.name} trips through all five assets.",
+        tags={"service": service.name},
+    )
+
+
+def build_monthly_report_job(
+    service: Service, report: dg.AssetKey
+) -> dg.UnresolvedAssetJobDefinition:
+    """Build the job `<service>_monthly_report`, which writes the report of a month."""
+    return dg.define_asset_job(
+        f"{service.name}_monthly_report",
+        selection=dg.AssetSelection.assets(report),
+        description=f"The report of a month of {service.name} trips, from the days in the lake.",
         tags={"service": service.name},
     )
