@@ -5,9 +5,8 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable
 
-from taxi_assets.defs.alerts.message import Notice
 from taxi_assets.defs.alerts.operations_sensor import request_heartbeat
-from taxi_assets.defs.alerts.targets import send_alert
+from taxi_assets.defs.alerts.targets import Notice, send_alert
 from taxi_assets.errors import SettingsError
 from taxi_assets.settings.alerts import ALERT_URLS, HEARTBEAT_URL, AlertSettings
 

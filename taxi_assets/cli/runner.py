@@ -19,7 +19,7 @@ from taxi_assets.cli.month_plan import Chunk
 from taxi_assets.cli.spans import UsageError
 from taxi_assets.dagster_internals.lost_runs import PROCESS, end_lost_runs, name_process
 from taxi_assets.dagster_internals.run_queue import has_live_queue, queue_run
-from taxi_assets.defs.alerts.message import describe_cause
+from taxi_assets.defs.alerts.alert_sensors import describe_cause
 from taxi_assets.defs.automation.sensors import CONFIRM
 from taxi_assets.defs.jobs.daily import get_daily_job_name
 from taxi_assets.errors import TerminalError

@@ -1,5 +1,7 @@
 """The sensor that sends the heartbeat, and alerts on conditions besides failed runs.
 
+The conditions are failed ticks, long runs, ended backfills and stale stores; each is reported once.
+
 It runs in the daemon, so its heartbeat stops with the daemon: the dead man's switch at
 TAXI_HEARTBEAT_URL then raises the alarm.
 """
@@ -9,24 +11,21 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import dagster as dg
 import requests
+from dagster import DagsterRunStatus
 
 from taxi_assets.dagster_internals.alert_ledger import AlertLedger
-from taxi_assets.defs.alerts.alert_sensors import AlertNotDeliveredError
-from taxi_assets.defs.alerts.conditions import (
-    describe_stale_store,
-    find_ended_backfills,
-    find_failed_ticks,
-    find_long_runs,
-)
-from taxi_assets.defs.alerts.message import Notice
-from taxi_assets.defs.alerts.targets import send_alert
+from taxi_assets.dagster_internals.backfills import list_ended_backfills
+from taxi_assets.dagster_internals.instigators import find_first_failures
+from taxi_assets.defs.alerts.alert_sensors import MAX_CAUSE_LENGTH, AlertNotDeliveredError
+from taxi_assets.defs.alerts.targets import Notice, send_alert
 from taxi_assets.defs.freshness import (
     Freshness,
     build_evaluation,
     find_newest_published,
     read_freshness,
 )
-from taxi_assets.errors import TerminalError
+from taxi_assets.errors import TerminalError, format_list, format_one_line
+from taxi_assets.partitions import format_run_days
 from taxi_assets.settings.alerts import AlertSettings, has_alert_target, has_heartbeat
 from taxi_assets.settings.areas import AutomationSettings
 from taxi_assets.tlc.http_session import LimitedSession
@@ -44,6 +43,7 @@ OVERLAP_SECONDS = 3600.0
 """Time before the last tick that is read again, for events that were stored late."""
 STALE_SECONDS = 24 * 3600.0
 """Time that a published month may take to reach the stores."""
+UNENDED = [DagsterRunStatus.STARTING, DagsterRunStatus.STARTED, DagsterRunStatus.CANCELING]
 
 
 def build_operations_sensor(services: Mapping[str, Service]) -> dg.SensorDefinition:
@@ -161,3 +161,60 @@ def _send_notices(
             f"{notice.title} did not reach {name}: {reason}" for name, reason in reasons.items()
         ]
     return failures
+
+
+def find_failed_ticks(
+    instance: dg.DagsterInstance, since: float, own_name: str, ui_url: str
+) -> Iterator[Notice]:
+    """Yield a notice for each schedule and sensor that began to fail since a time."""
+    for name, tick in find_first_failures(instance, since):
+        if name != own_name:
+            yield Notice(
+                f"tick {tick.tick_id}",
+                f"{name}: a tick failed",
+                (format_one_line(tick.message)[:MAX_CAUSE_LENGTH],),
+                f"{ui_url}/automation",
+            )
+
+
+def find_long_runs(
+    instance: dg.DagsterInstance, limit: float, now: float, ui_url: str
+) -> Iterator[Notice]:
+    """Yield a notice for each run that started more than `limit` seconds ago and has not ended."""
+    for record in instance.get_run_records(dg.RunsFilter(statuses=UNENDED)):
+        started = record.start_time
+        if started is not None and now - started > limit:
+            run = record.dagster_run
+            days = format_run_days(run.tags)
+            suffix = f": {days}" if days else ""
+            yield Notice(
+                f"long {run.run_id}",
+                f"{run.job_name} has been running for {(now - started) / 3600:.1f} h{suffix}",
+                (f"The limit is {limit / 3600:g} h (TAXI_RUN_TIME_LIMIT_HOURS).",),
+                f"{ui_url}/runs/{run.run_id}",
+            )
+
+
+def find_ended_backfills(
+    instance: dg.DagsterInstance, since: float, ui_url: str
+) -> Iterator[Notice]:
+    """Yield a notice for each backfill that has ended, successfully or not."""
+    for backfill in list_ended_backfills(instance, since):
+        result = "succeeded" if backfill.succeeded else f"ended as {backfill.status}"
+        failed = f", {backfill.failed_runs} of them failed" if backfill.failed_runs else ""
+        yield Notice(
+            f"backfill {backfill.backfill_id}",
+            f"backfill {backfill.backfill_id} {result}",
+            (f"{backfill.runs} runs{failed}: {format_list(backfill.assets)}",),
+            f"{ui_url}/runs/b/{backfill.backfill_id}",
+        )
+
+
+def describe_stale_store(freshness: Freshness, ui_url: str) -> Notice:
+    """Return the notice for a store without the newest published month."""
+    return Notice(
+        f"stale {freshness.service} {freshness.store} {freshness.published}",
+        f"{freshness.service}/{freshness.store} is not up to date",
+        (str(freshness),),
+        f"{ui_url}/assets/{freshness.service}/{freshness.store}?view=checks",
+    )

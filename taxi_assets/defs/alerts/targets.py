@@ -11,10 +11,10 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from taxi_assets.defs.alerts.message import Notice
 from taxi_assets.errors import format_one_line
 from taxi_assets.redaction import HIDDEN
 from taxi_assets.settings.alerts import AlertSettings
@@ -30,6 +30,22 @@ RETRY_SECONDS = 1.0
 MAX_REASON = 200
 """Characters."""
 HTTP_STATUS = re.compile(r"\berror=(\d{3})\b")
+
+
+@dataclass(frozen=True)
+class Notice:
+    """One message about the instance.
+
+    `key` identifies the event, so that it is sent once.
+    """
+
+    key: str
+    title: str
+    """The message in one line."""
+    lines: tuple[str, ...]
+    """The text after the title, without the link."""
+    link: str
+    """URL of the page with details."""
 
 
 def send_alert(notice: Notice, settings: AlertSettings) -> dict[str, str]:

@@ -13,7 +13,7 @@ import pytest
 from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.scheduler.instigation import TickStatus
 
-from taxi_assets.defs.alerts.conditions import (
+from taxi_assets.defs.alerts.operations_sensor import (
     find_ended_backfills,
     find_failed_ticks,
     find_long_runs,

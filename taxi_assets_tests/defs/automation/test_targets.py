@@ -12,8 +12,7 @@ import trustme
 from pydantic import SecretStr
 
 from taxi_assets.defs.alerts import targets
-from taxi_assets.defs.alerts.message import Notice
-from taxi_assets.defs.alerts.targets import send_alert
+from taxi_assets.defs.alerts.targets import Notice, send_alert
 from taxi_assets.settings.alerts import AlertSettings
 from taxi_assets_tests.defs.automation.receivers import (
     PASSWORD,
