@@ -90,7 +90,8 @@ class RawMonth:
     """Header line of a CSV month."""
     schema: pa.Schema | None = None
     """Columns of a Parquet month, with published names and types."""
-    header: Header | None = None
+    header: Header = field(init=False, repr=False)
+    """The published columns, known once the pass has begun."""
     rows: Counter[int] = field(default_factory=Counter[int])
     """Number of rows by day of the month (also days that were not requested), OUTSIDE and
     UNREADABLE; BLANK counts blank lines."""
@@ -242,8 +243,6 @@ class RawMonth:
 
     def _find_truncated_value(self, line: bytes) -> str:
         """Return the last value of a truncated file if it is invalid, and an empty text if not."""
-        if self.header is None:
-            return ""
         published, column = self.header.names[-1], self.header.columns[-1]
         fields = next(csv.reader([line.decode(errors="replace")]))[: len(self.header.names)]
         if column is None or len(fields) < len(self.header.names) or not fields[-1]:

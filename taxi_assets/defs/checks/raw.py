@@ -28,8 +28,7 @@ def check_raw_month(month: RawMonth, today: date | None = None) -> list[CheckRes
     unit = "row" if month.is_parquet else "line"
     unreadable = [(row.line, row.reason) for row in month.unreadable[:EXAMPLES]]
     first = f", first {unit} {unreadable[0][0]}: {unreadable[0][1]}" if unreadable else ""
-    header = month.header
-    unknown = header.unknown if header else ()
+    unknown = month.header.unknown
     return [
         build_count_result(
             "rows_outside_month",
@@ -52,7 +51,7 @@ def check_raw_month(month: RawMonth, today: date | None = None) -> list[CheckRes
             not unknown,
             {
                 "unknown": ", ".join(unknown),
-                "only_in_raw": ", ".join(header.raw_only if header else ()),
+                "only_in_raw": ", ".join(month.header.raw_only),
             },
             WARN,
             f"{', '.join(unknown)}: stored in raw_trips only"

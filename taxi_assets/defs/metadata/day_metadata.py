@@ -189,8 +189,6 @@ def build_dropped_metadata(cleaned: Cleaned) -> Mapping[str, int]:
 def _build_published_columns(month: RawMonth) -> dict[str, Any]:
     """Return the published columns (text in a CSV month), and their differences from the schema."""
     header = month.header
-    if header is None:
-        return {}
     kinds = map(str, month.schema.types) if month.schema else ["string"] * len(header.names)
     return {
         "columns_only_in_raw": ", ".join((*header.raw_only, *header.unknown)),
