@@ -127,13 +127,10 @@ def open_parquet(content: pa.Buffer) -> tuple[pq.ParquetFile, dict[str, Any]]:
         DamagedError: the object is damaged.
         pa.ArrowException, OSError: it cannot be parsed; never for a sealed object.
     """
-    if content.size < len(MAGIC) or content[: len(MAGIC)].to_pybytes() != MAGIC:
-        raise DamagedError(_build_not_parquet_error(content.size, content[:4].to_pybytes()))
-    footer = content[_find_footer_start(content) :].to_pybytes()
-    body = _verify_envelope(footer)
-    if body is not None:
-        _verify_body(isal_zlib.crc32(content[: content.size - len(footer)]), body)
-    else:
+    first = content[: len(MAGIC)].to_pybytes()
+    if first != MAGIC:
+        raise DamagedError(_build_not_parquet_error(content.size, first))
+    if not verify_sealed_stream(pa.BufferReader(content)):
         try:
             limit = MAX_DAY_BYTES
             reject_parquet_bomb(pa.BufferReader(content), limit, limit)
@@ -163,15 +160,12 @@ def open_sealed_zstd(content: pa.Buffer) -> tuple[dict[str, Any], pa.Buffer]:
         DamagedError: the object is damaged, or has no metadata.
     """
     head = _measure_head(content[: HEAD.size].to_pybytes(), content.size)
-    envelope, packed = content[:head].to_pybytes(), content[head:]
-    body = _verify_envelope(envelope)
-    if body is not None:
-        _verify_body(isal_zlib.crc32(packed), body)
-    return _parse_metadata(envelope[HEAD.size :]), packed
+    verify_sealed_stream(pa.BufferReader(content))
+    return _parse_metadata(content[HEAD.size : head].to_pybytes()), content[head:]
 
 
-def verify_sealed_stream(stream: pa.NativeFile) -> None:
-    """Verify a sealed object block by block; an object without a seal passes.
+def verify_sealed_stream(stream: pa.NativeFile) -> bool:
+    """Verify an object block by block, and return whether it has a seal.
 
     Raises:
         DamagedError: the object is damaged.
@@ -179,21 +173,25 @@ def verify_sealed_stream(stream: pa.NativeFile) -> None:
     size = stream.size()
     first = stream.read_at(HEAD.size, 0)
     last = stream.read_at(len(MAGIC), max(size - len(MAGIC), 0))
-    if MAGIC in {first[: len(MAGIC)], last}:
-        envelope = _read_footer(stream)
-        start, end = 0, size - len(envelope)
-    elif len(first) == HEAD.size and HEAD.unpack(first)[0] == SKIPPABLE:
+    if len(first) == HEAD.size and HEAD.unpack(first)[0] == SKIPPABLE:
         start, end = _measure_head(first, size), size
         envelope = stream.read_at(start, 0)
+    elif MAGIC in {first[: len(MAGIC)], last}:
+        envelope = _read_footer(stream)
+        start, end = 0, size - len(envelope)
     else:
-        return
-    body = _verify_envelope(envelope)
-    if body is None:
-        return
-    crc = 0
+        return False
+    expected, actual = _verify_envelope(envelope), 0
+    if expected is None:
+        return False
+    stream.seek(start)
     for offset in range(start, end, BLOCK):
-        crc = isal_zlib.crc32(stream.read_at(min(BLOCK, end - offset), offset), crc)
-    _verify_body(crc, body)
+        actual = isal_zlib.crc32(stream.read_buffer(min(BLOCK, end - offset)), actual)
+    if actual != expected:
+        raise DamagedError(
+            f"is damaged: the checksum of its content is {actual:08x} and must be {expected:08x}"
+        )
+    return True
 
 
 def _encode_metadata(metadata: Mapping[str, Any]) -> str:
@@ -224,13 +222,6 @@ def _verify_envelope(envelope: bytes) -> int | None:
             f"is damaged: the checksum of its metadata is {actual:08x} and must be {expected:08x}"
         )
     return int(seal[1], 16)
-
-
-def _verify_body(actual: int, expected: int) -> None:
-    if actual != expected:
-        raise DamagedError(
-            f"is damaged: the checksum of its content is {actual:08x} and must be {expected:08x}"
-        )
 
 
 def _read_footer(stream: pa.NativeFile) -> bytes:
