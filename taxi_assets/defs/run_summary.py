@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Any
 
 import dagster as dg
 from dagster import AssetCheckEvaluation, DagsterEventType
@@ -50,7 +51,9 @@ class RunCounts:
 
     def add(self, evaluation: AssetCheckEvaluation) -> None:
         """Add one check of one day."""
-        metadata = {name: value.value for name, value in evaluation.metadata.items()}
+        metadata: dict[str, Any] = {
+            name: value.value for name, value in evaluation.metadata.items()
+        }
         if not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.WARN:
             if evaluation.partition is None:
                 self.warned_of_file = True
@@ -59,27 +62,21 @@ class RunCounts:
         match evaluation.check_name:
             case "rows_accounted_for":
                 day = str(evaluation.partition)
-                self.read[day] += _parse_int(metadata["raw_rows"])
+                self.read[day] += metadata["raw_rows"]
                 self.dropped[day] += sum(
-                    _parse_int(rows)
-                    for name, rows in metadata.items()
-                    if name.startswith("dropped_")
+                    rows for name, rows in metadata.items() if name.startswith("dropped_")
                 )
             case "matches_cleaned" if "rows" in metadata:
-                self.stored[evaluation.asset_key.path[-1]] += _parse_int(metadata["rows"])
+                self.stored[evaluation.asset_key.path[-1]] += metadata["rows"]
             case "rows_outside_month":
-                self.outside += _parse_int(metadata["rows"])
+                self.outside += metadata["rows"]
             case "rows_readable":
-                self.unreadable += _parse_int(metadata["rows"])
+                self.unreadable += metadata["rows"]
 
     @property
     def rows(self) -> int:
         """Rows of the run's days, in the store with the most rows."""
         return max(self.stored.values(), default=0)
-
-
-def _parse_int(value: object) -> int:
-    return int(str(value))
 
 
 def count_run(evaluations: Iterable[AssetCheckEvaluation]) -> RunCounts:

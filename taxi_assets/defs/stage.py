@@ -11,7 +11,7 @@ from typing import Any
 
 import dagster as dg
 
-from taxi_assets.defs.checks.specs import STORE_CHECKS, build_check_specs
+from taxi_assets.defs.checks.specs import RAW_CHECKS, STORE_CHECKS
 from taxi_assets.defs.metadata.asset_metadata import (
     build_definition_metadata,
     build_definition_tags,
@@ -72,8 +72,16 @@ class Stage:
         )
 
     def build_specs(self, name: str, checks: Mapping[str, str]) -> list[dg.AssetCheckSpec]:
-        """Return the check specs of one of the assets."""
-        return build_check_specs(self.build_key(name), checks, self.partitions)
+        """Return the check specs of an asset, with its partitions; checks of a file have none."""
+        return [
+            dg.AssetCheckSpec(
+                check,
+                asset=self.build_key(name),
+                description=description,
+                partitions_def=None if check in RAW_CHECKS else self.partitions,
+            )
+            for check, description in checks.items()
+        ]
 
 
 def build_retry_policy() -> dg.RetryPolicy:

@@ -22,6 +22,7 @@ from taxi_assets.settings.base import (
     is_local,
     require_integer,
     require_valid,
+    split_commas,
 )
 from taxi_assets.settings.rule_names import DEFAULT_RULES, RuleName
 
@@ -57,12 +58,6 @@ def make_absolute_path(value: Any) -> Path:
     return Path(value).expanduser().absolute()
 
 
-def _split_names(value: Any) -> Any:
-    if not isinstance(value, str):
-        return value
-    return tuple(name for name in map(str.strip, value.split(",")) if name)
-
-
 def _parse_date(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -76,7 +71,7 @@ def _parse_date(value: Any) -> Any:
 
 
 StateDirectory = Annotated[Path, BeforeValidator(make_absolute_path), NEVER_QUOTED]
-Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
+Names = Annotated[tuple[str, ...], BeforeValidator(split_commas)]
 Date = Annotated[date, BeforeValidator(_parse_date)]
 Bytes = Annotated[int, require_integer(MAX_BYTES)]
 
@@ -208,7 +203,7 @@ class CleaningSettings(SettingsArea):
     @field_validator("drop", mode="before")
     @classmethod
     def _read_rules(cls, value: Any) -> Any:
-        names = dict.fromkeys(_split_names(value.lower() if isinstance(value, str) else value))
+        names = dict.fromkeys(split_commas(value.lower() if isinstance(value, str) else value))
         names.pop("none", None)
         if unknown := [name for name in names if name not in set(RuleName)]:
             raise ValueError(

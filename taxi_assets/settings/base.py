@@ -51,6 +51,13 @@ def require_url(pattern: re.Pattern[str], expected: str) -> AfterValidator:
     return require_valid(lambda url: None if is_valid_url(pattern, url) else f"is not {expected}")
 
 
+def split_commas(value: Any) -> Any:
+    """Split a text at its commas; a value of another type is returned unchanged."""
+    if not isinstance(value, str):
+        return value
+    return tuple(part for part in map(str.strip, value.split(",")) if part)
+
+
 def require_integer(maximum: int, minimum: int = 1) -> BeforeValidator:
     """Return a validator that rejects anything but None and an integer within the limits."""
 

@@ -28,6 +28,7 @@ from taxi_assets.settings.base import (
     require_match,
     require_url,
     require_valid,
+    split_commas,
 )
 
 
@@ -188,7 +189,7 @@ def split_columns(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    names = tuple(name for name in map(str.strip, value.lower().split(",")) if name)
+    names: tuple[str, ...] = split_commas(value.lower())
     if len(names) > MAX_CLUSTERING or not all(COLUMN.fullmatch(name) for name in names):
         raise ValueError(f"is not 1 to {MAX_CLUSTERING} names of columns, separated by commas")
     return names
@@ -202,7 +203,7 @@ def parse_labels(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    pairs = [pair.strip() for pair in value.split(",") if pair.strip()]
+    pairs: tuple[str, ...] = split_commas(value)
     if not all(LABEL.fullmatch(pair) for pair in pairs):
         raise ValueError("is not key=value, separated by commas: a-z, 0-9, _ and -")
     return dict(pair.split("=", 1) for pair in pairs)

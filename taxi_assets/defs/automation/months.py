@@ -12,9 +12,8 @@ from typing import Any, cast
 import dagster as dg
 from dagster import DagsterEventType
 
-from taxi_assets.date_ranges import Month
-from taxi_assets.partitions import daily_partitions, partitions_of_month
-from taxi_assets.settings.areas import DefinitionSettings
+from taxi_assets.date_ranges import Month, group_days_by_month
+from taxi_assets.partitions import get_partition_range, partitions_of_month
 from taxi_assets.tlc.remote_version import RemoteVersion
 from taxi_assets.tlc.schema import Service
 
@@ -60,15 +59,10 @@ class LoadedMonth:
 
 
 def list_ended_months() -> list[Month]:
-    """Return the months with daily partitions that have ended, oldest first."""
-    last = daily_partitions().get_last_partition_key()
-    month, months = Month.of(DefinitionSettings.from_env().start_date), list[Month]()
-    while last is not None and (days := partitions_of_month(month)):
-        if max(days) > date.fromisoformat(last):
-            break
-        months.append(month)
-        month = Month.of(month.window.end)
-    return months
+    """Return the months whose last daily partition exists, oldest first."""
+    days = get_partition_range() or ()
+    months = group_days_by_month(days)
+    return [month for month in months if max(partitions_of_month(month) or month.window) in days]
 
 
 def find_loaded_month(instance: dg.DagsterInstance, service: Service, month: Month) -> LoadedMonth:

@@ -5,9 +5,6 @@ The description of a check is shown on Dagster's page of the asset; it begins wi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import dagster as dg
 from dagster import AssetCheckSeverity
 
 from taxi_assets.tlc.column import Role
@@ -65,18 +62,3 @@ def list_cleaned_checks(service: Service) -> dict[str, str]:
         for name, description in CLEANED_CHECKS.items()
         if name not in needs or service.by_role.get(needs[name])
     }
-
-
-def build_check_specs(
-    asset: dg.AssetKey, checks: Mapping[str, str], partitions: dg.PartitionsDefinition[str]
-) -> list[dg.AssetCheckSpec]:
-    """Return the check specs of an asset, with its partitions; checks of a file have none."""
-    return [
-        dg.AssetCheckSpec(
-            name,
-            asset=asset,
-            description=description,
-            partitions_def=None if name in RAW_CHECKS else partitions,
-        )
-        for name, description in checks.items()
-    ]

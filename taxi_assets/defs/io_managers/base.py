@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Generic, TypeVar
 
@@ -48,14 +48,13 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
+@dataclass(eq=False)
 class PartitionIOManager(dg.IOManager, Generic[In, Out]):
     """Writes the days of a run to one target, and reads them."""
 
-    month_locks: MonthLocks | None = None
+    services: Mapping[str, Service]
+    month_locks: MonthLocks | None = field(default=None, init=False)
     """Locks of the run; None outside a run."""
-
-    def __init__(self, services: Mapping[str, Service]) -> None:
-        self.services = services
 
     @abstractmethod
     def store(self, service: Service, value: In, log: dg.DagsterLogManager) -> Records:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import date
 
 import dagster as dg
@@ -25,12 +25,11 @@ from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.tlc.schema import Service
 
 
+@dataclass(eq=False)
 class CleanedTripsIOManager(PartitionIOManager[LazyPartitions[CleanedPartition], StoredTrips]):
     """Stores one Parquet object per day, with the types of the service's schema."""
 
-    def __init__(self, services: Mapping[str, Service], lake: LakeResource) -> None:
-        super().__init__(services)
-        self.lake = lake
+    lake: LakeResource
 
     def store(
         self, service: Service, value: LazyPartitions[CleanedPartition], log: dg.DagsterLogManager

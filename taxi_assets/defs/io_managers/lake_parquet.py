@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 
 import dagster as dg
@@ -20,12 +21,11 @@ from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.clean import sum_total_amount
 
 
+@dataclass(eq=False)
 class LakeTripsIOManager(StoreIOManager[StoredTrips]):
     """Stores a verified copy of a day's cleaned object."""
 
-    def __init__(self, services: Mapping[str, Service], lake: LakeResource) -> None:
-        super().__init__(services)
-        self.lake = lake
+    lake: LakeResource
 
     def store(
         self, service: Service, value: Mapping[date, StoredTrips], log: dg.DagsterLogManager

@@ -44,12 +44,12 @@ class Report:
     """PNG."""
 
 
+@dataclass(eq=False)
 class MonthlyReportIOManager(dg.IOManager):
     """Stores a month's report, and adds it to the materialization's metadata."""
 
-    def __init__(self, services: Mapping[str, Service], lake: LakeResource) -> None:
-        self.services = services
-        self.lake = lake
+    services: Mapping[str, Service]
+    lake: LakeResource
 
     def handle_output(self, context: dg.OutputContext, obj: Report) -> None:
         """Store the picture, the page and the index."""

@@ -77,12 +77,11 @@ def read_month_counts(lake: Lake, service: Service, month: Month) -> tuple[int |
     return None, 0, 0
 
 
+@dataclass(eq=False)
 class RawTripsIOManager(PartitionIOManager[Iterable[RawDays], RawPartition]):
     """Stores one object per day, and objects of a month's outside and unreadable rows."""
 
-    def __init__(self, services: Mapping[str, Service], lake: LakeResource) -> None:
-        super().__init__(services)
-        self.lake = lake
+    lake: LakeResource
 
     def store(
         self, service: Service, value: Iterable[RawDays], log: dg.DagsterLogManager

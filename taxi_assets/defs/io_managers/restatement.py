@@ -80,15 +80,12 @@ def copy_former_rows(lake: Lake, service: Service, day: date) -> str:
     return ""
 
 
-def delete_old_former_rows(
-    lake: Lake, service: Service, retention: timedelta, now: datetime | None = None
-) -> list[str]:
-    """Delete former raw objects that are older than `retention`, and return their keys."""
-    end = (now or datetime.now(UTC)) - retention
-    old = [key for key, at in lake.times(_get_former_folder(service)).items() if at < end]
-    for key in old:
-        lake.delete(key)
-    return old
+def delete_old_former_rows(lake: Lake, service: Service, retention: timedelta) -> None:
+    """Delete former raw objects that are older than `retention`."""
+    end = datetime.now(UTC) - retention
+    for key, written in lake.times(_get_former_folder(service)).items():
+        if written < end:
+            lake.delete(key)
 
 
 def build_page_key(service: Service, month: Month) -> str:

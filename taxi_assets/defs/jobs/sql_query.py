@@ -179,27 +179,20 @@ def _check_only_reads(cursor: "Cursor[Any]") -> None:
         StoreError: the role is a superuser, is a member of another role, or can write to a table.
     """
     cursor.execute(
-        "SELECT current_user, rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication"
-        " OR rolbypassrls, (SELECT string_agg(pg_get_userbyid(roleid), ', ') FROM pg_auth_members"
-        " WHERE member = r.oid), (SELECT min(oid::regclass::text) FROM pg_class"
+        "SELECT current_user, coalesce("
+        "CASE WHEN rolsuper OR rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls"
+        " THEN 'has a role attribute such as SUPERUSER' END,"
+        " (SELECT 'is a member of ' || string_agg(pg_get_userbyid(roleid), ', ')"
+        " FROM pg_auth_members WHERE member = r.oid),"
+        " (SELECT 'may write to ' || min(oid::regclass::text) FROM pg_class"
         " WHERE relkind IN ('r', 'p', 'v', 'f') AND relnamespace::regnamespace::text"
         " NOT IN ('pg_catalog', 'information_schema')"
         " AND has_table_privilege(oid, 'INSERT, UPDATE, DELETE, TRUNCATE')),"
-        " has_database_privilege(current_database(), 'CREATE')"
+        " CASE WHEN has_database_privilege(current_database(), 'CREATE')"
+        " THEN 'may create schemas' END)"
         " FROM pg_roles r WHERE rolname = current_user"
     )
-    user, privileged, member_of, table, creates = cursor.fetchone() or ("", True, None, None, True)
-    privilege = (
-        "has a role attribute such as SUPERUSER"
-        if privileged
-        else f"is a member of {member_of}"
-        if member_of
-        else f"may write to {table}"
-        if table
-        else "may create schemas"
-        if creates
-        else None
-    )
+    user, privilege = cursor.fetchone() or ("", "is not in pg_roles")
     if privilege:
         raise StoreError(
             f"sql_query runs as a role that can only read, and POSTGRES_READER_USER {user!r} "
@@ -246,7 +239,9 @@ def query_bigquery(bigquery: BigQueryResource, config: SqlQueryConfig) -> Rows:
         except (TimeoutError, Timeout) as error:
             raise _build_timeout_error(config) from error
         except ClientError as error:
-            raise StoreError(f"BigQuery: {_describe_error(error)}") from error
+            # Without the URL of the request.
+            message = error.errors[0]["message"] if error.errors else error.message
+            raise StoreError(f"BigQuery: {message}") from error
         return Rows([(field.name, field.field_type) for field in result.schema], rows)
 
 
@@ -255,8 +250,3 @@ def _build_timeout_error(config: SqlQueryConfig) -> StoreError:
         f"the query was stopped after {config.timeout_seconds} s: narrow it, or raise "
         "timeout_seconds"
     )
-
-
-def _describe_error(error: Any) -> str:
-    """Return BigQuery's message without the URL of the request."""
-    return str(error.errors[0]["message"] if error.errors else error.message)

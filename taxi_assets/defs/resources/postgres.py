@@ -7,8 +7,7 @@ Every statement, including COPY, uses psycopg, so one module limits the wait for
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
@@ -96,21 +95,17 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
         settings = self._resolve_address()
         return f"{settings.host}:{settings.port}/{settings.dbname}"
 
-    @contextmanager
-    def connect(self) -> Iterator[WatchedConnection]:
+    def connect(self) -> AbstractContextManager[WatchedConnection]:
         """Open a connection; uncommitted changes are rolled back at the end.
 
         Raises:
             StoreError: the server rejects these credentials or this database.
             UnavailableError: the server cannot be reached now.
         """
-        with closing(
-            _open_connection(self._resolve_address(), "POSTGRES_USER, POSTGRES_PASSWORD")
-        ) as connection:
-            yield connection
+        names = "POSTGRES_USER, POSTGRES_PASSWORD"
+        return closing(_open_connection(self._resolve_address(), names))
 
-    @contextmanager
-    def connect_reader(self) -> Iterator[WatchedConnection]:
+    def connect_reader(self) -> AbstractContextManager[WatchedConnection]:
         """Open a connection as the role that can only read (POSTGRES_READER_USER).
 
         Raises:
@@ -124,8 +119,7 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
             update={"user": settings.reader_user, "password": settings.reader_password}
         )
         names = "POSTGRES_READER_USER, POSTGRES_READER_PASSWORD"
-        with closing(_open_connection(reader, names)) as connection:
-            yield connection
+        return closing(_open_connection(reader, names))
 
     def _resolve_address(self) -> PostgresSettings:
         settings = self._settings()
