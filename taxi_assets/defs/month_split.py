@@ -23,7 +23,7 @@ from taxi_assets.defs.io_managers.sealed_objects import (
     open_parquet,
     write_sealed_zstd,
 )
-from taxi_assets.defs.metadata.table_metadata import preview_lines, preview_rows
+from taxi_assets.defs.metadata.table_metadata import preview_columns, preview_lines
 from taxi_assets.errors import explain_full_disk
 from taxi_assets.tlc.arrow_types import format_rows, has_view_types
 from taxi_assets.tlc.parquet_split import MIN_VIEW_ROWS
@@ -131,7 +131,7 @@ class ParquetSpool:
 
     def build_preview(self) -> Any:
         """Return the first rows as a table of texts."""
-        return preview_rows(self.month.schema.names if self.month.schema else [], self.first)
+        return preview_columns(self.month.header.names, self.first)
 
     def _flush(self) -> SealedParquetWriter:
         schema = self.month.schema

@@ -1,6 +1,6 @@
 """Schedules: each morning, request the newest day that the source can have."""
 
-from datetime import date, datetime, timedelta
+from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 import dagster as dg
@@ -38,7 +38,8 @@ def build_daily_schedule(service: Service, automation: AutomationSettings) -> dg
     )
     def daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
         settings = DefinitionSettings.from_env()
-        day = _get_local_date(context.scheduled_execution_time) - timedelta(days=lag)
+        today = context.scheduled_execution_time.astimezone(ZoneInfo(TIMEZONE)).date()
+        day = today - timedelta(days=lag)
         first, last = settings.start_date, settings.end_date
         if day < first:
             return dg.SkipReason(
@@ -51,21 +52,13 @@ def build_daily_schedule(service: Service, automation: AutomationSettings) -> dg
             )
         month = Month.of(day)
         try:
-            published = (
-                probe_month_file(Settings.from_env().source.template, service, month) is not None
-            )
+            if probe_month_file(Settings.from_env().source.template, service, month) is None:
+                return dg.SkipReason(
+                    f"{service.name} {month} is not published yet, so {day} is not requested; "
+                    f"{service.name}_new_month_sensor, if it runs, loads the month once it is"
+                )
         except SourceUnavailableError as error:
             context.log.warning(f"{error}. {day} is requested anyway")
-            published = True
-        if not published:
-            return dg.SkipReason(
-                f"{service.name} {month} is not published yet, so {day} is not requested; "
-                f"{service.name}_new_month_sensor, if it runs, loads the month once it is"
-            )
         return dg.RunRequest(run_key=f"{service.name} {day}", partition_key=str(day))
 
     return daily
-
-
-def _get_local_date(tick: datetime) -> date:
-    return tick.astimezone(ZoneInfo(TIMEZONE)).date()

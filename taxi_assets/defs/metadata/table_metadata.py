@@ -160,13 +160,6 @@ def _split_fields(line: str) -> list[str]:
         return [line]
 
 
-def preview_rows(names: Sequence[str], rows: Sequence[Sequence[object]]) -> dg.TableMetadataValue:
-    """Build a table of rows of a Parquet month, with values as text."""
-    return preview_columns(
-        names, [[None if value is None else str(value) for value in row] for row in rows]
-    )
-
-
 def build_profile_table(profile: DayProfile, service: Service) -> dg.TableMetadataValue:
     """Build a table with one row for each column: type, statistics, frequent values, examples."""
     lines = [

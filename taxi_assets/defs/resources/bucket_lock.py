@@ -153,10 +153,8 @@ class BucketLock:
         """Try once to remove this process from the holders; return False if another was faster."""
         in_time: dict[str, Any] = {"timeout": CLOSE_SECONDS, "retry": CLOSE_RETRY}
         blob = self.locks.bucket.get_blob(self.key, **in_time)
-        if blob is None:
-            return True
-        holder, holders = _read_owner(blob)
-        if holder.run_id != self.owner.run_id or self.token not in holders:
+        holders = self._find_holders(blob)
+        if holders is None:
             return True
         holders.remove(self.token)
         try:
@@ -181,11 +179,17 @@ class BucketLock:
             self.write(self.generation, self.holders)
         except (PreconditionFailed, NotFound):
             blob = self.locks.bucket.get_blob(self.key)
-            holder, holders = _read_owner(blob) if blob else (None, [])
-            if holder is None or holder.run_id != self.owner.run_id or self.token not in holders:
+            holders = self._find_holders(blob)
+            if holders is None:
                 self.valid_until = 0.0  # Another run has taken over.
                 return
             self.write(blob.generation, holders)  # Another process of this run was faster.
+
+    def _find_holders(self, blob: Blob | None) -> list[str] | None:
+        """Return the processes that share the object; None if this one no longer does."""
+        holder, holders = _read_owner(blob) if blob else (None, [])
+        is_ours = holder and holder.run_id == self.owner.run_id and self.token in holders
+        return holders if is_ours else None
 
     @staticmethod
     def _upload_lease(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 
 from taxi_assets.defs.metadata.table_metadata import (
     build_published_schema,
+    preview_columns,
     preview_lines,
-    preview_rows,
 )
+from taxi_assets.tlc.arrow_types import format_rows
 from taxi_assets.tlc.services import SERVICES
 
 GREEN = SERVICES["green"]
@@ -42,7 +44,8 @@ def test_first_lines_become_a_table_with_a_line_for_each_column(
 
 
 def test_first_rows_of_a_parquet_month_become_texts() -> None:
-    table = preview_rows(["VendorID", "fare"], [[1, None], [2, 3.5]])
+    rows = pa.record_batch({"VendorID": [1, 2], "fare": [None, 3.5]})
+    table = preview_columns(rows.schema.names, format_rows(rows))
     lines = [list(record.data.values()) for record in table.records]
     assert lines == [["VendorID", "1", "2"], ["fare", None, "3.5"]]
 
