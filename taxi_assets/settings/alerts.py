@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from taxi_assets.settings.addresses import UI_URL, WEB_URL
 from taxi_assets.settings.base import NEVER_QUOTED, SettingsArea, require_integer, require_url
@@ -37,6 +37,7 @@ def _check_urls(urls: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
 
 
 WEB = require_url(WEB_URL, "an http:// or https:// URL")
+WITHOUT_SLASH = AfterValidator(lambda url: url.rstrip("/"))
 PUBLIC_WEB = require_url(UI_URL, "an http:// or https:// URL without user, password and query")
 
 
@@ -54,7 +55,7 @@ class AlertSettings(SettingsArea):
     (`jsons://`) and many more. The sensors run once at least one is set."""
     alert_on: Literal["failure", "failure_and_warnings"] = "failure"
     """`failure_and_warnings` reports failed checks of severity WARN too."""
-    ui_url: Annotated[str, PUBLIC_WEB, NEVER_QUOTED] = "http://127.0.0.1:3000"
+    ui_url: Annotated[str, PUBLIC_WEB, WITHOUT_SLASH, NEVER_QUOTED] = "http://127.0.0.1:3000"
     """URL of the Dagster UI, for the links in alerts and in the index of reports."""
     heartbeat_url: Annotated[SecretStr | None, WEB] = Field(
         default=None, examples=["https://hc-ping.com/..."]
@@ -73,11 +74,6 @@ class AlertSettings(SettingsArea):
     def on_warnings(self) -> bool:
         """Whether a failed check of severity WARN is reported."""
         return self.alert_on == "failure_and_warnings"
-
-    @field_validator("ui_url")
-    @classmethod
-    def _remove_slash(cls, url: str) -> str:
-        return url.rstrip("/")
 
 
 def has_heartbeat(env: Mapping[str, str] | None = None) -> bool:

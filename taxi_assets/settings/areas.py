@@ -218,7 +218,7 @@ class RunSettings(SettingsArea):
 
     lock_timeout: Annotated[int, require_integer(7 * DAY)] = 7200
     """Seconds that a run waits for another run of the same month to end."""
-    download_retention_days: int | None = 90
+    download_retention_days: Annotated[int | None, require_integer(MAX_DAYS, none=FOREVER)] = 90
     """Days after its last use for which a downloaded month file stays in the cache, or
     `forever`."""
     temp_retention_hours: Annotated[int, require_integer(8760)] = 6
@@ -231,15 +231,6 @@ class RunSettings(SettingsArea):
     )
     """Days for which finished runs, their logs and ticks stay in Dagster's storage; by default
     forever."""
-
-    @field_validator("download_retention_days", mode="before")
-    @classmethod
-    def _read_retention(cls, value: Any) -> int | None:
-        if value is None or str(value).lower() == FOREVER:
-            return None
-        if not str(value).isdecimal() or not 1 <= int(value) <= MAX_DAYS:
-            raise ValueError(f"is neither {FOREVER!r} nor a whole number from 1 to {MAX_DAYS}")
-        return int(value)
 
     @property
     def download_retention(self) -> timedelta | None:

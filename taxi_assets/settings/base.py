@@ -58,14 +58,19 @@ def split_commas(value: Any) -> Any:
     return tuple(part for part in map(str.strip, value.split(",")) if part)
 
 
-def require_integer(maximum: int, minimum: int = 1) -> BeforeValidator:
-    """Return a validator that rejects anything but None and an integer within the limits."""
+def require_integer(maximum: int, minimum: int = 1, none: str | None = None) -> BeforeValidator:
+    """Return a validator that rejects anything but None and an integer within the limits.
+
+    `none` is a word for None.
+    """
+    expected = f"a whole number from {minimum} to {maximum}"
 
     def check(value: Any) -> int | None:
-        if value is None:
+        if value is None or str(value).lower() == none:
             return None
         if not str(value).isdecimal() or not minimum <= int(value) <= maximum:
-            raise ValueError(f"is not a whole number from {minimum} to {maximum}")
+            problem = f"is neither {none!r} nor" if none else "is not"
+            raise ValueError(f"{problem} {expected}")
         return int(value)
 
     return BeforeValidator(check)

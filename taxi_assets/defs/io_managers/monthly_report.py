@@ -6,7 +6,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date
 from typing import Any
-from urllib.parse import quote
 
 import dagster as dg
 
@@ -15,6 +14,7 @@ from taxi_assets.date_ranges import Month
 from taxi_assets.defs.freshness import STORES
 from taxi_assets.defs.io_managers.base import name_asset_in_errors
 from taxi_assets.defs.io_managers.partition_data import Label, reject_damage
+from taxi_assets.defs.metadata.day_metadata import build_object_link
 from taxi_assets.defs.metadata.table_metadata import build_picture_metadata, build_table
 from taxi_assets.defs.resources.lake import Lake, LakeResource
 from taxi_assets.defs.resources.lake_keys import REPORT_INDEX, build_report_key
@@ -94,9 +94,11 @@ def _build_metadata(lake: Lake, report: Report) -> dict[str, Any]:
         "report": build_picture_metadata(
             scale_picture(report.picture, DIALOG_WIDTH), month_text.write_title(figures)
         ),
-        "page": _build_link(lake, key),
-        "all_months": _build_link(lake, REPORT_INDEX),
-        "picture": _build_link(lake, build_report_key(figures.service, figures.month, PICTURE)),
+        "page": build_object_link(lake, key),
+        "all_months": build_object_link(lake, REPORT_INDEX),
+        "picture": build_object_link(
+            lake, build_report_key(figures.service, figures.month, PICTURE)
+        ),
         "dagster/uri": lake.path(key),
         "trips": figures.trips,
         "days_loaded": len(figures.days),
@@ -129,13 +131,6 @@ def _build_zone_table(figures: MonthFigures) -> dg.TableMetadataValue:
             for row in rank_pickup_zones(figures)
         ],
     )
-
-
-def _build_link(lake: Lake, key: str) -> dg.PathMetadataValue | dg.UrlMetadataValue:
-    """Return a local path, or the URL of Google's console."""
-    if lake.local:
-        return dg.MetadataValue.path(lake.path(key))
-    return dg.MetadataValue.url(f"https://storage.cloud.google.com/{lake.bucket}/{quote(key)}")
 
 
 def _collect_calendars(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 
@@ -166,13 +167,13 @@ def build_object_metadata(lake: Lake, key: str) -> dict[str, Any]:
 
 
 def build_object_link(lake: Lake, key: str) -> dg.PathMetadataValue | dg.UrlMetadataValue:
-    """Return a path to copy, or the URL of the object's page in Google's console.
+    """Return a path to copy, or the URL of the object's content on GCS.
 
     A browser does not open file:// links from a page that was loaded over HTTP.
     """
     if lake.local:
         return dg.MetadataValue.path(lake.path(key))
-    return dg.MetadataValue.url(lake.page(key))
+    return dg.MetadataValue.url(f"https://storage.cloud.google.com/{lake.bucket}/{quote(key)}")
 
 
 def build_source_metadata(source_file: SourceFile) -> dict[str, Any]:
