@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from benchmarks import stores
 from taxi_assets.date_ranges import Month
-from taxi_assets.defs.io_managers.binary_copy import copy_rows_binary
+from taxi_assets.defs.io_managers.postgres_copy import copy_rows_binary
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 

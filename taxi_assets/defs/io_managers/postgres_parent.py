@@ -14,6 +14,7 @@ from taxi_assets.defs.io_managers.postgres_table import (
     find_relation_kind,
     qualify_name,
     quote_literal,
+    read_columns,
 )
 from taxi_assets.errors import UnavailableError, format_one_line
 
@@ -47,7 +48,7 @@ def add_day_column(cursor: Cursor, partition: Partition, log: dg.DagsterLogManag
     import psycopg
 
     service, parent = partition.service, partition.parent
-    columns = _list_columns(cursor, parent)
+    columns = list(read_columns(cursor, parent))
     if service.day_column in columns:
         return
     if cursor.connection.info.server_version >= VIRTUAL_SINCE:
@@ -65,16 +66,6 @@ def add_day_column(cursor: Cursor, partition: Partition, log: dg.DagsterLogManag
             f"{partition.table.fullname} has no column {service.day_column} yet, the next run "
             f"tries again: {format_one_line(error)}"
         )
-
-
-def _list_columns(cursor: Cursor, name: str) -> list[str]:
-    """Return the columns of a quoted table or view in order; none if it does not exist."""
-    cursor.execute(
-        "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0"
-        " AND NOT attisdropped ORDER BY attnum",
-        [name],
-    )
-    return [column for (column,) in cursor.fetchall()]
 
 
 def _build_column(partition: Partition) -> list[str]:
@@ -95,7 +86,7 @@ def _build_view(cursor: Cursor, partition: Partition, columns: list[str]) -> lis
     service, schema = partition.service, partition.table.schema
     name = f"{service.name}_tripdata"
     view = qualify_name(schema, name)
-    kind, actual = find_relation_kind(cursor, schema, name), _list_columns(cursor, view)
+    kind, actual = find_relation_kind(cursor, schema, name), list(read_columns(cursor, view))
     expected = [service.day_column, *columns]
     if kind is not None and (kind != "v" or actual != expected[: len(actual)]):
         return []

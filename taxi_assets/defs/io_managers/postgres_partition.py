@@ -13,12 +13,14 @@ therefore used only if it is attached to our table for exactly its month.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import date
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from taxi_assets.date_ranges import Month
+from taxi_assets.date_ranges import Month, merge_into_date_ranges
 from taxi_assets.defs.io_managers.postgres_table import (
     KINDS,
     QUOTE,
@@ -81,6 +83,16 @@ class Partition:
     def values(self) -> str:
         """The bounds in SQL, in the format of Postgres with DateStyle ISO."""
         return "FOR VALUES FROM ('{}') TO ('{}')".format(*self.bounds)
+
+
+def build_days_condition(service: Service, days: Iterable[date]) -> str:
+    """Build the SQL condition that a pickup is in one of these days; false without any."""
+    pickup = QUOTE(service.pickup_column)
+    conditions = [
+        f"{pickup} >= '{window.start}'::timestamp AND {pickup} < '{window.end}'::timestamp"
+        for window in merge_into_date_ranges(days)
+    ]
+    return " OR ".join(conditions) or "false"
 
 
 def claim_partition(cursor: Cursor, partition: Partition) -> bool:

@@ -21,9 +21,9 @@ from datetime import date
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from taxi_assets.date_ranges import merge_into_date_ranges
 from taxi_assets.defs.io_managers.postgres_partition import (
     Partition,
+    build_days_condition,
     create_pickup_index,
     find_partition_index,
 )
@@ -110,6 +110,11 @@ class Replacement:
         return f"{self.name}_pickup"
 
     @property
+    def condition(self) -> str:
+        """The SQL condition for the days of the run."""
+        return build_days_condition(self.partition.service, self.days)
+
+    @property
     def is_whole_month(self) -> bool:
         """Whether the run covers every day of the month."""
         return set(self.partition.month.window) <= set(self.days)
@@ -169,7 +174,7 @@ def copy_other_days(
         [new.quoted],
     )
     (columns,) = cursor.fetchone() or ("",)
-    old = f"SELECT {columns} FROM {new.partition.quoted} WHERE NOT ({_build_condition(new)})"  # noqa: S608 - quoted
+    old = f"SELECT {columns} FROM {new.partition.quoted} WHERE NOT ({new.condition})"  # noqa: S608 - quoted
     statement = f"COPY {new.quoted} ({columns}) FROM STDIN (FORMAT binary, FREEZE)"
     with connect() as reading, reading.cursor() as source:
         with (
@@ -245,20 +250,11 @@ def _covers_most(cursor: Cursor, new: Replacement) -> bool:
     if new.is_whole_month:
         cursor.execute(f"SELECT EXISTS (SELECT FROM {table})")  # noqa: S608 - quoted
         return cursor.fetchone() == (True,)
-    cursor.execute(f"SELECT count(*) FROM {table} WHERE {_build_condition(new)}")  # noqa: S608 - quoted
+    cursor.execute(f"SELECT count(*) FROM {table} WHERE {new.condition}")  # noqa: S608 - quoted
     (covered,) = cursor.fetchone() or (0,)
     cursor.execute(
-        f"SELECT count(*) FROM (SELECT FROM {table} WHERE NOT ({_build_condition(new)})"  # noqa: S608
+        f"SELECT count(*) FROM (SELECT FROM {table} WHERE NOT ({new.condition})"  # noqa: S608
         f" LIMIT {int(covered)}) AS other"
     )
     (remaining,) = cursor.fetchone() or (0,)
     return int(covered) > int(remaining)
-
-
-def _build_condition(new: Replacement) -> str:
-    """Build the condition for the days of the run."""
-    pickup = QUOTE(new.partition.service.pickup_column)
-    return " OR ".join(
-        f"{pickup} >= '{window.start}'::timestamp AND {pickup} < '{window.end}'::timestamp"
-        for window in merge_into_date_ranges(new.days)
-    )

@@ -81,7 +81,7 @@ def ensure_table_exists(cursor: Cursor, table: sa.Table, service: Service) -> No
             "by another tool?): rename it, run again, and copy its rows where they are wanted"
         )
     name = qualify_name(table.schema, table.name)
-    columns = _read_columns(cursor, name)
+    columns = read_columns(cursor, name)
     for column in service.columns:
         actual = columns.get(column.name, "missing")
         new = actual == "missing" and column.name != service.pickup_column
@@ -156,12 +156,16 @@ def _check_other_columns(cursor: Cursor, table: sa.Table, name: str) -> None:
         )
 
 
-def _read_columns(cursor: Cursor, name: str) -> dict[str, str]:
-    """Return the type of each column; the type of a generated column is "a generated column"."""
+def read_columns(cursor: Cursor, name: str) -> dict[str, str]:
+    """Return the type of each column of a quoted table or view, in order; none without it.
+
+    The type of a generated column is "a generated column".
+    """
     cursor.execute(
         "SELECT attname, CASE WHEN attgenerated <> '' THEN 'a generated column'"
         " ELSE format_type(atttypid, atttypmod) END"
-        " FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
+        " FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0 AND NOT attisdropped"
+        " ORDER BY attnum",
         [name],
     )
     return dict(cursor.fetchall())

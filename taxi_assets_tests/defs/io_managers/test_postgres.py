@@ -12,9 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pa_fs
 import pytest
-import sqlalchemy as sa
 
-from taxi_assets.date_ranges import DateRange
 from taxi_assets.defs.io_managers.partition_data import (
     CLEANED,
     Label,
@@ -22,11 +20,12 @@ from taxi_assets.defs.io_managers.partition_data import (
     encode_trips,
     open_stored_trips,
 )
-from taxi_assets.defs.io_managers.postgres import PostgresTripsIOManager, is_in_date_range
+from taxi_assets.defs.io_managers.postgres import PostgresTripsIOManager
+from taxi_assets.defs.io_managers.postgres_partition import build_days_condition
 from taxi_assets.defs.io_managers.postgres_table import (
     build_trips_table,
-    compile_sql,
     ensure_table_exists,
+    qualify_name,
 )
 from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.defs.resources.lake_keys import build_trips_key
@@ -140,13 +139,12 @@ def test_delete_touches_only_its_window_in_a_table_of_a_year(schema: str, lake: 
     months = [date(2021, month, 1) for month in range(1, 13)]
     days = [month + timedelta(n) for month in months for n in range(0, 28, 3)]
     store_days_in_postgres(*(make_stored_day(lake, day, 2_000) for day in days), names=days)
-    window = DateRange.of_day(date(2021, 6, 10))
-    table = build_trips_table(GREEN, schema)
     with PostgresResource().connect() as connection, connection.cursor() as cursor:
         # A table of real size makes the planner choose this.
         cursor.execute("SET enable_seqscan = off")
-        delete = sa.delete(table).where(is_in_date_range(table, GREEN, window))
-        cursor.execute("EXPLAIN (ANALYZE, COSTS OFF) " + compile_sql(delete))
+        condition = build_days_condition(GREEN, [date(2021, 6, 10)])
+        table = qualify_name(schema, GREEN.table)
+        cursor.execute(f"EXPLAIN (ANALYZE, COSTS OFF) DELETE FROM {table} WHERE {condition}")
         plan = "\n".join(row[0] for row in cursor.fetchall())
     assert "green_cab_data_2021_06" in plan
     for month in (1, 2, 3, 4, 5, 7, 8, 9, 10, 11, 12):
@@ -154,6 +152,13 @@ def test_delete_touches_only_its_window_in_a_table_of_a_year(schema: str, lake: 
     assert "Bitmap Index Scan on green_cab_data_2021_06_pickup" in plan
     rechecked = [line for line in plan.splitlines() if "Rows Removed by Index Recheck" in line]
     assert sum(int(line.split(":")[1]) for line in rechecked) < 4_000, plan
+
+
+def test_no_days_have_no_totals(schema: str, lake: Lake) -> None:
+    """Every day of a run may be rejected while it is stored."""
+    day = date(2021, 1, 5)
+    store_days_in_postgres(make_stored_day(lake, day, 10), names=[day])
+    assert read_totals([], schema) == {}
 
 
 def test_reader_sees_the_old_day_or_the_new_day(schema: str, lake: Lake) -> None:

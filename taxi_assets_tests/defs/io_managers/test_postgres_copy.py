@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from psycopg.pq import TransactionStatus
 
-from taxi_assets.defs.io_managers.binary_copy import BATCH_ROWS, copy_rows_binary
+from taxi_assets.defs.io_managers.postgres_copy import BATCH_ROWS, copy_rows_binary
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets_tests import stores
 
