@@ -37,33 +37,25 @@ def build_alert_sensors() -> list[dg.SensorDefinition]:
 
     They monitor every code location, and runs from a command line, which have no location.
     """
-    status = (
-        dg.DefaultSensorStatus.RUNNING if has_alert_target() else dg.DefaultSensorStatus.STOPPED
-    )
-
-    @dg.run_failure_sensor(
+    running = dg.DefaultSensorStatus.RUNNING
+    options: dict[str, Any] = {
+        "default_status": running if has_alert_target() else dg.DefaultSensorStatus.STOPPED,
+        "minimum_interval_seconds": SECONDS,
+        "monitor_all_code_locations": True,
+    }
+    on_failure = dg.run_failure_sensor(
         name="run_failure_alert",
         description=f"Reports failed runs: asset, days, cause, link. {_list_targets()}",
-        default_status=status,
-        minimum_interval_seconds=SECONDS,
-        monitor_all_code_locations=True,
+        **options,
     )
-    def run_failure_alert(context: dg.RunFailureSensorContext) -> dg.SkipReason | None:
-        return _report_run(context)
-
-    @dg.run_status_sensor(
+    on_success = dg.run_status_sensor(
         run_status=dg.DagsterRunStatus.SUCCESS,
         name="failed_check_alert",
         description="Reports successful runs with failed checks: those of severity ERROR, and "
         f"with TAXI_ALERT_ON=failure_and_warnings of severity WARN. {_list_targets()}",
-        default_status=status,
-        minimum_interval_seconds=SECONDS,
-        monitor_all_code_locations=True,
+        **options,
     )
-    def failed_check_alert(context: dg.RunStatusSensorContext) -> dg.SkipReason | None:
-        return _report_run(context)
-
-    return [run_failure_alert, failed_check_alert]
+    return [on_failure(_report_run), on_success(_report_run)]
 
 
 def _list_targets() -> str:

@@ -193,16 +193,8 @@ def reject_failed(results: Sequence[CheckResult], service: Service) -> None:
 @cache
 def _check_frame_types(service: Service, schema: pa.Schema) -> dg.TypeCheck:
     """Check the types of the frame of a table; they depend on the table's schema alone."""
-    frame = convert_to_frame(schema.empty_table())
-    return build_frame_type(service).type_check(None, frame)  # type: ignore[arg-type]  # reads no context
-
-
-@cache
-def build_frame_type(service: Service) -> dg.DagsterType:
-    """Build the dagster-pandas type of a service's cleaned frame from its columns."""
-    return create_dagster_pandas_dataframe_type(
+    frame_type = create_dagster_pandas_dataframe_type(
         name=f"{service.name.capitalize()}CleanedTrips",
-        description=f"Cleaned {service.name} trips, one row per trip.",
         columns=[
             PandasColumn(name, constraints=[ColumnDTypeInSetConstraint({dtype})])
             for name, dtype in service.pandas_types.items()
@@ -211,3 +203,5 @@ def build_frame_type(service: Service) -> dg.DagsterType:
             StrictColumnsConstraint(list(service.pandas_types), enforce_ordering=True)
         ],
     )
+    frame = convert_to_frame(schema.empty_table())
+    return frame_type.type_check(None, frame)

@@ -113,14 +113,14 @@ def write_export(lake: Lake, service: Service, days: list[date], key: str) -> in
         SealedParquetWriter(stream, build_export_schema(service)) as writer,
     ):
         for day in days:
-            rows += _append_days(writer, lake, service, day)
+            rows += _append_day(writer, lake, service, day)
         label = Label(service.name, "export_parquet", f"{days[0]} to {days[-1]}")
         writer.seal(label.to_metadata())
     return rows
 
 
-def _append_days(writer: SealedParquetWriter, lake: Lake, service: Service, day: date) -> int:
-    """Write the rows of one day."""
+def _append_day(writer: SealedParquetWriter, lake: Lake, service: Service, day: date) -> int:
+    """Write the rows of one day; its memory is free before the next day is read."""
     trips = open_lake_trips(lake, service, day)
     if trips is None:
         raise StoreError(f"{service.name} {day} was deleted from the lake: run again")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 from urllib.parse import quote, urlsplit
 
 import dagster as dg
@@ -212,16 +212,11 @@ def open_lake(settings: LakeSettings, retention: timedelta = DEFAULT_RETENTION) 
     # The default is 15 minutes. Google's client abandons a silent server after 120 s more; pyarrow
     # has no parameter for that limit (TransferStallTimeoutOption).
     retries = timedelta(seconds=settings.retry_seconds)
+    options: dict[str, Any] = {"retry_time_limit": retries}
     if settings.emulator:
-        address = urlsplit(settings.emulator)
-        filesystem = pa_fs.GcsFileSystem(
-            anonymous=True,
-            scheme=address.scheme,
-            endpoint_override=address.netloc,
-            retry_time_limit=retries,
-        )
-    else:
-        filesystem = pa_fs.GcsFileSystem(retry_time_limit=retries)
+        url = urlsplit(settings.emulator)
+        options |= {"anonymous": True, "scheme": url.scheme, "endpoint_override": url.netloc}
+    filesystem = pa_fs.GcsFileSystem(**options)
     return Lake(filesystem, settings.bucket, settings.bucket, settings.lake_layout)
 
 
