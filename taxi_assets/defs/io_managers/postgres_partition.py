@@ -138,10 +138,9 @@ def attach_partition(cursor: Cursor, partition: Partition) -> None:
 def _check_relation_kind(cursor: Cursor, partition: Partition) -> None:
     kind = find_relation_kind(cursor, partition.table.schema, partition.name)
     if kind != "r":
-        actual = "a partitioned table" if kind == "p" else KINDS.get(str(kind), kind)
         raise StoreError(
-            f"{partition.fullname} is {actual} and must be a table, the partition of "
-            f"{partition.month}: rename or drop it, then run again"
+            f"{partition.fullname} is {KINDS.get(str(kind), kind)} and must be a table, the "
+            f"partition of {partition.month}: rename or drop it, then run again"
         )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.schema import CreateTable
+from sqlalchemy.schema import CreateTable, SetColumnComment, SetTableComment
 
 from taxi_assets.errors import StoreError
 from taxi_assets.tlc.column import Column
@@ -182,15 +182,11 @@ def _create_table(cursor: Cursor, table: sa.Table) -> None:
     new = create_if_missing(
         cursor,
         lambda: find_relation_kind(cursor, table.schema, table.name) is None,
-        str(CreateTable(table).compile(dialect=DIALECT)),
+        compile_sql(CreateTable(table)),
     )
-    if not new:
-        return
-    parent = qualify_name(table.schema, table.name)
-    cursor.execute(f"COMMENT ON TABLE {parent} IS {quote_literal(table.comment)}")
-    for column in table.columns:
-        target = f"{qualify_name(table.schema, table.name)}.{QUOTE(column.name)}"
-        cursor.execute(f"COMMENT ON COLUMN {target} IS {quote_literal(column.comment)}")
+    if new:
+        for comment in (SetTableComment(table), *map(SetColumnComment, table.columns)):
+            cursor.execute(compile_sql(comment))
 
 
 def create_if_missing(cursor: Cursor, is_missing: Callable[[], bool], statement: str) -> bool:
@@ -218,8 +214,7 @@ def _add_new_columns(cursor: Cursor, table: sa.Table, new: Sequence[Column]) -> 
     for column in new:
         added = f"{QUOTE(column.name)} {column.postgres}"
         cursor.execute(f"ALTER TABLE {name} ADD COLUMN IF NOT EXISTS {added}")
-        comment = quote_literal(table.columns[column.name].comment)
-        cursor.execute(f"COMMENT ON COLUMN {name}.{QUOTE(column.name)} IS {comment}")
+        cursor.execute(compile_sql(SetColumnComment(table.columns[column.name])))
 
 
 def find_relation_kind(cursor: Cursor, schema: str | None, name: str) -> str | None:
