@@ -22,7 +22,7 @@ from taxi_assets.defs.run_summary import ROWS_TAG, tag_run
 from taxi_assets.defs.stage import Stage, build_retry_policy
 from taxi_assets.errors import StoreError
 from taxi_assets.lazy_partitions import LazyPartitions
-from taxi_assets.partitions import daily_partitions, get_run_month, monthly_partitions
+from taxi_assets.partitions import get_run_month, monthly_partitions
 from taxi_assets.report.figures import (
     DayFigures,
     EarlierMonth,
@@ -42,7 +42,7 @@ GROUP = "reports"
 
 def build_monthly_report(service: Service) -> dg.AssetsDefinition:
     """Build the report asset of a service."""
-    stage = Stage(service, daily_partitions())
+    stage = Stage(service)
     once_complete = dg.AutomationCondition.eager().without(
         dg.AutomationCondition.in_latest_time_window()
     )

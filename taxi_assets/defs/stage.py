@@ -6,7 +6,7 @@ The functions of the assets belong in `daily_assets.py`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import dagster as dg
@@ -18,6 +18,7 @@ from taxi_assets.defs.metadata.asset_metadata import (
 )
 from taxi_assets.defs.run_restart import request_run_restart
 from taxi_assets.lazy_partitions import LazyPartitions
+from taxi_assets.partitions import daily_partitions
 from taxi_assets.settings.areas import DefinitionSettings
 from taxi_assets.tlc.schema import Service
 
@@ -34,7 +35,7 @@ class Stage:
     """The service and the partitions of a set of assets."""
 
     service: Service
-    partitions: dg.DailyPartitionsDefinition
+    partitions: dg.DailyPartitionsDefinition = field(default_factory=daily_partitions)
 
     def build_key(self, name: str) -> dg.AssetKey:
         """Return the key `<service>/<name>`."""

@@ -21,13 +21,12 @@ from taxi_assets.defs.outcomes import build_rejected_days_error, list_unchecked
 from taxi_assets.defs.run_summary import summarize_run
 from taxi_assets.defs.stage import Stage
 from taxi_assets.errors import PartitionNotStoredError
-from taxi_assets.partitions import daily_partitions
 from taxi_assets.tlc.schema import Service
 
 
 def build_stores_agree_check(service: Service) -> dg.AssetChecksDefinition:
     """Build `stores_agree` on `bigquery_trips`: counts and sums of all stores with the day."""
-    stage = Stage(service, daily_partitions())
+    stage = Stage(service)
     stores = [stage.build_key(f"{name}_trips") for name in ("postgres", "gcs", "bigquery")]
     spec = dg.AssetCheckSpec(
         AGREE,
@@ -54,11 +53,8 @@ def build_stores_agree_check(service: Service) -> dg.AssetChecksDefinition:
             )
             totals: dict[date, dict[str, tuple[int, float]]] = {}
             for key in stores:
-                stored_days = [
-                    day
-                    for day in _find_materialized_days(context, key, days)
-                    if day not in rejected
-                ]
+                accepted = [day for day in days if day not in rejected]
+                stored_days = _find_materialized_days(context, key, accepted)
                 store: StoreIOManager[Any] = getattr(context.resources, key.path[-1])
                 store_totals = _reuse_totals(just_read.get(key, {}), stored_days, service)
                 if stored_days and not store_totals:
