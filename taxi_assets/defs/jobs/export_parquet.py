@@ -13,7 +13,7 @@ from taxi_assets.date_ranges import ONE_DAY, DateRange
 from taxi_assets.defs.io_managers.partition_data import Label, add_missing_columns, open_lake_trips
 from taxi_assets.defs.io_managers.sealed_objects import SealedParquetWriter
 from taxi_assets.defs.jobs.inspect_object import locate_object
-from taxi_assets.defs.jobs.result import build_result_schema, fail_in_one_line, name_columns
+from taxi_assets.defs.jobs.result import fail_in_one_line, list_columns
 from taxi_assets.defs.resources.lake import Lake, LakeResource
 from taxi_assets.defs.resources.lake_keys import build_trips_key
 from taxi_assets.errors import StoreError, format_list
@@ -80,7 +80,7 @@ def build_export_parquet_job(services: Mapping[str, Service]) -> dg.JobDefinitio
                 "bytes": size,
                 "seconds": round(time.monotonic() - began, 3),
                 "dagster/uri": target.path(key),
-                "columns": build_result_schema(name_columns(build_export_schema(service))),
+                "columns": dg.TableSchema(list_columns(build_export_schema(service))),
             }
         )
 

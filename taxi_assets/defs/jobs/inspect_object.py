@@ -14,12 +14,10 @@ from pydantic import Field
 
 from taxi_assets.defs.io_managers.sealed_objects import DamagedError, verify_sealed_stream
 from taxi_assets.defs.jobs.result import (
-    Column,
-    build_result_schema,
     build_result_table,
     fail_in_one_line,
     format_table,
-    name_columns,
+    list_columns,
 )
 from taxi_assets.defs.resources.lake import Lake, LakeResource, open_lake
 from taxi_assets.errors import StoreError
@@ -56,7 +54,7 @@ class InspectObjectConfig(dg.Config):
 class Content:
     """The columns, row count and first rows of an object."""
 
-    columns: list[Column]
+    columns: list[dg.TableColumn]
     rows: int
     first: list[tuple[Any, ...]]
 
@@ -87,7 +85,7 @@ def build_inspect_object_job(services: Mapping[str, Service]) -> dg.JobDefinitio
                 "bytes": home.size(key) or 0,
                 "seconds": round(time.monotonic() - began, 3),
                 "dagster/uri": home.path(key),
-                "columns": build_result_schema(content.columns),
+                "columns": dg.TableSchema(content.columns),
                 # Last: a wide table is wider than the page.
                 "preview": preview,
             }
@@ -169,18 +167,17 @@ def _inspect_parquet(lake: Lake, key: str, rows: int) -> Content:
     ):
         first = read_first_rows(parquet, rows, MAX_SHOWN_BYTES)
         return Content(
-            name_columns(parquet.schema_arrow), parquet.metadata.num_rows, _to_tuples(first, rows)
+            list_columns(parquet.schema_arrow), parquet.metadata.num_rows, _to_tuples(first, rows)
         )
 
 
 def _inspect_csv(lake: Lake, key: str, config: InspectObjectConfig) -> Content:
     """Infer types from the first block and count all rows as text."""
     with _open_csv_reader(lake, key, config, pc.ConvertOptions()) as reader:
-        columns = name_columns(reader.schema)
+        columns = list_columns(reader.schema)
         first = _to_tuples(next(reader, None), config.rows)
-    as_text = pc.ConvertOptions(
-        column_types=dict.fromkeys((name for name, _ in columns), pa.string())
-    )
+        names = reader.schema.names
+    as_text = pc.ConvertOptions(column_types=dict.fromkeys(names, pa.string()))
     with _open_csv_reader(lake, key, config, as_text) as reader:
         return Content(columns, _count_csv_rows(reader), first)
 

@@ -21,12 +21,9 @@ MAX_CELL_LENGTH = 200
 MAX_EXACT_INTEGER = 2**53
 """Browsers round larger integers."""
 
-Column = tuple[str, str]
-"""Name and type."""
-
 
 def build_result_table(
-    columns: Sequence[Column], rows: Iterable[Sequence[Any]]
+    columns: Sequence[dg.TableColumn], rows: Iterable[Sequence[Any]]
 ) -> dg.TableMetadataValue:
     """Build a table of rows for the run page; a repeated column name gets a number.
 
@@ -35,10 +32,10 @@ def build_result_table(
     omitted = len(columns) - MAX_COLUMNS
     shown_columns = list(columns[:MAX_COLUMNS])
     if omitted > 0:
-        shown_columns.append((f"{omitted:,} more columns", "not shown"))
+        shown_columns.append(dg.TableColumn(f"{omitted:,} more columns", "not shown"))
         rows = ((*row[:MAX_COLUMNS], "") for row in rows)
-    names = _number_duplicates(name for name, _ in shown_columns)
-    kinds = (kind for _, kind in shown_columns)
+    names = _number_duplicates(column.name for column in shown_columns)
+    kinds = (column.type for column in shown_columns)
     return build_table(
         list(map(dg.TableColumn, names, kinds)),
         ([_format_cell(cell) for cell in row] for row in rows),
@@ -58,16 +55,9 @@ def _number_duplicates(names: Iterable[str]) -> list[str]:
     return numbered
 
 
-def build_result_schema(columns: Sequence[Column]) -> dg.TableSchemaMetadataValue:
-    """Return the columns and their types."""
-    return dg.MetadataValue.table_schema(
-        dg.TableSchema(columns=[dg.TableColumn(name, kind) for name, kind in columns])
-    )
-
-
-def name_columns(schema: pa.Schema) -> list[Column]:
+def list_columns(schema: pa.Schema) -> list[dg.TableColumn]:
     """Return names and types of an Arrow schema."""
-    return [(field.name, str(field.type)) for field in schema]
+    return [dg.TableColumn(field.name, str(field.type)) for field in schema]
 
 
 def format_table(table: dg.TableMetadataValue) -> str:

@@ -21,7 +21,7 @@ from taxi_assets.defs.jobs.one_select import (
     format_for_bigquery,
     parse_one_select,
 )
-from taxi_assets.defs.jobs.result import Column, build_result_table, fail_in_one_line, format_table
+from taxi_assets.defs.jobs.result import build_result_table, fail_in_one_line, format_table
 from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.errors import StoreError
@@ -66,7 +66,7 @@ class SqlQueryConfig(dg.Config):
 class Rows:
     """The first rows of a result."""
 
-    columns: list[Column]
+    columns: list[dg.TableColumn]
     rows: list[tuple[Any, ...]]
     """One more than requested if the result has more."""
 
@@ -168,7 +168,8 @@ def query_postgres(postgres: PostgresResource, config: SqlQueryConfig) -> Rows:
             if not error.sqlstate or error.sqlstate.startswith(TRANSIENT):
                 raise
             raise StoreError(f"Postgres: {error.diag.message_primary}") from error
-        columns = [(field.name, field.type_display) for field in cursor.description or ()]
+        fields = cursor.description or ()
+        columns = [dg.TableColumn(field.name, field.type_display) for field in fields]
     return Rows(columns, rows)
 
 
@@ -242,7 +243,8 @@ def query_bigquery(bigquery: BigQueryResource, config: SqlQueryConfig) -> Rows:
             # Without the URL of the request.
             message = error.errors[0]["message"] if error.errors else error.message
             raise StoreError(f"BigQuery: {message}") from error
-        return Rows([(field.name, field.field_type) for field in result.schema], rows)
+        columns = [dg.TableColumn(field.name, field.field_type) for field in result.schema]
+        return Rows(columns, rows)
 
 
 def _build_timeout_error(config: SqlQueryConfig) -> StoreError:
