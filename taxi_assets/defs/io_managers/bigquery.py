@@ -8,10 +8,9 @@ The load may begin while the run is still filling Postgres, because no reader se
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import date
 from threading import Thread
 from typing import TYPE_CHECKING
@@ -20,7 +19,6 @@ import dagster as dg
 import pyarrow as pa
 
 from taxi_assets.dagster_internals.partition_records import PartitionRecord
-from taxi_assets.defs.io_managers import bigquery_staging as staging_tables
 from taxi_assets.defs.io_managers.base import (
     LAST_WRITTEN,
     Records,
@@ -30,15 +28,17 @@ from taxi_assets.defs.io_managers.base import (
 )
 from taxi_assets.defs.io_managers.bigquery_jobs import retry_briefly, sum_job_costs, warn_only
 from taxi_assets.defs.io_managers.bigquery_replace import (
-    append_days,
+    Staged,
     build_days_condition,
-    copy_days,
-    delete_days,
-    find_stored_days,
-    has_policy_tags,
-    replace_in_transaction,
+    count_rows,
+    replace_days,
+    stage_days,
 )
-from taxi_assets.defs.io_managers.bigquery_staging import Staging
+from taxi_assets.defs.io_managers.bigquery_staging import (
+    Staging,
+    drop_staging,
+    end_interrupted_writes,
+)
 from taxi_assets.defs.io_managers.bigquery_table import (
     ensure_table_exists,
     quote_identifier,
@@ -49,28 +49,12 @@ from taxi_assets.defs.metadata.day_metadata import build_trips_metadata
 from taxi_assets.defs.metadata.table_metadata import TABLE_NAME, TABLE_ROWS
 from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.lazy_partitions import LazyPartitions
+from taxi_assets.settings import Settings
 from taxi_assets.tlc.schema import Service
 
 if TYPE_CHECKING:
-    from google.cloud.bigquery import Client, Table
+    from google.cloud.bigquery import Client
     from google.cloud.bigquery.table import RowIterator
-
-
-@dataclass(frozen=True)
-class Staged:
-    """Days that are in staging, and what their table held when they were loaded."""
-
-    staging: Staging
-    table: Table
-    stored: set[date]
-    """Days that have rows in the table."""
-    rows: Mapping[date, int]
-    """Number of staged rows."""
-
-    @property
-    def is_by_day(self) -> bool:
-        """Whether partitions are copied; a copy job cannot preserve policy tags."""
-        return bool(self.stored) and not has_policy_tags(self.table)
 
 
 class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
@@ -107,24 +91,24 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
         """Replace each day atomically; record the days that were written before a failure."""
         if not value:
             return
-        target = f"{self.bigquery.dataset}.{service.table}"
+        target = self.describe_place(service)
         began = time.perf_counter()
         landed: list[date] = []
         failure: Exception | None = None
         started, self._started = self._started, None
         staged = started.result() if started else None
         with self.bigquery.client() as client:
-            if staged is None or staged.rows != _count_rows(value):
+            if staged is None or staged.rows != count_rows(value):
                 staged = self._stage_days(client, service, value, log)
             staging = staged.staging
             try:
-                landed.extend(self._replace_days(client, staged, value))
+                landed.extend(replace_days(client, staged))
             except Exception as error:
                 if not landed:
                     raise
                 failure = error
             else:
-                staging_tables.drop_staging(client, staging, log)
+                drop_staging(client, staging, log)
             rows = sum(value[day].rows for day in landed)
             log.info(f"{service.name}: {len(landed)} days, {rows:,} rows in {target}")
             counted = _describe_table(client, target, describe_last_source(value.values()), log)
@@ -154,37 +138,12 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
         log: dg.DagsterLogManager,
     ) -> Staged:
         """Load the days into the kind of staging table that their replacement needs."""
-        target = f"{self.bigquery.dataset}.{service.table}"
-        staging = Staging(self.bigquery.dataset, service, tuple(days), self.bigquery.temp_retention)
+        target, retention = self.describe_place(service), Settings.from_env().runs.temp_retention
+        staging = Staging(target, service, tuple(days), retention, self.check_lock)
         table = ensure_table_exists(client, service, target, self.bigquery.settings)
         reject_expired_days(table, list(days))
-        staging_tables.end_interrupted_writes(client, staging, log)
-        stored = find_stored_days(client, service, target, staging.days)
-        staged = Staged(staging, table, stored, _count_rows(days))
-        if staged.is_by_day:
-            staging_tables.fill_by_day(client, staging, table, days, self.check_lock)
-        else:
-            staging_tables.load_staging(client, staging, days)
-        return staged
-
-    def _replace_days(
-        self, client: Client, staged: Staged, value: Mapping[date, StoredTrips]
-    ) -> Iterator[date]:
-        """Replace the days by the method that their table allows; yield each written day."""
-        staging, stored, check_lock = staged.staging, staged.stored, self.check_lock
-        target = f"{self.bigquery.dataset}.{staging.service.table}"
-        if staged.is_by_day:
-            days = [day for day, trips in value.items() if trips.rows]
-            yield from copy_days(client, staging, target, days, check_lock)
-            empty = [day for day in value if day not in days]
-            delete_days(client, staging, target, sorted(stored & set(empty)), check_lock)
-            yield from empty
-            return
-        if stored:
-            replace_in_transaction(client, staging, target, check_lock)
-        else:
-            append_days(client, staging, target, check_lock)
-        yield from value
+        end_interrupted_writes(client, staging, log)
+        return stage_days(client, staging, table, days)
 
     def read_partition(self, service: Service, day: date) -> pa.Table | None:
         """Read the rows of one day."""
@@ -210,7 +169,7 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
         """Query the days; None if the table does not exist."""
         from google.api_core.exceptions import NotFound
 
-        table = quote_identifier(f"{self.bigquery.dataset}.{service.table}")
+        table = quote_identifier(self.describe_place(service))
         condition = build_days_condition(service, days)
         query = f"SELECT {columns} FROM {table} WHERE {condition} {rest}"  # noqa: S608 - quoted names
         with suppress(NotFound), self.bigquery.client() as client:
@@ -220,10 +179,6 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
     def describe_place(self, service: Service) -> str:
         """Return project, dataset and table."""
         return f"{self.bigquery.dataset}.{service.table}"
-
-
-def _count_rows(days: Mapping[date, StoredTrips]) -> dict[date, int]:
-    return {day: trips.rows for day, trips in days.items()}
 
 
 def _describe_table(

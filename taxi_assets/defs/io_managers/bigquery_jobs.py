@@ -43,22 +43,6 @@ def start_once(client: Client, job_id: str, start: Callable[[str], Any]) -> Any:
         return missing(client.get_job)(job_id)
 
 
-def start_query(client: Client, job_id: str, sql: str, check_lock: Callable[[], None]) -> Any:
-    """Start a query that writes; check the month's lock before each request.
-
-    The job commits by itself, and the client repeats its request for longer than a lease lasts.
-    """
-    from google.cloud.bigquery import DEFAULT_RETRY
-
-    at_once: dict[str, Any] = {"retry": None, "job_retry": None}
-
-    def start(job_id: str) -> Any:
-        check_lock()
-        return client.query(sql, job_id=job_id, **at_once)
-
-    return start_once(client, job_id, DEFAULT_RETRY(start))
-
-
 def sum_job_costs(
     client: Client, name: str, since: int, log: dg.DagsterLogManager
 ) -> dict[str, int]:

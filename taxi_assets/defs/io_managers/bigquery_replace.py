@@ -7,16 +7,22 @@ other months; transactions that delete would make those wait.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from datetime import date
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from taxi_assets.date_ranges import merge_into_date_ranges
-from taxi_assets.defs.io_managers.bigquery_jobs import start_once, start_query
-from taxi_assets.defs.io_managers.bigquery_staging import Staging, build_insert
+from taxi_assets.defs.io_managers.bigquery_staging import (
+    Staging,
+    build_insert,
+    fill_by_day,
+    load_staging,
+)
 from taxi_assets.defs.io_managers.bigquery_table import quote_identifier
+from taxi_assets.defs.io_managers.partition_data import StoredTrips
 from taxi_assets.errors import UnavailableError
 from taxi_assets.tlc.schema import Service
 
@@ -25,8 +31,56 @@ if TYPE_CHECKING:
 
 STARTS_AT_ONCE = 8
 """Google's client keeps ten connections."""
-CheckLock = Callable[[], None]
-"""Raises if the run has lost the lock of its months."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Days that are in staging, and what their table held when they were loaded."""
+
+    staging: Staging
+    table: Table
+    stored: set[date]
+    """Days that have rows in the table."""
+    rows: Mapping[date, int]
+    """Number of staged rows."""
+
+    @property
+    def is_by_day(self) -> bool:
+        """Whether partitions are copied; a copy job cannot preserve policy tags."""
+        return bool(self.stored) and not any(field.policy_tags for field in self.table.schema)
+
+
+def stage_days(
+    client: Client, staging: Staging, table: Table, trips: Mapping[date, StoredTrips]
+) -> Staged:
+    """Load days into the kind of staging table that their replacement needs."""
+    staged = Staged(staging, table, _find_stored_days(client, staging), count_rows(trips))
+    if staged.is_by_day:
+        fill_by_day(client, staging, table, trips)
+    else:
+        load_staging(client, staging, trips)
+    return staged
+
+
+def replace_days(client: Client, staged: Staged) -> Iterator[date]:
+    """Replace the staged days by the method that their table allows; yield each written day."""
+    staging, rows = staged.staging, staged.rows
+    if staged.is_by_day:
+        yield from _copy_days(client, staging, [day for day in rows if rows[day]])
+        empty = [day for day in rows if not rows[day]]
+        _delete_days(client, staging, sorted(staged.stored & set(empty)))
+        yield from empty
+        return
+    if staged.stored:
+        replace_in_transaction(client, staging)
+    else:
+        staging.run_query(client, "append", build_insert(staging, staging.target))
+    yield from rows
+
+
+def count_rows(trips: Mapping[date, StoredTrips]) -> dict[date, int]:
+    """Return the number of rows of each day."""
+    return {day: stored.rows for day, stored in trips.items()}
 
 
 def build_days_condition(service: Service, days: Sequence[date]) -> str:
@@ -41,36 +95,36 @@ def build_days_condition(service: Service, days: Sequence[date]) -> str:
     )
 
 
-def find_stored_days(
-    client: Client, service: Service, target: str, days: Sequence[date]
-) -> set[date]:
+def _find_stored_days(client: Client, staging: Staging) -> set[date]:
     """Return the days that have rows in the table."""
-    rows = client.query_and_wait(
-        f"SELECT DISTINCT {quote_identifier(service.day_column)} FROM {quote_identifier(target)}"  # noqa: S608
-        f" WHERE {build_days_condition(service, days)}"
-    )
+    day, table = map(quote_identifier, (staging.service.day_column, staging.target))
+    condition = build_days_condition(staging.service, staging.days)
+    rows = client.query_and_wait(f"SELECT DISTINCT {day} FROM {table} WHERE {condition}")  # noqa: S608 - quoted
     return {row[0] for row in rows}
 
 
-def append_days(client: Client, staging: Staging, target: str, check_lock: CheckLock) -> None:
-    """Append the staged rows in one INSERT; the table must not have rows of their days."""
-    statement = build_insert(staging, target)
-    start_query(client, staging.job_id("append"), statement, check_lock).result()
-
-
-def copy_days(
-    client: Client, staging: Staging, target: str, days: Sequence[date], check_lock: CheckLock
-) -> Iterator[date]:
+def _copy_days(client: Client, staging: Staging, days: Sequence[date]) -> Iterator[date]:
     """Replace each day's partition by the staged one; yield each day once it is written."""
+    from google.cloud import bigquery
     from google.cloud.bigquery.retry import DEFAULT_JOB_RETRY
 
+    options: dict[str, Any] = {
+        "job_config": bigquery.CopyJobConfig(
+            write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
+            create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
+        ),
+        "retry": None,
+    }
     attempts = {day: count() for day in days}
 
     def start(day: date) -> Any:
         part = f"{day:%Y%m%d}"
-        job_id = staging.job_id(f"{part}_{next(attempts[day])}")
-        source, into = f"{staging.by_day}${part}", f"{target}${part}"
-        return _start_copy(client, job_id, source, into, check_lock)
+        tables = f"{staging.by_day}${part}", f"{staging.target}${part}"
+        return staging.start_write(
+            client,
+            f"{part}_{next(attempts[day])}",
+            lambda job_id: client.copy_table(*tables, job_id=job_id, **options),
+        )
 
     # All start before the first is waited for.
     started, failure = _start_all(days, start)
@@ -105,42 +159,15 @@ def _start_all(
     return started, failures[0] if failures else None
 
 
-def _start_copy(
-    client: Client, job_id: str, source: str, target: str, check_lock: CheckLock
-) -> Any:
-    from google.cloud import bigquery
-
-    config = bigquery.CopyJobConfig(
-        write_disposition=bigquery.WriteDisposition.WRITE_TRUNCATE,
-        create_disposition=bigquery.CreateDisposition.CREATE_NEVER,
-    )
-    at_once: dict[str, Any] = {"retry": None}
-
-    def start(job_id: str) -> Any:
-        check_lock()
-        return client.copy_table(source, target, job_id=job_id, job_config=config, **at_once)
-
-    return start_once(client, job_id, bigquery.DEFAULT_RETRY(start))
-
-
-def delete_days(
-    client: Client, staging: Staging, target: str, days: Sequence[date], check_lock: CheckLock
-) -> None:
+def _delete_days(client: Client, staging: Staging, days: Sequence[date]) -> None:
     """Delete the rows of days that are empty now; they have no partition to copy."""
     if days:
         condition = build_days_condition(staging.service, days)
-        statement = f"DELETE FROM {quote_identifier(target)} WHERE {condition}"  # noqa: S608 - quoted
-        start_query(client, staging.job_id("empty"), statement, check_lock).result()
+        statement = f"DELETE FROM {quote_identifier(staging.target)} WHERE {condition}"  # noqa: S608 - quoted
+        staging.run_query(client, "empty", statement)
 
 
-def has_policy_tags(table: Table) -> bool:
-    """Return whether policy tags protect columns; a copy job can neither read nor preserve them."""
-    return any(field.policy_tags for field in table.schema)
-
-
-def replace_in_transaction(
-    client: Client, staging: Staging, target: str, check_lock: CheckLock
-) -> None:
+def replace_in_transaction(client: Client, staging: Staging) -> None:
     """Replace the days of a table with policy tags in one transaction.
 
     Raises:
@@ -151,16 +178,15 @@ def replace_in_transaction(
     condition = build_days_condition(staging.service, staging.days)
     script = (
         "BEGIN TRANSACTION;\n"
-        f"DELETE FROM {quote_identifier(target)} WHERE {condition};\n"
-        f"{build_insert(staging, target)};\n"
+        f"DELETE FROM {quote_identifier(staging.target)} WHERE {condition};\n"
+        f"{build_insert(staging, staging.target)};\n"
         "COMMIT TRANSACTION;"
     )
-    job = start_query(client, staging.job_id("replace"), script, check_lock)
     try:
-        job.result()
+        staging.run_query(client, "replace", script)
     except BadRequest as error:
         if "concurrent update" not in str(error):
             raise
         raise UnavailableError(
-            f"a concurrent transaction wrote to {target}: BigQuery rolled this one back"
+            f"a concurrent transaction wrote to {staging.target}: BigQuery rolled this one back"
         ) from error

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import dagster as dg
@@ -26,7 +26,6 @@ from taxi_assets.defs.io_managers.bigquery_jobs import (
     PREFIX,
     retry_briefly,
     start_once,
-    start_query,
     warn_only,
 )
 from taxi_assets.defs.io_managers.bigquery_table import build_table_schema, quote_identifier
@@ -47,14 +46,16 @@ FOR_EVER = timedelta(days=365 * 100)
 
 @dataclass(frozen=True)
 class Staging:
-    """The staging tables of one write, and the ids of its jobs."""
+    """One write of days: its target, its staging tables, and the ids of its jobs."""
 
-    dataset: str
-    """Project and dataset."""
+    target: str
+    """Project, dataset and table."""
     service: Service
     days: tuple[date, ...]
     retention: timedelta
     """How long the tables stay if nothing drops them."""
+    check_lock: Callable[[], None]
+    """Raises if the run has lost the lock of its months."""
     created: int = field(default_factory=lambda: int(time.time()))
     suffix: str = field(default_factory=lambda: uuid4().hex[:8])
 
@@ -64,6 +65,11 @@ class Staging:
         first, last = min(self.days), max(self.days)
         span = f"{first:%Y%m%d}_{last:%Y%m%d}"
         return f"{STAGING}{self.created}_{self.service.name}_{span}_{self.suffix}"
+
+    @property
+    def dataset(self) -> str:
+        """Project and dataset."""
+        return self.target.rpartition(".")[0]
 
     @property
     def table(self) -> str:
@@ -78,6 +84,26 @@ class Staging:
     def job_id(self, suffix: str) -> str:
         """Return the id of a job without the common prefix."""
         return f"{self.name}_{suffix}"
+
+    def start_write(self, client: Client, suffix: str, start: Callable[[str], Any]) -> Any:
+        """Start a job that writes rows; check the lock of the months before each request.
+
+        The job commits by itself, and a request is repeated for longer than a lease lasts.
+        """
+        from google.cloud.bigquery import DEFAULT_RETRY
+
+        def check_and_start(job_id: str) -> Any:
+            self.check_lock()
+            return start(job_id)
+
+        return start_once(client, self.job_id(suffix), DEFAULT_RETRY(check_and_start))
+
+    def run_query(self, client: Client, suffix: str, sql: str) -> None:
+        """Run a query that writes rows."""
+        not_repeated: dict[str, Any] = {"retry": None, "job_retry": None}
+        self.start_write(
+            client, suffix, lambda job_id: client.query(sql, job_id=job_id, **not_repeated)
+        ).result()
 
 
 def load_staging(client: Client, staging: Staging, trips: Mapping[date, StoredTrips]) -> None:
@@ -94,11 +120,7 @@ def load_staging(client: Client, staging: Staging, trips: Mapping[date, StoredTr
 
 
 def fill_by_day(
-    client: Client,
-    staging: Staging,
-    target: Table,
-    trips: Mapping[date, StoredTrips],
-    check_lock: Callable[[], None],
+    client: Client, staging: Staging, target: Table, trips: Mapping[date, StoredTrips]
 ) -> None:
     """Load the lake's objects into a staging table with the target's partitions.
 
@@ -115,8 +137,7 @@ def fill_by_day(
         _load(client, staging, staging.by_day, trips, prefix)
     else:
         load_staging(client, staging, trips)
-        statement = build_insert(staging, staging.by_day)
-        start_query(client, staging.job_id("by_day"), statement, check_lock).result()
+        staging.run_query(client, "by_day", build_insert(staging, staging.by_day))
     _check_days(client, staging, trips)
 
 

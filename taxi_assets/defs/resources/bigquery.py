@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from datetime import timedelta
 from functools import cached_property
 from importlib import import_module
 from threading import Thread
@@ -59,11 +58,6 @@ class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
     def dataset(self) -> str:
         """`project.dataset`."""
         return f"{self.settings.project}.{self.settings.dataset}"
-
-    @cached_property
-    def temp_retention(self) -> timedelta:
-        """Age at which staging tables of killed runs are removed (TAXI_TEMP_RETENTION_HOURS)."""
-        return Settings.from_env().runs.temp_retention
 
     def _connect_emulator(self) -> tuple[str | None, str]:
         """Return endpoint and token of an emulator; None for Google."""

@@ -98,7 +98,8 @@ def store_in_bigquery(
 
 def load_staging_table(client: bigquery.Client, lake: Lake, rows: int) -> Staging:
     """Load the rows of DAY into a staging table."""
-    staging = Staging(f"{client.project}.{DATASET}", GREEN, (DAY,), timedelta(hours=1))
+    target = f"{client.project}.{TABLE}"
+    staging = Staging(target, GREEN, (DAY,), timedelta(hours=1), lambda: None)
     own = replace(lake, root=f"{lake.root}/{rows}", bucket=f"{lake.bucket}/{rows}")
     load_staging(client, staging, {DAY: make_stored_day(own, DAY, rows)})
     return staging
@@ -359,7 +360,7 @@ def test_conflicting_transaction_can_be_retried(
 
     def attempt(staging: Staging) -> str:
         try:
-            replace_in_transaction(client, staging, f"{client.project}.{TABLE}", lambda: None)
+            replace_in_transaction(client, staging)
         except UnavailableError as error:
             return str(error)
         return ""
