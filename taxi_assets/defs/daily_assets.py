@@ -37,9 +37,7 @@ from taxi_assets.defs.io_managers.partition_data import CleanedPartition, RawPar
 from taxi_assets.defs.io_managers.postgres import PostgresTripsIOManager
 from taxi_assets.defs.io_managers.raw_trips import RawDays, RawTripsIOManager
 from taxi_assets.defs.io_managers.restatement import RawRecord
-from taxi_assets.defs.metadata.asset_metadata import (
-    add_code_references,
-)
+from taxi_assets.defs.metadata.asset_metadata import add_code_references
 from taxi_assets.defs.metadata.day_metadata import (
     build_cleaned_metadata,
     build_overview_metadata,
@@ -74,7 +72,7 @@ from taxi_assets.defs.value_checks import (
     find_unusual_figures,
 )
 from taxi_assets.lazy_partitions import LazyPartitions
-from taxi_assets.partitions import daily_partitions, monthly_partitions
+from taxi_assets.partitions import monthly_partitions
 from taxi_assets.report.day_picture import Figures
 from taxi_assets.settings import read_rules_for_definitions
 from taxi_assets.settings.areas import DefinitionSettings
@@ -91,7 +89,7 @@ Events = Iterator[Any]
 
 def build_service_assets(service: Service) -> list[dg.AssetsDefinition | dg.AssetSpec]:
     """Build all assets of one service."""
-    stage = Stage(service, daily_partitions())
+    stage = Stage(service)
     assets: list[Any] = [
         define_trip_file(stage),
         define_raw_trips(stage),
