@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -25,8 +24,8 @@ from taxi_assets.tlc.arrow_types import (
 from taxi_assets.tlc.column import ARROW_TYPES, Column, Kind
 from taxi_assets.tlc.null_marks import replace_null_marks
 
-FIRST_TIME = pa.scalar(datetime(1, 1, 1), pa.timestamp("us"))  # noqa: DTZ001 - New York wall time
-LAST_TIME = pa.scalar(datetime.max, pa.timestamp("us"))  # noqa: DTZ901
+FIRST_TIME = datetime(1, 1, 1)  # noqa: DTZ001 - New York wall time
+LAST_TIME = datetime.max  # noqa: DTZ901
 FORMAT = "%Y-%m-%d %H:%M:%S"
 WITH_FRACTION = r"^(?P<seconds>[^.]*)(?:\.(?P<fraction>\d{1,6})0{0,3})?$"
 """Microseconds: digits beyond the sixth must be 0."""
@@ -210,13 +209,8 @@ def _convert_timestamps(values: pa.Array) -> pa.Array:
         times = values.cast(microseconds, safe=False)
         same = pc.equal(times.cast(values.type, safe=False), values)
         times = pc.if_else(same, times, None)
-    bounds: Any = pc.min_max(times)
-    if bounds["min"].is_valid and (
-        bounds["min"].value < FIRST_TIME.value or bounds["max"].value > LAST_TIME.value
-    ):
-        inside = pc.and_(pc.greater_equal(times, FIRST_TIME), pc.less_equal(times, LAST_TIME))
-        times = pc.if_else(inside, times, None)
-    return times
+    inside = pc.and_(pc.greater_equal(times, FIRST_TIME), pc.less_equal(times, LAST_TIME))
+    return times if pc.all(inside).as_py() else pc.if_else(inside, times, None)
 
 
 CONVERTERS: dict[Kind, Callable[[pa.Array], pa.Array]] = {

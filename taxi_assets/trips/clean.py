@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 from functools import cache, cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,6 +19,9 @@ from taxi_assets.tlc.zone_polygons import ZonePolygons
 from taxi_assets.trips.parse import parse_partition
 from taxi_assets.trips.parsed import InvalidValue
 from taxi_assets.trips.rules import apply_rules
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ def clean_partition(
 
 def convert_to_frame(table: pa.Table) -> pd.DataFrame:
     """Convert to a frame with nullable types: Int64, float64, datetime64[us], string."""
+    import pandas as pd
+
     types: dict[pa.DataType, Any] = {
         pa.int64(): pd.Int64Dtype(),
         pa.string(): pd.StringDtype("pyarrow"),

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from taxi_assets.tlc.column import Column
 from taxi_assets.tlc.schema import Service
 
-DAY = pa.scalar(timedelta(days=1), pa.duration("us"))
+DAY = timedelta(days=1)
 EXAMPLES = 5
 """Number of rows shown for each expectation."""
 

@@ -150,7 +150,7 @@ def _remove_common_rows(before: pa.Table, after: pa.Table) -> tuple[pa.Table, pa
 
 
 def _hash_rows(table: pa.Table) -> npt.NDArray[np.uint64]:
-    from pandas.util import hash_pandas_object  # noqa: PLC0415 - heavy at import
+    from pandas.util import hash_pandas_object
 
     # With nullable types the hash of an id does not depend on nulls in its column.
     return np.asarray(hash_pandas_object(convert_to_frame(table), index=False), np.uint64)
