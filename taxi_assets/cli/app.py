@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import dagster as dg
 import typer
@@ -99,6 +99,13 @@ def _open_instance() -> Iterator[dg.DagsterInstance]:
         yield instance
 
 
+def _run_small_job(name: str, op: str, config: dict[str, Any]) -> int:
+    from taxi_assets.cli.small_jobs import run_small_job
+
+    with _open_instance() as instance:
+        return run_small_job(instance, name, op, config)
+
+
 @app.command()
 def plan(service: ServiceName, span: Span, *, as_json: AsJson = False) -> None:
     """Show by month what is published, loaded, missing, rejected, restated and stale."""
@@ -150,7 +157,8 @@ def diff(
     span: Span,
     *,
     against: Annotated[
-        str, typer.Option(help="file: the rows loaded from a file; store: Postgres, lake, BigQuery")
+        Literal["file", "store"],
+        typer.Option(help="file: the rows loaded from a file; store: Postgres, lake, BigQuery"),
     ] = "file",
     as_json: AsJson = False,
 ) -> int:
@@ -160,11 +168,13 @@ def diff(
     """
     from rich.console import Console
 
-    from taxi_assets.cli.diff import build_figures, compare_days, parse_side, print_diff
+    from taxi_assets.cli.diff import build_figures, compare_days, print_diff
     from taxi_assets.cli.spans import find_service, parse_partition_span
 
-    selected, window, side = find_service(service), parse_partition_span(span), parse_side(against)
-    day_diffs = list(compare_days(selected, window, side, lambda line: typer.echo(line, err=True)))
+    selected, window = find_service(service), parse_partition_span(span)
+    stores = against == "store"
+    days = compare_days(selected, window, lambda line: typer.echo(line, err=True), stores=stores)
+    day_diffs = list(days)
     if as_json:
         typer.echo(json.dumps(build_figures(day_diffs), indent=2))
     else:
@@ -223,11 +233,7 @@ def query(
     rows: Annotated[int, typer.Option(min=1, max=1000, help="Rows to show.")] = 20,
 ) -> int:
     """Run one SELECT, read-only, and show its first rows (job sql_query)."""
-    from taxi_assets.cli.small_jobs import run_small_job
-
-    with _open_instance() as instance:
-        config = {"query": sql, "store": store, "rows": rows}
-        return run_small_job(instance, "sql_query", "query", config)
+    return _run_small_job("sql_query", "query", {"query": sql, "store": store, "rows": rows})
 
 
 @app.command()
@@ -237,10 +243,7 @@ def inspect(
     rows: Annotated[int, typer.Option(min=1, max=1000, help="Rows to show.")] = 20,
 ) -> int:
     """Show columns, row count and first rows of an object (job inspect_object)."""
-    from taxi_assets.cli.small_jobs import run_small_job
-
-    with _open_instance() as instance:
-        return run_small_job(instance, "inspect_object", "inspect", {"object": key, "rows": rows})
+    return _run_small_job("inspect_object", "inspect", {"object": key, "rows": rows})
 
 
 @app.command()
@@ -256,15 +259,18 @@ def export(
     ] = False,
 ) -> int:
     """Write a month or a range of days as one Parquet object (job export_parquet)."""
-    from taxi_assets.cli.small_jobs import name_days, run_small_job
     from taxi_assets.cli.spans import find_service, parse_partition_span
 
     selected, window = find_service(service), parse_partition_span(span)
-    days = name_days(window.start, max(window))
-    name = key or f"exports/{selected.name}_{window.start}_{max(window)}.parquet"
-    options = {"service": selected.name, "object": name, "skip_missing_days": skip_missing_days}
-    with _open_instance() as instance:
-        return run_small_job(instance, "export_parquet", "export", {**options, **days})
+    first, last = str(window.start), str(max(window))
+    config = {
+        "service": selected.name,
+        "object": key or f"exports/{selected.name}_{first}_{last}.parquet",
+        "first_day": first,
+        "last_day": last,
+        "skip_missing_days": skip_missing_days,
+    }
+    return _run_small_job("export_parquet", "export", config)
 
 
 @app.command()

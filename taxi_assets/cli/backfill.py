@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Collection, Iterator, Sequence, Sized
-from contextlib import contextmanager
+from collections.abc import Collection, Sequence, Sized
 from dataclasses import dataclass, field
 from datetime import date
 
 import dagster as dg
 from dagster import DagsterRunStatus
 from rich.console import Console
-from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, ProgressColumn, Task, TimeElapsedColumn
 from rich.progress import Progress as Bar
+from rich.text import Text
 
 from taxi_assets.cli.day_states import State
 from taxi_assets.cli.interrupts import record_interrupts
@@ -35,7 +34,7 @@ from taxi_assets.tlc.schema import Service
 
 AFTER_RAW = (State.missing, State.stale)
 """States of a restated day after its raw rows were replaced, if they changed."""
-POLL_SECONDS = 0.5
+REFRESHES_PER_SECOND = 2
 MAX_EMPTY_RUNS = 3
 """Number of consecutive runs that store nothing after which a backfill stops."""
 MAX_REASONS = 5
@@ -51,7 +50,6 @@ class Backfill:
     only: Collection[State] = DUE
     max_runs: int | None = None
     console: Console = field(default_factory=Console)
-    stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> int:
         """Launch and follow the runs, print the result, and return 1 if days are left, else 0."""
@@ -125,16 +123,15 @@ class Backfill:
     def _launch(self, chunks: list[Chunk], others: list[str]) -> None:
         """Run the chunks, and follow other runs that are in the queue."""
         progress = Progress(self.instance)
-        total = sum(len(chunk.window) * len(chunk.assets) for chunk in chunks)
         queued = has_live_queue(self.instance)
         if not chunks and not (queued and others):
             return
-        with self._show_progress(progress, total, chunks):
+        with self._build_progress_bar(progress, chunks):
             if queued:
                 runs = [submit_chunk(self.instance, self.service, chunk) for chunk in chunks]
                 for run_id in runs:
                     progress.follow(run_id)
-                for outcome in wait_for_runs(self.instance, [*others, *runs], self.stop):
+                for outcome in wait_for_runs(self.instance, [*others, *runs]):
                     self._print_outcome(outcome)
                 return
             empty_runs = 0
@@ -146,47 +143,39 @@ class Backfill:
                     raise KeyboardInterrupt
                 self._print_outcome(outcome)
                 has_stored = progress.count()[0] > before
-                empty_runs = 0 if outcome.succeeded or has_stored else empty_runs + 1
+                empty_runs = 0 if outcome.failure is None or has_stored else empty_runs + 1
                 if empty_runs == MAX_EMPTY_RUNS:
                     self._print_line(
                         f"{MAX_EMPTY_RUNS} runs in a row stored nothing: the others are left"
                     )
                     return
 
-    @contextmanager
-    def _show_progress(self, progress: Progress, total: int, chunks: list[Chunk]) -> Iterator[None]:
-        """Show the stored days and rows until the block ends."""
-        each = max(total / max(sum(len(chunk.window) for chunk in chunks), 1), 1)
+    def _build_progress_bar(self, progress: Progress, chunks: list[Chunk]) -> Bar:
+        """Return a bar of the stored days and rows, which it counts at each refresh."""
+        days = sum(len(chunk.window) for chunk in chunks)
+        total = sum(len(chunk.window) * len(chunk.assets) for chunk in chunks)
+
+        class Stored(ProgressColumn):
+            def render(self, task: Task) -> Text:
+                task.completed, rows = progress.count()
+                stored_days = task.completed * days // max(total, 1)
+                return Text(f"{stored_days:.0f} of {days} days {rows:,} rows")
+
         bar = Bar(
+            Stored(),
             BarColumn(),
-            TextColumn("{task.fields[days]:.0f} of {task.fields[all]} days"),
-            TextColumn("{task.fields[rows]:,} rows"),
             TimeElapsedColumn(),
             console=self.console,
             transient=True,
+            refresh_per_second=REFRESHES_PER_SECOND,
             disable=not self.console.is_terminal,
         )
-        ended = threading.Event()
-        days = sum(len(chunk.window) for chunk in chunks)
-        task = bar.add_task("", total=total, days=0, all=days, rows=0)
-
-        def follow() -> None:
-            while not ended.wait(POLL_SECONDS):
-                stored, rows = progress.count()
-                bar.update(task, completed=stored, days=stored // each, rows=rows)
-
-        thread = threading.Thread(target=follow, name="progress", daemon=True)
-        with bar:
-            thread.start()
-            try:
-                yield
-            finally:
-                ended.set()
-                thread.join(POLL_SECONDS * 10)
+        bar.add_task("", total=total)
+        return bar
 
     def _print_outcome(self, outcome: Outcome) -> None:
-        if not outcome.succeeded:
-            self._print_line(f"run {outcome.run_id[:8]} failed: {outcome.cause}")
+        if outcome.failure is not None:
+            self._print_line(f"run {outcome.run_id[:8]} failed: {outcome.failure}")
 
     def _print_result(self, before: Plan, *, interrupted: bool = False) -> int:
         """Print the loaded days and the days that are left, with reasons."""

@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from enum import StrEnum
 from typing import Any
 
 import pyarrow as pa
 from rich.console import Console
 
-from taxi_assets.cli.spans import UsageError
 from taxi_assets.cli.tables import build_table
 from taxi_assets.date_ranges import DateRange, group_days_by_month
 from taxi_assets.defs.io_managers.base import PartitionIOManager
@@ -32,15 +30,6 @@ from taxi_assets.trips.clean import clean_partition
 from taxi_assets.trips.row_diff import RowDiff, diff_content, diff_rows, sum_diffs
 
 
-class Against(StrEnum):
-    """The rows that the published file is compared with."""
-
-    file = "file"
-    """The raw rows in the lake, from the last loaded file."""
-    store = "store"
-    """The cleaned rows in Postgres, in the lake, and in BigQuery."""
-
-
 @dataclass(frozen=True)
 class DayDiff:
     """The comparison of one side's day with the published file."""
@@ -51,21 +40,12 @@ class DayDiff:
     """None if the side does not have the day."""
 
 
-def parse_side(text: str) -> Against:
-    """Parse the side of the comparison.
-
-    Raises:
-        UsageError: it is not one of the two.
-    """
-    if text not in set(Against):
-        raise UsageError(f"--against {text}: choose from {', '.join(Against)}")
-    return Against(text)
-
-
 def compare_days(
-    service: Service, window: DateRange, against: Against, progress: Callable[[str], None]
+    service: Service, window: DateRange, progress: Callable[[str], None], *, stores: bool
 ) -> Iterator[DayDiff]:
-    """Fetch the published months, and yield each day of each side.
+    """Fetch the published months, and compare each day with the raw rows in the lake.
+
+    They are from the last loaded file. With `stores`, compare the cleaned rows of each store.
 
     Raises:
         SourceError: a month is not published, or its file is invalid.
@@ -79,7 +59,7 @@ def compare_days(
         split = split_month(published, progress)
         for day in days:
             content = split.get_spool(day).read_rows()
-            if against == Against.file:
+            if not stores:
                 loaded = raw.read_partition(service, day)
                 diff = None
                 if loaded is not None:

@@ -63,7 +63,6 @@ class Chunk:
 class MonthPlan:
     """The requested days of a month, and the runs that load them."""
 
-    service: Service
     month: Month
     publication: Publication
     days: tuple[DayState, ...]
@@ -197,7 +196,7 @@ def _plan_month(
         restated = set(days) - (frozenset() if differs else log.days)
     states = find_day_states(instance, service, days, restated)
     due_days = [] if publication.is_absent else [day for day in states if day.state in only]
-    return MonthPlan(service, month, publication, tuple(states), tuple(_plan_runs(due_days)))
+    return MonthPlan(month, publication, tuple(states), tuple(_plan_runs(due_days)))
 
 
 def _plan_runs(due_days: Sequence[DayState]) -> list[Chunk]:

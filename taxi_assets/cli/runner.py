@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,6 +27,7 @@ from taxi_assets.errors import TerminalError
 from taxi_assets.partitions import PARTITION, RANGE, list_run_days
 from taxi_assets.tlc.schema import Service
 
+POLL_SECONDS = 1.0
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 ENDED = (DagsterRunStatus.SUCCESS, DagsterRunStatus.FAILURE, DagsterRunStatus.CANCELED)
 UNFINISHED = [status for status in DagsterRunStatus if status not in ENDED]
@@ -81,8 +83,8 @@ class Outcome:
     """The result of a run."""
 
     run_id: str
-    succeeded: bool
-    cause: str = ""
+    failure: str | None
+    """Cause of a failed run; None if it succeeded."""
 
 
 def list_unfinished_runs(instance: dg.DagsterInstance, service: Service) -> list[dg.DagsterRun]:
@@ -140,9 +142,7 @@ def run_chunk(
         tags={**build_run_tags(chunk), PROCESS: name_process(run_id)},
         raise_on_error=False,
     )
-    if result.success:
-        return Outcome(run_id, succeeded=True)
-    return Outcome(run_id, succeeded=False, cause=describe_failure(instance, run_id))
+    return Outcome(run_id, None if result.success else describe_failure(instance, run_id))
 
 
 def load_job(name: str) -> dg.JobDefinition:
@@ -164,37 +164,33 @@ def submit_chunk(instance: dg.DagsterInstance, service: Service, chunk: Chunk) -
     )
 
 
-def wait_for_runs(
-    instance: dg.DagsterInstance,
-    run_ids: Sequence[str],
-    stop: threading.Event,
-    seconds: float = 1.0,
-) -> Iterator[Outcome]:
+def wait_for_runs(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> Iterator[Outcome]:
     """Yield each run once it has ended.
 
     Raises:
         QueueDiedError: runs are left, but no daemon reports any longer.
     """
     waiting = list(run_ids)
-    while waiting and not stop.is_set():
-        for run in instance.get_runs(dg.RunsFilter(run_ids=waiting, statuses=list(ENDED))):
-            waiting.remove(run.run_id)
-            succeeded = run.status == DagsterRunStatus.SUCCESS
-            yield Outcome(
-                run.run_id, succeeded, "" if succeeded else describe_failure(instance, run.run_id)
-            )
-        if not waiting:
-            return
-        existing = {run.run_id for run in instance.get_runs(dg.RunsFilter(run_ids=waiting))}
-        for run_id in [run_id for run_id in waiting if run_id not in existing]:
-            waiting.remove(run_id)
-            yield Outcome(run_id, succeeded=False, cause="the run was deleted")
+    while waiting:
+        runs = {run.run_id: run for run in instance.get_runs(dg.RunsFilter(run_ids=waiting))}
+        for run_id in list(waiting):
+            run = runs.get(run_id)
+            if run is None or run.is_finished:
+                waiting.remove(run_id)
+                yield Outcome(run_id, _find_failure(instance, run))
         if waiting and not has_live_queue(instance):
             raise QueueDiedError(
                 f"no daemon reports any more; {len(waiting)} runs wait in the queue: start "
                 "dagster-daemon (or dg dev), then run this again"
             )
-        stop.wait(seconds)
+        if waiting:
+            time.sleep(POLL_SECONDS)
+
+
+def _find_failure(instance: dg.DagsterInstance, run: dg.DagsterRun | None) -> str | None:
+    if run is None:
+        return "the run was deleted"
+    return None if run.is_success else describe_failure(instance, run.run_id)
 
 
 def describe_failure(instance: dg.DagsterInstance, run_id: str) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Mapping
-from datetime import date
 from typing import Any
 
 import dagster as dg
@@ -40,11 +39,6 @@ def run_small_job(
     for line in _list_lines(output.step_output_data.metadata):
         sys.stdout.write(f"{line}\n")
     return 0
-
-
-def name_days(first: date, last: date) -> dict[str, str]:
-    """Return a range of days as config of `export_parquet`."""
-    return {"first_day": str(first), "last_day": str(last)}
 
 
 def _list_lines(metadata: Mapping[str, dg.MetadataValue[Any]]) -> list[str]:
