@@ -9,12 +9,12 @@ from enum import StrEnum
 
 import dagster as dg
 
+from taxi_assets.dagster_internals import tags
 from taxi_assets.dagster_internals.rejections import UPSTREAM, find_rejected_days
 from taxi_assets.dagster_internals.stored_versions import (
     StoredVersion,
-    read_code_versions,
-    read_input_versions,
     read_stored_versions,
+    read_version_tags,
 )
 from taxi_assets.defs.freshness import STORES
 from taxi_assets.defs.resources.cleaning import build_cleaning_version
@@ -94,7 +94,8 @@ def _find_stale_assets(
     stale: dict[date, set[str]] = {}
     rules = build_cleaning_version(read_rules_for_definitions())
     cleaned = versions["cleaned_trips"]
-    codes = read_code_versions(instance, _build_key(service, "cleaned_trips"), cleaned)
+    key = _build_key(service, "cleaned_trips")
+    codes = read_version_tags(instance, key, cleaned, tags.CODE_VERSION)
     for day in cleaned:
         if codes.get(day) != rules:
             stale.setdefault(day, set()).add("cleaned_trips")
@@ -106,9 +107,8 @@ def _find_stale_assets(
             for day, version in stored.items()
             if day in source and source[day].storage_id > version.storage_id
         }
-        input_versions = read_input_versions(
-            instance, _build_key(service, name), _build_key(service, upstream), older
-        )
+        tag = f"{tags.INPUT_DATA_VERSION}/{_build_key(service, upstream).to_user_string()}"
+        input_versions = read_version_tags(instance, _build_key(service, name), older, tag)
         for day in older:
             if input_versions.get(day) != source[day].data_version:
                 stale.setdefault(day, set()).add(name)

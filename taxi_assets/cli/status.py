@@ -95,12 +95,12 @@ def _list_instigators(instance: dg.DagsterInstance) -> list[Instigator]:
     for kind, parts in (("schedule", defs.schedules or ()), ("sensor", defs.sensors or ())):
         for part in parts:
             running = getattr(part, "default_status").value == "RUNNING"  # noqa: B009 - two types
-            instigators.setdefault(part.name, Instigator(part.name, kind, running, []))
+            instigators.setdefault(part.name, Instigator(part.name, kind, running, None))
     return sorted(instigators.values(), key=lambda instigator: (instigator.kind, instigator.name))
 
 
 def _describe_instigator(instigator: Instigator) -> dict[str, Any]:
-    tick = instigator.ticks[0] if instigator.ticks else None
+    tick = instigator.latest_tick
     when = datetime.fromtimestamp(tick.timestamp, ZoneInfo(TIMEZONE)) if tick else None
     return {
         "name": instigator.name,

@@ -5,7 +5,6 @@ Dagster exposes these in the UI and by GraphQL only; the instance's methods for 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,24 +35,20 @@ class Instigator:
     kind: str
     """`schedule` or `sensor`."""
     is_running: bool
-    ticks: Sequence[Tick]
-    """The latest ticks, latest first."""
+    latest_tick: Tick | None
 
 
-def read_instigators(instance: dg.DagsterInstance, limit: int = 1) -> list[Instigator]:
-    """Return each schedule and sensor with its latest ticks, by name."""
-    return sorted(
-        (
-            Instigator(
-                state.instigator_name,
-                state.instigator_type.value.lower(),
-                state.is_running,
-                _read_ticks(instance, state, limit=limit),
-            )
-            for state in instance.all_instigator_state()
-        ),
-        key=lambda instigator: instigator.name,
-    )
+def read_instigators(instance: dg.DagsterInstance) -> list[Instigator]:
+    """Return each schedule and sensor with its latest tick."""
+    return [
+        Instigator(
+            state.instigator_name,
+            state.instigator_type.value.lower(),
+            state.is_running,
+            next(iter(_read_ticks(instance, state, limit=1)), None),
+        )
+        for state in instance.all_instigator_state()
+    ]
 
 
 def find_first_failures(instance: dg.DagsterInstance, since: float) -> list[tuple[str, Tick]]:

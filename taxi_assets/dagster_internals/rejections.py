@@ -9,7 +9,6 @@ re-execution, and in a run of a downstream asset alone.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -127,7 +126,7 @@ def find_rejected_days(
     rejections: dict[date, PartitionRejectedError] = {}
     for asset in list_upstream_chain(key):
         other_days = [day for day in days if day not in rejections]
-        rejections |= find_rejections_by_asset(instance, asset, other_days)
+        rejections |= _find_rejections_by_asset(instance, asset, other_days)
     return rejections
 
 
@@ -144,37 +143,21 @@ def find_latest_rejected_days(
     return find_rejected_days(instance, key, sorted(days))
 
 
-def find_rejections_by_asset(
+def _find_rejections_by_asset(
     instance: dg.DagsterInstance, asset: dg.AssetKey, days: Sequence[date]
 ) -> dict[date, PartitionRejectedError]:
     """Return the days that an asset itself rejected last."""
-    return {
-        day: RecordedRejectionError(asset, rejection.run_id, rejection.reason)
-        for day, rejection in _find_last_rejections(instance, asset, days).items()
-        if not _find_materialized_since(instance, asset, day, rejection.storage_id)
-    }
-
-
-@dataclass(frozen=True)
-class _Rejection:
-    storage_id: int
-    run_id: str
-    reason: str
-
-
-def _find_last_rejections(
-    instance: dg.DagsterInstance, asset: dg.AssetKey, days: Sequence[date]
-) -> Mapping[date, _Rejection]:
-    """Return the latest rejection of each day, if any."""
-    rejections: dict[date, _Rejection] = {}
     if not days:
-        return rejections
+        return {}
+    latest: dict[date, tuple[dg.EventLogRecord, dg.AssetObservation]] = {}
     records_filter = dg.AssetRecordsFilter(asset, asset_partitions=[str(day) for day in days])
     for record, event in _iterate_rejections(instance.fetch_observations, records_filter):
-        reason = str(event.metadata[REJECTED].value)
-        rejection = _Rejection(record.storage_id, record.run_id, reason)
-        rejections.setdefault(date.fromisoformat(str(event.partition)), rejection)
-    return rejections
+        latest.setdefault(date.fromisoformat(str(event.partition)), (record, event))
+    return {
+        day: RecordedRejectionError(asset, record.run_id, str(event.metadata[REJECTED].value))
+        for day, (record, event) in latest.items()
+        if not _find_materialized_since(instance, asset, day, record.storage_id)
+    }
 
 
 def _iterate_rejections(

@@ -44,31 +44,13 @@ def read_stored_versions(
     }
 
 
-def read_code_versions(
-    instance: dg.DagsterInstance, key: dg.AssetKey, versions: Mapping[date, StoredVersion]
-) -> dict[date, str]:
-    """Return the version of the code that stored each day."""
-    return _read_tag(instance, key, versions, tags.CODE_VERSION)
-
-
-def read_input_versions(
-    instance: dg.DagsterInstance,
-    key: dg.AssetKey,
-    upstream: dg.AssetKey,
-    versions: Mapping[date, StoredVersion],
-) -> dict[date, str]:
-    """Return the data version of the upstream asset from which each day was made."""
-    return _read_tag(
-        instance, key, versions, f"{tags.INPUT_DATA_VERSION}/{upstream.to_user_string()}"
-    )
-
-
-def _read_tag(
+def read_version_tags(
     instance: dg.DagsterInstance,
     key: dg.AssetKey,
     versions: Mapping[date, StoredVersion],
     tag: str,
 ) -> dict[date, str]:
+    """Return a tag of each stored version: that of its code, or of one of its inputs."""
     if not versions:
         return {}
     ids = [version.storage_id for version in versions.values()]
