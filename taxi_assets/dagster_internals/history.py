@@ -54,20 +54,25 @@ def prune_history(instance: dg.DagsterInstance, before: datetime, seconds: float
     """
     deadline = time.monotonic() + seconds
     pruned = 0
-    for run_ids in _list_prunable_runs(instance, before):
-        if run_ids and not _prune_events(instance, run_ids):
-            return pruned
+    tables = [name.find() for name in (EVENTS_TABLE, CHECKS_TABLE, BACKFILLS_TABLE)]
+    if any(table is None for table in tables):
+        return 0
+    events, checks, backfills = tables
+    storage = unwrap_event_log(instance.event_log_storage)
+    for run_ids in _list_prunable_runs(instance, storage, events, before):
+        _prune_events(storage, events, checks, run_ids)
         for run_id in run_ids:
             instance.compute_log_manager.delete_logs(prefix=[run_id])
             instance.run_storage.delete_run(run_id)
         pruned += len(run_ids)
         if time.monotonic() > deadline:
             break
-    _delete_files(instance, before)
+    if storage.is_run_sharded:
+        _delete_files(instance, storage, before)
     _purge_ticks(instance, before)
-    _delete_backfills(instance, before)
-    if pruned:
-        _compact(instance)
+    _delete_backfills(instance, backfills, before)
+    if pruned and storage.is_run_sharded:  # Postgres reuses free space by itself.
+        _compact(storage.path_for_shard("index"))
     return pruned
 
 
@@ -82,7 +87,9 @@ def is_backfill_open(instance: dg.DagsterInstance) -> bool:
         return connection.execute(query).first() is not None
 
 
-def _list_prunable_runs(instance: dg.DagsterInstance, before: datetime) -> Iterator[list[str]]:
+def _list_prunable_runs(
+    instance: dg.DagsterInstance, storage: Any, events: sa.Table, before: datetime
+) -> Iterator[list[str]]:
     """Yield pages of runs that may be deleted, the oldest first."""
     retained: set[str] = set()
     filters = dg.RunsFilter(statuses=FINISHED_RUNS, updated_before=before)
@@ -94,16 +101,13 @@ def _list_prunable_runs(instance: dg.DagsterInstance, before: datetime) -> Itera
         if not runs:
             return
         failed = [run.run_id for run in runs if run.status == dg.DagsterRunStatus.FAILURE]
-        retained |= _find_current_failures(instance, failed)
+        retained |= _find_current_failures(storage, events, failed)
         yield [run.run_id for run in runs if run.run_id not in retained]
 
 
-def _find_current_failures(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> set[str]:
+def _find_current_failures(storage: Any, events: sa.Table, run_ids: Sequence[str]) -> set[str]:
     """Return the failed runs that made the latest attempt at one of their partitions."""
-    table = EVENTS_TABLE.find()
-    if table is None or not run_ids:
-        return set()
-    planned, later = table.alias(), table.alias()
+    planned, later = events.alias(), events.alias()
     attempts = [
         DagsterEventType.ASSET_MATERIALIZATION.value,
         DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
@@ -114,7 +118,7 @@ def _find_current_failures(instance: dg.DagsterInstance, run_ids: Sequence[str])
         planned.c.dagster_event_type == DagsterEventType.ASSET_MATERIALIZATION_PLANNED.value,
         ~superseded,
     )
-    with unwrap_event_log(instance.event_log_storage).index_connection() as connection:
+    with storage.index_connection() as connection:
         return set(connection.execute(query).scalars())
 
 
@@ -129,11 +133,8 @@ def _has_later_row(rows: Any, later: Any, *conditions: Any) -> Any:
     return query.where(*conditions).exists()
 
 
-def _prune_events(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> bool:
-    """Delete the events of runs except the records of assets; return False for unknown tables."""
-    events, checks = EVENTS_TABLE.find(), CHECKS_TABLE.find()
-    if events is None or checks is None:
-        return False
+def _prune_events(storage: Any, events: sa.Table, checks: sa.Table, run_ids: Sequence[str]) -> None:
+    """Delete the events of runs except the records of assets."""
     later = checks.alias()
     has_later_result = _has_later_row(
         checks,
@@ -141,7 +142,7 @@ def _prune_events(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> bool:
         later.c.check_name == checks.c.check_name,
         later.c.execution_status != PLANNED,
     )
-    with unwrap_event_log(instance.event_log_storage).index_connection() as connection:
+    with storage.index_connection() as connection:
         connection.execute(
             checks.delete().where(
                 checks.c.run_id.in_(run_ids),
@@ -157,18 +158,14 @@ def _prune_events(instance: dg.DagsterInstance, run_ids: Sequence[str]) -> bool:
                 ),
             )
         )
-    return True
 
 
-def _delete_files(instance: dg.DagsterInstance, before: datetime) -> None:
-    """Delete the files of deleted runs, if the storage has one for each run.
+def _delete_files(instance: dg.DagsterInstance, storage: Any, before: datetime) -> None:
+    """Delete the files of deleted runs.
 
     The index has the records of assets as well. A page that requests the steps of a deleted run
     creates an empty file, which is deleted too.
     """
-    storage = unwrap_event_log(instance.event_log_storage)
-    if not storage.is_run_sharded:
-        return
     existing = set(instance.get_run_ids())
     for run_id in storage.get_all_run_ids():
         path = Path(storage.path_for_shard(run_id))
@@ -186,10 +183,7 @@ def _purge_ticks(instance: dg.DagsterInstance, before: datetime) -> None:
             instance.purge_ticks(origin, selector, before=until)
 
 
-def _delete_backfills(instance: dg.DagsterInstance, before: datetime) -> None:
-    table = BACKFILLS_TABLE.find()
-    if table is None:
-        return
+def _delete_backfills(instance: dg.DagsterInstance, table: sa.Table, before: datetime) -> None:
     storage: Any = instance.run_storage
     with storage.connect() as connection:
         connection.execute(
@@ -200,12 +194,9 @@ def _delete_backfills(instance: dg.DagsterInstance, before: datetime) -> None:
         )
 
 
-def _compact(instance: dg.DagsterInstance) -> None:
+def _compact(path: str) -> None:
     """Compact Dagster's index, unless another process uses it."""
-    storage = unwrap_event_log(instance.event_log_storage)
-    if not storage.is_run_sharded:
-        return  # Postgres reuses free space by itself.
-    with closing(sqlite3.connect(storage.path_for_shard("index"), timeout=1)) as connection:
+    with closing(sqlite3.connect(path, timeout=1)) as connection:
         (free,) = connection.execute("PRAGMA freelist_count").fetchone()
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         if free > MAX_FREE_SHARE * pages:

@@ -105,5 +105,5 @@ CHECKS_TABLE = PrivateName(
 BACKFILLS_TABLE = PrivateName(
     "dagster._core.storage.runs.schema",
     "BulkActionsTable",
-    "old backfills are not deleted, and a woken daemon does not wait for a backfill without runs",
+    "old runs are not deleted, and a woken daemon does not wait for a backfill without runs",
 )
