@@ -17,6 +17,7 @@ from itertools import groupby
 from typing import Any
 
 import dagster as dg
+import sqlalchemy as sa
 from dagster import DagsterEventType
 
 from taxi_assets.dagster_internals.rejections import find_skipped_partitions
@@ -30,6 +31,7 @@ BATCHED = {
 }
 """Events that may be stored at the end of a block."""
 
+Connections = Mapping[str, sa.Connection]
 PendingEvents = list[tuple["Batches", dg.EventLogEntry]]
 
 _thread = threading.local()
@@ -101,8 +103,7 @@ class Batches(ABC):
         """Store events of one run immediately, in one transaction."""
         if pending := get_pending_events():
             store_pending_events(pending)
-        with self.open_transaction(events[0].run_id):
-            super().store_event_batch(events)  # type: ignore[misc]
+        self.store_events(events[0].run_id, events)
 
     def store_events(self, run_id: str, events: Sequence[dg.EventLogEntry]) -> None:
         """Store events of a run with Dagster's code, over one connection."""
@@ -140,15 +141,33 @@ class Batches(ABC):
         skipped = find_skipped_partitions(own.fetch_observations, asset_key, attempts)
         return {partition: of for partition, of in attempts.items() if partition not in skipped}
 
-    @abstractmethod
-    def open_transaction(self, run_id: str) -> AbstractContextManager[None]:
+    @property
+    def connections(self) -> Connections:
+        """Connections of this thread's transaction, by file; empty outside one."""
+        return getattr(self._in_transaction, "connections", {})
+
+    @contextmanager
+    def open_transaction(self, run_id: str) -> Iterator[None]:
         """Execute this thread's statements on a run's events in one transaction."""
+        if self.connections:
+            yield
+            return
+        with self.begin(run_id) as connections:
+            self._in_transaction.connections = connections
+            try:
+                yield
+            finally:
+                self._in_transaction.connections = {}
+
+    @abstractmethod
+    def begin(self, run_id: str) -> AbstractContextManager[Connections]:
+        """Connect, and commit when the block ends."""
 
     @classmethod
     @abstractmethod
     def is_supported(cls, storage: object) -> bool:
         """Return whether a storage of this Dagster still has the private names that are used."""
 
-    @abstractmethod
     def prepare(self) -> None:
         """Add the state of the connections to a storage that Dagster has created."""
+        self._in_transaction = threading.local()

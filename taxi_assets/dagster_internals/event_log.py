@@ -20,25 +20,16 @@ BATCHES: Mapping[str, type[Batches]] = {
 """The additions to each of Dagster's classes, by name."""
 
 
-def add_batches(storage: Any) -> Any:
-    """Return an event log of Dagster's with batches and the same state; return others unchanged.
+def add_batches(storage: Any) -> None:
+    """Add batches to an event log of Dagster's, or to the one that a storage wraps.
 
-    Of a storage that wraps one of Dagster's (OpenLineage, a metrics exporter), the inner storage is
-    replaced.
+    Storages that wrap one are OpenLineage's and metrics exporters. Others are left as they are.
     """
-    name = type(storage).__name__
-    if name not in BATCHES:
-        for attribute, inner in list(getattr(storage, "__dict__", {}).items()):
-            if type(inner).__name__ in BATCHES:
-                setattr(storage, attribute, add_batches(inner))
-        return storage
-    if not BATCHES[name].is_supported(storage):
-        return storage
-    replacement = build_batched_class(type(storage))
-    batched = replacement.__new__(replacement)
-    batched.__dict__ = storage.__dict__
-    batched.prepare()
-    return batched
+    for log in (storage, *getattr(storage, "__dict__", {}).values()):
+        batches = BATCHES.get(type(log).__name__)
+        if batches and batches.is_supported(log):
+            log.__class__ = build_batched_class(type(log))
+            log.prepare()
 
 
 def build_batched_class(stock: type) -> Any:

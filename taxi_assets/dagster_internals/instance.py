@@ -49,7 +49,7 @@ class TaxiInstance(dg.DagsterInstance):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         if "event_storage" in options:
             os.environ.setdefault(tags.EVENT_BATCH_SIZE, PLANNED_BATCH_SIZE)
-            options["event_storage"] = add_batches(options["event_storage"])
+            add_batches(options["event_storage"])
         self._has_pool_limits = False
         self._last_search = -LOST_RUNS_SECONDS
         quiet_daemon()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +14,7 @@ import sqlalchemy as sa
 from dagster import DagsterEventType
 from sqlalchemy.pool import QueuePool
 
-from taxi_assets.dagster_internals.event_batches import (
-    Batches,
-    get_pending_events,
-    store_pending_events,
-)
+from taxi_assets.dagster_internals.event_batches import Batches, Connections
 from taxi_assets.dagster_internals.private_names import SQLITE_EVENT_LOG
 from taxi_assets.dagster_internals.stored_once import (
     CHECKS,
@@ -45,26 +40,6 @@ STORE_METHODS = (
 """The parts of Dagster's `store_event` in SQLite, which have no underscore and no documentation."""
 
 
-Connections = Mapping[str, sa.Connection]
-
-
-@dataclass
-class _SqliteFiles:
-    """The open files of one storage."""
-
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    engines: dict[str, sa.Engine] = field(default_factory=dict[str, sa.Engine])
-    tables: dict[str, bool] = field(default_factory=dict[str, bool])
-    in_transaction: threading.local = field(default_factory=threading.local)
-
-    def close(self) -> None:
-        """Close all files; the last process to close a file merges its write-ahead log."""
-        with self.lock:
-            for engine in self.engines.values():
-                engine.dispose()
-            self.engines.clear()
-
-
 class SqliteBatches(Batches):
     """Dagster's SQLite event log, with files that stay open.
 
@@ -83,35 +58,24 @@ class SqliteBatches(Batches):
 
     def prepare(self) -> None:
         """Add the set of open files."""
-        self._files = _SqliteFiles()
+        super().prepare()
+        self._lock = threading.RLock()
+        self._engines: dict[str, sa.Engine] = {}
+        self._tables: dict[str, bool] = {}
 
     @contextmanager
-    def open_transaction(self, run_id: str) -> Iterator[None]:
-        """Execute this thread's statements on the run's file and the index in one transaction."""
-        if self._connections():
-            yield
-            return
-        with self._files.lock, ExitStack() as stack:
-            connections = {}
-            for shard in (INDEX, run_id):  # The last one is committed first, as in Dagster.
-                connection = stack.enter_context(self._get_engine(shard).connect())
-                stack.enter_context(connection.begin())
-                connections[shard] = connection
-            self._files.in_transaction.connections = connections
-            try:
-                yield
-            finally:
-                self._files.in_transaction.connections = None
+    def begin(self, run_id: str) -> Iterator[Connections]:
+        """Connect to the run's file and the index, and commit when the block ends."""
+        with self._lock, ExitStack() as stack:
+            # The last one is committed first, as in Dagster.
+            yield {
+                shard: stack.enter_context(self._get_engine(shard).begin())
+                for shard in (INDEX, run_id)
+            }
         # Dagster's watcher waits for a change of the run's file, which events in the write-ahead
         # log do not cause.
         with suppress(FileNotFoundError):  # The history was wiped meanwhile.
             os.utime(self.path_for_shard(run_id))  # type: ignore[attr-defined]
-
-    def store_event_batch(self, events: Sequence[dg.EventLogEntry]) -> None:
-        """Store events of one run immediately, in one transaction."""
-        if pending := get_pending_events():
-            store_pending_events(pending)
-        self.store_events(events[0].run_id, events)
 
     def store_asset_events(self, events: Sequence[dg.EventLogEntry]) -> None:
         """Store the long values of materializations in the index alone."""
@@ -155,39 +119,37 @@ class SqliteBatches(Batches):
 
     def has_table(self, table_name: str) -> bool:
         """Return whether the index has a table; cached, because each check result needs it."""
-        tables = self._files.tables
-        if not tables.get(table_name):
-            tables[table_name] = super().has_table(table_name)  # type: ignore[misc]
-        return tables[table_name]
+        if not self._tables.get(table_name):
+            self._tables[table_name] = super().has_table(table_name)  # type: ignore[misc]
+        return self._tables[table_name]
 
     def wipe(self) -> None:
         """Remove all events, and the files of runs."""
-        self._files.close()
+        self._close_files()
         super().wipe()  # type: ignore[misc]
 
     def dispose(self) -> None:
         """Close the files."""
-        self._files.close()
+        self._close_files()
         super().dispose()  # type: ignore[misc]
 
-    def _connections(self) -> Connections | None:
-        return getattr(self._files.in_transaction, "connections", None)
+    def _close_files(self) -> None:
+        """Close all files; the last process to close a file merges its write-ahead log."""
+        with self._lock:
+            for engine in self._engines.values():
+                engine.dispose()
+            self._engines.clear()
 
     @contextmanager
     def _connection(self, shard: str) -> Iterator[sa.Connection]:
-        connections = self._connections() or {}
-        if shard in connections:
-            yield connections[shard]
+        if shard in self.connections:
+            yield self.connections[shard]
             return
-        with (
-            self._files.lock,
-            self._get_engine(shard).connect() as connection,
-            connection.begin(),
-        ):
+        with self._lock, self._get_engine(shard).begin() as connection:
             yield connection
 
     def _get_engine(self, shard: str) -> sa.Engine:
-        engines = self._files.engines
+        engines = self._engines
         if shard not in engines:
             parent: Any = super()
             make_file(Path(self.path_for_shard(shard)))  # type: ignore[attr-defined]
