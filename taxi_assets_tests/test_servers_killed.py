@@ -69,7 +69,6 @@ def test_next_run_recovers_from_killed_servers(own_home: Path, tmp_path: Path) -
         """Run over the days; when the step begins, the supervisor or a server dies."""
         stores.stack()
         record = StateDirectory(own_home).record()
-        assert record
         pids = {name: server.pid for name, server in record.servers.items()}
         new = NewRun.next()
         process = start_job("green", *DAYS, log)

@@ -18,9 +18,7 @@ from taxi_assets.local.process import wait_until
 from taxi_assets.local.stack import ensure_stack_running
 from taxi_assets.local.state_directory import (
     LOCAL_HOST,
-    Config,
     LocalStackError,
-    Record,
     StateDirectory,
     hold_lock,
 )
@@ -55,52 +53,41 @@ def stop_stack(home: StateDirectory) -> None:
     with hold_lock(home.start):
         if home.is_supervisor_alive():
             # At first a supervisor has not recorded its process id.
-            wait_until(lambda: _find_supervisor(home) > 0 or not home.is_supervisor_alive(), 5)
+            wait_until(lambda: home.record().supervisor > 0 or not home.is_supervisor_alive(), 5)
+            supervisor = home.record().supervisor
             if home.is_supervisor_alive():
-                if not _find_supervisor(home):
+                if not supervisor:
                     raise LocalStackError(
                         f"{home.supervisor} is not locked by a supervisor of this folder: "
                         "a copy must not share files with its original (hard links)"
                     )
-                os.kill(_find_supervisor(home), signal.SIGTERM)
+                os.kill(supervisor, signal.SIGTERM)
             if not wait_until(lambda: not home.is_supervisor_alive(), STOP_SECONDS):
                 raise LocalStackError(
                     f"the embedded stack did not stop within {STOP_SECONDS} s: see "
-                    f"{home.supervisor_log}, supervisor is process {_find_supervisor(home)}"
+                    f"{home.supervisor_log}, supervisor is process {supervisor}"
                 )
         stop_leftover_servers(home)
         home.keep_alive.unlink(missing_ok=True)
 
 
-def _find_supervisor(home: StateDirectory) -> int:
-    record = home.record()
-    return record.supervisor if record else 0
-
-
 def get_status(home: StateDirectory) -> dict[str, Any]:
     """Return each server's state, address and folder, without secrets."""
-    is_alive = home.local.is_dir() and home.is_supervisor_alive()
-    record = (home.record() if is_alive else None) or Record(supervisor=0)
-    state = "running" if record.ready else "starting" if is_alive else "stopped"
+    is_alive = home.is_supervisor_alive()
+    is_ready = is_alive and home.record().ready
+    config = home.config()
+    state = "running" if is_ready else "starting" if is_alive else "stopped"
 
-    def address(name: str, scheme: str) -> str | None:
-        return f"{scheme}://{LOCAL_HOST}:{record.ports[name]}" if record.ready else None
+    def describe(name: str, scheme: str, folder: Path) -> dict[str, str | None]:
+        address = f"{scheme}://{LOCAL_HOST}:{config.ports[name]}" if is_ready else None
+        return {"state": state, "address": address, "folder": str(folder)}
 
-    database = Path(_find_postgres_folder(home)) / "data"
     return {
         "home": str(home.path),
         "settings": [str(file) for file in read_env_file().files],
         "keeps_running": is_alive and home.keep_alive.exists(),
-        "postgres": {
-            "state": state,
-            "address": address("postgres", "postgresql"),
-            "folder": str(database),
-        },
-        "bigquery": {
-            "state": state,
-            "address": address("bigquery", "http"),
-            "folder": str(home.bigquery),
-        },
+        "postgres": describe("postgres", "postgresql", find_chosen_folder(home, config) / "data"),
+        "bigquery": describe("bigquery", "http", home.bigquery),
         "lake": {
             "state": "present" if home.lake.is_dir() else "absent",
             "address": home.lake.as_uri(),
@@ -109,22 +96,17 @@ def get_status(home: StateDirectory) -> dict[str, Any]:
     }
 
 
-def _find_postgres_folder(home: StateDirectory) -> str:
-    return str(find_chosen_folder(home, home.config() if home.local.is_dir() else Config()))
-
-
 def get_environment(home: StateDirectory, settings: Settings) -> dict[str, str]:
     """Return the environment variables of clients, including passwords and token.
 
     Raises:
         LocalStackError: the stack is not up; servers started here would stop with this process.
     """
-    record = home.record() if home.local.is_dir() and home.is_supervisor_alive() else None
-    if record is None or not record.ready:
+    if not (home.is_supervisor_alive() and home.record().ready):
         raise LocalStackError(
             f"the embedded stack under {home.path} is not up: run python -m taxi_assets.local up"
         )
-    stack = home.stack(record)
+    stack = home.stack()
     instance = os.environ.get(DAGSTER_HOME)
     return {
         **({DAGSTER_HOME: instance} if instance else {}),
@@ -204,9 +186,9 @@ def _list_remarks(command: str, home: StateDirectory) -> list[str]:
         f"{name} is exported, but {env_file.files[0]} overrides it, as for Dagster's commands here"
         for name in env_file.overridden
     ]
-    record = home.record() if home.local.is_dir() else None
-    if record and record.notice and command in ("up", "status"):
-        lines.append(record.notice)
+    notice = home.record().notice
+    if notice and command in ("up", "status"):
+        lines.append(notice)
     if command == "status" and not home.local.is_dir():
         files = " and ".join(map(str, env_file.files)) or f"no .env (none in {env_file.project})"
         lines.append(

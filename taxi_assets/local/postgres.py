@@ -8,6 +8,7 @@ import secrets
 import shutil
 import signal
 import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +23,8 @@ from taxi_assets.local.postgres_folder import (
     find_unprivileged_account,
     find_wheel_programs,
 )
-from taxi_assets.local.process import Identity, die_with_parent, runs_in_folder, stop_process
-from taxi_assets.local.server import Server, open_server_log, pick_free_port
+from taxi_assets.local.process import Identity, runs_in_folder, stop_process
+from taxi_assets.local.server import Server
 from taxi_assets.local.state_directory import (
     DBNAME,
     LOCAL_HOST,
@@ -85,9 +86,7 @@ class Cluster:
             check=False,
             cwd="/",
             env={"LC_ALL": "C"},
-            user=self.account.user,
-            group=self.account.group,
-            extra_groups=self.account.extra_groups,
+            **self.account.options,
         )
         if result.returncode:
             lines = (result.stderr or result.stdout).strip().splitlines() or ["(no output)"]
@@ -114,26 +113,45 @@ def start_postgres(
         LocalStackError: its files are of another version, not accessible, or in use.
     """
     cluster = _open_cluster(home, config)
-    config = dataclasses.replace(config, postgres_folder=str(cluster.folder))
-    needs_password = not config.password
-    if needs_password:
-        config = dataclasses.replace(config, password=secrets.token_urlsafe(24))
-    needs_reader_password = not config.reader_password
-    if needs_reader_password:
-        config = dataclasses.replace(config, reader_password=secrets.token_urlsafe(24))
+    has_passwords = bool(config.password and config.reader_password)
+    config = dataclasses.replace(
+        config,
+        postgres_folder=str(cluster.folder),
+        password=config.password or secrets.token_urlsafe(24),
+        reader_password=config.reader_password or secrets.token_urlsafe(24),
+    )
     home.write_config(config)  # Before the cluster is created, which is useless without it.
     _check_version(cluster)
     _clear_stale_pid(cluster)
     if not cluster.database.exists():
         _initialize_cluster(cluster, config.password, config.reader_password)
-    else:
-        if needs_password:
-            change = f"ALTER ROLE {USER} PASSWORD '{config.password}';\n\n"
-            cluster.execute(change, cluster.database)
-        if needs_reader_password:
-            _create_reader(cluster, cluster.database, config.reader_password)
-    server = _spawn_server(home, cluster, pick_free_port(config.ports.get(NAME)), register)
-    register(server)
+    elif not has_passwords:
+        change = f"ALTER ROLE {USER} PASSWORD '{config.password}';\n\n"
+        cluster.execute(change, cluster.database)
+        _create_reader(cluster, cluster.database, config.reader_password)
+    options = [part for name, value in OPTIONS.items() for part in ("-c", f"{name}={value}")]
+    command = [cluster.programs / "postgres", "-D", cluster.database, *options]
+
+    def is_ready(server: Server) -> bool:
+        try:
+            lines = (cluster.database / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return False
+        if len(lines) <= READY_LINE or lines[0] != str(server.process.pid):
+            return False
+        return lines[READY_LINE].strip() == "ready"
+
+    server = Server(
+        NAME,
+        home.postgres_log,
+        lambda port: [*command, "-p", port],
+        {"LC_ALL": "C"},
+        is_ready,
+        register,
+        STOP,
+        cluster.account,
+    )
+    server.spawn(config.ports.get(NAME))
     return server, config
 
 
@@ -179,27 +197,21 @@ def _initialize_cluster(cluster: Cluster, password: str, reader_password: str) -
     unfinished = cluster.folder / "data.new"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)
-    password_file = cluster.folder / "password.new"
-    password_file.unlink(missing_ok=True)
-    handle = os.open(password_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        file.write(password)
-    user, group = cluster.account.user, cluster.account.group
-    if user is not None and group is not None:
-        os.chown(unfinished, user, group)
-        os.chown(password_file, user, group)
-    try:
+    os.chown(unfinished, cluster.account.user, cluster.account.group)
+    with tempfile.NamedTemporaryFile("w", dir=cluster.folder) as password_file:
+        password_file.write(password)
+        password_file.flush()
+        os.chown(password_file.name, cluster.account.user, cluster.account.group)
         # --no-sync concerns only these first files: 0.5 s instead of 0.7 and more on a busy disk.
         # The server runs with fsync, so committed data survives a crash.
         cluster.run(
             "initdb",
             *("-D", str(unfinished), "-U", USER, "--auth=scram-sha-256", "--no-sync"),
+            *(f"--pwfile={password_file.name}", "--encoding=UTF8", "--locale=C"),
             # With checksums the first read after a load logs every page again (hint bits):
             # 0.9 s instead of 0.35 s for a month.
-            *(f"--pwfile={password_file}", "--encoding=UTF8", "--locale=C", "--no-data-checksums"),
+            "--no-data-checksums",
         )
-    finally:
-        password_file.unlink()
     cluster.execute(f"CREATE DATABASE {DBNAME} OWNER {USER};\n\n", unfinished)
     _create_reader(cluster, unfinished, reader_password)
     unfinished.rename(cluster.database)
@@ -218,39 +230,3 @@ def _clear_stale_pid(cluster: Cluster) -> None:
             raise LocalStackError(f"postgres: process {pid} uses {cluster.database}: stop it")
     else:
         pid_file.unlink(missing_ok=True)
-
-
-def _spawn_server(
-    home: StateDirectory, cluster: Cluster, port: int, register: Callable[[Server], None]
-) -> Server:
-    options = [part for name, value in OPTIONS.items() for part in ("-c", f"{name}={value}")]
-    output = open_server_log(home.postgres_log)
-    process = subprocess.Popen(  # noqa: S603  the wheel's own program
-        [cluster.programs / "postgres", "-D", cluster.database, "-p", str(port), *options],
-        stdin=subprocess.DEVNULL,
-        stdout=output,
-        stderr=output,
-        cwd="/",
-        env={"LC_ALL": "C"},
-        preexec_fn=die_with_parent(STOP[0]),  # noqa: PLW1509  the supervisor has one thread
-        user=cluster.account.user,
-        group=cluster.account.group,
-        extra_groups=cluster.account.extra_groups,
-    )
-    os.close(output)
-
-    def respawn() -> Server:
-        server = _spawn_server(home, cluster, pick_free_port(None), register)
-        register(server)
-        return server
-
-    def is_ready(server: Server) -> bool:
-        try:
-            lines = (cluster.database / "postmaster.pid").read_text().splitlines()
-        except OSError:
-            return False
-        if len(lines) <= READY_LINE or lines[0] != str(server.process.pid):
-            return False
-        return lines[READY_LINE].strip() == "ready"
-
-    return Server(NAME, port, process, home.postgres_log, is_ready, respawn, *STOP)

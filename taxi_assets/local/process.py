@@ -57,23 +57,18 @@ def _read_start_time(pid: int) -> str | None:
         return None
 
 
-def read_command_line(pid: int) -> list[str]:
-    """Return the arguments of a process; empty if it has ended or is hidden from this user."""
-    try:
-        return psutil.Process(pid).cmdline()
-    except (psutil.Error, ValueError):
-        return []
-
-
 def runs_in_folder(pid: int, folder: Path) -> bool:
     """Return whether the working directory of a process is this folder, even after a move.
 
     If the kernel does not show it, the arguments must name the folder.
     """
     try:
-        return os.path.samestat(Path(psutil.Process(pid).cwd()).stat(), folder.stat())
+        process = psutil.Process(pid)
+        with contextlib.suppress(psutil.AccessDenied):
+            return os.path.samestat(Path(process.cwd()).stat(), folder.stat())
+        return str(folder) in process.cmdline()
     except (psutil.Error, OSError, ValueError):
-        return str(folder) in read_command_line(pid)
+        return False
 
 
 def stop_process(

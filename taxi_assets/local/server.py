@@ -1,4 +1,4 @@
-"""A server process of the supervisor: its port, log, readiness and shutdown."""
+"""A server of the supervisor: its process, port, log, readiness and shutdown."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ import os
 import random
 import socket
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from taxi_assets.local.process import iterate_ticks
+from taxi_assets.local.postgres_folder import Account
+from taxi_assets.local.process import die_with_parent, iterate_ticks
 from taxi_assets.local.state_directory import LOCAL_HOST, LocalStackError
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 READY_SECONDS = 110
@@ -23,36 +24,60 @@ PORT_TRIES = 3
 PORTS = range(20_000, 32_768)
 
 
-@dataclass
+@dataclass(eq=False)
 class Server:
-    """One running server, owned by the supervisor."""
+    """One server of the supervisor."""
 
     name: str
-    port: int
-    process: subprocess.Popen[bytes]
     log: Path
+    build_command: Callable[[int], Sequence[object]]
+    """Return the command that listens on a port."""
+    environment: Mapping[str, str]
     is_ready: Callable[[Server], bool]
-    respawn: Callable[[], Server]
-    """Spawns the server on another port if a process took this one after the check."""
-    stop_signal: signal.Signals
-    kill_signal: signal.Signals
-    tries: int = 1
+    register: Callable[[Server], None]
+    """Called with each process of the server."""
+    stop_signals: tuple[signal.Signals, signal.Signals]
+    """For a clean shutdown, and for one at once."""
+    account: Account
+    port: int = field(init=False)
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def spawn(self, remembered_port: int | None) -> None:
+        """Spawn the process without waiting, on the remembered port if that is free."""
+        self.port = pick_free_port(remembered_port)
+        # Empty, and readable by its owner only.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC
+        output = os.open(self.log, flags, 0o600)
+        self.process = subprocess.Popen(  # noqa: S603  our own module, or the wheel's own program
+            [str(part) for part in self.build_command(self.port)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd="/",
+            env=self.environment,
+            # The supervisor has one thread.
+            preexec_fn=die_with_parent(self.stop_signals[0]),  # noqa: PLW1509
+            **self.account.options,
+        )
+        os.close(output)
+        self.register(self)
 
     def wait_ready(self) -> None:
-        """Wait until the server is ready.
+        """Wait until the server is ready; move it if another program took its port meanwhile.
 
         Raises:
             LocalStackError: it exited, or was not ready in time.
         """
+        tries = 1
         for _ in iterate_ticks(READY_SECONDS):
             if self.is_ready(self):
                 return
             if self.process.poll() is None:
                 continue
-            if self.tries >= PORT_TRIES or is_port_free(self.port):
+            if tries >= PORT_TRIES or is_port_free(self.port):
                 self.check_alive()
-            server = self.respawn()
-            self.port, self.process, self.tries = server.port, server.process, self.tries + 1
+            self.spawn(None)
+            tries += 1
         raise LocalStackError(f"{self.name} is not ready after {READY_SECONDS} s, see {self.log}")
 
     def check_alive(self) -> None:
@@ -73,14 +98,14 @@ class Server:
     def send_stop_signal(self) -> None:
         """Request a clean shutdown without waiting for it."""
         if self.process.poll() is None:
-            self.process.send_signal(self.stop_signal)
+            self.process.send_signal(self.stop_signals[0])
 
     def finish(self, seconds: float) -> None:
         """Wait for the requested shutdown; kill the server after `seconds`."""
         try:
             self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            self.process.send_signal(self.kill_signal)
+            self.process.send_signal(self.stop_signals[1])
             self.process.wait()
 
 
@@ -107,8 +132,3 @@ def pick_free_port(remembered: int | None) -> int:
     while not is_port_free(port := random.choice(PORTS)):  # noqa: S311 - no secret
         pass
     return port
-
-
-def open_server_log(path: Path) -> int:
-    """Open an empty server log that only its owner can read."""
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)

@@ -41,13 +41,13 @@ START_SECONDS = 120
 ANSWER_SECONDS = 10
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Lease:
     process: int
     handle: int
-    stack: Stack | None
-    supervisor: int
     inode: int
+    supervisor: int = 0
+    """Process id of the supervisor that it keeps running, 0 before it is known."""
 
 
 _leases: dict[Path, _Lease] = {}
@@ -74,13 +74,8 @@ def ensure_stack_running(home: Path) -> Stack:
     directory = StateDirectory(home)
     with _leases_lock:
         lease = _leases.get(directory.path)
-        if (
-            lease
-            and lease.stack
-            and lease.process == os.getpid()
-            and _is_still_running(directory, lease)
-        ):
-            return lease.stack
+        if lease and lease.process == os.getpid() and _is_still_running(directory, lease):
+            return directory.stack()
         _check_wheels()
         try:
             directory.make()
@@ -93,17 +88,15 @@ def ensure_stack_running(home: Path) -> Stack:
         _leases[directory.path] = lease
         with hold_lock(directory.start):
             record = _find_running_stack(directory) or _start_supervisor(directory)
-        stack = directory.stack(record)
-        _leases[directory.path] = _Lease(
-            lease.process, lease.handle, stack, record.supervisor, lease.inode
-        )
-        return stack
+        lease.supervisor = record.supervisor
+        return directory.stack()
 
 
 def _is_still_running(directory: StateDirectory, lease: _Lease) -> bool:
     """Return whether the supervisor of this lease is the running one."""
-    record = directory.record() if directory.is_supervisor_alive() else None
-    return record is not None and record.ready and record.supervisor == lease.supervisor
+    record = directory.record()
+    is_current = record.ready and record.supervisor == lease.supervisor
+    return is_current and directory.is_supervisor_alive()
 
 
 def _acquire_lease(directory: StateDirectory, lease: _Lease | None) -> _Lease:
@@ -118,7 +111,7 @@ def _acquire_lease(directory: StateDirectory, lease: _Lease | None) -> _Lease:
     fcntl.flock(handle, fcntl.LOCK_SH)
     # Shows the supervisor a lease that begins and ends between two of its checks.
     os.utime(handle)
-    return _Lease(process, handle, None, 0, os.fstat(handle).st_ino)
+    return _Lease(process, handle, os.fstat(handle).st_ino)
 
 
 def _check_wheels() -> None:
@@ -140,7 +133,7 @@ def _find_running_stack(directory: StateDirectory) -> Record | None:
         record = directory.record()
         # Not ready: its starter was killed, and the supervisor continues on its own.
         # A moved folder: its supervisor is about to notice and exit.
-        if record and record.ready and record.folder.is_in_place() and _is_answering(record):
+        if record.ready and record.folder.is_in_place() and _is_answering(directory):
             return record
     raise LocalStackError(
         f"the embedded stack under {directory.path} runs but does not answer: see "
@@ -148,9 +141,9 @@ def _find_running_stack(directory: StateDirectory) -> Record | None:
     )
 
 
-def _is_answering(record: Record) -> bool:
+def _is_answering(directory: StateDirectory) -> bool:
     try:
-        for port in record.ports.values():
+        for port in directory.config().ports.values():
             socket.create_connection((LOCAL_HOST, port), ANSWER_SECONDS).close()
     except OSError:
         return False  # A server just died: its supervisor is about to notice and exit.
@@ -173,18 +166,14 @@ def _start_supervisor(directory: StateDirectory) -> Record:
             start_new_session=True,
             check=False,
         )
-    record = None
-    if launch.returncode == 0 and wait_until(lambda: _has_settled(directory), START_SECONDS):
-        record = directory.record()
-    if record and record.ready and directory.is_supervisor_alive():
+    has_settled = launch.returncode == 0 and wait_until(
+        lambda: directory.record().ready or not directory.is_supervisor_alive(), START_SECONDS
+    )
+    record = directory.record() if has_settled else Record()
+    if record.ready and directory.is_supervisor_alive():
         return record
-    reason = (record and record.error) or "the supervisor exited without a message"
+    reason = record.error or "the supervisor exited without a message"
     raise LocalStackError(
         f"the embedded stack under {directory.path} did not start: {reason}; "
         f"log: {directory.supervisor_log}"
     )
-
-
-def _has_settled(directory: StateDirectory) -> bool:
-    record = directory.record()
-    return not directory.is_supervisor_alive() or bool(record and record.ready)

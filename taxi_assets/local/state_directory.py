@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
-import json
 import os
 import time
-from dataclasses import dataclass, field
+from collections.abc import Generator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import TypeAdapter
 
 from taxi_assets.errors import TerminalError
 from taxi_assets.local.process import Identity
 from taxi_assets.settings.private_folders import PASSABLE, make_private_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Generator
 
 LOCAL_HOST = "127.0.0.1"
 DBNAME = "ny_taxi"
@@ -80,17 +77,11 @@ class Folder:
 class Record:
     """State of the running servers, written by the supervisor to `stack.json`."""
 
-    supervisor: int
-    """Process id; meaningful only while `supervisor.lock` is held."""
+    supervisor: int = 0
+    """Process id, 0 before it is known; meaningful only while `supervisor.lock` is held."""
     ready: bool = False
     error: str = ""
     servers: dict[str, Identity] = field(default_factory=dict[str, Identity])
-    ports: dict[str, int] = field(default_factory=dict[str, int])
-    password: str = field(default="", repr=False)
-    token: str = field(default="", repr=False)
-    """Token of BigQuery."""
-    reader_password: str = field(default="", repr=False)
-    postgres_folder: str = ""
     notice: str = ""
     """A message for the user about this start."""
     folder: Folder = Folder()
@@ -99,10 +90,11 @@ class Record:
 
 @dataclass(frozen=True)
 class Config:
-    """Credentials and ports that the next start uses again, in `config.json`."""
+    """Credentials and ports of the servers, which the next start uses again: `config.json`."""
 
     password: str = field(default="", repr=False)
     token: str = field(default="", repr=False)
+    """Token of BigQuery."""
     reader_password: str = field(default="", repr=False)
     ports: dict[str, int] = field(default_factory=dict[str, int])
     postgres_folder: str = ""
@@ -110,7 +102,7 @@ class Config:
     """Folder in which it was written, set by `StateDirectory`."""
 
 
-_State = TypeVar("_State", Record, Config)
+_RECORD, _CONFIG = TypeAdapter(Record), TypeAdapter(Config)
 
 
 class StateDirectory:
@@ -152,56 +144,56 @@ class StateDirectory:
         finally:
             os.close(handle)
 
-    def record(self) -> Record | None:
+    def record(self) -> Record:
         """Read the supervisor's record; the supervisor may be dead.
 
-        Return None in a copied folder, whose record describes the original's servers.
+        It is empty before the first start, and in a copied folder, whose file describes the
+        original's servers.
         """
-        content = _read_json(self._record)
-        if content is None or not self.owns(content["folder"]):
-            return None
-        servers: dict[str, dict[str, Any]] = content.pop("servers")
-        identities = {name: Identity(**fields) for name, fields in servers.items()}
-        return Record(**content, servers=identities)
+        try:
+            record = _RECORD.validate_json(self._record.read_bytes())
+        except FileNotFoundError:
+            return Record()
+        return record if self.owns(record.folder) else Record()
 
     def write_record(self, record: Record) -> None:
         """Replace the supervisor's record atomically."""
-        _write_json(self._record, dataclasses.asdict(self._with_folder(record)))
+        state = replace(record, folder=Folder.of(self.local))
+        _replace_file(self._record, _RECORD.dump_json(state))
 
     def config(self) -> Config:
         """Read the configuration of the last start; empty before the first.
 
         A copied folder has no ports, because the original uses them.
         """
-        content = _read_json(self._config)
-        if content is None:
+        try:
+            config = _CONFIG.validate_json(self._config.read_bytes())
+        except FileNotFoundError:
             return Config()
-        config = Config(**content)
-        return config if self.owns(config.folder) else dataclasses.replace(config, ports={})
+        return config if self.owns(config.folder) else replace(config, ports={})
 
     def write_config(self, config: Config) -> None:
         """Replace the configuration that the next start reads."""
-        _write_json(self._config, dataclasses.asdict(self._with_folder(config)))
+        state = replace(config, folder=Folder.of(self.local))
+        _replace_file(self._config, _CONFIG.dump_json(state))
 
     def owns(self, folder: Folder) -> bool:
         """Return whether a state file was written in this folder, even before a move."""
         return folder.is_same(self.local)
 
-    def _with_folder(self, state: _State) -> _State:
-        return dataclasses.replace(state, folder=Folder.of(self.local))
-
-    def stack(self, record: Record) -> Stack:
-        """Return addresses and credentials of a ready record."""
+    def stack(self) -> Stack:
+        """Return addresses and credentials of servers that are ready."""
+        config = self.config()
         return Stack(
             postgres_host=LOCAL_HOST,
-            postgres_port=record.ports["postgres"],
+            postgres_port=config.ports["postgres"],
             postgres_dbname=DBNAME,
             postgres_user=USER,
-            postgres_password=record.password,
+            postgres_password=config.password,
             postgres_reader=READER,
-            postgres_reader_password=record.reader_password,
-            bigquery_endpoint=f"http://{LOCAL_HOST}:{record.ports['bigquery']}",
-            bigquery_token=record.token,
+            postgres_reader_password=config.reader_password,
+            bigquery_endpoint=f"http://{LOCAL_HOST}:{config.ports['bigquery']}",
+            bigquery_token=config.token,
             lake_root=self.lake,
         )
 
@@ -236,18 +228,10 @@ def hold_lock(path: Path) -> Generator[None]:
         os.close(handle)
 
 
-def _read_json(path: Path) -> dict[str, Any] | None:
-    try:
-        content = json.loads(path.read_text())
-    except FileNotFoundError:
-        return None
-    return content | {"folder": Folder(**content.get("folder", {}))}
-
-
-def _write_json(path: Path, content: dict[str, Any]) -> None:
+def _replace_file(path: Path, content: bytes) -> None:
     unfinished = path.with_suffix(".new")
     unfinished.unlink(missing_ok=True)
     handle = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(handle, "w") as file:
-        json.dump(content, file)
+    with os.fdopen(handle, "wb") as file:
+        file.write(content)
     unfinished.replace(path)

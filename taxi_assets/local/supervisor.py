@@ -20,7 +20,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from taxi_assets.errors import SettingsError, TerminalError
+from taxi_assets.errors import TerminalError
 from taxi_assets.local import bigquery, postgres
 from taxi_assets.local.postgres_folder import remove_outside_folder
 from taxi_assets.local.process import Identity, stop_process
@@ -57,7 +57,9 @@ class Supervisor:
     def __init__(self, home: StateDirectory) -> None:
         self.home = home
         self.idle_timeout = 0.0
-        self.record = Record(supervisor=os.getpid())
+        # With the servers of a killed supervisor.
+        self.record = dataclasses.replace(home.record(), supervisor=os.getpid())
+        self.config = home.config()
         self.servers: list[Server] = []
         self.lease = open_lock_file(home.lease)
         self.start = open_lock_file(home.start)
@@ -80,37 +82,29 @@ class Supervisor:
             self._stop_servers()
 
     def _start_servers(self) -> None:
-        self.idle_timeout = _read_idle_timeout()
+        self.idle_timeout = StackSettings.from_env().local_idle_timeout
         self._write_state()
         stop_leftover_servers(self.home)
         self.home.keep_alive.unlink(missing_ok=True)
-        config = self.home.config()
-        notice = _find_notice(self.home, config)
+        notice = _find_notice(self.home, self.config)
         if notice:
             log.warning("%s", notice)
-        config = dataclasses.replace(config, token=config.token or secrets.token_urlsafe(32))
-        port = config.ports.get("bigquery")
-        emulator = bigquery.start_bigquery(self.home, port, config.token, self._register_server)
-        database, config = postgres.start_postgres(self.home, config, self._register_server)
+        token = self.config.token or secrets.token_urlsafe(32)
+        config = dataclasses.replace(self.config, token=token)
+        emulator = bigquery.build_bigquery_server(self.home, token, self._register_server)
+        emulator.spawn(config.ports.get(emulator.name))
+        database, self.config = postgres.start_postgres(self.home, config, self._register_server)
         database.wait_ready()
         emulator.wait_ready()
         ports = {server.name: server.port for server in (database, emulator)}
-        self.home.write_config(dataclasses.replace(config, ports=ports))
-        self._write_state(
-            ready=True,
-            ports=ports,
-            password=config.password,
-            token=config.token,
-            reader_password=config.reader_password,
-            postgres_folder=config.postgres_folder,
-            notice=notice,
-        )
+        self.home.write_config(dataclasses.replace(self.config, ports=ports))
+        self._write_state(ready=True, notice=notice)
         log.info("ready: %s", ports)
 
     def _register_server(self, server: Server) -> None:
         """Record a spawned server, so that it can be found if this process is killed."""
-        others = [running for running in self.servers if running.name != server.name]
-        self.servers = [*others, server]
+        if server not in self.servers:
+            self.servers.append(server)
         identities = {
             running.name: identity
             for running in self.servers
@@ -152,9 +146,7 @@ class Supervisor:
             return True
 
     def _has_leases(self) -> bool:
-        try:
-            fcntl.flock(self.lease, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock_exclusively(self.lease, 0):
             return True
         fcntl.flock(self.lease, fcntl.LOCK_UN)
         return False
@@ -177,7 +169,7 @@ class Supervisor:
             # Removed rather than moved: the open lock file no longer has a name.
             if os.fstat(self.lease).st_nlink == 0:
                 remove_outside_folder(
-                    Path(self.record.postgres_folder or self.home.path), self.folder
+                    Path(self.config.postgres_folder or self.home.path), self.folder
                 )
             return
         self.home.keep_alive.unlink(missing_ok=True)
@@ -204,23 +196,13 @@ def stop_leftover_servers(home: StateDirectory) -> None:
     Raises:
         LocalStackError: a server does not exit.
     """
-    record = home.record()
-    if record is None:
-        return
-    for name, identity in record.servers.items():
+    for name, identity in home.record().servers.items():
         signals = bigquery.STOP if name == bigquery.NAME else postgres.STOP
         if not stop_process(identity, signals, STOP_SECONDS):
             raise LocalStackError(
                 f"process {identity.pid}, a {name} server of an earlier start, does not exit: "
                 "kill it"
             )
-
-
-def _read_idle_timeout() -> float:
-    try:
-        return StackSettings.from_env().local_idle_timeout
-    except SettingsError as error:
-        raise LocalStackError(str(error)) from None
 
 
 def _handle_signals() -> None:
@@ -243,9 +225,8 @@ def main(arguments: list[str]) -> int:
     if not lock_exclusively(handle, 5):
         log.error("another supervisor is running")
         return 1
-    before = home.record()
     # The starting process must not mistake the last supervisor's record for this one's.
-    home.write_record(Record(supervisor=0, servers=before.servers if before else {}))
+    home.write_record(Record(servers=home.record().servers))
     if os.fork():
         return 0
     _handle_signals()

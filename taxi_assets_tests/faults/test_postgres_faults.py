@@ -78,9 +78,7 @@ class Server:
             [*command, "-c", f"listen_addresses={LOCAL_HOST}", "-c", "unix_socket_directories="],
             stderr=subprocess.DEVNULL,
             cwd="/",
-            user=account.user,
-            group=account.group,
-            extra_groups=account.extra_groups,
+            **account.options,
         )
         assert wait_until(self.answers, 60)
 
