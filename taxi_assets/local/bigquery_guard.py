@@ -8,18 +8,17 @@ token.
 from __future__ import annotations
 
 import hmac
-import json
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, MutableMapping
-    from typing import Any
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
 
-    Scope = MutableMapping[str, Any]
-    Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-    Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-    App = Callable[[Scope, Receive, Send], Awaitable[None]]
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 OPEN = frozenset({"/healthz", "/readyz"})
@@ -32,7 +31,7 @@ MIN_TOKEN = 16
 class Guard:
     """ASGI middleware that rejects requests without the token."""
 
-    def __init__(self, app: App, token: str, hosts: Collection[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, token: str, hosts: Collection[str] = ()) -> None:
         """Guard an ASGI application; `hosts` are additional host names of clients."""
         self.app = app
         self.expected = f"Bearer {token}".encode()
@@ -42,55 +41,48 @@ class Guard:
         """Answer one request."""
         if scope["type"] != "http":
             return
-        rejection = self.find_rejection(scope)
-        if rejection is None:
-            await self.app(scope, receive, send)
-            return
-        code, message = rejection
-        body = json.dumps({"error": {"code": code, "message": message, "errors": []}}).encode()
-        headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
-        if code == 401:  # noqa: PLR2004 - HTTP's own number
-            headers.append((b"www-authenticate", b"Bearer"))
-        await send({"type": "http.response.start", "status": code, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        app, rejection = self.app, self.find_rejection(scope, Headers(scope=scope))
+        if rejection is not None:
+            code, message = rejection
+            app = JSONResponse(
+                {"error": {"code": code, "message": message, "errors": []}},
+                code,
+                {"connection": "close", "www-authenticate": "Bearer"},
+            )
+        await app(scope, receive, send)
 
-    def find_rejection(self, scope: Scope) -> tuple[int, str] | None:
+    def find_rejection(self, scope: Scope, headers: Headers) -> tuple[HTTPStatus, str] | None:
         """Return status and reason if the request must not reach the emulator, else None."""
-        headers: dict[bytes, list[bytes]] = {}
-        for name, value in scope["headers"]:
-            headers.setdefault(name.lower(), []).append(value)
-        host = headers.get(b"host", [])
-        if len(host) != 1 or _parse_host_name(b"//" + host[0]) not in self.hosts:
-            return 403, "this is not a host name of the emulator (header Host)"
-        origins = headers.get(b"origin", [])
-        if any(_parse_host_name(origin) not in self.hosts for origin in origins):
-            return 403, "pages of other sites have no access (header Origin)"
+        hosts = headers.getlist("host")
+        if len(hosts) != 1 or _parse_host_name(f"//{hosts[0]}") not in self.hosts:
+            return HTTPStatus.FORBIDDEN, "this is not a host name of the emulator (header Host)"
+        if any(_parse_host_name(url) not in self.hosts for url in headers.getlist("origin")):
+            return HTTPStatus.FORBIDDEN, "pages of other sites have no access (header Origin)"
         if scope["path"] in OPEN and scope["method"] in ("GET", "HEAD"):
             return None
-        tokens = headers.get(b"authorization", [])
+        tokens = [token.encode("latin-1") for token in headers.getlist("authorization")]
         if len(tokens) != 1 or not hmac.compare_digest(tokens[0], self.expected):
-            return 401, (
+            return HTTPStatus.UNAUTHORIZED, (
                 "the emulator needs its token: `python -m taxi_assets.local env` prints "
                 "BIGQUERY_TOKEN; with docker-compose it is the one in .env"
             )
-        return self._find_type_rejection(scope["path"], headers)
+        return _find_type_rejection(scope["path"], headers)
 
-    def _find_type_rejection(
-        self, path: str, headers: dict[bytes, list[bytes]]
-    ) -> tuple[int, str] | None:
-        is_empty = headers.get(b"content-length", [b"0"]) == [b"0"]
-        if is_empty and b"transfer-encoding" not in headers:
-            return None
-        types = headers.get(b"content-type", [b""])
-        kind = types[0].decode("latin-1").partition(";")[0].strip().lower()
-        is_invalid = kind in FORMS if path.startswith(UPLOADS) else kind != "application/json"
-        if len(types) != 1 or is_invalid:
-            return 415, f"send application/json, not {kind or 'nothing'} (header Content-Type)"
+
+def _find_type_rejection(path: str, headers: Headers) -> tuple[HTTPStatus, str] | None:
+    if headers.getlist("content-length") in ([], ["0"]) and "transfer-encoding" not in headers:
         return None
+    types = headers.getlist("content-type")
+    kind = "".join(types).partition(";")[0].strip().lower()
+    is_invalid = kind in FORMS if path.startswith(UPLOADS) else kind != "application/json"
+    if len(types) > 1 or is_invalid:
+        message = f"send application/json, not {kind or 'nothing'} (header Content-Type)"
+        return HTTPStatus.UNSUPPORTED_MEDIA_TYPE, message
+    return None
 
 
-def _parse_host_name(address: bytes) -> str | None:
+def _parse_host_name(url: str) -> str | None:
     try:
-        return urlsplit(address.decode("latin-1")).hostname
+        return urlsplit(url).hostname
     except ValueError:
         return None

@@ -20,7 +20,7 @@ from bqemulator.scripting.parser import parse_script
 from fastapi import Request
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
 READ_ONLY = ("taxi_assets", "read_only")
 """Label of read-only jobs."""
@@ -32,6 +32,19 @@ READ_HIVE = (
     " FROM read_parquet(?, hive_partitioning = false, filename = '_file')"
 )
 HIVE_PREFIX = re.compile(r"(gs://[^{}]+)/\{([a-z_]+):DATE\}/?")
+
+
+@contextlib.contextmanager
+def run_transaction(engine: Any) -> Iterator[Callable[..., Any]]:
+    """Yield the function that executes a statement of one transaction."""
+    engine.execute("BEGIN TRANSACTION")
+    try:
+        yield engine.execute
+        engine.execute("COMMIT")
+    except BaseException:
+        with contextlib.suppress(Exception):
+            engine.execute("ROLLBACK")
+        raise
 
 
 def load_in_one_transaction(
@@ -46,20 +59,13 @@ def load_in_one_transaction(
         resolve = executor.__dict__["_resolve_uri"]
         paths = [resolve(uri, ctx) for uri in job.source_uris]
         read = _read_parquet(job, lambda uri: resolve(uri, ctx))
-        run = ctx.engine.execute
-        run("BEGIN TRANSACTION")
-        try:
+        with run_transaction(ctx.engine) as run:
             dispose(job, ctx)
             if job.source_format == "PARQUET" and paths:
                 run(f"INSERT INTO {job.target_ref} BY NAME {read}", [paths])
             else:
                 for path in paths:
                     load(path, job, ctx)
-            run("COMMIT")
-        except BaseException:
-            with contextlib.suppress(Exception):
-                run("ROLLBACK")
-            raise
 
     return load_all
 
@@ -165,7 +171,3 @@ def escape_destination(copy: Callable[..., None]) -> Callable[..., None]:
         copy(sql, path.replace("'", "''"), *arguments, **options)
 
     return copy_to_file
-
-
-def skip_load_step(_path: str, _job: Any, _ctx: Any) -> None:
-    """Do nothing: `load_in_one_transaction` has loaded the file."""

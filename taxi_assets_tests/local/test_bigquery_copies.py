@@ -56,7 +56,9 @@ def context() -> Iterator[Context]:
         yield Context(connection)
 
 
-def copy_all(context: Context, offsets: list[int], disposition: str) -> list[Any]:
+def copy_all(
+    context: Context, offsets: list[int], disposition: str = "WRITE_TRUNCATE"
+) -> list[Any]:
     """Copy the days at the same time; return the result of each."""
 
     async def stock(**_: Any) -> None:
@@ -91,19 +93,20 @@ def count_rows(context: Context) -> list[tuple[Any, ...]]:
 
 def test_waiting_copies_share_one_commit(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bigquery_copies, "GATHER_SECONDS", 0.5)
-    assert copy_all(context, [0, 1, 2, 5, 5], "WRITE_TRUNCATE") == [None] * 5
+    assert copy_all(context, [0, 1, 2, 5, 5]) == [None] * 5
     assert context.statements.count("COMMIT") == 1
     assert count_rows(context) == [(1, 10, 1), (2, 40, 4)]
     assert set(context.changed) == {"trips"}
 
 
 def test_failing_copy_does_not_fail_the_others(context: Context) -> None:
-    failed = copy_all(context, [0, 30, 7], "WRITE_TRUNCATE")
+    failed = copy_all(context, [0, 30, 7])
     assert [error is None for error in failed] == [True, False, True]
     assert "staged$20210131" in str(failed[1])
     assert count_rows(context) == [(1, 30, 3), (2, 20, 2)]
 
 
-def test_appending_copies_stay_separate(context: Context) -> None:
-    assert copy_all(context, [5, 5], "WRITE_APPEND") == [None, None]
-    assert count_rows(context) == [(1, 40, 4), (2, 20, 1)]
+def test_appending_copy_is_rejected(context: Context) -> None:
+    (error,) = copy_all(context, [5], "WRITE_APPEND")
+    assert "WRITE_APPEND" in str(error)
+    assert count_rows(context) == [(1, 40, 4)]
