@@ -14,7 +14,6 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from taxi_assets.cli.day_states import State
-from taxi_assets.cli.interrupts import record_interrupts
 from taxi_assets.cli.month_plan import DUE, Chunk, MonthPlan, Plan, make_plan
 from taxi_assets.cli.runner import (
     Outcome,
@@ -137,10 +136,7 @@ class Backfill:
             empty_runs = 0
             for chunk in chunks:
                 before, _ = progress.count()
-                with record_interrupts() as was_interrupted:
-                    outcome = run_chunk(self.instance, self.service, chunk, progress)
-                if was_interrupted():
-                    raise KeyboardInterrupt
+                outcome = run_chunk(self.instance, self.service, chunk, progress)
                 self._print_outcome(outcome)
                 has_stored = progress.count()[0] > before
                 empty_runs = 0 if outcome.failure is None or has_stored else empty_runs + 1

@@ -7,16 +7,17 @@ would, prints where the rows were stored, and shows rows of the day.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-import subprocess
 import sys
-import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
+from taxi_assets.date_ranges import DateRange
 from taxi_assets.errors import TerminalError
 from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import SAMPLE
@@ -28,7 +29,10 @@ from taxi_assets.tlc.loaded_services import load_services
 if TYPE_CHECKING:
     import dagster as dg
 
-DAY = "2021-01-05"
+    from taxi_assets.cli.runner import Progress
+    from taxi_assets.tlc.schema import Service
+
+DAY = date(2021, 1, 5)
 END = "TAXI_END_DATE"
 END_LINES = f"""# The sample's month. Remove the line, or set another day, to load later months.
 {END}=2021-01-31
@@ -115,70 +119,48 @@ def write_end_date(folder: Path) -> str:
 def _run_job(folder: Path, settings: Settings) -> int:
     import dagster as dg
 
-    service = next(iter(load_services()))
-    tags = json.dumps({"dagster/partition": DAY})
-    command = [str(Path(sys.executable).with_name("dagster")), "job", "execute"]
-    command += ["-m", "taxi_assets.definitions", "-j", f"{service}_daily", "--tags", tags]
+    from taxi_assets.cli.day_states import ASSETS
+    from taxi_assets.cli.month_plan import Chunk
+    from taxi_assets.cli.runner import Progress, run_chunk
+
+    service = next(iter(load_services().values()))
     stores = "the embedded stack" if settings.postgres.host is None else "your stores"
-    sys.stdout.write(f"Running {service}_daily for {DAY}, all five assets, on {stores} ...\n")
+    sys.stdout.write(f"Running {service.name}_daily for {DAY}, all five assets, on {stores} ...\n")
     sys.stdout.flush()
-    with (
-        tempfile.TemporaryFile("w+", errors="replace") as log,
-        dg.DagsterInstance.get() as instance,
-    ):
-        before = {run.run_id for run in instance.get_runs(limit=100)}
-        run = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder)  # noqa: S603 - our own
-        for line in _report_assets(run, instance, before):
-            sys.stdout.write(line)
-            sys.stdout.flush()
-        if run.wait():
-            sys.stderr.write(_find_cause(instance, before) or _read_tail(log))
-            return run.returncode
+    chunk = Chunk(DateRange.of_day(DAY), ASSETS, is_restated=False)
+    with dg.DagsterInstance.get() as instance:
+        progress = Progress(instance)
+        with _report_assets(progress):
+            outcome = run_chunk(instance, service, chunk, progress)
+    if outcome.failure is not None:
+        sys.stderr.write(f"{outcome.failure}\n")
+        return 1
     sys.stdout.write(_describe_source(settings))
     _show_rows(settings, service)
     sys.stdout.write(_describe_next_steps(service, folder))
     return 0
 
 
-def _find_cause(instance: dg.DagsterInstance, before: set[str]) -> str:
-    """Return why the new run failed, in one line; empty if the command created no run."""
-    from taxi_assets.cli.runner import describe_failure
+@contextmanager
+def _report_assets(progress: Progress) -> Iterator[None]:
+    """Write a line for each asset as soon as it is materialized within the block."""
+    ended = threading.Event()
 
-    failed = [run.run_id for run in instance.get_runs(limit=5) if run.run_id not in before]
-    causes = filter(None, (describe_failure(instance, run_id) for run_id in failed))
-    return "".join(f"{cause}\n" for cause in causes)
+    def report() -> None:
+        is_last = False
+        while not is_last:
+            is_last = ended.wait(POLL_SECONDS)
+            for event in progress.read_events():
+                sys.stdout.write(_describe_asset(event))
+                sys.stdout.flush()
 
-
-def _read_tail(log: IO[str]) -> str:
-    log.seek(0)
-    return log.read()[-5000:]
-
-
-def _report_assets(
-    run: subprocess.Popen[bytes], instance: dg.DagsterInstance, before: set[str]
-) -> Iterator[str]:
-    """Yield a line for each asset as soon as it is materialized."""
-    from dagster import DagsterEventType
-
-    reported: set[str] = set()
-    ended = False
-    while not ended:
-        try:
-            run.wait(POLL_SECONDS)
-            ended = True
-        except subprocess.TimeoutExpired:
-            pass
-        for started in instance.get_runs(limit=5):
-            if started.run_id in before:
-                continue
-            records = instance.get_records_for_run(
-                started.run_id, of_type=DagsterEventType.ASSET_MATERIALIZATION
-            ).records
-            for record in records:
-                event = record.event_log_entry.asset_materialization
-                if event is not None and event.asset_key.path[-1] not in reported:
-                    reported.add(event.asset_key.path[-1])
-                    yield _describe_asset(event)
+    thread = threading.Thread(target=report, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def _describe_asset(event: dg.AssetMaterialization) -> str:
@@ -197,18 +179,18 @@ def _describe_source(settings: Settings) -> str:
     return "Data: TAXI_SOURCE, as you set it.\n"
 
 
-def _show_rows(settings: Settings, service: str) -> None:
+def _show_rows(settings: Settings, service: Service) -> None:
     """Show the day's first rows, from the lake."""
     if settings.lake.path is not None:
         from taxi_assets.local.client_commands import run_duckdb
 
-        columns = ", ".join(load_services()[service].key_columns)
-        query = f"SELECT {columns} FROM {service}_tripdata LIMIT 3"  # noqa: S608 - ours
+        columns = ", ".join(service.key_columns)
+        query = f"SELECT {columns} FROM {service.name}_tripdata LIMIT 3"  # noqa: S608 - ours
         run_duckdb(settings, [query])
 
 
-def _describe_next_steps(service: str, folder: Path) -> str:
-    page = f"assets/{service}/cleaned_trips?view=partitions&partition={DAY}"
+def _describe_next_steps(service: Service, folder: Path) -> str:
+    page = f"assets/{service.name}/cleaned_trips?view=partitions&partition={DAY}"
     # `dg` reads `telemetry` in the dagster.yaml of an exported folder, not of one in `.env`.
     is_here = Path(os.environ.get(HOME, "")).expanduser() == folder
     home = f"{HOME}=$PWD " if is_here else ""

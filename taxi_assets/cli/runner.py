@@ -16,6 +16,7 @@ import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
 from filelock import FileLock, Timeout
 
+from taxi_assets.cli.interrupts import record_interrupts
 from taxi_assets.cli.month_plan import Chunk
 from taxi_assets.cli.spans import UsageError
 from taxi_assets.dagster_internals.lost_runs import PROCESS, end_lost_runs, name_process
@@ -56,10 +57,14 @@ class Progress:
     def count(self) -> tuple[int, int]:
         """Read new events of the runs, and return all stored partitions and rows so far."""
         with self.lock:
-            self._read_events()
+            for event in self.read_events():
+                self.stored += 1
+                if event.asset_key.path[-1] == "raw_trips":
+                    self.rows += int(str(event.metadata["rows"].value))
             return self.stored, self.rows
 
-    def _read_events(self) -> None:
+    def read_events(self) -> Iterator[dg.AssetMaterialization]:
+        """Yield the new materializations of the runs."""
         for run_id in list(self.cursors):
             more = True
             while more:
@@ -70,11 +75,8 @@ class Progress:
                     limit=500,
                 )
                 for record in page.records:
-                    event = record.event_log_entry.asset_materialization
-                    if event is not None:
-                        self.stored += 1
-                        if event.asset_key.path[-1] == "raw_trips":
-                            self.rows += int(str(event.metadata["rows"].value))
+                    if event := record.event_log_entry.asset_materialization:
+                        yield event
                 self.cursors[run_id], more = page.cursor, page.has_more
 
 
@@ -129,19 +131,26 @@ def build_run_tags(chunk: Chunk) -> dict[str, str]:
 def run_chunk(
     instance: dg.DagsterInstance, service: Service, chunk: Chunk, progress: Progress
 ) -> Outcome:
-    """Run a chunk in this process."""
+    """Run a chunk in this process.
+
+    Raises:
+        KeyboardInterrupt: it was interrupted; Dagster has ended the run.
+    """
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     run_id = str(uuid.uuid4())
     progress.follow(run_id)
-    result = load_job(get_daily_job_name(service)).execute_in_process(
-        run_config={**QUIET, **_build_config(chunk)},
-        instance=instance,
-        asset_selection=_list_keys(service, chunk),
-        run_id=run_id,
-        # A process that is killed before the run starts leaves it, too.
-        tags={**build_run_tags(chunk), PROCESS: name_process(run_id)},
-        raise_on_error=False,
-    )
+    with record_interrupts() as was_interrupted:
+        result = load_job(get_daily_job_name(service)).execute_in_process(
+            run_config={**QUIET, **_build_config(chunk)},
+            instance=instance,
+            asset_selection=_list_keys(service, chunk),
+            run_id=run_id,
+            # A process that is killed before the run starts leaves it, too.
+            tags={**build_run_tags(chunk), PROCESS: name_process(run_id)},
+            raise_on_error=False,
+        )
+    if was_interrupted():
+        raise KeyboardInterrupt
     return Outcome(run_id, None if result.success else describe_failure(instance, run_id))
 
 
