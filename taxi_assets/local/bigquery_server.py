@@ -16,7 +16,7 @@ Measured with 31 Parquet files of 1.24 million rows on two cores (seconds):
 4. Requests that the emulator serves in other threads (a table's rows, its size) use a separate
    connection. On the shared one they consumed the results of running queries (4 of 100 counts were
    empty with two writers) and read uncommitted rows.
-5. The `spatial` extension comes from its wheel: no network, no file in the user's home directory.
+5. No extension of DuckDB is downloaded; GEOGRAPHY needs one and is not supported.
 6. A job id can be used once, as in BigQuery: a client that lost the response repeats its request,
    and the stock emulator would run the job again.
 7. A table's `numRows` is counted and its schema has the columns that ALTER TABLE added. The stock
@@ -24,7 +24,7 @@ Measured with 31 Parquet files of 1.24 million rows on two cores (seconds):
 8. Every request needs the token (`bigquery_guard.py`). The gRPC server, which has no guard and
    which nothing here uses, is not started.
 9. DuckDB is confined: no file outside the lake, the emulator's folder and the folder of uploads, no
-   network, no extension except `spatial`, and no statement can change that. Through the emulator,
+   network, no extension, and no statement can change that. Through the emulator,
    SQL can call any DuckDB function (`read_text('/etc/shadow')`).
 10. Jobs read and write the lake (`gs://`) only: the stock emulator also accepts `file://` and bare
     paths, creates their folders, and opens some of them without DuckDB.
@@ -39,7 +39,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,11 +70,10 @@ if TYPE_CHECKING:
     from bqemulator.catalog.models import SnapshotMeta
 
 DEFAULT_PROJECT = "taxi-local"
-SPATIAL = "extensions/*/spatial.duckdb_extension"
 
 
 class Engine(DuckDBEngine):
-    """Confined DuckDB without downloads, with a separate connection for each reading thread."""
+    """Confined DuckDB without extensions, with a separate connection for each reading thread."""
 
     @property
     def connection(self) -> duckdb.DuckDBPyConnection:
@@ -101,12 +99,7 @@ class Engine(DuckDBEngine):
             self.connection.execute(statement)
 
     def _load_spatial(self) -> None:
-        """Load the extension from its wheel, if installed; the image does not have it."""
-        wheel = find_spec("duckdb_extension_spatial")
-        places = (wheel and wheel.submodule_search_locations) or ()
-        for place in places:
-            for extension in Path(place).glob(SPATIAL):
-                self.connection.execute(f"LOAD '{_quote_path(extension)}'")
+        """Load no extension, which would be downloaded: nothing here needs `ST_` functions."""
 
 
 class NoAutomaticSnapshots(SnapshotManager):

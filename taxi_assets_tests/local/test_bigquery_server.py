@@ -209,9 +209,3 @@ def test_partition_is_copied_alone_and_completely(client: bigquery.Client, table
             copy(day, into)
     assert [row[1] for row in query_rows(client, totals)] == [2, 18]
     client.delete_table(staging)
-
-
-def test_geography_works_without_a_network(client: bigquery.Client) -> None:
-    assert query_rows(client, "SELECT ST_ASTEXT(ST_GEOGPOINT(-74, 40.7))") == [
-        ("POINT (-74 40.7)",)
-    ]
