@@ -29,7 +29,11 @@ from taxi_assets.settings.private_folders import restrict_umask
 from taxi_assets.settings.terminal import accept_all_characters
 
 STOP_SECONDS = 60
-CLIENTS = {
+COMMANDS = {
+    "up": "start the servers and keep them up",
+    "down": "stop the servers",
+    "status": "print state, address and folder of each server",
+    "env": "print export lines for a shell, with password and token",
     "psql": "open psql on the tables, as a login that can only read",
     "duckdb": "query the lake: SQL as an argument, typed or piped in",
 }
@@ -140,16 +144,11 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; print one line to standard error and return 1 if it fails."""
     parser = argparse.ArgumentParser("python -m taxi_assets.local", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("up", help="start the servers and keep them up")
-    commands.add_parser("down", help="stop the servers")
-    status = commands.add_parser("status", help="print state, address and folder of each server")
-    status.add_argument("--json", action="store_true", help="as one JSON object")
-    commands.add_parser("env", help="print export lines for a shell, with password and token")
-    for name, description in CLIENTS.items():
-        commands.add_parser(name, help=description)
+    parsers = {name: commands.add_parser(name, help=text) for name, text in COMMANDS.items()}
+    parsers["status"].add_argument("--json", action="store_true", help="as one JSON object")
     arguments = sys.argv[1:] if arguments is None else arguments
-    is_client = bool(arguments) and arguments[0] in CLIENTS
-    # All arguments after its name belong to the client.
+    # All arguments after its name belong to a client.
+    is_client = arguments[:1] in (["psql"], ["duckdb"])
     options = parser.parse_args(arguments[:1] if is_client else arguments)
     restrict_umask()
     accept_all_characters()
@@ -159,24 +158,33 @@ def main(arguments: list[str] | None = None) -> int:
             raise LocalStackError(
                 f"TAXI_PROFILE={settings.profile}: the local stack is for profile local, unset it"
             )
-        home = StateDirectory(settings.home)
-        if is_client:
-            return _run_client(options.command, settings, arguments[1:])
-        for line in _run_command(options, home, settings):
-            print(line)
-        for line in _list_remarks(options.command, home):
-            print(line, file=sys.stderr)
+        if options.command == "duckdb":
+            return run_duckdb(settings, arguments[1:])
+        if options.command == "psql":
+            # This process's lease keeps the server up while psql runs.
+            stack = ensure_stack_running(settings.home)
+            return run_psql(stack, settings.postgres.schema_name, arguments[1:])
+        _run_command(options, StateDirectory(settings.home), settings)
     except TerminalError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def _run_client(name: str, settings: Settings, arguments: list[str]) -> int:
-    if name == "duckdb":
-        return run_duckdb(settings, arguments)
-    # This process's lease keeps the server up while psql runs.
-    return run_psql(ensure_stack_running(settings.home), settings.postgres.schema_name, arguments)
+def _run_command(options: argparse.Namespace, home: StateDirectory, settings: Settings) -> None:
+    if options.command == "up":
+        start_stack(home)
+    elif options.command == "down":
+        stop_stack(home)
+    if options.command == "env":
+        for name, value in get_environment(home, settings).items():
+            print(f"export {name}={shlex.quote(value)}")
+    elif options.command == "status" and options.json:
+        print(json.dumps(get_status(home), indent=2))
+    else:
+        print(_format_status(home))
+    for line in _list_remarks(options.command, home):
+        print(line, file=sys.stderr)
 
 
 def _list_remarks(command: str, home: StateDirectory) -> list[str]:
@@ -196,24 +204,6 @@ def _list_remarks(command: str, home: StateDirectory) -> list[str]:
             f"{files}: if your stack is in another place, run this in its checkout or set TAXI_HOME"
         )
     return lines
-
-
-def _run_command(
-    options: argparse.Namespace, home: StateDirectory, settings: Settings
-) -> list[str]:
-    """Run a command on the stack, and return the lines of its output."""
-    if options.command == "env":
-        return [
-            f"export {name}={shlex.quote(value)}"
-            for name, value in get_environment(home, settings).items()
-        ]
-    if options.command == "status":
-        return [json.dumps(get_status(home), indent=2) if options.json else _format_status(home)]
-    if options.command == "up":
-        start_stack(home)
-    else:
-        stop_stack(home)
-    return [_format_status(home)]
 
 
 if __name__ == "__main__":
