@@ -42,9 +42,7 @@ ANSWER_SECONDS = 10
 
 @dataclass
 class _Lease:
-    process: int
     handle: int
-    inode: int
     supervisor: int = 0
     """Process id of the supervisor that it keeps running, 0 before it is known."""
 
@@ -53,12 +51,14 @@ _leases: dict[Path, _Lease] = {}
 _leases_lock = threading.Lock()
 
 
-def _reset_leases_lock() -> None:
-    global _leases_lock  # noqa: PLW0603  a lock that another thread held at the fork stays locked
+def _start_without_leases() -> None:
+    """Have a forked process take leases of its own, under a lock that no other thread holds."""
+    global _leases_lock  # noqa: PLW0603
     _leases_lock = threading.Lock()
+    _leases.clear()
 
 
-os.register_at_fork(after_in_child=_reset_leases_lock)
+os.register_at_fork(after_in_child=_start_without_leases)
 
 
 def ensure_stack_running(home: Path) -> Stack:
@@ -73,7 +73,7 @@ def ensure_stack_running(home: Path) -> Stack:
     directory = StateDirectory(home)
     with _leases_lock:
         lease = _leases.get(directory.path)
-        if lease and lease.process == os.getpid() and _is_still_running(directory, lease):
+        if lease and _is_still_running(directory, lease):
             return directory.stack()
         _check_wheels()
         try:
@@ -99,18 +99,15 @@ def _is_still_running(directory: StateDirectory, lease: _Lease) -> bool:
 
 
 def _acquire_lease(directory: StateDirectory, lease: _Lease | None) -> _Lease:
-    """Acquire `lease.lock`, again after a fork or if the folder was removed and recreated."""
-    process = os.getpid()
-    if lease and lease.process == process:
-        if directory.lease.exists() and directory.lease.stat().st_ino == lease.inode:
-            os.utime(lease.handle)
-            return lease
-        os.close(lease.handle)
-    handle = open_lock_file(directory.lease)
-    fcntl.flock(handle, fcntl.LOCK_SH)
+    """Acquire `lease.lock`, again if the folder was removed and recreated."""
+    if lease is None or not directory.has_lease_file(lease.handle):
+        if lease:
+            os.close(lease.handle)
+        lease = _Lease(open_lock_file(directory.lease))
+        fcntl.flock(lease.handle, fcntl.LOCK_SH)
     # Shows the supervisor a lease that begins and ends between two of its checks.
-    os.utime(handle)
-    return _Lease(process, handle, os.fstat(handle).st_ino)
+    os.utime(lease.handle)
+    return lease
 
 
 def _check_wheels() -> None:

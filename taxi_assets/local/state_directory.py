@@ -144,6 +144,13 @@ class StateDirectory:
         finally:
             os.close(handle)
 
+    def has_lease_file(self, handle: int) -> bool:
+        """Return whether an open `lease.lock` is still this folder's."""
+        try:
+            return os.path.samestat(os.fstat(handle), self.lease.stat())
+        except FileNotFoundError:
+            return False
+
     def record(self) -> Record:
         """Read the supervisor's record; the supervisor may be dead.
 

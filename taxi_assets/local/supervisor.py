@@ -129,7 +129,7 @@ class Supervisor:
             for server in self.servers:
                 server.check_alive()
                 server.bound_log(LOG_BYTES)
-            if self._is_folder_gone():
+            if not self.home.has_lease_file(self.lease):
                 log.info("%s was removed", self.home.local)
                 return
             used = max(used, os.fstat(self.lease).st_mtime)
@@ -138,12 +138,6 @@ class Supervisor:
             elif time.time() - used >= self.idle_timeout and self._stop_accepting():
                 log.info("unused for %s s", self.idle_timeout)
                 return
-
-    def _is_folder_gone(self) -> bool:
-        try:
-            return self.home.lease.stat().st_ino != os.fstat(self.lease).st_ino
-        except FileNotFoundError:
-            return True
 
     def _has_leases(self) -> bool:
         if not lock_exclusively(self.lease, 0):
@@ -165,7 +159,7 @@ class Supervisor:
             server.send_stop_signal()
         for server in self.servers:
             server.finish(STOP_SECONDS)
-        if self._is_folder_gone():
+        if not self.home.has_lease_file(self.lease):
             # Removed rather than moved: the open lock file no longer has a name.
             if os.fstat(self.lease).st_nlink == 0:
                 remove_outside_folder(
