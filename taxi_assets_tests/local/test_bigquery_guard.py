@@ -182,7 +182,7 @@ except PermissionError:
     print("closed")
 """
     nobody = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
-    state = shared_home / "local" / "stack.json"
+    state = shared_home / "local" / "config.json"
     for readable in (secret, state):
         completed = subprocess.run(
             [*nobody, "/usr/bin/env", "python3", "-c", code]
@@ -205,8 +205,8 @@ def test_sql_reads_and_writes_no_file_outside_the_lake(
     """The token opens the tables and the lake, but not the owner's files."""
     secret = tmp_path / "secret.json"
     secret.write_text('{"planted": "secret"}')
-    state = shared_home / "local" / "stack.json"
-    up = shared_home / "lake" / ".." / "local" / "stack.json"
+    state = shared_home / "local" / "config.json"
+    up = shared_home / "lake" / ".." / "local" / "config.json"
     link = shared_home / "lake" / "link"
     link.symlink_to(tmp_path)
     target = tmp_path / "written"
@@ -262,7 +262,7 @@ def test_jobs_read_and_write_the_lake_only(
     schema = [bigquery.SchemaField("n", "INT64")]
     link = stack.lake_root / "link"
     link.symlink_to(tmp_path)
-    outside = [f"file://{secret}", str(secret), "gs://../local/stack.json", "gs://link/secret.csv"]
+    outside = [f"file://{secret}", str(secret), "gs://../local/config.json", "gs://link/secret.csv"]
     try:
         for kind in ("CSV", "NEWLINE_DELIMITED_JSON", "PARQUET", "AVRO", "ORC"):
             for uri in outside:

@@ -58,7 +58,8 @@ def test_addresses_secrets_and_loopback(stack: Stack, shared_home: Path) -> None
     assert stack.lake_root == shared_home / "lake"
     assert stack.postgres_password not in repr(stack)
     assert stat.S_IMODE((shared_home / "local").stat().st_mode) == 0o700
-    assert stat.S_IMODE((shared_home / "local" / "stack.json").stat().st_mode) == 0o600
+    for name in ("stack.json", "config.json"):
+        assert stat.S_IMODE((shared_home / "local" / name).stat().st_mode) == 0o600
     listening: set[str] = set()
     for process in list_servers(shared_home):
         assert stack.postgres_password not in " ".join(process.cmdline())
