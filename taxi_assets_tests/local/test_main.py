@@ -37,7 +37,8 @@ def test_stack_stays_up_until_down(home: Path) -> None:
     assert status["postgres"]["folder"] == str(home / "postgres" / "data")
 
     values = dict(
-        shlex.split(line)[1].split("=", 1) for line in run_taxi(home, "env").stdout.splitlines()
+        shlex.split(line)[1].split("=", 1)
+        for line in run_taxi(home, "env", DAGSTER_HOME="/runs").stdout.splitlines()
     )
     assert list(values) == [
         "DAGSTER_HOME",
@@ -46,6 +47,7 @@ def test_stack_stays_up_until_down(home: Path) -> None:
         *("POSTGRES_PASSWORD", "POSTGRES_READER_USER", "POSTGRES_READER_PASSWORD"),
         *("TAXI_LAKE", "BIGQUERY_ENDPOINT", "BIGQUERY_TOKEN", "GCP_PROJECT"),
     ]
+    assert values["DAGSTER_HOME"] == "/runs"
     assert values["TAXI_LAKE"] == str(home / "lake" / "taxi")
     assert values["BIGQUERY_ENDPOINT"] == status["bigquery"]["address"]
     assert status["postgres"]["address"].endswith(f"127.0.0.1:{values['POSTGRES_PORT']}")
