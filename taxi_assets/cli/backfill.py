@@ -136,7 +136,7 @@ class Backfill:
             empty_runs = 0
             for chunk in chunks:
                 before, _ = progress.count()
-                outcome = run_chunk(self.instance, self.service, chunk, progress)
+                outcome = run_chunk(self.service, chunk, progress)
                 self._print_outcome(outcome)
                 has_stored = progress.count()[0] > before
                 empty_runs = 0 if outcome.failure is None or has_stored else empty_runs + 1

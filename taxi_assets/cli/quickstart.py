@@ -13,12 +13,11 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from taxi_assets.date_ranges import DateRange
 from taxi_assets.errors import TerminalError
+from taxi_assets.partitions import PARTITION
 from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import SAMPLE
 from taxi_assets.settings.environment import PROJECT_MARKER, find_project_folder, parse_env_text
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
     from taxi_assets.cli.runner import Progress
     from taxi_assets.tlc.schema import Service
 
-DAY = date(2021, 1, 5)
+DAY = "2021-01-05"
 END = "TAXI_END_DATE"
 END_LINES = f"""# The sample's month. Remove the line, or set another day, to load later months.
 {END}=2021-01-31
@@ -119,19 +118,16 @@ def write_end_date(folder: Path) -> str:
 def _run_job(folder: Path, settings: Settings) -> int:
     import dagster as dg
 
-    from taxi_assets.cli.day_states import ASSETS
-    from taxi_assets.cli.month_plan import Chunk
-    from taxi_assets.cli.runner import Progress, run_chunk
+    from taxi_assets.cli.runner import Progress, run_daily_job
 
     service = next(iter(load_services().values()))
     stores = "the embedded stack" if settings.postgres.host is None else "your stores"
     sys.stdout.write(f"Running {service.name}_daily for {DAY}, all five assets, on {stores} ...\n")
     sys.stdout.flush()
-    chunk = Chunk(DateRange.of_day(DAY), ASSETS, is_restated=False)
     with dg.DagsterInstance.get() as instance:
         progress = Progress(instance)
         with _report_assets(progress):
-            outcome = run_chunk(instance, service, chunk, progress)
+            outcome = run_daily_job(service, progress, {PARTITION: DAY})
     if outcome.failure is not None:
         sys.stderr.write(f"{outcome.failure}\n")
         return 1

@@ -128,10 +128,20 @@ def build_run_tags(chunk: Chunk) -> dict[str, str]:
     return {RANGE[0]: str(first), RANGE[1]: str(last)}
 
 
-def run_chunk(
-    instance: dg.DagsterInstance, service: Service, chunk: Chunk, progress: Progress
+def run_chunk(service: Service, chunk: Chunk, progress: Progress) -> Outcome:
+    """Run a chunk in this process."""
+    keys, tags = _list_keys(service, chunk), build_run_tags(chunk)
+    return run_daily_job(service, progress, tags, keys, _build_config(chunk))
+
+
+def run_daily_job(
+    service: Service,
+    progress: Progress,
+    tags: Mapping[str, str],
+    assets: Sequence[dg.AssetKey] | None = None,
+    run_config: Mapping[str, Any] | None = None,
 ) -> Outcome:
-    """Run a chunk in this process.
+    """Run a service's job in this process, or some of its assets and all of their checks.
 
     Raises:
         KeyboardInterrupt: it was interrupted; Dagster has ended the run.
@@ -141,17 +151,18 @@ def run_chunk(
     progress.follow(run_id)
     with record_interrupts() as was_interrupted:
         result = load_job(get_daily_job_name(service)).execute_in_process(
-            run_config={**QUIET, **_build_config(chunk)},
-            instance=instance,
-            asset_selection=_list_keys(service, chunk),
+            run_config={**QUIET, **(run_config or {})},
+            instance=progress.instance,
+            asset_selection=assets,
             run_id=run_id,
             # A process that is killed before the run starts leaves it, too.
-            tags={**build_run_tags(chunk), PROCESS: name_process(run_id)},
+            tags={**tags, PROCESS: name_process(run_id)},
             raise_on_error=False,
         )
     if was_interrupted():
         raise KeyboardInterrupt
-    return Outcome(run_id, None if result.success else describe_failure(instance, run_id))
+    failure = None if result.success else describe_failure(progress.instance, run_id)
+    return Outcome(run_id, failure)
 
 
 def load_job(name: str) -> dg.JobDefinition:
