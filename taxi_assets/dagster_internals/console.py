@@ -9,10 +9,13 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import dagster as dg
+
 OURS = "taxi_assets."
 """Prefix of the errors of this package, in Dagster's text of an error."""
 FAILURE = "Failure"
 """Name of `dg.Failure`, whose description is the cause."""
+INTERRUPT = dg.DagsterExecutionInterruptedError.__name__
 FIRST_START = "No cursor for event type"
 
 
@@ -29,14 +32,16 @@ class ExpectedErrors(logging.Handler):
         """Replace the error below an event's first line by its message."""
         event = getattr(record, "dagster_event", None)
         error = getattr(getattr(event, "event_specific_data", None), "error", None)
-        if error is not None and (message := find_expected_message(error)):
-            record.msg = f"{str(record.msg).partition(chr(10))[0]} {message}"
+        message = find_expected_message(error)
+        if message is not None:
+            record.msg = f"{str(record.msg).partition(chr(10))[0]} {message}".rstrip()
 
 
-def find_expected_message(error: Any) -> str:
-    """Return the message of an expected error in a chain; empty if there is none.
+def find_expected_message(error: Any) -> str | None:
+    """Return the message of an expected error in a chain; None if there is none.
 
-    An error of this package is expected, and a failure that has no cause but such an error.
+    An error of this package is expected, a failure that has no cause but such an error, and an
+    interrupt, whose message Dagster has already in the event's first line.
     """
     while error is not None:
         cause = error.cause or error.context
@@ -44,8 +49,10 @@ def find_expected_message(error: Any) -> str:
         is_ours = cause is None or cause.message.startswith(OURS)
         if name.startswith(OURS) or (error.cls_name == FAILURE and is_ours):
             return str(message)
+        if error.cls_name == INTERRUPT:
+            return ""
         error = cause
-    return ""
+    return None
 
 
 def hide_first_start(record: logging.LogRecord) -> bool:

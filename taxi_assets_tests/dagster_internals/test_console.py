@@ -40,6 +40,11 @@ def raise_settings() -> None:
     raise SettingsError("TAXI_DROP is wrong")
 
 
+def raise_interrupt() -> None:
+    """Fail as Dagster does upon a signal."""
+    raise dg.DagsterExecutionInterruptedError
+
+
 def raise_library() -> None:
     """Fail as an asset does at an error that this package does not expect."""
     with name_asset_in_errors(KEY, DAYS):
@@ -91,6 +96,13 @@ def test_expected_error_is_one_line_of_step_and_run(
     assert step.endswith(f' - STEP_FAILURE - Execution of step "fails" failed. {message}')
     assert " - RUN_FAILURE - " in run
     assert run.endswith(f"Steps failed: ['fails']. {message}")
+
+
+def test_interrupted_run_prints_no_stack(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Ctrl-C in `dg dev` ends its runs, too."""
+    text = print_failed_run(tmp_path, raise_interrupt, capsys)
+    assert "STEP_FAILURE" in text
+    assert STACK not in text
 
 
 @pytest.mark.parametrize("fail", [raise_library, raise_own_failure])
