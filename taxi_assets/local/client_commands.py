@@ -51,10 +51,13 @@ def run_psql(stack: Stack, schema: str, arguments: Sequence[str]) -> int:
 
 
 def find_globs(lake: Path) -> dict[str, str]:
-    """Return a glob for each service's objects in the lake, in either layout."""
+    """Return a glob for each service's objects in the lake, in either layout.
+
+    A folder without folders of days is not a service's: `exports/`.
+    """
     globs: dict[str, str] = {}
     for folder in sorted(lake.iterdir()) if lake.is_dir() else []:
-        if not folder.name.startswith(("_", ".")) and any(folder.rglob("*.parquet")):
+        if not folder.name.startswith(("_", ".")) and any(folder.glob("*/**/*.parquet")):
             globs[folder.name] = f"{folder}/**/*.parquet"
     return globs
 

@@ -110,8 +110,10 @@ def test_clients_reach_the_data_with_one_command(home: Path) -> None:
     )
     assert (output.returncode, output.stderr) == (0, "")
     assert re.search(r"4\.0 .* 2 ", output.stdout), output.stdout
+    (home / "lake" / "taxi" / "exports").mkdir()
+    duckdb.sql("SELECT 1").write_parquet(str(home / "lake" / "taxi" / "exports" / "a.parquet"))
     piped = paste_script(home, "echo 'SHOW TABLES' | $PYTHON -m taxi_assets.local duckdb")
-    assert "green_tripdata" in piped
+    assert re.findall(r"\w+_tripdata", piped) == ["green_tripdata"]
     wrong = run_taxi(home, "duckdb", "SELECT fee FROM green_tripdata")
     assert wrong.returncode == 1
     assert 'Referenced column "fee" not found' in wrong.stderr
