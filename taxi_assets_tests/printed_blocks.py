@@ -26,7 +26,7 @@ TERRAFORM = "needs a project on Google Cloud: deploy/test_terraform.py::"
 TESTED_SEPARATELY = {
     "README.md": {
         "python3 -m venv .venv && .venv/bin/pip install --quiet -e '.[dev]' && .ci/browser && "
-        ".venv/bin/pytest -q -n 2 --dist loadfile": "is this suite; .ci/run pastes it",
+        ".ci/dbt && .venv/bin/pytest -q -n 2 --dist loadfile": "is this suite; .ci/run pastes it",
     },
     "docs/api.md": dict.fromkeys(
         (

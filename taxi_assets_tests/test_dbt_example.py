@@ -7,8 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
-import tomllib
 from datetime import date
 from pathlib import Path
 
@@ -35,21 +33,12 @@ DAYS = ["2021-01-05", "2021-01-06", "2021-01-07"]
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return the programs of an environment with the extra `dbt` on top of this one."""
-    folder = tmp_path_factory.mktemp("dbt")
-    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    packages = sysconfig.get_path("purelib", vars={"base": str(folder)})
-    below = f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n"
-    Path(packages, "below.pth").write_text(below)
-    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    wanted = extras["optional-dependencies"]["dbt"]
-    python = folder / "bin" / "python"
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *wanted], check=True, timeout=300)
-    for name in ("dg", "taxi-assets"):
-        text = Path(sys.executable).with_name(name).read_text()
-        program = folder / "bin" / name
-        program.write_text(f"#!{python}\n{text.partition(chr(10))[2]}")
-        program.chmod(0o755)
+    """Return the programs of an environment with dbt, which `.ci/dbt` makes before the tests."""
+    folder = Path(sys.prefix, "dbt")
+    if not (folder / "bin" / "dbt").exists():
+        folder = tmp_path_factory.mktemp("dbt")
+        command = [REPOSITORY / ".ci" / "dbt", folder, sys.executable]
+        subprocess.run(command, check=True, timeout=300)
     return folder / "bin"
 
 

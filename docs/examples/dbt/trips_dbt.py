@@ -1,6 +1,7 @@
 """dbt's models of green trips as assets by day: on Postgres, and on DuckDB over the lake."""
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Mapping
@@ -20,6 +21,8 @@ from taxi_assets.partitions import daily_partitions  # noqa: E402
 HERE = Path(__file__).parent
 SOURCES = {"postgres": "postgres_trips", "duckdb": "gcs_trips"}
 """The asset that each target of profiles.yml reads."""
+# The dbt beside this Python, whether or not its environment is activated.
+os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 project = DbtProject(HERE, profiles_dir=HERE)
 project.prepare_if_dev()
 
@@ -62,11 +65,9 @@ def build_models(target: str) -> dg.AssetsDefinition:
     return models
 
 
-# The program beside this Python, whether or not its environment is activated.
-dbt = DbtCliResource(project, dbt_executable=Path(sys.executable).parent / "dbt")
 models = [build_models(target) for target in SOURCES]
 job = dg.define_asset_job("dbt_job", selection=models)
 defs = dg.Definitions.merge(
     taxi.defs,
-    dg.Definitions(assets=models, jobs=[job], resources={"dbt": dbt}),
+    dg.Definitions(assets=models, jobs=[job], resources={"dbt": DbtCliResource(project)}),
 )
