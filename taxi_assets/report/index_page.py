@@ -31,6 +31,8 @@ class ServiceCalendar:
     days: Mapping[date, State]
     """State of every partition from the first to the last one that is not missing."""
     reports: Collection[Month]
+    title: str = ""
+    """Heading; by default the name."""
 
     def count(self, state: State) -> int:
         """Return the number of days in a state."""

@@ -10,7 +10,9 @@ from taxi_assets.date_ranges import Month, merge_into_date_ranges
 from taxi_assets.report.figures import MonthFigures
 from taxi_assets.report.zones import find_zone
 
-THOUSAND, MILLION = 1e3, 1e6
+THOUSAND = 1e3
+UNITS = ((1e12, 1e12, "T"), (1e10, 1e9, "B"), (1e6, 1e6, "M"))
+"""From which amount a unit is used, the unit, and its name; a busy year has $1,300M."""
 SYNTHETIC = "Synthetic sample: made-up trips, not TLC's"
 
 
@@ -32,8 +34,9 @@ def format_long_day(day: date) -> str:
 def format_short_money(dollars: float) -> str:
     """Format an amount, for example $1.14M, $23.4k or $12."""
     size, sign = abs(dollars), "-" if dollars < 0 else ""
-    if size >= MILLION:
-        return f"{sign}${_trim_number(f'{size / MILLION:,.2f}')}M"
+    for least, unit, name in UNITS:
+        if size >= least:
+            return f"{sign}${_trim_number(f'{size / unit:,.2f}')}{name}"
     if size >= THOUSAND:
         return f"{sign}${_trim_number(f'{size / THOUSAND:.1f}')}k"
     return f"{sign}${size:,.0f}"
@@ -65,14 +68,17 @@ def describe_loaded_days(figures: MonthFigures) -> str:
 def write_headline(figures: MonthFigures) -> str:
     """Write a sentence on the month."""
     busiest = figures.busiest
-    text = f"{figures.trips:,} trips"
+    text = f"{figures.trips:,} trip{'' if figures.trips == 1 else 's'}"
     if figures.has_money:
         text += f" for {format_short_money(figures.revenue)}"
     text += (
         f". {format_long_day(busiest)} was the busiest day, with {figures.days[busiest].trips:,}"
     )
-    if figures.zones:
-        text += f"; most trips began in {find_zone(figures.zones.most_common(1)[0][0]).name}"
+    zones = (find_zone(location) for location, _ in figures.zones.most_common())
+    # Trips without a zone, or outside the city, are no place where most trips began.
+    busiest_zone = next((zone.name for zone in zones if zone.borough), None)
+    if busiest_zone:
+        text += f"; most trips began in {busiest_zone}"
     return f"{text}."
 
 
@@ -105,7 +111,12 @@ def find_peak_hour(figures: MonthFigures) -> str:
         for weekday, row in enumerate(figures.by_hour)
         for hour, mean in enumerate(row or ())
     )
-    return f"{calendar.day_name[-weekday]} at {-hour:02d}:00, {trips:,.0f} trips an hour"
+    return f"{calendar.day_name[-weekday]} at {-hour:02d}:00, {format_mean(trips)} trips an hour"
+
+
+def format_mean(mean: float) -> str:
+    """Format a mean number of trips: whole, unless that would show a few trips as none."""
+    return f"{mean:,.0f}" if mean >= 1 or not mean else f"{mean:.1g}"
 
 
 def _trim_number(number: str) -> str:

@@ -96,13 +96,17 @@ def _build_view(figures: MonthFigures) -> dict[str, Any]:
         "parts": list_quality_parts(figures),
         "verdict": write_verdict(figures),
         "money": month_text.format_short_money,
+        "mean": month_text.format_mean,
     }
 
 
 def build_headline_tiles(figures: MonthFigures) -> list[tuple[str, str]]:
     """Return the headline figures as pairs of label and value."""
     days = len(figures.days)
-    tiles = [("Trips", f"{figures.trips:,}"), ("Trips a day", f"{figures.trips / days:,.0f}")]
+    tiles = [
+        ("Trips", f"{figures.trips:,}"),
+        ("Trips a day", month_text.format_mean(figures.trips / days)),
+    ]
     if figures.has_money:
         tiles.append(("Revenue", month_text.format_short_money(figures.revenue)))
         if figures.trips:

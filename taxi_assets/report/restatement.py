@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from datetime import date
 
 from taxi_assets.date_ranges import Month
+from taxi_assets.report.month_text import format_month
 from taxi_assets.report.page import render_template
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.row_diff import RowDiff, sum_diffs
@@ -24,7 +25,7 @@ def render_restatement_page(
     total = sum_diffs(days.values())
     return render_template(
         "restatement.html",
-        title=f"{service.name} {month} was restated",
+        title=f"{service.label} trips, {format_month(month)}: restated file",
         headline=f"{len(days)} of {len(month.window)} days changed: {total}",
         days=sorted(days.items()),
         total=total,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -13,6 +14,9 @@ from taxi_assets.date_ranges import Month
 from taxi_assets.report.figures import MonthFigures
 from taxi_assets.report.index_page import ServiceCalendar, find_states, render_index_page
 from taxi_assets.report.page import render_month_page
+from taxi_assets.report.restatement import render_restatement_page
+from taxi_assets.tlc.services import SERVICES
+from taxi_assets.trips.row_diff import RowDiff
 from taxi_assets_tests.browser.test_ui import ARGUMENTS, CHROMIUM, SCREENSHOTS, shrink
 from taxi_assets_tests.conftest import REPOSITORY
 from taxi_assets_tests.report.test_report import day, figures
@@ -75,16 +79,29 @@ def month() -> MonthFigures:
     )
 
 
-def render(name: str) -> bytes:
-    """Return one of our pages."""
-    return calendar() if name == "index" else render_month_page(month())
+def restatement() -> bytes:
+    """Return the page of a month with added, removed and changed rows, and long names of files."""
+    row = {"lpep_pickup_datetime": "2021-02-05 01:53:32", "store_and_fwd_flag": "N" * 60}
+    change = {"pickup": "2021-02-05 07:53:55", "changes": {"tip_amount": ["1.5", "x" * 60]}}
+    diff = RowDiff(100, 101, 2, 1, 1, {"tip_amount": 1}, -1_234_567.8)
+    diff.examples.update(added=[row], removed=[row], changed=[change])
+    file = f"https://example.com/{'long_folder/' * 9}green_2021-02.csv.gz (SHA-256 {'0af' * 21})"
+    days = dict.fromkeys(Month(2021, 2).window, diff)
+    return render_restatement_page(SERVICES["green"], Month(2021, 2), days, file, file)
+
+
+PAGES: Mapping[str, Callable[[], bytes]] = {
+    "index": calendar,
+    "month": lambda: render_month_page(month()),
+    "restatement": restatement,
+}
 
 
 @pytest.mark.parametrize("width", [1440, 390])
-@pytest.mark.parametrize("name", ["index", "month"])
+@pytest.mark.parametrize("name", PAGES)
 def test_page_fits_the_screen(name: str, width: int, tmp_path: Path) -> None:
     path = tmp_path / "page.html"
-    path.write_bytes(render(name))
+    path.write_bytes(PAGES[name]())
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = browser.new_context(viewport={"width": width, "height": 900}).new_page()
@@ -98,12 +115,12 @@ def test_page_fits_the_screen(name: str, width: int, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("name", ["index", "month"])
+@pytest.mark.parametrize("name", PAGES)
 def test_every_text_has_enough_contrast(
     name: str, scheme: Literal["light", "dark"], tmp_path: Path
 ) -> None:
     path = tmp_path / "page.html"
-    path.write_bytes(render(name))
+    path.write_bytes(PAGES[name]())
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         page = browser.new_context(color_scheme=scheme).new_page()

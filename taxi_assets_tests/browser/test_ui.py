@@ -426,6 +426,15 @@ def test_cause_of_a_rejected_day_is_two_clicks_from_its_run(
         page.get_by_role("dialog").get_by_text(DAY, exact=True).first.click()
         expect(page.get_by_text(cause).first).to_be_visible()
         screen.keep("rejected-day")
+        # The asset that rejected the day is the one that is red; the month's file was read.
+        for name, failed in (("cleaned_trips", 1), ("postgres_trips", 0), ("bigquery_trips", 0)):
+            screen.open(f"/assets/{SERVICE.name}/{name}?view=partitions")
+            expect(page.get_by_text(f"Failed ({failed})")).to_be_visible()
+            expect(page.get_by_text("Materialized (2)")).to_be_visible()
+        screen.open(f"/assets/{SERVICE.name}/bigquery_trips?view=checks")
+        expect(page.get_by_text("Succeeded", exact=True)).to_have_count(2)
+        screen.open(f"/assets/{SERVICE.name}/trip_file?view=partitions")
+        expect(page.get_by_text("Materialized (1)")).to_be_visible()
         # Of its checks only the one that rejected it failed; the day has no row left.
         checks = screen.open(f"/assets/{SERVICE.name}/cleaned_trips?view=checks")
         expect(checks.get_by_text("Failed", exact=True)).to_have_count(2)

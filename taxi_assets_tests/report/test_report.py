@@ -114,7 +114,8 @@ def test_day_spans_read_as_prose() -> None:
 @pytest.mark.parametrize(
     ("dollars", "text"),
     [(0, "$0"), (12.4, "$12"), (30_000, "$30k"), (894_120, "$894.1k"), (21_100_000, "$21.1M")]
-    + [(-2_500, "-$2.5k"), (100_000_000, "$100M"), (1_300_000_000, "$1,300M")],
+    + [(-2_500, "-$2.5k"), (100_000_000, "$100M"), (1_300_000_000, "$1,300M")]
+    + [(4.2e10, "$42B"), (1e12, "$1T")],
 )
 def test_short_money(dollars: float, text: str) -> None:
     assert format_short_money(dollars) == text
@@ -127,6 +128,17 @@ def test_headline_describes_month() -> None:
         "most trips began in East Harlem North."
     )
     assert find_peak_hour(month) == "Tuesday at 17:00, 1,234 trips an hour"
+
+
+def test_headline_of_few_trips_and_of_trips_without_a_zone() -> None:
+    unknown = dataclasses.replace(day(9), zones={None: 6, 264: 2, 74: 1})
+    assert write_headline(figures(unknown)).endswith("; most trips began in East Harlem North.")
+    nowhere = dataclasses.replace(day(9), zones={None: 9})
+    assert write_headline(figures(nowhere)).endswith("was the busiest day, with 9.")
+    single = figures(day(1, revenue=85), *[day(0, revenue=0)] * 27)
+    assert write_headline(single).startswith("1 trip for $85. ")
+    assert ("Trips a day", "0.04") in build_headline_tiles(single)
+    assert find_peak_hour(single) == "Monday at 08:00, 0.2 trips an hour"
 
 
 def test_weekdays_are_means_of_loaded_days() -> None:

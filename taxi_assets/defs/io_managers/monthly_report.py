@@ -152,7 +152,7 @@ def _collect_calendars(
         if service == written[0]:
             months.add(written[1])
         states = find_states(days, stored, rejected)
-        calendars.append(ServiceCalendar(service.name, states, months))
+        calendars.append(ServiceCalendar(service.name, states, months, f"{service.label} trips"))
     return calendars
 
 

@@ -43,8 +43,8 @@ PROFILE_COLUMNS = {
     "values": "The most frequent values with their share; for amounts, values of the first rows",
 }
 """Headings do not wrap: the page of a day leaves a table 590 pixels at a width of 1,440."""
-MAX_CELL_LENGTH = 24
-"""Longest value, in characters."""
+MAX_CELL_LENGTH, MAX_BOUND = 24, 1e9
+"""Longest value in characters, and the number from which a minimum or maximum is rounded."""
 PREVIEW_ROWS, MAX_WORD_LENGTH = 3, 12
 """Rows of a preview, and characters of a word in it: they fit 590 pixels beside the names."""
 
@@ -193,12 +193,16 @@ def _format_bounds(profile: ColumnProfile, column: Column) -> str:
     """Return minimum, median and maximum of measured values; of times the first and the last."""
     if profile.least is None or not (column.unit or column.kind == "amount"):
         return ""
-    minimum, maximum = format_value(profile.least), format_value(profile.most)
     if column.kind == "time":
-        return _format_times(minimum, maximum)
-    return ", ".join(
-        (minimum, *([] if profile.median is None else [format_value(profile.median)]), maximum)
-    )
+        return _format_times(str(profile.least), str(profile.most))
+    bounds = (profile.least, profile.median, profile.most)
+    return ", ".join(_format_bound(value) for value in bounds if value is not None)
+
+
+def _format_bound(value: Value) -> str:
+    """Return a number; one of ten or more digits, which no line can break, in short."""
+    is_long = isinstance(value, int | float) and abs(value) >= MAX_BOUND
+    return f"{value:.3g}" if is_long else format_value(value)
 
 
 def _format_times(first: str, last: str) -> str:
