@@ -132,7 +132,7 @@ def log_unchecked(
         for check in STORE_CHECKS
     ]
     if f"{key.path[0]}_{AGREE}" in later & steps:
-        checks.append((stores[-1], AGREE))
+        checks.append((dg.AssetKey([key.path[0], "bigquery_trips"]), AGREE))
     for store, check in checks:
         # Two stores without a day may both precede `stores_agree`.
         logged = read_check_evaluations(context.instance, run_id, check).get(store, {})
