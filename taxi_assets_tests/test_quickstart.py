@@ -14,12 +14,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import duckdb
 import pytest
 from dotenv import dotenv_values
 
-from taxi_assets.cli.quickstart import write_dagster_home, write_end_date
+from taxi_assets.cli.quickstart import show_rows, write_dagster_home, write_end_date
 from taxi_assets.local.__main__ import stop_stack
 from taxi_assets.local.state_directory import StateDirectory
+from taxi_assets.settings import Settings
+from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests.isolation import PROJECT_FILES, REPOSITORY, isolation
 
 DAGSTER = str(Path(sys.executable).with_name("dagster"))
@@ -122,6 +125,24 @@ def test_quickstart_runs_from_any_folder_and_its_files_are_private(checkout: Pat
         else:
             top = (checkout / Path(name).parts[0]).stat().st_mode
             assert stat.S_IMODE(top) in PRIVATE, name
+
+
+def test_shown_rows_are_those_of_the_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A month that was loaded since has earlier rows."""
+    yellow = SERVICES["yellow"]
+    monkeypatch.setenv("TAXI_HOME", str(tmp_path))
+    monkeypatch.setenv("TAXI_LAKE", str(tmp_path / "lake"))
+    for day in ("2021-01-01", "2021-01-05"):
+        folder = tmp_path / "lake" / "yellow" / f"tpep_pickup_date={day}"
+        folder.mkdir(parents=True)
+        rows = ", ".join(f"TIMESTAMP '{day} 10:00:00' AS {name}" for name in yellow.key_columns)
+        duckdb.sql(f"SELECT {rows}").write_parquet(str(folder / "trips.parquet"))
+    show_rows(Settings.from_env(), yellow)
+    text = capsys.readouterr().out
+    assert "2021-01-05 10:00:00" in text
+    assert "2021-01-01" not in text
 
 
 def test_other_profile_is_rejected_before_anything_runs(checkout: Path) -> None:

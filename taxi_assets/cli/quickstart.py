@@ -132,7 +132,7 @@ def _run_job(folder: Path, settings: Settings) -> int:
         sys.stderr.write(f"{outcome.failure}\n")
         return 1
     sys.stdout.write(_describe_source(settings))
-    _show_rows(settings, service)
+    show_rows(settings, service)
     sys.stdout.write(_describe_next_steps(service, folder))
     return 0
 
@@ -175,13 +175,16 @@ def _describe_source(settings: Settings) -> str:
     return "Data: TAXI_SOURCE, as you set it.\n"
 
 
-def _show_rows(settings: Settings, service: Service) -> None:
+def show_rows(settings: Settings, service: Service) -> None:
     """Show the day's first rows, from the lake."""
     if settings.lake.path is not None:
         from taxi_assets.local.client_commands import run_duckdb
 
-        columns = ", ".join(service.key_columns)
-        query = f"SELECT {columns} FROM {service.name}_tripdata LIMIT 3"  # noqa: S608 - ours
+        columns, time = ", ".join(service.key_columns), service.pickup_column
+        query = (
+            f"SELECT {columns} FROM {service.name}_tripdata "  # noqa: S608 - ours
+            f"WHERE {time}::date = '{DAY}' ORDER BY {time} LIMIT 3"
+        )
         run_duckdb(settings, [query])
 
 
