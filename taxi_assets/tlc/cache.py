@@ -10,14 +10,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, cast
 
 from filelock import FileLock, Timeout
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.errors import UnavailableError
+from taxi_assets.errors import SourceError, UnavailableError, format_one_line
 from taxi_assets.settings.private_folders import make_private_folder
-from taxi_assets.tlc.download import Progress, start_sha256
+from taxi_assets.tlc.download import Progress, hash_file
+from taxi_assets.tlc.partial_file import build_sidecar_path, read_sidecar
 from taxi_assets.tlc.probe import get_modification_time
 from taxi_assets.tlc.remote_version import SourceLocation
 from taxi_assets.tlc.schema import Service
@@ -50,6 +50,22 @@ class MonthFile:
     mtime_ns: int | None = None
     """Modification time of the file on this machine."""
 
+    @property
+    def label(self) -> str:
+        """Service and month, for messages."""
+        return f"{self.service.name} {self.month}"
+
+    def build_error(self, problem: str) -> SourceError:
+        """Build a one-line error about the file; `problem` continues the sentence."""
+        return SourceError(f"{self.label}: {self.url} {problem}")
+
+    def build_damage_error(self, error: Exception, damage: str = "damaged") -> SourceError:
+        """Build the error for a file that a library cannot read."""
+        return self.build_error(
+            f"is {damage} ({format_one_line(error)[:200]}): fetch it again "
+            f"(delete {self.path} if it was downloaded)"
+        )
+
     def reject_replaced(self) -> None:
         """Check that the file on this machine is still the one that was checked.
 
@@ -62,7 +78,7 @@ class MonthFile:
             now = None
         if self.mtime_ns not in (None, now):
             raise UnavailableError(
-                f"{self.service.name} {self.month}: {self.path} was replaced while it was read; "
+                f"{self.label}: {self.path} was replaced while it was read; "
                 "the next attempt reads the new one"
             )
 
@@ -120,23 +136,10 @@ def _evict_file(path: Path, oldest: float) -> None:
                 path.with_name(pattern.format(path.name)).unlink(missing_ok=True)
 
 
-def _build_sidecar_path(path: Path) -> Path:
-    return path.with_name(f"{path.name}.json")
-
-
-def read_sidecar(path: Path) -> dict[str, Any]:
-    """Return the metadata in the sidecar of `path`; empty if there is no valid sidecar."""
-    try:
-        metadata: object = json.loads(_build_sidecar_path(path).read_text())
-    except (OSError, ValueError):
-        return {}
-    return cast("dict[str, Any]", metadata) if isinstance(metadata, dict) else {}
-
-
 def _write_sidecar(path: Path, metadata: Mapping[str, object]) -> None:
     part = path.with_name(f"{path.name}.json.part")
     part.write_text(json.dumps(metadata, indent=1))
-    part.replace(_build_sidecar_path(path))
+    part.replace(build_sidecar_path(path))
 
 
 def commit_to_cache(part: Path, file: MonthFile) -> MonthFile:
@@ -209,7 +212,7 @@ def get_cached_sha256(path: Path, memory: Path, location: SourceLocation) -> str
     metadata = read_sidecar(memory)
     if {**metadata, **before} == metadata:
         return str(metadata["sha256"])
-    sha256 = start_sha256(path).hexdigest()
+    sha256 = hash_file(path)
     if stat_file() != before:
         raise location.build_error(
             "changed while it was read", "run again when it is completely written"

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 import requests
 import urllib3
@@ -24,7 +24,6 @@ from taxi_assets.tlc.remote_version import (
     TRANSIENT_STATUS,
     RemoteVersion,
     SourceLocation,
-    SourceUnavailableError,
     build_status_error,
     parse_content_range,
     parse_version,
@@ -52,18 +51,6 @@ FIRST_CHECK_BYTES = 1 << 16
 MIB = 1 << 20
 
 Progress = Callable[[str], None]
-
-
-class Digest(Protocol):
-    """A hash object of hashlib, whose class has no public name."""
-
-    def update(self, chunk: bytes, /) -> None:
-        """Add `chunk`."""
-        ...
-
-    def hexdigest(self) -> str:
-        """Return the digest of the bytes so far."""
-        ...
 
 
 class _BrokenOffError(Exception):
@@ -134,24 +121,19 @@ def download_file(
                 reason, wait = str(broken), broken.wait
             pause = _choose_pause(attempt, wait)
             if session.expired.is_set() or time.monotonic() + pause > end:
-                raise _build_overdue_error(location, part, reason, limits.download_timeout_seconds)
+                problem = f"not downloaded within {limits.download_timeout_seconds:g} s ({reason})"
+                size, _ = part.read_state()
+                raise location.build_unavailable(
+                    problem,
+                    f"run again to resume after {size / MIB:.1f} MiB, or raise "
+                    "TAXI_DOWNLOAD_TIMEOUT_SECONDS",
+                )
             if attempt < ATTEMPTS:
                 retry = f"attempt {attempt + 1} of {ATTEMPTS} in {pause:.1f} s"
                 progress(f"{location.label}: {reason}; {retry}")
                 time.sleep(pause)
-    raise SourceUnavailableError(
-        f"{location.label}: {location.public}: {reason}, at the last of {ATTEMPTS} attempts; "
-        "run again later to resume the download"
-    )
-
-
-def _build_overdue_error(
-    location: SourceLocation, part: Partial, reason: str, seconds: float
-) -> SourceUnavailableError:
-    size, _ = part.read_state()
-    return SourceUnavailableError(
-        f"{location.label}: {location.public}: not downloaded within {seconds:g} s ({reason}); "
-        f"run again to resume after {size / MIB:.1f} MiB, or raise TAXI_DOWNLOAD_TIMEOUT_SECONDS"
+    raise location.build_unavailable(
+        f"{reason}, at the last of {ATTEMPTS} attempts", "run again later to resume the download"
     )
 
 
@@ -174,8 +156,7 @@ class _Download:
     def attempt(self) -> Transfer:
         size, version = self.part.read_state()
         if self.part.is_complete():
-            sha256 = start_sha256(self.part.path).hexdigest()
-            return Transfer(size, sha256, version, True, self.part.encoding)
+            return Transfer(size, hash_file(self.part.path), version, True, self.part.encoding)
         with self.get(size, version) as response:
             start, now = _check_response(response, self.location)
             resumed = response.status_code == HTTPStatus.PARTIAL_CONTENT and size > 0
@@ -187,12 +168,11 @@ class _Download:
             else:
                 self.part.begin(now, _get_content_encoding(response))
             self.reject_larger(now.total or 0)
-            digest = start_sha256(self.part.path)
-            end = self.receive(response, digest, start, now.total)
+            end = self.receive(response, start, now.total)
         if now.total is not None and end != now.total:
             raise _BrokenOffError(f"only {end} of {now.total} bytes arrived")
         self.meter.report(end, now.total, end=True)
-        return Transfer(end, digest.hexdigest(), now, resumed, self.part.encoding)
+        return Transfer(end, hash_file(self.part.path), now, resumed, self.part.encoding)
 
     def get(self, size: int, version: RemoteVersion) -> requests.Response:
         # The session requests the encoding `identity`: a .csv.gz must arrive as published.
@@ -205,9 +185,7 @@ class _Download:
                 self.location.url, headers=headers, stream=True, timeout=timeout
             )
 
-    def receive(
-        self, response: requests.Response, digest: Digest, size: int, total: int | None
-    ) -> int:
+    def receive(self, response: requests.Response, size: int, total: int | None) -> int:
         """Append the undecoded body to the `size` bytes, and return the new size."""
         is_unchecked, pace = size < FIRST_CHECK_BYTES and not self.part.encoding, _Pace()
         raw = cast("urllib3.HTTPResponse", response.raw)
@@ -217,7 +195,6 @@ class _Download:
                 while chunk := raw.read1(CHUNK, decode_content=False):
                     file.write(chunk)
                     file.flush()  # A kill loses no bytes that have arrived.
-                    digest.update(chunk)
                     size += len(chunk)
                     self.reject_larger(size)
                     self.meter.report(size, total)
@@ -262,10 +239,10 @@ class _Pace:
         self.since, self.bytes = time.monotonic(), 0
 
 
-def start_sha256(path: Path) -> Digest:
-    """Return the SHA-256 of a file's bytes, which further bytes may be added to."""
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, hexadecimal."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256")
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_response(

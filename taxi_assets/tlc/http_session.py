@@ -23,7 +23,7 @@ MAX_REDIRECTS = 10
 class LimitedSession(requests.Session):
     """A session that limits the time until a response's headers and its own lifetime."""
 
-    def __init__(self, header_seconds: float, total_seconds: float | None = None) -> None:
+    def __init__(self, header_seconds: float, total_seconds: float) -> None:
         super().__init__()
         self.max_redirects = MAX_REDIRECTS
         self.headers["Accept-Encoding"] = "identity"
@@ -32,21 +32,19 @@ class LimitedSession(requests.Session):
         self.expired = Event()
         """Set after `total_seconds`, when every connection is closed."""
         self._sockets: list[socket.socket] = []
-        self._timer = Timer(total_seconds, self._close_sockets) if total_seconds else None
+        self._timer = Timer(total_seconds, self._close_sockets)
+        self._timer.daemon = True
         adapter = _LimitedAdapter(header_seconds, self.expired, self._sockets)
         for scheme in ("http://", "https://"):
             self.mount(scheme, adapter)
 
     def __enter__(self) -> Self:
-        if self._timer is not None:
-            self._timer.daemon = True
-            self._timer.start()
+        self._timer.start()
         super().__enter__()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+        self._timer.cancel()
         super().__exit__(*error)
 
     def _close_sockets(self) -> None:

@@ -15,6 +15,20 @@ from typing import Any, cast
 from taxi_assets.tlc.remote_version import RemoteVersion
 
 
+def build_sidecar_path(path: Path) -> Path:
+    """Return the path of the JSON beside a file."""
+    return path.with_name(f"{path.name}.json")
+
+
+def read_sidecar(path: Path) -> dict[str, Any]:
+    """Return the metadata in the sidecar of `path`; empty if there is no valid sidecar."""
+    try:
+        metadata: object = json.loads(build_sidecar_path(path).read_text())
+    except (OSError, ValueError):
+        return {}
+    return cast("dict[str, Any]", metadata) if isinstance(metadata, dict) else {}
+
+
 @dataclass(frozen=True)
 class Partial:
     """An unfinished file and the sidecar of its version."""
@@ -24,7 +38,7 @@ class Partial:
     @property
     def sidecar(self) -> Path:
         """JSON of the `RemoteVersion` and the Content-Encoding."""
-        return self.path.with_name(self.path.name + ".json")
+        return build_sidecar_path(self.path)
 
     def begin(self, version: RemoteVersion, encoding: str | None = None) -> None:
         """Start an empty file; the sidecar never describes bytes of another version."""
@@ -39,30 +53,20 @@ class Partial:
 
     def read_state(self) -> tuple[int, RemoteVersion]:
         """Return the number of bytes to resume from, 0 if there are none, and their version."""
+        fields = read_sidecar(self.path)
+        fields.pop("encoding", None)
         try:
-            fields = self._read_sidecar()
-            fields.pop("encoding", None)
-            version = RemoteVersion(**fields)
-            size = self.path.stat().st_size
-        except (OSError, ValueError, TypeError):
+            size, version = self.path.stat().st_size, RemoteVersion(**fields)
+        except (OSError, TypeError):
             return 0, RemoteVersion()
         return (size, version) if version.validator else (0, RemoteVersion())
 
     @property
     def encoding(self) -> str | None:
         """Content-Encoding of the bytes; None if the sidecar names none."""
-        try:
-            return cast("str | None", self._read_sidecar().get("encoding"))
-        except (OSError, ValueError):
-            return None
+        return read_sidecar(self.path).get("encoding")
 
     def is_complete(self) -> bool:
         """Return whether all bytes are there: a process may have been killed before the rename."""
         size, version = self.read_state()
         return size > 0 and size == version.total
-
-    def _read_sidecar(self) -> dict[str, Any]:
-        fields: object = json.loads(self.sidecar.read_text())
-        if not isinstance(fields, dict):
-            raise ValueError("no sidecar")  # noqa: TRY004 - as for text that is not JSON
-        return cast("dict[str, Any]", fields)

@@ -14,7 +14,6 @@ from taxi_assets.tlc.remote_version import (
     TRANSIENT_STATUS,
     RemoteVersion,
     SourceLocation,
-    SourceUnavailableError,
     build_status_error,
     parse_version,
     translate_request_errors,
@@ -27,6 +26,7 @@ TOTAL_SECONDS = 20.0
 ABSENT = frozenset({403, 404, 410})
 """Statuses for a file that does not exist. TLC's server answers 403."""
 FIRST_BYTE = {"Range": "bytes=0-0"}
+RETRIED = "it will be retried"
 
 
 def send_head_request(
@@ -59,7 +59,7 @@ def _request_version(location: SourceLocation) -> RemoteVersion | None:
     if status in ABSENT:
         return None
     if status in TRANSIENT_STATUS or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-        raise _build_unavailable(location, f"the server answered {status}")
+        raise location.build_unavailable(f"the server answered {status}", RETRIED)
     if status not in (
         HTTPStatus.OK,
         HTTPStatus.PARTIAL_CONTENT,
@@ -102,7 +102,9 @@ def _send_request(
 ) -> requests.Response:
     """Return the response with its body closed unread."""
     with (
-        translate_request_errors(location, lambda reason: _build_unavailable(location, reason)),
+        translate_request_errors(
+            location, lambda problem: location.build_unavailable(problem, RETRIED)
+        ),
         LimitedSession(TOTAL_SECONDS, TOTAL_SECONDS) as session,
         session.request(
             method,
@@ -114,12 +116,6 @@ def _send_request(
         ) as response,
     ):
         return response
-
-
-def _build_unavailable(location: SourceLocation, reason: str) -> SourceUnavailableError:
-    return SourceUnavailableError(
-        f"{location.label}: {location.public}: {reason}; it will be retried"
-    )
 
 
 def stat_local_file(path: Path) -> RemoteVersion | None:

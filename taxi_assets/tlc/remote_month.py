@@ -23,7 +23,7 @@ from taxi_assets.tlc.cache import (
     find_cached_file,
     hold_download_lock,
 )
-from taxi_assets.tlc.download import MIB, Progress, Transfer, download_file, start_sha256
+from taxi_assets.tlc.download import MIB, Progress, Transfer, download_file, hash_file
 from taxi_assets.tlc.integrity import (
     check_complete,
     check_file_start,
@@ -172,7 +172,7 @@ class RemoteMonth:
             plain.replace(part.path)
         finally:
             plain.unlink(missing_ok=True)
-        size, sha256 = part.path.stat().st_size, start_sha256(part.path).hexdigest()
+        size, sha256 = part.path.stat().st_size, hash_file(part.path)
         return replace(transfer, size=size, sha256=sha256)
 
 

@@ -54,6 +54,10 @@ class SourceLocation:
         """Build a one-line error for a missing, incomplete or invalid file."""
         return SourceError(f"{self.label}: {self.public}: {problem}; {remedy}")
 
+    def build_unavailable(self, problem: str, remedy: str) -> SourceUnavailableError:
+        """Build a one-line error for a server that did not deliver the file."""
+        return SourceUnavailableError(f"{self.label}: {self.public}: {problem}; {remedy}")
+
 
 @dataclass(frozen=True)
 class RemoteVersion:

@@ -22,7 +22,7 @@ from taxi_assets.tlc.cache import (
     get_cached_sha256,
     hold_download_lock,
 )
-from taxi_assets.tlc.download import Progress, start_sha256
+from taxi_assets.tlc.download import Progress, hash_file
 from taxi_assets.tlc.integrity import check_complete, check_file_start
 from taxi_assets.tlc.month_address import (
     describe_missing_file,
@@ -134,7 +134,7 @@ def _write_sample(service: Service, month: Month, downloads: Path, progress: Pro
             return cached
         part = path.with_name(f"part-{name}")
         write_sample_month(service, month, part)
-        sha256 = start_sha256(part).hexdigest()
+        sha256 = hash_file(part)
         file = describe_local_file(service, month, part, f"{LABEL} {label}", sha256)
         return commit_to_cache(part, replace(file, path=path, synthetic=True))
 

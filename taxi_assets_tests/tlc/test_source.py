@@ -702,11 +702,11 @@ def test_digest_of_a_local_file_is_computed_once(
 ) -> None:
     hashed: list[Path] = []
 
-    def count_digest(path: Path) -> download.Digest:
+    def count_digest(path: Path) -> str:
         hashed.append(path)
-        return download.start_sha256(path)
+        return download.hash_file(path)
 
-    monkeypatch.setattr(kept, "start_sha256", count_digest)
+    monkeypatch.setattr(kept, "hash_file", count_digest)
     files = [fetcher.fetch(f"{local_folder}/{NAME}") for _ in range(3)]
     assert len(hashed) == 1
     assert len(set(files)) == 1
@@ -718,12 +718,12 @@ def test_digest_of_a_local_file_is_computed_once(
 def test_local_file_that_changes_while_reading_is_rejected(
     local_folder: Path, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def change_file(path: Path) -> download.Digest:
+    def change_file(path: Path) -> str:
         with path.open("ab") as file:
             file.write(b"more")
-        return download.start_sha256(path)
+        return download.hash_file(path)
 
-    monkeypatch.setattr(kept, "start_sha256", change_file)
+    monkeypatch.setattr(kept, "hash_file", change_file)
     assert "changed while it was read" in fetcher.fetch_error(f"{local_folder}/{NAME}")
 
 
