@@ -6,9 +6,9 @@ a number for each row of the month.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taxi_assets.tlc.cache import MonthFile
-from taxi_assets.tlc.csv_blocks import Block, open_csv_month
+from taxi_assets.tlc.csv_blocks import open_csv_month
 from taxi_assets.tlc.parquet_batches import open_parquet_month
 
 
@@ -36,41 +36,20 @@ def find_month_rows(
     return _find_lines(file, content.to_pybytes().split(b"\n"), rows)
 
 
-@dataclass
-class _Line:
-    """A line to find, and the number of equal lines before it."""
-
-    text: bytes
-    before: int
-
-    def find_in(self, block: Block) -> int | None:
-        """Return the line's number in the file, or None if it is not in the block."""
-        data, size = block.data, len(self.text)
-        at = data.find(self.text)
-        while at >= 0:
-            starts = at == 0 or data[at - 1] == ord("\n")
-            ends = at + size == len(data) or data[at + size] == ord("\n")
-            if starts and ends:
-                if not self.before:
-                    return block.first_line + data.count(b"\n", 0, at)
-                self.before -= 1
-            at = data.find(self.text, at + 1)
-        return None
-
-
 def _find_lines(file: MonthFile, lines: Sequence[bytes], rows: Sequence[int]) -> dict[int, int]:
-    """Match a day's lines with the file's lines, which are in the same order."""
-    searched_lines = {
-        row: _Line(lines[row - 1], lines[1 : row - 1].count(lines[row - 1])) for row in rows
-    }
-    numbers: dict[int, int] = {}
+    """Match a day's lines with the file's lines; equal ones are in the same order in both."""
+    wanted = {(lines[row - 1], lines[1 : row - 1].count(lines[row - 1])): row for row in rows}
+    texts, seen, numbers = {text for text, _ in wanted}, Counter[bytes](), dict[int, int]()
     with closing(open_csv_month(file).blocks) as blocks:
         for block in blocks:
-            for row in [row for row in searched_lines if row not in numbers]:
-                number = searched_lines[row].find_in(block)
-                if number is not None:
-                    numbers[row] = number
-            if len(numbers) == len(searched_lines):
+            if not any(text in block.data for text in texts):
+                continue  # in a tenth of the time of splitting it
+            for number, line in enumerate(block.data.split(b"\n"), block.first_line):
+                if line in texts:
+                    if row := wanted.get((line, seen[line])):
+                        numbers[row] = number
+                    seen[line] += 1
+            if len(numbers) == len(wanted):
                 break
     return numbers
 
