@@ -81,8 +81,7 @@ class MonthFigures:
     @cached_property
     def dropoffs(self) -> Counter[int | None]:
         """Trips by drop-off zone; empty if none is recorded."""
-        zones = _sum_counts(day.dropoffs for day in self.days.values())
-        return zones if set(zones) - {None} else Counter()
+        return _sum_zones(day.dropoffs for day in self.days.values())
 
     @cached_property
     def payments(self) -> Counter[int | None]:
@@ -155,8 +154,7 @@ class MonthFigures:
     @cached_property
     def zones(self) -> Counter[int | None]:
         """Trips by pickup zone; empty if none is recorded, as in the first years."""
-        zones = _sum_counts(day.zones for day in self.days.values())
-        return zones if set(zones) - {None} else Counter()
+        return _sum_zones(day.zones for day in self.days.values())
 
     @cached_property
     def unaccounted(self) -> int | None:
@@ -192,7 +190,7 @@ def count_day(
     hours = np.bincount(pc.hour(table[service.pickup_column]).to_numpy(), minlength=HOURS)
     none = pa.chunked_array([], pa.float64())
     totals = table[service.total] if service.total else none
-    pay = service.find_role("pay")
+    pay, tip = service.find_role("pay"), service.find_role("tip")
     needed = min(1, table.num_rows) if service.total else 1
     return DayFigures(
         trips=table.num_rows,
@@ -205,32 +203,21 @@ def count_day(
         pay=float(pc.sum(table[pay] if pay else none).as_py() or 0.0),
         shared=count_shared(table, service),
         minutes={
-            interval.name: _sum_and_count(
-                _take_plausible(measure_minutes(table, service, interval))
-            )
+            interval.name: _sum_plausible(measure_minutes(table, service, interval))
             for interval in service.intervals
             if {*_find_ends(service, interval)} <= {*table.schema.names}
         },
         dropoffs=_count_values(table, service.find_role("dropoff_zone")),
         payments=_count_values(table, service.find_role("payment")),
-        tips=_sum_tips(table, service),
+        tips=float(pc.sum(table[tip]).as_py() or 0.0) if tip in table.schema.names else None,
     )
 
 
-def _sum_tips(table: pa.Table, service: Service) -> float | None:
-    name = service.find_role("tip")
-    return float(pc.sum(table[name]).as_py() or 0.0) if name in table.schema.names else None
-
-
-def _take_plausible(minutes: pa.Array) -> pa.Array:
-    """Return the minutes without negative ones and those of a day or more (a meter left on)."""
+def _sum_plausible(minutes: pa.Array) -> tuple[float, int]:
+    """Return sum and number of minutes from 0 to less than a day (longer: a meter was left on)."""
     plausible = pc.and_(pc.greater_equal(minutes, 0), pc.less(minutes, MINUTES_A_DAY))
-    return minutes.filter(plausible)
-
-
-def _sum_and_count(values: pa.Array) -> tuple[float, int]:
-    """Return the sum and the number of the values that are not null."""
-    return float(pc.sum(values).as_py() or 0.0), len(values) - values.null_count
+    minutes = minutes.filter(plausible)
+    return float(pc.sum(minutes).as_py() or 0.0), len(minutes)
 
 
 def list_counted_columns(service: Service) -> Sequence[str]:
@@ -256,6 +243,12 @@ def _count_values(table: pa.Table, name: str | None) -> dict[int | None, int]:
         return {}
     counts = pc.value_counts(table[name].combine_chunks())
     return dict(zip(*(field.to_pylist() for field in counts.flatten()), strict=True))
+
+
+def _sum_zones(counts: Iterable[Mapping[int | None, int]]) -> Counter[int | None]:
+    """Add up trips by zone; empty if no zone is recorded."""
+    zones = _sum_counts(counts)
+    return zones if set(zones) - {None} else Counter()
 
 
 def _sum_counts(counts: Iterable[Mapping[K, int]]) -> Counter[K]:

@@ -5,14 +5,13 @@ The page belongs here; code that finds the states of days belongs in `defs`.
 
 from __future__ import annotations
 
-import calendar
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Literal
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.report.page import render_template
+from taxi_assets.report.page import render_template, split_into_weeks
 
 State = Literal["loaded", "partial", "rejected", "missing"]
 STATES: Mapping[State, str] = {
@@ -34,60 +33,22 @@ class ServiceCalendar:
     title: str = ""
     """Heading; by default the name."""
 
+    @property
+    def months(self) -> list[Month]:
+        """The months of the days, the earliest first."""
+        return sorted({Month.of(day) for day in self.days})
+
     def count(self, state: State) -> int:
         """Return the number of days in a state."""
         return sum(day_state == state for day_state in self.days.values())
 
 
-@dataclass(frozen=True)
-class DayBox:
-    """A day of a small calendar."""
-
-    number: int
-    state: State
-    link: str
-    """Page of the day in Dagster's UI; empty for a missing day."""
-    hint: str
-
-
-@dataclass(frozen=True)
-class MonthBox:
-    """A month: its name, its report, and its days by week; None pads the first and last week."""
-
-    name: str
-    report: str
-    weeks: Sequence[Sequence[DayBox | None]]
-
-
 def render_index_page(calendars: Sequence[ServiceCalendar], ui: str) -> bytes:
     """Return the page, UTF-8; `ui` is the address of Dagster's UI."""
-    services = [(service, _build_years(service, ui)) for service in calendars if service.days]
-    return render_template("index.html", services=services, states=STATES, ui=ui)
-
-
-def _build_years(service: ServiceCalendar, ui: str) -> dict[int, list[MonthBox]]:
-    """Return the months of each year, the latest year first."""
-    years: dict[int, list[MonthBox]] = {}
-    for month in sorted({Month.of(day) for day in service.days}):
-        years.setdefault(month.year, []).append(_build_month_box(service, month, ui))
-    return dict(sorted(years.items(), reverse=True))
-
-
-def _build_month_box(service: ServiceCalendar, month: Month, ui: str) -> MonthBox:
-    report = f"{service.name}/{month}.html" if month in service.reports else ""
-    days: list[DayBox | None] = [None] * month.window.start.weekday()
-    days += [_build_day_box(service, day, ui) for day in month.window]
-    weeks = [days[at : at + 7] for at in range(0, len(days), 7)]
-    return MonthBox(calendar.month_abbr[month.month], report, weeks)
-
-
-def _build_day_box(service: ServiceCalendar, day: date, ui: str) -> DayBox | None:
-    state = service.days.get(day)
-    if state is None:
-        return None
-    link = f"{ui}/assets/{service.name}/cleaned_trips?view=partitions&partition={day}"
-    hint = f"{day:%A} {day.day} {day:%B %Y}: {STATES[state]}"
-    return DayBox(day.day, state, "" if state == "missing" else link, hint)
+    services = [service for service in calendars if service.days]
+    return render_template(
+        "index.html", services=services, states=STATES, split_into_weeks=split_into_weeks, ui=ui
+    )
 
 
 def find_states(

@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
+import calendar
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from pathlib import Path
 from typing import Any
 
+from taxi_assets.date_ranges import Month
 from taxi_assets.report import month_text
 from taxi_assets.report.bars import layout_revenue_bars
 from taxi_assets.report.colours import DARK, LIGHT, pick_colour_step
-from taxi_assets.report.figures import WEEKDAYS, MonthFigures
+from taxi_assets.report.figures import MonthFigures
 from taxi_assets.report.quality import list_quality_parts, write_verdict
 from taxi_assets.report.value_names import name_value
 from taxi_assets.report.zone_map import ZoneMap
-from taxi_assets.report.zones import find_zone
+from taxi_assets.report.zones import Zone, find_zone
 
 TOP_ZONES = 10
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One field of a heat map."""
-
-    label: str
-    step: int
-    hint: str
-
-
-@dataclass(frozen=True)
-class Day:
-    """One field of the calendar; without a cell the day is not loaded."""
-
-    number: int
-    cell: Cell | None
 
 
 @dataclass(frozen=True)
@@ -66,7 +52,8 @@ def render_template(name: str, **values: Any) -> bytes:
         lstrip_blocks=True,
     )
     themes = {"light": LIGHT, "dark": DARK}
-    return templates.get_template(name).render(values, themes=themes).encode()
+    values |= {"themes": themes, "long_day": month_text.format_long_day}
+    return templates.get_template(name).render(values).encode()
 
 
 def _build_view(figures: MonthFigures) -> dict[str, Any]:
@@ -77,16 +64,16 @@ def _build_view(figures: MonthFigures) -> dict[str, Any]:
         "loaded": month_text.describe_loaded_days(figures),
         "synthetic": month_text.SYNTHETIC if figures.synthetic else "",
         "tiles": build_headline_tiles(figures),
-        "weeks": _build_weeks(figures),
+        "weeks": split_into_weeks(figures.month),
+        "weekdays": list(calendar.day_abbr),
         "day_scale": find_day_scale(figures),
-        "hours": _build_hour_rows(figures),
         "most_an_hour": find_busiest_hour_mean(figures),
         "peak": month_text.find_peak_hour(figures),
         "zone_lists": [
             (f"Busiest {end} zones", f"Trips that {did} there, and their share.", rows)
             for end, did, rows in (
                 ("pickup", "began", rank_pickup_zones(figures)),
-                ("drop-off", "ended", _rank_zones(figures, figures.dropoffs)),
+                ("drop-off", "ended", _rank(figures, figures.dropoffs, find_zone, TOP_ZONES)),
             )
             if rows
         ],
@@ -97,6 +84,7 @@ def _build_view(figures: MonthFigures) -> dict[str, Any]:
         "verdict": write_verdict(figures),
         "money": month_text.format_short_money,
         "mean": month_text.format_mean,
+        "pick_step": pick_colour_step,
     }
 
 
@@ -131,86 +119,41 @@ def find_day_scale(figures: MonthFigures) -> tuple[int, int]:
     return min(trips), max(trips)
 
 
-def split_into_weeks(figures: MonthFigures) -> list[list[date | None]]:
-    """Split the month into weeks from Monday; None pads the first and last week."""
-    days: list[date | None] = list(figures.month.window)
-    padded = [None] * figures.month.window.start.weekday() + days
-    padded += [None] * (-len(padded) % WEEKDAYS)
-    return [padded[at : at + WEEKDAYS] for at in range(0, len(padded), WEEKDAYS)]
+def split_into_weeks(month: Month) -> list[list[date | None]]:
+    """Split a month into weeks from Monday; None pads the first and last week."""
+    weeks = calendar.Calendar().monthdatescalendar(month.year, month.month)
+    return [[day if day in month.window else None for day in week] for week in weeks]
 
 
 def rank_pickup_zones(figures: MonthFigures) -> list[ZoneRow]:
     """Return the busiest pickup zones, most trips first."""
-    return _rank_zones(figures, figures.zones)
+    return _rank(figures, figures.zones, find_zone, TOP_ZONES)
 
 
 def rank_payments(figures: MonthFigures) -> list[ZoneRow]:
     """Return the ways to pay, most trips first; empty if the service does not publish them."""
     columns = figures.service.by_role.get("payment", ())
-    ranked = figures.payments.most_common()
-    return [
-        ZoneRow(
-            "not recorded" if code is None else name_value(columns[0], code),
-            "",
-            trips,
-            trips / figures.trips,
-            100 * trips / ranked[0][1],
-        )
-        for code, trips in ranked
+    names = {
+        code: "not recorded" if code is None else name_value(columns[0], code)
+        for code in figures.payments
         if columns
-    ]
+    }
+    return _rank(figures, figures.payments, lambda code: Zone(names[code], "")) if names else []
 
 
-def _rank_zones(figures: MonthFigures, trips_by_zone: Counter[int | None]) -> list[ZoneRow]:
-    busiest = trips_by_zone.most_common(TOP_ZONES)
+def _rank(
+    figures: MonthFigures,
+    trips_by_id: Counter[int | None],
+    find: Callable[[int | None], Zone],
+    most: int | None = None,
+) -> list[ZoneRow]:
+    ranked = trips_by_id.most_common(most)
     return [
-        ZoneRow(
-            find_zone(location).name,
-            find_zone(location).borough,
-            trips,
-            trips / figures.trips,
-            100 * trips / busiest[0][1],
-        )
-        for location, trips in busiest
+        ZoneRow(zone.name, zone.borough, trips, trips / figures.trips, 100 * trips / ranked[0][1])
+        for zone, trips in ((find(number), trips) for number, trips in ranked)
     ]
-
-
-def format_weekday(weekday: int) -> str:
-    """Format a weekday number: 0 is Mon."""
-    return f"{date(2024, 1, 1) + timedelta(days=weekday):%a}"
-
-
-def _build_weeks(figures: MonthFigures) -> list[list[Day | None]]:
-    return [
-        [None if day is None else Day(day.day, _build_day_cell(figures, day)) for day in week]
-        for week in split_into_weeks(figures)
-    ]
-
-
-def _build_day_cell(figures: MonthFigures, day: date) -> Cell | None:
-    if day not in figures.days:
-        return None
-    trips = figures.days[day].trips
-    hint = f"{month_text.format_long_day(day)}: {trips:,} trips"
-    return Cell(f"{trips:,}", pick_colour_step(trips, *find_day_scale(figures)), hint)
 
 
 def find_busiest_hour_mean(figures: MonthFigures) -> float:
     """Return the mean number of trips in the busiest hour of any weekday."""
     return max(max(row) for row in figures.by_hour if row)
-
-
-def _build_hour_rows(figures: MonthFigures) -> list[tuple[str, list[Cell]]]:
-    """Build the hours of each weekday; empty if no such day is loaded."""
-    return [
-        (
-            format_weekday(weekday),
-            [_build_hour_cell(figures, weekday, hour, mean) for hour, mean in enumerate(row or ())],
-        )
-        for weekday, row in enumerate(figures.by_hour)
-    ]
-
-
-def _build_hour_cell(figures: MonthFigures, weekday: int, hour: int, mean: float) -> Cell:
-    hint = f"{format_weekday(weekday)} {hour:02d}:00: {mean:,.1f} trips on average"
-    return Cell(f"{mean:,.0f}", pick_colour_step(mean, 0, find_busiest_hour_mean(figures)), hint)

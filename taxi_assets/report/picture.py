@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import calendar
 import io
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,6 @@ from taxi_assets.report.page import (
     build_headline_tiles,
     find_busiest_hour_mean,
     find_day_scale,
-    format_weekday,
     rank_pickup_zones,
     split_into_weeks,
 )
@@ -135,9 +135,9 @@ def _draw_heading(figure: Figure, figures: MonthFigures) -> None:
 
 
 def _draw_calendar(axes: Axes, figures: MonthFigures) -> None:
-    weeks = split_into_weeks(figures)
+    weeks = split_into_weeks(figures.month)
     _draw_grid(axes, WEEKDAYS, len(weeks))
-    axes.set_xticks([at + 1 / 2 for at in range(WEEKDAYS)], map(format_weekday, range(WEEKDAYS)))
+    axes.set_xticks([at + 1 / 2 for at in range(WEEKDAYS)], list(calendar.day_abbr))
     for row, week in enumerate(weeks):
         for column, day in enumerate(week):
             if day is None:
@@ -156,7 +156,7 @@ def _draw_hours(axes: Axes, figures: MonthFigures) -> None:
     axes.set_xticks(
         [at + 1 / 2 for at in range(0, HOURS, 3)], [f"{at:02d}" for at in range(0, HOURS, 3)]
     )
-    axes.set_yticks([at + 1 / 2 for at in range(WEEKDAYS)], map(format_weekday, range(WEEKDAYS)))
+    axes.set_yticks([at + 1 / 2 for at in range(WEEKDAYS)], list(calendar.day_abbr))
     maximum = find_busiest_hour_mean(figures)
     for row, means in enumerate(figures.by_hour):
         for hour in range(HOURS):

@@ -11,12 +11,6 @@ from taxi_assets.report.page import render_template
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.row_diff import RowDiff, sum_diffs
 
-HEADINGS = {
-    "added": "Rows that were added, for example",
-    "removed": "Rows that were removed, for example",
-    "changed": "Rows that were changed, for example",
-}
-
 
 def render_restatement_page(
     service: Service, month: Month, days: Mapping[date, RowDiff], former: str, current: str
@@ -29,7 +23,6 @@ def render_restatement_page(
         headline=f"{len(days)} of {len(month.window)} days changed: {total}",
         days=sorted(days.items()),
         total=total,
-        headings=HEADINGS,
         former=former,
         current=current,
     )

@@ -149,7 +149,7 @@ def test_weekdays_are_means_of_loaded_days() -> None:
 
 
 def test_weeks_begin_on_monday() -> None:
-    weeks = split_into_weeks(figures(day(1), month=Month(2021, 8)))
+    weeks = split_into_weeks(Month(2021, 8))
     assert [len(week) for week in weeks] == [7] * 6
     assert weeks[0] == [None] * 6 + [date(2021, 8, 1)]
     assert weeks[-1] == [date(2021, 8, 30), date(2021, 8, 31)] + [None] * 5
