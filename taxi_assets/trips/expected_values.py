@@ -6,10 +6,10 @@ of rows with a limit, and such rows are dropped only if TAXI_DROP names the rule
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import cache, reduce
+from functools import cache
 from typing import Any
 
 import pyarrow as pa
@@ -95,24 +95,6 @@ def find_violations(table: pa.Table, service: Service) -> list[Violation]:
             examples = table.select(list(expectation.columns)).filter(mask).slice(0, EXAMPLES)
             violations.append(Violation(expectation, rows, examples.to_pylist()))
     return violations
-
-
-def list_rule_columns(service: Service, rule: str) -> list[str]:
-    """Return the columns of a service that a rule uses."""
-    names = set[str]()
-    for expectation in list_expectations(service):
-        names.update(expectation.columns if expectation.rule == rule else ())
-    return sorted(names)
-
-
-def mask_violations(table: pa.Table, service: Service, rule: str) -> Any:
-    """Return for each row whether it violates any expectation of a rule."""
-    masks: Sequence[Any] = [
-        pc.fill_null(expectation.is_violated(table), False)
-        for expectation in list_expectations(service)
-        if expectation.rule == rule
-    ]
-    return reduce(pc.or_, masks)
 
 
 def _expect_codes(column: Column) -> Expectation:

@@ -13,8 +13,7 @@ from dataclasses import asdict, dataclass, field
 from itertools import product
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -141,31 +140,15 @@ def _remove_common_rows(before: pa.Table, after: pa.Table) -> tuple[pa.Table, pa
 
     Rows are compared by 64-bit hashes of all their columns; a day has up to a million rows.
     """
-    old, new = _hash_rows(before), _hash_rows(after)
-    counts = Counter(old.tolist())
-    counts.subtract(new.tolist())
-    return before.filter(_mask_surplus(old, counts, 1)), after.filter(
-        _mask_surplus(new, counts, -1)
-    )
+    old, new = _number_equal_rows(before), _number_equal_rows(after)
+    return before.filter(pa.array(~old.isin(new))), after.filter(pa.array(~new.isin(old)))
 
 
-def _hash_rows(table: pa.Table) -> npt.NDArray[np.uint64]:
-    from pandas.util import hash_pandas_object
-
+def _number_equal_rows(table: pa.Table) -> pd.MultiIndex:
+    """Return each row's hash and its number among the rows with the same hash."""
     # With nullable types the hash of an id does not depend on nulls in its column.
-    return np.asarray(hash_pandas_object(convert_to_frame(table), index=False), np.uint64)
-
-
-def _mask_surplus(hashes: npt.NDArray[np.uint64], counts: Counter[int], sign: int) -> pa.Array:
-    """Return for each row whether it is only in this version; of equal rows the first ones."""
-    surplus = {row: sign * rows for row, rows in counts.items() if sign * rows > 0}
-    mask = list[bool]()
-    for row in hashes.tolist():
-        count = surplus.get(row, 0)
-        mask.append(count > 0)
-        if count > 0:
-            surplus[row] = count - 1
-    return pa.array(mask, pa.bool_())
+    hashes = pd.util.hash_pandas_object(convert_to_frame(table), index=False)
+    return pd.MultiIndex.from_arrays([hashes, hashes.groupby(hashes).cumcount()])
 
 
 def _list_rows(table: pa.Table) -> list[Row]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import pyarrow as pa
@@ -16,7 +17,7 @@ import pyarrow.compute as pc
 from taxi_assets.settings.rule_names import DEFAULT_RULES
 from taxi_assets.tlc.column import Role
 from taxi_assets.tlc.schema import Service
-from taxi_assets.trips.expected_values import DESCRIPTIONS, list_rule_columns, mask_violations
+from taxi_assets.trips.expected_values import DESCRIPTIONS, Expectation, list_expectations
 
 FARES = (0, 500)
 """Dollars. A fare to Newark with hours of traffic is below the maximum; typing errors are not."""
@@ -30,22 +31,29 @@ class Rule:
     """The condition under which a row is dropped."""
     requirement: str
     """The columns that a service needs for the rule, for messages."""
-    columns: Callable[[Service], Sequence[str]]
-    """Returns the names of the service's columns that the rule uses."""
-    mask: Callable[[pa.Table, Service], Any]
-    """Returns for each row whether it is dropped; null means no."""
+    expect: Callable[[Service], Sequence[Expectation]]
+    """Returns a service's expectations; a row that violates one of them is dropped."""
+
+    def columns(self, service: Service) -> list[str]:
+        """Return the names of the service's columns that the rule uses."""
+        return sorted({name for each in self.expect(service) for name in each.columns})
+
+    def mask(self, table: pa.Table, service: Service) -> Any:
+        """Return for each row whether it is dropped."""
+        masks = (pc.fill_null(each.is_violated(table), False) for each in self.expect(service))
+        return reduce(pc.or_, masks)
 
 
 def _build_value_rule(description: str, role: Role, drops: Callable[[Any], Any]) -> Rule:
     """Build a rule on the values of the column with a role."""
 
-    def list_columns(service: Service) -> Sequence[str]:
-        return tuple(filter(None, [service.find_role(role)]))
+    def expect(service: Service) -> Sequence[Expectation]:
+        column = service.find_role(role)
+        if column is None:
+            return ()
+        return [Expectation(role, (column,), description, lambda table: drops(table[column]))]
 
-    def mask(table: pa.Table, service: Service) -> Any:
-        return drops(table[list_columns(service)[0]])
-
-    return Rule(description, role, list_columns, mask)
+    return Rule(description, role, expect)
 
 
 def _build_schema_rule(name: str) -> Rule:
@@ -53,8 +61,7 @@ def _build_schema_rule(name: str) -> Rule:
     return Rule(
         DESCRIPTIONS[name],
         "codes, ranges or a dropoff time of the schema",
-        lambda service: list_rule_columns(service, name),
-        lambda table, service: mask_violations(table, service, name),
+        lambda service: [each for each in list_expectations(service) if each.rule == name],
     )
 
 
@@ -101,7 +108,7 @@ def apply_rules(
     for name in rules:
         if not is_applicable(name, service):
             continue
-        rule_mask = pc.fill_null(RULES[name].mask(table, service), False)
+        rule_mask = RULES[name].mask(table, service)
         before = sum(dropped.values())
         mask = rule_mask if mask is None else pc.or_(mask, rule_mask)
         dropped[name] = int(pc.sum(mask).as_py() or 0) - before
