@@ -26,16 +26,9 @@ from taxi_assets.defs.io_managers.sealed_objects import (
 from taxi_assets.defs.metadata.table_metadata import preview_columns, preview_lines
 from taxi_assets.errors import explain_full_disk
 from taxi_assets.tlc.arrow_types import format_rows, has_view_types
-from taxi_assets.tlc.parquet_split import MIN_VIEW_ROWS
-from taxi_assets.tlc.raw_month import (
-    BLANK,
-    CODEC,
-    OUTSIDE,
-    UNREADABLE,
-    PackedLines,
-    RawMonth,
-    RowsOfDay,
-)
+from taxi_assets.tlc.csv_split import BLANK, CODEC, OUTSIDE, UNREADABLE, PackedLines
+from taxi_assets.tlc.parquet_split import MIN_VIEW_ROWS, RowsOfDay
+from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.trips.content_hash import ContentHash
 from taxi_assets.trips.profile import FIRST_ROWS
 

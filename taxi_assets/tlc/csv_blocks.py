@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
-from queue import Queue
-from threading import Event, Thread
-from typing import IO, TypeVar, cast
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import IO, cast
 
 import numpy as np
 from isal import igzip, isal_zlib
 
-from taxi_assets.errors import SourceError
+from taxi_assets.lazy_partitions import prefetch
 from taxi_assets.tlc.cache import MonthFile
-from taxi_assets.tlc.header import Header, HeaderError, parse_header_line
+from taxi_assets.tlc.header import FIRST_LINE, Header, HeaderError, parse_header_line
 from taxi_assets.tlc.integrity import DOWNLOAD_AGAIN, MAX_UNPACKED_BYTES
 
 BLOCK = 4 << 20
@@ -31,8 +30,6 @@ DAMAGED: tuple[type[Exception], ...] = (
     cast("type[Exception]", isal_zlib.error),
 )
 """Errors of unpacking a truncated or changed file."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,7 +47,6 @@ class Block:
 class CsvMonth:
     """An open CSV month with a valid header."""
 
-    file: MonthFile
     line: bytes
     """The header line as published, terminator included."""
     header: Header
@@ -67,88 +63,22 @@ def open_csv_month(file: MonthFile) -> CsvMonth:
     blocks = _read_blocks(file)
     first = next(blocks, None)
     if first is None:
-        raise SourceError(f"{_name_file(file)} is empty: fetch it again")
-    line, data = _split_header(first.data)
-    header = check_csv_header(line, file)
-    rest = Block(2, data, first.read_bytes)
-
-    def all_blocks() -> Iterator[Block]:
-        if rest.data:
-            yield rest
-        yield from _renumber_blocks(blocks, rest)
-
-    return CsvMonth(file, line, header, prefetch(all_blocks))
-
-
-def check_csv_header(line: bytes, file: MonthFile) -> Header:
-    """Return the header of a CSV header line.
-
-    Raises:
-        SourceError: naming the columns that are missing, unknown or in another place.
-    """
+        raise file.build_error("is empty: fetch it again")
+    end = first.data.find(b"\n") + 1 or len(first.data)
+    line, data = first.data[:end], first.data[end:]
     try:
-        return parse_header_line(line, file.service, file.month)
+        header = parse_header_line(line, file.service, file.month)
     except HeaderError as error:
-        raise build_header_error(error, file) from None
+        raise file.build_error("; ".join(error.describe(file.service))) from None
 
+    def number_blocks() -> Iterator[Block]:
+        at = FIRST_LINE
+        for block in chain([replace(first, data=data)], blocks):
+            if block.data:
+                yield replace(block, first_line=at)
+                at += _count_line_ends(block.data)
 
-def build_header_error(error: HeaderError, file: MonthFile) -> SourceError:
-    """Build the error for a file without the service's columns."""
-    return SourceError(
-        f"{_name_file(file)} has a wrong header ({error}): "
-        f"expected {','.join(file.service.header)}, or the names of another year. "
-        f"Is this a {file.service.name} month as published?"
-    )
-
-
-def prefetch(iterate: Callable[[], Iterator[T]], ahead: int = 2) -> Generator[T]:
-    """Run an iterator in a thread, at most `ahead` items ahead of its consumer."""
-    queue: Queue[tuple[T | None, BaseException | None]] = Queue(ahead)
-    stop = Event()
-
-    def work() -> None:
-        error: BaseException | None = None
-        try:
-            for item in iterate():
-                queue.put((item, None))
-                if stop.is_set():
-                    return
-        except BaseException as raised:  # noqa: BLE001 - passed to the consumer, which raises it
-            error = raised
-        queue.put((None, error or StopIteration()))
-
-    thread = Thread(target=work, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = queue.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield cast("T", item)
-    finally:
-        stop.set()
-        while thread.is_alive():
-            while not queue.empty():
-                queue.get_nowait()
-            thread.join(0.01)
-
-
-def _name_file(file: MonthFile) -> str:
-    return f"{file.service.name} {file.month}: {file.url}"
-
-
-def _split_header(data: bytes) -> tuple[bytes, bytes]:
-    end = data.find(b"\n") + 1 or len(data)
-    return data[:end], data[end:]
-
-
-def _renumber_blocks(blocks: Iterator[Block], previous: Block) -> Iterator[Block]:
-    line = previous.first_line + _count_line_ends(previous.data)
-    for block in blocks:
-        yield Block(line, block.data, block.read_bytes)
-        line += _count_line_ends(block.data)
+    return CsvMonth(line, header, prefetch(number_blocks()))
 
 
 def _count_line_ends(data: bytes) -> int:
@@ -166,17 +96,17 @@ def _read_blocks(file: MonthFile) -> Iterator[Block]:
         while chunk := _read_chunk(stream, file):
             total += len(chunk)
             if total > MAX_SPLIT_BYTES:
-                raise SourceError(
-                    f"{_name_file(file)} unpacks to over {MAX_SPLIT_BYTES:,} bytes: "
-                    f"no month is that large; {DOWNLOAD_AGAIN}"
+                raise file.build_error(
+                    f"unpacks to over {MAX_SPLIT_BYTES:,} bytes: no month is that large; "
+                    f"{DOWNLOAD_AGAIN}"
                 )
             end = chunk.rfind(b"\n") + 1
             if not end:
                 carry += chunk
                 if len(carry) > MAX_LINE_BYTES:
-                    raise SourceError(
-                        f"{_name_file(file)} has a line of over {MAX_LINE_BYTES >> 20} MiB: "
-                        "it is not a CSV of trips, or its lines end in CR alone"
+                    raise file.build_error(
+                        f"has a line of over {MAX_LINE_BYTES >> 20} MiB: it is not a CSV of "
+                        "trips, or its lines end in CR alone"
                     )
                 continue
             yield Block(0, b"".join((carry, memoryview(chunk)[:end])), raw.tell())
@@ -189,7 +119,4 @@ def _read_chunk(stream: IO[bytes], file: MonthFile) -> bytes:
     try:
         return stream.read(BLOCK)
     except DAMAGED as error:
-        raise SourceError(
-            f"{_name_file(file)} is truncated or damaged ({error}): fetch it again "
-            f"(delete {file.path} if it was downloaded)"
-        ) from error
+        raise file.build_damage_error(error, "truncated or damaged") from error

@@ -25,6 +25,8 @@ from taxi_assets.tlc.schema import SchemaVersion, Service
 NAMELESS = re.compile(r"(unnamed: \d+)?")
 MAX_HEADER_BYTES = 1 << 16
 """Bytes."""
+FIRST_LINE = 2
+"""Number of the first line after the header, in a month and in a day."""
 STORED = Month(1, 1)
 """Month for the header of a stored raw partition: its file has already been checked, and no column
 is due in this month."""
@@ -32,6 +34,12 @@ is due in this month."""
 
 class HeaderError(ValueError):
     """A header is invalid; the message is part of a sentence."""
+
+    def describe(self, service: Service) -> tuple[str, str]:
+        """Return the problem with the file, as a predicate, and its fix."""
+        expected = f"{','.join(service.header)}, or the names of another year"
+        problem = f"has a wrong header ({self}): expected {expected}"
+        return problem, f"is this a {service.name} month as published?"
 
 
 @dataclass(frozen=True)
@@ -56,19 +64,16 @@ class Header:
     @cached_property
     def all_places(self) -> dict[str, tuple[int, ...]]:
         """Positions of each of the service's columns in the file, the preferred one first."""
-        positions: dict[str, list[int]] = {}
-        for at, column in enumerate(self.columns):
-            if column:
-                positions.setdefault(column.name, []).append(at)
-        return {name: self._sort_by_preference(places) for name, places in positions.items()}
-
-    def _sort_by_preference(self, places: list[int]) -> tuple[int, ...]:
-        """Sort positions of one column by its names: the published one, then the aliases."""
-        column = self.columns[places[0]]
-        if column is None or len(places) == 1:
-            return tuple(places)
-        names = [normalize_loosely(name) for name in (column.published, *column.aliases)]
-        return tuple(sorted(places, key=lambda at: names.index(normalize_loosely(self.names[at]))))
+        places: dict[str, tuple[int, ...]] = {}
+        for column in filter(None, self.columns):
+            names = [normalize_loosely(name) for name in (column.published, *column.aliases)]
+            ranked = [
+                (names.index(normalize_loosely(self.names[at])), at)
+                for at, other in enumerate(self.columns)
+                if other is column
+            ]
+            places[column.name] = tuple(at for _, at in sorted(ranked))
+        return places
 
     @cached_property
     def points(self) -> dict[str, tuple[int, int]]:
@@ -115,11 +120,44 @@ class Header:
         return tuple(name for name, column in pairs if not column and name not in self.raw_only)
 
     @cached_property
+    def identities(self) -> tuple[str, ...]:
+        """For each name, the key that it shares with its aliases."""
+        return tuple(map(self.service.identify, self.names))
+
+    @cached_property
+    def missing(self) -> tuple[str, ...]:
+        """Names of the schema version that are not in the file."""
+        return tuple(
+            name.strip()
+            for name in self.schema_version.header
+            if self.service.identify(name) not in self.identities
+        )
+
+    @cached_property
     def absent(self) -> tuple[str, ...]:
         """The service's columns that are not in the file; they are null in the stores."""
         return tuple(
             column.name for column in self.service.columns if column.name not in self.places
         )
+
+    def rate_closeness(self, month: Month | None) -> tuple[int, int, bool]:
+        """Rate how well the names match those of the schema version; a CSV version wins a tie.
+
+        An unknown name at the position of a column that is due by the month counts as that column.
+        """
+        service, version = self.service, self.schema_version
+        expected, present = set(map(service.identify, version.header)), set(self.identities)
+        spelled, due = (set(map(normalize_name, names)) for names in (self.names, version.header))
+        renamed = 0
+        if month and not version.parquet and service.has_fixed_order:
+            renamed = sum(
+                name in self.unknown
+                and due_name.strip() in self.missing
+                and service.is_due(due_name, month)
+                for name, due_name in zip(self.names, version.header, strict=False)
+            )
+        missing = len(expected - present) - renamed
+        return len(expected & present) - missing, len(spelled & due), not version.parquet
 
 
 def parse_header_line(line: bytes, service: Service, month: Month | None = None) -> Header:
@@ -180,14 +218,16 @@ def match_header(
     """
     names = tuple(name.strip().strip('"').strip() for name in published)
     by_name = by_name or not service.has_fixed_order
-    nearest, *others = (
-        Header(service, names, schema_version)
-        for schema_version in _rank_by_closeness(names, service, month)
+    versions = service.all_schema_versions[::-1]
+    nearest, *others = sorted(
+        (Header(service, names, version) for version in versions),
+        key=lambda header: header.rate_closeness(month),
+        reverse=True,
     )
     try:
         return _check_columns(nearest, by_name=by_name)
     except HeaderError:
-        if month is None or any(service.is_due(name, month) for name in _find_missing(nearest)):
+        if month is None or any(service.is_due(name, month) for name in nearest.missing):
             raise
         # An additional column of later years made the file look like one of theirs.
         for header in others:
@@ -198,17 +238,13 @@ def match_header(
 
 def _check_columns(header: Header, *, by_name: bool) -> Header:
     """Return the header if the file has the columns of its schema version."""
-    names, service = header.names, header.service
-    expected = {
-        _normalize_alias(name, service): name.strip() for name in header.schema_version.header
-    }
-    identities = [_normalize_alias(name, service) for name in names]
-    missing = _find_missing(header)
+    names, service, missing = header.names, header.service, header.missing
+    expected = {service.identify(name): name.strip() for name in header.schema_version.header}
     nameless = [str(at) for at, name in enumerate(names, 1) if NAMELESS.fullmatch(name.lower())]
     twice = [
         name
-        for name, columns in Counter(identities).items()
-        if name and columns > 1 and not _is_repeatable(name, names, service)
+        for name, columns in Counter(header.identities).items()
+        if name and columns > 1 and not _is_repeatable(name, header)
     ]
     unknown = [repr(name[:40]) for name in header.unknown if name]
     lacks_required = any(name not in header.places for name in service.required)
@@ -223,73 +259,21 @@ def _check_columns(header: Header, *, by_name: bool) -> Header:
         )
         raise HeaderError("; ".join(filter(None, differences)))
     if not by_name:
-        _check_order(
-            names, [name in expected for name in identities], header.schema_version, service
-        )
+        places = [at for at, name in enumerate(header.identities) if name in expected]
+        for at, (identity, due) in zip(places, expected.items(), strict=True):
+            if header.identities[at] != identity:
+                raise HeaderError(
+                    f"in another order: column {at + 1} is {names[at]} instead of {due}"
+                )
     return header
 
 
-def _is_repeatable(identity: str, names: Sequence[str], service: Service) -> bool:
+def _is_repeatable(identity: str, header: Header) -> bool:
     """Return whether a column may be in the file under several of its names."""
     spelled = [
-        normalize_loosely(name) for name in names if _normalize_alias(name, service) == identity
+        normalize_loosely(name)
+        for name, key in zip(header.names, header.identities, strict=True)
+        if key == identity
     ]
-    column = service.by_name.get(identity)
+    column = header.service.by_name.get(identity)
     return column is not None and column.repeated and len(set(spelled)) == len(spelled)
-
-
-def _find_missing(header: Header) -> list[str]:
-    """Return the names of the schema version that are not in the file."""
-    present = {_normalize_alias(name, header.service) for name in header.names}
-    names = header.schema_version.header
-    return [name.strip() for name in names if _normalize_alias(name, header.service) not in present]
-
-
-def _normalize_alias(name: str, service: Service) -> str:
-    """Return the key that a name and its aliases share."""
-    column = service.find_column(name)
-    return column.name if column else normalize_name(name)
-
-
-def _rank_by_closeness(
-    names: Sequence[str], service: Service, month: Month | None
-) -> list[SchemaVersion]:
-    """Rank the schema versions by how well their names match; the newest CSV version wins a tie.
-
-    An unknown name at the position of a column that is due by the month counts as that column.
-    """
-    present = {_normalize_alias(name, service) for name in names}
-    spelled = set(map(normalize_name, names))
-    raw_only = set(map(normalize_name, service.raw_only_columns))
-    unknown = {
-        at
-        for at, name in enumerate(names)
-        if not service.find_column(name) and normalize_name(name) not in raw_only
-    }
-
-    def rate_closeness(schema_version: SchemaVersion) -> tuple[int, int, bool]:
-        expected = {_normalize_alias(name, service) for name in schema_version.header}
-        same = len(spelled & set(map(normalize_name, schema_version.header)))
-        renamed = 0
-        if month and not schema_version.parquet and service.has_fixed_order:
-            renamed = sum(
-                at in unknown and service.is_due(name, month)
-                for at, name in enumerate(schema_version.header)
-                if _normalize_alias(name, service) not in present
-            )
-        missing = len(expected - present) - renamed
-        return len(expected & present) - missing, same, not schema_version.parquet
-
-    newest_first = service.all_schema_versions[::-1]
-    return sorted(newest_first, key=rate_closeness, reverse=True)
-
-
-def _check_order(
-    names: Sequence[str], expected: Sequence[bool], schema_version: SchemaVersion, service: Service
-) -> None:
-    """Reject expected names in another order than in the schema version."""
-    numbered = enumerate(names, 1)
-    compared = [pair for pair, is_expected in zip(numbered, expected, strict=True) if is_expected]
-    for (at, name), due in zip(compared, schema_version.header, strict=True):
-        if _normalize_alias(name, service) != _normalize_alias(due, service):
-            raise HeaderError(f"in another order: column {at} is {name} instead of {due.strip()}")

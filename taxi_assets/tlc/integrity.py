@@ -205,7 +205,7 @@ def _check_header(head: bytes, location: SourceLocation, service: Service, month
                 "has a blank first line", "delete the lines above the header"
             ) from None
         if b"\0" in line or _has_known_column(text, ",", service):
-            raise location.build_error(*_describe_wrong_header(error, service)) from None
+            raise location.build_error(*error.describe(service)) from None
         for separator, separators in SEPARATORS.items():
             if _has_known_column(text, separator, service):
                 raise location.build_error(
@@ -236,7 +236,7 @@ def _check_columns(path: Path, location: SourceLocation, service: Service, month
     try:
         _reject_other_service(match_header(names, service, by_name=True, month=month), location)
     except HeaderError as error:
-        raise location.build_error(*_describe_wrong_header(error, service)) from None
+        raise location.build_error(*error.describe(service)) from None
 
 
 def _reject_other_service(header: Header, location: SourceLocation) -> None:
@@ -252,14 +252,6 @@ def _reject_other_service(header: Header, location: SourceLocation) -> None:
                 f"{header.service.name} trips",
                 "check TAXI_SOURCE: {service} stands for the name of the service",
             )
-
-
-def _describe_wrong_header(error: HeaderError, service: Service) -> tuple[str, str]:
-    message = (
-        f"has a wrong header ({error}): expected {','.join(service.header)}, or the names of "
-        "another year"
-    )
-    return message, f"is this a {service.name} month as published?"
 
 
 def _build_damage_error(error: Exception, location: SourceLocation) -> SourceError:

@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.errors import SourceError, format_one_line
+from taxi_assets.errors import SourceError
+from taxi_assets.lazy_partitions import prefetch
 from taxi_assets.settings.areas import MAX_DAY_BYTES
 from taxi_assets.tlc.arrow_types import replace_view_types
 from taxi_assets.tlc.cache import MonthFile
-from taxi_assets.tlc.csv_blocks import build_header_error, prefetch
 from taxi_assets.tlc.header import Header, HeaderError, match_header
 from taxi_assets.tlc.int96 import Options, find_int96_options
 from taxi_assets.tlc.integrity import DOWNLOAD_AGAIN, MAX_UNPACKED_BYTES
@@ -79,9 +79,9 @@ def open_parquet_month(
         names = tuple(schema.names)
         header = match_header(names, file.service, by_name=True, month=file.month)
     except HeaderError as error:
-        raise build_header_error(error, file) from None
+        raise file.build_error("; ".join(error.describe(file.service))) from None
     except (pa.ArrowException, OSError) as error:
-        raise build_damage_error(file, error) from error
+        raise file.build_damage_error(error) from error
     all_null = check_column_types(file, header, schema, footer)
     pickup = schema.names[header.pickup_index]
     places = _find_leaves(footer, pickup)
@@ -90,10 +90,8 @@ def open_parquet_month(
         for at in range(footer.num_row_groups)
         if _is_other_day(footer.row_group(at), places, file.month, days)
     }
-    batches = prefetch(
-        lambda: _check_nulls(_read_batches(file, options, footer, pickup, skip), all_null)
-    )
-    return ParquetMonth(header, schema, options.int96, batches)
+    batches = _check_nulls(_read_batches(file, options, footer, pickup, skip), all_null)
+    return ParquetMonth(header, schema, options.int96, prefetch(batches))
 
 
 def _reject_bomb(file: MonthFile, max_day_bytes: int) -> None:
@@ -101,22 +99,12 @@ def _reject_bomb(file: MonthFile, max_day_bytes: int) -> None:
     try:
         reject_parquet_bomb(str(file.path), max_day_bytes, MAX_UNPACKED_BYTES)
     except TooLargeError as error:
-        raise SourceError(
-            f"{file.service.name} {file.month}: {file.url} ({file.size:,} bytes) is too large "
-            f"for a month of trips: {error}. Nothing was stored; {DOWNLOAD_AGAIN}, or raise "
-            "TAXI_MAX_DAY_BYTES"
+        raise file.build_error(
+            f"({file.size:,} bytes) is too large for a month of trips: {error}. Nothing was "
+            f"stored; {DOWNLOAD_AGAIN}, or raise TAXI_MAX_DAY_BYTES"
         ) from None
     except (pa.ArrowException, OSError) as error:
-        raise build_damage_error(file, error) from error
-
-
-def build_damage_error(file: MonthFile, error: Exception) -> SourceError:
-    """Build the error for a file that cannot be read as Parquet."""
-    return SourceError(
-        f"{file.service.name} {file.month}: {file.url} is damaged "
-        f"({format_one_line(error)[:200]}): fetch it again "
-        f"(delete {file.path} if it was downloaded)"
-    )
+        raise file.build_damage_error(error) from error
 
 
 def check_column_types(
@@ -137,10 +125,9 @@ def check_column_types(
         column, field = file.service.by_name[name], schema.field(at)
         if accepts_type(column, field.type, labels=name in header.labels):
             continue
-        error = SourceError(
-            f"{file.service.name} {file.month}: {file.url} has {field.name} as {field.type}, "
-            f"which cannot be read as {column.arrow}: write the column as {column.arrow}, or "
-            "check that this is the file that TLC publishes"
+        error = file.build_error(
+            f"has {field.name} as {field.type}, which cannot be read as {column.arrow}: write the "
+            f"column as {column.arrow}, or check that this is the file that TLC publishes"
         )
         if at == header.pickup_index or not _is_null(footer, field.name):
             raise error
@@ -224,10 +211,10 @@ def _read_batches(
                 # Arrow ends early, without an error, if a column chunk declares too few values.
                 if begin != first + rows:
                     problem = f"row group {at + 1} has {begin - first:,} rows, not {rows:,}"
-                    raise build_damage_error(file, ValueError(problem))
+                    raise file.build_damage_error(ValueError(problem))
                 first, read_bytes = first + rows, share
     except (pa.ArrowException, OSError) as error:
-        raise build_damage_error(file, error) from error
+        raise file.build_damage_error(error) from error
 
 
 def _replace_views(rows: pa.RecordBatch) -> pa.RecordBatch:

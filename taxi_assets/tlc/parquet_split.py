@@ -21,7 +21,7 @@ from taxi_assets.tlc.arrow_types import (
     take_rows,
 )
 from taxi_assets.tlc.csv_lines import Unreadable
-from taxi_assets.tlc.csv_split import OUTSIDE, UNREADABLE
+from taxi_assets.tlc.csv_split import OUTSIDE, UNREADABLE, SplitPart
 from taxi_assets.tlc.header import Header
 from taxi_assets.tlc.int96 import PER_DAY
 from taxi_assets.tlc.parquet_batches import Batch
@@ -47,19 +47,9 @@ class RowsOfDay:
         return int(self.batch.nbytes)
 
 
-@dataclass(frozen=True)
-class SplitRows:
-    """A batch's rows, grouped by key."""
-
-    groups: list[RowsOfDay]
-    rows: dict[int, int]
-    """Number of rows by key."""
-    unreadable: list[Unreadable]
-
-
 def split_parquet_batch(
     batch: Batch, header: Header, month: Month, requested_keys: AbstractSet[int]
-) -> SplitRows:
+) -> SplitPart[RowsOfDay]:
     """Sort a batch's rows by pickup day, stably; rows of other keys are only counted."""
     keys = _assign_days(batch.pickups, month)
     unreadable = [
@@ -71,15 +61,15 @@ def split_parquet_batch(
         for at in np.flatnonzero(keys == UNREADABLE).tolist()
     ]
     unique_keys, counts = np.unique(keys, return_counts=True)
+    rows_by_key = dict(zip(unique_keys.tolist(), counts.tolist(), strict=True))
     groups = [
         RowsOfDay(
             key, batch.data if rows == len(keys) else _select_rows(batch.data, keys == key), rows
         )
-        for key, rows in zip(unique_keys.tolist(), counts.tolist(), strict=True)
+        for key, rows in rows_by_key.items()
         if key in requested_keys and batch.data is not None
     ]
-    rows_by_key = dict(zip(unique_keys.tolist(), counts.tolist(), strict=True))
-    return SplitRows(groups, rows_by_key, unreadable)
+    return SplitPart(groups, rows_by_key, unreadable, batch.read_bytes)
 
 
 def _select_rows(rows: pa.RecordBatch, which: npt.NDArray[np.bool_]) -> pa.RecordBatch:

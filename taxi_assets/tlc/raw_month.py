@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date
@@ -22,19 +22,16 @@ from taxi_assets.tlc.csv_split import (
     BLANK,
     OUTSIDE,
     UNREADABLE,
-    Group,
-    get_day_of_key,
+    PackedLines,
+    SplitPart,
     split_csv_block,
 )
 from taxi_assets.tlc.download import PROGRESS_SECONDS
 from taxi_assets.tlc.header import Header
 from taxi_assets.tlc.integrity import DOWNLOAD_AGAIN
-from taxi_assets.tlc.parquet_batches import Batch, build_damage_error, open_parquet_month
+from taxi_assets.tlc.parquet_batches import Batch, open_parquet_month
 from taxi_assets.tlc.parquet_split import RowsOfDay, split_parquet_batch
 from taxi_assets.tlc.values import convert_column
-
-CODEC = pa.Codec("zstd", 1)
-"""125 MB of lines compress to 27 MB in 0.3 s; gzip level 1 takes six times as long."""
 
 MIN_HOPELESS_ROWS = 1000
 """Number of unreadable rows, without a readable one, that prove another format."""
@@ -43,36 +40,7 @@ PLACES = {OUTSIDE: "other months", UNREADABLE: "unreadable rows", BLANK: "blank 
 MAX_REASONS = 1_000_000
 """Maximum number of unreadable rows with number and reason: 200 MB of memory."""
 
-
-@dataclass(frozen=True)
-class PackedLines:
-    """Compressed lines with the same key; concatenated compressed lines decompress as one."""
-
-    key: int
-    lines: pa.Buffer
-    packed: bytes
-    rows: int
-
-    @property
-    def size(self) -> int:
-        """Bytes, unpacked."""
-        return int(self.lines.size)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The result of splitting one block or batch."""
-
-    groups: Sequence[PackedLines | RowsOfDay]
-    rows: Mapping[int, int]
-    unreadable: list[Unreadable]
-    read_bytes: int
-    min_fields: int | None = None
-    """Smallest number of fields of a readable CSV row."""
-    truncated: Unreadable | None = None
-    """The last line of a CSV month, if it has no line end and is incomplete."""
-    unterminated: bytes = b""
-    """The last line of a CSV month, if it has no line end."""
+Part = SplitPart[PackedLines] | SplitPart[RowsOfDay]
 
 
 @dataclass
@@ -157,49 +125,39 @@ class RawMonth:
         for group in groups:
             sizes[group.key] += group.size
             if sizes[group.key] > self.max_day_bytes:
-                where = PLACES.get(group.key) or str(get_day_of_key(group.key, self.file.month))
-                raise SourceError(
-                    f"{self._label}: {self.file.url} has over {self.max_day_bytes:,} bytes of rows "
-                    f"for {where}, more than a day may have. Nothing was stored; is this the file "
-                    "as published? If so, raise TAXI_MAX_DAY_BYTES (a run needs about eight times "
-                    "as much memory)"
+                where = PLACES.get(group.key) or f"{self.file.month}-{group.key:02d}"
+                raise self.file.build_error(
+                    f"has over {self.max_day_bytes:,} bytes of rows for {where}, more than a day "
+                    "may have. Nothing was stored; is this the file as published? If so, raise "
+                    "TAXI_MAX_DAY_BYTES (a run needs about eight times as much memory)"
                 )
         if len(self.unreadable) > MAX_REASONS:
             raise SourceError(
-                f"{self._label}: over {MAX_REASONS:,} rows of {self.file.url} cannot be used, "
+                f"{self.file.label}: over {MAX_REASONS:,} rows of {self.file.url} cannot be used, "
                 f"first {self.unreadable[0].line}: {self.unreadable[0].reason}. Nothing was stored"
             )
 
-    def _read_csv(self, requested_keys: set[int]) -> Generator[_Part]:
+    def _read_csv(self, requested_keys: set[int]) -> Generator[Part]:
         csv = open_csv_month(self.file)
         self.line, self.header = csv.line, csv.header
 
-        def split_block(block: Block) -> _Part:
-            split = split_csv_block(block, csv.header, self.file.month, requested_keys)
-            return _Part(
-                [_compress_group(group) for group in split.groups],
-                split.rows,
-                split.unreadable,
-                split.read_bytes,
-                split.min_fields,
-                split.truncated,
-                b"" if block.data.endswith((b"\n", b"\r")) else block.data,
-            )
+        def split_block(block: Block) -> Part:
+            return split_csv_block(block, csv.header, self.file.month, requested_keys)
 
         with closing(csv.blocks) as blocks:
             yield from map_with_threads(split_block, blocks)
 
-    def _read_parquet(self, requested_keys: set[int]) -> Generator[_Part]:
+    def _read_parquet(self, requested_keys: set[int]) -> Generator[Part]:
         days = {day.day for day in self.days}
         parquet = open_parquet_month(self.file, days, self.max_day_bytes)
         self.schema, self.header, self.int96 = parquet.schema, parquet.header, parquet.int96
 
-        def split_batch(batch: Batch) -> _Part:
+        def split_batch(batch: Batch) -> Part:
             split = split_parquet_batch(batch, parquet.header, self.file.month, requested_keys)
             if batch.data is None and not requested_keys.isdisjoint(split.rows):
                 problem = f"the statistics of its pickup times are wrong at row {batch.first_row:,}"
-                raise build_damage_error(self.file, ValueError(problem))
-            return _Part(split.groups, split.rows, split.unreadable, batch.read_bytes)
+                raise self.file.build_damage_error(ValueError(problem))
+            return split
 
         with closing(parquet.batches) as batches:
             yield from map_with_threads(split_batch, batches)
@@ -207,13 +165,9 @@ class RawMonth:
     def _format_progress(self, read_bytes: int) -> str:
         share = min(read_bytes * 100 // max(self.file.size, 1), 100)
         return (
-            f"{self._label}: {self.file_rows:,} rows, {read_bytes / 2**20:.1f} of "
+            f"{self.file.label}: {self.file_rows:,} rows, {read_bytes / 2**20:.1f} of "
             f"{self.file.size / 2**20:.1f} MiB ({share} %)"
         )
-
-    @property
-    def _label(self) -> str:
-        return f"{self.file.service.name} {self.file.month}"
 
     def _reject_invalid_rows(self) -> None:
         invalid = len(self.unreadable)
@@ -221,12 +175,12 @@ class RawMonth:
             return
         first, unit = self.unreadable[0], "row" if self.is_parquet else "line"
         raise SourceError(
-            f"{self._label}: {invalid:,} of {self.file_rows:,} rows read of {self.file.url} cannot "
-            f"be used, first {unit} {first.line}: {first.reason}. Nothing was stored; fix the "
-            f"file, or allow more with TAXI_MAX_INVALID_RATIO (now {self.max_invalid_ratio:g})"
+            f"{self.file.label}: {invalid:,} of {self.file_rows:,} rows read of {self.file.url} "
+            f"cannot be used, first {unit} {first.line}: {first.reason}. Nothing was stored; fix "
+            f"the file, or allow more with TAXI_MAX_INVALID_RATIO (now {self.max_invalid_ratio:g})"
         )
 
-    def _reject_truncated(self, part: _Part, min_fields: int | None) -> None:
+    def _reject_truncated(self, part: Part, min_fields: int | None) -> None:
         """Reject a CSV file whose last line has no line end and is incomplete."""
         reason = part.truncated.reason if part.truncated else ""
         if part.unterminated and not reason:
@@ -236,9 +190,9 @@ class RawMonth:
                 reason = self._find_truncated_value(part.unterminated)
         if reason:
             place = f"line {part.truncated.line}" if part.truncated else "its last line"
-            raise SourceError(
-                f"{self._label}: {self.file.url} is truncated inside {place}, which has no line "
-                f"end ({reason}). Nothing was stored; {DOWNLOAD_AGAIN}"
+            raise self.file.build_error(
+                f"is truncated inside {place}, which has no line end ({reason}). Nothing was "
+                f"stored; {DOWNLOAD_AGAIN}"
             )
 
     def _find_truncated_value(self, line: bytes) -> str:
@@ -257,10 +211,10 @@ class RawMonth:
         if self.file_rows > outside + unreadable:
             return
         raise SourceError(
-            f"{self._label}: none of the {self.file_rows:,} rows of {self.file.url} has its pickup "
-            f"in {self.file.month} ({outside:,} in other months, {unreadable:,} unreadable). "
-            "Nothing was stored, loaded days stay as they are; is it another month's file, or "
-            "truncated? Check TAXI_SOURCE"
+            f"{self.file.label}: none of the {self.file_rows:,} rows of {self.file.url} has its "
+            f"pickup in {self.file.month} ({outside:,} in other months, {unreadable:,} "
+            "unreadable). Nothing was stored, loaded days stay as they are; is it another month's "
+            "file, or truncated? Check TAXI_SOURCE"
         )
 
     def _is_hopeless(self) -> bool:
@@ -269,24 +223,3 @@ class RawMonth:
             self.max_invalid_ratio < 1
             and len(self.unreadable) == self.file_rows >= MIN_HOPELESS_ROWS
         )
-
-    def count_day_rows(self, day: date) -> int:
-        """Return the number of raw rows of a day; complete after the pass."""
-        return self.rows[day.day]
-
-
-def _compress_group(group: Group) -> PackedLines:
-    return PackedLines(
-        group.key, group.lines, CODEC.compress(group.lines, asbytes=True), group.rows
-    )
-
-
-__all__ = [
-    "BLANK",
-    "OUTSIDE",
-    "UNREADABLE",
-    "PackedLines",
-    "RawMonth",
-    "RowsOfDay",
-    "get_day_of_key",
-]

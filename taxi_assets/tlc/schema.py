@@ -118,6 +118,11 @@ class Service:
             normalize_loosely(published)
         )
 
+    def identify(self, published: str) -> str:
+        """Return the key that a published name and its aliases share."""
+        column = self.find_column(published)
+        return column.name if column else normalize_name(published)
+
     @cached_property
     def by_role(self) -> dict[Role, tuple[Column, ...]]:
         """The columns of each role."""

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from taxi_assets.tlc.column import ARROW_TYPES, Kind
-from taxi_assets.tlc.header import MAX_HEADER_BYTES, Header
+from taxi_assets.tlc.header import FIRST_LINE, MAX_HEADER_BYTES, Header
 from taxi_assets.tlc.null_marks import list_null_spellings, replace_null_marks
 from taxi_assets.tlc.values import FIRST_TIME, convert_values, decode_labels, is_amount
 from taxi_assets.tlc.zone_polygons import ZonePolygons
@@ -35,8 +35,6 @@ LENIENT = (b"x", b"X", b"\t", b"T")
 STAMP = pa.binary(19)
 """Type for reading times: it rejects a value of another length, and is faster."""
 DATE_LENGTH = 10
-FIRST_LINE = 2
-"""Number of the first line after the header."""
 
 
 def read_lines_as_text(lines: pa.Buffer) -> pa.Table:

@@ -12,7 +12,8 @@ from taxi_assets.date_ranges import Month
 from taxi_assets.defs.io_managers.sealed_objects import open_parquet, open_sealed_zstd
 from taxi_assets.defs.month_split import Spool, open_spool
 from taxi_assets.tlc.cache import MonthFile
-from taxi_assets.tlc.raw_month import BLANK, OUTSIDE, UNREADABLE, RawMonth
+from taxi_assets.tlc.csv_split import BLANK, OUTSIDE, UNREADABLE
+from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 

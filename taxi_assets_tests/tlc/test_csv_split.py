@@ -20,8 +20,8 @@ from taxi_assets.tlc.csv_split import (
     BLANK,
     OUTSIDE,
     UNREADABLE,
-    SplitBlock,
-    get_day_of_key,
+    PackedLines,
+    SplitPart,
     split_csv_block,
 )
 from taxi_assets.tlc.header import match_header
@@ -35,7 +35,7 @@ COLUMNS = match_header(YELLOW.header, YELLOW)
 
 def split_lines(
     data: bytes, month: Month = FEBRUARY, requested: AbstractSet[int] = EVERY_KEY
-) -> SplitBlock:
+) -> SplitPart[PackedLines]:
     return split_csv_block(Block(2, data, len(data)), COLUMNS, month, requested)
 
 
@@ -227,7 +227,6 @@ def test_lines_of_unrequested_days_are_counted_but_not_copied() -> None:
 def test_leap_day_is_a_day() -> None:
     line = make_line("2020-02-29 12:00:00")
     assert split_by_key(line, Month(2020, 2)) == {29: line}
-    assert str(get_day_of_key(29, Month(2020, 2))) == "2020-02-29"
 
 
 def test_each_service_is_split_by_its_pickup_column() -> None:

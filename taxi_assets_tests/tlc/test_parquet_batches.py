@@ -23,7 +23,8 @@ from taxi_assets.defs.month_split import open_spool
 from taxi_assets.errors import SourceError
 from taxi_assets.settings.areas import MAX_DAY_BYTES
 from taxi_assets.tlc import parquet_batches as parquet_module
-from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
+from taxi_assets.tlc.csv_split import OUTSIDE, UNREADABLE
+from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.services import YELLOW
 from taxi_assets.trips.content_hash import ContentHash
 from taxi_assets.trips.parse import parse_partition

@@ -21,10 +21,11 @@ from hypothesis import strategies as st
 
 from taxi_assets.defs.checks.raw import check_raw_month
 from taxi_assets.errors import SourceError
+from taxi_assets.lazy_partitions import prefetch
 from taxi_assets.tlc import csv_blocks as lines_module
 from taxi_assets.tlc import raw_month as month_module
-from taxi_assets.tlc.csv_blocks import prefetch
-from taxi_assets.tlc.raw_month import BLANK, MIN_HOPELESS_ROWS, OUTSIDE, UNREADABLE
+from taxi_assets.tlc.csv_split import BLANK, OUTSIDE, UNREADABLE
+from taxi_assets.tlc.raw_month import MIN_HOPELESS_ROWS
 from taxi_assets_tests.tlc.files import (
     HEADER,
     PICKUP,
@@ -112,7 +113,7 @@ def test_every_line_is_in_one_place_in_file_order(
     assert month.line == header
     assert lines_by_key == {key: b"".join(lines_of_key) for key, lines_of_key in expected.items()}
     assert month.rows == {key: len(lines_of_key) for key, lines_of_key in expected.items()}
-    days = sum(month.count_day_rows(day) for day in month.days)
+    days = sum(month.rows[day.day] for day in month.days)
     assert month.file_rows == days + month.rows[OUTSIDE] + month.rows[UNREADABLE]
     assert month.file_rows + month.rows[BLANK] == len(lines)
     numbers = [number for number, (_, key) in enumerate(lines, 2) if key == UNREADABLE]
@@ -131,7 +132,7 @@ def test_only_requested_days_are_read_and_all_are_counted(tmp_path: Path) -> Non
     month = open_raw_month(path, days=[date(2021, 2, 5)])
     assert set(collect_lines(month)) == {5, OUTSIDE}
     assert month.file_rows == 29
-    assert month.count_day_rows(date(2021, 2, 28)) == 1
+    assert month.rows[28] == 1
 
 
 def test_second_pass_starts_its_counts_again(tmp_path: Path) -> None:
@@ -252,7 +253,7 @@ def test_error_in_the_prefetching_thread_reaches_the_reader() -> None:
         yield 1
         raise OSError("gone")
 
-    items = prefetch(fail_midway)
+    items = prefetch(fail_midway())
     assert next(items) == 1
     with pytest.raises(OSError, match="gone"):
         next(items)

@@ -20,7 +20,8 @@ import pyarrow.compute as pc
 import pytest
 
 from taxi_assets.date_ranges import Month
-from taxi_assets.tlc.raw_month import BLANK, OUTSIDE, UNREADABLE, RawMonth
+from taxi_assets.tlc.csv_split import BLANK, OUTSIDE, UNREADABLE
+from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import Cleaned, clean_partition, count_rows_outside_day
@@ -127,7 +128,7 @@ def test_days_equal_those_that_pandas_counts(name: str) -> None:
                 cleaned_month.month.file.month.year, cleaned_month.month.file.month.month, key
             )
             assert count_rows_outside_day(day.table, at, cleaned_month.service) == 0
-            assert cleaned_month.month.count_day_rows(at) == day.raw_rows
+            assert cleaned_month.month.rows[at.day] == day.raw_rows
 
 
 @each_file

@@ -46,7 +46,8 @@ from taxi_assets.defs.resources.lake_keys import (
 )
 from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.settings import Settings
-from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
+from taxi_assets.tlc.csv_split import OUTSIDE, UNREADABLE
+from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.schema import Service
 
 RawDays = tuple[SplitMonth, LazyPartitions[RawRecord]]

@@ -31,7 +31,8 @@ from taxi_assets.defs.resources.lake import Lake
 from taxi_assets.report.day_picture import Figures, draw_day_hours, draw_day_picture
 from taxi_assets.report.day_text import describe_day
 from taxi_assets.settings import read_rules_for_definitions
-from taxi_assets.tlc.raw_month import OUTSIDE, UNREADABLE, RawMonth
+from taxi_assets.tlc.csv_split import OUTSIDE, UNREADABLE
+from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.clean import Cleaned
 from taxi_assets.trips.profile import list_bins
@@ -44,7 +45,7 @@ LAKE, OBJECT = "lake", "object"
 def build_raw_metadata(split: SplitMonth, day: date) -> dict[str, Any]:
     """Return the metadata of a day of a month file."""
     month, spool = split.month, split.get_spool(day)
-    rows, file = month.count_day_rows(day), month.file
+    rows, file = month.rows[day.day], month.file
     text = f"{rows:,} of the month file's {month.file_rows:,} rows, as published"
     metadata = {
         "summary": f"{text} (synthetic sample)" if file.synthetic else text,

@@ -32,7 +32,7 @@ from taxi_assets.defs.io_managers.sealed_objects import (
     verify_sealed_stream,
     write_sealed_zstd,
 )
-from taxi_assets.tlc.raw_month import CODEC
+from taxi_assets.tlc.csv_split import CODEC
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import convert_to_table
 from taxi_assets.trips.profile import profile_partition
