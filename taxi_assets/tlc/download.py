@@ -61,19 +61,6 @@ class _BrokenOffError(Exception):
         self.wait = wait
 
 
-@dataclass(frozen=True)
-class Transfer:
-    """A downloaded file of the declared size."""
-
-    size: int
-    sha256: str
-    version: RemoteVersion
-    resumed: bool
-    """Whether its bytes come from more than one response."""
-    encoding: str | None = None
-    """Content-Encoding of the bytes."""
-
-
 class Meter:
     """Reports the progress of a download, at most every `PROGRESS_SECONDS` and at the end."""
 
@@ -98,9 +85,10 @@ def download_file(
     progress: Progress,
     check_start: Callable[[], None],
     limits: LimitSettings,
-) -> Transfer:
+) -> RemoteVersion:
     """Download `location.url` to `part.path`, from where an earlier attempt stopped.
 
+    Return the version that the server declared.
     `check_start` is called once the first `FIRST_CHECK_BYTES` bytes are there, and may raise.
 
     Raises:
@@ -153,10 +141,10 @@ class _Download:
     check_start: Callable[[], None]
     max_bytes: int
 
-    def attempt(self) -> Transfer:
+    def attempt(self) -> RemoteVersion:
         size, version = self.part.read_state()
         if self.part.is_complete():
-            return Transfer(size, hash_file(self.part.path), version, True, self.part.encoding)
+            return version
         with self.get(size, version) as response:
             start, now = _check_response(response, self.location)
             resumed = response.status_code == HTTPStatus.PARTIAL_CONTENT and size > 0
@@ -172,7 +160,7 @@ class _Download:
         if now.total is not None and end != now.total:
             raise _BrokenOffError(f"only {end} of {now.total} bytes arrived")
         self.meter.report(end, now.total, end=True)
-        return Transfer(end, hash_file(self.part.path), now, resumed, self.part.encoding)
+        return now
 
     def get(self, size: int, version: RemoteVersion) -> requests.Response:
         # The session requests the encoding `identity`: a .csv.gz must arrive as published.

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
@@ -23,7 +24,7 @@ from taxi_assets.tlc.cache import (
     find_cached_file,
     hold_download_lock,
 )
-from taxi_assets.tlc.download import MIB, Progress, Transfer, download_file, hash_file
+from taxi_assets.tlc.download import MIB, Progress, download_file, hash_file
 from taxi_assets.tlc.integrity import (
     check_complete,
     check_file_start,
@@ -47,133 +48,142 @@ class RemoteMonth:
 
     service: Service
     month: Month
+    template: str
+    url: str
+    """The address of the month: the template with its placeholders replaced."""
     downloads: Path
     progress: Progress
     must_confirm: bool
     limits: LimitSettings
 
-    @property
-    def label(self) -> str:
-        """Service and month, for messages."""
-        return f"{self.service.name} {self.month}"
+    @cached_property
+    def location(self) -> SourceLocation:
+        """The URL, and its form in messages."""
+        return SourceLocation(f"{self.service.name} {self.month}", redact_value(self.url), self.url)
 
-    def fetch(self, template: str, url: str) -> MonthFile:
-        """Return the cached file if the server confirms it, and download it otherwise."""
-        location = SourceLocation(self.label, redact_value(url), url)
-        parts = urlsplit(template)
+    @cached_property
+    def path(self) -> Path:
+        """Path of the file in the cache."""
+        parts = urlsplit(self.template)
         folder = self.downloads / self.service.name / choose_folder(parts)
         pattern = PurePosixPath(parts.path).name
-        path = folder / build_file_name(pattern, self.service, self.month, location)
+        return folder / build_file_name(pattern, self.service, self.month, self.location)
+
+    @property
+    def part(self) -> Partial:
+        """The unfinished download."""
+        return Partial(self.path.with_name(f"{self.path.name}.part"))
+
+    def fetch(self) -> MonthFile:
+        """Return the cached file if the server confirms it, and download it otherwise."""
         seconds = self.limits.download_timeout_seconds
-        with hold_download_lock(path, self.label, self.progress, seconds):
-            part = Partial(path.with_name(f"{path.name}.part"))
-            cached = find_cached_file(self.service, self.month, path)
+        with hold_download_lock(self.path, self.location.label, self.progress, seconds):
+            cached = find_cached_file(self.service, self.month, self.path)
             if cached is None:
-                self._discard_unconfirmed(part, location)
-                return self._download(location, part, path)
-            differs = self._has_changed(cached, location)
+                self._discard_unconfirmed()
+                return self._download()
+            differs = self._has_changed(cached)
             if differs is False:
                 return cached
             try:
-                return self._download(location, part, path, cached)
+                return self._download(cached)
             except (SourceError, SourceUnavailableError) as error:
                 if differs or self.must_confirm:
                     raise
                 self.progress(f"{error}; the cached file is used")
                 return cached
 
-    def _download(
-        self, location: SourceLocation, part: Partial, path: Path, cached: MonthFile | None = None
-    ) -> MonthFile:
+    def _download(self, cached: MonthFile | None = None) -> MonthFile:
         """Download the file, and commit it to the cache if it differs from the cached one."""
-        transfer = self._transfer_checked(location, part, find_suffix(path.name, location))
-        version = transfer.version
-        stamps = (transfer.size, transfer.sha256, version.etag, version.last_modified)
-        if cached and cached.sha256 == transfer.sha256:
+        version, part = self._transfer_checked(), self.part
+        sha256, stat = hash_file(part.path), part.path.stat()
+        if cached and cached.sha256 == sha256:
             part.discard()
-            self.progress(f"{self.label}: {location.public} has not changed")
+            self.progress(f"{self.location.label}: {self.location.public} has not changed")
             same = replace(cached, etag=version.etag, last_modified=version.last_modified)
             return commit_sidecar(same)
-        mtime_ns = part.path.stat().st_mtime_ns
-        file = MonthFile(self.service, self.month, path, location.public, *stamps, False, mtime_ns)
+        place = (self.service, self.month, self.path, self.location.public)
+        stamps = (stat.st_size, sha256, version.etag, version.last_modified)
+        file = MonthFile(*place, *stamps, synthetic=False, mtime_ns=stat.st_mtime_ns)
         commit_to_cache(part.path, file)
         part.discard()
         return file
 
-    def _discard_unconfirmed(self, part: Partial, location: SourceLocation) -> None:
+    def _discard_unconfirmed(self) -> None:
         """Discard a complete download of a killed run, unless the server confirms its version."""
-        if not part.is_complete():
+        if not self.part.is_complete():
             return
-        _, version = part.read_state()
+        _, version = self.part.read_state()
         try:
-            now = send_head_request(location, version)
+            now = send_head_request(self.location, version)
         except (SourceError, SourceUnavailableError):
             if self.must_confirm:
                 raise
             return
         if now is None or now.differs_from(version) is not False:
-            part.discard()
+            self.part.discard()
 
-    def _has_changed(self, cached: MonthFile, location: SourceLocation) -> bool | None:
+    def _has_changed(self, cached: MonthFile) -> bool | None:
         """Return whether the server has another version than the cached one; None if unknown."""
         before = RemoteVersion(cached.etag, cached.last_modified, cached.size)
         try:
-            now = send_head_request(location, before)
+            now = send_head_request(self.location, before)
             if now is None:
-                raise location.build_error("the server no longer has it", "check TAXI_SOURCE")
+                raise self.location.build_error("the server no longer has it", "check TAXI_SOURCE")
         except (SourceError, SourceUnavailableError) as error:
             if self.must_confirm:
                 raise
             self.progress(f"{error}; the cached file is used")
             return False
-        differs = now.differs_from(before)
+        differs, subject = (
+            now.differs_from(before),
+            f"{self.location.label}: {self.location.public}",
+        )
         if differs:
             when = f", {now.last_modified}" if now.last_modified else ""
-            self.progress(f"{self.label}: {location.public} was restated{when}: fetching it again")
+            self.progress(f"{subject} was restated{when}: fetching it again")
         elif differs is None:
             self.progress(
-                f"{self.label}: {location.public} has no ETag or time that could confirm the "
-                f"cached file: downloading it again ({cached.size / MIB:.1f} MiB) to compare"
+                f"{subject} has no ETag or time that could confirm the cached file: downloading "
+                f"it again ({cached.size / MIB:.1f} MiB) to compare"
             )
         return differs
 
-    def _transfer_checked(self, location: SourceLocation, part: Partial, suffix: str) -> Transfer:
+    def _transfer_checked(self) -> RemoteVersion:
         """Download and check a file; one that fails the check is not resumed."""
+        is_resumed = self.part.read_state()[0] > 0
+        try:
+            return self._attempt()
+        except SourceError as error:
+            if not is_resumed or self.part.path.exists():
+                raise
+            self.progress(f"{error}; its first part came from an earlier run: starting over")
+        return self._attempt()
+
+    def _attempt(self) -> RemoteVersion:
+        part, location = self.part, self.location
+        suffix = find_suffix(self.path.name, location)
 
         def check_start() -> None:
             with _discard_on_error(part):
                 check_file_start(part.path, suffix, location, self.service, self.month)
 
-        def attempt() -> Transfer:
-            transfer = download_file(location, part, self.progress, check_start, self.limits)
-            with _discard_on_error(part):
-                if transfer.encoding == "gzip" and is_content_encoded(part.path, suffix):
-                    transfer = self._decode_transfer(location, part, transfer)
-                check_complete(part.path, suffix, location, self.service, self.month)
-            return transfer
+        version = download_file(location, part, self.progress, check_start, self.limits)
+        with _discard_on_error(part):
+            if part.encoding == "gzip" and is_content_encoded(part.path, suffix):
+                self._decode_content()
+            check_complete(part.path, suffix, location, self.service, self.month)
+        return version
 
-        is_resumed = part.read_state()[0] > 0
-        try:
-            return attempt()
-        except SourceError as error:
-            if not is_resumed or part.path.exists():
-                raise
-            self.progress(f"{error}; its first part came from an earlier run: starting over")
-        return attempt()
-
-    def _decode_transfer(
-        self, location: SourceLocation, part: Partial, transfer: Transfer
-    ) -> Transfer:
+    def _decode_content(self) -> None:
         """Undo the Content-Encoding of a server that ignored the request for identity."""
-        plain = part.path.with_name(f"part-{part.path.name.removesuffix('.part')}")
+        plain = self.path.with_name(f"part-{self.path.name}")
         try:
-            decode_content(part.path, plain, self.limits.max_download_bytes, location)
-            part.discard()  # Its sidecar describes the encoded bytes.
-            plain.replace(part.path)
+            decode_content(self.part.path, plain, self.limits.max_download_bytes, self.location)
+            self.part.discard()  # Its sidecar describes the encoded bytes.
+            plain.replace(self.part.path)
         finally:
             plain.unlink(missing_ok=True)
-        size, sha256 = part.path.stat().st_size, hash_file(part.path)
-        return replace(transfer, size=size, sha256=sha256)
 
 
 @contextmanager

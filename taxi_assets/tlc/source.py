@@ -76,8 +76,9 @@ def fetch_month_file(  # noqa: PLR0913 - one call from one place
         return _write_sample(service, month, downloads, progress)
     address = render_address(template, service, month)
     if is_http_url(address):
-        remote = RemoteMonth(service, month, downloads, progress, must_confirm, limits)
-        return remote.fetch(template, address)
+        return RemoteMonth(
+            service, month, template, address, downloads, progress, must_confirm, limits
+        ).fetch()
     return _open_local_file(service, month, resolve_path(address), downloads, progress)
 
 
