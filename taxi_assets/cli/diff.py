@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import date
 from typing import Any
 
@@ -98,11 +98,11 @@ def build_figures(compared: Sequence[DayDiff]) -> dict[str, Any]:
     diffs = [day.diff for day in compared if day.diff is not None and not day.diff.is_empty]
     return {
         "days": [
-            {"side": day.side, "day": str(day.day), **(day.diff.figures() if day.diff else {})}
+            {"side": day.side, "day": str(day.day), **(asdict(day.diff) if day.diff else {})}
             for day in compared
             if day.diff is None or not day.diff.is_empty
         ],
-        "total": sum_diffs(diffs).figures(),
+        "total": asdict(sum_diffs(diffs)),
     }
 
 

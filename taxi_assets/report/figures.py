@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 from taxi_assets.date_ranges import Month
 from taxi_assets.tlc.column import Role, normalize_name
 from taxi_assets.tlc.schema import Interval, Service
+from taxi_assets.trips.clean import sum_total_amount
 from taxi_assets.trips.profile import count_shared, measure_minutes
 
 HOURS = 24
@@ -191,12 +192,11 @@ def count_day(
     none = pa.chunked_array([], pa.float64())
     totals = table[service.total] if service.total else none
     pay, tip = service.find_role("pay"), service.find_role("tip")
-    needed = min(1, table.num_rows) if service.total else 1
     return DayFigures(
         trips=table.num_rows,
         hours=tuple(hours.tolist()),
         zones=_count_values(table, service.find_role("pickup_zone")),
-        revenue=pc.sum(totals, min_count=needed).as_py(),
+        revenue=sum_total_amount(table, service),
         negative_totals=int(pc.sum(pc.less(totals, 0.0)).as_py() or 0),
         dropped=dropped,
         synthetic=synthetic,

@@ -37,7 +37,37 @@ class ZoneRow:
 
 def render_month_page(figures: MonthFigures, zone_map: ZoneMap | None = None) -> bytes:
     """Render the page as UTF-8."""
-    return render_template("page.html", **_build_view(figures), zone_map=zone_map)
+    return render_template(
+        "page.html",
+        figures=figures,
+        title=month_text.write_title(figures),
+        headline=month_text.write_headline(figures),
+        loaded=month_text.describe_loaded_days(figures),
+        synthetic=month_text.SYNTHETIC if figures.synthetic else "",
+        tiles=build_headline_tiles(figures),
+        weeks=split_into_weeks(figures.month),
+        weekdays=list(calendar.day_abbr),
+        day_scale=find_day_scale(figures),
+        most_an_hour=find_busiest_hour_mean(figures),
+        peak=month_text.find_peak_hour(figures),
+        zone_lists=[
+            (f"Busiest {end} zones", f"Trips that {did} there, and their share.", rows)
+            for end, did, rows in (
+                ("pickup", "began", rank_pickup_zones(figures)),
+                ("drop-off", "ended", _rank(figures, figures.dropoffs, find_zone, TOP_ZONES)),
+            )
+            if rows
+        ],
+        payments=rank_payments(figures),
+        compared=month_text.compare_with_earlier(figures),
+        bars=layout_revenue_bars(figures) if figures.has_money else None,
+        parts=list_quality_parts(figures),
+        verdict=write_verdict(figures),
+        money=month_text.format_short_money,
+        mean=month_text.format_mean,
+        pick_step=pick_colour_step,
+        zone_map=zone_map,
+    )
 
 
 def render_template(name: str, **values: Any) -> bytes:
@@ -54,38 +84,6 @@ def render_template(name: str, **values: Any) -> bytes:
     themes = {"light": LIGHT, "dark": DARK}
     values |= {"themes": themes, "long_day": month_text.format_long_day}
     return templates.get_template(name).render(values).encode()
-
-
-def _build_view(figures: MonthFigures) -> dict[str, Any]:
-    return {
-        "figures": figures,
-        "title": month_text.write_title(figures),
-        "headline": month_text.write_headline(figures),
-        "loaded": month_text.describe_loaded_days(figures),
-        "synthetic": month_text.SYNTHETIC if figures.synthetic else "",
-        "tiles": build_headline_tiles(figures),
-        "weeks": split_into_weeks(figures.month),
-        "weekdays": list(calendar.day_abbr),
-        "day_scale": find_day_scale(figures),
-        "most_an_hour": find_busiest_hour_mean(figures),
-        "peak": month_text.find_peak_hour(figures),
-        "zone_lists": [
-            (f"Busiest {end} zones", f"Trips that {did} there, and their share.", rows)
-            for end, did, rows in (
-                ("pickup", "began", rank_pickup_zones(figures)),
-                ("drop-off", "ended", _rank(figures, figures.dropoffs, find_zone, TOP_ZONES)),
-            )
-            if rows
-        ],
-        "payments": rank_payments(figures),
-        "compared": month_text.compare_with_earlier(figures),
-        "bars": layout_revenue_bars(figures) if figures.has_money else None,
-        "parts": list_quality_parts(figures),
-        "verdict": write_verdict(figures),
-        "money": month_text.format_short_money,
-        "mean": month_text.format_mean,
-        "pick_step": pick_colour_step,
-    }
 
 
 def build_headline_tiles(figures: MonthFigures) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
@@ -42,29 +42,23 @@ Role = Literal[
 SHARED: dict[Kind, Any] = {"text": "Y", "id": 1}
 """Value of a shared ride, by the kind of its column."""
 
-ARROW_TYPES: dict[Kind, pa.DataType] = {
-    "id": pa.int64(),
-    "amount": pa.float64(),
-    "time": pa.timestamp("us"),
-    "text": pa.string(),
-}
-PANDAS_TYPES: dict[Kind, str] = {
-    "id": "Int64",
-    "amount": "float64",
-    "time": "datetime64[us]",
-    "text": "string",
-}
-POSTGRES_TYPES: dict[Kind, str] = {
-    "id": "BIGINT",
-    "amount": "DOUBLE PRECISION",
-    "time": "TIMESTAMP WITHOUT TIME ZONE",
-    "text": "TEXT",
-}
-BIGQUERY_TYPES: dict[Kind, str] = {
-    "id": "INT64",
-    "amount": "FLOAT64",
-    "time": "DATETIME",
-    "text": "STRING",
+
+class StoreTypes(NamedTuple):
+    """The types of a kind of column: in Arrow, a pandas frame, Postgres and BigQuery."""
+
+    arrow: pa.DataType
+    pandas: str
+    postgres: str
+    bigquery: str
+
+
+TYPES: dict[Kind, StoreTypes] = {
+    "id": StoreTypes(pa.int64(), "Int64", "BIGINT", "INT64"),
+    "amount": StoreTypes(pa.float64(), "float64", "DOUBLE PRECISION", "FLOAT64"),
+    "time": StoreTypes(
+        pa.timestamp("us"), "datetime64[us]", "TIMESTAMP WITHOUT TIME ZONE", "DATETIME"
+    ),
+    "text": StoreTypes(pa.string(), "string", "TEXT", "STRING"),
 }
 SEPARATORS = re.compile(r"[\s_.-]+")
 
@@ -126,19 +120,19 @@ class Column:
     @property
     def arrow(self) -> pa.DataType:
         """Type in Arrow and Parquet."""
-        return ARROW_TYPES[self.kind]
+        return TYPES[self.kind].arrow
 
     @property
     def pandas(self) -> str:
         """Type in the cleaned frame (nullable)."""
-        return PANDAS_TYPES[self.kind]
+        return TYPES[self.kind].pandas
 
     @property
     def postgres(self) -> str:
         """Type in Postgres."""
-        return POSTGRES_TYPES[self.kind]
+        return TYPES[self.kind].postgres
 
     @property
     def bigquery(self) -> str:
         """Type in BigQuery; a time without a zone is DATETIME there."""
-        return BIGQUERY_TYPES[self.kind]
+        return TYPES[self.kind].bigquery

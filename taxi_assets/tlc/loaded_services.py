@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from taxi_assets.errors import SettingsError
 from taxi_assets.settings.areas import DefinitionSettings
@@ -16,21 +16,7 @@ def load_services() -> dict[str, Service]:
     Raises:
         SettingsError: TAXI_SERVICES names an unknown service.
     """
-    return select_services(DefinitionSettings.from_env().services)
-
-
-def find_example_service(services: Mapping[str, Service]) -> Service:
-    """Return the first loaded service, for examples in the UI."""
-    return next(iter(services.values()), SERVICES[DEFAULT_SERVICES[0]])
-
-
-def select_services(names: Iterable[str]) -> dict[str, Service]:
-    """Return services by name; without names, the default ones.
-
-    Raises:
-        SettingsError: one of them is unknown.
-    """
-    selected = list(names) or DEFAULT_SERVICES
+    selected = DefinitionSettings.from_env().services or DEFAULT_SERVICES
     unknown = [name for name in selected if name not in SERVICES]
     if unknown:
         raise SettingsError(
@@ -38,3 +24,8 @@ def select_services(names: Iterable[str]) -> dict[str, Service]:
             f"{', '.join(SERVICES)}"
         )
     return {name: service for name, service in SERVICES.items() if name in selected}
+
+
+def find_example_service(services: Mapping[str, Service]) -> Service:
+    """Return the first loaded service, for examples in the UI."""
+    return next(iter(services.values()), SERVICES[DEFAULT_SERVICES[0]])

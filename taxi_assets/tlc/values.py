@@ -21,7 +21,7 @@ from taxi_assets.tlc.arrow_types import (
     get_plain_type,
     is_text_type,
 )
-from taxi_assets.tlc.column import ARROW_TYPES, Column, Kind
+from taxi_assets.tlc.column import TYPES, Column, Kind
 from taxi_assets.tlc.null_marks import replace_null_marks
 
 FIRST_TIME = datetime(1, 1, 1)  # noqa: DTZ001 - New York wall time
@@ -202,7 +202,7 @@ def _convert_numbers_to_amounts(values: pa.Array) -> pa.Array:
 
 
 def _convert_timestamps(values: pa.Array) -> pa.Array:
-    microseconds = ARROW_TYPES["time"]
+    microseconds = TYPES["time"].arrow
     try:
         times = values.cast(microseconds)
     except pa.ArrowInvalid:  # nanoseconds that are not whole microseconds

@@ -1,7 +1,7 @@
 """Find the taxi zones of coordinates in the polygons of TLC, the Taxi & Limousine Commission.
 
 This module reads TLC's shapefile or GeoJSON of zones and searches the polygons of points. The
-table in `services.py` names the columns with coordinates; `trips/parse.py` fills the zones.
+table in `services.py` names the columns with coordinates; `trips/locate.py` fills the zones.
 
 The search sorts points by longitude and tests those within a polygon's bounds: 2.4 million points
 per second and core. shapely's STRtree and DuckDB's spatial join process 0.15 million.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any
@@ -12,12 +12,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from taxi_assets.date_ranges import DateRange
+from taxi_assets.errors import PartitionRejectedError
 from taxi_assets.settings.rule_names import DEFAULT_RULES
-from taxi_assets.tlc.header import parse_stored_header
+from taxi_assets.tlc.header import HeaderError, parse_stored_header
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.zone_polygons import ZonePolygons
-from taxi_assets.trips.parse import parse_partition
-from taxi_assets.trips.parsed import InvalidValue
+from taxi_assets.trips.parse_csv import parse_lines
+from taxi_assets.trips.parsed import InvalidValue, Parsed, parse_by_value
 from taxi_assets.trips.rules import apply_rules
 
 if TYPE_CHECKING:
@@ -88,6 +89,31 @@ def clean_partition(
         parse_stored_header(content, service).published,
         located,
     )
+
+
+def parse_partition(
+    content: pa.Buffer | pa.Table, service: Service, zones: ZonePolygons | None = None
+) -> Parsed:
+    """Parse a raw partition into the service's columns and types; missing columns are null.
+
+    If the file has coordinates in place of zones, `zones` maps them to zones.
+
+    Raises:
+        PartitionRejectedError: the partition's columns are not the service's.
+    """
+    try:
+        header = parse_stored_header(content, service)
+    except HeaderError as error:
+        raise PartitionRejectedError(
+            f"the raw partition has {error}: materialize {service.name}/raw_trips again"
+        ) from None
+    if isinstance(content, pa.Table):
+        parsed = parse_by_value(
+            content.column, content.num_rows, header, zones, first_row=1, unit="row"
+        )
+    else:
+        parsed = parse_lines(content, header, zones)
+    return replace(parsed, located=tuple(header.points)) if zones else parsed
 
 
 def convert_to_frame(table: pa.Table) -> pd.DataFrame:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
-from taxi_assets.tlc.column import ARROW_TYPES, Kind
+from taxi_assets.tlc.column import TYPES, Kind
 from taxi_assets.tlc.header import FIRST_LINE, MAX_HEADER_BYTES, Header
 from taxi_assets.tlc.null_marks import list_null_spellings, replace_null_marks
 from taxi_assets.tlc.values import FIRST_TIME, convert_values, decode_labels, is_amount
@@ -62,7 +62,8 @@ def parse_lines(lines: pa.Buffer, header: Header, zones: ZonePolygons | None) ->
         return Parsed(header.service.arrow_schema.empty_table(), [])
     marks = LENIENT[:-1] if header.schema_version.labels else LENIENT
     if not any(mark in rows for mark in marks):
-        kinds, surplus = {**ARROW_TYPES, "time": STAMP}, _count_surplus_fields(rows, header)
+        kinds = {kind: types.arrow for kind, types in TYPES.items()} | {"time": STAMP}
+        surplus = _count_surplus_fields(rows, header)
         # Comparing each field with 143 spellings of "no value" takes 0.2 s per month. TLC's files
         # have none, and a number or a time that is one fails the first attempt.
         for null_marks in ([""], list_null_spellings(_list_labels(header))):
@@ -181,7 +182,7 @@ def _parse_by_value(
     lines: pa.Buffer, rows: bytes, header: Header, zones: ZonePolygons | None
 ) -> Parsed:
     """Convert text field by field; a line with an invalid value is unreadable."""
-    as_text = dict.fromkeys(ARROW_TYPES, pa.string())
+    as_text = dict.fromkeys(TYPES, pa.string())
     try:
         text = _read_csv(lines, header, as_text, _count_surplus_fields(rows, header))
     except pa.ArrowInvalid:  # rows of different lengths

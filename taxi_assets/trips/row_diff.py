@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from taxi_assets.tlc.schema import Service
-from taxi_assets.trips.clean import convert_to_frame
-from taxi_assets.trips.parse import parse_partition
+from taxi_assets.trips.clean import convert_to_frame, parse_partition, sum_total_amount
 
 EXAMPLES = 5
 """Number of rows of each kind that are shown."""
@@ -52,10 +50,6 @@ class RowDiff:
     def is_empty(self) -> bool:
         """Whether both versions have the same rows, in any order."""
         return not (self.added or self.removed or self.changed)
-
-    def figures(self) -> dict[str, Any]:
-        """Return plain values for records and pages."""
-        return asdict(self)
 
     def __str__(self) -> str:
         counts = f"{self.added} added, {self.removed} removed, {self.changed} changed"
@@ -189,7 +183,7 @@ def _pair_rows(
 def _compute_revenue_change(before: pa.Table, after: pa.Table, service: Service) -> float | None:
     if service.total is None:
         return None
-    sums = [float(pc.sum(table[service.total]).as_py() or 0) for table in (before, after)]
+    sums = [sum_total_amount(table, service) or 0.0 for table in (before, after)]
     return round(sums[1] - sums[0], 2)
 
 

@@ -28,9 +28,13 @@ from taxi_assets.defs.value_checks import (
 from taxi_assets.report.day_picture import Figures
 from taxi_assets.settings import read_rules_for_definitions
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.trips.clean import clean_partition, convert_to_table, sum_total_amount
+from taxi_assets.trips.clean import (
+    clean_partition,
+    convert_to_table,
+    parse_partition,
+    sum_total_amount,
+)
 from taxi_assets.trips.expected_values import find_violations, list_expectations
-from taxi_assets.trips.parse import parse_partition
 from taxi_assets.trips.profile import profile_partition
 from taxi_assets.trips.rules import apply_rules
 from taxi_assets.trips.usual_day import Figure, find_unusual

@@ -25,9 +25,8 @@ from taxi_assets.tlc.arrow_types import (
 )
 from taxi_assets.tlc.services import YELLOW
 from taxi_assets.tlc.values import accepts_type
-from taxi_assets.trips.clean import clean_partition
+from taxi_assets.trips.clean import clean_partition, parse_partition
 from taxi_assets.trips.content_hash import ContentHash
-from taxi_assets.trips.parse import parse_partition
 from taxi_assets_tests.tlc.arrow_columns import COLUMNS, draw_column
 from taxi_assets_tests.tlc.files import open_raw_month
 from taxi_assets_tests.tlc.test_parquet_batches import START, compute_hash, make_trips

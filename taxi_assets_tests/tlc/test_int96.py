@@ -16,7 +16,7 @@ from taxi_assets.date_ranges import Month
 from taxi_assets.defs.checks.raw import check_raw_month
 from taxi_assets.tlc.int96 import find_int96_options
 from taxi_assets.tlc.services import YELLOW
-from taxi_assets.trips.parse import parse_partition
+from taxi_assets.trips.clean import parse_partition
 from taxi_assets_tests.tlc.files import open_raw_month
 from taxi_assets_tests.tlc.test_arrow_types import read_contents
 from taxi_assets_tests.tlc.test_parquet_batches import START, make_trips

@@ -26,8 +26,8 @@ from taxi_assets.tlc import parquet_batches as parquet_module
 from taxi_assets.tlc.csv_split import OUTSIDE, UNREADABLE
 from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.services import YELLOW
+from taxi_assets.trips.clean import parse_partition
 from taxi_assets.trips.content_hash import ContentHash
-from taxi_assets.trips.parse import parse_partition
 from taxi_assets_tests.tlc.files import open_raw_month
 
 START = datetime(2021, 2, 1)  # noqa: DTZ001

@@ -24,8 +24,7 @@ from taxi_assets.tlc.csv_split import BLANK, OUTSIDE, UNREADABLE
 from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.trips.clean import Cleaned, clean_partition
-from taxi_assets.trips.parse import parse_partition
+from taxi_assets.trips.clean import Cleaned, clean_partition, parse_partition
 from taxi_assets_tests.tlc.files import open_raw_month
 from taxi_assets_tests.trips.test_real_rows import MANIFEST, ROWS
 

@@ -11,8 +11,7 @@ import pytest
 
 from taxi_assets.errors import PartitionRejectedError
 from taxi_assets.tlc.services import GREEN, YELLOW
-from taxi_assets.trips.clean import clean_partition
-from taxi_assets.trips.parse import parse_partition
+from taxi_assets.trips.clean import clean_partition, parse_partition
 from taxi_assets.trips.parsed import Parsed
 from taxi_assets_tests.tlc.test_parquet_batches import START, make_trips
 

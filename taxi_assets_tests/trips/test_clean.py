@@ -21,9 +21,9 @@ from taxi_assets.trips.clean import (
     convert_to_frame,
     convert_to_table,
     count_rows_outside_day,
+    parse_partition,
 )
 from taxi_assets.trips.content_hash import hash_table
-from taxi_assets.trips.parse import parse_partition
 from taxi_assets.trips.rules import apply_rules
 from taxi_assets_tests.tlc.files import HEADER, PICKUP, YELLOW, make_line, make_slice
 

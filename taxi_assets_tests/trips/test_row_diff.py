@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from taxi_assets.tlc.services import SERVICES
-from taxi_assets.trips.parse import parse_partition
+from taxi_assets.trips.clean import parse_partition
 from taxi_assets.trips.row_diff import RowDiff, diff_rows, sum_diffs
 from taxi_assets_tests.tlc.files import make_line, make_slice
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
@@ -44,7 +44,7 @@ class Restatement:
             "former_url": self.former_url,
             "former_sha256": self.former_sha256,
             "former_object": self.former_object,
-            "diff": self.diff.figures(),
+            "diff": asdict(self.diff),
         }
 
     @classmethod
