@@ -24,9 +24,17 @@ GZIP = b"\x1f\x8b"
 PARQUET = b"PAR1"
 MIN_PARQUET_BYTES = 12
 """Size of the two magic numbers and the footer's length, in bytes."""
-LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
-MARKUP = b"<"
-JSON = (b"{", b"[")
+OPEN = "open it to see why"
+OTHER_TEXTS = {
+    b"version https://git-lfs.github.com/spec/v1": (
+        "a Git LFS pointer, not the file",
+        "run git lfs pull there",
+    ),
+    b"<": ("an HTML or XML page, not trips", OPEN),
+    b"{": ("JSON, not trips", OPEN),
+    b"[": ("JSON, not trips", OPEN),
+}
+"""The problem with a text, and its fix, by its first bytes."""
 NEITHER = "neither gzip nor Parquet"
 KINDS = {
     b"PK\x03\x04": "a zip archive or an Excel workbook",
@@ -110,14 +118,9 @@ def _check_text(head: bytes, inside: str, location: SourceLocation) -> None:
     text = head.removeprefix(codecs.BOM_UTF8).lstrip().lower()
     if not text:
         raise location.build_error(f"{inside}empty", DOWNLOAD_AGAIN)
-    if text.startswith(LFS_POINTER):
-        raise location.build_error(
-            f"{inside}a Git LFS pointer, not the file", "run git lfs pull there"
-        )
-    if text.startswith(MARKUP):
-        raise location.build_error(f"{inside}an HTML or XML page, not trips", "open it to see why")
-    if text.startswith(JSON):
-        raise location.build_error(f"{inside}JSON, not trips", "open it to see why")
+    for start, (problem, remedy) in OTHER_TEXTS.items():
+        if text.startswith(start):
+            raise location.build_error(f"{inside}{problem}", remedy)
 
 
 def _detect_encoding(head: bytes) -> str | None:
@@ -199,23 +202,21 @@ def _check_header(head: bytes, location: SourceLocation, service: Service, month
     try:
         _reject_other_service(parse_header_line(line, service, month), location)
     except HeaderError as error:
-        text = line.decode("utf-8-sig", "replace")
-        if not text.strip():
-            raise location.build_error(
-                "has a blank first line", "delete the lines above the header"
-            ) from None
-        if b"\0" in line or _has_known_column(text, ",", service):
-            raise location.build_error(*error.describe(service)) from None
-        for separator, separators in SEPARATORS.items():
-            if _has_known_column(text, separator, service):
-                raise location.build_error(
-                    f"has its fields separated by {separators}, not commas", "convert it to CSV"
-                ) from None
-        # The line is not shown: an error text may repeat the URL with its signature.
-        raise location.build_error(
-            f"is a text whose first line names no column of {service.name} trips",
-            "open it to see why",
-        ) from None
+        raise location.build_error(*_describe_first_line(line, error, service)) from None
+
+
+def _describe_first_line(line: bytes, error: HeaderError, service: Service) -> tuple[str, str]:
+    """Return the problem with a line that is not a header of the service, and its fix."""
+    text = line.decode("utf-8-sig", "replace")
+    if not text.strip():
+        return "has a blank first line", "delete the lines above the header"
+    if b"\0" in line or _has_known_column(text, ",", service):
+        return error.describe(service)
+    for separator, separators in SEPARATORS.items():
+        if _has_known_column(text, separator, service):
+            return f"has its fields separated by {separators}, not commas", "convert it to CSV"
+    # The line is not shown: an error text may repeat the URL with its signature.
+    return f"is a text whose first line names no column of {service.name} trips", OPEN
 
 
 def _has_known_column(line: str, separator: str, service: Service) -> bool:

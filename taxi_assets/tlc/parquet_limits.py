@@ -46,17 +46,15 @@ def open_checked(source: Any, **options: Any) -> pq.ParquetFile:
     try:
         for at in range(parquet.metadata.num_row_groups):
             next(parquet.reader.iter_batches(0, [at], None, False), None)
-        _check_row_count(parquet.metadata)
     except BaseException:
         parquet.close()
         raise
-    return parquet
-
-
-def _check_row_count(footer: pq.FileMetaData) -> None:
+    footer = parquet.metadata
     rows = sum(footer.row_group(at).num_rows for at in range(footer.num_row_groups))
     if rows != footer.num_rows:
+        parquet.close()
         raise pa.ArrowInvalid(f"its row groups have {rows:,} rows, not {footer.num_rows:,}")
+    return parquet
 
 
 def reject_parquet_bomb(source: Any, max_rows_bytes: int, max_bytes: int) -> None:
@@ -74,26 +72,18 @@ def reject_parquet_bomb(source: Any, max_rows_bytes: int, max_bytes: int) -> Non
     with open_checked(source, buffer_size=BUFFER) as parquet:
         footer, schema = parquet.metadata, parquet.schema_arrow
     _raise_too_large(estimate_unpacked_bytes(footer), max_bytes, "it unpacks to")
+    _reject_large_lists(footer, max_rows_bytes)
     dictionary_columns, measured_columns = set[str](), dict[str, int]()
-    for at in range(footer.num_row_groups):
-        rows = footer.row_group(at).num_rows
-        for column in _list_columns(footer.row_group(at)):
-            if column.num_values > rows:
-                values = column.num_values * _measure_width(column)
-                _raise_too_large(
-                    values, max_rows_bytes, f"lists of {column.path_in_schema} unpack to"
-                )
-            longest = column.total_uncompressed_size
-            if column.physical_type != TEXT or min(rows, ROWS) * longest <= max_rows_bytes:
-                continue
-            name = column.path_in_schema.partition(".")[0]
-            if name not in schema.names or not _is_text_column(schema.field(name).type):
-                name = _get_top_level(schema, column.path_in_schema)
-                measured_columns[name] = max(measured_columns.get(name, 1), longest)
-            elif "DELTA_BYTE_ARRAY" in column.encodings:
-                measured_columns[name] = max(measured_columns.get(name, 1), longest)
-            elif DICTIONARIES.intersection(column.encodings):
-                dictionary_columns.add(name)
+    for rows, column in _list_chunks(footer):
+        longest = column.total_uncompressed_size
+        if column.physical_type != TEXT or min(rows, ROWS) * longest <= max_rows_bytes:
+            continue
+        name = _get_top_level(schema, column.path_in_schema)
+        is_text = _is_text_column(schema.field(name).type)
+        if not is_text or "DELTA_BYTE_ARRAY" in column.encodings:
+            measured_columns[name] = max(measured_columns.get(name, 1), longest)
+        elif DICTIONARIES.intersection(column.encodings):
+            dictionary_columns.add(name)
     names = ", ".join(sorted(dictionary_columns))
     for batch in _read_dictionary_columns(source, sorted(dictionary_columns)):
         size = sum(map(_measure_unpacked, batch.columns))
@@ -110,16 +100,12 @@ def read_first_rows(parquet: pq.ParquetFile, rows: int, max_bytes: int) -> pa.Ta
     Raises:
         TooLargeError: the rows exceed `max_bytes`.
     """
-    longest = 1
-    for at in range(parquet.metadata.num_row_groups):
-        for column in _list_columns(parquet.metadata.row_group(at)):
-            values = column.num_values * _measure_width(column)
-            if column.num_values > parquet.metadata.row_group(at).num_rows:
-                _raise_too_large(values, max_bytes, f"lists of {column.path_in_schema} unpack to")
-            if column.physical_type == TEXT:
-                longest = max(longest, column.total_uncompressed_size)
+    footer = parquet.metadata
+    _reject_large_lists(footer, max_bytes)
+    texts = (column for _, column in _list_chunks(footer) if column.physical_type == TEXT)
+    longest = max((column.total_uncompressed_size for column in texts), default=1)
     batches, count, size = list[pa.RecordBatch](), 0, 0
-    step = max(1, min(rows, max_bytes // longest))
+    step = max(1, min(rows, max_bytes // max(longest, 1)))
     for batch in parquet.iter_batches(step, use_threads=False):
         batches.append(batch.slice(0, rows - count))
         count, size = count + batches[-1].num_rows, size + batch.nbytes
@@ -148,18 +134,29 @@ def _reject_by_measure(source: Any, name: str, rows: int, limit: int) -> None:
 def estimate_unpacked_bytes(footer: pq.FileMetaData) -> int:
     """Return the minimum unpacked size of a file in bytes, as its footer declares it."""
     return sum(
-        max(column.total_uncompressed_size, column.num_values * _measure_width(column))
-        for at in range(footer.num_row_groups)
-        for column in _list_columns(footer.row_group(at))
+        max(column.total_uncompressed_size, _measure_values(column))
+        for _, column in _list_chunks(footer)
     )
 
 
-def _list_columns(row_group: Any) -> Iterator[Any]:
-    return (row_group.column(at) for at in range(row_group.num_columns))
+def _list_chunks(footer: pq.FileMetaData) -> Iterator[tuple[int, Any]]:
+    """Yield the number of rows of each column chunk's row group, and the chunk."""
+    for at in range(footer.num_row_groups):
+        row_group = footer.row_group(at)
+        for place in range(row_group.num_columns):
+            yield row_group.num_rows, row_group.column(place)
 
 
-def _measure_width(column: Any) -> int:
-    return WIDTHS.get(column.physical_type, OFFSET)
+def _measure_values(column: Any) -> int:
+    """Return the size of a chunk's values in bytes, without texts."""
+    return int(column.num_values * WIDTHS.get(column.physical_type, OFFSET))
+
+
+def _reject_large_lists(footer: pq.FileMetaData, max_bytes: int) -> None:
+    for rows, column in _list_chunks(footer):
+        if column.num_values > rows:
+            subject = f"lists of {column.path_in_schema} unpack to"
+            _raise_too_large(_measure_values(column), max_bytes, subject)
 
 
 def _is_text_column(kind: pa.DataType) -> bool:

@@ -66,12 +66,12 @@ class ColumnProfile:
 
     column: str
     nulls: int
-    distinct: int
+    distinct: int = 0
     """Distinct values that are not null."""
-    least: Value
-    mean: float | None
-    most: Value
-    top: list[tuple[Value, int]]
+    least: Value = None
+    mean: float | None = None
+    most: Value = None
+    top: list[tuple[Value, int]] = field(default_factory=list[tuple[Value, int]])
     """The most frequent values and their number of rows; empty for times."""
     median: float | None = None
     """Median of an amount; None in partitions that were stored before it was computed."""
@@ -206,7 +206,7 @@ def _count_values(values: pa.Array) -> tuple[pa.Array, Any]:
 
 def _profile_texts(name: str, distinct: pa.Array, rows: Any, nulls: int) -> ColumnProfile:
     if not len(rows):
-        return ColumnProfile(name, nulls, 0, None, None, None, [])
+        return ColumnProfile(name, nulls)
     ends = pc.min_max(distinct).as_py()
     top = [(distinct[at].as_py(), int(rows[at])) for at in _find_most_frequent(rows)]
     return ColumnProfile(name, nulls, len(rows), ends["min"], None, ends["max"], top)
@@ -216,7 +216,7 @@ def _profile_numbers(
     name: str, distinct: Any, rows: Any, nulls: int, middle: float | None
 ) -> ColumnProfile:
     if not len(rows):
-        return ColumnProfile(name, nulls, 0, None, None, None, [])
+        return ColumnProfile(name, nulls)
     minimum, maximum = (_to_plain_value(end.item()) for end in (distinct.min(), distinct.max()))
     mean = _round_plain_number(float(distinct.astype(np.float64) @ rows / rows.sum()))
     top = [
@@ -238,7 +238,7 @@ def _profile_times(name: str, values: pa.Array) -> ColumnProfile:
     """Return the profile of a column of times, without frequent values."""
     numbers = _to_microseconds(values)
     if not len(numbers):
-        return ColumnProfile(name, values.null_count, 0, None, None, None, [])
+        return ColumnProfile(name, values.null_count)
     minimum, maximum = _format_time(numbers.min()), _format_time(numbers.max())
     return ColumnProfile(
         name, values.null_count, _count_distinct_times(numbers), minimum, None, maximum, []
