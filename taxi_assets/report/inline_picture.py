@@ -11,8 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from taxi_assets.report.canvas import load_font
-from taxi_assets.report.png import encode_png
+from taxi_assets.report.canvas import encode_png, load_font
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -14,22 +14,22 @@ from pyarrow import types
 MAX_TEXT_BYTES = 64 << 10
 """Longest text that is stored. TLC's rows have about 100 bytes; a longer CSV line, or a Parquet row
 with a longer text, is quarantined."""
+LISTS = (
+    *(pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray),
+    *(pa.ListViewArray, pa.LargeListViewArray),
+)
 MAX_SHOWN = 200
 """Characters of a nested value in a message or a preview."""
 
 
 def is_text_type(kind: pa.DataType) -> bool:
     """Return whether a type is one of Arrow's string types."""
-    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
+    return kind in (pa.string(), pa.large_string(), pa.string_view())
 
 
 def _is_bytes(kind: pa.DataType) -> bool:
-    return (
-        types.is_binary(kind)
-        or types.is_large_binary(kind)
-        or types.is_binary_view(kind)
-        or types.is_fixed_size_binary(kind)
-    )
+    variable = (pa.binary(), pa.large_binary(), pa.binary_view())
+    return kind in variable or types.is_fixed_size_binary(kind)
 
 
 def get_plain_type(kind: pa.DataType) -> pa.DataType:
@@ -123,14 +123,7 @@ def list_child_arrays(values: pa.Array) -> list[pa.Array] | None:
         entry = pa.struct([kind.key_field, kind.item_field])
         entries = pa.field("entries", entry, nullable=False)
         return list(values.cast(pa.list_(entries)).flatten().flatten())
-    is_list = (
-        types.is_list(kind)
-        or types.is_large_list(kind)
-        or types.is_list_view(kind)
-        or types.is_large_list_view(kind)
-        or types.is_fixed_size_list(kind)
-    )
-    return [values.flatten()] if is_list else None
+    return [values.flatten()] if isinstance(values, LISTS) else None
 
 
 def format_value(value: pa.Scalar) -> str:

@@ -163,8 +163,7 @@ def _is_text_column(kind: pa.DataType) -> bool:
     """Return whether values have variable length and no structure."""
     if types.is_dictionary(kind):
         kind = kind.value_type
-    is_string = types.is_string(kind) or types.is_large_string(kind)
-    return is_string or types.is_binary(kind) or types.is_large_binary(kind)
+    return kind in (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 
 
 def _read_dictionary_columns(source: Any, columns: list[str]) -> Iterator[pa.RecordBatch]:

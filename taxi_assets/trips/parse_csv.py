@@ -19,8 +19,14 @@ import pyarrow.csv as pa_csv
 
 from taxi_assets.tlc.column import TYPES, Kind
 from taxi_assets.tlc.header import FIRST_LINE, MAX_HEADER_BYTES, Header
-from taxi_assets.tlc.null_marks import list_null_spellings, replace_null_marks
-from taxi_assets.tlc.values import FIRST_TIME, convert_values, decode_labels, is_amount
+from taxi_assets.tlc.values import (
+    FIRST_TIME,
+    convert_values,
+    decode_labels,
+    is_amount,
+    list_null_spellings,
+    replace_null_marks,
+)
 from taxi_assets.tlc.zone_polygons import ZonePolygons
 from taxi_assets.trips.locate import find_missing_zones
 from taxi_assets.trips.parsed import Parsed, combine_fields, list_fields, parse_by_value
