@@ -84,7 +84,7 @@ def draw_day_picture(
     An unusual figure has a red rule under the heading of its panel, and a separate strip.
     """
     strips = unusual[:MAX_UNUSUAL]
-    canvas = Canvas(SIZE[0], SIZE[1] + (GAP + STRIP * len(strips) if strips else 0))
+    canvas = Canvas((SIZE[0], SIZE[1] + (GAP + STRIP * len(strips) if strips else 0)))
     names = {figure.name for figure in unusual}
     title = f"{service.label} trips, {day:%A} {day.day} {day:%B %Y}"
     canvas.draw_text((MARGIN, 28), f"{title} (synthetic)" if figures.synthetic else title, TITLE)

@@ -8,13 +8,8 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Collection, Mapping, Sequence
-from functools import lru_cache
-from typing import TYPE_CHECKING
 
-from taxi_assets.report.canvas import encode_png, load_font
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
+from taxi_assets.report.canvas import Canvas
 
 MAX_LENGTH = 999
 """Characters of Markdown that Dagster's UI shows without a click."""
@@ -61,9 +56,7 @@ def _draw(
     step: int,
 ) -> bytes:
     """Draw bars whose heights are multiples of `step` pixels."""
-    from PIL import Image
-
-    image = Image.new("P", SIZE, GROUND)
+    canvas = Canvas(SIZE, PALETTE, INK)
     width, bottom = SIZE[0], SIZE[1] - MARGIN
     slot, maximum = width // len(values) // BYTE * BYTE, max(*values, *usual, 1)
 
@@ -72,33 +65,15 @@ def _draw(
 
     for at, value in enumerate(values):
         left, right = at * slot, (at + 1) * slot - BYTE
-        if height := max(scale(value), 0):
-            colour = MARK if at in marked else BAR
-            image.paste(colour, (left, bottom - height, right, bottom))
+        colour = MARK if at in marked else BAR
+        canvas.fill_rectangle((left, bottom - scale(value), right, bottom), colour)
         if usual:
             top = bottom - scale(usual[at])
-            image.paste(MARK, (left, top - 1, right, top + 2))
+            canvas.fill_rectangle((left, top - 1, right, top + 2), MARK)
         if label := labels.get(at):
-            _write(image, (left + right) // 2, SIZE[1] - FONT_SIZE, label)
-    image.paste(INK, (0, bottom, width, bottom + 1))
+            canvas.draw_text(((left + right) // 2, SIZE[1] - 2), label, FONT_SIZE, "m")
+    canvas.fill_rectangle((0, bottom, width, bottom + 1), INK)
     highest = max(range(len(values)), key=lambda at: values[at])
-    _write(image, highest * slot + slot // 2, 1, f"{values[highest]:,.0f}")
-    return encode_png(image, 2, PALETTE)
-
-
-def _write(image: Image, middle: int, top: int, text: str) -> None:
-    """Write a text around a point, within the picture."""
-    letters = _render_text(text)
-    left = min(max(middle - letters.width // 2, 0), image.width - letters.width)
-    image.paste(INK, (left, top), letters)
-
-
-@lru_cache(maxsize=256)
-def _render_text(text: str) -> Image:
-    """Render a text without shades, which would take more colours."""
-    from PIL import Image, ImageDraw
-
-    font = load_font(FONT_SIZE)
-    letters = Image.new("1", (round(font.getlength(text)) + 1, FONT_SIZE))
-    ImageDraw.Draw(letters).text((0, FONT_SIZE - 2), text, 1, font, anchor="ls")
-    return letters
+    place = (highest * slot + slot // 2, MARGIN - 5)
+    canvas.draw_text(place, f"{values[highest]:,.0f}", FONT_SIZE, "m")
+    return canvas.encode_png()
