@@ -24,7 +24,6 @@ from taxi_assets.tlc.schema import SchemaVersion, Service
 # The names that pandas gives to columns without one.
 NAMELESS = re.compile(r"(unnamed: \d+)?")
 MAX_HEADER_BYTES = 1 << 16
-"""Bytes."""
 FIRST_LINE = 2
 """Number of the first line after the header, in a month and in a day."""
 STORED = Month(1, 1)
@@ -192,8 +191,13 @@ def parse_stored_header(content: pa.Buffer | pa.Table, service: Service) -> Head
     """
     if isinstance(content, pa.Table):
         return match_header(tuple(content.schema.names), service, by_name=True, month=STORED)
-    line, _, _ = content[:MAX_HEADER_BYTES].to_pybytes().partition(b"\n")
-    return parse_header_line(line, service, STORED)
+    return parse_header_line(read_header_line(content), service, STORED)
+
+
+def read_header_line(lines: pa.Buffer) -> bytes:
+    """Return the first of a day's CSV lines, with its end."""
+    head = lines[:MAX_HEADER_BYTES].to_pybytes()
+    return head[: head.find(b"\n") + 1 or len(head)]
 
 
 @lru_cache(maxsize=64)

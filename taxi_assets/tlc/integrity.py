@@ -14,7 +14,13 @@ import pyarrow as pa
 from taxi_assets.date_ranges import Month
 from taxi_assets.errors import SourceError, format_one_line
 from taxi_assets.tlc.column import normalize_name
-from taxi_assets.tlc.header import Header, HeaderError, match_header, parse_header_line
+from taxi_assets.tlc.header import (
+    MAX_HEADER_BYTES,
+    Header,
+    HeaderError,
+    match_header,
+    parse_header_line,
+)
 from taxi_assets.tlc.parquet_limits import open_checked
 from taxi_assets.tlc.remote_version import SourceLocation
 from taxi_assets.tlc.schema import Service
@@ -63,7 +69,6 @@ ENCODINGS = {
 """By byte order mark; that of UTF-32 begins with that of UTF-16 and comes first."""
 SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 """Field separators other than commas."""
-MAX_HEADER_BYTES = 1 << 16
 MAX_UNPACKED_BYTES = 64 << 30
 """Largest unpacked month, which stops gzip bombs; the largest published CSV has 2.9 GB."""
 LETTERS = 16

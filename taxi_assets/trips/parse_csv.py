@@ -10,7 +10,7 @@ import csv
 import io
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from typing import Any
 
 import pyarrow as pa
@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 import pyarrow.csv as pa_csv
 
 from taxi_assets.tlc.column import TYPES, Kind
-from taxi_assets.tlc.header import FIRST_LINE, MAX_HEADER_BYTES, Header
+from taxi_assets.tlc.header import FIRST_LINE, Header, read_header_line
 from taxi_assets.tlc.values import (
     FIRST_TIME,
     convert_values,
@@ -45,8 +45,8 @@ DATE_LENGTH = 10
 
 def read_lines_as_text(lines: pa.Buffer) -> pa.Table:
     """Read CSV lines without conversion: every value is text, an empty field an empty text."""
-    header, _, _ = lines[:MAX_HEADER_BYTES].to_pybytes().partition(b"\n")
-    names = next(csv.reader([header.decode("utf-8-sig", "replace").rstrip("\r")]))
+    header = read_header_line(lines).decode("utf-8-sig", "replace").rstrip("\r\n")
+    names = next(csv.reader([header]))
     try:
         return pa_csv.read_csv(
             pa.BufferReader(lines),
@@ -63,7 +63,7 @@ def read_lines_as_text(lines: pa.Buffer) -> pa.Table:
 
 def parse_lines(lines: pa.Buffer, header: Header, zones: ZonePolygons | None) -> Parsed:
     """Parse CSV lines under their header."""
-    rows = lines[_measure_header(lines) :].to_pybytes()
+    rows = lines[len(read_header_line(lines)) :].to_pybytes()
     if not rows:
         return Parsed(header.service.arrow_schema.empty_table(), [])
     marks = LENIENT[:-1] if header.schema_version.labels else LENIENT
@@ -72,7 +72,8 @@ def parse_lines(lines: pa.Buffer, header: Header, zones: ZonePolygons | None) ->
         surplus = _count_surplus_fields(rows, header)
         # Comparing each field with 143 spellings of "no value" takes 0.2 s per month. TLC's files
         # have none, and a number or a time that is one fails the first attempt.
-        for null_marks in ([""], list_null_spellings(_list_labels(header))):
+        labels = frozenset(chain.from_iterable(header.labels.values()))
+        for null_marks in ([""], list_null_spellings(labels)):
             try:
                 text = _read_csv(lines, header, kinds, surplus, null_marks)
                 parsed = _parse_at_once(text, rows, header, zones)
@@ -82,17 +83,6 @@ def parse_lines(lines: pa.Buffer, header: Header, zones: ZonePolygons | None) ->
                 return parsed
             break
     return _parse_by_value(lines, rows, header, zones)
-
-
-def _measure_header(lines: pa.Buffer) -> int:
-    """Return the length of the first line, with its end."""
-    end = lines[:MAX_HEADER_BYTES].to_pybytes().find(b"\n") + 1
-    return end or lines.size
-
-
-def _list_labels(header: Header) -> frozenset[str]:
-    """Return all labels of a file."""
-    return frozenset(label for labels in header.labels.values() for label in labels)
 
 
 def _count_surplus_fields(rows: bytes, header: Header) -> int:
