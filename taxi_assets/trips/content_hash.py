@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import types
 
-from taxi_assets.tlc.arrow_types import is_text_type, list_child_arrays
+from taxi_assets.tlc.arrow_types import list_child_arrays
 
 NUMBER_WIDTHS = {1, 2, 4, 8}
 """Bytes of numpy's integers."""
@@ -88,7 +88,7 @@ class _ColumnHash:
                 child.update(part)
         elif types.is_boolean(kind):
             self._add_array(array.cast(pa.uint8()))
-        elif is_text_type(kind) or not _has_fixed_width(kind):
+        elif not _has_fixed_width(kind):
             texts = array.cast(pa.large_binary(), safe=False)
             lengths, content = _get_text_buffers(
                 pc.fill_null(texts, b"") if texts.null_count else texts

@@ -7,7 +7,7 @@ so that every store reports the same figures without reading the rows again.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime, timedelta
 from functools import reduce
@@ -121,13 +121,11 @@ def profile_partition(table: pa.Table, service: Service) -> DayProfile:
     columns: list[ColumnProfile] = []
     counts: dict[str, list[int]] = {}
     medians: dict[str, float] = {}
-    hours = [0] * HOURS
+    zones: dict[str, int] = {}
     for name, chunks in zip(table.schema.names, table.columns, strict=True):
         values = chunks.combine_chunks() if chunks.num_chunks != 1 else chunks.chunk(0)
         if pa.types.is_timestamp(values.type):
             columns.append(_profile_times(name, values))
-            if name == service.pickup_column:
-                hours = _count_by_hour(values)
             continue
         distinct, rows = _count_values(values)
         if pa.types.is_string(values.type):
@@ -140,6 +138,8 @@ def profile_partition(table: pa.Table, service: Service) -> DayProfile:
             else None
         )
         columns.append(_profile_numbers(name, numbers, rows, values.null_count, middle))
+        if name == service.find_role("pickup_zone"):
+            zones = dict(zip(map(str, numbers.tolist()), rows.tolist(), strict=True))
         if name in binned:
             counts[name] = binned[name].count_rows(numbers, rows)
             if middle is not None:
@@ -151,20 +151,11 @@ def profile_partition(table: pa.Table, service: Service) -> DayProfile:
         counts[interval.name] = binned[interval.name].count_rows(minutes.to_numpy(), rows)
         if len(rows):
             medians[interval.name] = _compute_median(minutes.to_numpy(), rows)
+    hours = _count_by_hour(table[service.pickup_column].combine_chunks())
     shared = count_shared(table, service)
-    zones = {str(zone): int(count) for zone, count in _count_zones(table, service)}
     return DayProfile(
         table.num_rows, columns, _take_first_rows(table), hours, counts, medians, shared, zones
     )
-
-
-def _count_zones(table: pa.Table, service: Service) -> Iterator[tuple[Any, Any]]:
-    """Yield each pickup zone and its number of rows."""
-    column = service.find_role("pickup_zone")
-    if column is None or column not in table.schema.names:
-        return
-    distinct, rows = _count_values(table[column].combine_chunks())
-    yield from zip(distinct.to_pylist(), rows, strict=True)
 
 
 def measure_minutes(table: pa.Table, service: Service, interval: Interval) -> pa.Array:
