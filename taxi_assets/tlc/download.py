@@ -88,8 +88,8 @@ def download_file(
 ) -> RemoteVersion:
     """Download `location.url` to `part.path`, from where an earlier attempt stopped.
 
-    Return the version that the server declared.
-    `check_start` is called once the first `FIRST_CHECK_BYTES` bytes are there, and may raise.
+    Return the version that the server declared. `check_start` is called once the first
+    `FIRST_CHECK_BYTES` bytes are there, and may raise.
 
     Raises:
         SourceError: the server rejects the request (4xx), a retry cannot help, or the file is

@@ -28,6 +28,7 @@ from taxi_assets.settings.areas import SAMPLE, LimitSettings
 from taxi_assets.tlc import cache as kept
 from taxi_assets.tlc import download, integrity
 from taxi_assets.tlc.cache import MonthFile
+from taxi_assets.tlc.remote_version import SourceUnavailableError
 from taxi_assets.tlc.services import GREEN, YELLOW
 from taxi_assets.tlc.source import fetch_month_file
 from taxi_assets_tests.fake_http_server import (
@@ -333,14 +334,14 @@ def test_retry_after_is_honoured_up_to_a_limit(
 
 def test_lasting_transient_error_is_not_terminal(site: Site, fetcher: Fetcher) -> None:
     site.get_faults = [answer(503)] * 99
-    with pytest.raises(download.SourceUnavailableError, match="answered 503") as caught:
+    with pytest.raises(SourceUnavailableError, match="answered 503") as caught:
         fetcher.fetch(site.template)
     assert len(site.get_requests) == download.ATTEMPTS
     assert not isinstance(caught.value, SourceError)
 
 
 def test_closed_port_is_transient(fetcher: Fetcher) -> None:
-    with pytest.raises(download.SourceUnavailableError, match="NewConnectionError"):
+    with pytest.raises(SourceUnavailableError, match="NewConnectionError"):
         fetcher.fetch(f"http://127.0.0.1:9/{NAME}")
 
 
@@ -358,7 +359,7 @@ def test_crawling_source_is_abandoned_and_resumed(
 ) -> None:
     monkeypatch.setattr(download, "RATE_SECONDS", 0.2)
     site.get_faults = [drip] * download.ATTEMPTS
-    with pytest.raises(download.SourceUnavailableError, match="under 1,024 a second"):
+    with pytest.raises(SourceUnavailableError, match="under 1,024 a second"):
         fetcher.fetch(site.template)
     assert site.ranges[0] is None
     assert all(site.ranges[1:])
@@ -369,9 +370,7 @@ def test_all_attempts_share_one_time_limit(site: Site, fetcher: Fetcher) -> None
     fetcher.limits = LimitSettings(download_timeout_seconds=2)
     site.get_faults = [stall] * 9
     started = time.monotonic()
-    with pytest.raises(
-        download.SourceUnavailableError, match="TAXI_DOWNLOAD_TIMEOUT_SECONDS"
-    ) as caught:
+    with pytest.raises(SourceUnavailableError, match="TAXI_DOWNLOAD_TIMEOUT_SECONDS") as caught:
         fetcher.fetch(site.template)
     # One attempt that waits for a byte would take longer.
     assert time.monotonic() - started < download.READ_SECONDS / 2
@@ -656,7 +655,7 @@ def test_no_secret_is_shown_or_stored(site: Site, fetcher: Fetcher, faults: list
     output = ""
     try:
         output = repr(fetcher.fetch(secret))
-    except (SourceError, download.SourceUnavailableError):
+    except (SourceError, SourceUnavailableError):
         output = traceback.format_exc()
     assert site.get_requests[0]["path"].endswith("?token=t0ken&X-Goog-Signature=S1gn")
     sidecars = " ".join(p.read_text() for p in fetcher.home.rglob("*.json"))
