@@ -99,7 +99,7 @@ COMPUTE = {
     "taxi_assets.defs.daily_assets",
     "taxi_assets.report.day_picture.draw_day_picture",
     "taxi_assets.trips.clean.clean_partition",
-    "taxi_assets.trips.parse.parse_partition",
+    "taxi_assets.trips.clean.parse_partition",
     "taxi_assets.trips.profile.profile_partition",
     "taxi_assets.trips.row_diff.diff_content",
     "taxi_assets.trips.row_diff.diff_rows",
