@@ -332,7 +332,6 @@ _FHV = (
         examples=("B02764", "B02510", "B02872", "B00013", "B01051"),
     ),
 )
-_FHV_2017 = "Dispatching_base_num,Pickup_DateTime,DropOff_datetime,PUlocationID,DOlocationID"
 FHV = Service(
     name="fhv",
     title="For-hire vehicle",
@@ -346,8 +345,19 @@ FHV = Service(
         SchemaVersion(
             "2015-01 to 2016-12", _split_names("Dispatching_base_num,Pickup_date,locationID")
         ),
-        SchemaVersion("2017-01 to 2017-06", _split_names(_FHV_2017)),
-        SchemaVersion("2017-07 to 2017-12", _split_names(f"{_FHV_2017},SR_Flag")),
+        SchemaVersion(
+            "2017-01 to 2017-06",
+            _split_names(
+                "Dispatching_base_num,Pickup_DateTime,DropOff_datetime,PUlocationID,DOlocationID"
+            ),
+        ),
+        SchemaVersion(
+            "2017-07 to 2017-12",
+            _split_names(
+                "Dispatching_base_num,Pickup_DateTime,DropOff_datetime,PUlocationID,DOlocationID,"
+                "SR_Flag"
+            ),
+        ),
         SchemaVersion(
             "2018-01 to 2018-12",
             _split_names(
