@@ -134,15 +134,16 @@ def _remove_common_rows(before: pa.Table, after: pa.Table) -> tuple[pa.Table, pa
 
     Rows are compared by 64-bit hashes of all their columns; a day has up to a million rows.
     """
-    old, new = _number_equal_rows(before), _number_equal_rows(after)
+    old, new = _hash_rows(before), _hash_rows(after)
     return before.filter(pa.array(~old.isin(new))), after.filter(pa.array(~new.isin(old)))
 
 
-def _number_equal_rows(table: pa.Table) -> pd.MultiIndex:
-    """Return each row's hash and its number among the rows with the same hash."""
+def _hash_rows(table: pa.Table) -> pd.Series[Any]:
+    """Return a hash of each row and of its number among equal rows."""
     # With nullable types the hash of an id does not depend on nulls in its column.
-    hashes = pd.util.hash_pandas_object(convert_to_frame(table), index=False)
-    return pd.MultiIndex.from_arrays([hashes, hashes.groupby(hashes).cumcount()])
+    rows = pd.util.hash_pandas_object(convert_to_frame(table), index=False)
+    numbered = pd.DataFrame({"row": rows, "nth": rows.groupby(rows).cumcount()})
+    return pd.util.hash_pandas_object(numbered, index=False)
 
 
 def _list_rows(table: pa.Table) -> list[Row]:
