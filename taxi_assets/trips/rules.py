@@ -51,7 +51,9 @@ def _build_value_rule(description: str, role: Role, drops: Callable[[Any], Any])
         column = service.find_role(role)
         if column is None:
             return ()
-        return [Expectation(role, (column,), description, lambda table: drops(table[column]))]
+        return [
+            Expectation(description, (column,), description, lambda table: drops(table[column]))
+        ]
 
     return Rule(description, role, expect)
 
