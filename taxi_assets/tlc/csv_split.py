@@ -6,7 +6,9 @@ million lines takes about 0.6 s of one core.
 
 from __future__ import annotations
 
+import csv
 import re
+from collections import Counter
 from collections.abc import Iterator
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ from taxi_assets.tlc.csv_lines import (
     locate_fields,
 )
 from taxi_assets.tlc.header import Header
+from taxi_assets.tlc.values import convert_column
 
 CODEC = pa.Codec("zstd", 1)
 """125 MB of lines compress to 27 MB in 0.3 s; gzip level 1 takes six times as long."""
@@ -89,10 +92,8 @@ class SplitPart(Generic[Group]):
     """Bytes of the file up to the end of this part."""
     min_fields: int | None = None
     """Smallest number of fields of a readable CSV row, surplus empty fields included."""
-    truncated: Unreadable | None = None
-    """The last line of a CSV month, if it has no line end and is incomplete."""
-    unterminated: bytes = b""
-    """The last line of a CSV month, if it has no line end."""
+    unterminated: Unreadable | None = None
+    """The last line of a CSV month, if it has no line end; without a reason if it is complete."""
 
 
 def split_csv_block(
@@ -123,27 +124,38 @@ def split_csv_block(
         unreadable,
         block.read_bytes,
         None if min_fields == NO_MINIMUM else int(min_fields),
-        _find_truncated_line(block, unreadable, lines, int(fields[-1]), header),
-        b"" if lines.ends_with_newline else block.data[lines.starts[-1] :],
+        _check_last_line(block, lines, unreadable, int(fields[-1]), header),
     )
 
 
-def _find_truncated_line(
-    block: Block, unreadable: list[Unreadable], lines: CsvLines, fields: int, header: Header
+def _check_last_line(
+    block: Block, lines: CsvLines, unreadable: list[Unreadable], fields: int, header: Header
 ) -> Unreadable | None:
-    """Return the block's last line if the file is truncated inside it.
+    """Return a block's last line if it has no line end, with the sign of truncation if it has one.
 
-    Such a line has no line end, and ends before its last field, a closing quote, the end of a
-    character or the end of its pickup time. A line with more fields than the header is not
-    truncated.
+    Such a line ends before its last field, a closing quote, the end of a character or the end of
+    its pickup time, or inside its last value. A line with more fields than the header has no sign.
     """
-    if lines.ends_with_newline or not unreadable or fields > len(header.names):
+    if lines.ends_with_newline:
         return None
-    last = unreadable[-1]
-    is_last = last.line == block.first_line + len(lines.ends) - 1
-    pickup_is_last = header.pickup_index == len(header.names) - 1
-    is_short = fields < len(header.names) or last.reason in TRUNCATION_FLAWS or pickup_is_last
-    return last if is_last and is_short else None
+    number, expected = block.first_line + len(lines.ends) - 1, len(header.names)
+    flaw = next((row.reason for row in unreadable if row.line == number), "")
+    if not flaw:
+        return Unreadable(number, _find_invalid_last_value(block.data[lines.starts[-1] :], header))
+    may_be_cut = flaw in TRUNCATION_FLAWS or header.pickup_index == expected - 1
+    is_cut = fields < expected or (fields == expected and may_be_cut)
+    return Unreadable(number, flaw if is_cut else "")
+
+
+def _find_invalid_last_value(line: bytes, header: Header) -> str:
+    """Return the last value of a readable line if it is invalid, and an empty text if not."""
+    column = header.columns[-1]
+    value = next(csv.reader([line.decode()]))[len(header.names) - 1]
+    if column is None or not value:
+        return ""
+    labels = header.labels.get(column.name, {})
+    _, misfits = convert_column(pa.array([value]), column, labels, Counter())
+    return f"{header.names[-1]}={value[:40]!r}" if misfits else ""
 
 
 def _assign_days(buffer: Bytes, pickups: Ints, month: Month) -> npt.NDArray[np.int8]:

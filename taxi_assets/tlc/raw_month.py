@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -31,7 +30,6 @@ from taxi_assets.tlc.header import Header
 from taxi_assets.tlc.integrity import DOWNLOAD_AGAIN
 from taxi_assets.tlc.parquet_batches import Batch, open_parquet_month
 from taxi_assets.tlc.parquet_split import RowsOfDay, split_parquet_batch
-from taxi_assets.tlc.values import convert_column
 
 MIN_HOPELESS_ROWS = 1000
 """Number of unreadable rows, without a readable one, that prove another format."""
@@ -182,28 +180,17 @@ class RawMonth:
 
     def _reject_truncated(self, part: Part, min_fields: int | None) -> None:
         """Reject a CSV file whose last line has no line end and is incomplete."""
-        reason = part.truncated.reason if part.truncated else ""
-        if part.unterminated and not reason:
-            if part.min_fields and min_fields and part.min_fields < min_fields:
-                reason = f"{part.min_fields} fields, where every other row has {min_fields}"
-            elif not part.unreadable:
-                reason = self._find_truncated_value(part.unterminated)
+        last = part.unterminated
+        if last is None:
+            return
+        reason = last.reason
+        if not reason and part.min_fields and min_fields and part.min_fields < min_fields:
+            reason = f"{part.min_fields} fields, where every other row has {min_fields}"
         if reason:
-            place = f"line {part.truncated.line}" if part.truncated else "its last line"
             raise self.file.build_error(
-                f"is truncated inside {place}, which has no line end ({reason}). Nothing was "
-                f"stored; {DOWNLOAD_AGAIN}"
+                f"is truncated inside line {last.line}, which has no line end ({reason}). Nothing "
+                f"was stored; {DOWNLOAD_AGAIN}"
             )
-
-    def _find_truncated_value(self, line: bytes) -> str:
-        """Return the last value of a truncated file if it is invalid, and an empty text if not."""
-        published, column = self.header.names[-1], self.header.columns[-1]
-        fields = next(csv.reader([line.decode(errors="replace")]))[: len(self.header.names)]
-        if column is None or len(fields) < len(self.header.names) or not fields[-1]:
-            return ""
-        labels = self.header.labels.get(column.name, {})
-        _, misfits = convert_column(pa.array(fields[-1:]), column, labels, Counter())
-        return f"{published}={fields[-1][:40]!r}" if len(misfits) else ""
 
     def _reject_without_rows(self) -> None:
         """Reject a file without a row of its month, which would empty all of its days."""
