@@ -11,13 +11,15 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.clean import convert_to_frame, parse_partition, sum_total_amount
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 EXAMPLES = 5
 """Number of rows of each kind that are shown."""
@@ -140,10 +142,12 @@ def _remove_common_rows(before: pa.Table, after: pa.Table) -> tuple[pa.Table, pa
 
 def _hash_rows(table: pa.Table) -> pd.Series[Any]:
     """Return a hash of each row and of its number among equal rows."""
+    from pandas.util import hash_pandas_object
+
     # With nullable types the hash of an id does not depend on nulls in its column.
-    rows = pd.util.hash_pandas_object(convert_to_frame(table), index=False)
-    numbered = pd.DataFrame({"row": rows, "nth": rows.groupby(rows).cumcount()})
-    return pd.util.hash_pandas_object(numbered, index=False)
+    rows = hash_pandas_object(convert_to_frame(table), index=False)
+    numbered = rows.to_frame("row").assign(nth=rows.groupby(rows).cumcount())
+    return hash_pandas_object(numbered, index=False)
 
 
 def _list_rows(table: pa.Table) -> list[Row]:
