@@ -90,7 +90,7 @@ sys.addaudithook(audit)
 import taxi_assets.definitions
 taxi_assets.definitions.defs.resolve_all_job_defs()
 clients = {"google.cloud.bigquery", "duckdb", "bqemulator", "dagster_gcp"}
-clients |= {"psycopg", "pgpq", "matplotlib", "PIL", "pandas"}
+clients |= {"psycopg", "pgpq", "matplotlib", "PIL"}
 print(sorted(clients & set(sys.modules)))
 """
     env = {

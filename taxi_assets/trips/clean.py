@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -20,9 +21,6 @@ from taxi_assets.tlc.zone_polygons import ZonePolygons
 from taxi_assets.trips.parse_csv import parse_lines
 from taxi_assets.trips.parsed import InvalidValue, Parsed, parse_by_value
 from taxi_assets.trips.rules import apply_rules
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 @dataclass(frozen=True)
@@ -118,8 +116,6 @@ def parse_partition(
 
 def convert_to_frame(table: pa.Table) -> pd.DataFrame:
     """Convert to a frame with nullable types: Int64, float64, datetime64[us], string."""
-    import pandas as pd
-
     types: dict[pa.DataType, Any] = {
         pa.int64(): pd.Int64Dtype(),
         pa.string(): pd.StringDtype("pyarrow"),

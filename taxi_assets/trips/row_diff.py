@@ -11,15 +11,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pandas as pd
 import pyarrow as pa
+from pandas.util import hash_pandas_object
 
 from taxi_assets.tlc.schema import Service
 from taxi_assets.trips.clean import convert_to_frame, parse_partition, sum_total_amount
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 EXAMPLES = 5
 """Number of rows of each kind that are shown."""
@@ -142,8 +141,6 @@ def _remove_common_rows(before: pa.Table, after: pa.Table) -> tuple[pa.Table, pa
 
 def _hash_rows(table: pa.Table) -> pd.Series[Any]:
     """Return a hash of each row and of its number among equal rows."""
-    from pandas.util import hash_pandas_object
-
     # With nullable types the hash of an id does not depend on nulls in its column.
     rows = hash_pandas_object(convert_to_frame(table), index=False)
     numbered = rows.to_frame("row").assign(nth=rows.groupby(rows).cumcount())

@@ -149,7 +149,7 @@ def is_holiday(day: date) -> bool:
 
 @cache
 def _list_holidays(year: int) -> frozenset[date]:
-    from pandas.tseries.holiday import USFederalHolidayCalendar
+    from pandas.tseries.holiday import USFederalHolidayCalendar  # noqa: PLC0415 - heavy at import
 
     days = USFederalHolidayCalendar().holidays(f"{year}-01-01", f"{year}-12-31")
     # The calendar has the day of observance, Friday or Monday; the day itself is a holiday too.

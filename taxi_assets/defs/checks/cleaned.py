@@ -9,6 +9,8 @@ from functools import cache
 import dagster as dg
 import pyarrow as pa
 import pyarrow.compute as pc
+from dagster_pandas import PandasColumn, create_dagster_pandas_dataframe_type
+from dagster_pandas.constraints import ColumnDTypeInSetConstraint, StrictColumnsConstraint
 
 from taxi_assets.dagster_internals.partition_records import CheckResult
 from taxi_assets.defs.checks.results import EXAMPLES, build_count_result, show_examples
@@ -191,9 +193,6 @@ def reject_failed(results: Sequence[CheckResult], service: Service) -> None:
 @cache
 def _check_frame_types(service: Service, schema: pa.Schema) -> dg.TypeCheck:
     """Check the types of the frame of a table; they depend on the table's schema alone."""
-    from dagster_pandas import PandasColumn, create_dagster_pandas_dataframe_type
-    from dagster_pandas.constraints import ColumnDTypeInSetConstraint, StrictColumnsConstraint
-
     frame_type = create_dagster_pandas_dataframe_type(
         name=f"{service.name.capitalize()}CleanedTrips",
         columns=[

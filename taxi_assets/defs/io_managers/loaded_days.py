@@ -9,15 +9,13 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
-from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
+import pandas as pd
 import pyarrow as pa
 
 from taxi_assets.errors import TerminalError
 from taxi_assets.trips.clean import convert_to_frame
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 T = TypeVar("T")
 DayReader = Callable[[date], pa.Table]
@@ -46,7 +44,7 @@ class DailyValues(Mapping[date, T]):
         return len(self._days)
 
 
-class DailyFrames(DailyValues["pd.DataFrame"]):
+class DailyFrames(DailyValues[pd.DataFrame]):
     """A pandas frame for each day, with nullable types."""
 
     def __getitem__(self, day: date) -> pd.DataFrame:
@@ -73,8 +71,6 @@ def load_as_annotated(annotation: Any, days: Sequence[date], read_day: DayReader
     Raises:
         TerminalError: the type is not supported, or is for one day and there are several.
     """
-    import pandas as pd
-
     frames, tables = DailyFrames(days, read_day), DailyTables(days, read_day)
     if annotation is DailyTables:
         return tables
