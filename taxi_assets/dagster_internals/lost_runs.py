@@ -55,7 +55,7 @@ def _is_lost(run: dg.DagsterRun) -> bool:
     machine, _, process = rest.partition(" ")
     pid, _, started = process.partition(" ")
     is_own = run_id == run.run_id[:8] and machine == _name_machine() and pid.isdecimal()
-    return is_own and not Identity(int(pid), started).is_alive()
+    return is_own and bool(started) and not Identity(int(pid), started).is_alive()
 
 
 def _name_machine() -> str:

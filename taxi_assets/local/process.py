@@ -50,9 +50,10 @@ def _read_start_time(pid: int) -> str | None:
             return None
         if not LINUX:
             return str(process.create_time())
-        # The command name, in parentheses, may itself contain spaces and parentheses.
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{fields[19]}"
+        # The command name, in parentheses, may contain any bytes, parentheses included.
+        fields = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{fields[19].decode()}"
     except (psutil.Error, OSError, ValueError):
         return None
 
