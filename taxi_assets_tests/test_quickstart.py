@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -53,8 +54,8 @@ def checkout() -> Iterator[Path]:
         yield folder
 
 
-def run(checkout: Path, *command: str, code: int = 0, **variables: str) -> str:
-    """Run a command in another folder, with a world-writable umask."""
+def build_environment(checkout: Path) -> dict[str, str]:
+    """Return the environment of a command of a checkout."""
     inherited = {
         name: value for name, value in isolation.environment.items() if name != "TAXI_ENV_FILE"
     }
@@ -63,10 +64,15 @@ def run(checkout: Path, *command: str, code: int = 0, **variables: str) -> str:
         "PYTHONDONTWRITEBYTECODE": "1",
         "TAXI_LOCAL_IDLE_TIMEOUT": "1",
     }
+    return inherited | own
+
+
+def run(checkout: Path, *command: str, code: int = 0, **variables: str) -> str:
+    """Run a command in another folder, with a world-writable umask."""
     completed = subprocess.run(
         command,
         cwd=variables.pop("cwd", "/"),
-        env=inherited | own | variables,
+        env=build_environment(checkout) | variables,
         umask=0,
         capture_output=True,
         text=True,
@@ -152,6 +158,22 @@ def test_other_profile_is_rejected_before_anything_runs(checkout: Path) -> None:
     output = run(checkout, sys.executable, "-m", "taxi_assets.quickstart", code=2, **gcp)
     assert output.startswith("TAXI_PROFILE=gcp: the quick start is for profile local")
     assert not list((checkout / "history").iterdir())
+
+
+def test_interrupted_quickstart_prints_no_stack(checkout: Path) -> None:
+    command = [sys.executable, "-m", "taxi_assets.quickstart"]
+    with subprocess.Popen(
+        command,
+        env=build_environment(checkout),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("Running yellow_daily")
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, "interrupted\n")
 
 
 def test_invalid_month_file_is_one_line(checkout: Path) -> None:
