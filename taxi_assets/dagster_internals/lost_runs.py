@@ -13,12 +13,12 @@ from pathlib import Path
 
 import dagster as dg
 
-from taxi_assets.dagster_internals.tags import CODE_SERVER_ADDRESS, MAX_RETRIES
+from taxi_assets.dagster_internals.tags import CODE_SERVER_ADDRESS, HIDDEN, MAX_RETRIES
 from taxi_assets.local.process import Identity
 
-PROCESS = ".dagster/taxi_process"
-"""Tag of a run, hidden from the list of runs by its prefix: the run's id, because a re-execution
-copies tags; machine, pid and start of its process."""
+PROCESS = f"{HIDDEN}taxi_process"
+"""Tag of a run: the run's id, because a re-execution copies tags; machine, pid and start of its
+process."""
 PID_NAMESPACE = Path("/proc/self/ns/pid")
 STATUSES = [
     *(dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING),

@@ -162,6 +162,7 @@ def test_tags_equal_the_installed_dagsters(monkeypatch: pytest.MonkeyPatch) -> N
     assert tags.MAX_RETRIES == dagster_tags.MAX_RETRIES_TAG
     assert tags.WILL_RETRY == dagster_tags.WILL_RETRY_TAG
     assert tags.RETRY_ON_FAILURE == dagster_tags.RETRY_ON_ASSET_OR_OP_FAILURE_TAG
+    assert tags.HIDDEN == dagster_tags.HIDDEN_TAG_PREFIX
     assert tags.CODE_SERVER_ADDRESS == dagster_tags.GRPC_INFO_TAG
     repository = RemoteRepositoryOrigin(RegisteredCodeLocationOrigin("here"), "it")
     origin_tags = tags.build_job_origin("here", "it", "job")
