@@ -13,6 +13,8 @@ import dagster as dg
 
 OURS = "taxi_assets."
 """Prefix of the errors of this package, in Dagster's text of an error."""
+DAGSTERS = "dagster."
+"""Prefix of Dagster's errors, which wrap the cause of a failed step."""
 FAILURE = "Failure"
 """Name of `dg.Failure`, whose description is the cause."""
 INTERRUPT = dg.DagsterExecutionInterruptedError.__name__
@@ -38,10 +40,11 @@ class ExpectedErrors(logging.Handler):
 
 
 def find_expected_message(error: Any) -> str | None:
-    """Return the message of an expected error in a chain; None if there is none.
+    """Return the message of the error below Dagster's own if it is expected; None if not.
 
     An error of this package is expected, a failure that has no cause but such an error, and an
-    interrupt, whose message Dagster has already in the event's first line.
+    interrupt, whose message Dagster has already in the event's first line. A bug is not, even if it
+    appeared while an expected error was handled.
     """
     while error is not None:
         cause = error.cause or error.context
@@ -51,7 +54,7 @@ def find_expected_message(error: Any) -> str | None:
             return str(message)
         if error.cls_name == INTERRUPT:
             return ""
-        error = cause
+        error = cause if name.startswith(DAGSTERS) else None
     return None
 
 

@@ -59,6 +59,22 @@ def raise_own_failure() -> None:
         raise dg.Failure("no key") from error
 
 
+def raise_bug_upon_expected() -> None:
+    """Fail as a user's asset may that handles an expected error, but wrongly."""
+    try:
+        raise_settings()
+    except SettingsError:
+        {}["bug"]
+
+
+def raise_failure_upon_bug() -> None:
+    """Fail with a cause that is itself the consequence of an expected error."""
+    try:
+        raise_bug_upon_expected()
+    except KeyError as error:
+        raise dg.Failure("no key") from error
+
+
 def print_failed_run(folder: Path, fail: Callable[[], None], capsys: pytest.CaptureFixture) -> str:
     """Return the console's text of a run that fails."""
 
@@ -105,7 +121,9 @@ def test_interrupted_run_prints_no_stack(tmp_path: Path, capsys: pytest.CaptureF
     assert STACK not in text
 
 
-@pytest.mark.parametrize("fail", [raise_library, raise_own_failure])
+@pytest.mark.parametrize(
+    "fail", [raise_library, raise_own_failure, raise_bug_upon_expected, raise_failure_upon_bug]
+)
 def test_other_error_keeps_its_stack(
     fail: Callable[[], None], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
