@@ -13,8 +13,8 @@ import dagster as dg
 
 OURS = "taxi_assets."
 """Prefix of the errors of this package, in Dagster's text of an error."""
-DAGSTERS = "dagster."
-"""Prefix of Dagster's errors, which wrap the cause of a failed step."""
+DAGSTERS = ("dagster.", "Exceeded max_retries")
+"""Prefixes of Dagster's errors, which wrap the cause of a failed step."""
 FAILURE = "Failure"
 """Name of `dg.Failure`, whose description is the cause."""
 INTERRUPT = dg.DagsterExecutionInterruptedError.__name__

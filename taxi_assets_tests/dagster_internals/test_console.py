@@ -78,7 +78,7 @@ def raise_failure_upon_bug() -> None:
 def print_failed_run(folder: Path, fail: Callable[[], None], capsys: pytest.CaptureFixture) -> str:
     """Return the console's text of a run that fails."""
 
-    @dg.op
+    @dg.op(retry_policy=dg.RetryPolicy(max_retries=1))
     def fails() -> None:
         fail()
 
