@@ -63,7 +63,7 @@ class Guard:
         tokens = [token.encode("latin-1") for token in headers.getlist("authorization")]
         if len(tokens) != 1 or not hmac.compare_digest(tokens[0], self.expected):
             return HTTPStatus.UNAUTHORIZED, (
-                "the emulator needs its token: `python -m taxi_assets.local env` prints "
+                "the emulator needs its token, which `python -m taxi_assets.local env` prints as "
                 "BIGQUERY_TOKEN; with docker-compose it is the one in .env"
             )
         return _find_type_rejection(scope["path"], headers)
