@@ -63,7 +63,7 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
     def __init__(self, services: Mapping[str, Service], bigquery: BigQueryResource) -> None:
         super().__init__(services)
         self.bigquery = bigquery
-        self._started: Future[Staged] | None = None
+        self._started: dict[str, Future[Staged]] = {}
 
     def start_staging(
         self, service: Service, days: LazyPartitions[StoredTrips | None], log: dg.DagsterLogManager
@@ -73,7 +73,7 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
         `store` raises the thread's errors. A run that ends before `store` leaves a staging table,
         as a killed run does.
         """
-        started = self._started = Future[Staged]()
+        started = self._started[service.name] = Future[Staged]()
 
         def work() -> None:
             try:
@@ -95,7 +95,7 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
         began = time.perf_counter()
         landed: list[date] = []
         failure: Exception | None = None
-        started, self._started = self._started, None
+        started = self._started.pop(service.name, None)
         staged = started.result() if started else None
         with self.bigquery.client() as client:
             if staged is None or staged.rows != count_rows(value):

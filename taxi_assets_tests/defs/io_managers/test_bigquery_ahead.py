@@ -77,6 +77,18 @@ def test_days_that_were_staged_ahead_are_loaded_once(
     assert [table.table_id for table in client.list_tables(DATASET)] == [GREEN.table]
 
 
+def test_days_that_were_staged_for_another_service_are_left_to_it(
+    manager: BigQueryTripsIOManager, client: bigquery.Client, lake: Lake
+) -> None:
+    """A run of both services has one IO manager, and its days may have as many rows."""
+    other = replace(GREEN, name="other")
+    days = make_days(lake, DAY, rows=7)
+    start(manager, days)
+    for service in (other, GREEN):
+        assert [day for day, _ in manager.store(service, days, Log())] == [DAY]
+        assert client.get_table(f"{DATASET}.{service.table}").num_rows == 7
+
+
 def test_other_days_than_the_staged_ones_are_loaded_again(
     manager: BigQueryTripsIOManager, client: bigquery.Client, lake: Lake
 ) -> None:
