@@ -44,6 +44,16 @@ def session_env() -> Iterator[pytest.MonkeyPatch]:
         yield patch
 
 
+@pytest.fixture(autouse=True)
+def leave_no_env_file() -> Iterator[None]:
+    """Fail a test whose settings the tests after it would read."""
+    yield
+    file = isolation.folder / "project" / ".env"
+    if file.exists():
+        file.unlink()
+        pytest.fail("the test left an .env in the session's working directory")
+
+
 @pytest.fixture(scope="session")
 def home(session_env: pytest.MonkeyPatch) -> Iterator[Path]:
     """Start a stack in a TAXI_HOME, beside a DAGSTER_HOME with the repository's settings."""

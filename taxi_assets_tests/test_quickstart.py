@@ -164,6 +164,7 @@ def test_interrupted_quickstart_prints_no_stack(checkout: Path) -> None:
     command = [sys.executable, "-m", "taxi_assets.quickstart"]
     with subprocess.Popen(
         command,
+        cwd="/",
         env=build_environment(checkout),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
