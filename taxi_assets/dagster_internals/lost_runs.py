@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
-from contextlib import suppress
+import sys
 from pathlib import Path
 
 import dagster as dg
@@ -19,7 +19,9 @@ from taxi_assets.local.process import Identity
 PROCESS = f"{HIDDEN}taxi_process"
 """Tag of a run: the run's id, because a re-execution copies tags; machine, pid and start of its
 process."""
-PID_NAMESPACE = Path("/proc/self/ns/pid")
+PID_NAMESPACE, BOOT_ID = Path("/proc/self/ns/pid"), Path("/proc/sys/kernel/random/boot_id")
+INIT = 1
+"""Process id of a container's command; whoever started the container reports its end."""
 STATUSES = [
     *(dg.DagsterRunStatus.NOT_STARTED, dg.DagsterRunStatus.STARTING),
     *(dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING),
@@ -54,13 +56,19 @@ def _is_lost(run: dg.DagsterRun) -> bool:
     run_id, _, rest = run.tags.get(PROCESS, "").partition(" ")
     machine, _, process = rest.partition(" ")
     pid, _, started = process.partition(" ")
-    is_own = run_id == run.run_id[:8] and machine == _name_machine() and pid.isdecimal()
-    return is_own and bool(started) and not Identity(int(pid), started).is_alive()
+    is_own = run_id == run.run_id[:8] and machine != "" and machine == _name_machine()
+    is_known = pid.isdecimal() and int(pid) != INIT and started != ""
+    return is_own and is_known and not Identity(int(pid), started).is_alive()
 
 
 def _name_machine() -> str:
-    """Return the name of this machine and its processes; containers may share the first."""
-    namespace = ""
-    with suppress(OSError):  # only Linux has it
-        namespace = str(PID_NAMESPACE.readlink())
-    return f"{socket.gethostname()}/{namespace}"
+    """Return the name of this machine and its process ids; an empty text if Linux hides them.
+
+    A host name is not enough: all containers of Cloud Run are called `localhost`.
+    """
+    if sys.platform != "linux":
+        return socket.gethostname()
+    try:
+        return f"{socket.gethostname()}/{PID_NAMESPACE.readlink()}/{BOOT_ID.read_text().strip()}"
+    except OSError:
+        return ""

@@ -92,6 +92,16 @@ def test_only_runs_of_dead_processes_of_this_machine_are_ended(tmp_path: Path) -
                 DagsterRunStatus.FAILURE,
             ),
             (f"{{}} elsewhere {pid} earlier", {}, DagsterRunStatus.STARTED),
+            # A container with the same host name and number of namespace, on another kernel.
+            (
+                f"{{}} {machine.rpartition('/')[0]}/other-boot {pid} earlier",
+                {},
+                DagsterRunStatus.STARTED,
+            ),
+            (f"{{}} {machine.rpartition('/')[0]} {pid} earlier", {}, DagsterRunStatus.STARTED),
+            # The command of a container, and one whose machine is not known.
+            (f"{{}} {machine} 1 earlier", {}, DagsterRunStatus.STARTED),
+            (f"{{}}  {pid} earlier", {}, DagsterRunStatus.STARTED),
             # Its start could not be read.
             (f"{{}} {machine} {pid} ", {}, DagsterRunStatus.STARTED),
             # A re-execution has the tags of its parent.
