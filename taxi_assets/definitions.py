@@ -46,6 +46,10 @@ from taxi_assets.settings.areas import AutomationSettings
 from taxi_assets.tlc.loaded_services import load_services
 from taxi_assets.tlc.schema import Service
 
+IN_PROCESS = dg.in_process_executor.configured({})
+"""Without config, as in `execute_in_process`: the UI compares the config schema of a run's job with
+the loaded one, and marks the run of a command with a warning if they differ."""
+
 # Tests pin the beta and preview features of Dagster that this package uses.
 for category in (dg.BetaWarning, dg.PreviewWarning):
     warnings.simplefilter("ignore", category)
@@ -54,7 +58,7 @@ for category in (dg.BetaWarning, dg.PreviewWarning):
 def build_defs(
     services: Mapping[str, Service] | None = None,
     overrides: Mapping[str, Any] | None = None,
-    executor: dg.ExecutorDefinition = dg.in_process_executor,
+    executor: dg.ExecutorDefinition = IN_PROCESS,
 ) -> dg.Definitions:
     """Build the definitions of `services`, by default those of TAXI_SERVICES.
 

@@ -11,7 +11,7 @@ from dagster._core.storage.tags import RUN_FAILURE_REASON_TAG, WILL_RETRY_TAG
 from sqlalchemy.exc import OperationalError
 
 from taxi_assets.dagster_internals.event_batches import Batches
-from taxi_assets.definitions import build_defs
+from taxi_assets.definitions import IN_PROCESS, build_defs
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.defs.jobs.test_daily import make_trip_line, write_month
@@ -32,7 +32,19 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
 
 
 def test_jobs_run_in_one_process() -> None:
-    assert build_defs().resolve_job_def("yellow_daily").executor_def is dg.in_process_executor
+    assert build_defs().resolve_job_def("yellow_daily").executor_def is IN_PROCESS
+
+
+def test_run_of_a_command_has_the_loaded_job() -> None:
+    # The UI marks a run of another version of its job with a warning.
+    job = dg.Definitions(
+        assets=[dg.asset(lambda: None, name="trips")],
+        jobs=[dg.define_asset_job("daily")],
+        executor=IN_PROCESS,
+    ).resolve_job_def("daily")
+    with dg.DagsterInstance.ephemeral() as instance:
+        run = job.execute_in_process(instance=instance).dagster_run
+    assert run.job_snapshot_id == job.get_job_snapshot_id()
 
 
 def lose_the_storage(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
