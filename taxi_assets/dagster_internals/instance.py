@@ -23,6 +23,7 @@ from filelock import FileLock
 from taxi_assets.dagster_internals import tags
 from taxi_assets.dagster_internals.console import ExpectedErrors, quiet_daemon
 from taxi_assets.dagster_internals.event_log import add_batches
+from taxi_assets.dagster_internals.latest_partitions import end_with_last_partition
 from taxi_assets.dagster_internals.lost_runs import PROCESS, end_lost_runs, name_process
 from taxi_assets.dagster_internals.pools import set_pool_limits
 from taxi_assets.dagster_internals.private_names import SQLITE_STORAGE
@@ -53,6 +54,7 @@ class TaxiInstance(dg.DagsterInstance):
         self._has_pool_limits = False
         self._last_search = -LOST_RUNS_SECONDS
         quiet_daemon()
+        end_with_last_partition()
         super().__init__(*arguments, **options)
 
     def get_handlers(self) -> Sequence[logging.Handler]:

@@ -196,8 +196,6 @@ def check_day_page(screen: Screen) -> None:
 
     page = screen.open(f"{asset}?view=overview")
     page.get_by_text("Plots", exact=True).click()
-    # By partition it would draw the last days before today.
-    page.get_by_text("Events", exact=True).last.click()
     expect(page.locator("canvas").first).to_be_visible()
     screen.keep("plots")
 
