@@ -15,11 +15,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import dagster as dg
 import duckdb
 import pytest
 from dotenv import dotenv_values
 
 from taxi_assets.cli.quickstart import show_rows, write_dagster_home, write_end_date
+from taxi_assets.defs.freshness import CHECK, STORES
 from taxi_assets.local.__main__ import stop_stack
 from taxi_assets.local.state_directory import StateDirectory
 from taxi_assets.settings import Settings
@@ -111,6 +113,15 @@ def test_quickstart_runs_from_any_folder_and_its_files_are_private(checkout: Pat
     assert "  DAGSTER_HOME=$PWD .venv/bin/dg dev\n" in output
     assert "Warning" not in output
     assert (checkout / "history" / "runs").is_dir()
+    # No check of a loaded asset is left without a result, which would read as failed.
+    with dg.DagsterInstance.from_config(str(checkout)) as instance:
+        for name in STORES:
+            checks = instance.event_log_storage.get_asset_check_execution_history(
+                dg.AssetCheckKey(dg.AssetKey(["yellow", name]), CHECK), limit=1
+            )
+            (evaluation,) = [check.event.dagster_event for check in checks if check.event]
+            assert evaluation is not None
+            assert evaluation.asset_check_evaluation_data.passed
 
     modes = read_modes(checkout)
     assert [name for name, mode in modes.items() if mode not in (*PRIVATE, PASSABLE)] == []

@@ -47,6 +47,8 @@ class Freshness:
         return not self.missing
 
     def __str__(self) -> str:
+        if self.published is None:
+            return f"{self.service}/{self.store}: the source has published no month to compare with"
         days = ", ".join(map(str, merge_into_date_ranges(self.missing)))
         return (
             f"{self.service}/{self.store}: {self.published} is published, "

@@ -12,6 +12,7 @@ from taxi_assets.date_ranges import Month
 from taxi_assets.defs.freshness import (
     STORES,
     Freshness,
+    build_evaluation,
     find_newest_published,
     read_freshness,
 )
@@ -82,6 +83,13 @@ def test_each_store_needs_every_day_of_its_own(instance: dg.DagsterInstance) -> 
         "yellow/bigquery_trips: 2021-02 is published, 2021-01 is the newest complete month here; "
         "missing: 2021-02-14"
     )
+
+
+def test_sample_has_no_month_to_compare_with(instance: dg.DagsterInstance) -> None:
+    for freshness in read_freshness(instance, YELLOW, None):
+        evaluation = build_evaluation(freshness)
+        assert evaluation.passed
+        assert str(evaluation.description).endswith("has published no month to compare with")
 
 
 def test_days_before_the_first_partition_are_not_required(instance: dg.DagsterInstance) -> None:
