@@ -193,12 +193,12 @@ def log_check_results(
 def build_evaluation(
     key: dg.AssetKey, result: CheckResult, partition: str | None = None, target: Any = None
 ) -> AssetCheckEvaluation:
-    """Return the event of a check's result."""
+    """Return the event of a check's result, without its empty metadata."""
     return AssetCheckEvaluation(
         asset_key=key,
         check_name=result.check,
         passed=result.passed,
-        metadata=dict(result.metadata),
+        metadata={name: value for name, value in result.metadata.items() if value != ""},
         target_materialization_data=target,
         severity=result.severity,
         description=None if result.description is None else escape_markdown(result.description),

@@ -15,6 +15,7 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
+from taxi_assets.dagster_internals.partition_records import CheckResult, build_evaluation
 from taxi_assets.definitions import build_defs
 from taxi_assets.defs.io_managers.sealed_objects import open_sealed_zstd, write_sealed_zstd
 from taxi_assets.tlc.services import SERVICES
@@ -36,6 +37,11 @@ def _own_bucket(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     with stores.postgres() as connection, connection.cursor() as cursor:
         cursor.execute("DROP SCHEMA IF EXISTS ny_taxi CASCADE")
+
+
+def test_check_shows_no_empty_metadata() -> None:
+    result = CheckResult("no_int96_times", passed=True, metadata={"columns": "", "rows": 0})
+    assert set(build_evaluation(dg.AssetKey("trips"), result).metadata) == {"rows"}
 
 
 def read_fields(event: dg.AssetMaterialization) -> dict[str, Any]:
