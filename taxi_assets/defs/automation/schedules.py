@@ -24,6 +24,7 @@ def build_daily_schedule(service: Service, automation: AutomationSettings) -> dg
     requested anyway: the run retries, and its failure is reported.
     """
     lag = automation.schedule_lag_days
+    days = f"{lag} day{'' if lag == 1 else 's'}"
 
     @dg.schedule(
         name=f"{service.name}_daily_schedule",
@@ -33,7 +34,7 @@ def build_daily_schedule(service: Service, automation: AutomationSettings) -> dg
         default_status=dg.DefaultScheduleStatus.RUNNING
         if automation.running
         else dg.DefaultScheduleStatus.STOPPED,
-        description=f"Every day at 06:00 in New York: {service.name} trips of {lag} days before "
+        description=f"Every day at 06:00 in New York: {service.name} trips of {days} before "
         "(TAXI_SCHEDULE_LAG_DAYS). Skips while the day's month is not published.",
     )
     def daily(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
@@ -43,12 +44,12 @@ def build_daily_schedule(service: Service, automation: AutomationSettings) -> dg
         first, last = settings.start_date, settings.end_date
         if day < first:
             return dg.SkipReason(
-                f"{day} ({lag} days ago) is before the first partition, {first}: change "
+                f"{day} ({days} ago) is before the first partition, {first}: change "
                 "TAXI_START_DATE or TAXI_SCHEDULE_LAG_DAYS"
             )
         if last is not None and day > last:
             return dg.SkipReason(
-                f"{day} ({lag} days ago) is after the last partition, {last} (TAXI_END_DATE)"
+                f"{day} ({days} ago) is after the last partition, {last} (TAXI_END_DATE)"
             )
         month = Month.of(day)
         try:

@@ -98,6 +98,12 @@ def test_day_before_the_first_partition_is_skipped(source: Site) -> None:
     )
 
 
+@pytest.mark.parametrize(("lag", "days"), [(1, "1 day before"), (100, "100 days before")])
+def test_description_counts_days(lag: int, days: str) -> None:
+    schedule = build_daily_schedule(SERVICES["green"], AutomationSettings(schedule_lag_days=lag))
+    assert f"green trips of {days} (TAXI_SCHEDULE_LAG_DAYS)" in str(schedule.description)
+
+
 def test_schedule_ends_with_the_partitions(source: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAXI_END_DATE", "2021-01-21")
     assert [request.partition_key for request in evaluate_schedule("2021-05-01").run_requests] == [
