@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from stat import S_ISDIR
 from urllib.parse import unquote, urlsplit
 
 from taxi_assets.errors import SourceError
@@ -40,6 +41,8 @@ def load_zone_polygons(
         stat = path.stat()
     except OSError as error:
         raise SourceError(f"{LABEL}: {path} cannot be read ({error.strerror})") from None
+    if S_ISDIR(stat.st_mode):
+        raise SourceError(f"{LABEL}: {path} is a folder: name the .shp, .zip or GeoJSON file in it")
     return _read_once(path, stat.st_mtime_ns, stat.st_size)
 
 

@@ -30,6 +30,8 @@ def test_file_is_read_once_per_process_until_it_changes(tmp_path: Path) -> None:
     assert load(str(path), tmp_path).version != first.version
     with pytest.raises(SourceError, match=r"TAXI_ZONES: .*none\.shp cannot be read"):
         load(str(tmp_path / "none.shp"), tmp_path)
+    with pytest.raises(SourceError, match=r"is a folder: name the \.shp"):
+        load(str(tmp_path), tmp_path)
 
 
 def test_url_is_downloaded_once_and_invalid_content_is_not_cached(tmp_path: Path) -> None:
