@@ -73,6 +73,10 @@ TESTED_SEPARATELY = {
         'gcloud projects add-iam-policy-binding "$GCP_PROJECT" --role roles/bigquery.jobUser '
         '--member "serviceAccount:$READER"': GCLOUD,
     },
+    "docs/openlineage.md": {
+        ".venv/bin/pip install --quiet -e '.[openlineage]'": "needs a catalogue: "
+        "test_openlineage_page.py::test_catalogue_receives_columns_origins_checks_and_failures",
+    },
     "docs/operations.md": {
         "sed -e 's/{reader}/taxi_reader/g; s/{loader}/taxi/g; s/{database}/ny_taxi/g' "
         "taxi_assets/local/reader.sql |": PSQL + "test_reader_created_by_hand_reads_its_tables",

@@ -66,6 +66,15 @@ def hide_first_start(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith(FIRST_START)
 
 
-def quiet_daemon() -> None:
-    """Hide the warnings of a daemon's first start, upon which nobody can act."""
+def hide_event_without_run(record: logging.LogRecord) -> bool:
+    """Return whether OpenLineage's package failed on more than an event that belongs to no run.
+
+    The version of a month's file is an observation, which the package sends, and such an event.
+    """
+    return "UUID" not in str((record.exc_info or ("", ""))[1])
+
+
+def hide_warnings() -> None:
+    """Hide the warnings upon which nobody can act."""
     logging.getLogger("dagster.daemon.EventLogConsumerDaemon").addFilter(hide_first_start)
+    logging.getLogger("dagster_openlineage.storage").addFilter(hide_event_without_run)

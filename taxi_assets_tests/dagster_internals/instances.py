@@ -65,7 +65,11 @@ def dagster_home(folder: Path, storage: str, *, ours: bool) -> Iterator[Path]:
 
 
 class WrappingEventLogStorage(EventLogStorage, ConfigurableClass):
-    """An event log that wraps another one and forwards each event, as lineage exporters do."""
+    """An event log that wraps another one, as lineage exporters do.
+
+    Like dagster-openlineage 0.2.1 it forwards the abstract methods alone, and has no instance for
+    the other one.
+    """
 
     def __init__(self, inner: Any, inst_data: ConfigurableClassData | None) -> None:
         self.inner = inner
@@ -89,10 +93,6 @@ class WrappingEventLogStorage(EventLogStorage, ConfigurableClass):
         )
         return cls(data.rehydrate(as_type=EventLogStorage), inst_data)
 
-    def register_instance(self, instance: dg.DagsterInstance) -> None:
-        super().register_instance(instance)
-        self.inner.register_instance(instance)
-
     def store_event(self, event: dg.EventLogEntry) -> None:
         self.seen.append(event)
         self.inner.store_event(event)
@@ -113,8 +113,6 @@ def _forward(name: str) -> Any:
     return method
 
 
-OWN_NAMES = set(vars(WrappingEventLogStorage)) | {"has_instance"}
-for _name in vars(EventLogStorage):
-    if not _name.startswith("_") and _name not in OWN_NAMES:
-        setattr(WrappingEventLogStorage, _name, _forward(_name))
+for _name in WrappingEventLogStorage.__abstractmethods__:
+    setattr(WrappingEventLogStorage, _name, _forward(_name))
 WrappingEventLogStorage.__abstractmethods__ = frozenset()

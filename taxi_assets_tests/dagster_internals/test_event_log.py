@@ -61,6 +61,16 @@ def list_stored_texts(instance: dg.DagsterInstance, run_id: str) -> list[str]:
     return [log.get_dagster_event().message or "" for log in instance.all_logs(run_id)]
 
 
+def test_wrapped_event_log_answers_as_dagsters_own(instance: dg.DagsterInstance) -> None:
+    storage = instance.event_log_storage
+    own = unwrap_event_log(storage)
+    assert own.has_instance
+    assert storage.supports_global_concurrency_limits
+    assert storage.is_run_sharded is own.is_run_sharded
+    assert storage.alembic_version() == own.alembic_version() != (None, None)
+    assert storage.get_maximum_record_id() == own.get_maximum_record_id()
+
+
 def test_batch_belongs_to_its_thread_and_survives_an_error(
     instance: dg.DagsterInstance, run_id: str
 ) -> None:
