@@ -210,7 +210,7 @@ def check_table_fits_page(screen: Screen, path: str) -> None:
     """Check that the table of metadata does not scroll sideways."""
     page = screen.open(path)
     table = page.locator("[class*=assetEventMetadataScrollContainer]").first
-    expect(table.get_by_text("source_sha256")).to_be_visible()
+    expect(table.get_by_text("source_sha256", exact=True)).to_be_visible()
     width, available = table.evaluate("it => [it.scrollWidth, it.clientWidth]")
     assert width <= available, path
 
@@ -367,8 +367,8 @@ def wait_for_chart(page: Page) -> None:
     page.wait_for_function(began)
 
 
-def reject_a_day(folder: Path, patch: pytest.MonkeyPatch) -> str:
-    """Run three days of a month whose second day has unreadable fares; return the run's id."""
+def write_fares(folder: Path, fare_of_day: str) -> None:
+    """Write the month's file, in which every trip of DAY has this fare."""
     path = folder / "green_2021-01.csv.gz"
     write_sample_month(SERVICE, Month(2021, 1), path)
     with gzip.open(path, "rt", newline="") as lines:
@@ -376,19 +376,29 @@ def reject_a_day(folder: Path, patch: pytest.MonkeyPatch) -> str:
     fare, pickup = header.index("fare_amount"), header.index(SERVICE.pickup)
     for row in rows:
         if row[pickup].startswith(DAY):
-            row[fare] = "ten"
+            row[fare] = fare_of_day
     with gzip.open(path, "wt", newline="") as lines:
         lines.writelines(",".join(row) for row in [header, *rows])
-    patch.setenv("TAXI_SOURCE", str(folder / "{service}_{year}-{month}.csv.gz"))
-    patch.setenv("DAGSTER_HOME", str(folder))
-    shutil.copy(REPOSITORY / "dagster.yaml", folder)
+
+
+def execute_job(first: str, last: str) -> subprocess.CompletedProcess[str]:
+    """Run the service's job for a range of days by Dagster's command."""
     tags = {
-        "dagster/asset_partition_range_start": FIRST,
-        "dagster/asset_partition_range_end": "2021-01-06",
+        "dagster/asset_partition_range_start": first,
+        "dagster/asset_partition_range_end": last,
     }
     job = ("-m", "taxi_assets.definitions", "-j", f"{SERVICE.name}_daily")
     command = [DAGSTER, "job", "execute", *job, "--tags", json.dumps(tags)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def reject_a_day(folder: Path, patch: pytest.MonkeyPatch) -> str:
+    """Run three days of a month whose second day has unreadable fares; return the run's id."""
+    write_fares(folder, "ten")
+    patch.setenv("TAXI_SOURCE", str(folder / "{service}_{year}-{month}.csv.gz"))
+    patch.setenv("DAGSTER_HOME", str(folder))
+    shutil.copy(REPOSITORY / "dagster.yaml", folder)
+    done = execute_job(FIRST, "2021-01-06")
     assert done.returncode, done.stdout
     with dg.DagsterInstance.get() as instance:
         (run,) = instance.get_runs()
@@ -442,4 +452,12 @@ def test_cause_of_a_rejected_day_is_two_clicks_from_its_run(
         expect(page.get_by_role("link", name="yellow_daily")).to_have_count(0)
         screen.open("/jobs")
         expect(page.get_by_text(re.compile("(seconds?|minutes?) ago$"))).to_have_count(1)
+        # The next version of the file repairs the day, whose page has the changes.
+        write_fares(tmp_path, "10")
+        repaired = execute_job(DAY, DAY)
+        assert repaired.returncode == 0, repaired.stdout
+        raw = f"/assets/{SERVICE.name}/raw_trips?view=partitions&partition={DAY}"
+        check_table_fits_page(screen, raw)
+        expect(page.get_by_text("restatement_page", exact=True).first).to_be_visible()
+        screen.keep("restated-day")
         browser.close()

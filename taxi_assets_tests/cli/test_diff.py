@@ -107,7 +107,7 @@ def test_restated_month_has_the_same_differences_everywhere(
     assert (added["rows_added"], added["revenue_change"]) == (1, 7)
 
     # On the month's page.
-    page = Path(changed["restatement_page"]).read_text()
+    page = Path(changed["lake"], changed["restatement_page"]).read_text()
     assert "3 of 31 days changed: 1 added, 1 removed, 1 changed (fare_amount in 1)" in page
     assert "fare_amount: 1.0 → 8.5" in page
     assert "2021-01-28" not in page
@@ -139,7 +139,7 @@ def test_former_rows_are_hidden_from_readers_of_the_lake(
     restated: dg.DagsterInstance,
 ) -> None:
     raw_metadata = read_raw_metadata(restated, run_days(restated, asset_selection=RAW).run_id)
-    former = Path(raw_metadata["2021-01-30"]["former_rows"])
+    former = Path(raw_metadata["2021-01-30"]["lake"], raw_metadata["2021-01-30"]["former_rows"])
     assert former.suffix == ""
     lake = LakeResource().lake
     former_objects = lake.times("_former/yellow")

@@ -34,7 +34,7 @@ from taxi_assets.defs.io_managers.restatement import (
     delete_old_former_rows,
 )
 from taxi_assets.defs.io_managers.sealed_objects import DamagedError, open_parquet, open_sealed_zstd
-from taxi_assets.defs.metadata.day_metadata import build_object_link, build_object_metadata
+from taxi_assets.defs.metadata.day_metadata import build_object_metadata, build_other_object
 from taxi_assets.defs.month_split import SplitMonth
 from taxi_assets.defs.resources.lake import Lake, LakeResource
 from taxi_assets.defs.resources.lake_keys import (
@@ -171,8 +171,8 @@ class MonthObjects:
         }
         if change is not None:
             page = build_page_key(service, self.split.month.file.month)
-            metadata["former_rows"] = build_object_link(self.lake, change.former_object)
-            metadata["restatement_page"] = build_object_link(self.lake, page)
+            metadata["former_rows"] = build_other_object(self.lake, change.former_object)
+            metadata["restatement_page"] = build_other_object(self.lake, page)
         return replace(record, restatement=change, metadata={**record.metadata, **metadata})
 
     def put_rest(self) -> None:

@@ -167,6 +167,13 @@ def build_object_metadata(lake: Lake, key: str) -> dict[str, Any]:
     return {OBJECT: lake.uri(key), "console": page}
 
 
+def build_other_object(lake: Lake, key: str) -> dg.PathMetadataValue | dg.MarkdownMetadataValue:
+    """Return another object of a day: its path below that of the lake, or a link to its content."""
+    if lake.local:
+        return dg.MetadataValue.path(key)
+    return dg.MetadataValue.md(f"[Open]({build_object_link(lake, key).value})")
+
+
 def build_object_link(lake: Lake, key: str) -> dg.PathMetadataValue | dg.UrlMetadataValue:
     """Return a path to copy, or the URL of the object's content on GCS.
 
