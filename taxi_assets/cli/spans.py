@@ -8,8 +8,10 @@ from datetime import date
 from taxi_assets.date_ranges import ONE_DAY, DateRange, Month
 from taxi_assets.errors import TerminalError
 from taxi_assets.partitions import get_partition_range
+from taxi_assets.settings.areas import DefinitionSettings
 from taxi_assets.tlc.loaded_services import load_services
 from taxi_assets.tlc.schema import Service
+from taxi_assets.tlc.services import SERVICES
 
 SPAN = re.compile(r"(\d{4}-\d{2})(-\d{2})?(?:\.\.(\d{4}-\d{2})(-\d{2})?)?")
 EXAMPLES = "2021-01, 2019-01..2021-07, 2021-01-05 or 2021-01-05..2021-02-10"
@@ -27,9 +29,13 @@ def find_service(name: str) -> Service:
     """
     services = load_services()
     if name not in services:
-        raise UsageError(
-            f"there is no service {name!r}: choose one of {', '.join(services)} (TAXI_SERVICES)"
+        chosen = ",".join(services)
+        fix = (
+            f"set TAXI_SERVICES={chosen},{name}, here and where the daemon runs"
+            if name in SERVICES
+            else f"choose one of {', '.join(SERVICES)} (TAXI_SERVICES={chosen})"
         )
+        raise UsageError(f"there is no service {name!r}: {fix}")
     return services[name]
 
 
@@ -71,5 +77,10 @@ def parse_partition_span(text: str) -> DateRange:
             f"TAXI_START_DATE to {window.start} or an earlier day, here and where the daemon runs"
         )
     if window.start >= partitions.end:
-        raise UsageError(f"{window.start} is after the last partition, {max(partitions)}")
+        fix = (
+            f"set TAXI_END_DATE to {window.start} or a later day, here and where the daemon runs"
+            if DefinitionSettings.from_env().end_date
+            else "the last partition is yesterday's"
+        )
+        raise UsageError(f"{window.start} is after the last partition, {max(partitions)}: {fix}")
     return DateRange(window.start, min(window.end, partitions.end))

@@ -46,10 +46,15 @@ def test_span_ends_with_the_last_partition(monkeypatch: pytest.MonkeyPatch) -> N
     assert str(max(parse_partition_span(f"2021-01..{last_partition[:7]}"))) == last_partition
     with pytest.raises(UsageError, match="2020-12-01 is before the first partition, 2021-01-01"):
         parse_partition_span("2020-12..2021-02")
-    with pytest.raises(UsageError, match="after the last partition"):
+    with pytest.raises(UsageError, match=r"after the last partition, .*: .* is yesterday's"):
         parse_partition_span(f"{date.today().year + 1}-01")  # noqa: DTZ011 - any day of next year
+    monkeypatch.setenv("TAXI_END_DATE", "2021-01-31")
+    with pytest.raises(UsageError, match="2021-01-31: set TAXI_END_DATE to 2021-02-01 or a later"):
+        parse_partition_span("2021-02")
 
 
 def test_unknown_service_is_named_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="there is no service 'red': choose one of yellow, green"):
         find_service("red")
+    with pytest.raises(UsageError, match="service 'fhv': set TAXI_SERVICES=yellow,green,fhv,"):
+        find_service("fhv")
