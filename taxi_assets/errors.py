@@ -123,6 +123,11 @@ def format_list(items: Sequence[object], separator: str = ", ") -> str:
     return f"{text} and {len(items) - MAX_LISTED} more" if len(items) > MAX_LISTED else text
 
 
+def format_count(number: int, noun: str) -> str:
+    """Format a number of things: `1 day`, `1,440 rows`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 @contextmanager
 def explain_full_disk(folder: Path, setting: str = "TAXI_HOME") -> Iterator[None]:
     """Replace the error of a full disk under `folder` by one that names the fix.

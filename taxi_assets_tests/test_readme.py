@@ -53,7 +53,7 @@ ANSWERS = {
     BACKFILL: "yellow 2021-01-01 to 2021-02-28: 59 days loaded, 0 left",
     f"{BACKFILL} --only rejected": "0 days in 0 runs",
     ".venv/bin/taxi-assets diff yellow 2021-01": "0 of 31 days differ: 0 added, 0 removed",
-    ".venv/bin/taxi-assets diff yellow 2021-01-05 --against store": "0 of 1 days differ: 0 added",
+    ".venv/bin/taxi-assets diff yellow 2021-01-05 --against store": "0 of 1 day differ: 0 added",
     f"{BACKFILL} --only stale --dry-run": "0 runs would start",
     ".venv/bin/taxi-assets local status": "postgres  running",
     ".venv/bin/taxi-assets external-table yellow": "is a folder of this machine",

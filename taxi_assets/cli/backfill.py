@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence, Sized
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import date
 
@@ -29,6 +29,7 @@ from taxi_assets.cli.runner import (
 from taxi_assets.cli.spans import UsageError
 from taxi_assets.dagster_internals.run_queue import has_live_queue
 from taxi_assets.date_ranges import DateRange, merge_into_date_ranges
+from taxi_assets.errors import format_count
 from taxi_assets.tlc.schema import Service
 
 AFTER_RAW = (State.missing, State.stale)
@@ -74,14 +75,15 @@ class Backfill:
         for chunk in runs:
             then = ", then the other assets for the days that changed" if chunk.is_restated else ""
             self._print_line(f"{chunk.window}: {', '.join(chunk.assets)}{then}")
-        self._print_line(f"{_count_runs(runs)} would start")
+        self._print_line(f"{format_count(len(runs), 'run')} would start")
         return 1 if runs else 0
 
     def _announce(self, chunks: list[Chunk], busy_days: dict[date, str]) -> None:
         where = "through the queue" if has_live_queue(self.instance) else "in this process"
         days = sum(len(chunk.window) for chunk in chunks)
         self._print_line(
-            f"{self.service.name} {self.window}: {days} days in {_count_runs(chunks)} {where}"
+            f"{self.service.name} {self.window}: {format_count(days, 'day')} in "
+            f"{format_count(len(chunks), 'run')} {where}"
         )
         for run_id in sorted(set(busy_days.values())):
             ranges = merge_into_date_ranges(day for day, run in busy_days.items() if run == run_id)
@@ -116,7 +118,10 @@ class Backfill:
         if restated:
             days = sum(len(chunk.window) for chunk in restated)
             changed = sum(len(chunk.window) for chunk in chunks)
-            self._print_line(f"{changed} of {days} restated days changed: {_count_runs(chunks)}")
+            self._print_line(
+                f"{changed} of {format_count(days, 'restated day')} changed: "
+                f"{format_count(len(chunks), 'run')}"
+            )
         return chunks if self.max_runs is None else chunks[: self.max_runs - len(launched)]
 
     def _launch(self, chunks: list[Chunk], others: list[str]) -> None:
@@ -184,8 +189,8 @@ class Backfill:
         months = [str(month.month) for month in now.months if month.due]
         first = "interrupted; run this again to continue. " if interrupted else ""
         self._print_line(
-            f"{first}{self.service.name} {self.window}: {loaded} days loaded, {days} left"
-            + (f" in {', '.join(months)}" if days else "")
+            f"{first}{self.service.name} {self.window}: {format_count(loaded, 'day')} loaded, "
+            f"{days} left" + (f" in {', '.join(months)}" if days else "")
         )
         return 1 if days else 0
 
@@ -210,7 +215,10 @@ def _describe_due_days(month: MonthPlan) -> list[str]:
     if not month.due:
         return []
     if month.publication.is_absent:
-        return [f"{month.month}: not published, {len(month.due)} days left"]
+        left = format_count(len(month.due), "day")
+        address = month.publication.address
+        remedy = "TLC is about two months behind, or TAXI_SOURCE is wrong"
+        return [f"{month.month}: not published, {left} left: {address} does not exist; {remedy}"]
     lines = []
     for state in DUE:
         days = [day for day in month.due if day.state == state]
@@ -223,7 +231,3 @@ def _describe_due_days(month: MonthPlan) -> list[str]:
             f"{month.month} {state.value}: {windows}: {'; '.join(reasons[:MAX_REASONS])}{more}"
         )
     return lines
-
-
-def _count_runs(runs: Sized) -> str:
-    return f"{len(runs)} run{'' if len(runs) == 1 else 's'}"

@@ -23,6 +23,7 @@ from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.defs.resources.lake import LakeResource
 from taxi_assets.defs.resources.postgres import PostgresResource
 from taxi_assets.defs.resources.source import SourceResource
+from taxi_assets.errors import format_count
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.raw_month import RawMonth
 from taxi_assets.tlc.schema import Service
@@ -131,7 +132,7 @@ def print_diff(compared: Sequence[DayDiff], console: Console) -> None:
             console.print(f"{kind}: {text}", markup=False, highlight=False, soft_wrap=True)
     days = len({day.day for day in differing})
     console.print(
-        f"{days} of {len({day.day for day in compared})} days differ: {total}",
+        f"{days} of {format_count(len({day.day for day in compared}), 'day')} differ: {total}",
         markup=False,
         highlight=False,
         soft_wrap=True,

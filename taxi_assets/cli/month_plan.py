@@ -23,6 +23,7 @@ from taxi_assets.date_ranges import (
 from taxi_assets.defs.automation.months import find_loaded_month
 from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import DefinitionSettings
+from taxi_assets.tlc.month_address import describe_location
 from taxi_assets.tlc.remote_version import RemoteVersion, SourceUnavailableError
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.source import probe_month_file
@@ -41,6 +42,8 @@ class Publication:
     """None if it is not published, or if the source did not answer."""
     trouble: str = ""
     """Reason why the source did not answer."""
+    address: str = ""
+    """Path or URL of the file, without secrets."""
 
     @property
     def is_absent(self) -> bool:
@@ -162,14 +165,15 @@ def probe_months(service: Service, months: Sequence[Month]) -> dict[Month, Publi
         SourceError: the source rejects a request, which needs a person.
     """
     settings = Settings.from_env()
+    template = settings.source.template
 
     def probe(month: Month) -> Publication:
+        address = describe_location(template, service, month)
         try:
-            return Publication(
-                probe_month_file(settings.source.template, service, month, home=settings.home)
-            )
+            version = probe_month_file(template, service, month, home=settings.home)
         except SourceUnavailableError as error:
-            return Publication(None, str(error))
+            return Publication(None, str(error), address)
+        return Publication(version, address=address)
 
     # Its threads are daemons: Ctrl-C does not wait for the answers of a silent server.
     with ThreadPool(PROBES) as pool:

@@ -29,7 +29,7 @@ from taxi_assets.dagster_internals.rejections import (
 )
 from taxi_assets.defs.checks.specs import AGREE, STORE_CHECKS, WARN
 from taxi_assets.defs.run_summary import summarize_run
-from taxi_assets.errors import PartitionNotStoredError, PartitionRejectedError
+from taxi_assets.errors import PartitionNotStoredError, PartitionRejectedError, format_count
 from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.redaction import redact_cause, redact_text
 
@@ -174,7 +174,7 @@ def build_rejected_days_error(
         "; ".join(f"{day}: {_format_cause(rejected[day], blamed)}" for day in missing[:5])
     )
     failure = dg.Failure(
-        f"{blamed.to_user_string()}: {len(missing)} of {len(days)} days not stored"
+        f"{blamed.to_user_string()}: {len(missing)} of {format_count(len(days), 'day')} not stored"
         f"{f'; the other {good} are stored' if good else ''}. {reasons}. Fix the cause, then "
         f"materialize {'that day' if len(missing) == 1 else 'those days'} alone, "
         "from raw_trips on",

@@ -18,6 +18,7 @@ from dagster import AssetCheckEvaluation, DagsterEventType
 
 from taxi_assets.dagster_internals import tags
 from taxi_assets.date_ranges import Month, group_days_by_month
+from taxi_assets.errors import format_count
 from taxi_assets.partitions import list_run_days
 
 SERVICE_TAG, DAYS_TAG, ROWS_TAG, REQUESTED_BY_TAG = "service", "days", "rows", "requested_by"
@@ -108,15 +109,15 @@ def write_summary(
     )
     good = len(days) - len(rejected)
     parts = [
-        _format_count(len(days), "day")
+        format_count(len(days), "day")
         if not rejected
-        else f"{good} of {_format_count(len(days), 'day')}"
+        else f"{good} of {format_count(len(days), 'day')}"
     ]
     outside = counts.outside + counts.unreadable if are_complete else 0
     of_rejected = sum(counts.read[str(day)] for day in rejected)
     dropped = counts.dropped.total() - sum(counts.dropped[str(day)] for day in rejected)
     if counts.read:
-        parts.append(f"{_format_count(counts.read.total() + outside, 'row')} read")
+        parts.append(f"{format_count(counts.read.total() + outside, 'row')} read")
     if counts.stored:
         parts.append(_format_stored(counts.stored))
     if dropped:
@@ -131,20 +132,16 @@ def write_summary(
     if rejected:
         names = ", ".join(map(str, rejected[:3])) + (", ..." if len(rejected) > 3 else "")  # noqa: PLR2004
         text += f"; rejected: {names}"
-    warned = [f"on {_format_count(len(counts.warned), 'day')}"] if counts.warned else []
+    warned = [f"on {format_count(len(counts.warned), 'day')}"] if counts.warned else []
     warned += ["about the month's file"] if counts.warned_of_file else []
     if warned:
         text += f"; warnings {' and '.join(warned)}"
     return f"{text}; {seconds:.1f} s"
 
 
-def _format_count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def _format_stored(stored: Mapping[str, int]) -> str:
     if len(set(stored.values())) == 1:
-        return f"{max(stored.values()):,} stored in {_format_count(len(stored), 'store')}"
+        return f"{max(stored.values()):,} stored in {format_count(len(stored), 'store')}"
     return ", ".join(f"{rows:,} stored in {name}" for name, rows in stored.items())
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from statistics import median
 
+from taxi_assets.errors import format_count
+
 MAX_REASONS = 3
 """Number of reasons that are named, the most frequent first."""
 
@@ -34,7 +36,7 @@ def describe_dropped(trips: int, dropped: Mapping[str, int]) -> str:
 
 def summarize_trips(trips: int, dollars: float | None, usual: Sequence[int]) -> str:
     """Return trips, revenue and their comparison: `1,453 trips, $26,680, 17% below usual`."""
-    parts = [f"{trips:,} trip{'' if trips == 1 else 's'}"]
+    parts = [format_count(trips, "trip")]
     if dollars is not None:
         parts.append(f"-${-dollars:,.0f}" if dollars < 0 else f"${dollars:,.0f}")
     if comparison := compare_with_usual(trips, usual):

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from datetime import date
 
 from taxi_assets.date_ranges import Month, merge_into_date_ranges
+from taxi_assets.errors import format_count
 from taxi_assets.report.figures import MonthFigures
 from taxi_assets.report.zones import find_zone
 
@@ -68,7 +69,7 @@ def describe_loaded_days(figures: MonthFigures) -> str:
 def write_headline(figures: MonthFigures) -> str:
     """Write a sentence on the month."""
     busiest = figures.busiest
-    text = f"{figures.trips:,} trip{'' if figures.trips == 1 else 's'}"
+    text = format_count(figures.trips, "trip")
     if figures.has_money:
         text += f" for {format_short_money(figures.revenue)}"
     text += (

@@ -77,7 +77,8 @@ def test_backfill_killed_twice_loads_every_day_once(
     output = run_command(*arguments, code=1)
     last_line = output.strip().splitlines()[-1]
     assert last_line == "yellow 2021-01-01 to 2021-03-31: 59 days loaded, 31 left in 2021-03"
-    assert "2021-03: not published, 31 days left" in output
+    assert "2021-03: not published, 31 days left: " in output
+    assert f"{months.folder / 'yellow_tripdata_2021-03.csv.gz'} does not exist; " in output
     counts = count_materializations(instance, "yellow")
     assert len(counts) == 59 * len(ASSETS)
     assert set(counts.values()) == {1}

@@ -162,7 +162,7 @@ def test_diff_of_a_month_that_was_never_loaded(
 ) -> None:
     months.write("2021-01")
     assert main(["diff", "yellow", "2021-01-05"]) == 1
-    assert "1 of 1 days differ" in capsys.readouterr().out
+    assert "1 of 1 day differ" in capsys.readouterr().out
     assert main(["diff", "yellow", "2021-02-05"]) == 2
     assert "yellow 2021-02" in capsys.readouterr().err
     assert main(["diff", "yellow", "2021-01-05", "--against", "rows"]) == 2
@@ -173,7 +173,7 @@ def test_day_without_published_and_stored_rows_does_not_differ(
 ) -> None:
     months.write("2021-01", [make_line("2021-01-05 01:00:00")])
     assert main(["diff", "yellow", "2021-01-06", "--against", "store"]) == 0
-    assert "0 of 1 days differ" in capsys.readouterr().out
+    assert "0 of 1 day differ" in capsys.readouterr().out
     assert main(["diff", "yellow", "2021-01-05", "--against", "store"]) == 1
 
 

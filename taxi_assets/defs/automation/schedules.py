@@ -7,6 +7,7 @@ import dagster as dg
 
 from taxi_assets.date_ranges import Month
 from taxi_assets.defs.jobs.daily import get_daily_job_name
+from taxi_assets.errors import format_count
 from taxi_assets.partitions import TIMEZONE
 from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import AutomationSettings, DefinitionSettings
@@ -24,7 +25,7 @@ def build_daily_schedule(service: Service, automation: AutomationSettings) -> dg
     requested anyway: the run retries, and its failure is reported.
     """
     lag = automation.schedule_lag_days
-    days = f"{lag} day{'' if lag == 1 else 's'}"
+    days = format_count(lag, "day")
 
     @dg.schedule(
         name=f"{service.name}_daily_schedule",

@@ -48,6 +48,7 @@ from taxi_assets.defs.io_managers.partition_data import StoredTrips
 from taxi_assets.defs.metadata.day_metadata import build_trips_metadata
 from taxi_assets.defs.metadata.table_metadata import TABLE_NAME, TABLE_ROWS
 from taxi_assets.defs.resources.bigquery import BigQueryResource
+from taxi_assets.errors import format_count
 from taxi_assets.lazy_partitions import LazyPartitions
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.schema import Service
@@ -110,7 +111,10 @@ class BigQueryTripsIOManager(StoreIOManager[pa.Table]):
             else:
                 drop_staging(client, staging, log)
             rows = sum(value[day].rows for day in landed)
-            log.info(f"{service.name}: {len(landed)} days, {rows:,} rows in {target}")
+            log.info(
+                f"{service.name}: {format_count(len(landed), 'day')}, {format_count(rows, 'row')} "
+                f"in {target}"
+            )
             counted = _describe_table(client, target, describe_last_source(value.values()), log)
             costs = sum_job_costs(client, staging.name, staging.created, log)
         # The days were loaded together: each gets an equal share.

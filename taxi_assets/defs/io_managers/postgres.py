@@ -46,7 +46,12 @@ from taxi_assets.defs.io_managers.postgres_table import (
 from taxi_assets.defs.metadata.day_metadata import build_trips_metadata
 from taxi_assets.defs.metadata.table_metadata import TABLE_NAME, URI
 from taxi_assets.defs.resources.postgres import PostgresResource
-from taxi_assets.errors import PartitionRejectedError, StoreError, concerns_one_day
+from taxi_assets.errors import (
+    PartitionRejectedError,
+    StoreError,
+    concerns_one_day,
+    format_count,
+)
 from taxi_assets.lazy_partitions import LazyPartitions, build_rejection
 from taxi_assets.tlc.schema import Service
 
@@ -70,7 +75,8 @@ class PostgresTripsIOManager(StoreIOManager[pa.Table]):
         for month, days in group_days_by_month(value).items():
             slices = {day: value[day] for day in days}
             rows = sum(trips.rows for trips in slices.values())
-            summary = f"{service.name} {month}: {len(days)} days, {rows:,} rows"
+            counts = f"{format_count(len(days), 'day')}, {format_count(rows, 'row')}"
+            summary = f"{service.name} {month}: {counts}"
             log.info(f"{summary}: writing to {table.fullname}")
             began = time.perf_counter()
             rejected = self._replace_months(Partition(table, service, month), slices, log)

@@ -16,7 +16,7 @@ from taxi_assets.defs.jobs.inspect_object import locate_object
 from taxi_assets.defs.jobs.result import fail_in_one_line, list_columns
 from taxi_assets.defs.resources.lake import Lake, LakeResource
 from taxi_assets.defs.resources.lake_keys import build_trips_key
-from taxi_assets.errors import StoreError, format_list
+from taxi_assets.errors import StoreError, format_count, format_list
 from taxi_assets.tlc.loaded_services import find_example_service
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
@@ -63,14 +63,16 @@ def build_export_parquet_job(services: Mapping[str, Service]) -> dg.JobDefinitio
             stored_days, missing = _find_stored_days(target, service, days)
             if missing and not (config.skip_missing_days and stored_days):
                 raise StoreError(
-                    f"{target.path(service.name)} does not have {len(missing)} of {len(days)} days:"
-                    f" {format_list(missing)}. Materialize {service.name}/gcs_trips for them"
+                    f"{target.path(service.name)} does not have {len(missing)} of "
+                    f"{format_count(len(days), 'day')}: {format_list(missing)}. "
+                    f"Materialize {service.name}/gcs_trips for them"
                     + (", or set skip_missing_days" if stored_days else "")
                 )
             rows = write_export(target, service, stored_days, key)
         size = target.size(key) or 0
         context.log.info(
-            f"{target.path(key)}: {len(stored_days)} days, {rows:,} rows, {size:,} bytes"
+            f"{target.path(key)}: {format_count(len(stored_days), 'day')}, "
+            f"{format_count(rows, 'row')}, {size:,} bytes"
         )
         context.add_output_metadata(
             {

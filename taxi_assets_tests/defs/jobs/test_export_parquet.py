@@ -97,7 +97,7 @@ def test_missing_days_can_be_skipped_but_not_all(lake: Lake) -> None:
     metadata = run_and_read_metadata("export_parquet", **build_config("green", **options))
     assert (metadata["rows"], metadata["days"], metadata["missing_days"]) == (7, 3, 1)
     none = {"first_day": str(MISSING), "last_day": str(MISSING), "skip_missing_days": True}
-    assert "does not have 1 of 1 days" in run_and_read_failure(
+    assert "does not have 1 of 1 day" in run_and_read_failure(
         "export_parquet", **build_config("green", **none)
     )
 
