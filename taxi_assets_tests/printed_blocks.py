@@ -32,9 +32,9 @@ TESTED_SEPARATELY = {
         (
             "GRAPHQL=${GRAPHQL:-http://127.0.0.1:3000/graphql}",
             "RUN=$(ask <<'JSON' | field data.launchRun.run.runId",
-            "status=QUEUED",
+            "STATUS=QUEUED",
             "BACKFILL=$(ask <<'JSON' | field data.launchPartitionBackfill.backfillId",
-            "status=REQUESTED",
+            "STATUS=REQUESTED",
         ),
         "needs webserver and daemon: "
         "defs/automation/test_daemon.py::test_documented_commands_start_a_day_and_a_backfill",

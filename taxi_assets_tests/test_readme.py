@@ -62,6 +62,9 @@ ANSWERS = {
 }
 """Part of a block's output, by the block's last line."""
 
+ZSH_NAMES = {"argv", "commands", "history", "options", "path", "pipestatus", "status"}
+"""Variables of zsh itself, among them a read-only one."""
+
 
 @dataclass
 class Newcomer:
@@ -144,6 +147,16 @@ def test_documented_removal_leaves_nothing(newcomer: Newcomer) -> None:
         *(path.name for path in newcomer.clone.glob("*_tripdata_*")),
     }
     assert left <= copied | hidden | written
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_blocks_mean_the_same_in_zsh(page: str) -> None:
+    """The shell of macOS has no comments at its prompt, and names that it assigns itself."""
+    for block in read_blocks(page):
+        if block.language == "bash":
+            assert not re.search(r"(^|\s)#\s", block.text), block.text
+            assigned = re.findall(r"^\s*(?:for\s+)?(\w+)(?:=| in )", block.text, re.MULTILINE)
+            assert not ZSH_NAMES.intersection(assigned), block.text
 
 
 def test_every_block_is_pasted_or_listed_as_covered() -> None:
