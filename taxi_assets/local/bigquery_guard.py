@@ -15,12 +15,13 @@ from urllib.parse import urlsplit
 from starlette.datastructures import Headers
 from starlette.responses import JSONResponse
 
+from taxi_assets.settings.addresses import LOOPBACK
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from starlette.types import ASGIApp, Receive, Scope, Send
 
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 OPEN = frozenset({"/healthz", "/readyz"})
 # Types that a page may send to any server without a preflight request (Fetch standard, CORS).
 FORMS = frozenset({"text/plain", "application/x-www-form-urlencoded", "multipart/form-data"})

@@ -46,8 +46,9 @@ def find_psql() -> str:
 def run_psql(stack: Stack, schema: str, arguments: Sequence[str]) -> int:
     """Run psql with the read-only role, and return its exit code."""
     variables = build_postgres_variables(stack, schema, reader=True)
-    command = [find_psql(), *arguments]
-    return subprocess.run(command, env={**os.environ, **variables}, check=False).returncode  # noqa: S603 - psql
+    # The user's own PGSSLMODE, PGHOSTADDR or PGSERVICE are for another server.
+    others = {name: value for name, value in os.environ.items() if not name.startswith("PG")}
+    return subprocess.run([find_psql(), *arguments], env=others | variables, check=False).returncode  # noqa: S603 - psql
 
 
 def find_globs(lake: Path) -> dict[str, str]:

@@ -30,6 +30,8 @@ UNDECODED = re.compile(r"[\ud800-\udfff]")
 """Bytes of a path that Python could not decode: pyarrow and DuckDB could not open it."""
 VARIABLE = re.compile(r"\$[A-Za-z_]")
 """A reference that python-dotenv, like Dagster, takes literally; only `${NAME}` is replaced."""
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+"""Hosts that are this machine."""
 OTHER_SCHEMES = ("gs", "s3", "s3a", "az", "abfs", "hdfs", "ftp", "ftps", "sftp")
 """Schemes that a message may name; any other text before :// may be a user's name."""
 SUPPORTED = "https://, http://, file:// or a path"

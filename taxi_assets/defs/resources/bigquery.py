@@ -9,6 +9,7 @@ from functools import cached_property
 from importlib import import_module
 from threading import Thread
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import dagster as dg
 from requests import ConnectionError as NobodyListensError
@@ -20,11 +21,12 @@ from taxi_assets.defs.metadata.table_metadata import URI
 from taxi_assets.defs.resources.fields import override, read_settings_with_fields
 from taxi_assets.errors import StoreError, UnavailableError
 from taxi_assets.settings import Settings
+from taxi_assets.settings.addresses import LOOPBACK
 from taxi_assets.settings.stores import BigQuerySettings
 
 if TYPE_CHECKING:
     from google.cloud.bigquery import Client
-    from requests import Response
+    from requests import PreparedRequest, Response
 
 
 class BigQueryResource(dg.ConfigurableResource["BigQueryResource"]):
@@ -150,10 +152,12 @@ def _limit_retries(client: Client, seconds: float, *, embedded: bool) -> None:
     """
 
     class TimeoutAdapter(HTTPAdapter):
-        def send(self, *arguments: Any, **options: Any) -> Response:
+        def send(self, request: PreparedRequest, *arguments: Any, **options: Any) -> Response:
             options["timeout"] = options.get("timeout") or seconds
+            if urlsplit(request.url).hostname in LOOPBACK:
+                options["proxies"] = {}  # HTTP_PROXY is for other machines.
             try:
-                return super().send(*arguments, **options)
+                return super().send(request, *arguments, **options)
             except NobodyListensError as error:
                 if not embedded:
                     raise

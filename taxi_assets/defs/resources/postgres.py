@@ -103,7 +103,7 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
             UnavailableError: the server cannot be reached now.
         """
         names = "POSTGRES_USER, POSTGRES_PASSWORD"
-        return closing(_open_connection(self._resolve_address(), names))
+        return closing(_open_connection(self._resolve_address(), names, self.is_embedded()))
 
     def connect_reader(self) -> AbstractContextManager[WatchedConnection]:
         """Open a connection as the role that can only read (POSTGRES_READER_USER).
@@ -119,7 +119,7 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
             update={"user": settings.reader_user, "password": settings.reader_password}
         )
         names = "POSTGRES_READER_USER, POSTGRES_READER_PASSWORD"
-        return closing(_open_connection(reader, names))
+        return closing(_open_connection(reader, names, self.is_embedded()))
 
     def _resolve_address(self) -> PostgresSettings:
         settings = self._settings()
@@ -138,24 +138,30 @@ class PostgresResource(dg.ConfigurableResource["PostgresResource"]):
         return settings.postgres.model_copy(update=embedded)
 
 
-def _open_connection(settings: PostgresSettings, names: str) -> WatchedConnection:
+def _open_connection(settings: PostgresSettings, names: str, embedded: bool) -> WatchedConnection:
     import psycopg
 
-    from taxi_assets.defs.resources.postgres_connection import WatchedConnection  # noqa: PLC0415 - imports psycopg
+    from taxi_assets.defs.resources.postgres_connection import (  # noqa: PLC0415 - imports psycopg
+        WatchedConnection,
+        override_user_variables,
+    )
 
+    overrides = override_user_variables(embedded=embedded)
+    parameters: dict[str, Any] = {
+        **overrides,
+        **KEEPALIVE,
+        "host": settings.host,
+        "port": settings.port,
+        "dbname": settings.dbname,
+        "user": settings.user,
+        "password": settings.password.get_secret_value(),
+        "connect_timeout": settings.connect_timeout,
+        "application_name": "taxi_assets",
+        "client_encoding": "UTF8",
+    }
     address = f"{settings.host}:{settings.port}/{settings.dbname}"
     try:
-        connection = WatchedConnection.connect(
-            host=settings.host,
-            port=settings.port,
-            dbname=settings.dbname,
-            user=settings.user,
-            password=settings.password.get_secret_value(),
-            connect_timeout=settings.connect_timeout,
-            application_name="taxi_assets",
-            client_encoding="UTF8",
-            **KEEPALIVE,
-        )
+        connection = WatchedConnection.connect(**parameters)
     except psycopg.Error as error:
         reason = format_one_line(error)[:200]
         if any(text in str(error) for text in PERMANENT_ERRORS):
@@ -167,7 +173,7 @@ def _open_connection(settings: PostgresSettings, names: str) -> WatchedConnectio
             f"Postgres at {address} cannot be reached ({reason}): start it, "
             "or check POSTGRES_HOST and POSTGRES_PORT"
         ) from error
-    connection.silence_limit = settings.timeout
+    connection.silence_limit, connection.overrides = settings.timeout, overrides
     # `SET` would fail: an older server does not have all of these settings.
     connection.execute(
         "SELECT set_config(name, (%s::jsonb) ->> name, false) FROM pg_settings"

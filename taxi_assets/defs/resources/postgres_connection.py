@@ -9,15 +9,16 @@ process, so a second connection samples the statistics of the process.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
 import psycopg
-from psycopg import waiting
+from psycopg import pq, waiting
 
 from taxi_assets.errors import UnavailableError
+from taxi_assets.settings.addresses import LOOPBACK
 
 RV = TypeVar("RV")
 
@@ -27,7 +28,6 @@ CANCEL_SECONDS = 2.0
 """Time limit of the request that cancels a statement; the connection closes in any case."""
 PROBE_CONNECT_SECONDS = 2
 """libpq's minimum."""
-LOOPBACK = ("127.0.0.1", "::1", "localhost")
 PROBE_SECONDS = 5.0
 """Silence limit of the second connection; a sample takes a millisecond."""
 
@@ -55,9 +55,25 @@ FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids(%(pid)s))
 """
 
 
+def override_user_variables(*, embedded: bool) -> dict[str, str]:
+    """Return parameters that take precedence over the variables of the user's other clients.
+
+    libpq reads PGHOSTADDR, PGSSLMODE, PGOPTIONS and others. PGHOSTADDR would send the password to
+    another server than the configured one. The embedded server is connected with libpq's defaults.
+    """
+    defaults = {
+        option.keyword.decode(): option.compiled.decode()
+        for option in pq.Conninfo.get_defaults()
+        if option.envvar and option.compiled is not None
+    }
+    return (defaults if embedded else {}) | {"hostaddr": ""}
+
+
 class WatchedConnection(psycopg.Connection[Any]):
     """A connection that ends after `silence_limit` seconds of silence."""
 
+    overrides: Mapping[str, str] = {}
+    """Parameters of `override_user_variables`."""
     silence_limit: float = 120
     watches: bool = True
     """Whether a second connection probes a silent server before the connection ends."""
@@ -180,11 +196,16 @@ class _Silence:
 def _connect_probe(connection: WatchedConnection) -> WatchedConnection:
     """Open a second connection to the same server, without a probe."""
     info = connection.info
-    options = info.get_parameters() | {
-        "password": info.password,
-        "connect_timeout": str(PROBE_CONNECT_SECONDS),
-        "application_name": "taxi_assets watch",
-    }
+    # The parameters leave out those that are libpq's own defaults.
+    options = (
+        dict(connection.overrides)
+        | info.get_parameters()
+        | {
+            "password": info.password,
+            "connect_timeout": str(PROBE_CONNECT_SECONDS),
+            "application_name": "taxi_assets watch",
+        }
+    )
     second = WatchedConnection.connect(**options, autocommit=True)  # type: ignore[arg-type]
     second.watches, second.silence_limit = False, PROBE_SECONDS
     return second

@@ -29,3 +29,13 @@ def test_other_threads_continue_while_googles_client_is_imported(
         thread.join(30)
     assert seen == [("google.cloud.bigquery", pytest.approx(usual / 10))]
     assert sys.getswitchinterval() == pytest.approx(usual)
+
+
+@pytest.mark.usefixtures("home")
+def test_proxy_is_not_used_for_an_emulator_of_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    with bigquery.BigQueryResource().client() as client:
+        assert [tuple(row) for row in client.query_and_wait("SELECT 1")] == [(1,)]
