@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +15,13 @@ from typing import Annotated, Any, Literal
 
 import dagster as dg
 import typer
+from sqlalchemy.exc import OperationalError
 from typer.core import TyperGroup
 
 from taxi_assets.errors import SettingsError, TerminalError, format_one_line
 from taxi_assets.settings.environment import (
     DAGSTER_HOME,
+    check_dagster_folders,
     find_project_folder,
     parse_env_text,
     read_env_file,
@@ -66,6 +69,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (typer.Abort, KeyboardInterrupt):
         sys.stderr.write("interrupted\n")
         return 130
+    except OperationalError as error:
+        sys.stderr.write(f"{_describe_storage_error(error)}\n")
+        return 2
     except Exception as error:  # noqa: BLE001 - every error is shown in one line
         format_message = getattr(error, "format_message", None)
         text = (
@@ -76,6 +82,14 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"{text}\n")
         return getattr(error, "exit_code", 2)
     return result if isinstance(result, int) else 0
+
+
+def _describe_storage_error(error: OperationalError) -> str:
+    """Describe an error of Dagster's database; SQLite reports a full disk as "disk I/O error"."""
+    home = os.environ.get(DAGSTER_HOME, "")
+    free = f", {shutil.disk_usage(home).free >> 20} MB free" if os.path.isdir(home) else ""  # noqa: PTH112 - may be ""
+    cause = format_one_line(error.orig)[:300]
+    return f"Dagster's storage ({DAGSTER_HOME}={home}{free}) failed: {cause}"
 
 
 @contextmanager
@@ -94,6 +108,7 @@ def _open_instance() -> Iterator[dg.DagsterInstance]:
                 "DAGSTER_HOME is not set: export it, or run taxi-assets quickstart once, which "
                 "writes it into .env"
             )
+        check_dagster_folders(home)
         os.environ[DAGSTER_HOME] = home
     with dg.DagsterInstance.get() as instance:
         yield instance
@@ -225,11 +240,13 @@ def alert_test() -> int:
     return send_test_alert(typer.echo)
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # SQL may begin with a comment.
 def query(
     sql: Annotated[str, typer.Argument(help="One SELECT.", metavar="SQL")],
     *,
-    store: Annotated[str, typer.Option(help="postgres or bigquery.")] = "postgres",
+    store: Annotated[
+        Literal["postgres", "bigquery"], typer.Option(help="postgres or bigquery.")
+    ] = "postgres",
     rows: Annotated[int, typer.Option(min=1, max=1000, help="Rows to show.")] = 20,
 ) -> int:
     """Run one SELECT, read-only, and show its first rows (job sql_query)."""

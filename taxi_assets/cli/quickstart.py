@@ -20,7 +20,12 @@ from taxi_assets.errors import TerminalError
 from taxi_assets.partitions import PARTITION
 from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import SAMPLE
-from taxi_assets.settings.environment import PROJECT_MARKER, find_project_folder, parse_env_text
+from taxi_assets.settings.environment import (
+    PROJECT_MARKER,
+    check_dagster_folders,
+    find_project_folder,
+    parse_env_text,
+)
 from taxi_assets.settings.private_folders import make_private_folder, restrict_umask
 from taxi_assets.settings.terminal import accept_all_characters
 from taxi_assets.tlc.loaded_services import load_services
@@ -86,6 +91,7 @@ def write_dagster_home(folder: Path) -> str:
         return ""
     if exported:
         return f"{HOME}={exported} is exported: runs are recorded there; .env does not name it.\n"
+    check_dagster_folders(str(folder))
     for name in DAGSTER_FOLDERS:
         make_private_folder(folder / name)
     if not file.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from taxi_assets.errors import FULL_DISK_ERRORS
 from taxi_assets.local.postgres_folder import (
     Account,
     can_run_programs,
@@ -56,6 +58,10 @@ OPTIONS = {
     "log_timezone": "UTC",
 }
 READY_LINE = 7
+SHELL = re.compile(r'["$`\\]')
+"""Characters that initdb, which starts the server by a shell, does not escape in its own path."""
+CAUSE = re.compile(r"\b(FATAL|PANIC|ERROR|error): ")
+FULL_DISK = re.compile(r"wrote only \d+ of|" + "|".join(map(os.strerror, FULL_DISK_ERRORS)))
 READER_SQL = Path(__file__).with_name("reader.sql")
 
 
@@ -76,7 +82,7 @@ class Cluster:
         """Run one of the programs, and return its output.
 
         Raises:
-            LocalStackError: it failed; the message has the last line of its output.
+            LocalStackError: it failed; the message has the line of its output that names the cause.
         """
         result = subprocess.run(  # noqa: S603  the wheel's own programs
             [self.programs / program, *arguments],
@@ -89,8 +95,8 @@ class Cluster:
             **self.account.options,
         )
         if result.returncode:
-            lines = (result.stderr or result.stdout).strip().splitlines() or ["(no output)"]
-            raise LocalStackError(f"postgres: {program} failed: {lines[-1][:300]}")
+            cause = find_cause(result.stderr or result.stdout)
+            raise LocalStackError(f"postgres: {program} in {self.folder} failed: {cause}")
         return result.stdout
 
     def execute(self, statements: str, folder: Path, dbname: str = "postgres") -> None:
@@ -100,6 +106,18 @@ class Cluster:
         """
         options = ("-j", "-c", "exit_on_error=on")
         self.run("postgres", "--single", *options, "-D", str(folder), dbname, text=statements)
+
+
+def find_cause(output: str) -> str:
+    """Return the line of a failed program's output that names the cause.
+
+    initdb ends with lines about the files that it removes.
+    """
+    lines = [line.strip() for line in output.splitlines() if line.strip()] or ["(no output)"]
+    causes = [line for line in lines if CAUSE.search(line)]
+    full = [line for line in lines if FULL_DISK.search(line)]
+    line = (full or causes or lines[-1:])[0][:300]
+    return f"{line}: free some space, then run again" if full else line
 
 
 def start_postgres(
@@ -194,6 +212,11 @@ def _create_reader(cluster: Cluster, folder: Path, password: str) -> None:
 
 def _initialize_cluster(cluster: Cluster, password: str, reader_password: str) -> None:
     """Create the cluster under a temporary name, so that an unfinished one is never used."""
+    if SHELL.search(str(cluster.programs)):
+        raise LocalStackError(
+            f'postgres: initdb does not work below a folder with ", $, ` or \\ in its name '
+            f"({cluster.programs}): install the package in another folder"
+        )
     unfinished = cluster.folder / "data.new"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(mode=0o700)

@@ -22,6 +22,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from dotenv import dotenv_values
@@ -36,6 +37,7 @@ DAGSTER_HOME = "DAGSTER_HOME"
 PROJECT_MARKER = "dagster.yaml"
 HOME = ("TAXI_HOME", ".taxi")
 PATHS = ("TAXI_HOME", "TAXI_LAKE", "TAXI_SOURCE", "TAXI_ZONES", "GOOGLE_APPLICATION_CREDENTIALS")
+UNUSABLE = re.compile(r"[*?\[]")
 # A path that is not absolute, below a home folder, a URL or a variable, and that cannot contain a
 # password.
 RELATIVE = re.compile(r"(?!sample$|\$[A-Za-z_])[^/~:@][^:@]*")
@@ -81,9 +83,32 @@ def read_env_file() -> EnvFile:
     name, default = HOME
     if not os.environ.get(name):
         os.environ[name] = str(env_file.project / default)
+    check_dagster_folders(os.environ.get(DAGSTER_HOME, ""))
     # Child processes inherit these values; a file that changes meanwhile must not be mixed in.
     os.environ[ENV_FILE] = NO_FILE
     return env_file
+
+
+def check_dagster_folders(home: str) -> None:
+    """Reject a DAGSTER_HOME, or a place of Dagster itself, that Dagster cannot use.
+
+    It searches `dagster.yaml` by a pattern, opens SQLite by a URL, and reads its own folder from a
+    file of settings with placeholders.
+
+    Raises:
+        SettingsError: a path has a character that Dagster does not escape.
+    """
+    if UNUSABLE.search(home):
+        raise SettingsError(
+            f"{DAGSTER_HOME}={redact_value(home)}: Dagster does not find its files below a folder "
+            "with *, ? or [ in its name: choose another one"
+        )
+    package = find_spec("dagster")
+    if package and "%" in str(package.origin):
+        raise SettingsError(
+            f"Dagster does not work below a folder with % in its name ({package.origin}): install "
+            "the package in another folder"
+        )
 
 
 def find_project_folder() -> Path:

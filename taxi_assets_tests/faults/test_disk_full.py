@@ -21,8 +21,14 @@ import dagster as dg
 import psycopg2
 import pytest
 
-from taxi_assets.local import postgres
-from taxi_assets.local.state_directory import LOCAL_HOST, Config, StateDirectory
+from taxi_assets.cli.app import main
+from taxi_assets.local import ensure_stack_running, postgres
+from taxi_assets.local.state_directory import (
+    LOCAL_HOST,
+    Config,
+    LocalStackError,
+    StateDirectory,
+)
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets_tests import stores
 from taxi_assets_tests.defs.jobs.test_daily import make_trip_line, write_month
@@ -187,3 +193,26 @@ def test_postgres_on_a_full_disk(
             connection.close()
         finally:
             server.stop(signal.SIGQUIT)
+
+
+def test_first_start_on_a_full_disk_names_it() -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="taxi-") as parent,
+        mount_small_disk(Path(parent, "disk"), 20) as disk,
+    ):
+        for folder in (disk, disk.parent):
+            folder.chmod(0o755)
+        with pytest.raises(LocalStackError) as error:
+            ensure_stack_running(disk / "taxi")
+    assert f"initdb in {disk}/taxi/postgres failed: " in str(error.value)
+    assert ": free some space, then run again; log: " in str(error.value)
+
+
+def test_dagster_home_on_a_full_disk_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with mount_small_disk(tmp_path / "disk", 1) as disk, fill_disk(disk, 50_000):
+        monkeypatch.setenv("DAGSTER_HOME", str(disk))
+        assert main(["status"]) == 2
+        error = capfd.readouterr().err.splitlines()[-1]
+    assert error.startswith(f"Dagster's storage (DAGSTER_HOME={disk}, 0 MB free) failed: ")

@@ -230,3 +230,17 @@ def test_invalid_idle_timeout_is_named(home: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("TAXI_LOCAL_IDLE_TIMEOUT", "soon")
     with pytest.raises(LocalStackError, match="TAXI_LOCAL_IDLE_TIMEOUT='soon'"):
         ensure_stack_running(home)
+
+
+def test_programs_that_initdb_cannot_start_are_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beyond = home.parent / 'say "taxi"'
+    beyond.symlink_to(find_wheel_programs())
+    monkeypatch.setattr(postgres, "find_wheel_programs", lambda: beyond)
+    directory = StateDirectory(home)
+    directory.make()
+    servers: list[Server] = []
+    with pytest.raises(LocalStackError, match="initdb does not work below a folder with"):
+        postgres.start_postgres(directory, Config(), servers.append)
+    assert servers == []

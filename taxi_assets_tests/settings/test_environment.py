@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -174,7 +175,7 @@ def test_taxi_env_file_names_a_file_or_none(project: Path, tmp_path: Path) -> No
     completed = run(
         project,
         *(sys.executable, "-m", "taxi_assets.local", "status"),
-        code=1,
+        code=2,
         TAXI_ENV_FILE=str(tmp_path / "lost.env"),
     )
     assert "this file does not exist" in completed.stderr
@@ -230,3 +231,38 @@ sys.exit(subprocess.run([sys.executable, "-c", {SEEN!r}]).returncode)
 """
     values = json.loads(run(project, sys.executable, "-c", script).stdout)
     assert (values[0], values[3]) == (str(project / "state"), "mine")
+
+
+@pytest.mark.parametrize("name", ["runs [old]", "what?", "*"])
+def test_dagster_home_that_dagster_cannot_open_is_rejected(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).mkdir()
+    error = run(
+        tmp_path,
+        sys.executable,
+        "-m",
+        "taxi_assets",
+        "status",
+        code=2,
+        DAGSTER_HOME=str(tmp_path / name),
+    ).stderr
+    assert error == (
+        f"DAGSTER_HOME={tmp_path / name}: Dagster does not find its files below a folder with "
+        "*, ? or [ in its name: choose another one\n"
+    )
+
+
+def test_installation_in_which_dagster_cannot_run_is_rejected(tmp_path: Path) -> None:
+    packages = Path(find_spec("dagster").origin).parents[1]
+    (tmp_path / "100%").symlink_to(packages)
+    error = run(
+        tmp_path,
+        sys.executable,
+        "-m",
+        "taxi_assets",
+        "status",
+        code=2,
+        DAGSTER_HOME=str(tmp_path),
+        PYTHONPATH=str(tmp_path / "100%"),
+    ).stderr
+    assert error.startswith("Dagster does not work below a folder with % in its name")
+    assert error.count("\n") == 1
