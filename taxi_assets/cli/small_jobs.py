@@ -34,7 +34,7 @@ def run_small_job(
     )
     if not result.success:
         sys.stderr.write(f"{describe_failure(instance, result.run_id)}\n")
-        return 1
+        return 2
     (output,) = result.filter_events(lambda event: event.is_successful_output)
     for line in _list_lines(output.step_output_data.metadata):
         sys.stdout.write(f"{line}\n")

@@ -89,6 +89,7 @@ def get_status(home: StateDirectory) -> dict[str, Any]:
     return {
         "home": str(home.path),
         "settings": [str(file) for file in read_env_file().files],
+        "is_up": is_alive,
         "keeps_running": is_alive and home.keep_alive.exists(),
         "postgres": describe("postgres", "postgresql", find_chosen_folder(home, config) / "data"),
         "bigquery": describe("bigquery", "http", home.bigquery),
@@ -131,8 +132,8 @@ def get_environment(home: StateDirectory, settings: Settings) -> dict[str, str]:
 
 def _format_status(home: StateDirectory) -> str:
     status = get_status(home)
-    duration = "until down" if status["keeps_running"] else "while in use"
-    lines = [f"home      {status['home']} (up {duration})"]
+    duration = "up until down" if status["keeps_running"] else "up while in use"
+    lines = [f"home      {status['home']} ({duration if status['is_up'] else 'not up'})"]
     lines.append(f"settings  {', '.join(status['settings']) or 'the environment, no .env'}")
     for name in ("postgres", "bigquery", "lake"):
         part = status[name]
@@ -141,7 +142,7 @@ def _format_status(home: StateDirectory) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; print one line to standard error and return 1 if it fails."""
+    """Run one command; print one line to standard error and return 2 if it fails."""
     parser = argparse.ArgumentParser("python -m taxi_assets.local", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     parsers = {name: commands.add_parser(name, help=text) for name, text in COMMANDS.items()}
@@ -167,7 +168,7 @@ def main(arguments: list[str] | None = None) -> int:
         _run_command(options, StateDirectory(settings.home), settings)
     except TerminalError as error:
         print(error, file=sys.stderr)
-        return 1
+        return 2
     return 0
 
 

@@ -31,6 +31,7 @@ def test_command_is_installed_and_is_the_module() -> None:
         (("plan", "yellow"), "Missing argument 'span'"),
         (("backfill", "yellow", "2021-01", "--only", "loaded"), "choose from missing, rejected"),
         (("backfill", "yellow", "2021-01", "--max-runs", "0"), "greater than or equal to 1"),
+        (("query", "SELECT 1", "--store", "Postgres"), "not one of 'postgres', 'bigquery'"),
         (("fly",), "No such command 'fly'"),
         (("plan", "yellow", "2021-01"), "DAGSTER_HOME is not set"),
         (("status",), "DAGSTER_HOME is not set"),

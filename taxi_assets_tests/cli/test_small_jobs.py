@@ -40,12 +40,12 @@ def test_launchpad_opens_with_an_example_that_runs(job: str, loaded_day: Runs) -
 
 @pytest.mark.parametrize("store", ["postgres", "bigquery"])
 def test_query_prints_rows(store: str) -> None:
-    sql = "SELECT count(*) AS trips FROM ny_taxi.yellow_cab_data"
+    sql = "-- All services.\nSELECT count(*) AS trips FROM ny_taxi.yellow_cab_data;\n"
     output = run_command("query", sql, "--store", store)
     rows = pq.read_table(stores.lake() / f"yellow/tpep_pickup_date={DAY}").num_rows
     assert output.splitlines()[:2] == ["trips", str(rows)]
     assert "one SELECT: DELETE is rejected" in run_command(
-        "query", "DELETE FROM x", "--store", store, code=1
+        "query", "DELETE FROM x", "--store", store, code=2
     )
 
 
@@ -54,14 +54,14 @@ def test_inspect_prints_object() -> None:
     output = run_command("inspect", key, "--rows", "2")
     assert "columns: vendorid int64, tpep_pickup_datetime timestamp[us], " in output
     assert output.count(f"\n1         {DAY} ") + output.count(f"\n2         {DAY} ") == 2
-    assert "there is no " in run_command("inspect", "nothing.parquet", code=1)
+    assert "there is no " in run_command("inspect", "nothing.parquet", code=2)
 
 
 def test_export_writes_object() -> None:
     output = run_command("export", "yellow", DAY)
     path = stores.lake() / f"exports/yellow_{DAY}_{DAY}.parquet"
     assert f"rows: {pq.read_table(path).num_rows}\n" in output
-    lacking = run_command("export", "yellow", "2021-01", code=1)
+    lacking = run_command("export", "yellow", "2021-01", code=2)
     assert "does not have 30 of 31 days" in lacking
     assert lacking.count("\n") == 1
     run_command("export", "yellow", "2021-01", "--skip-missing-days", "--object", "month.parquet")

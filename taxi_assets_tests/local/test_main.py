@@ -54,7 +54,9 @@ def test_stack_stays_up_until_down(home: Path) -> None:
     assert len(values["POSTGRES_PASSWORD"]) > 20
     assert values["POSTGRES_PASSWORD"] not in output + run_taxi(home, "status").stdout
 
-    assert run_taxi(home, "down").returncode == 0
+    assert "(up until down)\n" in run_taxi(home, "status").stdout
+    down = run_taxi(home, "down")
+    assert (down.returncode, down.stdout.splitlines()[0]) == (0, f"home      {home} (not up)")
     assert list_servers(home) == []
     assert not StateDirectory(home).keep_alive.exists()
 
@@ -64,7 +66,7 @@ def test_status_of_a_stopped_stack(home: Path) -> None:
     assert (down.returncode, down.stderr) == (0, "")
     assert json.loads(run_taxi(home, "status", "--json").stdout)["postgres"]["state"] == "stopped"
     env = run_taxi(home, "env")
-    assert (env.returncode, env.stdout) == (1, "")
+    assert (env.returncode, env.stdout) == (2, "")
     assert env.stderr.count("\n") == 1
     assert "is not up" in env.stderr
     assert not home.exists()
@@ -74,7 +76,7 @@ def test_other_profile_is_rejected(home: Path) -> None:
     settings = {"TAXI_PROFILE": "gcp", "GCP_PROJECT": "p", "GCS_BUCKET": "bucket"}
     settings |= {f"POSTGRES_{name}": "x" for name in ("HOST", "DBNAME", "USER", "PASSWORD")}
     completed = run_taxi(home, "up", **settings, TAXI_SOURCE="/{service}/{year}-{month}.csv")
-    assert completed.returncode == 1
+    assert completed.returncode == 2
     assert "the local stack is for profile local" in completed.stderr
     assert completed.stderr.count("\n") == 1
     assert not home.exists()
@@ -130,7 +132,10 @@ def test_clients_reach_the_data_with_one_command(home: Path) -> None:
     assert 'Referenced column "fee" not found' in wrong.stderr
 
     # psql reads and cannot write; the variables of `env` are the owner's.
-    assert run_taxi(home, "psql", "-Atc", "SHOW search_path").stdout == "ny_taxi,public\n"
+    # Variables of the user's other servers do not concern it.
+    others = {"PGSSLMODE": "verify-full", "PGHOSTADDR": "127.0.0.9", "PGSERVICE": "other"}
+    path = run_taxi(home, "psql", "-Atc", "SHOW search_path", **others)
+    assert path.stdout == "ny_taxi,public\n", path.stderr
     rejected = run_taxi(home, "psql", "-c", "CREATE TABLE public.mine ()")
     assert rejected.returncode == 1
     assert "read-only transaction" in rejected.stderr
@@ -162,5 +167,5 @@ def test_table_prints_in_any_locale(home: Path, locale: str, encoding: str, bord
 
 def test_empty_lake_is_one_line(home: Path) -> None:
     output = run_taxi(home, "duckdb", "SHOW TABLES")
-    assert output.returncode == 1
+    assert output.returncode == 2
     assert output.stderr == f"{home}/lake/taxi has no days yet: run taxi-assets quickstart first\n"
