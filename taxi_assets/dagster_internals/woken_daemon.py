@@ -23,6 +23,7 @@ import psycopg
 from dagster_postgres import PostgresRunStorage
 
 from taxi_assets.dagster_internals.history import is_backfill_open
+from taxi_assets.errors import format_count
 
 QUIET_SECONDS = 90
 """Time without work before the daemon ends: each of its loops (30 s, 60 s) has run."""
@@ -56,7 +57,7 @@ def find_work(instance: dg.DagsterInstance) -> str | None:
     """Return a description of the daemon's remaining work; None if there is none."""
     runs = instance.get_runs_count(dg.RunsFilter(statuses=UNFINISHED_RUNS))
     if runs:
-        return f"{runs} runs are queued or in progress"
+        return f"{format_count(runs, 'run')} queued or in progress"
     if is_backfill_open(instance):
         return "a backfill is open"
     return None

@@ -65,7 +65,7 @@ def test_unfinished_run_is_work(instance: dg.DagsterInstance, status: str) -> No
             "yellow_daily", RepositoryPythonOrigin("python", ModuleCodePointer("m", "defs"))
         ),
     )
-    assert find_work(instance) == "1 runs are queued or in progress"
+    assert find_work(instance) == "1 run queued or in progress"
 
 
 @pytest.mark.parametrize("status", ["SUCCESS", "FAILURE", "CANCELED"])

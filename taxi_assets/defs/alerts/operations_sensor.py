@@ -24,7 +24,7 @@ from taxi_assets.defs.freshness import (
     find_newest_published,
     read_freshness,
 )
-from taxi_assets.errors import TerminalError, format_list, format_one_line
+from taxi_assets.errors import TerminalError, format_count, format_list, format_one_line
 from taxi_assets.partitions import format_run_days
 from taxi_assets.settings.alerts import AlertSettings, has_alert_target, has_heartbeat
 from taxi_assets.settings.areas import AutomationSettings
@@ -205,7 +205,7 @@ def find_ended_backfills(
         yield Notice(
             f"backfill {backfill.backfill_id}",
             f"backfill {backfill.backfill_id} {result}",
-            (f"{backfill.runs} runs{failed}: {format_list(backfill.assets)}",),
+            (f"{format_count(backfill.runs, 'run')}{failed}: {format_list(backfill.assets)}",),
             f"{ui_url}/runs/b/{backfill.backfill_id}",
         )
 

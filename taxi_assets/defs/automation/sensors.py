@@ -16,6 +16,7 @@ from taxi_assets.defs.automation.months import (
     list_ended_months,
 )
 from taxi_assets.defs.jobs.daily import get_daily_job_name
+from taxi_assets.errors import format_count
 from taxi_assets.partitions import RANGE, partitions_of_month
 from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import SAMPLE, AutomationSettings, DefinitionSettings
@@ -168,7 +169,7 @@ class _Tick:
 
     def describe_result(self) -> str:
         """Return the result of a tick that requests no run."""
-        parts = [f"{self.unchanged} months unchanged"]
+        parts = [f"{format_count(self.unchanged, 'month')} unchanged"]
         if self.unconfirmed:
             parts.append(
                 f"{self.unconfirmed} of them without a stable ETag or time: a restated one is "

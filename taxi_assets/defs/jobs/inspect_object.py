@@ -20,7 +20,7 @@ from taxi_assets.defs.jobs.result import (
     list_columns,
 )
 from taxi_assets.defs.resources.lake import Lake, LakeResource, open_lake
-from taxi_assets.errors import StoreError
+from taxi_assets.errors import StoreError, format_count
 from taxi_assets.settings import Settings
 from taxi_assets.settings.stores import BUCKET
 from taxi_assets.tlc.loaded_services import find_example_service
@@ -78,7 +78,9 @@ def build_inspect_object_job(services: Mapping[str, Service]) -> dg.JobDefinitio
             home, key = locate_object(lake.lake, config.object)
             content = inspect_content(home, key, config)
         preview = build_result_table(content.columns, content.first)
-        context.log.info(f"{home.path(key)}: {content.rows:,} rows\n{format_table(preview)}")
+        context.log.info(
+            f"{home.path(key)}: {format_count(content.rows, 'row')}\n{format_table(preview)}"
+        )
         context.add_output_metadata(
             {
                 "rows": content.rows,

@@ -24,7 +24,7 @@ from taxi_assets.defs.jobs.one_select import (
 from taxi_assets.defs.jobs.result import build_result_table, fail_in_one_line, format_table
 from taxi_assets.defs.resources.bigquery import BigQueryResource
 from taxi_assets.defs.resources.postgres import PostgresResource
-from taxi_assets.errors import StoreError
+from taxi_assets.errors import StoreError, format_count
 from taxi_assets.tlc.loaded_services import find_example_service
 from taxi_assets.tlc.schema import Service
 
@@ -108,7 +108,7 @@ def build_sql_query_job(services: Mapping[str, Service]) -> dg.JobDefinition:
         preview = build_result_table(result.columns, result.rows[: config.rows])
         more = len(result.rows) > config.rows
         context.log.info(
-            f"{len(preview.records)} rows{', and there are more' if more else ''}\n"
+            f"{format_count(len(preview.records), 'row')}{', and there are more' if more else ''}\n"
             f"{format_table(preview)}"
         )
         context.add_output_metadata(

@@ -138,7 +138,7 @@ def test_new_month_is_observed_and_requested_without_a_download(
     )
     second_tick = sensor_fixture.tick()
     assert (second_tick.run_requests, second_tick.asset_events) == ([], [])
-    assert second_tick.skip_message.startswith("green: 1 months unchanged; 3 not published")
+    assert second_tick.skip_message.startswith("green: 1 month unchanged; 3 not published")
     assert sensor_fixture.site.ranges == ["bytes=0-0"] * 6
 
 

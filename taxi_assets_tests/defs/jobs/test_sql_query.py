@@ -486,4 +486,4 @@ def test_query_runs_from_the_command_line(zones_table: None, tmp_path: Path) -> 
         check=False,
     )
     assert completed.returncode == 0, completed.stderr[-3000:]
-    assert "1 rows\nzones\n3\n" in completed.stdout + completed.stderr
+    assert "1 row\nzones\n3\n" in completed.stdout + completed.stderr
