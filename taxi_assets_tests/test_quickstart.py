@@ -119,9 +119,15 @@ def test_quickstart_runs_from_any_folder_and_its_files_are_private(checkout: Pat
             checks = instance.event_log_storage.get_asset_check_execution_history(
                 dg.AssetCheckKey(dg.AssetKey(["yellow", name]), CHECK), limit=1
             )
-            (evaluation,) = [check.event.dagster_event for check in checks if check.event]
+            evaluation = checks[0].evaluation
             assert evaluation is not None
-            assert evaluation.asset_check_evaluation_data.passed
+            assert evaluation.passed
+            # The UI shows a result of another materialization as not evaluated.
+            (latest,) = instance.fetch_materializations(
+                dg.AssetKey(["yellow", name]), limit=1
+            ).records
+            assert evaluation.target_materialization_data is not None
+            assert evaluation.target_materialization_data.storage_id == latest.storage_id
 
     modes = read_modes(checkout)
     assert [name for name, mode in modes.items() if mode not in (*PRIVATE, PASSABLE)] == []

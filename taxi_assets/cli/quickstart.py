@@ -153,7 +153,7 @@ def _report_freshness(instance: dg.DagsterInstance, settings: Settings, service:
 
     if settings.source.template == SAMPLE:
         for freshness in read_freshness(instance, service, None):
-            instance.report_runless_asset_event(build_evaluation(freshness))
+            instance.report_runless_asset_event(build_evaluation(instance, freshness))
 
 
 @contextmanager

@@ -206,6 +206,22 @@ def build_evaluation(
     )
 
 
+def find_check_target(instance: dg.DagsterInstance, key: dg.AssetKey) -> Any:
+    """Return the latest materialization of an asset as a check result names it; None without one.
+
+    The UI shows a result that names none as not evaluated if the materialization is as old, in
+    whole seconds.
+    """
+    records = instance.fetch_materializations(key, limit=1).records
+    target_type = CHECK_TARGET.find()
+    if not records or target_type is None:
+        return None
+    latest = records[0]
+    return target_type(
+        storage_id=latest.storage_id, run_id=latest.run_id, timestamp=latest.timestamp
+    )
+
+
 def read_check_evaluations(
     instance: dg.DagsterInstance, run_id: str, check: str
 ) -> dict[dg.AssetKey, dict[date, AssetCheckEvaluation]]:

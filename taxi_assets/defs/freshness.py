@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 from dagster import AssetCheckEvaluation
 
+from taxi_assets.dagster_internals.partition_records import find_check_target
 from taxi_assets.date_ranges import Month, merge_into_date_ranges
 from taxi_assets.defs.automation.months import list_ended_months
 from taxi_assets.partitions import partitions_of_month
@@ -117,10 +118,15 @@ def _build_check(service: Service, name: str) -> dg.AssetChecksDefinition:
     return up_to_date
 
 
-def build_evaluation(freshness: Freshness) -> AssetCheckEvaluation:
-    """Return the check evaluation of a store, for the sensor."""
+def build_evaluation(instance: dg.DagsterInstance, freshness: Freshness) -> AssetCheckEvaluation:
+    """Return the check evaluation of a store that belongs to no run."""
     key = dg.AssetKey([freshness.service, freshness.store])
-    return AssetCheckEvaluation(asset_key=key, check_name=CHECK, **_describe_result(freshness))
+    return AssetCheckEvaluation(
+        asset_key=key,
+        check_name=CHECK,
+        target_materialization_data=find_check_target(instance, key),
+        **_describe_result(freshness),
+    )
 
 
 def _describe_result(freshness: Freshness) -> dict[str, Any]:

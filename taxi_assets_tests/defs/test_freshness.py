@@ -87,7 +87,7 @@ def test_each_store_needs_every_day_of_its_own(instance: dg.DagsterInstance) -> 
 
 def test_sample_has_no_month_to_compare_with(instance: dg.DagsterInstance) -> None:
     for freshness in read_freshness(instance, YELLOW, None):
-        evaluation = build_evaluation(freshness)
+        evaluation = build_evaluation(instance, freshness)
         assert evaluation.passed
         assert str(evaluation.description).endswith("has published no month to compare with")
 

@@ -84,7 +84,7 @@ def build_operations_sensor(services: Mapping[str, Service]) -> dg.SensorDefinit
             raise AlertNotDeliveredError("; ".join(failures))
         return dg.SensorResult(
             skip_reason="; ".join([*remarks, f"{len(notices)} conditions"]),
-            asset_events=list(map(build_evaluation, freshness)),
+            asset_events=[build_evaluation(context.instance, store) for store in freshness],
         )
 
     return operations_alert
