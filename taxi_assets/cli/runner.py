@@ -16,6 +16,7 @@ import dagster as dg
 from dagster import DagsterEventType, DagsterRunStatus
 from filelock import FileLock, Timeout
 
+from taxi_assets.cli.day_states import ASSETS
 from taxi_assets.cli.interrupts import record_interrupts
 from taxi_assets.cli.month_plan import Chunk
 from taxi_assets.cli.spans import UsageError
@@ -229,7 +230,10 @@ def map_days_to_runs(runs: Sequence[dg.DagsterRun]) -> dict[Any, str]:
     return {day: run.run_id for run in runs for day in list_run_days(run.tags)}
 
 
-def _list_keys(service: Service, chunk: Chunk) -> list[dg.AssetKey]:
+def _list_keys(service: Service, chunk: Chunk) -> list[dg.AssetKey] | None:
+    """Return the assets of a chunk; None for all of them, whose run is one of the entire job."""
+    if set(chunk.assets) == set(ASSETS):
+        return None
     return [dg.AssetKey([service.name, name]) for name in chunk.assets]
 
 

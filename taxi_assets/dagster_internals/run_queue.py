@@ -34,16 +34,16 @@ def has_live_queue(instance: dg.DagsterInstance) -> bool:
 def queue_run(
     instance: dg.DagsterInstance,
     job: Any,
-    assets: Sequence[dg.AssetKey],
+    assets: Sequence[dg.AssetKey] | None,
     run_config: Mapping[str, Any],
     tags: Mapping[str, str],
 ) -> str:
-    """Queue a run of the given assets of a reconstructable job, and return its id."""
+    """Queue a run of a reconstructable job, or of the given assets of it, and return its id."""
     run = instance.create_run_for_job(
         job.get_definition(),
         run_config=run_config,
         tags=tags,
-        asset_selection=frozenset(assets),
+        asset_selection=None if assets is None else frozenset(assets),
         remote_job_origin=build_job_origin(job.job_name),
         job_code_origin=job.get_python_origin(),
     )
