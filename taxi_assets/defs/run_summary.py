@@ -57,7 +57,8 @@ class RunCounts:
         }
         if not evaluation.passed and evaluation.severity == dg.AssetCheckSeverity.WARN:
             if evaluation.partition is None:
-                self.warned_of_file = True
+                # The other check without a day, `up_to_date`, concerns months of other files.
+                self.warned_of_file |= evaluation.asset_key.path[-1] == "raw_trips"
             else:
                 self.warned.add(evaluation.partition)
         match evaluation.check_name:

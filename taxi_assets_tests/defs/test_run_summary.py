@@ -69,6 +69,7 @@ def test_warning_about_the_file_belongs_to_no_day() -> None:
     file_warning = make_evaluation("every_day_has_rows", "raw_trips", None, passed=False)
     day_warning = make_evaluation("negative_totals", "cleaned_trips", FIRST, passed=False, rows=9)
     for evaluations, expected in (
+        ([make_evaluation("up_to_date", "gcs_trips", None, passed=False)], "month; 8.0 s"),
         ([file_warning], "; warnings about the month's file; 8.0 s"),
         ([file_warning, day_warning], "; warnings on 1 day and about the month's file; 8.0 s"),
     ):
