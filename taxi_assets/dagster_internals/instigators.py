@@ -5,6 +5,7 @@ Dagster exposes these in the UI and by GraphQL only; the instance's methods for 
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +50,12 @@ def read_instigators(instance: dg.DagsterInstance) -> list[Instigator]:
         )
         for state in instance.all_instigator_state()
     ]
+
+
+def is_any_running(instance: dg.DagsterInstance, names: Container[str]) -> bool:
+    """Return whether one of the named schedules and sensors is switched on."""
+    states = instance.all_instigator_state() if instance.schedule_storage else ()
+    return any(state.is_running and state.instigator_name in names for state in states)
 
 
 def find_first_failures(instance: dg.DagsterInstance, since: float) -> list[tuple[str, Tick]]:

@@ -235,7 +235,9 @@ def read_check_evaluations(
     return evaluations
 
 
-def list_run_steps(context: dg.AssetExecutionContext) -> set[str]:
+def list_run_steps(
+    context: dg.AssetExecutionContext | dg.AssetCheckExecutionContext,
+) -> set[str]:
     """Return the steps of this run, which may be a part of its job."""
     steps = context.run.step_keys_to_execute or [node.name for node in context.job_def.nodes]
     return set(steps)

@@ -13,10 +13,12 @@ from taxi_assets.defs.freshness import (
     STORES,
     Freshness,
     build_evaluation,
+    build_up_to_date_checks,
     find_newest_published,
     read_freshness,
 )
 from taxi_assets.tlc.services import SERVICES
+from taxi_assets_tests.defs.automation.ticks import add_sensor
 from taxi_assets_tests.fake_http_server import Site
 
 YELLOW = SERVICES["yellow"]
@@ -85,11 +87,34 @@ def test_each_store_needs_every_day_of_its_own(instance: dg.DagsterInstance) -> 
     )
 
 
+@pytest.mark.parametrize("is_on", [False, True])
+def test_loading_an_old_month_warns_only_if_the_service_is_kept_up_to_date(
+    site: Site, monkeypatch: pytest.MonkeyPatch, *, is_on: bool
+) -> None:
+    monkeypatch.setenv("TAXI_SOURCE", site.template)
+    monkeypatch.setattr("taxi_assets.defs.freshness.MAX_PROBES", 10_000)
+    site.months = {"/yellow/yellow_tripdata_2021-02.csv.gz": b"x"}
+    store = dg.asset(lambda: None, key=["yellow", "gcs_trips"])
+    check = build_up_to_date_checks(YELLOW)[STORES.index("gcs_trips")]
+    alone = dg.AssetSelection.checks(*check.check_keys)
+    with dg.instance_for_test() as instance:
+        if is_on:
+            add_sensor(instance, "yellow_new_month_sensor")
+        loaded = dg.materialize([store, check], instance=instance)
+        assert [result.passed for result in loaded.get_asset_check_evaluations()] == [not is_on]
+        assert bool(site.head_paths) is is_on
+        # A person who executes the check wants the comparison.
+        checked = dg.materialize([store, check], instance=instance, selection=alone)
+        assert [result.passed for result in checked.get_asset_check_evaluations()] == [False]
+
+
 def test_sample_has_no_month_to_compare_with(instance: dg.DagsterInstance) -> None:
     for freshness in read_freshness(instance, YELLOW, None):
         evaluation = build_evaluation(instance, freshness)
         assert evaluation.passed
-        assert str(evaluation.description).endswith("has published no month to compare with")
+        assert str(evaluation.description).endswith(
+            "or neither schedule nor sensor of yellow is on"
+        )
 
 
 def test_days_before_the_first_partition_are_not_required(instance: dg.DagsterInstance) -> None:
