@@ -11,6 +11,8 @@ from typing import Any
 
 import dagster as dg
 
+from taxi_assets.errors import TerminalError
+
 OURS = "taxi_assets."
 """Prefix of the errors of this package, in Dagster's text of an error."""
 DAGSTERS = ("dagster.", "Exceeded max_retries")
@@ -74,7 +76,24 @@ def hide_event_without_run(record: logging.LogRecord) -> bool:
     return "UUID" not in str((record.exc_info or ("", ""))[1])
 
 
-def hide_warnings() -> None:
-    """Hide the warnings upon which nobody can act."""
+def shorten_load_error(record: logging.LogRecord) -> bool:
+    """Keep a line of the code server, without the stack of an expected error.
+
+    `dg dev` logs an error of Dagster's own type, other servers log the exception.
+    """
+    logged: Any = record.msg
+    if hasattr(logged, "cls_name"):
+        record.msg = find_expected_message(logged) or logged
+    error = record.exc_info[1] if record.exc_info else None
+    while error is not None and not isinstance(error, TerminalError):
+        error = error.__cause__
+    if error is not None:
+        record.msg, record.exc_info = f"{record.msg}: {error}", None
+    return True
+
+
+def filter_logs() -> None:
+    """Hide the warnings upon which nobody can act, and the stacks of expected errors."""
+    logging.getLogger("dagster.code_server").addFilter(shorten_load_error)
     logging.getLogger("dagster.daemon.EventLogConsumerDaemon").addFilter(hide_first_start)
     logging.getLogger("dagster_openlineage.storage").addFilter(hide_event_without_run)

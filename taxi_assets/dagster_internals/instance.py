@@ -21,7 +21,7 @@ import dagster as dg
 from filelock import FileLock
 
 from taxi_assets.dagster_internals import tags
-from taxi_assets.dagster_internals.console import ExpectedErrors, hide_warnings
+from taxi_assets.dagster_internals.console import ExpectedErrors, filter_logs
 from taxi_assets.dagster_internals.event_log import add_batches
 from taxi_assets.dagster_internals.latest_partitions import end_with_last_partition
 from taxi_assets.dagster_internals.lost_runs import PROCESS, end_lost_runs, name_process
@@ -53,7 +53,7 @@ class TaxiInstance(dg.DagsterInstance):
             add_batches(options["event_storage"])
         self._has_pool_limits = False
         self._last_search = -LOST_RUNS_SECONDS
-        hide_warnings()
+        filter_logs()
         end_with_last_partition()
         super().__init__(*arguments, **options)
 

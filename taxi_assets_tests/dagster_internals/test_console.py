@@ -159,3 +159,33 @@ def test_first_daemon_of_an_instance_warns_of_nothing(tmp_path: Path) -> None:
     text = log.read_text()
     assert "Instance is configured with the following daemons" in text
     assert logging.getLevelName(logging.WARNING) not in text
+
+
+@pytest.mark.parametrize("mode", [{}, {"DAGSTER_IS_DEV_CLI": "1", "DAGSTER_verbose": ""}])
+def test_code_server_prints_a_wrong_setting_in_one_line(
+    mode: dict[str, str], tmp_path: Path
+) -> None:
+    """As in a container, and as in `dg dev`."""
+    (tmp_path / "dagster.yaml").write_text(json.dumps(SETTINGS))
+    wrong = "from taxi_assets.errors import SettingsError\nraise SettingsError('TAXI_X is wrong')\n"
+    (tmp_path / "wrong.py").write_text(wrong)
+    options = ("-f", "wrong.py", "--lazy-load-user-code", "--socket", str(tmp_path / "s"))
+    server = subprocess.Popen(
+        [str(Path(sys.executable).with_name("dagster")), "api", "grpc", *options],
+        cwd=tmp_path,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "DAGSTER_HOME": str(tmp_path)} | mode,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert server.stdout
+    lines = list[str]()
+    try:
+        while not lines or "Started" not in lines[-1]:
+            lines.append(server.stdout.readline())
+            assert lines[-1], lines
+    finally:
+        server.terminate()
+        server.communicate()
+    assert len([line for line in lines if "TAXI_X is wrong" in line]) == 1
+    assert len(lines) == 3
