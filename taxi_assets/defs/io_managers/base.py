@@ -90,6 +90,11 @@ class PartitionIOManager(dg.IOManager, Generic[In, Out]):
             if self.month_locks is not None:
                 self.month_locks.acquire(service, days, context.log.info)
             return LazyPartitions(days, self._build_reader(context, service, days))
+        asset = context.asset_key.to_user_string()
+        if not context.has_asset_partitions:
+            raise TerminalError(
+                f"{asset} has a partition for each day: name one, as in partition_key='2021-01-05'"
+            )
         days = [date.fromisoformat(key) for key in context.asset_partition_keys]
         read_day = self._build_reader(context, service, days)
 
@@ -101,7 +106,7 @@ class PartitionIOManager(dg.IOManager, Generic[In, Out]):
                 partition = partition.read_table()
             return add_missing_columns(partition, service.arrow_schema)
 
-        return load_as_annotated(annotation, days, read_table)
+        return load_as_annotated(annotation, days, read_table, asset)
 
     def _build_reader(
         self, context: dg.InputContext, service: Service, days: Sequence[date]

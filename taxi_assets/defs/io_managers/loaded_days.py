@@ -14,7 +14,8 @@ from typing import Any, TypeVar, get_args, get_origin
 import pandas as pd
 import pyarrow as pa
 
-from taxi_assets.errors import TerminalError
+from taxi_assets.errors import TerminalError, format_count
+from taxi_assets.partitions import get_partition_range
 from taxi_assets.trips.clean import convert_to_frame
 
 T = TypeVar("T")
@@ -60,7 +61,9 @@ class DailyTables(DailyValues[pa.Table]):
         return self._read_table(day)
 
 
-def load_as_annotated(annotation: Any, days: Sequence[date], read_day: DayReader) -> Any:
+def load_as_annotated(
+    annotation: Any, days: Sequence[date], read_day: DayReader, asset: str
+) -> Any:
     """Return days in the type of an input: a frame or a table of one day, or a mapping of days.
 
     `pd.DataFrame` and `pa.Table` are for one day. `DailyFrames`, `DailyTables`, `Mapping` and
@@ -69,7 +72,7 @@ def load_as_annotated(annotation: Any, days: Sequence[date], read_day: DayReader
     Without an annotation one day is a frame, and several are `DailyFrames`.
 
     Raises:
-        TerminalError: the type is not supported, or is for one day and there are several.
+        TerminalError: the type is not supported, or is for one day and there are none or several.
     """
     frames, tables = DailyFrames(days, read_day), DailyTables(days, read_day)
     if annotation is DailyTables:
@@ -83,10 +86,18 @@ def load_as_annotated(annotation: Any, days: Sequence[date], read_day: DayReader
         values: Mapping[date, Any] = tables if value is pa.Table else frames
         return {str(day) if key is str else day: rows for day, rows in values.items()}
     if annotation not in (Any, pd.DataFrame, pa.Table) or (annotation is not Any and len(days) > 1):
+        kind = getattr(annotation, "__name__", "") if type(annotation) is type else str(annotation)
         raise TerminalError(
-            f"{len(days)} days cannot be loaded as {annotation}: annotate the input as "
-            "pd.DataFrame or pa.Table to take one day, as DailyFrames or DailyTables (of "
-            f"{__name__}) to take any number"
+            f"{asset}: {format_count(len(days), 'day')} cannot be loaded as {kind}: annotate the "
+            "input (in a notebook, set python_type) as pd.DataFrame or pa.Table to take one day, "
+            f"as DailyFrames or DailyTables (of {__name__}) to take any number"
+        )
+    if not days:
+        partitions = get_partition_range()
+        known = f"{partitions.start} to {max(partitions)}" if partitions else "none"
+        raise TerminalError(
+            f"{asset}: the requested day is not a partition: choose one of {known} "
+            "(TAXI_START_DATE, TAXI_END_DATE)"
         )
     if len(days) > 1:
         return frames

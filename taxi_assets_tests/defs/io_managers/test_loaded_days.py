@@ -22,6 +22,7 @@ from taxi_assets_tests.defs.jobs.test_daily import ASSET_NAMES, make_trip_line, 
 from taxi_assets_tests.stores import Runs
 
 GREEN = SERVICES["green"]
+ASSET = "green/cleaned_trips"
 DAYS = [date(2021, 1, 5), date(2021, 1, 6)]
 
 
@@ -44,7 +45,7 @@ def read(day: date) -> pa.Table:
 def test_annotation_decides_between_frame_and_mapping(
     annotation: Any, kind: type, key: type, value: type, days: list[date]
 ) -> None:
-    loaded = load_as_annotated(annotation, days, read)
+    loaded = load_as_annotated(annotation, days, read, ASSET)
     assert type(loaded) is kind
     assert [str(day) for day in loaded] == list(map(str, days))
     assert all(isinstance(day, key) and isinstance(rows, value) for day, rows in loaded.items())
@@ -61,13 +62,18 @@ def test_single_day_is_a_frame_or_a_table() -> None:
         (pd.DataFrame, pd.DataFrame),
         (pa.Table, pa.Table),
     ):
-        assert isinstance(load_as_annotated(annotation, DAYS[:1], read), kind)
-    assert isinstance(load_as_annotated(Any, DAYS, read), DailyFrames)
+        assert isinstance(load_as_annotated(annotation, DAYS[:1], read, ASSET), kind)
+    assert isinstance(load_as_annotated(Any, DAYS, read, ASSET), DailyFrames)
     for annotation in (pd.DataFrame, pa.Table, list):
         with pytest.raises(
-            TerminalError, match=r"2 days cannot be loaded as .*: annotate .* Daily"
+            TerminalError,
+            match=rf"^{ASSET}: 2 days cannot be loaded as {annotation.__name__}: annotate .* Daily",
         ):
-            load_as_annotated(annotation, DAYS, read)
+            load_as_annotated(annotation, DAYS, read, ASSET)
+    for annotation in (Any, pa.Table):
+        with pytest.raises(TerminalError, match=f"^{ASSET}: .* choose one of 2021-01-01 to "):
+            load_as_annotated(annotation, [], read, ASSET)
+    assert load_as_annotated(DailyFrames, [], read, ASSET) == {}
 
 
 def test_iterator_reads_each_day_on_demand() -> None:
@@ -77,11 +83,11 @@ def test_iterator_reads_each_day_on_demand() -> None:
         days_read.append(day)
         return read(day)
 
-    pairs = load_as_annotated(Iterator, DAYS, noted)
+    pairs = load_as_annotated(Iterator, DAYS, noted, ASSET)
     assert days_read == []
     day, frame = next(pairs)
     assert (day, days_read, list(frame["number"])) == (DAYS[0], DAYS[:1], [5])
-    frames = load_as_annotated(DailyFrames, DAYS, noted)
+    frames = load_as_annotated(DailyFrames, DAYS, noted, ASSET)
     assert days_read == DAYS[:1]
     with pytest.raises(KeyError):
         frames[date(2021, 1, 7)]
@@ -179,6 +185,10 @@ def test_every_asset_loads_in_a_notebook(tmp_path: Path, monkeypatch: pytest.Mon
         ranged = dg.PartitionKeyRange(str(DAYS[0]), str(DAYS[1]))
         frames = loader.load_asset_value(["green", "bigquery_trips"], partition_key_range=ranged)
         assert {day: len(frame) for day, frame in frames.items()} == {DAYS[0]: 2, DAYS[1]: 1}
+        with pytest.raises(TerminalError, match="the requested day is not a partition"):
+            load("cleaned_trips", "2999-01-05")
+        with pytest.raises(TerminalError, match="name one, as in partition_key='2021-01-05'"):
+            loader.load_asset_value(["green", "cleaned_trips"])
         for name in ASSET_NAMES:
             assert len(load(name, "2021-01-07")) == 0
             with pytest.raises(
