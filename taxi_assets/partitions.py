@@ -77,8 +77,8 @@ def list_run_days(tags: Mapping[str, str]) -> list[date]:
         )
     except ValueError:
         raise dg.Failure(
-            f"the run's partition is {first!r} to {last!r}: pass a day, as in --tags "
-            '\'{"dagster/partition": "2021-01-05"}\'',
+            f"the run's partition is {first!r} to {last!r}: pass a day, as in "
+            "dg launch --partition 2021-01-05",
             allow_retries=False,
         ) from None
     return list(window)
@@ -94,7 +94,7 @@ def get_run_month(tags: Mapping[str, str]) -> Month:
     if key is None or not monthly_partitions().has_partition_key(key):
         raise dg.Failure(
             f"the run's partition is {key!r}: pass the first day of one month among the "
-            'partitions, as in --tags \'{"dagster/partition": "2021-01-01"}\'',
+            "partitions, as in dg launch --partition 2021-01-01",
             allow_retries=False,
         )
     return Month.of(date.fromisoformat(key))

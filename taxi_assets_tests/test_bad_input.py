@@ -111,18 +111,32 @@ def test_bad_month_file_is_rejected(
     assert stores.store_totals(GREEN) == before
 
 
-def test_partition_outside_the_range_is_rejected(before: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    ("tags", "problem", "fix"),
+    [
+        (
+            {"dagster/partition": "2019-12-31"},
+            "2019-12-31 is outside the partitions 2020-10-01",
+            "change TAXI_START_DATE or TAXI_END_DATE",
+        ),
+        ({}, "the run's partition is None to None", "dg launch --partition 2021-01-05"),
+    ],
+)
+def test_run_of_no_partition_is_rejected(
+    tags: dict[str, str], problem: str, fix: str, before: dict[str, object]
+) -> None:
     completed = subprocess.run(
         [DAGSTER, "job", "execute", "-m", "taxi_assets.definitions", "-j", "green_daily"]
-        + ["--tags", json.dumps({"dagster/partition": "2019-12-31"})],
+        + ["--tags", json.dumps(tags)],
         capture_output=True,
         text=True,
         check=False,
     )
     assert completed.returncode != 0
     output = completed.stdout + completed.stderr
-    assert "2019-12-31 is outside the partitions 2020-10-01" in output
-    assert "change TAXI_START_DATE or TAXI_END_DATE" in output
+    assert problem in output
+    assert fix in output
+    assert tags or "Traceback" not in output
     assert "STEP_UP_FOR_RETRY" not in output
     assert stores.store_totals(GREEN) == before
 

@@ -212,6 +212,13 @@ def test_page_and_picture_are_self_contained_and_in_the_materialization(
     assert run is not None
     tags = {"service": "green", "days": "2021-03", "rows": str(report_metadata["trips"])}
     assert tags.items() <= run.tags.items()
+    messages = [
+        entry.user_message
+        for entry in runs.instance.all_logs(result.run_id)
+        if not entry.is_dagster_event
+    ]
+    summary = f"green 2021-03: report of 2 of 31 days, {report_metadata['trips']} trips, in "
+    assert messages[-1].startswith(f"{summary}{report_metadata['page']}; ")
     report_files = list_report_files(GREEN)
     assert set(report_files) == {"2021-03.html", "2021-03.png"}
     text, picture = report_files["2021-03.html"].decode(), report_files["2021-03.png"]

@@ -179,3 +179,9 @@ def test_run_ends_with_the_summary_and_has_its_tags(home: Path, empty_stores: No
     ]
     assert messages[-1].startswith("green 2021-11-05: 1 day, ")
     assert f"{rows.value:,} stored in 3 stores" in messages[-1]
+    raw_rows = runs.materializations(result.run_id)["green/raw_trips", "2021-11-05"].metadata[
+        "rows"
+    ]
+    raw = runs.run("green", "2021-11-05", asset_selection=[dg.AssetKey(["green", "raw_trips"])])
+    messages = [entry.user_message for entry in runs.instance.all_logs(raw.run_id)]
+    assert any(f"1 day, {raw_rows.value} rows read; " in message for message in messages)

@@ -18,7 +18,8 @@ from taxi_assets.defs.metadata.day_metadata import build_object_link
 from taxi_assets.defs.metadata.table_metadata import build_picture_metadata, build_table
 from taxi_assets.defs.resources.lake import Lake, LakeResource
 from taxi_assets.defs.resources.lake_keys import REPORT_INDEX, build_report_key
-from taxi_assets.errors import StoreError
+from taxi_assets.defs.run_summary import measure_seconds
+from taxi_assets.errors import StoreError, format_count
 from taxi_assets.partitions import get_partition_range
 from taxi_assets.report import month_text
 from taxi_assets.report.figures import MonthFigures
@@ -52,7 +53,7 @@ class MonthlyReportIOManager(dg.IOManager):
     lake: LakeResource
 
     def handle_output(self, context: dg.OutputContext, obj: Report) -> None:
-        """Store the picture, the page and the index."""
+        """Store the picture, the page and the index, and log the run's last line."""
         lake, figures = self.lake.lake, obj.figures
         with name_asset_in_errors(context.asset_key, [figures.month.window.start]):
             for kind, content, content_type in (
@@ -69,6 +70,14 @@ class MonthlyReportIOManager(dg.IOManager):
             index = render_index_page(calendars, AlertSettings.from_env().ui_url)
             lake.put(REPORT_INDEX, index, "text/html; charset=utf-8")
             context.add_output_metadata(_build_metadata(lake, obj))
+            seconds = measure_seconds(context.step_context.instance, context.run_id)
+            context.log.info(
+                f"{figures.service.name} {figures.month}: report of {len(figures.days)} of "
+                f"{format_count(len(figures.month.window), 'day')}, "
+                f"{format_count(figures.trips, 'trip')}, in "
+                f"{lake.path(build_report_key(figures.service, figures.month, PAGE))}; "
+                f"{seconds:.1f} s"
+            )
 
     def load_input(self, context: dg.InputContext) -> str:
         """Return the page as HTML."""
