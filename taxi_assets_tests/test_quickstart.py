@@ -21,7 +21,8 @@ import pytest
 from dotenv import dotenv_values
 
 from taxi_assets.cli.quickstart import show_rows, write_dagster_home, write_end_date
-from taxi_assets.defs.freshness import CHECK, STORES
+from taxi_assets.defs.checks.specs import UP_TO_DATE
+from taxi_assets.defs.freshness import STORES
 from taxi_assets.local.__main__ import stop_stack
 from taxi_assets.local.state_directory import StateDirectory
 from taxi_assets.settings import Settings
@@ -117,7 +118,7 @@ def test_quickstart_runs_from_any_folder_and_its_files_are_private(checkout: Pat
     with dg.DagsterInstance.from_config(str(checkout)) as instance:
         for name in STORES:
             checks = instance.event_log_storage.get_asset_check_execution_history(
-                dg.AssetCheckKey(dg.AssetKey(["yellow", name]), CHECK), limit=1
+                dg.AssetCheckKey(dg.AssetKey(["yellow", name]), UP_TO_DATE), limit=1
             )
             evaluation = checks[0].evaluation
             assert evaluation is not None

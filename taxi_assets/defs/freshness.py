@@ -19,13 +19,13 @@ from taxi_assets.dagster_internals.instigators import is_any_running
 from taxi_assets.dagster_internals.partition_records import find_check_target, list_run_steps
 from taxi_assets.date_ranges import Month, merge_into_date_ranges
 from taxi_assets.defs.automation.months import list_ended_months
+from taxi_assets.defs.checks.specs import UP_TO_DATE
 from taxi_assets.partitions import partitions_of_month
 from taxi_assets.settings import Settings
 from taxi_assets.settings.areas import SAMPLE
 from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.source import probe_month_file
 
-CHECK = "up_to_date"
 STORES = ("postgres_trips", "gcs_trips", "bigquery_trips")
 MAX_PROBES = 24
 """Number of newest months without a file after which a service counts as unpublished."""
@@ -115,7 +115,7 @@ def _build_check(service: Service, name: str) -> dg.AssetChecksDefinition:
 
     @dg.asset_check(
         asset=key,
-        name=CHECK,
+        name=UP_TO_DATE,
         description="WARN: the store has every day of the newest published month.",
     )
     def up_to_date(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
@@ -133,7 +133,7 @@ def build_evaluation(instance: dg.DagsterInstance, freshness: Freshness) -> Asse
     key = dg.AssetKey([freshness.service, freshness.store])
     return AssetCheckEvaluation(
         asset_key=key,
-        check_name=CHECK,
+        check_name=UP_TO_DATE,
         target_materialization_data=find_check_target(instance, key),
         **_describe_result(freshness),
     )

@@ -6,6 +6,7 @@ Good days continue to the stores; the run's last step fails and names the reject
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import date
 from typing import Any, Generic, TypeVar
@@ -27,7 +28,7 @@ from taxi_assets.dagster_internals.rejections import (
     list_later_steps,
     log_rejection,
 )
-from taxi_assets.defs.checks.specs import AGREE, STORE_CHECKS, WARN
+from taxi_assets.defs.checks.specs import AGREE, STORE_CHECKS, UP_TO_DATE, WARN
 from taxi_assets.defs.run_summary import summarize_run
 from taxi_assets.errors import PartitionNotStoredError, PartitionRejectedError, format_count
 from taxi_assets.lazy_partitions import LazyPartitions
@@ -139,6 +140,21 @@ def log_unchecked(
         for day, results in list_unchecked(rejected, check, store).items():
             if day not in logged:
                 yield from (build_evaluation(store, result, str(day)) for result in results)
+    yield from _log_not_compared(key, steps)
+
+
+def _log_not_compared(
+    key: dg.AssetKey, steps: AbstractSet[str]
+) -> Iterator[dg.AssetCheckEvaluation]:
+    """Yield results of `up_to_date` for the stores that wait for a step that fails, or are it."""
+    text = f"not compared: {key.to_user_string()} rejected days of this run"
+    result = CheckResult(UP_TO_DATE, passed=True, severity=WARN, description=text)
+    waiting = steps & (list_later_steps(key) | {key.to_python_identifier()})
+    for name in UPSTREAM:
+        store = dg.AssetKey([key.path[0], name])
+        step = store.to_python_identifier()
+        if step in waiting and f"{step}_{UP_TO_DATE}" in steps:
+            yield build_evaluation(store, result)
 
 
 def fail_for_rejected_days(
@@ -154,6 +170,8 @@ def fail_for_rejected_days(
     if is_end:
         summarize_run(context, context.asset_key.path[0], sorted(output.rejected))
     if output.rejected and is_end:
+        if output.records:
+            yield from _log_not_compared(context.asset_key, list_run_steps(context))
         raise build_rejected_days_error(
             context.asset_key, list_partition_days(context), output.rejected
         )

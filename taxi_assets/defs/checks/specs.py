@@ -52,6 +52,8 @@ STORE_CHECKS = {
     "store, equal those of the cleaned day."
 }
 AGREE = "stores_agree"
+UP_TO_DATE = "up_to_date"
+"""Check of each store, against the newest published month; it concerns no day."""
 
 
 def list_cleaned_checks(service: Service) -> dict[str, str]:

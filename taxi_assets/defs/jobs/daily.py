@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dagster as dg
 
-from taxi_assets.defs.freshness import CHECK, STORES
+from taxi_assets.defs.checks.specs import UP_TO_DATE
+from taxi_assets.defs.freshness import STORES
 from taxi_assets.tlc.schema import Service
 
 
@@ -20,7 +21,7 @@ def build_daily_job(service: Service, assets: list[dg.AssetKey]) -> dg.Unresolve
         get_daily_job_name(service),
         # The check of the newest published month does not concern the run of a day.
         selection=dg.AssetSelection.assets(*assets)
-        - dg.AssetSelection.checks(*(dg.AssetCheckKey(asset, CHECK) for asset in stores)),
+        - dg.AssetSelection.checks(*(dg.AssetCheckKey(asset, UP_TO_DATE) for asset in stores)),
         description=f"A day, or a range of days, of {service.name} trips through all five assets.",
         tags={"service": service.name},
     )
