@@ -10,7 +10,7 @@ from pydantic import Field
 from taxi_assets.date_ranges import Month
 from taxi_assets.defs.resources.fields import override, read_settings_with_fields
 from taxi_assets.errors import explain_full_disk
-from taxi_assets.partitions import format_run_days, reject_unknown_days
+from taxi_assets.partitions import reject_unknown_days
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.cache import MonthFile, evict_unused
 from taxi_assets.tlc.schema import Service
@@ -45,11 +45,8 @@ class SourceResource(dg.ConfigurableResource["SourceResource"]):
     )
 
     def setup_for_execution(self, context: dg.InitResourceContext) -> None:
-        """Reject unknown days before any step starts, in which Dagster would fail an assertion.
-
-        A run without a day fails in its first step, whose error is one line on the console.
-        """
-        if context.run is not None and format_run_days(context.run.tags):
+        """Reject no day, and unknown days, before any step, in which Dagster fails an assertion."""
+        if context.run is not None:
             reject_unknown_days(context.run.tags)
 
     def fetch_month_file(
