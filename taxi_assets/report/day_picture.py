@@ -24,8 +24,10 @@ SIZE = (960, 600)
 pictures and takes 80 % of a small laptop's 1,280 pixels."""
 MARGIN = 8
 GAP = 36
-TITLE, HEADING, LABEL = 26, 17, 14
+TITLE, HEADING, LABEL, SMALLEST = 26, 17, 14, 10
 """Font sizes."""
+LINE = 18
+"""Height of a line of a heading."""
 
 MAX_REASONS = 8
 """Number of lines for dropped rows."""
@@ -151,11 +153,21 @@ def _draw_unusual(canvas: Canvas, day: date, strips: Sequence[Unusual]) -> None:
         canvas.fill_rectangle((x, y - 2, x + 7, y + 17), GONE)
 
 
-def _write_marked(canvas: Canvas, place: tuple[int, int], text: str, *, is_marked: bool) -> None:
-    """Write a heading, with a red rule under it if its figure is unusual."""
-    canvas.draw_text(place, text, HEADING)
+def _write_marked(
+    canvas: Canvas, place: tuple[int, int], text: str, *, is_marked: bool, width: int = SIZE[0]
+) -> None:
+    """Write a heading, with a red rule under it if its figure is unusual.
+
+    One that is wider than its panel takes two lines, in a smaller font if necessary.
+    """
+    lines = [text] if canvas.measure_text(text, HEADING) <= width else text.split(": ", 1)
+    size = HEADING
+    while size > SMALLEST and any(canvas.measure_text(line, size) > width for line in lines):
+        size -= 1
+    for above, line in enumerate(reversed(lines)):
+        canvas.draw_text((place[0], place[1] - above * LINE), line, size)
     if is_marked:
-        right = place[0] + canvas.measure_text(text, HEADING)
+        right = place[0] + canvas.measure_text(lines[-1], size)
         canvas.fill_rectangle((place[0], place[1] + 5, right, place[1] + 8), GONE)
 
 
@@ -202,7 +214,8 @@ def _compute_medians(rows: Sequence[Sequence[int]]) -> list[float]:
 
 def _draw_bars(canvas: Canvas, box: Box, bars: Bars) -> None:
     """Draw bars over an axis, and a mark at the usual height of each."""
-    _write_marked(canvas, (box.left, box.top + 16), bars.heading, is_marked=bars.is_marked)
+    place, width = (box.left, box.top + 16), box.right - box.left
+    _write_marked(canvas, place, bars.heading, is_marked=bars.is_marked, width=width)
     top, bottom = box.top + 38, box.bottom - 24
     maximum = max((*bars.rows, *bars.usual, 1))
     step = _choose_tick_step(maximum)

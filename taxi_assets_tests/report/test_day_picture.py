@@ -6,16 +6,18 @@ import io
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date
+from itertools import pairwise
 
 import pytest
 from PIL import Image
 
-from taxi_assets.report.canvas import BAR, COLOURS, GONE, GROUND, USUAL
+from taxi_assets.report.canvas import BAR, COLOURS, GONE, GROUND, USUAL, Canvas
 from taxi_assets.report.day_picture import GAP, SIZE, STRIP, Figures, draw_day_picture
 from taxi_assets.report.day_text import describe_day
+from taxi_assets.tlc.schema import Service
 from taxi_assets.tlc.services import SERVICES
 from taxi_assets.trips.clean import convert_to_table
-from taxi_assets.trips.profile import profile_partition
+from taxi_assets.trips.profile import list_bins, profile_partition
 from taxi_assets.trips.rules import RULES
 from taxi_assets.trips.usual_day import Unusual
 from taxi_assets_tests.trips.test_profile import make_frame
@@ -184,3 +186,35 @@ def test_service_without_fares_and_distances_shows_its_hours() -> None:
     bare = make_figures()
     bare = replace(bare, profile=replace(bare.profile, bins={}, medians={}), revenue=None)
     assert count_pixels(draw_day_picture(YELLOW, DAY, bare, [bare]), BAR) > 0
+
+
+@pytest.mark.parametrize("service", SERVICES.values(), ids=SERVICES)
+def test_no_text_is_written_over_another(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[tuple[int, int, int, str]] = []
+    draw = Canvas.draw_text
+
+    def draw_text(
+        canvas: Canvas, place: tuple[int, int], text: str, size: int, anchor: str = "l"
+    ) -> None:
+        width = canvas.measure_text(text, size)
+        left = place[0] - {"l": 0, "m": width // 2, "r": width}[anchor]
+        texts.append((place[1], left, left + width, text))
+        draw(canvas, place, text, size, anchor)
+
+    monkeypatch.setattr(Canvas, "draw_text", draw_text)
+    profile = profile_partition(service.arrow_schema.empty_table(), service)
+    panels = list_bins(service)
+    profile = replace(
+        profile,
+        rows=100_000,
+        medians={panel.column: 123.45 for panel in panels},
+        bins={panel.column: [30_000] * (panel.count + 2) for panel in panels},
+    )
+    figures = Figures(profile, DROPPED, None if service.total is None else 1_234_567.8)
+    draw_day_picture(service, DAY, figures, [figures] * 4)
+    overlapping = [
+        (before[3], after[3])
+        for before, after in pairwise(sorted(texts))
+        if before[0] == after[0] and before[2] > after[1]
+    ]
+    assert overlapping == []
