@@ -17,6 +17,7 @@ from taxi_assets.defs.checks.specs import MAX_UNEXPECTED_SHARE, WARN
 from taxi_assets.defs.same_weekdays import SameWeekdays
 from taxi_assets.errors import format_list
 from taxi_assets.report.day_picture import Figures
+from taxi_assets.report.value_names import format_share
 from taxi_assets.report.zones import find_zone
 from taxi_assets.settings import Settings
 from taxi_assets.tlc.schema import Service
@@ -31,7 +32,8 @@ def check_expected_values(table: pa.Table, service: Service) -> CheckResult:
     too_many = [each for each in violations if each.rows > MAX_UNEXPECTED_SHARE * rows]
     reported = too_many or violations
     text = "; ".join(
-        f"{violation.rows:,} rows ({violation.rows / rows:.2%}) {violation.expectation.description}"
+        f"{violation.rows:,} of {rows:,} rows ({format_share(violation.rows, rows)}) "
+        f"{violation.expectation.description}"
         for violation in reported
     )
     limit = f"; up to {MAX_UNEXPECTED_SHARE:.0%} is usual" if violations else ""

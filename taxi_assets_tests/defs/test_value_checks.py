@@ -87,7 +87,7 @@ def test_each_expectation_is_counted_named_and_shown(
     assert not result.passed
     assert result.metadata[name] == 1
     assert result.description is not None
-    assert result.description.startswith("1 rows (10.00%) ")
+    assert result.description.startswith("1 of 10 rows (10%) ")
     assert words in result.description
     (example,) = result.metadata["examples"].value.records
     assert words in example.data["rows"]
