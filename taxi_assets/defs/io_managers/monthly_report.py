@@ -56,20 +56,17 @@ class MonthlyReportIOManager(dg.IOManager):
         """Store the picture, the page and the index, and log the run's last line."""
         lake, figures = self.lake.lake, obj.figures
         with name_asset_in_errors(context.asset_key, [figures.month.window.start]):
-            for kind, content, content_type in (
-                (PICTURE, obj.picture, "image/png"),
-                (PAGE, obj.page, "text/html; charset=utf-8"),
-            ):
-                lake.put(
-                    build_report_key(figures.service, figures.month, kind), content, content_type
-                )
+            picture, page = (
+                build_report_key(figures.service, figures.month, kind) for kind in (PICTURE, PAGE)
+            )
+            size = lake.put(picture, obj.picture, "image/png") + lake.put_page(page, obj.page)
             written = figures.service, figures.month
             calendars = _collect_calendars(
                 context.step_context.instance, self.services.values(), written
             )
             index = render_index_page(calendars, AlertSettings.from_env().ui_url)
-            lake.put(REPORT_INDEX, index, "text/html; charset=utf-8")
-            context.add_output_metadata(_build_metadata(lake, obj))
+            lake.put_page(REPORT_INDEX, index)
+            context.add_output_metadata(_build_metadata(lake, obj, size))
             seconds = measure_seconds(context.step_context.instance, context.run_id)
             context.log.info(
                 f"{figures.service.name} {figures.month}: report of {len(figures.days)} of "
@@ -94,7 +91,7 @@ class MonthlyReportIOManager(dg.IOManager):
         )
 
 
-def _build_metadata(lake: Lake, report: Report) -> dict[str, Any]:
+def _build_metadata(lake: Lake, report: Report, size: int) -> dict[str, Any]:
     figures = report.figures
     key = build_report_key(figures.service, figures.month, PAGE)
     metadata: dict[str, Any] = {
@@ -115,7 +112,7 @@ def _build_metadata(lake: Lake, report: Report) -> dict[str, Any]:
         "rows_dropped": figures.dropped.total(),
         "rows_outside_month": figures.outside,
         "rows_unreadable": figures.unreadable,
-        "bytes": len(report.page) + len(report.picture),
+        "bytes": size,
     }
     if figures.missing:
         metadata["partial"] = month_text.describe_loaded_days(figures)

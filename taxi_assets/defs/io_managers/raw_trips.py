@@ -119,7 +119,7 @@ class RawTripsIOManager(PartitionIOManager[Iterable[RawDays], RawPartition]):
     def store_restatement_page(self, service: Service, month: Month, page: bytes) -> None:
         """Replace the page about a month's last restatement."""
         lake = self.hold_month_locks(self.lake.lake)
-        lake.put(build_page_key(service, month), page, "text/html; charset=utf-8")
+        lake.put_page(build_page_key(service, month), page)
 
     def describe_place(self, service: Service) -> str:
         """Return the folder of the raw partitions."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
-from urllib.parse import quote
 
 import dagster as dg
 
@@ -181,7 +180,7 @@ def build_object_link(lake: Lake, key: str) -> dg.PathMetadataValue | dg.UrlMeta
     """
     if lake.local:
         return dg.MetadataValue.path(lake.path(key))
-    return dg.MetadataValue.url(f"https://storage.cloud.google.com/{lake.bucket}/{quote(key)}")
+    return dg.MetadataValue.url(lake.link(key))
 
 
 def build_source_metadata(source_file: SourceFile) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import dagster as dg
 import pyarrow as pa
@@ -65,6 +65,24 @@ class Lake:
         return (
             f"https://console.cloud.google.com/storage/browser/_details/{self.bucket}/{quote(key)}"
         )
+
+    def link(self, key: str) -> str:
+        """Return the URL of the content of an object on GCS, for a browser."""
+        return f"https://storage.cloud.google.com/{self.bucket}/{quote(key)}"
+
+    def put_page(self, key: str, page: bytes) -> int:
+        """Replace an HTML page, and return its size in bytes.
+
+        GCS redirects a browser to another host, where relative links lead nowhere
+        (cloud.google.com/storage/docs/access-control/cookie-based-authentication).
+        """
+
+        def make_absolute(link: re.Match[bytes]) -> bytes:
+            return f'href="{urljoin(self.link(key), link[1].decode())}"'.encode()
+
+        if not self.local:
+            page = re.sub(rb'href="([^":#]+)"', make_absolute, page)
+        return self.put(key, page, "text/html; charset=utf-8")
 
     def put(
         self, key: str, content: bytes | pa.Buffer, content_type: str = "application/octet-stream"

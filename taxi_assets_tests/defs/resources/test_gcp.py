@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -134,9 +135,18 @@ def test_report_has_a_browser_link(gcp: None) -> None:
     assert set(sizes) == {f"_reports/yellow/2021-01.{kind}" for kind in ("html", "png")} | {
         "_reports/index.html"
     }
-    index = sizes.pop("_reports/index.html")
-    assert index > 0
+    del sizes["_reports/index.html"]
     assert sum(sizes.values()) == report_metadata["bytes"]
+    # GCS delivers a page from another host, so no link between pages is relative.
+    lake = open_lake(Settings.from_env().lake)
+    links = {
+        name: re.findall(r'href="(?!http://)([^"]*)"', str(lake.get(name).to_pybytes(), "utf-8"))
+        for name in ("_reports/index.html", "_reports/yellow/2021-01.html")
+    }
+    assert list(links.values()) == [
+        [f"{address}.html"],
+        [f"https://storage.cloud.google.com/{BUCKET}/_reports/index.html"],
+    ]
 
 
 def test_object_is_uploaded_with_its_content_type() -> None:
