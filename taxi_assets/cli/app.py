@@ -66,7 +66,7 @@ def main(arguments: list[str] | None = None) -> int:
     except TerminalError as error:
         sys.stderr.write(f"{format_one_line(error)}\n")
         return 2
-    except (typer.Abort, KeyboardInterrupt):
+    except (typer.Abort, KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
         sys.stderr.write("interrupted\n")
         return 130
     except OperationalError as error:

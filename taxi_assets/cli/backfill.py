@@ -66,7 +66,7 @@ class Backfill:
                 self._print_result(plan, interrupted=True)
                 return 130
             except QueueDiedError as error:
-                self.console.print(str(error), style="red", markup=False, highlight=False)
+                self._print_line(str(error))
             return self._print_result(plan)
 
     def show_runs(self) -> int:

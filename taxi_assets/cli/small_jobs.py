@@ -12,6 +12,7 @@ from typing import Any
 
 import dagster as dg
 
+from taxi_assets.cli.interrupts import record_interrupts
 from taxi_assets.cli.runner import QUIET, describe_failure
 from taxi_assets.defs.jobs.result import format_table
 
@@ -27,11 +28,14 @@ def run_small_job(
 
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     op_config = {key: value for key, value in config.items() if value is not None}
-    result = defs.resolve_job_def(name).execute_in_process(
-        run_config={**QUIET, "ops": {op: {"config": op_config}}},
-        instance=instance,
-        raise_on_error=False,
-    )
+    with record_interrupts() as was_interrupted:
+        result = defs.resolve_job_def(name).execute_in_process(
+            run_config={**QUIET, "ops": {op: {"config": op_config}}},
+            instance=instance,
+            raise_on_error=False,
+        )
+    if was_interrupted():
+        raise KeyboardInterrupt
     if not result.success:
         sys.stderr.write(f"{describe_failure(instance, result.run_id)}\n")
         return 2

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 
 import pytest
 
+from taxi_assets.__main__ import main as run_module
 from taxi_assets.cli.app import main
 from taxi_assets.defs.alerts import targets
 from taxi_assets_tests.cli.conftest import run_command
@@ -89,3 +92,20 @@ def test_alert_test_names_unreached_targets(
     monkeypatch.setenv("TAXI_HEARTBEAT_URL", f"{site.address}/ping")
     assert main(["alert-test"]) == 0
     assert capfd.readouterr().out == "heartbeat: HTTP 200\n"
+
+
+class InterruptedImport(MetaPathFinder):
+    """Receives Ctrl-C while the command imports its code, which takes seconds."""
+
+    def find_spec(self, fullname: str, *_: object) -> None:
+        if fullname == "taxi_assets.cli.app":
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_ctrl_c_during_imports_is_one_line(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delitem(sys.modules, "taxi_assets.cli.app")
+    monkeypatch.setattr(sys, "meta_path", [InterruptedImport(), *sys.meta_path])
+    assert run_module(["status"]) == 130
+    assert capfd.readouterr().err == "interrupted\n"

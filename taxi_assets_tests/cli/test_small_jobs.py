@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psycopg
 import pyarrow.parquet as pq
 import pytest
 
 from taxi_assets.definitions import build_defs
 from taxi_assets_tests import stores
-from taxi_assets_tests.cli.conftest import run_command
-from taxi_assets_tests.stores import Runs
+from taxi_assets_tests.cli.conftest import run_command, start_command
+from taxi_assets_tests.stores import Runs, postgres_arguments
+from taxi_assets_tests.test_server import until
 
 DAY = "2021-01-05"
 
@@ -66,3 +69,13 @@ def test_export_writes_object() -> None:
     assert lacking.count("\n") == 1
     run_command("export", "yellow", "2021-01", "--skip-missing-days", "--object", "month.parquet")
     assert pq.read_table(stores.lake() / "month.parquet").num_rows == pq.read_table(path).num_rows
+
+
+def test_ctrl_c_ends_a_query_with_one_line() -> None:
+    process = start_command("query", "SELECT pg_sleep(100)")
+    with psycopg.connect(**postgres_arguments(), autocommit=True) as watcher:
+        sleeping = "SELECT 1 FROM pg_stat_activity WHERE wait_event = 'PgSleep'"
+        until(lambda: watcher.execute(sleeping).fetchone() is not None, 60, 0.05)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert (process.returncode, output) == (130, "interrupted\n")
