@@ -63,33 +63,30 @@ def main(arguments: list[str] | None = None) -> int:
     accept_all_characters()
     try:
         result = app(arguments, standalone_mode=False)
-    except TerminalError as error:
-        sys.stderr.write(f"{format_one_line(error)}\n")
-        return 2
     except (typer.Abort, KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
         sys.stderr.write("interrupted\n")
         return 130
-    except OperationalError as error:
-        sys.stderr.write(f"{_describe_storage_error(error)}\n")
-        return 2
     except Exception as error:  # noqa: BLE001 - every error is shown in one line
-        format_message = getattr(error, "format_message", None)
-        text = (
-            format_message()
-            if format_message
-            else f"{type(error).__name__}: {format_one_line(error)}"
-        )
-        sys.stderr.write(f"{text}\n")
-        return getattr(error, "exit_code", 2)
+        sys.stderr.write(f"{_describe_error(error)}\n")
+        return 2
     return result if isinstance(result, int) else 0
 
 
-def _describe_storage_error(error: OperationalError) -> str:
-    """Describe an error of Dagster's database; SQLite reports a full disk as "disk I/O error"."""
+def _describe_error(error: Exception) -> str:
     home = os.environ.get(DAGSTER_HOME, "")
-    free = f", {shutil.disk_usage(home).free >> 20} MB free" if os.path.isdir(home) else ""  # noqa: PTH112 - may be ""
-    cause = format_one_line(error.orig)[:300]
-    return f"Dagster's storage ({DAGSTER_HOME}={home}{free}) failed: {cause}"
+    if isinstance(error, OperationalError):
+        # SQLite reports a full disk as "disk I/O error".
+        free = f", {shutil.disk_usage(home).free >> 20} MB free" if os.path.isdir(home) else ""  # noqa: PTH112 - may be ""
+        cause = format_one_line(error.orig)[:300]
+        return f"Dagster's storage ({DAGSTER_HOME}={home}{free}) failed: {cause}"
+    if isinstance(error, PermissionError):
+        fix = f"set {DAGSTER_HOME} and TAXI_HOME to folders of your own"
+        return f"{error.filename}: {error.strerror}: {fix}"
+    if isinstance(error, TerminalError):
+        return format_one_line(error)
+    if format_message := getattr(error, "format_message", None):  # typer's own
+        return str(format_message())
+    return f"{type(error).__name__}: {format_one_line(error)}"
 
 
 @contextmanager

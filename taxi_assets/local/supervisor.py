@@ -76,7 +76,7 @@ class Supervisor:
             self._report_failure(str(error))
         except Exception as error:
             log.exception("unexpected error")
-            self._report_failure(repr(error))
+            self._report_failure(f"{type(error).__name__}: {error}")
         finally:
             signal.signal(signal.SIGTERM, signal.SIG_IGN)
             self._stop_servers()

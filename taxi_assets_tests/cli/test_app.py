@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -109,3 +110,22 @@ def test_ctrl_c_during_imports_is_one_line(
     monkeypatch.setattr(sys, "meta_path", [InterruptedImport(), *sys.meta_path])
     assert run_module(["status"]) == 130
     assert capfd.readouterr().err == "interrupted\n"
+
+
+def test_folder_of_another_user_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o555)
+    # Root writes anywhere unless it gives up this right.
+    like_others = ["setpriv", "--bounding-set=-dac_override"] if os.geteuid() == 0 else []
+    completed = subprocess.run(
+        [*like_others, sys.executable, "-m", "taxi_assets", "status"],
+        env={**os.environ, "DAGSTER_HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert completed.returncode == 2
+    last = completed.stderr.splitlines()[-1]
+    assert last.startswith(f"{tmp_path}/")
+    assert last.endswith(
+        ": Permission denied: set DAGSTER_HOME and TAXI_HOME to folders of your own"
+    )
