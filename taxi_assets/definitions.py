@@ -53,6 +53,8 @@ the loaded one, and marks the run of a command with a warning if they differ."""
 # Tests pin the beta and preview features of Dagster that this package uses.
 for category in (dg.BetaWarning, dg.PreviewWarning):
     warnings.simplefilter("ignore", category)
+# dagster-dbt installs an extra of sqlglot that sqlglot calls deprecated.
+warnings.filterwarnings("ignore", r"sqlglot\[rs\]", UserWarning)
 
 
 def build_defs(
