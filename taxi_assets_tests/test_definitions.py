@@ -155,8 +155,8 @@ def test_invalid_setting_is_one_line_of_dagsters_commands(
     assert completed.returncode == 1
     lines = (completed.stdout + completed.stderr).strip().splitlines()
     assert lines[-1] == (
-        "Error: definition: TAXI_START_DATE='5 January' is not a date: write it as 2021-01-01. "
-        "Set them in the environment or in .env (see .env.example)."
+        "Error: profile 'local': TAXI_START_DATE='5 January' is not a date: write it as "
+        "2021-01-01. Set them in the environment or in .env (see .env.example)."
     )
     assert list(tmp_path.iterdir()) == []
     # `dagster job execute` says of itself that it is superseded.

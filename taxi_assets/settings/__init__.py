@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from taxi_assets.errors import SettingsError
-from taxi_assets.redaction import quote_redacted
 from taxi_assets.settings.alerts import AlertSettings
 from taxi_assets.settings.areas import (
     AutomationSettings,
@@ -93,9 +92,7 @@ class Settings:
         names = [name for name in AREAS if name in cls.__dataclass_fields__]
         areas, problems = _read_areas(names, env)
         if problems:
-            raise build_settings_error(
-                f"profile {quote_redacted(env.get('TAXI_PROFILE') or 'local')}", problems
-            )
+            raise build_settings_error(env, problems)
         return cls(**areas)
 
 

@@ -130,16 +130,18 @@ class SettingsArea(BaseSettings):
         Raises:
             SettingsError: naming every variable of the area that is missing or invalid.
         """
-        area, problems = read_area(cls, read_environment() if env is None else env)
+        env = read_environment() if env is None else env
+        area, problems = read_area(cls, env)
         if area is None:
-            raise build_settings_error(cls.__name__.removesuffix("Settings").lower(), problems)
+            raise build_settings_error(env, problems)
         return area
 
 
-def build_settings_error(where: str, problems: Sequence[str]) -> SettingsError:
+def build_settings_error(env: Mapping[str, str], problems: Sequence[str]) -> SettingsError:
     """Return one error that lists all problems."""
+    profile = quote_redacted(env.get("TAXI_PROFILE") or "local")
     return SettingsError(
-        f"{where}: {'; '.join(problems)}. Set them in the environment or in .env "
+        f"profile {profile}: {'; '.join(problems)}. Set them in the environment or in .env "
         "(see .env.example)."
     )
 

@@ -63,7 +63,7 @@ def test_invalid_value_is_named_but_not_shown(env: dict[str, str], message: str)
 
 def test_all_problems_are_in_one_error() -> None:
     env = dict.fromkeys(("TAXI_ALERT_ON", "TAXI_ALERT_URLS", "TAXI_UI_URL"), "x")
-    with pytest.raises(SettingsError, match=r"^alert: ") as error:
+    with pytest.raises(SettingsError, match=r"^profile 'local': ") as error:
         AlertSettings.from_env(env)
     for name in env:
         assert name in str(error.value)

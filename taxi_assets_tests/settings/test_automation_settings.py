@@ -49,7 +49,7 @@ def test_invalid_settings_are_reported_together() -> None:
         "TAXI_MONTHS_PER_TICK": "x",
         "TAXI_SENSOR_INTERVAL_SECONDS": "-1",
     }
-    with pytest.raises(SettingsError, match=r"^automation: ") as rejected:
+    with pytest.raises(SettingsError, match=r"^profile 'local': ") as rejected:
         AutomationSettings.from_env(env)
     for name in env:
         assert name in str(rejected.value)

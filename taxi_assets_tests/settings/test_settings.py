@@ -147,7 +147,9 @@ def test_retry_delay(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["0", "-1", "soon", "nan", "3601"])
 def test_invalid_retry_delay(text: str) -> None:
-    with pytest.raises(SettingsError, match=f"^definition: TAXI_RETRY_DELAY='{text}' should be "):
+    with pytest.raises(
+        SettingsError, match=f"^profile 'local': TAXI_RETRY_DELAY='{text}' should be "
+    ):
         DefinitionSettings.from_env({"TAXI_RETRY_DELAY": text})
 
 
@@ -456,3 +458,14 @@ def test_messages_show_no_text_of_pydantic(area: type[SettingsArea]) -> None:
     assert "hunter2" not in chain
     for word in ("input_value", "pydantic.dev", "ValidationError", "Input should"):
         assert word not in chain
+
+
+def test_error_of_one_area_reads_as_that_of_all() -> None:
+    """Assets read their area alone, commands read all."""
+    env = {"TAXI_START_DATE": "2021-13-01"}
+    with pytest.raises(SettingsError) as of_one:
+        DefinitionSettings.from_env(env)
+    with pytest.raises(SettingsError) as of_all:
+        Settings.from_env(env)
+    assert str(of_one.value) == str(of_all.value)
+    assert str(of_one.value).startswith("profile 'local': TAXI_START_DATE='2021-13-01' is not a ")

@@ -161,9 +161,8 @@ def test_invalid_alert_settings_fail_the_tick_only(
         evaluate_sensor(failed)
     assert receiver.bodies == []
     for sensor in build_alert_sensors():
-        assert "No alert can be sent, the settings are invalid: alert: TAXI_ALERT_ON" in (
-            sensor.description or ""
-        )
+        problem = "No alert can be sent, the settings are invalid: profile 'local': TAXI_ALERT_ON"
+        assert problem in (sensor.description or "")
 
 
 @pytest.mark.parametrize("warnings", [True, False])
