@@ -123,7 +123,8 @@ class Supervisor:
 
     def _watch_servers(self) -> None:
         """Return when the servers are idle, with `start.lock` held against new users."""
-        used = time.time()
+        # Not the time of day: a clock that was set back would keep idle servers up.
+        used, touched = time.monotonic(), 0
         while True:
             time.sleep(WATCH_SECONDS)
             for server in self.servers:
@@ -132,10 +133,10 @@ class Supervisor:
             if not self.home.has_lease_file(self.lease):
                 log.info("%s was removed", self.home.local)
                 return
-            used = max(used, os.fstat(self.lease).st_mtime)
-            if self.home.keep_alive.exists() or self._has_leases():
-                used = time.time()
-            elif time.time() - used >= self.idle_timeout and self._stop_accepting():
+            before, touched = touched, os.fstat(self.lease).st_mtime_ns
+            if touched != before or self.home.keep_alive.exists() or self._has_leases():
+                used = time.monotonic()
+            elif time.monotonic() - used >= self.idle_timeout and self._stop_accepting():
                 log.info("unused for %s s", self.idle_timeout)
                 return
 

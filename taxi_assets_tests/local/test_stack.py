@@ -244,3 +244,15 @@ def test_programs_that_initdb_cannot_start_are_named(
     with pytest.raises(LocalStackError, match="initdb does not work below a folder with"):
         postgres.start_postgres(directory, Config(), servers.append)
     assert servers == []
+
+
+def test_idle_servers_stop_although_the_clock_was_set_back(home: Path) -> None:
+    user = start_other_user(home)
+    assert user.stdout is not None
+    user.stdout.readline()
+    # The lease was taken before, at a later time of day.
+    later = time.time() + 3600
+    os.utime(StateDirectory(home).lease, (later, later))
+    user.kill()
+    user.wait()
+    assert wait_until(lambda: not list_servers(home), 60)
