@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -44,6 +45,24 @@ def session_env() -> Iterator[pytest.MonkeyPatch]:
         yield patch
 
 
+@pytest.fixture(scope="session", autouse=True)
+def end_log_readers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """End what runs leave that a test kills right after Dagster has started their `tail -F`.
+
+    Dagster starts the process that would end it only afterwards.
+    """
+    yield
+    end_tails(tmp_path_factory.getbasetemp())
+
+
+def end_tails(folder: Path) -> None:
+    """End each `tail` that follows a file in a folder."""
+    for process in psutil.process_iter(["cmdline"]):
+        words = process.info["cmdline"] or [""]
+        if Path(words[0]).name == "tail" and words[-1].startswith(f"{folder}/"):
+            process.kill()
+
+
 @pytest.fixture(autouse=True)
 def leave_no_env_file() -> Iterator[None]:
     """Fail a test whose settings the tests after it would read."""
@@ -70,6 +89,7 @@ def home(session_env: pytest.MonkeyPatch) -> Iterator[Path]:
         yield folder
     finally:
         subprocess.run([*local, "down"], check=True, capture_output=True, cwd=folder)
+        end_tails(folder)
         shutil.rmtree(folder)
 
 

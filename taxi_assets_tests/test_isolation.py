@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from taxi_assets_tests.conftest import end_tails
 from taxi_assets_tests.isolation import PROJECT_FILES, REPOSITORY, isolation
 
 CHECKOUT = (*PROJECT_FILES, "README.md", "taxi_assets", "taxi_assets_tests")
@@ -139,3 +141,16 @@ def test_temporary_folders_of_killed_processes_go_with_the_suite() -> None:
 def test_no_test_process_starts_in_the_checkout() -> None:
     with pytest.raises(RuntimeError, match="start it in a folder of the test's own"):
         subprocess.run(["true"], cwd=REPOSITORY, check=False)
+
+
+def test_log_readers_of_killed_runs_end_with_the_suite(tmp_path: Path) -> None:
+    inside, outside = (tmp_path / name / "stdout" for name in ("a", "b"))
+    readers = [subprocess.Popen(["tail", "-F", "-c", "+0", path]) for path in (inside, outside)]
+    try:
+        end_tails(inside.parent)
+        assert readers[0].wait(10) == -signal.SIGKILL
+        assert readers[1].poll() is None
+    finally:
+        for reader in readers:
+            reader.kill()
+            reader.wait()
