@@ -47,8 +47,8 @@ from taxi_assets.tlc.loaded_services import load_services
 from taxi_assets.tlc.schema import Service
 
 IN_PROCESS = dg.in_process_executor.configured({})
-"""Without config, as in `execute_in_process`: the UI compares the config schema of a run's job with
-the loaded one, and marks the run of a command with a warning if they differ."""
+"""Without config, as in `execute_in_process`: the UI compares the job of a run with the loaded one,
+and marks the run of a command with a warning if they differ."""
 
 # Tests pin the beta and preview features of Dagster that this package uses.
 for category in (dg.BetaWarning, dg.PreviewWarning):

@@ -13,7 +13,7 @@ from typing import Any
 import dagster as dg
 
 from taxi_assets.cli.interrupts import record_interrupts
-from taxi_assets.cli.runner import QUIET, describe_failure
+from taxi_assets.cli.runner import QUIET, describe_failure, load_job
 from taxi_assets.defs.jobs.result import format_table
 
 HIDDEN_METADATA = {"query", "seconds", "more_rows"}
@@ -24,16 +24,13 @@ def run_small_job(
     instance: dg.DagsterInstance, name: str, op: str, config: Mapping[str, Any]
 ) -> int:
     """Run a job of one op, print its result, and return the exit code."""
-    from taxi_assets.definitions import defs
-
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     op_config = {key: value for key, value in config.items() if value is not None}
+    job = dg.build_reconstructable_job(load_job.__module__, load_job.__name__, (name,))
+    run_config = {**QUIET, "ops": {op: {"config": op_config}}}
     with record_interrupts() as was_interrupted:
-        result = defs.resolve_job_def(name).execute_in_process(
-            run_config={**QUIET, "ops": {op: {"config": op_config}}},
-            instance=instance,
-            raise_on_error=False,
-        )
+        # `execute_in_process` replaces the IO manager, so that the UI would warn of another job.
+        result = dg.execute_job(job, instance, run_config)
     if was_interrupted():
         raise KeyboardInterrupt
     if not result.success:

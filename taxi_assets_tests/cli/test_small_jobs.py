@@ -6,6 +6,7 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import dagster as dg
 import psycopg
 import pyarrow.parquet as pq
 import pytest
@@ -64,6 +65,11 @@ def test_export_writes_object() -> None:
     output = run_command("export", "yellow", DAY)
     path = stores.lake() / f"exports/yellow_{DAY}_{DAY}.parquet"
     assert f"rows: {pq.read_table(path).num_rows}\n" in output
+    # The UI marks a run of another version of its job with a warning.
+    with dg.DagsterInstance.get() as instance:
+        (run,) = instance.get_runs(dg.RunsFilter(job_name="export_parquet"), limit=1)
+    job = build_defs().resolve_job_def("export_parquet")
+    assert run.job_snapshot_id == job.get_job_snapshot_id()
     lacking = run_command("export", "yellow", "2021-01", code=2)
     assert "does not have 30 of 31 days" in lacking
     assert lacking.count("\n") == 1

@@ -37,14 +37,9 @@ def test_jobs_run_in_one_process() -> None:
 
 def test_run_of_a_command_has_the_loaded_job() -> None:
     # The UI marks a run of another version of its job with a warning.
-    job = dg.Definitions(
-        assets=[dg.asset(lambda: None, name="trips")],
-        jobs=[dg.define_asset_job("daily")],
-        executor=IN_PROCESS,
-    ).resolve_job_def("daily")
-    with dg.DagsterInstance.ephemeral() as instance:
-        run = job.execute_in_process(instance=instance).dagster_run
-    assert run.job_snapshot_id == job.get_job_snapshot_id()
+    job = build_defs().resolve_job_def("green_daily")
+    ephemeral = job.as_ephemeral_job(resource_defs={}, input_values={})
+    assert ephemeral.get_job_snapshot_id() == job.get_job_snapshot_id()
 
 
 def lose_the_storage(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
