@@ -222,6 +222,7 @@ class Case(NamedTuple):
         Case("TAXI_SOURCE=sample\n", None, "{here}", ""),
         Case("DAGSTER_HOME=/srv/runs\n", None, "/srv/runs", ""),
         Case("DAGSTER_HOME=/srv/runs\n", "/srv/runs/", "/srv/runs", ""),
+        Case(None, "{here}", "{here}", ""),
         Case(None, "/srv/runs", None, "DAGSTER_HOME=/srv/runs is exported: runs are recorded"),
         Case("DAGSTER_HOME=/a\n", "/b", "/a", "DAGSTER_HOME=/b is exported, but {here}/.env names"),
     ],
@@ -233,7 +234,7 @@ def test_dagster_home_is_added_once_and_nothing_is_lost(
     project.mkdir()
     if case.file is not None:
         (project / ".env").write_text(case.file)
-    monkeypatch.setenv("DAGSTER_HOME", case.exported or "")
+    monkeypatch.setenv("DAGSTER_HOME", (case.exported or "").format(here=project))
     for _ in range(2):
         assert write_dagster_home(project).startswith(case.said.format(here=project))
         values = dotenv_values(project / ".env") if (project / ".env").exists() else {}

@@ -135,8 +135,12 @@ def test_blocks_of_a_page_run_as_printed(page: str, newcomer: Newcomer) -> None:
 
 
 def test_documented_removal_leaves_nothing(newcomer: Newcomer) -> None:
+    """In a shell that still has the exported addresses of the first servers."""
     (removes,) = blocks("Stop, start over, uninstall")
-    paste(newcomer.clone, removes.text)
+    (start,), (look,) = blocks("Quick start"), blocks("Look at the data")
+    first_line, again = look.text.partition("\n")[0], start.text.rsplit("&& ", 1)[1]
+    printed = paste(newcomer.clone, f"{first_line}\n{removes.text}{again}{removes.text}")
+    assert "on the embedded stack" in printed
     left = {path.name for path in newcomer.clone.iterdir()}
     copied = {"taxi_assets", "deploy", ".venv", *PROJECT_FILES}
     hidden = {".logs_queue", ".nux", ".telemetry", ".storage.lock"}

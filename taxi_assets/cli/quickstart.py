@@ -89,7 +89,7 @@ def write_dagster_home(folder: Path) -> str:
                 "Dagster's commands in this folder use that.\n"
             )
         return ""
-    if exported:
+    if exported and Path(exported) != folder:
         return f"{HOME}={exported} is exported: runs are recorded there; .env does not name it.\n"
     check_dagster_folders(str(folder))
     for name in DAGSTER_FOLDERS:

@@ -24,7 +24,12 @@ from taxi_assets.local.state_directory import (
 )
 from taxi_assets.local.supervisor import stop_leftover_servers
 from taxi_assets.settings import Settings
-from taxi_assets.settings.environment import DAGSTER_HOME, read_env_file
+from taxi_assets.settings.environment import (
+    DAGSTER_HOME,
+    STACK_MARKER,
+    hash_stack_variables,
+    read_env_file,
+)
 from taxi_assets.settings.private_folders import restrict_umask
 from taxi_assets.settings.terminal import accept_all_characters
 
@@ -113,7 +118,7 @@ def get_environment(home: StateDirectory, settings: Settings) -> dict[str, str]:
         )
     stack = home.stack()
     instance = os.environ.get(DAGSTER_HOME)
-    return {
+    variables = {
         **({DAGSTER_HOME: instance} if instance else {}),
         **build_postgres_variables(stack, settings.postgres.schema_name),
         "POSTGRES_HOST": stack.postgres_host,
@@ -128,6 +133,7 @@ def get_environment(home: StateDirectory, settings: Settings) -> dict[str, str]:
         "BIGQUERY_TOKEN": stack.bigquery_token,
         "GCP_PROJECT": settings.bigquery.project,
     }
+    return {**variables, STACK_MARKER: hash_stack_variables(variables)}
 
 
 def _format_status(home: StateDirectory) -> str:

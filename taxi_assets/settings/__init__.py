@@ -29,7 +29,7 @@ from taxi_assets.settings.areas import (
     StackSettings,
 )
 from taxi_assets.settings.base import SettingsArea, build_settings_error, read_area
-from taxi_assets.settings.environment import ENV_FILE, read_environment
+from taxi_assets.settings.environment import ENV_FILE, STACK_MARKER, read_environment
 from taxi_assets.settings.rule_names import DEFAULT_RULES
 from taxi_assets.settings.stores import BigQuerySettings, LakeSettings, PostgresSettings
 
@@ -47,8 +47,8 @@ AREAS: dict[str, type[SettingsArea]] = {
     "automation": AutomationSettings,
     "alerts": AlertSettings,
 }
-OTHER_VARIABLES = (ENV_FILE, "TAXI_IMAGE_TAG")
-"""Used by the reader of `.env` and by docker-compose."""
+OTHER_VARIABLES = (ENV_FILE, STACK_MARKER, "TAXI_IMAGE_TAG")
+"""Used by the readers of `.env` and of the environment, and by docker-compose."""
 OWN_VARIABLE = re.compile(r"TAXI_[A-Z0-9_]+")
 
 

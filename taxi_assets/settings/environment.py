@@ -16,6 +16,7 @@ another file in place of both, or `none`.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 import re
@@ -37,6 +38,13 @@ DAGSTER_HOME = "DAGSTER_HOME"
 PROJECT_MARKER = "dagster.yaml"
 HOME = ("TAXI_HOME", ".taxi")
 PATHS = ("TAXI_HOME", "TAXI_LAKE", "TAXI_SOURCE", "TAXI_ZONES", "GOOGLE_APPLICATION_CREDENTIALS")
+STACK_VARIABLES = (
+    *("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DBNAME", "POSTGRES_USER", "POSTGRES_PASSWORD"),
+    *("POSTGRES_READER_USER", "POSTGRES_READER_PASSWORD", "BIGQUERY_ENDPOINT", "BIGQUERY_TOKEN"),
+)
+"""Addresses of the embedded stack, which `taxi-assets local env` exports for clients."""
+STACK_MARKER = "TAXI_STACK_MARKER"
+"""Exported with them: their hash."""
 UNUSABLE = re.compile(r"[*?\[]")
 # A path that is not absolute, below a home folder, a URL or a variable, and that cannot contain a
 # password.
@@ -56,11 +64,23 @@ class EnvFile:
 def read_environment() -> Mapping[str, str]:
     """Return this process's environment, merged with `.env` on the first call.
 
+    The unchanged output of `taxi-assets local env` is left out: it is for clients, and names
+    servers that may have stopped since. The package finds its stack by the folder, and starts it.
+
     Raises:
         SettingsError: the file in `TAXI_ENV_FILE` does not exist or cannot be read.
     """
     read_env_file()
+    marker = os.environ.get(STACK_MARKER)
+    if marker and marker == hash_stack_variables(os.environ):
+        return {name: os.environ[name] for name in os.environ if name not in STACK_VARIABLES}
     return os.environ
+
+
+def hash_stack_variables(env: Mapping[str, str]) -> str:
+    """Return a hash of the addresses of the embedded stack in an environment."""
+    values = "\0".join(env.get(name, "") for name in STACK_VARIABLES)
+    return hashlib.sha256(values.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 @cache

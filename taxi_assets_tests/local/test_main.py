@@ -46,6 +46,7 @@ def test_stack_stays_up_until_down(home: Path) -> None:
         *("POSTGRES_HOST", "POSTGRES_PORT", "POSTGRES_DBNAME", "POSTGRES_USER"),
         *("POSTGRES_PASSWORD", "POSTGRES_READER_USER", "POSTGRES_READER_PASSWORD"),
         *("TAXI_LAKE", "BIGQUERY_ENDPOINT", "BIGQUERY_TOKEN", "GCP_PROJECT"),
+        "TAXI_STACK_MARKER",
     ]
     assert values["DAGSTER_HOME"] == "/runs"
     assert values["TAXI_LAKE"] == str(home / "lake" / "taxi")
@@ -53,6 +54,12 @@ def test_stack_stays_up_until_down(home: Path) -> None:
     assert status["postgres"]["address"].endswith(f"127.0.0.1:{values['POSTGRES_PORT']}")
     assert len(values["POSTGRES_PASSWORD"]) > 20
     assert values["POSTGRES_PASSWORD"] not in output + run_taxi(home, "status").stdout
+
+    # A shell that evaluated them may outlive the servers, but an address of the user's counts.
+    code = "from taxi_assets.settings import Settings; print(Settings.from_env().postgres.host)"
+    for own, host in (({}, "None"), ({"POSTGRES_DBNAME": "mine"}, "127.0.0.1")):
+        env = os.environ | values | own
+        assert subprocess.check_output(python("-c", code), env=env, text=True) == f"{host}\n"
 
     assert "(up until down)\n" in run_taxi(home, "status").stdout
     down = run_taxi(home, "down")
