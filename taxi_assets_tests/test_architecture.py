@@ -21,7 +21,8 @@ LAYERS = (
     {"defs"},
     {"definitions"},
     {"cli"},
-    {"quickstart", "__main__"},
+    {"__main__"},
+    {"quickstart"},
 )
 """A room imports from layers above it in this list, never from its own or from one below."""
 LAYER = {room: at for at, rooms in enumerate(LAYERS) for room in rooms}
