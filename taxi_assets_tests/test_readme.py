@@ -62,6 +62,10 @@ ANSWERS = {
 }
 """Part of a block's output, by the block's last line."""
 
+EXAMPLES = sorted(
+    str(path.relative_to(REPOSITORY)) for path in (REPOSITORY / "docs").glob("examples/*/README.md")
+)
+"""Pages whose blocks have tests of their own."""
 ZSH_NAMES = {"argv", "commands", "history", "options", "path", "pipestatus", "status"}
 """Variables of zsh itself, among them a read-only one."""
 
@@ -153,7 +157,7 @@ def test_documented_removal_leaves_nothing(newcomer: Newcomer) -> None:
     assert left <= copied | hidden | written
 
 
-@pytest.mark.parametrize("page", PAGES)
+@pytest.mark.parametrize("page", [*PAGES, *EXAMPLES])
 def test_blocks_mean_the_same_in_zsh(page: str) -> None:
     """The shell of macOS has no comments at its prompt, and names that it assigns itself."""
     for block in read_blocks(page):
