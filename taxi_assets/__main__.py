@@ -2,17 +2,7 @@
 
 import sys
 
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run one command; Ctrl-C also ends the second of its imports with one line."""
-    try:
-        from taxi_assets.cli.app import main as run_command  # noqa: PLC0415 - takes seconds
-
-        return run_command(arguments)
-    except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
-        return 130
-
+from taxi_assets.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

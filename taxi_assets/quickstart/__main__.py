@@ -2,7 +2,7 @@
 
 import sys
 
-from taxi_assets.__main__ import main
+from taxi_assets.cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main(["quickstart", *sys.argv[1:]]))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from taxi_assets.__main__ import main as run_module
 from taxi_assets.cli.app import main
+from taxi_assets.cli.entry import main as run_module
 from taxi_assets.defs.alerts import targets
 from taxi_assets_tests.cli.conftest import run_command
 from taxi_assets_tests.defs.automation.receivers import find_free_port, http_receiver
