@@ -83,6 +83,20 @@ class Engine(DuckDBEngine):
             return shared
         return shared.cursor()
 
+    def execute(self, sql: str, parameters: list[Any] | None = None) -> duckdb.DuckDBPyConnection:
+        """Execute a statement; end the process if DuckDB must be restarted, as after a full disk.
+
+        The supervisor then stops, and the next attempt of a step starts another emulator.
+        """
+        try:
+            return super().execute(sql, parameters)
+        except Exception as error:
+            if type(error).__name__ != "FatalException":  # duckdb's
+                raise
+            sys.stderr.write(f"{' '.join(str(error).split())}\n")
+            sys.stderr.flush()
+            os._exit(1)
+
     async def start(self) -> None:
         """Open the database and restrict SQL to the lake and the folder of uploads."""
         await super().start()

@@ -1,6 +1,8 @@
 """The emulator with our changes: atomic loads and transactions, a folder that stays small."""
 
 import random
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from datetime import datetime
@@ -209,3 +211,34 @@ def test_partition_is_copied_alone_and_completely(client: bigquery.Client, table
             copy(day, into)
     assert [row[1] for row in query_rows(client, totals)] == [2, 18]
     client.delete_table(staging)
+
+
+FULL = """
+import resource, signal, sys
+from pathlib import Path
+from bqemulator.config import PersistenceMode, Settings
+from taxi_assets.local.bigquery_server import Engine
+
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+engine = Engine(Settings(persistence=PersistenceMode.PERSISTENT, data_dir=Path(sys.argv[1])))
+import duckdb
+engine._connection = duckdb.connect(str(Path(sys.argv[1], "full.duckdb")))
+engine.execute("SET wal_autocheckpoint = '1TB'")
+engine.execute("CREATE TABLE numbers AS SELECT random() FROM range(100000)")
+resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, 500_000))
+for statement in ("FORCE CHECKPOINT", "SELECT 1"):
+    try:
+        engine.execute(statement)
+    except Exception as error:
+        print(type(error).__name__, error, flush=True)
+print("still running", flush=True)
+"""
+
+
+def test_emulator_ends_if_its_database_must_be_restarted(tmp_path: Path) -> None:
+    completed = subprocess.run(
+        [sys.executable, "-c", FULL, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert completed.returncode == 1
+    assert "still running" not in completed.stdout
+    assert completed.stderr.splitlines()[-1].startswith("FATAL Error: ")
