@@ -134,7 +134,7 @@ def test_local_stack_prints_no_malformed_value(
     for name in ("TAXI_SOURCE", "TAXI_HOME", "TAXI_LAKE", "POSTGRES_HOST"):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
-            assert main(["status"]) == 1
+            assert main(["status"]) == 2
         output = capsys.readouterr()
         assert name in output.err
         assert PLANTED not in output.out + output.err
