@@ -356,14 +356,18 @@ def test_open_run_page_shows_each_step(screen: Screen) -> None:
 
 
 def wait_for_chart(page: Page) -> None:
-    """Wait until the chart draws the first step where the run began.
+    """Wait until the chart draws the first step where it began, left of the last.
 
     Steps are first drawn at the right edge, until their times are known.
     """
-    began = f"""() => [...document.querySelectorAll("div, span")].some(
-      it => !it.childElementCount && it.textContent === "{SERVICE.name}__raw_trips"
-        && it.className.includes("chart-element")
-        && it.getBoundingClientRect().x < innerWidth / 3)"""
+    began = f"""() => {{
+      const [first, last] = ["raw", "bigquery"].map(name => Math.min(
+        ...[...document.querySelectorAll("div, span")].filter(
+          it => !it.childElementCount && it.textContent === `{SERVICE.name}__${{name}}_trips`
+            && it.className.includes("chart-element")
+        ).map(it => it.getBoundingClientRect().x)));
+      return first < last && first < innerWidth * 0.9;
+    }}"""
     page.wait_for_function(began)
 
 
