@@ -32,6 +32,7 @@ def write():
 def show():
     write()
 """
+STATUS = (sys.executable, "-m", "taxi_assets", "status")
 SEEN = """
 import json, os
 from taxi_assets.settings import Settings
@@ -238,10 +239,7 @@ def test_dagster_home_that_dagster_cannot_open_is_rejected(name: str, tmp_path: 
     (tmp_path / name).mkdir()
     error = run(
         tmp_path,
-        sys.executable,
-        "-m",
-        "taxi_assets",
-        "status",
+        *STATUS,
         code=2,
         DAGSTER_HOME=str(tmp_path / name),
     ).stderr
@@ -256,10 +254,7 @@ def test_installation_in_which_dagster_cannot_run_is_rejected(tmp_path: Path) ->
     (tmp_path / "100%").symlink_to(packages)
     error = run(
         tmp_path,
-        sys.executable,
-        "-m",
-        "taxi_assets",
-        "status",
+        *STATUS,
         code=2,
         DAGSTER_HOME=str(tmp_path),
         PYTHONPATH=str(tmp_path / "100%"),
